@@ -1,0 +1,79 @@
+# Works with GNU make 3.81 (macOS) and newer.
+
+# The Python that makes the virtual environment: make PYTHON=python3.12 test
+PYTHON ?= python3
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# More options for pytest: make test PYTEST_ARGS="-m 'not slow'"
+PYTEST_ARGS ?=
+# More options for uv: make lock LOCK_ARGS=--upgrade
+LOCK_ARGS ?=
+
+# DVC reports its use to its makers unless told not to.
+export DVC_NO_ANALYTICS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+CHECK_VERSION = import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	"dayfold needs Python 3.11 or newer, but %s is Python %d.%d. Name a newer one, for example: \
+	make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint install lock clean distclean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## install, then make a demo project in demo/ and run it
+	@printf '\n==> dayfold demo\n'
+	@$(VENV)/bin/dayfold demo demo/
+
+test: lint ## install, then lint and run all tests, the slow ones too
+	@printf '\n==> pytest\n'
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## install, then check style, format and types
+	@printf '\n==> ruff check\n'
+	@$(PY) -m ruff check .
+	@printf '\n==> ruff format --check\n'
+	@$(PY) -m ruff format --check .
+	@printf '\n==> mypy\n'
+	@$(PY) -m mypy
+
+install: $(STAMP) ## make .venv and install dayfold in it
+	@echo 'dayfold is installed: $(VENV)/bin/dayfold --help'
+
+lock: $(PY) ## remake requirements.lock from pyproject.toml
+	@test -x $(VENV)/bin/uv || $(PY) -m pip install -q uv
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --output-file requirements.lock $(LOCK_ARGS) >/dev/null
+	@echo 'requirements.lock is remade; make install brings $(VENV) up to date with it'
+
+clean: ## remove demo/, builds and caches (.venv stays)
+	rm -rf demo build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## the same, and .venv too
+	rm -rf $(VENV)
+
+# Installs again only when what is to be installed has changed.
+$(STAMP): requirements.lock pyproject.toml | $(PY)
+	@$(PY) -c '$(CHECK_VERSION)'
+	@echo '==> Downloading and installing what requirements.lock pins into $(VENV).'
+	@echo '    On Linux that is several GB (PyTorch with CUDA), so it takes minutes the first time.'
+	@$(PY) -m pip install -q --require-hashes -r requirements.lock
+	@$(PY) -m pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(PY):
+	@command -v '$(PYTHON)' >/dev/null || { \
+		echo 'dayfold needs Python 3.11 or newer, and "$(PYTHON)" is not found. Install it, or name it: make PYTHON=/path/to/python3' >&2; \
+		exit 1; }
+	@'$(PYTHON)' -c '$(CHECK_VERSION)'
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '"$(PYTHON)" lacks the venv module. On Debian and Ubuntu install it with: apt install python3-venv' >&2; \
+		exit 1; }
+	@echo '==> Making $(VENV)'
+	@'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
