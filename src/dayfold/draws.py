@@ -1,0 +1,140 @@
+"""Stateless randomness: every draw is a function of its purpose, its scope and an id.
+
+No generator has a state here, so no draw depends on row order, worker count or on what was drawn
+before. All arithmetic is on integers or single IEEE divisions: the results are the same to the
+last bit on every machine (level A of docs/reproducibility.md).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scope = str | int
+
+
+def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
+    """SHA-256 fed with purpose and scope, each with its length: no two scopes are fed alike."""
+    hasher = hashlib.sha256()
+    for part in (purpose, *scope):
+        text = str(part).encode()
+        hasher.update(b"%d:" % len(text) + text)
+    return hasher
+
+
+def _digests(purpose: str, scope: Sequence[Scope], ids: Sequence[str]) -> bytes:
+    prefix = _keyed(purpose, scope)
+    digests = []
+    for name in ids:
+        hasher = prefix.copy()
+        hasher.update(b":" + name.encode())  # no length begins with a colon
+        digests.append(hasher.digest())
+    return b"".join(digests)
+
+
+def uniforms(purpose: str, *scope: Scope, ids: Sequence[str]) -> NDArray[np.float64]:
+    """One draw from U(0, 1) an id: float64 [len(ids)], never 0 or 1, with 52 random bits."""
+    words = np.frombuffer(_digests(purpose, scope, ids), dtype=">u8").reshape(-1, 4)[:, 0]
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def uniform_fields(purpose: str, *scope: Scope, ids: Sequence[str]) -> NDArray[np.float64]:
+    """Eight independent draws from U(0, 1) an id: float64 [len(ids), 8], 32 random bits each."""
+    words = np.frombuffer(_digests(purpose, scope, ids), dtype=">u4").reshape(-1, 8)
+    return (words.astype(np.float64) + 0.5) * 2.0**-32
+
+
+def uniform_array(purpose: str, *scope: Scope, shape: Sequence[int]) -> NDArray[np.float32]:
+    """An array of draws from U(-1, 1): float32 [*shape], 24 random bits each (for new weights)."""
+    count = int(np.prod(shape))
+    stream = hashlib.shake_256(_keyed(purpose, scope).digest()).digest(4 * count)
+    words = np.frombuffer(stream, dtype=">u4") >> np.uint32(8)
+    return ((words.astype(np.float32) - 2.0**23) * np.float32(2.0**-23)).reshape(shape)
+
+
+def priority_sample(
+    ids: Sequence[str], weights: Sequence[float], size: int, purpose: str, *scope: Scope
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Sample `size` ids without replacement, heavier ones more often.
+
+    Takes the `size` smallest keys u / weight, ties by id (priority sampling: Duffield, Lund &
+    Thorup, "Priority sampling for estimation of arbitrary subset sums", J. ACM 2007).
+
+    Returns the chosen positions in order of selection, int64 [min(size, len(ids))], and their
+    keys, float64. With equal weights every id is chosen with probability size / len(ids).
+    """
+    keys = uniforms(purpose, *scope, ids=ids) / np.asarray(weights, dtype=np.float64)
+    order = np.lexsort((np.asarray(ids, dtype=np.str_), keys))[: max(size, 0)]
+    return order.astype(np.int64), keys[order]
+
+
+def even_level(available: Sequence[int], size: int) -> Fraction:
+    """The level L at which sum(min(n, L) for n in available) == size, or the largest n.
+
+    Shares a budget evenly: who has fewer than L gives all, everyone else gives L.
+    """
+    left, level = Fraction(min(size, sum(available))), Fraction(0)
+    for rank, count in enumerate(sorted(available)):
+        sharing = len(available) - rank
+        if (count - level) * sharing >= left:
+            return level + left / sharing
+        left -= (count - level) * sharing
+        level = Fraction(count)
+    return level
+
+
+def even_seats(available: dict[str, int], size: int, purpose: str, *scope: Scope) -> dict[str, int]:
+    """Whole seats a class for a budget of `size`: min(n, L), the fractions of L given by draw.
+
+    The expected number of seats of a class is exactly min(n, even_level(...)).
+    """
+    level = even_level(list(available.values()), size)
+    seats = {name: min(count, int(level)) for name, count in available.items()}
+    open_seats = min(size, sum(available.values())) - sum(seats.values())
+    wanting = sorted(name for name, count in available.items() if count > seats[name])
+    chosen, _ = priority_sample(wanting, [1.0] * len(wanting), open_seats, purpose, *scope)
+    for position in chosen:
+        seats[wanting[position]] += 1
+    return seats
+
+
+def systematic_counts(weights: Sequence[float], draws: int, start: float) -> list[int]:
+    """How often each item is drawn by systematic sampling with one random start in [0, 1).
+
+    The expected count of item i is draws * weights[i] / sum(weights), and no count is ever one or
+    more off it. Exact: the weights are taken as the fractions that the floats are.
+    """
+    fractions = [Fraction(weight) for weight in weights]
+    scale = max((fraction.denominator for fraction in fractions), default=1)
+    # Denominators of floats are powers of two: the largest is a common one.
+    whole = [int(fraction * scale) for fraction in fractions]
+    total = sum(whole)
+    offset = int(Fraction(start) * total)
+    marks = [(draws * reached + offset) // total for reached in accumulate(whole)]
+    return [mark - before for mark, before in zip(marks, [0, *marks], strict=False)]
+
+
+def epoch_order(
+    ids: Sequence[str], weights: Sequence[float], draws: int, seed: int, day: str, epoch: int
+) -> NDArray[np.int64]:
+    """The images of one epoch in order: int64 [draws], positions in `ids`, by weight.
+
+    Which images: systematic sampling over the ids, by weight and then in an order of the epoch's
+    own, so that what all images of one weight get together is less than one draw off its share
+    too. In which order: by a draw for each (image, how many times it came before). Neither depends
+    on the order of `ids`.
+    """
+    names = np.asarray(ids, dtype=np.str_)
+    masses = np.asarray(weights, dtype=np.float64)
+    line = np.lexsort((names, uniforms("line", seed, day, epoch, ids=ids), masses))
+    start = float(uniforms("start", seed, day, ids=[str(epoch)])[0])
+    counts = systematic_counts([weights[position] for position in line], draws, start)
+    chosen = np.repeat(line, counts)
+    copies = np.concatenate([np.arange(count) for count in counts]) if len(ids) else chosen
+    tickets = [f"{name} {copy}" for name, copy in zip(names[chosen], copies, strict=True)]
+    keys = uniforms("order", seed, day, epoch, ids=tickets)
+    order = np.lexsort((np.asarray(tickets, dtype=np.str_), keys))
+    return chosen[order].astype(np.int64)

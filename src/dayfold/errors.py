@@ -1,0 +1,54 @@
+"""One tree of errors. Each says what is wrong, where, all of it at once, and what to do next."""
+
+from collections.abc import Sequence
+
+
+class DayfoldError(Exception):
+    """Anything that a user can cause or mend; printed without a traceback, exit code 1.
+
+    `what` is one sentence, `problems` every single finding, `mend` the next command or edit.
+    """
+
+    def __init__(self, what: str, *, problems: Sequence[str] = (), mend: str = "") -> None:
+        self.what = what
+        self.problems = list(problems)
+        self.mend = mend
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what, *(f"  - {problem}" for problem in self.problems)]
+        if self.mend:
+            lines.append(f"→ {self.mend}")
+        return "\n".join(lines)
+
+
+class ParamsError(DayfoldError):
+    """params.yaml holds a key, type or value that is not allowed."""
+
+
+class VersionError(DayfoldError):
+    """The project is pinned to another version of dayfold than the installed one."""
+
+
+class CycleError(DayfoldError):
+    """The step does not fit the state of the project: not open, not sealed, not up to date."""
+
+
+class IntakeError(DayfoldError):
+    """Files that were given as images cannot be taken as they are."""
+
+
+class LedgerError(DayfoldError):
+    """A manifest, a correction or the chain of manifests does not hold together."""
+
+
+class ImageMissingError(DayfoldError):
+    """Images that a manifest names are not there, or are no longer the bytes that it pins."""
+
+
+class ModelError(DayfoldError):
+    """A model file is missing, damaged, or not what its place calls for."""
+
+
+class ToolError(DayfoldError):
+    """git or dvc failed or is missing."""

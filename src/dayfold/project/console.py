@@ -1,0 +1,67 @@
+"""What a person sees: progress that is a bar on a terminal and a few lines elsewhere."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class Ticker:
+    """Progress through `total` units of work; `advance` may be called from any thread."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._bar: Progress | None = None
+        if sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description:9}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TextColumn(f"{unit}  {{task.fields[note]}}"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("left"),
+                console=Console(),
+                transient=True,
+            )
+            self._task = self._bar.add_task(what, total=total, note="", rate="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Count `units` more as done, with a short note beside the bar."""
+        if self._bar:
+            speed = self._bar.tasks[0].speed
+            rate = f"{speed:.0f}/s" if speed else ""
+            self._bar.update(self._task, advance=units, note=note, rate=rate)
+
+    def so_far(self, done: int, total: int) -> None:
+        """Say how much of how much is done."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total)
+
+    def line(self, text: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)

@@ -1,0 +1,120 @@
+"""Files that are whole or not there: atomic writes, hashes, CSV and JSON in one fixed form."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dayfold.errors import CycleError, LedgerError
+
+PART = ".dayfold-part"  # the ending of a file that is being written
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of bytes as 64 hexadecimal digits: an image's id, a file's pin."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that what a kill leaves is taken for no image; never too long; its own a name.
+    part = path.with_name(f".{sha256(path.name.encode())[:32]}{PART}")
+    # O_EXCL after unlink: a link of DVC's to its cache is never written through.
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    r"""CSV as UTF-8 with `\n`, one header, minimal quotes; None is empty, floats by repr."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write `csv_bytes` atomically."""
+    write_bytes(path, csv_bytes(header, rows))
+
+
+def parse_csv(data: bytes, schema: dict[str, pl.DataType], source: str) -> pl.DataFrame:
+    """Read CSV bytes whose header must be exactly the schema's names.
+
+    Raises LedgerError that names `source` where header or a value does not fit.
+    """
+    header = data.split(b"\n", 1)[0].decode(errors="replace").rstrip("\r")
+    if header != ",".join(schema):
+        raise LedgerError(
+            f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
+            mend=f"git log -- {source} shows who changed it; git checkout -- {source} undoes it",
+        )
+    try:
+        return pl.read_csv(data, schema=schema, empty_string_is_null=False)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        raise LedgerError(
+            f"{source} cannot be read as CSV: {str(error).splitlines()[0]}",
+            mend=f"git checkout -- {source}",
+        ) from error
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON for people: two spaces, keys in the order given, a newline at the end."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON in one form only: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@contextmanager
+def only_one(lock: Path, doing: str) -> Iterator[None]:
+    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends.
+
+    Raises CycleError with the holder's process id where another process has it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise CycleError(
+                f"Another process is {doing} in this project (process {file.read().strip()}).",
+                mend="wait for it, or stop it",
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

@@ -1,0 +1,136 @@
+"""Every path of a project, once."""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from dayfold.errors import CycleError
+
+ORIGIN = "origin"  # the parent of the first day
+UNOPENED = "none"  # the day of a project that has not begun
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def check_day(day: str) -> str:
+    """Return `day` if it is a date as YYYY-MM-DD; CycleError otherwise."""
+    try:
+        if _DAY.fullmatch(day):
+            date.fromisoformat(day)
+            return day
+    except ValueError:
+        pass
+    raise CycleError(f"{day!r} is not a day.", mend="write it as YYYY-MM-DD, 2025-06-04 say")
+
+
+@dataclass(frozen=True)
+class Project:
+    """The paths of the project whose top folder is `root`."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Project":
+        """Return the project that holds `start` (the current folder); CycleError if none does."""
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+                return cls(folder)
+        raise CycleError(
+            f"No dayfold project in {here} or above it (no dvc.yaml beside a params.yaml).",
+            mend="dayfold init my-project && cd my-project",
+        )
+
+    def name(self, path: Path) -> str:
+        """Return a path as it stands in manifests and messages: relative to the top, with `/`."""
+        return path.relative_to(self.root).as_posix()
+
+    # What a person edits or reads.
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_yaml(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        return self.root / "dvc.lock"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    # What arrives.
+    def images(self, day: str) -> Path:
+        return self.data / "images" / day
+
+    def tracked(self, day: str) -> Path:
+        return self.data / "images" / f"{day}.dvc"
+
+    def tracked_month(self, day: str) -> Path:
+        return self.data / "images" / f"{day[:7]}.dvc"
+
+    def corrections(self, day: str) -> Path:
+        return self.data / "corrections" / f"{day}.csv"
+
+    @property
+    def parent(self) -> Path:
+        return self.data / "parent"
+
+    @property
+    def parent_model(self) -> Path:
+        return self.parent / self.model.name
+
+    @property
+    def parent_predictions(self) -> Path:
+        return self.parent / self.predictions.name
+
+    # What the stages make.
+    @property
+    def manifests(self) -> Path:
+        return self.data / "manifests"
+
+    def manifest(self, day: str) -> Path:
+        return self.manifests / f"{day}.csv"
+
+    @property
+    def weights(self) -> Path:
+        return self.data / "weights.csv"
+
+    @property
+    def replay(self) -> Path:
+        return self.data / "replay.csv"
+
+    @property
+    def model(self) -> Path:
+        return self.data / "model.safetensors"
+
+    @property
+    def provenance(self) -> Path:
+        return self.data / "provenance.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.data / "predictions.csv"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.data / "evaluations"
+
+    def evaluation(self, day: str) -> Path:
+        return self.evaluations / f"{day}.csv"
+
+    def plot(self, name: str) -> Path:
+        return self.data / "plots" / f"{name}.csv"
+
+    # What belongs to this machine only.
+    @property
+    def trainer_lock(self) -> Path:
+        return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

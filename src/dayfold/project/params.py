@@ -1,0 +1,280 @@
+"""params.yaml, typed and validated: every problem at once, with its line and what was meant."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from dayfold import __version__
+from dayfold.errors import ParamsError, VersionError
+from dayfold.project.files import write_bytes
+from dayfold.project.layout import ORIGIN, UNOPENED, check_day
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Origin(_Section):
+    """What the first day starts from: "imagenet", "random" or a file, and its head's classes."""
+
+    weights: Annotated[str, Field(min_length=1)]
+    classes: list[str]
+
+
+class Split(_Section):
+    """Fractions of the images' groups, each in 0..1, that sum to 1."""
+
+    train: Annotated[float, Field(gt=0, le=1)]
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> "Split":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class Data(_Section):
+    """How images become rows of the manifest."""
+
+    split: Split
+    group: str
+
+    @field_validator("group")
+    @classmethod
+    def _is_an_expression(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if value and groups != 1:
+            raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
+        return value
+
+
+class Weights(_Section):
+    """What an image counts for in today's draws, by the age of its data version."""
+
+    recent: Annotated[float, Field(gt=0)]
+    base: Annotated[float, Field(gt=0)]
+    recent_versions: Positive
+
+
+class Replay(_Section):
+    """Which earlier training images today's training sees again."""
+
+    policy: Literal["class_balanced", "uniform"]
+    size: Annotated[int, Field(ge=0)]
+
+
+class Augment(_Section):
+    """The largest random change of a training image; 0 turns one off."""
+
+    flip: Share
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    scale: Annotated[float, Field(ge=0, le=0.5)]
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Annotated[float, Field(ge=0, le=1)]
+
+
+class Train(_Section):
+    """The recipe of one day's training."""
+
+    image_size_px: Annotated[int, Field(ge=16, le=1024)]
+    epochs: Positive
+    updates_per_epoch: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    warm_up: Share
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augment: Augment
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1, le=512)]
+
+
+class Evaluate(_Section):
+    """How the held-out images are predicted."""
+
+    batch_size: Positive
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    dayfold: str
+    day: str
+    parent: str
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    origin: Origin
+    data: Data
+    weights: Weights
+    replay: Replay
+    train: Train
+    evaluate: Evaluate
+
+    @field_validator("day", "parent")
+    @classmethod
+    def _is_a_day(cls, value: str, field: ValidationInfo) -> str:
+        if value != (UNOPENED if field.field_name == "day" else ORIGIN):
+            try:
+                check_day(value)
+            except Exception as error:
+                raise ValueError(str(error).splitlines()[0]) from None
+        return value
+
+    @model_validator(mode="after")
+    def _parent_comes_before(self) -> "Params":
+        dated = not {self.day, self.parent} & {ORIGIN, UNOPENED}
+        if dated and self.parent >= self.day:
+            raise ValueError(f"parent {self.parent} is not before day {self.day}")
+        return self
+
+
+def read(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
+    its line, and VersionError where the project is pinned to another version of dayfold.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        # The safe loader under another name: a node tree gives the lines, plain data the values.
+        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+        values = yaml.load(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is not YAML: {error}", mend=f"edit {path.name}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
+    pin = values.get("dayfold", __version__)
+    if isinstance(pin, str) and pin != __version__:
+        # First: what another version knows must not be called unknown.
+        raise VersionError(
+            f"This project is pinned to dayfold {pin}, installed is {__version__}.",
+            mend=f"pip install dayfold=={pin}, or, to go on with the installed one, "
+            f'set  dayfold: "{__version__}"  in {path.name} (today is then made again)',
+        )
+    if twice := list(_twice(node)):
+        raise ParamsError(f"{path.name} has keys that stand twice:", problems=twice)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(problem, node, path.name) for problem in error.errors()]
+        raise ParamsError(
+            f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
+            problems=problems,
+            mend=f"edit {path.name}; the comment beside a key gives its unit and range",
+        ) from None
+
+
+def edit(path: Path, changes: dict[str, object]) -> None:
+    """Set keys of params.yaml (`"train.threads": 4`), comments and order kept, strings quoted."""
+    from ruamel.yaml import YAML
+
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 1000
+    editor.indent(mapping=2, sequence=4, offset=2)
+    document = editor.load(path.read_text(encoding="utf-8"))
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = document
+        for section in sections:
+            place = place[section]
+        # An unquoted date would be read as a date, on which DVC's ${day} fails.
+        place[key] = _quoted(value)
+    text = StringIO()
+    editor.dump(document, text)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _quoted(value: object) -> object:
+    """Strings quoted, in lists too: YAML 1.1 reads 2025-06-04 as a date and no as False."""
+    from ruamel.yaml.comments import CommentedSeq
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, list):
+        items = CommentedSeq(map(_quoted, value))
+        items.fa.set_flow_style()
+        return items
+    return DoubleQuotedScalarString(value) if isinstance(value, str) else value
+
+
+def _twice(node: Any, prefix: str = "") -> Iterator[str]:
+    """The keys that stand twice in one section: YAML would take the last without a word."""
+    seen: set[str] = set()
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        if key.value in seen:
+            yield f"line {key.start_mark.line + 1}: {prefix}{key.value} stands twice"
+        seen.add(key.value)
+        yield from _twice(value, f"{prefix}{key.value}.")
+
+
+def _explain(problem: Any, root: Any, name: str) -> str:
+    """One finding of pydantic's as a line: where, what was found, what is allowed."""
+    where = [str(part) for part in problem["loc"]]
+    kind, found = problem["type"], problem["input"]
+    dotted = ".".join(where) or "top level"
+    line = f"{name}:{_line_of(root, where)}: {dotted}"
+    if kind == "extra_forbidden":
+        known = _known_keys(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{line} is not a known key; {hint}"
+    if kind == "missing":
+        return f"{line} is missing"
+    if kind == "string_type" and type(found).__name__ == "date":
+        return f'{line} is read by YAML as a date; quote it: "{found}"'
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(found, dict):
+        return f"{line}: {message}"
+    if kind == "literal_error":
+        allowed = [str(word) for word in re.findall(r"'([^']*)'", message)]
+        near = difflib.get_close_matches(str(found), allowed, n=1, cutoff=0.5)
+        message += f"; did you mean {near[0]}?" if near else ""
+    if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
+        message += "; YAML reads 1e-3 as text, write 0.001"
+    return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    model: Any = Params
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)
+
+
+def _line_of(node: Any, where: list[str]) -> int:
+    """The line of a key in the node tree, or of the nearest section around it."""
+    line = 1
+    for part in where:
+        if not isinstance(node, yaml.MappingNode):
+            break  # an item of a list: the line of its key
+        for key, value in node.value:
+            if key.value == part:
+                line, node = key.start_mark.line + 1, value
+                break
+        else:
+            break
+    return line

@@ -1,0 +1,74 @@
+"""git and DVC, through their command lines only: neither one's Python interface is stable."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dayfold.errors import ToolError
+
+TAG = "day/"  # the tag of a sealed day is day/<day>
+
+
+def environment() -> dict[str, str]:
+    """The environment of a child: this Python's own commands come first on its path.
+
+    So `dvc` runs the stages' `dayfold` from the same installation without an activated venv.
+    """
+    here = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": here + os.pathsep + os.environ.get("PATH", "")}
+
+
+def _run(command: Sequence[str], root: Path, *, show: bool) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env=environment(),
+            text=True,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ToolError(f"{command[0]} is not installed.", mend=f"install {command[0]}") from None
+    if done.returncode != 0:
+        said = [] if show else [line for line in done.stderr.splitlines() if line.strip()]
+        words = " ".join(command[2:] if command[:2] == _DVC[:2] else command)
+        raise ToolError(f"`{words}` failed (exit code {done.returncode}).", problems=said[-12:])
+    return "" if show else done.stdout
+
+
+_DVC = [sys.executable, "-m", "dvc"]
+
+
+def dvc(root: Path, *words: str, show: bool = False) -> str:
+    """Run a DVC command at the project's top; its output is returned, or shown as it comes."""
+    return _run([*_DVC, *words], root, show=show)
+
+
+def git(root: Path, *words: str) -> str:
+    """Run a git command at the project's top and return what it prints."""
+    return _run(["git", *words], root, show=False)
+
+
+def git_says(root: Path, *words: str) -> bool:
+    """Whether a git command succeeds (exit code 0)."""
+    try:
+        git(root, *words)
+    except ToolError:
+        return False
+    return True
+
+
+def sealed_days(root: Path) -> list[str]:
+    """The days that have a tag, in order."""
+    tags = git(root, "tag", "--list", f"{TAG}*").splitlines()
+    return sorted(tag.removeprefix(TAG) for tag in tags)
+
+
+def stale(root: Path, *targets: str) -> list[str]:
+    """The stages and .dvc files that `dvc status` finds changed; none if all is up to date."""
+    return sorted(json.loads(dvc(root, "status", "--json", *targets)))

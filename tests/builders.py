@@ -1,0 +1,106 @@
+"""What several test files build: projects, small distinct images, simulated histories."""
+
+import io
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.manifest import History, Row
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256, sha256_file
+from dayfold.project.layout import ORIGIN, Project
+from dayfold.stages import snapshot
+
+ROOT = Path(__file__).parent.parent
+DAYS = tuple(f"2025-06-{day:02}" for day in range(1, 31))
+FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def png(number: int) -> bytes:
+    """A 2x2 PNG whose bytes are those of no other number below 2**24."""
+    colour = (number % 256, number // 256 % 256, number // 65536)
+    return encoded(Image.new("RGB", (2, 2), colour))
+
+
+def place(folder: Path, label: str, numbers: Iterable[int], prefix: str = "") -> list[Path]:
+    """Write the images of these numbers into a class folder."""
+    (folder / label).mkdir(parents=True, exist_ok=True)
+    paths = [folder / label / f"{prefix}{number}.png" for number in numbers]
+    for path, number in zip(paths, numbers, strict=True):
+        path.write_bytes(png(number))
+    return paths
+
+
+def make_project(root: Path, **changes: object) -> Project:
+    """A project as `init` leaves it, without git and DVC; changes by `section__key=value`."""
+    project = Project(root)
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "params.yaml", project.params)
+    manifest.write_origin(project.manifest(ORIGIN))
+    edited = {key.replace("__", "."): value for key, value in changes.items()}
+    params_file.edit(project.params, edited)
+    return project
+
+
+def open_day(project: Project, day: str) -> None:
+    """Open a day as `dayfold open` does, as far as the stages without a model see it."""
+    before = params_file.read(project.params).day
+    parent = ORIGIN if before == "none" else before
+    params_file.edit(project.params, {"day": day, "parent": parent})
+    project.images(day).mkdir(parents=True)
+    corrections.write_empty(project, day)
+
+
+def take_in(project: Project, day: str, images: Mapping[str, Iterable[int]]) -> History:
+    """Open a day, write its images and run snapshot; the history up to the day."""
+    open_day(project, day)
+    for label, numbers in images.items():
+        place(project.images(day), label, list(numbers))
+    snapshot.run(project, params_file.read(project.params))
+    return manifest.history(project, day)
+
+
+def image(number: int) -> str:
+    """An image's id in simulated histories, where no file is needed."""
+    return sha256(str(number).encode())
+
+
+def simulate(
+    project: Project,
+    arrivals: Sequence[Sequence[tuple[int, str, str]]],
+    fractions: Mapping[str, float] = FRACTIONS,
+    first: int = 0,
+) -> list[History]:
+    """Write a manifest a day of (number, label, group) images; the history after each day."""
+    histories = []
+    for position, arrived in enumerate(arrivals, start=first):
+        parent = DAYS[position - 1] if position else ORIGIN
+        earlier = manifest.history(project, parent)
+        tuples = [
+            (image(number), f"data/images/{DAYS[position]}/{label}/{number}.png", label, group)
+            for number, label, group in arrived
+        ]
+        rows = snapshot.rows_of(tuples, earlier=earlier, fractions=dict(fractions))
+        histories.append(write_day(project, DAYS[position], parent, rows))
+    return histories
+
+
+def write_day(project: Project, day: str, parent: str, rows: Sequence[Row]) -> History:
+    """Write a manifest of these rows upon its parent; the history up to it."""
+    manifest.write(
+        project.manifest(day),
+        parent_day=parent,
+        parent_sha256=sha256_file(project.manifest(parent)),
+        rows=rows,
+    )
+    return manifest.history(project, day)

@@ -1,0 +1,88 @@
+"""Fixtures of several test files."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builders import make_project
+from dayfold import demo
+from dayfold.project import params, vcs
+from dayfold.project.layout import Project
+
+Shell = Callable[..., str]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shell() -> Shell:
+    """Run a command as a user would, and return all that it prints; fail on its exit code."""
+
+    def run(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env={**vcs.environment(), **IDENTITY, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout, done.stdout
+        return done.stdout
+
+    return run
+
+
+IDENTITY = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
+}
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's digits as <day>/<class>/<image>.png."""
+    folder = tmp_path_factory.mktemp("digits")
+    demo.write_digits(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: Path) -> Project:
+    """A real project with three sealed days, each come to in another way. Not to be changed."""
+    root = tmp_path_factory.mktemp("history") / "scans"
+    shell(root.parent, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
+    project = Project(root)
+    small = {"train.epochs": 1, "train.updates_per_epoch": 4, "train.batch_size": 8}
+    params.edit(project.params, {**small, "train.threads": 2, "replay.size": 100})
+    one, two, three = demo.DAYS[:3]
+    shell(root, "dayfold", "add", str(digits / one), "--day", one)
+    shell(root, "dvc", "repro")
+    shell(root, "dayfold", "seal", "-m", "the first day")
+    shell(root, "dayfold", "open", two)
+    shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
+    shell(root, "dvc", "repro")
+    shell(root, "dayfold", "seal")
+    shell(root, "dayfold", "run", str(digits / three), "--day", three)
+    return project
+
+
+@pytest.fixture
+def copy(three_days: Project, tmp_path: Path) -> Project:
+    """A copy of the three days, to be changed at will."""
+    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
+    return Project(tmp_path / "scans")

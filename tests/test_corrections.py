@@ -1,0 +1,110 @@
+"""Corrections fold into the history; every line that does not fit is listed."""
+
+import pytest
+
+from builders import DAYS, image, open_day, place, simulate, take_in
+from dayfold.errors import LedgerError
+from dayfold.ledger import corrections, manifest
+from dayfold.project import params as params_file
+from dayfold.stages import snapshot
+
+HEADER = "action,image,label,reason\n"
+
+
+def correct(project, *lines):
+    path = project.corrections(DAYS[1])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(HEADER + "".join(f"{line}\n" for line in lines))
+    return corrections.read(project, DAYS[1], manifest.history(project, DAYS[0]))
+
+
+def test_corrections_become_rows_that_keep_place_group_and_split(project):
+    (history,) = simulate(project, [[(1, "cat", "p1"), (2, "cat", "p2"), (3, "dog", "p3")]])
+    before = {row["image"]: row for row in history.images.iter_rows(named=True)}
+    rows = correct(
+        project, f"relabel,{image(1)},eel,second reading", f"withdraw,{image(3)},,consent"
+    )
+    assert [(row.action, row.image, row.label) for row in rows] == [
+        ("relabel", image(1), "eel"),
+        ("withdraw", image(3), ""),
+    ]
+    for row in rows:
+        kept = before[row.image]
+        assert (row.path, row.group, row.split) == (kept["path"], kept["group"], kept["split"])
+
+
+def test_a_file_without_lines_corrects_nothing(project):
+    simulate(project, [[(1, "cat", "")]])
+    assert correct(project) == []
+
+
+def test_an_empty_file_is_written_once_and_never_over_corrections(project):
+    corrections.write_empty(project, DAYS[1])
+    assert project.corrections(DAYS[1]).read_text() == HEADER
+    project.corrections(DAYS[1]).write_text("mine")
+    corrections.write_empty(project, DAYS[1])
+    assert project.corrections(DAYS[1]).read_text() == "mine"
+
+
+def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
+    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
+    with pytest.raises(LedgerError, match="has lines that do not fit") as caught:
+        correct(
+            project,
+            f"rename,{image(1)},dog,",
+            f"relabel,{image(9)},dog,",
+            f"relabel,{image(1)},dog,",
+            f"withdraw,{image(1)},,",
+            f"relabel,{image(2)}, ,",
+        )
+    assert caught.value.what.startswith(f"data/corrections/{DAYS[1]}.csv")
+    found = caught.value.problems
+    assert [problem.split(":")[0] for problem in found] == ["line 2", "line 3", "line 5", "line 6"]
+    assert "action 'rename' is neither relabel nor withdraw" in found[0]
+    assert f"no image '{image(9)[:12]}'… on an earlier day" in found[1]
+    assert f"a second correction of data/images/{DAYS[0]}/cat/1.png" in found[2]
+    assert "without a label" in found[3]
+
+
+def test_a_class_is_not_made_by_a_blank_in_a_correction(project):
+    simulate(project, [[(1, "cat", ""), (2, "dog", "")]])
+    (row,) = correct(project, f"relabel,{image(1)}, dog ,")
+    assert row.label == "dog"
+
+
+def test_a_class_is_not_made_by_another_case_in_a_correction(project):
+    simulate(project, [[(1, "cat", ""), (2, "dog", "")]])
+    with pytest.raises(LedgerError, match="'Cat' and 'cat' differ by case or Unicode form only"):
+        correct(project, f"relabel,{image(2)},Cat,")
+
+
+def test_a_missing_file_is_named_with_the_way_to_have_it_back(project):
+    simulate(project, [[(1, "cat", "")]])
+    with pytest.raises(LedgerError, match=rf"{DAYS[1]}\.csv is missing"):
+        corrections.read(project, DAYS[1], manifest.history(project, DAYS[0]))
+
+
+def test_a_day_of_corrections_alone_is_a_data_version(project):
+    before = take_in(project, DAYS[0], {"cat": range(5)})
+    chosen = before.images["image"].to_list()
+    open_day(project, DAYS[1])
+    lines = f"relabel,{chosen[0]},dog,\nwithdraw,{chosen[1]},,\n"
+    project.corrections(DAYS[1]).write_text(HEADER + lines)
+    snapshot.run(project, params_file.read(project.params))
+    after = manifest.history(project, DAYS[1])
+    assert after.days == DAYS[:2]
+    labels = dict(after.images.select("image", "label").iter_rows())
+    assert labels == {chosen[0]: "dog", **dict.fromkeys(chosen[2:], "cat")}
+
+
+def test_a_corrected_image_may_come_again_under_its_new_class_only(project):
+    before = take_in(project, DAYS[0], {"cat": range(3)})
+    open_day(project, DAYS[1])
+    first = before.images.filter(path=f"data/images/{DAYS[0]}/cat/0.png")["image"].item()
+    project.corrections(DAYS[1]).write_text(HEADER + f"relabel,{first},dog,\n")
+    snapshot.run(project, params_file.read(project.params))
+    open_day(project, DAYS[2])
+    place(project.images(DAYS[2]), "dog", [0, 50])
+    snapshot.run(project, params_file.read(project.params))
+    added = manifest.added(manifest.history(project, DAYS[2]), DAYS[2])
+    assert added["path"].to_list() == [f"data/images/{DAYS[2]}/dog/50.png"]

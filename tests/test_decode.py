@@ -1,0 +1,230 @@
+"""Bytes become the RGB that they mean, or are refused: made files whose right answer is known."""
+
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from builders import encoded
+from dayfold.errors import IntakeError
+from dayfold.ledger.decode import decode
+
+RED, GREEN, BLUE, WHITE, BLACK = (
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 255),
+    (0, 0, 0),
+)
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def image_of(rows, mode="RGB"):
+    made = Image.new(mode, (len(rows[0]), len(rows)))
+    for y, row in enumerate(rows):
+        for x, pixel in enumerate(row):
+            made.putpixel((x, y), pixel)
+    return made
+
+
+def decoded(data):
+    found = decode(data)
+    assert found.mode == "RGB"
+    return [[tuple(pixel) for pixel in row] for row in np.asarray(found).tolist()]
+
+
+def grey(*values):
+    return [[(value, value, value) for value in values]]
+
+
+def chunk(kind, data):
+    check = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
+def png_that_claims(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def tiff(bits, white_is_zero, data):
+    """A grey TIFF of one row, by hand: Pillow writes few of its many forms."""
+    width, data = len(data) * 8 // bits, data + bytes(len(data) % 2)
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: 0 if white_is_zero else 1}
+    tags |= {273: 8, 277: 1, 278: 1, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<I", 8 + len(data))
+    return b"II*\0" + start + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
+def test_colours_come_back_from_every_lossless_format(form):
+    rows = [[RED, GREEN], [BLUE, WHITE]]
+    options = {"lossless": True} if form == "WEBP" else {}
+    assert decoded(encoded(image_of(rows), form, **options)) == rows
+
+
+def test_a_jpeg_comes_back_nearly_as_it_was():
+    (row,) = decoded(encoded(Image.new("RGB", (1, 1), (200, 100, 50)), "JPEG", quality=95))
+    assert row[0] == pytest.approx((200, 100, 50), abs=4)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(form):
+    values = np.arange(256, dtype=np.uint16)[None, :] * 257
+    assert decoded(encoded(Image.fromarray(values), form)) == grey(*range(256))
+
+
+def test_16_bit_grey_of_either_byte_order_is_scaled():
+    little = tiff(16, False, struct.pack("<3H", 0, 257 * 9, 65535))
+    assert decoded(little) == grey(0, 9, 255)
+    big = encoded(image_of([[0, 257 * 9, 65535]], "I;16B"), "TIFF")
+    assert decoded(big) == grey(0, 9, 255)
+
+
+def test_16_bit_grey_in_which_white_is_zero_is_turned_round():
+    assert decoded(tiff(16, True, struct.pack("<3H", 0, 257 * 9, 65535))) == grey(255, 246, 0)
+
+
+def test_12_bit_grey_is_scaled_by_its_own_range():
+    assert decoded(tiff(12, False, b"\xff\xf0\x00")) == grey(255, 0)
+
+
+def test_32_bit_grey_is_refused_not_clipped():
+    with pytest.raises(IntakeError, match="no range to scale by"):
+        decode(tiff(32, False, struct.pack("<3I", 0, 2**20, 2**31)))
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(IntakeError, match="no range to scale by"):
+        decode(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
+
+
+def test_8_bit_and_1_bit_grey_keep_their_values():
+    assert decoded(encoded(image_of([[0, 7, 255]], "L"))) == grey(0, 7, 255)
+    assert decoded(encoded(image_of([[0, 1]], "1"))) == grey(0, 255)
+
+
+def test_alpha_is_composited_on_black():
+    rows = [[(255, 0, 0, 255), (255, 0, 0, 0), (200, 100, 50, 51)]]
+    # 51 of 255 is a fifth.
+    assert decoded(encoded(image_of(rows, "RGBA"))) == [[RED, BLACK, (40, 20, 10)]]
+    assert decoded(encoded(image_of([[(200, 51), (200, 0)]], "LA"))) == grey(40, 0)
+
+
+def test_a_palette_s_transparent_colour_is_black():
+    image = image_of([[0, 1, 2]], "P")
+    image.putpalette([*RED, *GREEN, *BLUE])
+    assert decoded(encoded(image)) == [[RED, GREEN, BLUE]]
+    assert decoded(encoded(image, transparency=1)) == [[RED, BLACK, BLUE]]
+    assert decoded(encoded(image, "GIF", transparency=2)) == [[RED, GREEN, BLACK]]
+
+
+def test_transparency_of_one_colour_or_grey_is_black():
+    assert decoded(encoded(image_of([[RED, BLUE]]), transparency=RED)) == [[BLACK, BLUE]]
+    assert decoded(encoded(image_of([[9, 99]], "L"), transparency=99)) == grey(9, 0)
+
+
+def test_16_bit_grey_with_a_transparent_value_is_black_there():
+    image = Image.fromarray(np.array([[257 * 9, 257 * 99]], dtype=np.uint16))
+    assert decoded(encoded(image, transparency=257 * 99)) == grey(9, 0)
+
+
+@pytest.mark.parametrize("form", ["TIFF", "JPEG"])
+def test_cmyk_is_turned_into_rgb(form):
+    assert decoded(encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), form)) == [[RED]]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "seen"),
+    [
+        (1, ["AB", "CD"]),
+        (2, ["BA", "DC"]),
+        (3, ["DC", "BA"]),
+        (4, ["CD", "AB"]),
+        (5, ["AC", "BD"]),
+        (6, ["CA", "DB"]),
+        (7, ["DB", "CA"]),
+        (8, ["BD", "AC"]),
+    ],
+)
+def test_exif_orientation_is_applied(orientation, seen):
+    colour = dict(zip("ABCD", (RED, GREEN, BLUE, WHITE), strict=True))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = image_of([[RED, GREEN], [BLUE, WHITE]])
+    found = decoded(encoded(stored, exif=exif.tobytes()))
+    assert found == [[colour[letter] for letter in row] for row in seen]
+
+
+def test_of_several_frames_the_first_counts():
+    frames = [Image.new("RGB", (1, 1), colour) for colour in (RED, GREEN)]
+    for form in ("GIF", "PNG", "TIFF"):
+        data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+        assert decoded(data) == [[RED]]
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("GIF", {}),
+        ("WEBP", {}),
+    ],
+)
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused(form, options, part):
+    data = encoded(NOISE, form, **options)
+    assert decode(data).size == (64, 64)
+    with pytest.raises(IntakeError, match=r"is damaged|is not an image"):
+        decode(data[: int(len(data) * part)])
+
+
+def test_a_flipped_bit_in_a_png_is_found():
+    data = bytearray(encoded(NOISE))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(IntakeError, match="is damaged"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"<!DOCTYPE html><html><body>not found</body></html>", b"\x89PNG", b"\0" * 4096],
+)
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(IntakeError, match=r"^is not an image \(PNG, JPEG, BMP, TIFF, WEBP, GIF\)"):
+        decode(data)
+
+
+def test_other_formats_are_refused_though_they_could_be_read():
+    for form in ("PPM", "TGA", "ICO"):
+        with pytest.raises(IntakeError, match="is not an image"):
+            decode(encoded(Image.new("RGB", (16, 16)), form))
+
+
+def test_an_empty_file_is_refused():
+    with pytest.raises(IntakeError, match=r"^is empty \(0 bytes\)"):
+        decode(b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 100_000])
+def test_a_decompression_bomb_is_refused_before_it_goes_off(side):
+    with pytest.raises(IntakeError, match="is too large to be decoded safely"):
+        decode(png_that_claims(side, side))
+
+
+def test_decoding_in_threads_leaves_the_filters_of_warnings_alone():
+    small, before = encoded(Image.new("RGB", (20, 20))), list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = set(pool.map(lambda _: decode(small).size, range(3000)))
+    assert sizes == {(20, 20)}
+    assert warnings.filters == before

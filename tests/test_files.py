@@ -1,0 +1,128 @@
+"""Files are whole or not there, and have one form only."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dayfold.errors import CycleError
+from dayfold.project.files import (
+    canonical_json,
+    csv_bytes,
+    json_bytes,
+    only_one,
+    sha256,
+    sha256_file,
+    write_bytes,
+)
+from dayfold.project.layout import Project, check_day
+
+
+def test_a_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.bin"
+    write_bytes(path, b"one")
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_never_written_through(tmp_path):
+    kept, path = tmp_path / "cache", tmp_path / "out"
+    kept.write_bytes(b"cached")
+    os.link(kept, path)
+    write_bytes(path, b"new")
+    assert (kept.read_bytes(), path.read_bytes()) == (b"cached", b"new")
+
+
+def test_a_failed_write_leaves_the_old_file_as_it_was(tmp_path):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+    with pytest.raises(TypeError):
+        write_bytes(path, "text")
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("letter", "count"), [("a", 251), ("é", 125), ("猫", 83)])
+def test_the_longest_names_that_there_are_can_be_written(tmp_path, letter, count):
+    name = letter * count + ".png"
+    write_bytes(tmp_path / name, b"x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_long_names_with_the_same_beginning_do_not_get_into_each_other_s_way(tmp_path):
+    names = [f"{'a' * 230}{number}" for number in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: write_bytes(tmp_path / name, name.encode()), names))
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+    assert [(tmp_path / name).read_bytes().decode() for name in names] == names
+
+
+def test_a_hash_is_that_of_the_bytes(tmp_path):
+    # The first of NIST's example values.
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(b"abc") == sha256_file(tmp_path / "abc") == abc
+
+
+def test_csv_has_one_form():
+    rows = [("a,b", 1, 0.1, None), ('"', 2, 1e-9, "x\ny"), ("é", 3, 3.0, "")]
+    expected = 'name,n,x,y\n"a,b",1,0.1,\n"""",2,1e-09,"x\ny"\né,3,3.0,\n'
+    assert csv_bytes(["name", "n", "x", "y"], rows) == expected.encode()
+
+
+def test_json_has_one_form_for_people_and_one_for_hashes():
+    value = {"b": [1, 0.1], "a": "é"}
+    assert json_bytes(value) == '{\n  "b": [\n    1,\n    0.1\n  ],\n  "a": "é"\n}\n'.encode()
+    assert canonical_json(value) == '{"a":"\\u00e9","b":[1,0.1]}'
+    for form in (json_bytes, canonical_json):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            form({"a": float("nan")})
+
+
+def test_only_one_process_holds_a_lock_and_the_other_is_told_who(tmp_path):
+    lock = tmp_path / "tmp" / "lock"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom dayfold.project.files import only_one\n"
+        "with only_one(Path(sys.argv[1]), 'training'):\n    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(CycleError, match=rf"is training in this .*process {other.pid}\)"),
+            only_one(lock, "training"),
+        ):
+            pass
+        other.kill()
+        other.wait()
+        # The lock fell with its process.
+        with only_one(lock, "training"):
+            assert lock.read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("day", ["2025-06-04", "2024-02-29", "0001-01-01"])
+def test_a_date_is_a_day(day):
+    assert check_day(day) == day
+
+
+@pytest.mark.parametrize(
+    "day", ["2025-6-4", "2025-02-29", "20250604", "today", "", "2025-06-04\n", "٢٠٢٥-06-04"]
+)
+def test_what_is_no_date_is_refused_with_the_form_of_one(day):
+    with pytest.raises(CycleError, match="is not a day") as caught:
+        check_day(day)
+    assert "YYYY-MM-DD" in caught.value.mend
+
+
+def test_a_project_is_found_from_anywhere_within_it(tmp_path):
+    inside = tmp_path / "project" / "data" / "images"
+    inside.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / "project" / name).touch()
+    assert Project.find(inside).root == tmp_path / "project"
+    with pytest.raises(CycleError, match="No dayfold project in") as caught:
+        Project.find(tmp_path)
+    assert "dayfold init" in caught.value.mend

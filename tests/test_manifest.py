@@ -1,0 +1,216 @@
+"""Manifests hold what was written, whoever reads them; a changed one is found."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builders import DAYS, image, simulate, write_day
+from dayfold.errors import LedgerError
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.manifest import Row
+from dayfold.ledger.tables import schema
+from dayfold.project.files import parse_csv, sha256, sha256_file
+from dayfold.project.layout import ORIGIN
+
+NAMES = [
+    'cat "the first"',
+    "a,b",
+    "two\nlines",
+    " spaces ",
+    "Ärztin",
+    "猫",
+    "e\u0301",
+    "#x",
+    "'",
+    '""',
+    "null",
+    "NaN",
+    "007",
+]
+# A name is anything but NUL and "/", which no file may have in its name, and "\r", which intake
+# refuses: Python quotes it in CSV from 3.13 on only.
+TEXT = st.text(st.characters(exclude_characters="\0\r/", codec="utf-8"), min_size=1, max_size=12)
+
+
+def add(number, label="cat", group="", split="train", path=None):
+    return Row("add", image(number), path or f"data/{label}/{number}.png", label, group, split)
+
+
+def relabel(number, label):
+    return Row("relabel", image(number), f"data/cat/{number}.png", label, "", "train")
+
+
+def withdraw(number):
+    return Row("withdraw", image(number), f"data/cat/{number}.png", "", "", "train")
+
+
+def chain(project, *days):
+    histories = []
+    for position, rows in enumerate(days):
+        parent = DAYS[position - 1] if position else ORIGIN
+        histories.append(write_day(project, DAYS[position], parent, rows))
+    return histories
+
+
+def labels(history):
+    return dict(history.images.select("image", "label").iter_rows())
+
+
+def test_odd_names_come_back_as_they_were(project):
+    rows = [add(at, label=name, group=name, path=name) for at, name in enumerate(NAMES)]
+    (history,) = chain(project, rows)
+    found = set(history.images.select("image", "path", "label", "group").iter_rows())
+    assert found == {(row.image, row.path, row.label, row.group) for row in rows}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=8))
+def test_any_names_come_back_as_they_were(project, names):
+    rows = [
+        Row("add", image(at), path, label, group, "test")
+        for at, (path, label, group) in enumerate(names)
+    ]
+    (history,) = chain(project, rows)
+    found = set(history.images.select("image", "path", "label", "group").iter_rows())
+    assert found == {(row.image, row.path, row.label, row.group) for row in rows}
+
+
+def test_a_manifest_is_the_text_that_the_design_says(project):
+    chain(project, [add(2), add(1, group="p1", split="test")], [withdraw(1), relabel(2, "a,b")])
+    pin = sha256(b"action,image,path,label,group,split\n")
+    assert project.manifest(DAYS[0]).read_text() == (
+        "action,image,path,label,group,split\n"
+        f"parent,{pin},origin,,,\n"
+        f"add,{image(1)},data/cat/1.png,cat,p1,test\n"
+        f"add,{image(2)},data/cat/2.png,cat,,train\n"
+    )
+    assert project.manifest(DAYS[1]).read_text() == (
+        "action,image,path,label,group,split\n"
+        f"parent,{sha256_file(project.manifest(DAYS[0]))},{DAYS[0]},,,\n"
+        f'relabel,{image(2)},data/cat/2.png,"a,b",,train\n'
+        f"withdraw,{image(1)},data/cat/1.png,,,train\n"
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.permutations([*map(add, range(6)), relabel(8, "dog"), withdraw(9)]))
+def test_a_manifest_does_not_depend_on_row_order(project, rows):
+    chain(project, sorted(rows, reverse=True))
+    expected = project.manifest(DAYS[0]).read_bytes()
+    chain(project, rows)
+    assert project.manifest(DAYS[0]).read_bytes() == expected
+
+
+def test_a_history_holds_every_image_on_its_day(project):
+    first, second = chain(project, [add(1), add(2)], [add(3, label="dog", split="test")])
+    assert first.days == DAYS[:1]
+    assert second.days == DAYS[:2]
+    assert second.images.columns == ["image", "path", "label", "group", "split", "day"]
+    assert second.images.select("image", "day").rows() == [
+        (image(1), DAYS[0]),
+        (image(2), DAYS[0]),
+        (image(3), DAYS[1]),
+    ]
+    assert second.split("test")["image"].to_list() == [image(3)]
+    assert manifest.added(second, DAYS[0])["image"].to_list() == [image(1), image(2)]
+    assert second.sha256 == sha256_file(project.manifest(DAYS[1]))
+
+
+def test_the_history_of_the_origin_is_empty(project):
+    history = manifest.history(project, ORIGIN)
+    assert history.days == ()
+    assert history.images.is_empty()
+    assert history.sha256 == sha256(b"action,image,path,label,group,split\n")
+
+
+def test_a_relabelled_image_keeps_its_day_and_split_and_the_last_label_counts(project):
+    days = [add(1), add(2)], [relabel(1, "dog")], [relabel(1, "eel")], [add(3)]
+    histories = chain(project, *days)
+    assert [labels(history)[image(1)] for history in histories] == ["cat", "dog", "eel", "eel"]
+    assert {labels(history)[image(2)] for history in histories} == {"cat"}
+    row = histories[-1].images.filter(image=image(1)).row(0, named=True)
+    assert (row["day"], row["split"]) == (DAYS[0], "train")
+
+
+def test_a_withdrawn_image_is_gone_for_ever_and_its_group_remembered(project):
+    days = [add(1, group="p1", split="test"), add(2)], [withdraw(1)], [relabel(1, "dog")]
+    histories = chain(project, *days)
+    assert set(labels(histories[0])) == {image(1), image(2)}
+    for history in histories[1:]:
+        assert set(labels(history)) == {image(2)}
+        assert history.withdrawn == {image(1)}
+        assert history.groups.rows() == [("p1", "test")]
+
+
+def test_one_image_on_two_days_does_not_hold_together(project):
+    with pytest.raises(LedgerError, match="same image more than once") as caught:
+        chain(project, [add(1, path="one.png")], [add(1, path="other.png")])
+    assert caught.value.problems == ["one.png", "other.png"]
+
+
+def test_a_changed_earlier_manifest_is_found(project):
+    simulate(project, [[(1, "cat", "")], [(2, "cat", "")], [(3, "cat", "")]])
+    path = project.manifest(DAYS[0])
+    path.write_bytes(path.read_bytes().replace(b"cat", b"dog"))
+    with pytest.raises(LedgerError, match="was changed after the next day had been made") as caught:
+        manifest.history(project, DAYS[2])
+    name = f"data/manifests/{DAYS[0]}.csv"
+    assert caught.value.what.startswith(name)
+    assert f"{DAYS[1]} pins" in caught.value.what
+    assert caught.value.mend == f"git checkout day/{DAYS[0]} -- {name}"
+    assert manifest.history(project, DAYS[0]).days == DAYS[:1]
+
+
+@pytest.mark.parametrize(
+    ("gone", "mend"),
+    [
+        (
+            DAYS[2],
+            f"git checkout day/{DAYS[2]} -- data/manifests/{DAYS[2]}.csv"
+            ", or, on the open day, dvc repro",
+        ),
+        (DAYS[1], f"git checkout day/{DAYS[1]} -- data/manifests/{DAYS[1]}.csv"),
+    ],
+)
+def test_a_missing_manifest_is_named_with_the_way_to_have_it_back(project, gone, mend):
+    simulate(project, [[(1, "cat", "")], [(2, "cat", "")], [(3, "cat", "")]])
+    project.manifest(gone).unlink()
+    with pytest.raises(LedgerError, match=f"manifest data/manifests/{gone}.csv is missing") as it:
+        manifest.history(project, DAYS[2])
+    assert it.value.mend == mend
+
+
+def test_the_way_to_have_the_origin_back_names_no_tag_that_never_was(project):
+    simulate(project, [[(1, "cat", "")]])
+    project.manifest(ORIGIN).unlink()
+    with pytest.raises(LedgerError, match=r"origin\.csv is missing") as caught:
+        manifest.history(project, DAYS[0])
+    assert "day/origin" not in caught.value.mend
+
+
+def test_a_manifest_without_its_parent_is_refused(project):
+    project.manifest(DAYS[0]).write_text("action,image,path,label,group,split\n")
+    with pytest.raises(LedgerError, match="does not begin with its parent"):
+        manifest.history(project, DAYS[0])
+
+
+def test_a_manifest_of_a_later_day_is_no_parent(project):
+    write_day(project, DAYS[5], ORIGIN, [add(1)])
+    with pytest.raises(LedgerError, match=f"names the later day {DAYS[5]} as its parent"):
+        write_day(project, DAYS[2], DAYS[5], [add(2)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("action,image\n", "has the columns 'action,image', not"),
+        ("", "has the columns '', not"),
+        ("action,image,label,reason\na,b,c,d,e\n", "cannot be read as CSV"),
+        ('action,image,label,reason\na,b,c,"d\n', "cannot be read as CSV"),
+    ],
+)
+def test_a_table_with_other_columns_or_broken_lines_is_refused(text, words):
+    with pytest.raises(LedgerError, match=words) as caught:
+        parse_csv(text.encode(), schema(corrections.Correction), "some.csv")
+    assert caught.value.what.startswith("some.csv")
+    assert "git checkout -- some.csv" in caught.value.mend

@@ -1,0 +1,226 @@
+"""params.yaml is checked whole: every problem at once, with its line and what was meant."""
+
+import re
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from builders import ROOT
+from dayfold import __version__
+from dayfold.errors import ParamsError, VersionError
+from dayfold.project import params as params_file
+from dayfold.project.params import Params
+
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "params.yaml"
+
+
+def line_of(key):
+    """The line, from 1, of a key with its indent: "  epochs"."""
+    (found,) = [at for at, line in enumerate(TEXT.splitlines(), 1) if line.startswith(f"{key}:")]
+    return found
+
+
+def changed(path, *changes):
+    """Write the root's params.yaml with the lines of some keys changed."""
+    lines = TEXT.splitlines(keepends=True)
+    for key, line in changes:
+        lines[line_of(key) - 1] = f"{line}\n"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def problems(path, *changes):
+    with pytest.raises(ParamsError) as caught:
+        params_file.read(changed(path, *changes))
+    return caught.value.problems
+
+
+def keys_of(model, prefix=""):
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        yield prefix + name
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from keys_of(kind, f"{prefix}{name}.")
+
+
+def keys_in(values, prefix=""):
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from keys_in(value, f"{prefix}{name}.")
+
+
+def test_the_root_s_params_are_valid_and_unopened():
+    params = params_file.read(ROOT / "params.yaml")
+    assert (params.day, params.parent) == ("none", "origin")
+    assert params.weights.model_dump() == {"recent": 3.0, "base": 1.0, "recent_versions": 1}
+
+
+def test_params_yaml_and_the_model_have_the_same_keys_in_the_same_order():
+    assert list(keys_in(yaml.safe_load(TEXT))) == list(keys_of(Params))
+
+
+def test_every_key_has_a_comment():
+    keys = [line for line in TEXT.splitlines() if re.match(r"\s*\w+:", line)]
+    assert [line for line in keys if not re.search(r"#\s*\S+", line)] == []
+
+
+def test_every_problem_is_listed_at_once_with_its_line(path):
+    with pytest.raises(ParamsError, match=r"params\.yaml has 6 problems:") as caught:
+        params_file.read(
+            changed(
+                path,
+                ("seed", "seed: -1"),
+                ("  recent", "  recent: 0"),
+                ("  size", "  sise: 300"),
+                ("  epochs", "  epochs: 6.5"),
+                ("  device", "  device: gpu"),
+            )
+        )
+    assert caught.value.mend.startswith("edit params.yaml")
+    found = set(caught.value.problems)
+    at = line_of
+    for expected in (
+        f"params.yaml:{at('seed')}: seed is -1: input should be greater than or equal to 0",
+        f"params.yaml:{at('  recent')}: weights.recent is 0: input should be greater than 0",
+        f"params.yaml:{at('replay')}: replay.size is missing",
+        f"params.yaml:{at('  size')}: replay.sise is not a known key; did you mean size?",
+        f"params.yaml:{at('  epochs')}: train.epochs is 6.5: input should be a valid integer",
+    ):
+        assert expected in found
+        found.remove(expected)
+    (device,) = found
+    assert device.startswith(f"params.yaml:{at('  device')}: train.device is 'gpu': input should")
+    assert "'auto', 'cpu' or 'cuda'" in device
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "words"),
+    [
+        ("seed", "seed: true", "seed is True: input should be a valid integer"),
+        ("seed", 'seed: "0"', "seed is '0': input should be a valid integer"),
+        (
+            "    flip",
+            "    flip: true",
+            "train.augment.flip is True: input should be a valid",
+        ),
+        ("  epochs", "  epochs: 0", "train.epochs is 0: input should be greater than or equal"),
+        ("  base", "  base: .nan", "weights.base is nan: input should be"),
+        ("  base", "  base: .inf", "weights.base is inf: input should be a finite number"),
+        ("  policy", "  policy: class_balance", "; did you mean class_balanced?"),
+        ("  classes", "  classes: [yes]", "origin.classes.0 is True: input should be a valid"),
+        ("    test", "    test: 0.3", "train + validation + test must be 1, not 1.1"),
+        ("  group", '  group: "p("', "not a regular expression"),
+        ("  group", '  group: "p"', "needs exactly one (…) around the group's name, has 0"),
+        ("  group", '  group: "(p)(q)"', "needs exactly one (…) around the group's name, has 2"),
+        ("day", 'day: "2025-6-4"', "'2025-6-4' is not a day"),
+        ("day", 'day: "2025-02-30"', "'2025-02-30' is not a day"),
+        ("  recent_versions", "  recents: 1", "weights.recents is not a known key; did you mean"),
+        ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),
+        ("  learning_rate", "  learning_rate: 1e-3", "train.learning_rate is '1e-3'"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(path, key, line, words):
+    (problem,) = [found for found in problems(path, (key, line)) if words in found]
+    number = int(re.match(r"params\.yaml:(\d+): ", problem)[1])
+    # A sum is named with the line of its section.
+    named = "  split:" if key == "    test" else line.splitlines()[0]
+    assert path.read_text(encoding="utf-8").splitlines()[number - 1].startswith(named)
+
+
+def test_an_unquoted_date_is_named_with_its_quotes(path):
+    found = problems(path, ("day", "day: 2025-06-04"))
+    at = line_of("day")
+    assert found == [
+        f'params.yaml:{at}: day is read by YAML as a date; quote it: "2025-06-04"',
+    ]
+
+
+def test_a_parent_that_is_not_before_its_day_is_named(path):
+    days = ("day", 'day: "2025-06-04"'), ("parent", 'parent: "2025-06-04"')
+    (problem,) = problems(path, *days)
+    assert "parent 2025-06-04 is not before day 2025-06-04" in problem
+
+
+@pytest.mark.parametrize(("key", "line"), [("day", 'day: "origin"'), ("parent", 'parent: "none"')])
+def test_the_origin_is_no_day_and_an_unopened_day_no_parent(path, key, line):
+    assert len(problems(path, (key, line))) == 1
+
+
+def test_a_key_that_stands_twice_is_refused(path):
+    with pytest.raises(ParamsError, match=r"(?s)seed.*twice|twice.*seed"):
+        params_file.read(changed(path, ("seed", "seed: 7\nseed: 0")))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "params.yaml holds no keys"),
+        ("- a list\n", "params.yaml holds no keys"),
+        ("day: [\n", "params.yaml is not YAML"),
+        ("day:\t1: 2\n", "params.yaml is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_keys_is_refused(path, text, words):
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=re.escape(words)):
+        params_file.read(path)
+
+
+def test_a_file_that_is_not_utf_8_is_refused(path):
+    path.write_bytes(TEXT.encode("utf-16"))
+    with pytest.raises(ParamsError, match=r"params\.yaml is not"):
+        params_file.read(path)
+
+
+def test_another_version_is_refused_with_the_ways_out(path):
+    with pytest.raises(VersionError, match=f"pinned to dayfold 9.8.7, installed is {__version__}"):
+        params_file.read(changed(path, ("dayfold", 'dayfold: "9.8.7"')))
+    with pytest.raises(VersionError) as caught:
+        params_file.read(path)
+    assert "pip install dayfold==9.8.7" in caught.value.mend
+    assert f'dayfold: "{__version__}"' in caught.value.mend
+
+
+def test_another_version_is_told_before_the_keys_that_only_it_knows(path):
+    with pytest.raises(VersionError, match=r"pinned to dayfold 9\.8\.7"):
+        params_file.read(changed(path, ("dayfold", 'dayfold: "9.8.7"'), ("seed", "sead: 0")))
+
+
+def test_an_edit_keeps_every_comment_and_quotes_both_days(path):
+    changed(path)
+    params_file.edit(path, {"day": "2025-06-04", "parent": "2025-06-03", "train.threads": 4})
+    params = params_file.read(path)
+    assert (params.day, params.parent, params.train.threads) == ("2025-06-04", "2025-06-03", 4)
+    before, after = TEXT.splitlines(), path.read_text(encoding="utf-8").splitlines()
+    assert len(after) == len(before)
+    for old, new in zip(before, after, strict=True):
+        assert old.partition("#")[2] == new.partition("#")[2]
+    differing = [new for old, new in zip(before, after, strict=True) if old.split() != new.split()]
+    assert [line.partition("#")[0].strip() for line in differing] == [
+        'day: "2025-06-04"',
+        'parent: "2025-06-03"',
+        "threads: 4",
+    ]
+
+
+def test_an_edit_that_changes_nothing_changes_no_byte(path):
+    changed(path)
+    params_file.edit(path, {"day": "none", "seed": 0})
+    assert path.read_text(encoding="utf-8") == TEXT
+
+
+def test_an_edited_section_s_values_of_every_type_come_back(path):
+    changed(path)
+    changes = {"origin.classes": ["cat", "no"], "replay.policy": "uniform", "train.warm_up": 0.25}
+    params_file.edit(path, changes)
+    params = params_file.read(path)
+    assert params.origin.classes == ["cat", "no"]
+    assert params.replay.policy == "uniform"
+    assert params.train.warm_up == 0.25
