@@ -1,0 +1,1 @@
+"""What is measured: metrics as formulas over counts, and the charts drawn from them."""

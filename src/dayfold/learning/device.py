@@ -1,0 +1,69 @@
+"""Where and how training computes: device, precision, threads, determinism; and what to record."""
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The resolved device ("cpu" or "cuda"), precision ("fp32" or "bf16") and CPU threads."""
+
+    device: str
+    precision: str
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which forward passes run."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def resolve(*, device: str, precision: str, threads: int) -> Machine:
+    """Resolve `auto` and put torch into its deterministic state, for the whole process.
+
+    `auto` takes a GPU if there is one, and bf16 where the hardware multiplies in it: on a CPU
+    without such instructions autocast is slower than plain fp32.
+    """
+    # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(device) else "fp32"
+    return Machine(device, precision, threads)
+
+
+def _multiplies_bf16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def fingerprint(machine: Machine) -> dict[str, str | int]:
+    """What a model's bits depend on besides its recipe (level B of reproducibility)."""
+    packages = ("torch", "torchvision", "pillow", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": machine.threads,
+        "precision": machine.precision,
+        "device": torch.cuda.get_device_name() if machine.device == "cuda" else "cpu",
+    }

@@ -1,0 +1,125 @@
+"""Rows of the manifest → tensors, decoded once a day; and random changes of a batch of them."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ImageOps
+from torch.nn import functional
+
+from dayfold import draws
+from dayfold.errors import ImageMissingError, IntakeError
+from dayfold.ledger.decode import decode, no_warnings
+from dayfold.project.files import sha256
+
+# The mean and standard deviation of ImageNet's RGB, on which torchvision's weights were trained.
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+
+def load(
+    root: Path,
+    paths: Sequence[str],
+    images: Sequence[str],
+    size: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> torch.Tensor:
+    """Read, check and decode images: uint8 [n, 3, size, size], black bars where not square.
+
+    Every file's bytes must have the sha256 that the manifest pins. Raises ImageMissingError that
+    lists all missing and changed files, with the command that brings them back.
+    """
+    pixels = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+
+    def one(position: int) -> str | None:
+        path = root / paths[position]
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return f"{paths[position]} is missing"
+        if sha256(data) != images[position]:
+            return f"{paths[position]} is no longer the image that was added"
+        try:
+            # Whole, with bars, not cropped: what is at the edge of a scan may be what matters.
+            square = ImageOps.pad(decode(data), (size, size))
+        except IntakeError as error:
+            return f"{paths[position]} {error.what}"
+        pixels[position] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        progress(1)
+        return None
+
+    with no_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
+    if problems:
+        folders = sorted({"/".join(p.split("/")[:3]) for p in problems})
+        raise ImageMissingError(
+            f"{len(problems)} of {len(paths)} images cannot be read:",
+            problems=problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20),
+            mend="; ".join(f"dvc checkout {f} || dvc pull {f}" for f in folders[:5]),
+        )
+    return pixels
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    """Return what the network takes: uint8 [n, 3, h, w] → float32, channels last, about N(0, 1)."""
+    scaled = pixels.to(memory_format=torch.channels_last).float() / 255
+    return (scaled - MEAN.to(pixels.device)) / STD.to(pixels.device)
+
+
+def changes(
+    images: Sequence[str], seed: int, day: str, epoch: int, *, first: int = 0
+) -> NDArray[np.float64]:
+    """The random change of each image of a batch: float64 [n, 8] in U(0, 1), stateless.
+
+    Keyed by image and its place in the epoch (from `first` on), so that an image that is drawn
+    twice is changed twice.
+    """
+    ids = [f"{image} {first + offset}" for offset, image in enumerate(images)]
+    return draws.uniform_fields("augment", seed, day, epoch, ids=ids)
+
+
+def augmented(
+    batch: torch.Tensor,
+    fields: NDArray[np.float64],
+    *,
+    flip: float,
+    rotate_degrees: float,
+    shift: float,
+    scale: float,
+    brightness: float,
+    contrast: float,
+) -> torch.Tensor:
+    """Change a normalised batch, float32 [n, 3, h, w], by its fields, float64 [n, 8] in U(0, 1).
+
+    Column 0 decides the flip (probability), 1 the rotation (± degrees), 2 and 3 the shift (± part
+    of the side), 4 the scale (± part), 5 the brightness (± part of full range, added), 6 the
+    contrast (± part, about the image's mean); 7 is free. Beyond the edge the edge is repeated.
+    """
+    spread = torch.from_numpy(fields * 2 - 1).float().to(batch.device)
+    if flip or rotate_degrees or shift or scale:
+        angle = spread[:, 1] * math.radians(rotate_degrees)
+        zoom = 1 / (1 + spread[:, 4] * scale)
+        side = torch.where(torch.from_numpy(fields[:, 0]).to(batch.device) < flip, -1.0, 1.0)
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+        rows = (
+            cos * side,
+            -sin,
+            2 * shift * spread[:, 2],
+            sin * side,
+            cos,
+            2 * shift * spread[:, 3],
+        )
+        theta = torch.stack(rows, dim=1).view(-1, 2, 3)
+        grid = functional.affine_grid(theta, list(batch.shape), align_corners=False)
+        batch = functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+    if contrast or brightness:
+        factor = (1 + spread[:, 6] * contrast).view(-1, 1, 1, 1)
+        middle = batch.mean(dim=(1, 2, 3), keepdim=True)
+        added = (spread[:, 5] * brightness).view(-1, 1, 1, 1) / STD.to(batch.device)
+        batch = (batch - middle) * factor + middle + added
+    return batch.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,135 @@
+"""evaluate: today's model on every held-out image, and yesterday's on today's."""
+
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import polars as pl
+
+from dayfold.figures import metrics
+from dayfold.learning import device, network, pixels
+from dayfold.learning.device import Machine
+from dayfold.learning.network import Model
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.tables import ClassScore, Evaluation, Prediction
+from dayfold.project.console import Ticker
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
+
+CHUNK = 2048  # images decoded at a time: memory does not grow with the history
+
+
+def predict(
+    project: Project,
+    models: Sequence[Model],
+    rows: pl.DataFrame,
+    *,
+    machine: Machine,
+    batch_size: int,
+    ticker: Ticker,
+) -> list[pl.DataFrame]:
+    """Return, a model, the rows with `predicted` and `confidence`; each image is decoded once."""
+    nets = [network.build(model).to(machine.device) for model in models]
+    size = models[0].metadata["recipe"]["image_size_px"]
+    said: list[list[tuple[str, float]]] = [[] for _ in models]
+    for part in rows.iter_slices(CHUNK):
+        images = pixels.load(
+            project.root, part["path"].to_list(), part["image"].to_list(), size, ticker.advance
+        )
+        for model, net, answers in zip(models, nets, said, strict=True):
+            best = network.probabilities(net, images, machine, batch_size=batch_size).max(dim=1)
+            answers += [
+                (model.classes[position], confidence)
+                for position, confidence in zip(
+                    best.indices.tolist(), best.values.tolist(), strict=True
+                )
+            ]
+    return [
+        rows.with_columns(
+            predicted=pl.Series([name for name, _ in answers], dtype=pl.String),
+            confidence=pl.Series([confidence for _, confidence in answers], dtype=pl.Float64),
+        )
+        for answers in said
+    ]
+
+
+def counted(
+    predictions: pl.DataFrame, *, model: str, parent: dict[str, str] | None
+) -> list[Evaluation]:
+    """Count one model's test predictions by cohort, label and predicted class, sorted.
+
+    `parent` maps an image to what yesterday's model said of it; whether that was right is judged
+    by today's labels, which may have been corrected since.
+    """
+    cells: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
+    columns = ("day", "label", "predicted", "image", "confidence")
+    test = predictions.filter(pl.col("split") == "test").select(columns)
+    for cohort, label, predicted, image, confidence in test.iter_rows():
+        cells.setdefault((cohort, label, predicted), []).append((image, confidence))
+    return [
+        Evaluation(
+            model,
+            *cell,
+            images=len(members),
+            # fsum: exact, so that no order of summation shows.
+            confidence=math.fsum(confidence for _, confidence in members) / len(members),
+            parent_correct=None
+            if parent is None
+            else sum(parent.get(image) == cell[1] for image, _ in members),
+        )
+        for cell, members in sorted(cells.items())
+    ]
+
+
+def run(project: Project, params: Params) -> None:
+    """Predict the held-out images; write predictions, the day's evaluation, classification."""
+    day = params.day
+    model = network.load(project.model)
+    recipe = model.metadata["recipe"]
+    machine = device.resolve(
+        device=recipe["device"], precision=recipe["precision"], threads=recipe["threads"]
+    )
+    history = manifest.history(project, day)
+    held = history.split(*manifest.HELD_OUT)
+    arrived, old = held.filter(pl.col("day") == day), held.filter(pl.col("day") != day)
+    parent = network.load(project.parent_model)
+    ask = partial(predict, project, machine=machine, batch_size=params.evaluate.batch_size)
+    began = time.monotonic()
+    with Ticker("evaluating", len(held), "images") as ticker:
+        [mine_old] = ask([model], old, ticker=ticker)
+        both = [model, parent] if parent.classes else [model]
+        mine_new, *theirs_new = ask(both, arrived, ticker=ticker)
+    seconds = time.monotonic() - began
+    mine = pl.concat([mine_old, mine_new]).sort("day", "path")
+    counts = [counted(mine, model=day, parent=_said_before(project, theirs_new))]
+    counts += [counted(table, model=params.parent, parent=None) for table in theirs_new]
+    tables.write(project.predictions, Prediction, mine.select(Prediction._fields).iter_rows())
+    tables.write(project.evaluation(day), Evaluation, [row for rows in counts for row in rows])
+    scores = metrics.class_scores(
+        pl.DataFrame(counts[0], schema=tables.schema(Evaluation), orient="row")
+    )
+    tables.write(
+        project.plot("classification"), ClassScore, scores.select(ClassScore._fields).iter_rows()
+    )
+    _print_report(mine.filter(pl.col("split") == "test"))
+    print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
+
+
+def _said_before(project: Project, theirs_new: list[pl.DataFrame]) -> dict[str, str] | None:
+    """What yesterday's model says of each image: yesterday of the old ones, just now of today's."""
+    if not theirs_new:
+        return None
+    old = tables.read(project.parent_predictions, Prediction)
+    both = [table.select("image", "predicted") for table in (old, *theirs_new)]
+    return dict(pl.concat(both).iter_rows())
+
+
+def _print_report(test: pl.DataFrame) -> None:
+    from sklearn.metrics import classification_report
+
+    if len(test):
+        text = classification_report(
+            test["label"].to_list(), test["predicted"].to_list(), digits=3, zero_division=0
+        )
+        print(text)

@@ -1,0 +1,184 @@
+"""Training and pixels: stateless, bounded, and sensible with few images."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dayfold.errors import ImageMissingError
+from dayfold.learning import device, network, pixels
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256
+from dayfold.stages import train
+from dayfold.stages.train import Pool
+
+NO_CHANGE = dict.fromkeys(
+    ("flip", "rotate_degrees", "shift", "scale", "brightness", "contrast"), 0.0
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(repository):
+    whole = params_file.read(repository / "params.yaml").train
+    return whole.model_copy(
+        update={"image_size_px": 32, "epochs": 2, "updates_per_epoch": 3, "batch_size": 8}
+    )
+
+
+def pool_of(count: int, classes: int) -> Pool:
+    images = [f"{number:064x}" for number in range(count)]
+    values = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+    targets = torch.arange(count) % classes
+    return Pool(torch.from_numpy(values), targets, images, [1.0] * count)
+
+
+def trained(pool: Pool, recipe, classes: int, machine=None):
+    machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
+    names = [str(number) for number in range(classes)]
+    net = network.build(network.grown(network.random_origin(0), names, seed=0))
+    steps = []
+    drawn = train.fit(
+        net,
+        pool,
+        pool_of(4, classes),
+        recipe=recipe,
+        seed=0,
+        day="2025-06-02",
+        machine=machine,
+        report=steps.append,
+    )
+    return net.state_dict(), steps, drawn
+
+
+def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
+    one, steps, _ = trained(pool_of(10, 3), recipe, 3)
+    two, again, _ = trained(pool_of(10, 3), recipe, 3)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert steps == again
+
+
+def test_the_order_of_the_pool_does_not_change_the_model(recipe):
+    pool = pool_of(10, 3)
+    turned = Pool(pool.pixels.flip(0), pool.targets.flip(0), pool.images[::-1], pool.weights[::-1])
+    one, _, drawn = trained(pool, recipe, 3)
+    two, _, drawn_turned = trained(turned, recipe, 3)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert drawn.tolist() == drawn_turned.tolist()[::-1]
+
+
+def test_the_budget_is_epochs_times_updates_times_batch_however_many_images(recipe):
+    for count in (1, 3, 50):
+        _, steps, drawn = trained(pool_of(count, 1), recipe, 1)
+        assert drawn.sum() == 2 * 3 * 8
+        assert len(steps) == 6
+        assert all(np.isfinite(step.loss) for step in steps)
+
+
+def test_draws_follow_the_weights(recipe):
+    pool = pool_of(8, 2)
+    heavy = Pool(pool.pixels, pool.targets, pool.images, [3.0] * 4 + [1.0] * 4)
+    _, _, drawn = trained(heavy, recipe, 2)
+    # 24 draws an epoch, two epochs: 3 of 4 parts for the first four images, each epoch's within 1;
+    # of them each image 4.5 draws an epoch, or 1.5.
+    assert abs(drawn[:4].sum() - 36) < 2
+    assert np.abs(drawn - np.repeat([9, 3], 4)).max() < 2
+
+
+def test_validation_is_looked_at_once_an_epoch_and_never_learnt_from(recipe):
+    _, steps, _ = trained(pool_of(10, 3), recipe, 3)
+    looked = [step.step for step in steps if step.validation_accuracy is not None]
+    assert looked == [3, 6]
+
+
+def test_the_rate_rises_then_falls_to_nothing():
+    rates = [train.learning_rate(u, 10, peak=1.0, warm_up=0.2) for u in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[9] < 0.05
+    assert train.learning_rate(0, 10, peak=1.0, warm_up=0.0) == 1.0
+
+
+def test_biases_and_batch_norms_do_not_decay(recipe):
+    net = network.build(network.grown(network.random_origin(0), ["a"], seed=0))
+    decaying, still = train._optimizer(net, recipe).param_groups
+    assert {p.ndim for p in decaying["params"]} == {2, 4}
+    assert {p.ndim for p in still["params"]} == {1}
+    assert still["weight_decay"] == 0
+
+
+def test_without_augmentation_a_batch_stays_as_it_is():
+    batch = pixels.normalised(pool_of(4, 1).pixels)
+    fields = pixels.changes(["a", "b", "c", "d"], 0, "2025-06-02", 1)
+    assert torch.equal(pixels.augmented(batch, fields, **NO_CHANGE), batch)
+
+
+def test_a_flip_mirrors_and_a_shift_moves():
+    batch = torch.zeros(1, 3, 32, 32)
+    batch[:, :, 8, 4] = 1.0
+    fields = np.full((1, 8), 0.5)
+    flipped = pixels.augmented(batch, fields, **NO_CHANGE | {"flip": 1.0})
+    assert torch.allclose(flipped, batch.flip(3), atol=1e-5)
+    fields[0, 2] = 1.0  # the grid moves right by 1/4 of the side: the image by 8 px to the left
+    shifted = pixels.augmented(batch.roll(8, 3), fields, **NO_CHANGE | {"shift": 0.25})
+    assert torch.allclose(shifted, batch, atol=1e-4)
+
+
+def test_a_quarter_turn_is_a_quarter_turn():
+    batch = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fields = np.full((1, 8), 0.5)
+    fields[0, 1] = 1.0
+    turned = pixels.augmented(batch, fields, **NO_CHANGE | {"rotate_degrees": 90.0})
+    assert torch.allclose(turned, batch.rot90(1, (2, 3)), atol=1e-3) or torch.allclose(
+        turned, batch.rot90(-1, (2, 3)), atol=1e-3
+    )
+
+
+def test_an_image_drawn_twice_is_changed_twice():
+    one, two = pixels.changes(["a", "a"], 0, "2025-06-02", 1)
+    assert not np.array_equal(one, two)
+    later = pixels.changes(["a"], 0, "2025-06-02", 1, first=1)
+    assert np.array_equal(later[0], two)
+
+
+def write_image(path, color=(10, 20, 30), size=(40, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return sha256(path.read_bytes())
+
+
+def test_an_image_is_whole_with_bars_where_it_is_not_square(tmp_path):
+    image = write_image(tmp_path / "a.png")
+    loaded = pixels.load(tmp_path, ["a.png"], [image], 32)
+    assert loaded.shape == (1, 3, 32, 32)
+    assert loaded[0, :, 0, 0].tolist() == [0, 0, 0]
+    assert loaded[0, :, 16, 0].tolist() == [10, 20, 30]
+
+
+def test_missing_and_changed_images_are_all_named_with_the_way_to_get_them_back(tmp_path):
+    paths = [f"data/images/2025-06-0{day}/cyst/a.png" for day in (2, 3, 4)]
+    pins = [write_image(tmp_path / path, (day, 0, 0)) for day, path in enumerate(paths)]
+    (tmp_path / paths[0]).unlink()
+    write_image(tmp_path / paths[1], (99, 0, 0))
+    with pytest.raises(ImageMissingError) as caught:
+        pixels.load(tmp_path, paths, pins, 32)
+    assert caught.value.problems == [
+        f"{paths[0]} is missing",
+        f"{paths[1]} is no longer the image that was added",
+    ]
+    assert "dvc checkout data/images/2025-06-02 ||" in caught.value.mend
+    assert "2025-06-04" not in caught.value.mend
+
+
+def test_threads_and_determinism_are_set_for_the_process():
+    machine = device.resolve(device="cpu", precision="auto", threads=1)
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert machine.precision in ("fp32", "bf16")
+    assert device.fingerprint(machine)["threads"] == 1
+
+
+def test_bf16_runs_on_the_cpu_and_learns_what_fp32_learns(recipe):
+    machine = device.resolve(device="cpu", precision="bf16", threads=1)
+    _, steps, _ = trained(pool_of(8, 2), recipe, 2, machine)
+    _, plain, _ = trained(pool_of(8, 2), recipe, 2)
+    assert steps[0].loss == pytest.approx(plain[0].loss, abs=0.05)
