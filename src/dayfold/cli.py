@@ -1,0 +1,249 @@
+"""The command line: parse, call, print. No logic; everything heavy is imported by its command."""
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dayfold import __version__
+from dayfold.errors import CycleError, DayfoldError
+from dayfold.project.layout import UNOPENED, Project, check_day
+
+CYCLE, HISTORY, STAGES = "The day's cycle", "Looking back", "Stages, as dvc repro calls them"
+
+app = typer.Typer(
+    name="dayfold",
+    help="Fold each day's new images into the classifier, and keep every day reproducible.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is printed without a traceback."""
+    try:
+        app()
+    except DayfoldError as error:
+        print(f"dayfold: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _day(given: str | None) -> str:
+    """The day that is meant. The one place where the clock is read."""
+    today = datetime.now().astimezone().date().isoformat()
+    if given is None:
+        return today
+    if check_day(given) > today:
+        raise CycleError(f"{given} is in the future.", mend=f"give a day up to {today}")
+    return given
+
+
+Day = Annotated[
+    str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
+]
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="A folder of <class>/<image>.")]
+
+
+def _command(
+    panel: str, example: str, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command in a panel of `--help`, with an example at the end of its own."""
+    return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}")
+
+
+@_command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    weights: Annotated[
+        str, typer.Option(metavar="imagenet|random|FILE", help="What the first day starts from.")
+    ] = "imagenet",
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,…", help="The classes of FILE's head, in its order.")
+    ] = "",
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=16, max=1024, help="Pixels a side; as in params.yaml if not given."),
+    ] = None,
+) -> None:
+    """Make a project: git, DVC, the pipeline, params.yaml and the origin's weights."""
+    from dayfold import create
+
+    names = [name.strip() for name in classes.split(",")] if classes else []
+    create.init(directory, weights=weights, classes=names, image_size_px=image_size)
+    print(f"{directory} is ready, from {weights} weights")
+    print(f"next: cd {directory} && dayfold add FOLDER")
+
+
+@_command(CYCLE, "dayfold add ~/scans/today")
+def add(
+    source: Source,
+    day: Day = None,
+    move: Annotated[bool, typer.Option("--move", help="Move the files, not copy them.")] = False,
+) -> None:
+    """Check today's images and take them in; opens the day if need be."""
+    from dayfold import cycle
+
+    project = Project.find()
+    opened, delivery = cycle.add(project, source, day=_day(day), move=move)
+    classes = {item.label for item in delivery.images}
+    print(f"{opened}: {len(delivery.images)} images added in {len(classes)} classes")
+    for line in delivery.known[:5]:
+        print(f"  known: {line}")
+    if len(delivery.known) > 5:
+        print(f"  and {len(delivery.known) - 5} more that are known")
+    if delivery.ignored:
+        print(f"  {delivery.ignored} hidden files ignored")
+    print("next: dvc repro")
+
+
+@_command(CYCLE, "dayfold open 2025-06-04", name="open")
+def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
+    """Open a day without images: for dropping them into data/images/DAY by hand."""
+    from dayfold import cycle
+
+    project = Project.find()
+    cycle.open_day(project, _day(day))
+    print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
+
+
+@_command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
+def seal(
+    message: Annotated[str, typer.Option("--message", "-m", help="The commit's message.")] = "",
+) -> None:
+    """Commit the day and tag it day/<day>; from then on it is settled."""
+    from dayfold import cycle
+
+    print(f"sealed as {cycle.seal(Project.find(), message)}")
+
+
+@_command(CYCLE, "dayfold unseal")
+def unseal() -> None:
+    """Take back the last day's seal, as long as nothing was pushed or built on it."""
+    from dayfold import cycle
+
+    print(f"{cycle.unseal(Project.find())} is open again; all its files are as they were")
+
+
+@_command(CYCLE, "dayfold run ~/scans/today")
+def run(source: Source, day: Day = None) -> None:
+    """Add, reproduce and seal in one go: the form for a nightly job."""
+    from dayfold import cycle
+
+    cycle.run(Project.find(), source, day=_day(day), say=_say)
+
+
+@_command(CYCLE, "dayfold backfill ~/archive")
+def backfill(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder of <day>/<class>/<image>.")
+    ],
+) -> None:
+    """Run every dated folder in order; interrupted, it goes on where it was."""
+    from dayfold import cycle
+
+    cycle.backfill(Project.find(), source, say=_say)
+
+
+@_command(CYCLE, "dayfold status")
+def status() -> None:
+    """Say which day it is, whether it is sealed, and what to run next."""
+    from dayfold import cycle
+
+    print("\n".join(cycle.advice(Project.find())))
+
+
+@_command(HISTORY, "dayfold log")
+def log() -> None:
+    """Show all days and their figures, from files alone."""
+    from rich.console import Console
+
+    from dayfold import cycle
+    from dayfold.figures import log as history
+
+    project = Project.find()
+    now = cycle.standing(project)
+    Console().print(history.table(history.lines(project, now.params), now.sealed))
+
+
+@_command(HISTORY, "dayfold demo demo/")
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, or an earlier demo.")
+    ],
+) -> None:
+    """Run the whole cycle on scikit-learn's handwritten digits, six days in a few minutes."""
+    from dayfold import demo as walkthrough
+
+    walkthrough.run(directory, say=_say)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _stage(name: str) -> None:
+    from importlib import import_module
+
+    from dayfold.project import params as params_file
+
+    project = Project.find()
+    params = params_file.read(project.params)
+    if params.day == UNOPENED:
+        raise CycleError("No day is open.", mend="dayfold add FOLDER")
+    import_module(f"dayfold.stages.{name}").run(project, params)
+
+
+@_command(STAGES, "dvc repro snapshot")
+def snapshot() -> None:
+    """The day's images and corrections → its manifest."""
+    _stage("snapshot")
+
+
+@_command(STAGES, "dvc repro weights")
+def weights() -> None:
+    """Data versions → what an image of each counts for today."""
+    _stage("weights")
+
+
+@_command(STAGES, "dvc repro replay")
+def replay() -> None:
+    """All earlier images → the few that today's training sees again."""
+    _stage("replay")
+
+
+@_command(STAGES, "dvc repro train")
+def train() -> None:
+    """Yesterday's model, today's images and the replay set → today's model."""
+    _stage("train")
+
+
+@_command(STAGES, "dvc repro evaluate")
+def evaluate() -> None:
+    """Today's model on every held-out image → counts, and the classification report."""
+    _stage("evaluate")
+
+
+@_command(STAGES, "dvc repro curve")
+def curve() -> None:
+    """All days' counts → metrics.json and the data of the plots."""
+    _stage("curve")

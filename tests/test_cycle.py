@@ -1,0 +1,202 @@
+"""The day's cycle: what each step refuses, and what it leaves alone."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from dayfold.demo import DAYS
+from dayfold.project import params, vcs
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE, FOUR = DAYS[:4]
+
+
+def write_scans(folder, count=3, label="cyst", shade=0):
+    (folder / label).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        color = (number * 40, shade, 7)
+        Image.new("RGB", (24, 24), color).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_outside_a_project_every_command_says_how_to_make_one(tmp_path, shell):
+    for words in (["status"], ["log"], ["seal"], ["snapshot"], ["add", "."]):
+        said = shell(tmp_path, "dayfold", *words, code=1)
+        assert "No dayfold project" in said
+        assert "dayfold init" in said
+
+
+def test_a_day_is_not_opened_before_the_last_is_sealed(copy, shell):
+    shell(copy.root, "dayfold", "open", FOUR)
+    said = shell(copy.root, "dayfold", "open", DAYS[4], code=1)
+    assert f"{FOUR} is open and not sealed" in said
+    assert "dayfold seal" in said
+    assert f"{FOUR} is already open" in shell(copy.root, "dayfold", "open", FOUR, code=1)
+
+
+def test_days_come_in_order_and_are_days(copy, shell):
+    said = shell(copy.root, "dayfold", "open", "2025-06-01", code=1)
+    assert f"2025-06-01 comes before {THREE}" in said
+    assert "'2025-6-9' is not a day" in shell(copy.root, "dayfold", "open", "2025-6-9", code=1)
+    assert "'2025-02-30' is not a day" in shell(copy.root, "dayfold", "open", "2025-02-30", code=1)
+    assert "is in the future" in shell(copy.root, "dayfold", "open", "2999-01-01", code=1)
+
+
+def test_open_makes_yesterdays_outputs_the_parent_and_keeps_the_comments(copy, shell):
+    before = copy.params.read_text()
+    shell(copy.root, "dayfold", "open", FOUR)
+    assert copy.parent_model.read_bytes() == copy.model.read_bytes()
+    assert copy.parent_predictions.read_bytes() == copy.predictions.read_bytes()
+    after = copy.params.read_text()
+    assert after == before.replace(f'"{THREE}"', f'"{FOUR}"').replace(f'"{TWO}"', f'"{THREE}"')
+    assert copy.corrections(FOUR).read_text() == "action,image,label,reason\n"
+
+
+def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
+    data = bytearray(copy.model.read_bytes())
+    data[-1] ^= 1
+    copy.model.unlink()
+    copy.model.write_bytes(data)
+    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert f"is not the model that {THREE} was sealed with" in said
+    shell(copy.root, "dvc", "checkout", "--force", "data/model.safetensors")
+    shell(copy.root, "dayfold", "open", FOUR)
+
+
+def test_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(copy, shell, tmp_path):
+    source = write_scans(tmp_path / "scans-of-today")
+    (source / "cyst" / "broken.png").write_bytes(b"not an image")
+    (source / "stray.png").write_bytes(b"")
+    (source / "cyst" / "empty.jpg").write_bytes(b"")
+    said = shell(copy.root, "dayfold", "add", str(source), "--day", FOUR, code=1)
+    assert "3 problems" in said
+    assert "broken.png is not an image" in said
+    assert "stray.png lies in no class folder" in said
+    assert "empty.jpg is empty (0 bytes)" in said
+    assert list(copy.images(FOUR).glob("*/*")) == []
+
+
+def test_images_that_are_known_are_not_added_again(copy, shell, digits):
+    said = shell(copy.root, "dayfold", "add", str(digits / ONE), "--day", FOUR)
+    assert "0 images added" in said
+    assert "has the same bytes as data/images" in said
+
+
+def test_the_same_name_with_other_bytes_is_kept_beside_the_first(copy, shell, tmp_path):
+    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "am")), "--day", FOUR)
+    afternoon = write_scans(tmp_path / "pm", shade=99)
+    shell(copy.root, "dayfold", "add", str(afternoon), "--day", FOUR, "--move")
+    names = sorted(path.name for path in copy.images(FOUR).glob("cyst/*"))
+    assert len(names) == 6
+    assert sum(bool(re.fullmatch(r"\d-[0-9a-f]{8}\.png", name)) for name in names) == 3
+    assert list(afternoon.glob("cyst/*")) == []
+
+
+def test_a_sealed_day_takes_no_images(copy, shell, tmp_path):
+    source = str(write_scans(tmp_path / "late"))
+    said = shell(copy.root, "dayfold", "add", source, "--day", THREE, code=1)
+    assert f"{THREE} is sealed" in said
+    assert "dayfold unseal" in said
+
+
+def test_seal_refuses_what_is_not_up_to_date(copy, shell, tmp_path):
+    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"{FOUR} is not up to date" in said
+    assert "snapshot" in said
+    assert "dvc repro" in said
+
+
+def test_seal_commits_its_own_paths_only_and_unseal_gives_them_back(copy, shell):
+    root = copy.root
+    (root / "notes.txt").write_text("mine")
+    shell(root, "git", "add", "notes.txt")
+    assert f"{THREE} is open again" in shell(root, "dayfold", "unseal")
+    assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
+    shell(root, "git", "add", "notes.txt")
+    shell(root, "dayfold", "seal", "-m", "again")
+    committed = shell(root, "git", "show", "--name-only", "--format=%s", "HEAD").split()
+    assert committed[0] == "again"
+    assert "metrics.json" in committed
+    assert f"data/manifests/{THREE}.csv" in committed
+    assert "notes.txt" not in committed
+    assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n"
+
+
+def test_unseal_refuses_once_others_may_have_the_day(copy, shell, tmp_path):
+    shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
+    shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
+    shell(copy.root, "git", "push", "--quiet", "origin", "HEAD")
+    assert "was pushed" in shell(copy.root, "dayfold", "unseal", code=1)
+
+
+def test_unseal_refuses_after_another_commit(copy, shell):
+    shell(copy.root, "git", "commit", "--quiet", "--allow-empty", "-m", "more")
+    assert "Other commits followed" in shell(copy.root, "dayfold", "unseal", code=1)
+
+
+def test_status_says_what_comes_next(copy, shell, tmp_path):
+    said = shell(copy.root, "dayfold", "status")
+    assert f"{THREE}, sealed; parent {TWO}" in said
+    assert "dayfold add" in said
+    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
+    said = shell(copy.root, "dayfold", "status")
+    assert f"{FOUR}, open; parent {THREE}" in said
+    assert "3 in data/images" in said
+    assert "next    dvc repro" in said
+
+
+def test_another_version_of_dayfold_is_refused_with_the_way_out(copy, shell):
+    params.edit(copy.params, {"dayfold": "0.0.1"})
+    for stage in ("snapshot", "weights", "replay", "train", "evaluate", "curve"):
+        said = shell(copy.root, "dayfold", stage, code=1)
+        assert "pinned to dayfold 0.0.1" in said
+        assert "pip install dayfold==0.0.1" in said
+
+
+def test_backfill_goes_on_where_it_was(copy, shell, digits, tmp_path):
+    archive = tmp_path / "archive"
+    for day in (TWO, THREE):
+        shutil.copytree(digits / day, archive / day)
+    said = shell(copy.root, "dayfold", "backfill", str(archive))
+    assert f"{TWO} is sealed" in said
+    assert f"{THREE} is sealed" in said
+    shutil.copytree(digits / FOUR, archive / FOUR)
+    # Interrupted after the images were in: the same command finishes the day.
+    shell(copy.root, "dayfold", "add", str(archive / FOUR), "--day", FOUR)
+    assert f"sealed as day/{FOUR}" in shell(copy.root, "dayfold", "backfill", str(archive))
+    (archive / "notes").mkdir()
+    said = shell(copy.root, "dayfold", "backfill", str(archive), code=1)
+    assert "notes is not a day" in said
+
+
+def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):
+    holder = subprocess.Popen(
+        ["flock", str(copy.trainer_lock), "sleep", "60"], env=vcs.environment()
+    )
+    try:
+        subprocess.run(["sleep", "1"], check=True)
+        said = shell(copy.root, "dayfold", "train", code=1)
+        assert "Another process is training in this project" in said
+    finally:
+        holder.kill()
+
+
+def test_imagenet_without_a_network_fails_at_once_and_leaves_nothing(tmp_path, shell):
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    said = shell(tmp_path, "dayfold", "init", "scans", code=1, **nowhere)
+    assert "cannot be downloaded" in said
+    assert "--weights FILE" in said
+    assert "--weights random" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_refuses_a_folder_in_use(tmp_path, shell):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "mine").write_text("mine")
+    said = shell(tmp_path, "dayfold", "init", "scans", code=1)
+    assert "is not an empty folder" in said
+    assert (tmp_path / "scans" / "mine").read_text() == "mine"

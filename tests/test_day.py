@@ -1,0 +1,173 @@
+"""A day, end to end, with the real git, DVC and torch."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from dayfold.demo import DAYS
+from dayfold.ledger import manifest
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import Project
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE, FOUR = DAYS[:4]
+
+
+def test_a_day_is_one_commit_with_one_tag(three_days, shell):
+    log = shell(three_days.root, "git", "log", "--format=%s %D", "--reverse").splitlines()
+    assert log[0] == "Begin a dayfold project "
+    assert log[1] == f"the first day tag: day/{ONE}"
+    assert log[2] == f"Seal {TWO} tag: day/{TWO}"
+    assert log[3].startswith(f"Seal {THREE} HEAD -> ")
+    assert shell(three_days.root, "git", "status", "--porcelain") == ""
+
+
+def test_six_stages_whatever_the_number_of_days(three_days, shell, repository):
+    stages = shell(three_days.root, "dvc", "stage", "list", "--name-only").split()
+    assert stages == ["snapshot", "weights", "replay", "train", "evaluate", "curve"]
+    assert three_days.dvc_yaml.read_bytes() == (repository / "dvc.yaml").read_bytes()
+
+
+def test_hand_dropped_images_are_a_day_like_any_other(three_days, digits):
+    history = manifest.history(three_days, THREE)
+    dropped = manifest.added(history, TWO)
+    assert len(dropped) == len(list((digits / TWO).glob("*/*.png")))
+    assert set(dropped["split"]) == {"train", "validation", "test"}
+
+
+def test_metrics_diff_compares_two_days(three_days, shell):
+    words = ("dvc", "metrics", "diff", "--json", f"day/{ONE}", f"day/{THREE}")
+    figures = json.loads(shell(three_days.root, *words))["metrics.json"]
+    assert figures["images.today"]["old"] == len(list(three_days.images(ONE).glob("*/*")))
+    assert figures["images.today"]["new"] == len(list(three_days.images(THREE).glob("*/*")))
+    assert figures["classes.7.f1"]["old"] is None
+    assert 0 <= figures["classes.7.f1"]["new"] <= 1
+    assert figures["average_accuracy"].keys() >= {"old", "new", "diff"}
+
+
+def test_params_diff_names_the_day(three_days, shell):
+    said = shell(three_days.root, "dvc", "params", "diff", f"day/{ONE}", f"day/{TWO}")
+    assert f"day     {ONE}" in said
+    assert "parent  origin" in said
+
+
+def test_plots_diff_draws_all_four_charts_of_both_days(three_days, shell, tmp_path):
+    words = ("dvc", "plots", "diff", f"day/{TWO}", f"day/{THREE}", "--out", str(tmp_path / "page"))
+    shell(three_days.root, *words)
+    page = (tmp_path / "page" / "index.html").read_text()
+    for title in ("Accuracy by cohort", "Confusion matrix", "F1 by class", "Training loss"):
+        assert title in page
+    assert page.count(f"day/{TWO}") > 3 < page.count(f"day/{THREE}")
+
+
+def test_the_dag_leads_from_the_images_to_the_curve(three_days, shell):
+    dag = shell(three_days.root, "dvc", "dag", "--mermaid", "curve")
+    for box in (f"data/images/{THREE}.dvc", "data/parent.dvc", "snapshot", "evaluate", "curve"):
+        assert box in dag
+
+
+def test_exp_show_lists_the_days(three_days, shell):
+    table = list(
+        csv.DictReader(shell(three_days.root, "dvc", "exp", "show", "-T", "--csv").splitlines())
+    )
+    assert {f"day/{day}" for day in (ONE, TWO, THREE)} <= {row["Experiment"] for row in table}
+    assert float(table[0]["average_accuracy"]) >= 0
+
+
+def test_an_earlier_day_comes_back_and_is_up_to_date(copy, shell):
+    shell(copy.root, "git", "checkout", "--quiet", f"day/{ONE}")
+    shell(copy.root, "dvc", "checkout")
+    recorded = json.loads(copy.provenance.read_bytes())
+    assert recorded["day"] == ONE
+    assert sha256_file(copy.model) == recorded["sha256"]["model"]
+    assert "up to date" in shell(copy.root, "dvc", "repro")
+    assert shell(copy.root, "git", "status", "--porcelain") == ""
+
+
+def test_each_model_names_its_parent_and_the_hashes_go_back_to_the_origin(copy, shell):
+    parents = {}
+    for day in (ONE, TWO, THREE):
+        shell(copy.root, "git", "checkout", "--quiet", f"day/{day}")
+        pins = json.loads(copy.provenance.read_bytes())["sha256"]
+        parents[day] = (pins["parent"], pins["model"])
+        assert pins["manifest"] == sha256_file(copy.manifest(day))
+    assert parents[THREE][0] == parents[TWO][1]
+    assert parents[TWO][0] == parents[ONE][1]
+
+
+def test_known_classes_keep_their_ids_and_a_new_one_comes_last(three_days, shell):
+    classes = {}
+    for day in (ONE, TWO, THREE):
+        text = shell(three_days.root, "git", "show", f"day/{day}:data/provenance.json")
+        classes[day] = json.loads(text)["classes"]
+    assert classes[ONE] == ["0", "1", "2", "3", "4", "5"]
+    assert classes[TWO] == [*classes[ONE], "6"]
+    assert classes[THREE] == [*classes[TWO], "7"]
+
+
+def test_two_runs_of_a_day_give_the_same_model(copy, shell):
+    before = sha256_file(copy.model)
+    predictions = copy.predictions.read_bytes()
+    shell(copy.root, "dvc", "repro", "--force", "--single-item", "train")
+    assert sha256_file(copy.model) == before
+    shell(copy.root, "dvc", "repro")
+    assert copy.predictions.read_bytes() == predictions
+    changed = shell(copy.root, "git", "diff", "--name-only").split()
+    # Timings only; and dvc.lock, which pins the file that holds them.
+    assert set(changed) <= {"data/provenance.json", "dvc.lock"}
+
+
+def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
+    shell(copy.root, "dvc", "exp", "run", "-S", "replay.size=10")
+    assert json.loads(copy.metrics.read_bytes())["images"]["replayed"] == 10
+    assert len(copy.replay.read_text().splitlines()) == 11
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"{THREE} is sealed already" in said
+
+
+def test_the_classification_report_is_printed_and_kept(copy, shell):
+    said = shell(copy.root, "dayfold", "evaluate")
+    assert "precision    recall  f1-score   support" in said
+    rows = list(csv.DictReader(copy.plot("classification").read_text().splitlines()))
+    assert [row["label"] for row in rows] == list("01234567")
+    tested = json.loads(copy.metrics.read_bytes())["images"]["tested"]
+    assert sum(int(row["support"]) for row in rows) == tested
+
+
+def test_log_shows_every_day_from_files_alone(copy, shell):
+    for hidden in (copy.data / "images", copy.root / ".dvc" / "cache", copy.model):
+        shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+    lines = shell(copy.root, "dayfold", "log").splitlines()
+    assert [line.split()[0] for line in lines] == ["day", ONE, TWO, THREE]
+    assert lines[2].split()[2:4] == ["7", "6"]
+
+
+def test_a_missing_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):
+    shutil.rmtree(copy.images(ONE))
+    said = shell(copy.root, "dayfold", "train", code=1)
+    assert f"data/images/{ONE}/" in said
+    assert "is missing" in said
+    assert f"dvc checkout data/images/{ONE} ||" in said
+    shell(copy.root, "dvc", "checkout", f"data/images/{ONE}")
+    assert copy.images(ONE).is_dir()
+
+
+def test_a_team_starts_from_its_own_classifier(tmp_path, shell, digits):
+    import torch
+    from torchvision.models import resnet18
+
+    torch.save(resnet18(weights=None, num_classes=2).state_dict(), tmp_path / "team.pth")
+    words = ("--weights", "team.pth", "--classes", "7,0", "--image-size", "32")
+    shell(tmp_path, "dayfold", "init", "scans", *words)
+    project = Project(tmp_path / "scans")
+    quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
+    params_file.edit(project.params, quick)
+    shell(project.root, "dayfold", "run", str(digits / ONE), "--day", ONE)
+    assert json.loads(project.provenance.read_bytes())["classes"] == list("701") + list("2345")
+    rows = list(csv.DictReader(project.evaluation(ONE).read_text().splitlines()))
+    # The origin knew two classes, so its answers on the first day's images are there to compare.
+    assert {row["model"] for row in rows} == {ONE, "origin"}
+    assert {row["predicted"] for row in rows if row["model"] == "origin"} <= {"7", "0"}

@@ -1,0 +1,194 @@
+"""The house: which room may use which, and what may stand in none of them."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from builders import ROOT
+from dayfold.cli import app
+
+HOME = ROOT / "src" / "dayfold"
+# From top to bottom; a room uses those below it. Rooms of one storey do not know each other.
+STOREYS = (
+    ("cli",),
+    ("demo", "backtest", "serve"),
+    ("cycle",),
+    ("create",),
+    ("stages", "proof"),
+    ("figures", "learning"),
+    ("ledger",),
+    ("project",),
+    ("draws", "errors"),
+)
+STOREY = {room: floor for floor, rooms in enumerate(STOREYS) for room in rooms}
+HEAVY = ("torch", "torchvision", "safetensors.torch")
+# The only ones that import torch themselves.
+TRAINS = ("dayfold.learning", "dayfold.stages.train", "dayfold.stages.evaluate", "dayfold.serve")
+# What must start fast: they reach torch within functions only, if at all.
+LIGHT = ("cli", "cycle", "create", "stages.snapshot", "stages.weights", "stages.replay")
+COMMANDS = sorted(typer.main.get_command(app).commands)
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(HOME.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(HOME.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_bytes()) for name, path in MODULES.items()}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module that a tree imports, within functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                whole = name in MODULES or name.startswith(HEAVY)
+                found.add(name if whole else str(node.module))
+    return found
+
+
+def at_once(name: str) -> set[str]:
+    """What importing a module imports of this package and of torch, through all others."""
+    seen, todo = set(), [name]
+    while todo:
+        current = todo.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for node in TREES[current].body if current in TREES else []:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                todo += imports(ast.Module([node], []))
+    return {one for one in seen if one in MODULES or one.startswith(HEAVY)}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == one or module.startswith(f"{one}.") for one in packages)
+
+
+def test_every_room_has_its_storey():
+    assert {room(name) for name in MODULES} - {""} <= set(STOREY)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module):
+    above = []
+    for other in imports(TREES[module]) & set(MODULES):
+        mine, its = room(module), room(other)
+        if its and its != mine and (not mine or STOREY[its] <= STOREY[mine]):
+            above.append(other)
+    assert above == []
+
+
+def test_stages_meet_in_files_and_are_called_by_name_only():
+    stages = {name for name in MODULES if room(name) == "stages"}
+    for name in stages:
+        assert imports(TREES[name]) & stages == set()
+
+
+def test_only_what_trains_or_predicts_imports_torch():
+    users = {name for name, tree in TREES.items() if any(within(x, HEAVY) for x in imports(tree))}
+    assert users
+    assert {name for name in users if not within(name, TRAINS)} == set()
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_must_start_fast_reaches_torch_within_functions_only(module):
+    assert {one for one in at_once(f"dayfold.{module}") if one.startswith(HEAVY)} == set()
+
+
+def test_this_very_search_finds_torch_where_it_is():
+    assert "torch" in at_once("dayfold.stages.train")
+    assert "torch" in at_once("dayfold.learning.origin")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_imports_nothing_heavy(words):
+    code = (
+        "import sys\nfrom dayfold.cli import app\n"
+        f"try:\n    app({words!r})\nexcept SystemExit as done:\n    assert not done.code\n"
+        "names = {'torch', 'torchvision', 'polars', 'sklearn', 'PIL', 'numpy', 'dvc'}\n"
+        "print(sorted(names & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert done.stdout
+
+
+def test_a_text_stage_runs_without_torch_and_scikit_learn():
+    code = (
+        "import sys\nfrom dayfold.stages import curve, replay, snapshot, weights\n"
+        "from dayfold import create, cycle\n"
+        "print(sorted({'torch', 'torchvision', 'sklearn', 'dvc'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    found = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert found.exit_code == 0
+    assert re.search(rf"Example: +\S.*\b{command}\b", found.output)
+    described = typer.main.get_command(app).commands[command]
+    assert described.help
+    for parameter in described.params:
+        if isinstance(parameter, typer.core.TyperOption):
+            assert parameter.help
+
+
+def test_every_stage_of_dvc_yaml_is_a_command_and_a_file():
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    stages = re.findall(r"^    cmd: (.*)$", text, re.MULTILINE)
+    assert stages == [f"dayfold {name}" for name in re.findall(r"^  (\w+):$", text, re.MULTILINE)]
+    for stage in stages:
+        name = stage.removeprefix("dayfold ")
+        assert name in COMMANDS
+        assert f"dayfold.stages.{name}" in MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_is_long_or_a_drawer_for_anything(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
+    assert MODULES[module].stem not in ("utils", "util", "helpers", "common", "misc")
+    assert ast.get_docstring(TREES[module])
+
+
+def calls(tree: ast.AST) -> list[tuple[str, dict[str, ast.expr]]]:
+    """Every call as (its dotted name, its keywords)."""
+    return [
+        (ast.unparse(node.func), {str(word.arg): word.value for word in node.keywords})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_runs_code_out_of_data(module):
+    for name, keywords in calls(TREES[module]):
+        assert name not in ("eval", "exec", "compile", "os.system", "os.popen", "__import__")
+        assert not re.fullmatch(r"(pickle|cloudpickle|joblib|marshal|dill)\.\w+", name), name
+        assert not name.startswith("torch.hub")
+        if name == "torch.load":
+            assert ast.unparse(keywords["weights_only"]) == "True"
+        if name in ("numpy.load", "np.load"):
+            assert ast.unparse(keywords.get("allow_pickle", ast.Constant(False))) == "False"
+        if name == "yaml.load":
+            assert ast.unparse(keywords["Loader"]) in ("yaml.CSafeLoader", "yaml.SafeLoader")
+        if "shell" in keywords:
+            assert ast.unparse(keywords["shell"]) == "False"
