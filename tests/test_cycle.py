@@ -183,6 +183,7 @@ def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):
         assert "Another process is training in this project" in said
     finally:
         holder.kill()
+        holder.wait()
 
 
 def test_imagenet_without_a_network_fails_at_once_and_leaves_nothing(tmp_path, shell):

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
@@ -49,9 +50,10 @@ def test_metrics_diff_compares_two_days(three_days, shell):
 
 
 def test_params_diff_names_the_day(three_days, shell):
-    said = shell(three_days.root, "dvc", "params", "diff", f"day/{ONE}", f"day/{TWO}")
-    assert f"day     {ONE}" in said
-    assert "parent  origin" in said
+    words = ("dvc", "params", "diff", "--json", f"day/{ONE}", f"day/{TWO}")
+    changed = json.loads(shell(three_days.root, *words))["params.yaml"]
+    assert changed["day"] == {"old": ONE, "new": TWO}
+    assert changed["parent"] == {"old": "origin", "new": ONE}
 
 
 def test_plots_diff_draws_all_four_charts_of_both_days(three_days, shell, tmp_path):
@@ -73,8 +75,10 @@ def test_exp_show_lists_the_days(three_days, shell):
     table = list(
         csv.DictReader(shell(three_days.root, "dvc", "exp", "show", "-T", "--csv").splitlines())
     )
-    assert {f"day/{day}" for day in (ONE, TWO, THREE)} <= {row["Experiment"] for row in table}
-    assert float(table[0]["average_accuracy"]) >= 0
+    # The last day is HEAD, which DVC shows as the workspace, with no row of its own.
+    assert [row["rev"] for row in table] == ["workspace", f"day/{ONE}", f"day/{TWO}"]
+    assert all(0 <= float(row["average_accuracy"]) <= 1 for row in table)
+    assert [row["day"] for row in table] == [THREE, ONE, TWO]
 
 
 def test_an_earlier_day_comes_back_and_is_up_to_date(copy, shell):
@@ -126,6 +130,23 @@ def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
     assert len(copy.replay.read_text().splitlines()) == 11
     said = shell(copy.root, "dayfold", "seal", code=1)
     assert f"{THREE} is sealed already" in said
+
+
+def test_no_param_hides_from_the_run_cache(three_days):
+    """DVC leaves keys called size or nfiles out of the run cache's key, at any depth."""
+    params = yaml.safe_load(three_days.params.read_text())
+    for name, stage in yaml.safe_load(three_days.dvc_yaml.read_text())["stages"].items():
+        for dotted in stage["params"]:
+            value = params
+            for key in dotted.split("."):
+                value = value[key]
+            assert not hides(value), f"{name}: {dotted}"
+
+
+def hides(value):
+    return isinstance(value, dict) and any(
+        key in ("size", "nfiles") or hides(inner) for key, inner in value.items()
+    )
 
 
 def test_the_classification_report_is_printed_and_kept(copy, shell):
