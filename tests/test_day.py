@@ -5,13 +5,18 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
+from torchvision.models import resnet18
 
+from conftest import IDENTITY
+from dayfold import create, cycle
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
+from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
@@ -75,10 +80,10 @@ def test_exp_show_lists_the_days(three_days, shell):
     table = list(
         csv.DictReader(shell(three_days.root, "dvc", "exp", "show", "-T", "--csv").splitlines())
     )
-    # The last day is HEAD, which DVC shows as the workspace, with no row of its own.
-    assert [row["rev"] for row in table] == ["workspace", f"day/{ONE}", f"day/{TWO}"]
+    # The last day is HEAD: DVC shows it by its branch.
+    assert [row["rev"] for row in table][:3] == ["workspace", f"day/{ONE}", f"day/{TWO}"]
+    assert [row["day"] for row in table][:3] == [THREE, ONE, TWO]
     assert all(0 <= float(row["average_accuracy"]) <= 1 for row in table)
-    assert [row["day"] for row in table] == [THREE, ONE, TWO]
 
 
 def test_an_earlier_day_comes_back_and_is_up_to_date(copy, shell):
@@ -176,19 +181,22 @@ def test_a_missing_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):
     assert copy.images(ONE).is_dir()
 
 
-def test_a_team_starts_from_its_own_classifier(tmp_path, shell, digits):
-    import torch
-    from torchvision.models import resnet18
-
+def test_a_team_starts_from_its_own_classifier(tmp_path, digits, monkeypatch):
+    for name, value in IDENTITY.items():
+        monkeypatch.setenv(name, value)
     torch.save(resnet18(weights=None, num_classes=2).state_dict(), tmp_path / "team.pth")
-    words = ("--weights", "team.pth", "--classes", "7,0", "--image-size", "32")
-    shell(tmp_path, "dayfold", "init", "scans", *words)
     project = Project(tmp_path / "scans")
+    create.init(
+        project.root, weights=str(tmp_path / "team.pth"), classes=["7", "0"], image_size_px=32
+    )
     quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
     params_file.edit(project.params, quick)
-    shell(project.root, "dayfold", "run", str(digits / ONE), "--day", ONE)
+    cycle.add(project, digits / ONE, day=ONE)
+    for stage in (snapshot, weights, replay, train, evaluate, curve):
+        stage.run(project, params_file.read(project.params))
     assert json.loads(project.provenance.read_bytes())["classes"] == list("701") + list("2345")
     rows = list(csv.DictReader(project.evaluation(ONE).read_text().splitlines()))
     # The origin knew two classes, so its answers on the first day's images are there to compare.
     assert {row["model"] for row in rows} == {ONE, "origin"}
     assert {row["predicted"] for row in rows if row["model"] == "origin"} <= {"7", "0"}
+    assert {row["parent_correct"] != "" for row in rows if row["model"] == ONE} == {True}

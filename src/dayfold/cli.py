@@ -1,8 +1,10 @@
 """The command line: parse, call, print. No logic; everything heavy is imported by its command."""
 
+import gc
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -202,15 +204,19 @@ def _say(text: str) -> None:
 
 
 def _stage(name: str) -> None:
-    from importlib import import_module
-
     from dayfold.project import params as params_file
 
     project = Project.find()
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
-    import_module(f"dayfold.stages.{name}").run(project, params)
+    # The collector would walk all that torch and torchvision make at import, again and again, and
+    # once more at exit: without it a stage that needs them takes 1.3 s less (of 5.7 s).
+    gc.disable()
+    stage = import_module(f"dayfold.stages.{name}")
+    gc.freeze()
+    gc.enable()
+    stage.run(project, params)
 
 
 @_command(STAGES, "dvc repro snapshot")

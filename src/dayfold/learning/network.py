@@ -39,10 +39,18 @@ class Model:
     metadata: Mapping[str, Any]
 
 
+def _blank(classes: int = 1) -> torch.nn.Module:
+    """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
+    with torch.device("meta"):
+        network: torch.nn.Module = resnet18(weights=None, num_classes=classes)
+    return network
+
+
 def build(model: Model) -> torch.nn.Module:
     """Return the network: float32 [n, 3, size, size] → logits [n, len(classes)]."""
-    network: torch.nn.Module = resnet18(weights=None, num_classes=len(model.classes))
-    network.load_state_dict(model.state)
+    network = _blank(len(model.classes))
+    state = {name: tensor.clone() for name, tensor in model.state.items()}
+    network.load_state_dict(state, assign=True)
     for module in network.modules():
         if type(module) is torch.nn.Conv2d:
             module.__class__ = _TightConv2d
@@ -97,14 +105,15 @@ def random_origin(seed: int) -> Model:
     own start of a ResNet, with another shape of the distribution); batch norms at 1 and 0.
     """
     state = {}
-    for name, start in resnet18(weights=None, num_classes=1).state_dict().items():
+    for name, start in _blank().state_dict().items():
         if start.ndim == 4:
             out, _, height, width = start.shape
             bound = math.sqrt(6 / (out * height * width))
             values = draws.uniform_array("origin", seed, name, shape=start.shape) * bound
             state[name] = torch.from_numpy(values).float()
         elif name not in HEAD:
-            state[name] = start
+            ones = name.endswith(("weight", "running_var"))
+            state[name] = (torch.ones_like if ones else torch.zeros_like)(start, device="cpu")
     return Model(_without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
 
 
@@ -114,7 +123,7 @@ def from_state_dict(state: State, classes: Sequence[str], source: str) -> Model:
     Its head is kept where `classes` names the rows, and dropped otherwise. Raises ModelError that
     lists the tensors that are missing, foreign or of another shape.
     """
-    expected = resnet18(weights=None, num_classes=1).state_dict()
+    expected = _blank().state_dict()
     body = {name: tensor for name, tensor in state.items() if name not in HEAD}
     problems = [f"{name} is missing" for name in expected if name not in {*body, *HEAD}]
     problems += [f"{name} does not belong to a ResNet18" for name in body if name not in expected]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import polars as pl
+from sklearn.metrics import classification_report
 
 from dayfold.figures import metrics
 from dayfold.learning import device, network, pixels
@@ -126,8 +127,6 @@ def _said_before(project: Project, theirs_new: list[pl.DataFrame]) -> dict[str, 
 
 
 def _print_report(test: pl.DataFrame) -> None:
-    from sklearn.metrics import classification_report
-
     if len(test):
         text = classification_report(
             test["label"].to_list(), test["predicted"].to_list(), digits=3, zero_division=0
