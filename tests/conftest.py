@@ -77,7 +77,13 @@ def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: P
     shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal")
-    shell(root, "dayfold", "run", str(digits / three), "--day", three)
+    archive = root.parent / "archive"
+    for day in (one, two, three):
+        shutil.copytree(digits / day, archive / day)
+    # As if a backfill had been interrupted after the images of the third day were in.
+    shell(root, "dayfold", "add", str(archive / three), "--day", three)
+    said = shell(root, "dayfold", "backfill", str(archive))
+    (root.parent / "backfill.log").write_text(said)
     return project
 
 

@@ -1,7 +1,6 @@
 """The day's cycle: what each step refuses, and what it leaves alone."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -61,7 +60,8 @@ def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
     copy.model.unlink()
     copy.model.write_bytes(data)
     said = shell(copy.root, "dayfold", "open", FOUR, code=1)
-    assert f"is not the model that {THREE} was sealed with" in said
+    assert f"{THREE} is not as it was sealed: data/model.safetensors" in said
+    assert f"{THREE} is not as it was sealed" in shell(copy.root, "dayfold", "status")
     shell(copy.root, "dvc", "checkout", "--force", "data/model.safetensors")
     shell(copy.root, "dayfold", "open", FOUR)
 
@@ -79,10 +79,63 @@ def test_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(copy, s
     assert list(copy.images(FOUR).glob("*/*")) == []
 
 
-def test_images_that_are_known_are_not_added_again(copy, shell, digits):
+def test_images_that_are_known_are_not_added_again_and_open_no_day(copy, shell, digits, tmp_path):
     said = shell(copy.root, "dayfold", "add", str(digits / ONE), "--day", FOUR)
     assert "0 images added" in said
     assert "has the same bytes as data/images" in said
+    assert "nothing new" in said
+    (tmp_path / "empty").mkdir()
+    said = shell(copy.root, "dayfold", "run", str(tmp_path / "empty"), "--day", FOUR)
+    assert f"{FOUR} was not opened" in said
+    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+
+
+def test_a_sealed_day_that_was_made_again_is_not_built_upon(copy, shell):
+    edited = copy.evaluation(TWO).read_text()
+    copy.evaluation(TWO).write_text(edited.replace(TWO, ONE, 1))
+    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert f"{THREE} is not as it was sealed: data/evaluations/{TWO}.csv" in said
+    assert f"git checkout day/{THREE} -- dvc.lock" in said
+    copy.evaluation(TWO).write_text(edited)
+    shell(copy.root, "dayfold", "open", FOUR)
+
+
+def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
+    shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
+    shell(copy.root, "dvc", "checkout")
+    said = shell(copy.root, "dayfold", "unseal", code=1)
+    assert f"{TWO} is not the last sealed day; {THREE} builds on it" in said
+    source = str(write_scans(tmp_path / "new"))
+    said = shell(copy.root, "dayfold", "add", source, "--day", THREE, code=1)
+    assert f"{THREE} is already sealed" in said
+    said = shell(copy.root, "dayfold", "add", source, "--day", FOUR, code=1)
+    assert f"This is the checkout of {TWO}" in said
+
+
+def test_seal_stopped_before_its_tag_is_finished_by_the_same_command(copy, shell):
+    head = shell(copy.root, "git", "rev-parse", "HEAD")
+    shell(copy.root, "git", "tag", "--delete", f"day/{THREE}")
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+    assert shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}") == head
+
+
+def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, shell, tmp_path):
+    params.edit(copy.params, {"data.group": r"/p(\d+)[^/]*$"})
+    source = write_scans(tmp_path / "scans-of-today")
+    for path in sorted(source.glob("cyst/*"))[1:]:
+        path.rename(path.with_name(f"p7-{path.name}"))
+    said = shell(copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", code=1)
+    assert f"data/images/{FOUR}/cyst/0.png: no group in it by data.group" in said
+    assert len(list(source.glob("cyst/*"))) == 3
+    assert "sealed" in shell(copy.root, "dayfold", "status")
+
+
+def test_a_taken_name_is_refused_where_another_would_change_the_group(copy, shell, tmp_path):
+    params.edit(copy.params, {"data.group": r"/([^/]+)\.png$"})
+    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "am", 1)), "--day", FOUR)
+    afternoon = str(write_scans(tmp_path / "pm", 1, shade=55))
+    said = shell(copy.root, "dayfold", "add", afternoon, "--day", FOUR, code=1)
+    assert "the name is taken today, and another would change its group" in said
 
 
 def test_the_same_name_with_other_bytes_is_kept_beside_the_first(copy, shell, tmp_path):
@@ -113,6 +166,7 @@ def test_seal_refuses_what_is_not_up_to_date(copy, shell, tmp_path):
 def test_seal_commits_its_own_paths_only_and_unseal_gives_them_back(copy, shell):
     root = copy.root
     (root / "notes.txt").write_text("mine")
+    (root / "data" / "notes.txt").write_text("mine too")
     shell(root, "git", "add", "notes.txt")
     assert f"{THREE} is open again" in shell(root, "dayfold", "unseal")
     assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
@@ -123,7 +177,8 @@ def test_seal_commits_its_own_paths_only_and_unseal_gives_them_back(copy, shell)
     assert "metrics.json" in committed
     assert f"data/manifests/{THREE}.csv" in committed
     assert "notes.txt" not in committed
-    assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n"
+    assert "data/notes.txt" not in committed
+    assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
 
 
 def test_unseal_refuses_once_others_may_have_the_day(copy, shell, tmp_path):
@@ -145,7 +200,7 @@ def test_status_says_what_comes_next(copy, shell, tmp_path):
     shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
     said = shell(copy.root, "dayfold", "status")
     assert f"{FOUR}, open; parent {THREE}" in said
-    assert "3 in data/images" in said
+    assert "3 in 1 classes; new: cyst" in said
     assert "next    dvc repro" in said
 
 
@@ -157,20 +212,21 @@ def test_another_version_of_dayfold_is_refused_with_the_way_out(copy, shell):
         assert "pip install dayfold==0.0.1" in said
 
 
-def test_backfill_goes_on_where_it_was(copy, shell, digits, tmp_path):
-    archive = tmp_path / "archive"
-    for day in (TWO, THREE):
-        shutil.copytree(digits / day, archive / day)
-    said = shell(copy.root, "dayfold", "backfill", str(archive))
-    assert f"{TWO} is sealed" in said
-    assert f"{THREE} is sealed" in said
-    shutil.copytree(digits / FOUR, archive / FOUR)
-    # Interrupted after the images were in: the same command finishes the day.
-    shell(copy.root, "dayfold", "add", str(archive / FOUR), "--day", FOUR)
-    assert f"sealed as day/{FOUR}" in shell(copy.root, "dayfold", "backfill", str(archive))
-    (archive / "notes").mkdir()
-    said = shell(copy.root, "dayfold", "backfill", str(archive), code=1)
+def test_backfill_goes_on_where_it_was(three_days):
+    # The fixture gave it an archive of three days: two sealed, one of which the images were in.
+    said = (three_days.root.parent / "backfill.log").read_text()
+    assert f"day 1 of 3: {ONE}\n{ONE} is sealed" in said
+    assert f"day 2 of 3: {TWO}\n{TWO} is sealed" in said
+    assert f"day 3 of 3: {THREE}\n{THREE}: 0 images added" in said
+    assert said.endswith(f"sealed as day/{THREE}\n")
+
+
+def test_backfill_takes_dated_folders_only(copy, shell, tmp_path):
+    (tmp_path / "archive" / "notes").mkdir(parents=True)
+    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "archive"), code=1)
     assert "notes is not a day" in said
+    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "nowhere"), code=1)
+    assert "is not a folder" in said
 
 
 def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):

@@ -114,7 +114,7 @@ def test_what_must_start_fast_reaches_torch_within_functions_only(module):
 
 def test_this_very_search_finds_torch_where_it_is():
     assert "torch" in at_once("dayfold.stages.train")
-    assert "torch" in at_once("dayfold.learning.origin")
+    assert "torch" in at_once("dayfold.learning.network")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])

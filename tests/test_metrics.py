@@ -120,7 +120,9 @@ def test_scores_are_those_of_scikit_learn(images):
 @given(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60))
 def test_a_day_s_f1_and_accuracy_are_those_of_scikit_learn(images):
     truth, predicted = zip(*images, strict=True)
-    figures = metrics.day_metrics(counts_of(truth, predicted, [0.5] * len(truth)), [ONE])[ONE]
+    figures = metrics.day_metrics(
+        counts_of(truth, predicted, [0.5] * len(truth)), [ONE], {ONE: ()}
+    )[ONE]
     weighted = precision_recall_fscore_support(
         truth, predicted, average="weighted", labels=sorted(set(truth)), zero_division=0
     )
@@ -176,9 +178,11 @@ HISTORY = evaluations(
     (TWO, TWO, "eel", "cat", 1, 0.4, 0),
 )
 
+NEW = {ONE: ("cat", "dog"), TWO: ("eel",)}
+
 
 def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO])[ONE]
+    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[ONE]
     for name in ("forgetting", "backward_transfer", "forward_transfer", "negative_flip_rate"):
         assert found[name] is None
     assert found["average_accuracy"] == found["learning_accuracy"] == found["accuracy"] == 0.75
@@ -195,7 +199,7 @@ def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
 
 
 def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO])[TWO]
+    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]
     # R = [[6/8, -], [7/8, 5/6]]
     assert found["average_accuracy"] == pytest.approx((7 / 8 + 5 / 6) / 2)
     assert found["forgetting"] == pytest.approx(6 / 8 - 7 / 8)
@@ -215,19 +219,19 @@ def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
 
 def test_a_day_s_figures_do_not_change_with_later_days_or_by_asking_for_one_day_only():
     alone = HISTORY.filter((pl.col("model") == ONE) & (pl.col("cohort") == ONE))
-    both = metrics.day_metrics(HISTORY, [ONE, TWO])
-    assert metrics.day_metrics(alone, [ONE])[ONE] == both[ONE]
-    assert metrics.day_metrics(HISTORY, [ONE, TWO], only=[TWO]) == {TWO: both[TWO]}
+    both = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)
+    assert metrics.day_metrics(alone, [ONE], {ONE: NEW[ONE]})[ONE] == both[ONE]
+    assert metrics.day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
 
 
 def test_a_day_without_a_new_class_has_no_figures_of_new_classes():
     third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
-    found = metrics.day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE])[THREE]
+    found = metrics.day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
     assert found["new"] == {"accuracy": None, "f1": None, "confidence": None}
 
 
 def test_a_day_without_test_images_has_no_figures():
-    found = metrics.day_metrics(evaluations(), [ONE])[ONE]
+    found = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
     assert {key: value for key, value in found.items() if value is not None} == {
         "new": {"accuracy": None, "f1": None, "confidence": None},
         "classes": {},

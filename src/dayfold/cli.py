@@ -33,6 +33,9 @@ def main() -> None:
     except DayfoldError as error:
         print(f"dayfold: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"dayfold: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _version(asked: bool) -> None:
@@ -109,13 +112,15 @@ def add(
     opened, delivery = cycle.add(project, source, day=_day(day), move=move)
     classes = {item.label for item in delivery.images}
     print(f"{opened}: {len(delivery.images)} images added in {len(classes)} classes")
+    if move and delivery.known:
+        print(f"  {len(delivery.known)} known images were left in {source}")
     for line in delivery.known[:5]:
         print(f"  known: {line}")
     if len(delivery.known) > 5:
         print(f"  and {len(delivery.known) - 5} more that are known")
     if delivery.ignored:
         print(f"  {delivery.ignored} hidden files ignored")
-    print("next: dvc repro")
+    print("next: dvc repro" if delivery.images else "nothing new")
 
 
 @_command(CYCLE, "dayfold open 2025-06-04", name="open")

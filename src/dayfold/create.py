@@ -54,15 +54,16 @@ def init(folder: Path, *, weights: str, classes: Sequence[str], image_size_px: i
         raise CycleError(f"{folder} is not an empty folder.", mend="name a new one")
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
-    existed = folder.exists()
+    folder = folder.resolve()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    project = Project(folder.resolve())
     try:
-        _fill(project, weights, classes, image_size_px)
+        _fill(Project(folder), weights, classes, image_size_px)
     except BaseException:
-        shutil.rmtree(folder)
-        if existed:
-            folder.mkdir()
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in made:
+            path.rmdir()
         raise
 
 
@@ -110,11 +111,14 @@ def _cpus() -> int:
 
 def make_origin(project: Project, params: Params) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
-    from dayfold.learning import network, origin
+    from dayfold.learning import origin
 
     model = origin.make(params.origin.weights, seed=params.seed, classes=params.origin.classes)
-    network.save(project.parent_model, model.state, model.metadata)
+    from dayfold.learning import network
+
     tables.write(project.parent_predictions, Prediction, [])
+    # Last: where the model is, the origin is whole.
+    network.save(project.parent_model, model.state, model.metadata)
 
 
 def require_identity(root: Path) -> None:

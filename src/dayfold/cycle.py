@@ -1,6 +1,5 @@
 """The day's cycle: open, add, (dvc repro,) seal; unseal; and the unattended run and backfill."""
 
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +10,35 @@ import yaml
 
 from dayfold.create import make_origin, require_identity
 from dayfold.errors import CycleError, IntakeError
-from dayfold.ledger import corrections, intake, manifest
+from dayfold.ledger import corrections, intake, manifest, splits
 from dayfold.ledger.intake import Delivered, Delivery
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import Ticker
-from dayfold.project.files import sha256, sha256_file, write_bytes
+from dayfold.project.files import md5_file, sha256, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
 from dayfold.project.params import Params
 
-# What `seal` commits: the project's own paths, never a stranger's.
-OWN_PATHS = ("dvc.yaml", "dvc.lock", "params.yaml", "metrics.json", "data", ".dvc")
+# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
+DAY_PATHS = (
+    "dvc.lock",
+    "metrics.json",
+    "data/corrections",
+    "data/manifests",
+    "data/evaluations",
+    "data/plots",
+    "data/provenance.json",
+)
+# What `seal` commits: these paths of the project's own, never a stranger's.
+OWN_PATHS = (
+    *DAY_PATHS,
+    "dvc.yaml",
+    "params.yaml",
+    "data/parent.dvc",
+    "data/.gitignore",
+    "data/images/.gitignore",
+)
+TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 
 
 @dataclass(frozen=True)
@@ -61,30 +78,30 @@ def open_day(project: Project, day: str) -> None:
     """Make `day` the open day: yesterday's outputs become its parent, its folder is made.
 
     The first day's parent is the origin, made here if `init` has not. Raises CycleError while the
-    current day is not sealed, or where `day` does not come after it.
+    current day is not sealed or is no longer as it was sealed, or where `day` is not after it.
     """
     now = standing(project)
-    _check_may_open(now, day)
+    _check_may_open(project, now, day)
+    project.images(day).mkdir(parents=True, exist_ok=True)
+    corrections.write_empty(project, day)
     if now.is_unopened:
         if not project.parent_model.exists():
             make_origin(project, now.params)
     else:
-        _inherit(project, now.day)
         _fold_into_month(project, now.day)
-    project.images(day).mkdir(parents=True, exist_ok=True)
-    corrections.write_empty(project, day)
+        _inherit(project)
     tracked = (project.parent, project.images(day))
     vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
     # Last: until params.yaml says so, the day is not open, and opening it again is harmless.
     params_file.edit(project.params, {"day": day, "parent": now.next_parent})
 
 
-def _check_may_open(now: Standing, day: str) -> None:
+def _check_may_open(project: Project, now: Standing, day: str) -> None:
     check_day(day)
+    if day in now.sealed:
+        raise CycleError(f"{day} is already sealed.", mend="dayfold status")
     if now.day == day:
-        raise CycleError(
-            f"{day} is already {'sealed' if now.is_sealed else 'open'}.", mend="dayfold status"
-        )
+        raise CycleError(f"{day} is already open.", mend="dayfold status")
     if now.is_unopened:
         return
     if not now.is_sealed:
@@ -97,18 +114,36 @@ def _check_may_open(now: Standing, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             mend=f"give a day after {now.day}",
         )
-
-
-def _inherit(project: Project, day: str) -> None:
-    """Make the sealed day's model and predictions the parent's."""
-    recorded = json.loads(project.provenance.read_bytes())["sha256"]["model"]
-    if not project.model.exists() or not project.predictions.exists():
-        raise CycleError(f"The outputs of {day} are not here.", mend="dvc checkout, or dvc pull")
-    if sha256_file(project.model) != recorded:
+    if now.sealed[-1] > now.day:
         raise CycleError(
-            f"{project.name(project.model)} is not the model that {day} was sealed with.",
-            mend="dvc checkout --force data/model.safetensors",
+            f"This is the checkout of {now.day}; days up to {now.sealed[-1]} are sealed.",
+            mend="git checkout the branch of the last day, then dvc checkout",
         )
+    _check_is_as_sealed(project, now.day)
+
+
+def _check_is_as_sealed(project: Project, day: str) -> None:
+    """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
+
+    An experiment, or a `dvc repro` with other params, makes the day again in place; the next day
+    must not be built on that without a word.
+    """
+    tag = vcs.TAG + day
+    changed = vcs.git(project.root, "diff", "--name-only", tag, "--", *DAY_PATHS).split()
+    made = vcs.outputs(project.dvc_lock)
+    for path in (project.model, project.predictions):
+        if not path.exists() or md5_file(path) != made[project.name(path)]:
+            changed.append(project.name(path))
+    if changed:
+        raise CycleError(
+            f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
+            mend=f"to go back to what was sealed: git checkout {tag} -- {' '.join(DAY_PATHS)} "
+            "&& dvc checkout --force; to keep the new one: dayfold unseal && dayfold seal",
+        )
+
+
+def _inherit(project: Project) -> None:
+    """Make the day's model and predictions the parent's."""
     for source, target in (
         (project.model, project.parent_model),
         (project.predictions, project.parent_predictions),
@@ -135,9 +170,9 @@ def _fold_into_month(project: Project, day: str) -> None:
 def add(project: Project, source: Path, *, day: str, move: bool = False) -> tuple[str, Delivery]:
     """Check the images of `source`/<class>/ and copy them to data/images/<day>/, or move them.
 
-    Opens `day` if it is not open. All files are checked before the first is copied; if any is
-    refused, IntakeError lists every one and nothing is added. Images that are known stay where
-    they are. Returns the day and what was found.
+    Opens `day` if it is not open and there is a new image. All files are checked before the first
+    is copied; if any is refused, IntakeError lists every one and nothing is added. Images that are
+    known stay where they are. Returns the day and what was found.
     """
     source = Path(source)
     if not source.is_dir():
@@ -150,45 +185,56 @@ def add(project: Project, source: Path, *, day: str, move: bool = False) -> tupl
         )
     opening = now.day != day
     if opening:
-        _check_may_open(now, day)
+        _check_may_open(project, now, day)
     history = manifest.history(project, now.next_parent if opening else now.params.parent)
     present = intake.inspect(project.images(day), history)
     today = {item.image: (item.label, project.name(item.path)) for item in present.images}
-    delivery = _inspect(source, history, today)
+    with Ticker("checking", 0, "files") as ticker:
+        delivery = intake.inspect(source, history, today=today, progress=ticker.so_far)
+    targets = _targets(project, day, delivery, now.params.data.group)
     if delivery.problems:
         raise IntakeError(
             f"{len(delivery.problems)} problems in {source}; nothing was added:",
             problems=delivery.problems,
             mend="mend or remove these files and give the folder again",
         )
-    if opening:
+    if opening and delivery.images:
         open_day(project, day)
-    targets = _targets(project.images(day), delivery.images)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_copy, delivery.images, targets))
+    with (
+        Ticker("copying", len(targets), "files") as ticker,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for _ in pool.map(_copy, delivery.images, targets):
+            ticker.advance(1)
     if move:
         for item in delivery.images:
             item.path.unlink()
     return day, delivery
 
 
-def _inspect(
-    source: Path, history: manifest.History, today: dict[str, tuple[str, str]]
-) -> Delivery:
-    with Ticker("checking", 0, "files") as ticker:
-        return intake.inspect(source, history, today=today, progress=ticker.so_far)
+def _targets(project: Project, day: str, delivery: Delivery, expression: str) -> list[Path]:
+    """A free name for each image: its own, or with the head of its id where that is taken.
 
-
-def _targets(folder: Path, images: list[Delivered]) -> list[Path]:
-    """A free name for each image: its own, or with the head of its id where that is taken."""
+    An image without a group, or whose group another name would change, is a problem.
+    """
     taken: set[Path] = set()
     targets = []
-    for item in images:
-        target = folder / item.label / item.path.name
-        if target in taken or target.exists():
-            target = target.with_stem(f"{target.stem[:200]}-{item.image[:8]}")
+    for item in delivery.images:
+        own = target = project.images(day) / item.label / item.path.name
+        if own in taken or own.exists():
+            stem = own.stem.encode()[:200].decode(errors="ignore")
+            target = own.with_stem(f"{stem}-{item.image[:8]}")
         taken.add(target)
         targets.append(target)
+        try:
+            groups = {splits.group_of(project.name(path), expression) for path in (own, target)}
+        except IntakeError as error:
+            delivery.problems.append(error.what)
+        else:
+            if len(groups) > 1:
+                delivery.problems.append(
+                    f"{item.path}: the name is taken today, and another would change its group"
+                )
     return targets
 
 
@@ -215,38 +261,25 @@ def seal(project: Project, message: str = "") -> str:
     if now.is_sealed:
         raise CycleError(f"{now.day} is sealed already.", mend="dayfold add FOLDER --day NEXT")
     require_identity(project.root)
-    stale = _stale(project)
+    stale = _stale(project, now.day)
     if stale:
         raise CycleError(
             f"{now.day} is not up to date: {', '.join(stale)}.", mend="dvc repro, then seal"
         )
-    paths = [name for name in OWN_PATHS if (project.root / name).exists()]
-    vcs.git(project.root, "add", "--", *paths)
-    text = message or f"Seal {now.day}"
-    # Only these paths, whatever else is staged; a commit even if someone committed them by hand,
-    # so that one commit is one day.
-    vcs.git(
-        project.root,
-        "commit",
-        "--quiet",
-        "--allow-empty",
-        "--only",
-        "--message",
-        text,
-        "--",
-        *paths,
-    )
-    tag = vcs.TAG + now.day
-    vcs.git(project.root, "tag", "--annotate", "--message", text, tag)
-    return tag
+    root, text = project.root, message or f"Seal {now.day}"
+    paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
+    # Nothing to commit: an earlier `seal` was stopped before the tag.
+    if vcs.git(root, "status", "--porcelain", "--", *paths):
+        vcs.git(root, "add", "--", *paths)
+        # Only these paths, whatever else is staged.
+        vcs.git(root, "commit", "--quiet", "--only", "--message", text, "--", *paths)
+    vcs.git(root, "tag", "--annotate", "--message", text, vcs.TAG + now.day)
+    return vcs.TAG + now.day
 
 
-def _stale(project: Project) -> list[str]:
+def _stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
-    tracked = (
-        project.tracked(params_file.read(project.params).day),
-        project.parent.with_suffix(".dvc"),
-    )
+    tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
 
 
@@ -257,8 +290,13 @@ def unseal(project: Project) -> str:
     """
     now = standing(project)
     root, tag = project.root, vcs.TAG + now.day
-    if not now.is_sealed:
-        raise CycleError(f"{now.day} is not sealed.", mend="dayfold status")
+    if now.is_unopened or not now.is_sealed:
+        raise CycleError("The open day is not sealed.", mend="dayfold status")
+    if now.day != now.sealed[-1]:
+        raise CycleError(
+            f"{now.day} is not the last sealed day; {now.sealed[-1]} builds on it.",
+            mend="git checkout the branch of the last day",
+        )
     if vcs.git(root, "rev-parse", "HEAD") != vcs.git(root, "rev-parse", f"{tag}^{{commit}}"):
         raise CycleError(
             f"Other commits followed the seal of {now.day}.", mend="go on with a new day"
@@ -275,17 +313,23 @@ def unseal(project: Project) -> str:
 
 def run(project: Project, source: Path, *, day: str, say: Callable[[str], None]) -> None:
     """Add, reproduce and seal one day without a person; a day that is sealed is left alone."""
-    if day in standing(project).sealed:
+    now = standing(project)
+    if day in now.sealed:
         say(f"{day} is sealed")
         return
     _, delivery = add(project, source, day=day)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
+    if not delivery.images and now.day != day:
+        say(f"nothing new, so {day} was not opened")
+        return
     repro(project)
     say(f"sealed as {seal(project)}")
 
 
 def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:
     """Run every dated folder of `source` in order; what is sealed already is passed over."""
+    if not Path(source).is_dir():
+        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
     folders = sorted(path for path in Path(source).iterdir() if not path.name.startswith("."))
     strangers = []
     for folder in folders:
@@ -317,10 +361,19 @@ def advice(project: Project) -> list[str]:
         f"sealed  {len(now.sealed)} days",
     ]
     if now.is_sealed:
+        try:
+            _check_is_as_sealed(project, now.day)
+        except CycleError as error:
+            return [*lines, *str(error).splitlines()]
         return [*lines, "next    dayfold add FOLDER"]
-    images = sum(1 for path in project.images(now.day).glob("*/*") if path.is_file())
-    lines.append(f"images  {images} in {project.name(project.images(now.day))}")
-    stale = _stale(project)
+    labels = intake.count(project.images(now.day))
+    history = manifest.history(project, now.params.parent)
+    new = sorted(set(labels) - set(history.images["label"].unique()))
+    lines.append(
+        f"images  {sum(labels.values())} in {len(labels)} classes"
+        + (f"; new: {', '.join(new)}" if new else "")
+    )
+    stale = _stale(project, now.day)
     if stale:
         return [*lines, f"stale   {', '.join(stale)}", "next    dvc repro"]
     return [*lines, "next    dvc metrics diff, then dayfold seal"]

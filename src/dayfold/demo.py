@@ -60,7 +60,10 @@ def run(folder: Path, *, say: Say) -> None:
             raise CycleError(f"{folder} is not empty and not a demo.", mend="name another folder")
         _begin(folder, say)
     elif not (project.root / INCOMING).is_dir():
-        raise CycleError(f"{folder} is a project, but not a demo.", mend="name another folder")
+        raise CycleError(
+            f"{folder} is a project, but not a demo (or one that was stopped as it began).",
+            mend=f"name another folder, or, if it is nobody's: rm -rf {folder}",
+        )
     sealed = vcs.sealed_days(project.root)
     if sealed:
         say(
@@ -82,14 +85,18 @@ def run(folder: Path, *, say: Say) -> None:
             ("dayfold", "seal"),
         ):
             _shell(project.root, words, say)
-    _finish(project, folder, time.monotonic() - began, say)
+    if not sealed:
+        say(f"\n── {len(DAYS)} days in {time.monotonic() - began:.0f} s " + "─" * 50)
+    _finish(project, folder, say)
 
 
 def _begin(folder: Path, say: Say) -> None:
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size)
     _shell(Path.cwd(), words, say)
-    write_digits(folder / INCOMING)
+    part = folder / f"{INCOMING}.part"
+    write_digits(part)
+    part.rename(folder / INCOMING)
     say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
 
 
@@ -115,8 +122,7 @@ def _identity(root: Path) -> dict[str, str]:
     }
 
 
-def _finish(project: Project, folder: Path, seconds: float, say: Say) -> None:
-    say(f"\n── {len(DAYS)} days in {seconds:.0f} s " + "─" * 50)
+def _finish(project: Project, folder: Path, say: Say) -> None:
     _shell(project.root, ("dayfold", "log"), say)
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     picture = project.root / PICTURE

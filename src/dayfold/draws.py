@@ -2,7 +2,7 @@
 
 No generator has a state here, so no draw depends on row order, worker count or on what was drawn
 before. All arithmetic is on integers or single IEEE divisions: the results are the same to the
-last bit on every machine (level A of docs/reproducibility.md).
+last bit on every machine (level A of reproducibility).
 """
 
 import hashlib

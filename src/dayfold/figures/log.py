@@ -1,6 +1,6 @@
 """The history of days as a table, from the files of the working tree alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -29,8 +29,6 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     if until == ORIGIN:
         return []
     history = manifest.history(project, until)
-    evaluations, evaluated = tables.evaluations(project, until)
-    figures = metrics.day_metrics(evaluations, evaluated)
     arrived = history.images.group_by("day").agg(pl.len(), pl.col("label").unique())
     by_day = {day: (count, set(labels)) for day, count, labels in arrived.iter_rows()}
     seen: set[str] = set()
@@ -39,8 +37,10 @@ def lines(project: Project, params: Params) -> list[DayLine]:
         count, labels = by_day.get(day, (0, set()))
         new = tuple(sorted(labels - seen))
         seen |= labels
-        found.append(DayLine(day, count, len(seen), new, figures.get(day)))
-    return found
+        found.append(DayLine(day, count, len(seen), new, None))
+    evaluations, days = tables.evaluations(project, until)
+    figures = metrics.day_metrics(evaluations, days, {line.day: line.new for line in found})
+    return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
 def table(days: list[DayLine], sealed: list[str]) -> Table:

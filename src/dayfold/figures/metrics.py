@@ -4,7 +4,7 @@ R[i, j] is the accuracy on cohort j (the test images that arrived on day j) of t
 Libraries disagree on what the names below mean; each docstring says what dayfold means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ def forward_transfer(ahead: Sequence[float], chance: Sequence[float]) -> float |
     """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017).
 
     `ahead` holds R[j-1, j], yesterday's model on today's cohort; `chance` b_j, which is 1 / the
-    number of classes tested on day j, old ones too: what an untrained model is expected to reach.
+    number of classes tested on day j, old and new: what guessing among them would reach. A class
+    that is new on day j is one that yesterday's model cannot name, which counts against it.
     """
     return _mean(np.asarray(ahead, dtype=np.float64) - np.asarray(chance, dtype=np.float64))
 
@@ -71,7 +72,9 @@ def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
     """Return label, precision, recall, f1, support, confidence a class, sorted by label.
 
     `counts` has the columns label, predicted, images, confidence. As scikit-learn defines them:
-    0 where nothing was predicted as the class. A class without test images is not listed.
+    0 where nothing was predicted as the class. A class without test images is not listed, and so
+    counts in no mean (scikit-learn's `labels` set to those that have some). `confidence` is the
+    mean probability of what is predicted for the class's test images, right or wrong.
     """
     hit = pl.col("label") == pl.col("predicted")
     truth = counts.group_by("label").agg(
@@ -98,13 +101,12 @@ def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
 
 
 def day_metrics(
-    evaluations: pl.DataFrame, days: Sequence[str], only: Sequence[str] | None = None
+    evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:
     """Return day → figures, by the keys of metrics.json, None where undefined.
 
-    `evaluations` holds the tables of all `days`; figures are made for all of them or those in
-    `only`, each from what was known on that day. A class is new on the day whose test images are
-    the first with its label.
+    `evaluations` holds the tables of all `days`; figures are made for the days of `new`, which
+    maps each to the classes that arrived on it, each day's from what was known then.
     """
     matrix = accuracy_matrix(evaluations, days)
     # The origin as a model is in none of these: it is no day, and it sorts after every date.
@@ -112,13 +114,9 @@ def day_metrics(
     tables = {str(key[0]): part for key, part in own.partition_by("model", as_dict=True).items()}
     ahead = _accuracy(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
     reached = dict(ahead.iter_rows())
-    seen: set[str] = set()
     figures = {}
     for position, day in enumerate(days):
-        mine = tables.get(day, own.clear())
-        new = set(mine["label"].unique()) - seen
-        seen |= new
-        if only is None or day in only:
+        if day in new:
             until = days[: position + 1]
             known = [cohort for cohort in until if cohort in reached]
             figures[day] = {
@@ -127,7 +125,7 @@ def day_metrics(
                     [reached[cohort] for cohort in known],
                     [1 / tables[cohort]["label"].n_unique() for cohort in known],
                 ),
-                **_classification(mine, new),
+                **_classification(tables.get(day, own.clear()), new[day]),
             }
     return figures
 
@@ -141,7 +139,7 @@ def _retention(matrix: Matrix) -> dict[str, float | None]:
     }
 
 
-def _classification(mine: pl.DataFrame, new: set[str]) -> dict[str, Any]:
+def _classification(mine: pl.DataFrame, new: Collection[str]) -> dict[str, Any]:
     scores = class_scores(mine)
     fresh = scores.filter(pl.col("label").is_in(list(new)))
     return {

@@ -5,11 +5,13 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from dayfold.errors import ModelError
-from dayfold.learning import network
-from dayfold.learning.network import Model
 from dayfold.project.files import sha256_file
+
+if TYPE_CHECKING:  # torch is imported when there is something for it to do
+    from dayfold.learning.network import Model
 
 # torchvision's ResNet18_Weights.IMAGENET1K_V1. Its own loader checks 8 digits of the hash, and
 # those only when it downloads.
@@ -18,7 +20,7 @@ IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e0
 TIMEOUT_SECONDS = 15
 
 
-def make(weights: str, *, seed: int, classes: Sequence[str]) -> Model:
+def make(weights: str, *, seed: int, classes: Sequence[str]) -> "Model":
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 
     `classes` names the rows of the file's head; without it the head is dropped. Raises ModelError
@@ -26,15 +28,17 @@ def make(weights: str, *, seed: int, classes: Sequence[str]) -> Model:
     """
     if classes and weights in ("imagenet", "random"):
         raise ModelError(f"Classes name the rows of a file's head; {weights} weights have none.")
-    if weights == "random":
-        return network.random_origin(seed)
     if weights == "imagenet":
         return _imagenet()
+    from dayfold.learning import network
+
+    if weights == "random":
+        return network.random_origin(seed)
     state = network.read_foreign(Path(weights))
     return network.from_state_dict(state, classes, Path(weights).name)
 
 
-def _imagenet() -> Model:
+def _imagenet() -> "Model":
     """Download, compare with the full sha256, and only then parse."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "resnet18.pth")
@@ -53,4 +57,6 @@ def _imagenet() -> Model:
                 f"{IMAGENET_URL} is not the file that it should be (sha256 "
                 f"{sha256_file(path)[:12]}…, expected {IMAGENET_SHA256[:12]}…); it was not opened."
             )
+        from dayfold.learning import network
+
         return network.from_state_dict(network.read_foreign(path), (), "imagenet")

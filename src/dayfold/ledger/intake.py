@@ -67,6 +67,14 @@ def inspect(
     return delivery
 
 
+def count(folder: Path) -> dict[str, int]:
+    """How many files each class folder holds, unchecked."""
+    found: dict[str, int] = {}
+    for label, _ in _walk(folder, Delivery()):
+        found[label] = found.get(label, 0) + 1
+    return found
+
+
 def _walk(folder: Path, delivery: Delivery) -> Iterator[tuple[str, Path]]:
     """Yield (class, file); links are refused, hidden files and clutter counted."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -1,5 +1,6 @@
 """The tables in which stages meet: their columns, once, and how they are written and read."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
@@ -122,8 +123,16 @@ def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise LedgerError(f"{path.name} is missing.", mend="dvc repro, or dvc checkout") from None
-    return parse_csv(data, schema(kind), path.name)
+        raise LedgerError(
+            f"{_shown(path)} is missing.",
+            mend=f"dvc checkout; git checkout -- {_shown(path)}; or, of the open day, dvc repro",
+        ) from None
+    return parse_csv(data, schema(kind), _shown(path))
+
+
+def _shown(path: Path) -> str:
+    """The path as a command typed here takes it."""
+    return os.path.relpath(path)
 
 
 def evaluations(project: Project, until: str) -> tuple[pl.DataFrame, list[str]]:

@@ -1,6 +1,8 @@
 """What a person sees: progress that is a bar on a terminal and a few lines elsewhere."""
 
 import sys
+import time
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -13,11 +15,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LINE_EVERY_SECONDS = 15.0
+
 
 class Ticker:
     """Progress through `total` units of work; `advance` may be called from any thread."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit, self._done = what, total, unit, 0
+        self._said = time.monotonic()
+        self._lock = Lock()
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(
@@ -53,14 +60,21 @@ class Ticker:
             speed = self._bar.tasks[0].speed
             rate = f"{speed:.0f}/s" if speed else ""
             self._bar.update(self._task, advance=units, note=note, rate=rate)
+        else:
+            with self._lock:
+                self.so_far(self._done + units, self._total)
 
     def so_far(self, done: int, total: int) -> None:
         """Say how much of how much is done."""
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
+        self._done = done
+        if not self._bar and time.monotonic() - self._said > LINE_EVERY_SECONDS:
+            self.line(f"{self._what} {done}/{total} {self._unit}")
 
     def line(self, text: str) -> None:
         """Print a line that stays, above the bar if there is one."""
+        self._said = time.monotonic()
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5_file(path: Path) -> str:
+    """MD5 of a file's bytes, by which DVC names what it keeps."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -73,6 +80,7 @@ def parse_csv(data: bytes, schema: dict[str, pl.DataType], source: str) -> pl.Da
 
     Raises LedgerError that names `source` where header or a value does not fit.
     """
+    data = data.removeprefix(b"\xef\xbb\xbf")  # a mark that spreadsheets write
     header = data.split(b"\n", 1)[0].decode(errors="replace").rstrip("\r")
     if header != ",".join(schema):
         raise LedgerError(

@@ -149,6 +149,8 @@ class Params(_Section):
         dated = not {self.day, self.parent} & {ORIGIN, UNOPENED}
         if dated and self.parent >= self.day:
             raise ValueError(f"parent {self.parent} is not before day {self.day}")
+        if self.day == UNOPENED and self.parent != ORIGIN:
+            raise ValueError(f"day is {self.day}, so parent must be {ORIGIN}")
         return self
 
 
@@ -175,17 +177,18 @@ def read(path: Path) -> Params:
             mend=f"pip install dayfold=={pin}, or, to go on with the installed one, "
             f'set  dayfold: "{__version__}"  in {path.name} (today is then made again)',
         )
-    if twice := list(_twice(node)):
-        raise ParamsError(f"{path.name} has keys that stand twice:", problems=twice)
+    problems = [f"{path.name}:{line}" for line in _twice(node)]
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(problem, node, path.name) for problem in error.errors()]
+        problems += [_explain(problem, node, path.name) for problem in error.errors()]
+    if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
             mend=f"edit {path.name}; the comment beside a key gives its unit and range",
-        ) from None
+        )
+    return params
 
 
 def edit(path: Path, changes: dict[str, object]) -> None:
@@ -226,7 +229,7 @@ def _twice(node: Any, prefix: str = "") -> Iterator[str]:
     seen: set[str] = set()
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if key.value in seen:
-            yield f"line {key.start_mark.line + 1}: {prefix}{key.value} stands twice"
+            yield f"{key.start_mark.line + 1}: {prefix}{key.value} stands twice"
         seen.add(key.value)
         yield from _twice(value, f"{prefix}{key.value}.")
 

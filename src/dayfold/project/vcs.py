@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from dayfold.errors import ToolError
 
 TAG = "day/"  # the tag of a sealed day is day/<day>
@@ -67,6 +69,12 @@ def sealed_days(root: Path) -> list[str]:
     """The days that have a tag, in order."""
     tags = git(root, "tag", "--list", f"{TAG}*").splitlines()
     return sorted(tag.removeprefix(TAG) for tag in tags)
+
+
+def outputs(lock: Path) -> dict[str, str]:
+    """The path and MD5 of every output that dvc.lock pins."""
+    stages = yaml.load(lock.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 
 def stale(root: Path, *targets: str) -> list[str]:

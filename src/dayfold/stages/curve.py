@@ -16,8 +16,9 @@ from dayfold.project.params import Params
 def run(project: Project, params: Params) -> None:
     """Read data/evaluations and provenance; write metrics.json, cohorts.csv, confusion.csv."""
     evaluations, days = tables.evaluations(project, params.day)
-    figures = metrics.day_metrics(evaluations, days, only=[params.day])[params.day]
     provenance = json.loads(project.provenance.read_bytes())
+    arrived = {params.day: provenance["new_classes"]}
+    figures = metrics.day_metrics(evaluations, days, arrived)[params.day]
     mine = evaluations.filter(pl.col("model") == params.day)
     drawn = provenance["draws"]
     new = sum(drawn["by_class"].get(label, 0) for label in provenance["new_classes"])

@@ -8,6 +8,7 @@ from functools import partial
 import polars as pl
 from sklearn.metrics import classification_report
 
+from dayfold.errors import LedgerError
 from dayfold.figures import metrics
 from dayfold.learning import device, network, pixels
 from dayfold.learning.device import Machine
@@ -61,11 +62,18 @@ def counted(
     """Count one model's test predictions by cohort, label and predicted class, sorted.
 
     `parent` maps an image to what yesterday's model said of it; whether that was right is judged
-    by today's labels, which may have been corrected since.
+    by today's labels, which may have been corrected since. Raises LedgerError where it has not been
+    asked about an image.
     """
     cells: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
     columns = ("day", "label", "predicted", "image", "confidence")
     test = predictions.filter(pl.col("split") == "test").select(columns)
+    unasked = 0 if parent is None else len(set(test["image"]) - parent.keys())
+    if unasked:
+        raise LedgerError(
+            f"Yesterday's predictions lack {unasked} of {len(test)} test images.",
+            mend="dvc checkout data/parent",
+        )
     for cohort, label, predicted, image, confidence in test.iter_rows():
         cells.setdefault((cohort, label, predicted), []).append((image, confidence))
     return [
@@ -77,7 +85,7 @@ def counted(
             confidence=math.fsum(confidence for _, confidence in members) / len(members),
             parent_correct=None
             if parent is None
-            else sum(parent.get(image) == cell[1] for image, _ in members),
+            else sum(parent[image] == cell[1] for image, _ in members),
         )
         for cell, members in sorted(cells.items())
     ]
@@ -128,7 +136,14 @@ def _said_before(project: Project, theirs_new: list[pl.DataFrame]) -> dict[str, 
 
 def _print_report(test: pl.DataFrame) -> None:
     if len(test):
-        text = classification_report(
-            test["label"].to_list(), test["predicted"].to_list(), digits=3, zero_division=0
+        truth = test["label"].to_list()
+        # As in metrics.json: of classes that have test images.
+        print(
+            classification_report(
+                truth,
+                test["predicted"].to_list(),
+                labels=sorted(set(truth)),
+                digits=3,
+                zero_division=0,
+            )
         )
-        print(text)
