@@ -67,7 +67,7 @@ def test_with_default_params_little_is_forgotten_and_every_class_is_known(tmp_pa
         for stage in (snapshot, weights, replay, train, evaluate, curve):
             stage.run(project, params_file.read(project.params))
         if day != DAYS[-1]:
-            cycle._inherit(project, day)
+            cycle._inherit(project)
         parent = day
     figures = json.loads(project.metrics.read_bytes())
     assert figures["forgetting"] <= 0.05

@@ -242,5 +242,5 @@ def test_snapshot_says_what_it_found(project, capsys):
         f"{DAYS[1]}: 3 images added (3 train, 0 validation, 0 test) in 2 classes, new: dog; "
         "10 on 1 earlier days"
     )
-    assert said[1].startswith("kept once: ")
+    assert said[1].startswith("known: ")
     assert said[2] == "1 hidden files ignored"

@@ -114,12 +114,8 @@ def add(
     print(f"{opened}: {len(delivery.images)} images added in {len(classes)} classes")
     if move and delivery.known:
         print(f"  {len(delivery.known)} known images were left in {source}")
-    for line in delivery.known[:5]:
-        print(f"  known: {line}")
-    if len(delivery.known) > 5:
-        print(f"  and {len(delivery.known) - 5} more that are known")
-    if delivery.ignored:
-        print(f"  {delivery.ignored} hidden files ignored")
+    for line in delivery.passed_over():
+        print(f"  {line}")
     print("next: dvc repro" if delivery.images else "nothing new")
 
 

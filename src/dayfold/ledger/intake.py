@@ -15,6 +15,7 @@ from dayfold.ledger.manifest import History
 from dayfold.project.files import PART, sha256
 
 CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories; Cs: bytes that are not UTF-8
+SHOWN = 5  # known images that are listed one by one
 CLUTTER = {"thumbs.db", "desktop.ini"}  # besides hidden files; ignored and counted
 
 
@@ -35,6 +36,15 @@ class Delivery:
     problems: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     ignored: int = 0
+
+    def passed_over(self) -> list[str]:
+        """What was not taken and is no problem, in a few lines."""
+        lines = [f"known: {line}" for line in self.known[:SHOWN]]
+        if len(self.known) > SHOWN:
+            lines.append(f"and {len(self.known) - SHOWN} more that are known")
+        if self.ignored:
+            lines.append(f"{self.ignored} hidden files ignored")
+        return lines
 
 
 def inspect(

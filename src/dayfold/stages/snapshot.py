@@ -99,9 +99,5 @@ def _report(
     )
     if corrected:
         print(f"{len(corrected)} corrections of earlier days")
-    for line in delivery.known[:5]:
-        print(f"kept once: {line}")
-    if len(delivery.known) > 5:
-        print(f"and {len(delivery.known) - 5} more that are kept once")
-    if delivery.ignored:
-        print(f"{delivery.ignored} hidden files ignored")
+    for line in delivery.passed_over():
+        print(line)
