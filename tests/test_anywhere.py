@@ -12,7 +12,7 @@ from dayfold.project.files import sha256
 from dayfold.stages import replay, snapshot, weights
 
 PLANS = (f"data/manifests/{DAYS[0]}.csv", f"data/manifests/{DAYS[1]}.csv")
-PLANS += ("data/weights.csv", "data/replay.csv")
+PLANS += ("data/weights.csv", "data/replay.csv", "data/shares.csv")
 CLASSES = {"cat": range(30), "dög": range(30, 50), "a,b": range(50, 57)}
 
 STAGES = """
@@ -20,6 +20,7 @@ import os, sys
 from pathlib import Path
 umask, root = int(sys.argv[1], 8), Path(sys.argv[2])
 os.umask(umask)
+sys.stdout.reconfigure(errors="backslashreplace")  # as the command line does
 from dayfold.project import params
 from dayfold.project.layout import Project
 from dayfold.stages import replay, snapshot, weights
@@ -96,8 +97,20 @@ def test_plans_made_again_have_the_same_bytes(tmp_path, expected):
 def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path):
     # Of simulated images: the bytes of real ones depend on the encoder's version.
     parts = {f"data__split__{name}": part for name, part in FRACTIONS.items()}
-    recency = {"weights__recent": 3.0, "weights__base": 1.0, "weights__recent_versions": 1}
-    replayed = {"replay__policy": "class_balanced", "replay__size": 10, "seed": 0}
+    recency = {
+        "weights__schedule": "exponential",
+        "weights__recent": 3.0,
+        "weights__base": 1.0,
+        "weights__half_life_versions": 3.0,
+        "weights__over": "history",
+        "weights__class_balance": 0.3,
+    }
+    replayed = {
+        "replay__policy": "class_balanced",
+        "replay__size": 10,
+        "replay__minimum_per_class": 2,
+        "seed": 0,
+    }
     project = make_project(tmp_path, **parts, **recency, **replayed)
     params_file.edit(project.params, {"day": DAYS[1], "parent": DAYS[0]})
     simulate(
@@ -112,6 +125,7 @@ def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path)
     assert [sha256(data)[:16] for data in plans(project)] == [
         "0ae4fabc8537d928",
         "18d387015845d650",
-        "f7cdfc0156709ee3",
-        "f93403696543947d",
+        "a994388f26287641",
+        "5b6b2a1cb3efb1c5",
+        "9f5c5ce0834f4ecc",
     ]

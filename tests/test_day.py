@@ -52,6 +52,9 @@ def test_metrics_diff_compares_two_days(three_days, shell):
     assert figures["classes.7.f1"]["old"] is None
     assert 0 <= figures["classes.7.f1"]["new"] <= 1
     assert figures["average_accuracy"].keys() >= {"old", "new", "diff"}
+    assert figures["interval.average_accuracy.low"].keys() >= {"old", "new", "diff"}
+    everything = json.loads(shell(three_days.root, *words, "--all"))["metrics.json"]
+    assert everything["gate.passed"]["new"] is True
 
 
 def test_params_diff_names_the_day(three_days, shell):
@@ -130,7 +133,8 @@ def test_two_runs_of_a_day_give_the_same_model(copy, shell):
 
 
 def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
-    shell(copy.root, "dvc", "exp", "run", "-S", "replay.size=10")
+    few = ("-S", "replay.size=10", "-S", "replay.minimum_per_class=0")
+    shell(copy.root, "dvc", "exp", "run", *few)
     assert json.loads(copy.metrics.read_bytes())["images"]["replayed"] == 10
     assert len(copy.replay.read_text().splitlines()) == 11
     said = shell(copy.root, "dayfold", "seal", code=1)
@@ -168,7 +172,40 @@ def test_log_shows_every_day_from_files_alone(copy, shell):
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
     lines = shell(copy.root, "dayfold", "log").splitlines()
     assert [line.split()[0] for line in lines] == ["day", ONE, TWO, THREE]
-    assert lines[2].split()[2:4] == ["7", "6"]
+    assert lines[2].split()[2:4] == ["7", "+6"]
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[-1] for line in lines] == ["gate", "ok", "ok", "ok"]
+
+
+def test_log_shows_each_class_of_a_day_and_everything_as_json(copy, shell):
+    lines = shell(copy.root, "dayfold", "log", "--classes").splitlines()
+    assert lines[0].split()[:2] == [THREE, "images"]
+    assert [line.split()[0] for line in lines[1:]] == list("01234567")
+    assert [line.split()[0] for line in lines if line.rstrip().endswith("new")] == ["7"]
+    assert max(map(len, lines)) <= 100
+    lines = shell(copy.root, "dayfold", "log", "--day", TWO).splitlines()
+    assert lines[0].split()[0] == TWO
+    said = shell(copy.root, "dayfold", "log", "--day", FOUR, code=1)
+    assert f"{FOUR} has no figures" in said
+    days = json.loads(shell(copy.root, "dayfold", "log", "--json"))
+    assert list(days) == [ONE, TWO, THREE]
+    recorded = json.loads(copy.metrics.read_bytes())
+    found = days[THREE]["figures"]
+    assert found["interval"].pop("classes").keys() == recorded["classes"].keys()
+    assert found["interval"] == recorded["interval"]
+    assert found["worst_f1"] == recorded["worst_f1"]
+
+
+def test_negative_flips_are_listed_with_their_paths(copy):
+    flips = list(csv.DictReader(copy.plot("flips").read_text().splitlines()))
+    found = json.loads(copy.metrics.read_bytes())
+    asked = found["images"]["tested"]
+    assert found["negative_flip_rate"] == pytest.approx(len(flips) / asked)
+    assert [flip["path"] for flip in flips] == sorted(flip["path"] for flip in flips)
+    for flip in flips:
+        assert (copy.root / flip["path"]).is_file()
+        assert flip["parent_predicted"] == flip["label"] != flip["predicted"]
+        assert 0 < float(flip["confidence"]) <= 1
 
 
 def test_a_missing_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):

@@ -17,7 +17,7 @@ HOME = ROOT / "src" / "dayfold"
 # From top to bottom; a room uses those below it. Rooms of one storey do not know each other.
 STOREYS = (
     ("cli",),
-    ("demo", "backtest", "serve"),
+    ("demo", "backtest", "serve", "unattended"),
     ("cycle",),
     ("create",),
     ("stages", "proof"),
@@ -31,7 +31,15 @@ HEAVY = ("torch", "torchvision", "safetensors.torch")
 # The only ones that import torch themselves.
 TRAINS = ("dayfold.learning", "dayfold.stages.train", "dayfold.stages.evaluate", "dayfold.serve")
 # What must start fast: they reach torch within functions only, if at all.
-LIGHT = ("cli", "cycle", "create", "stages.snapshot", "stages.weights", "stages.replay")
+LIGHT = (
+    "cli",
+    "cycle",
+    "unattended",
+    "create",
+    "stages.snapshot",
+    "stages.weights",
+    "stages.replay",
+)
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from builders import DAYS
-from dayfold.figures import metrics
-from dayfold.ledger.tables import Evaluation, schema
+from dayfold.figures import intervals, metrics, retention
+from dayfold.ledger.tables import BINS, Evaluation, schema
 
 NAN = math.nan
 R = np.array([[0.9, NAN, NAN], [0.7, 0.8, NAN], [0.6, 0.5, 1.0]])
@@ -19,6 +19,8 @@ ONE, TWO, THREE = DAYS[:3]
 
 
 def evaluations(*rows):
+    """A table from its rows without the bin, which follows from the confidence."""
+    rows = [(*row[:4], min(int(row[5] * BINS), BINS - 1), *row[4:]) for row in rows]
     return pl.DataFrame(rows, schema=schema(Evaluation), orient="row")
 
 
@@ -28,58 +30,58 @@ def counts_of(truth, predicted, confidence):
 
 
 def test_the_four_figures_of_an_accuracy_matrix_are_as_worked_out_by_hand():
-    assert metrics.average_accuracy(R) == pytest.approx((0.6 + 0.5 + 1.0) / 3)
-    assert metrics.backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
-    assert metrics.forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
-    assert metrics.learning_accuracy(R) == pytest.approx((0.9 + 0.8 + 1.0) / 3)
+    assert retention.average_accuracy(R) == pytest.approx((0.6 + 0.5 + 1.0) / 3)
+    assert retention.backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
+    assert retention.forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
+    assert retention.learning_accuracy(R) == pytest.approx((0.9 + 0.8 + 1.0) / 3)
 
 
 def test_forgetting_is_measured_from_the_best_day_and_not_from_the_first():
     matrix = np.array([[0.5, NAN, NAN], [0.9, 0.8, NAN], [0.6, 0.7, 1.0]])
-    assert metrics.forgetting(matrix) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
-    assert metrics.backward_transfer(matrix) == pytest.approx(((0.6 - 0.5) + (0.7 - 0.8)) / 2)
+    assert retention.forgetting(matrix) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
+    assert retention.backward_transfer(matrix) == pytest.approx(((0.6 - 0.5) + (0.7 - 0.8)) / 2)
 
 
 def test_negative_forgetting_is_kept():
     matrix = np.array([[0.5, NAN, NAN], [0.6, 0.4, NAN], [0.8, 0.4, 1.0]])
     # Cohort 1 gained 0.2 upon its best day, cohort 2 lost nothing.
-    assert metrics.forgetting(matrix) == pytest.approx((-0.2 + 0.0) / 2)
+    assert retention.forgetting(matrix) == pytest.approx((-0.2 + 0.0) / 2)
 
 
 def test_cohorts_without_test_images_are_passed_over():
     matrix = np.array([[NAN, NAN, NAN], [NAN, 0.8, NAN], [NAN, 0.5, NAN]])
-    assert metrics.average_accuracy(matrix) == 0.5
-    assert metrics.backward_transfer(matrix) == pytest.approx(-0.3)
-    assert metrics.forgetting(matrix) == pytest.approx(0.3)
-    assert metrics.learning_accuracy(matrix) == 0.8
+    assert retention.average_accuracy(matrix) == 0.5
+    assert retention.backward_transfer(matrix) == pytest.approx(-0.3)
+    assert retention.forgetting(matrix) == pytest.approx(0.3)
+    assert retention.learning_accuracy(matrix) == 0.8
 
 
 def test_a_cohort_whose_images_are_all_withdrawn_is_passed_over():
     matrix = np.array([[0.9, NAN, NAN], [0.8, 0.8, NAN], [NAN, 0.5, 1.0]])
-    assert metrics.average_accuracy(matrix) == 0.75
-    assert metrics.forgetting(matrix) == pytest.approx(0.3)
+    assert retention.average_accuracy(matrix) == 0.75
+    assert retention.forgetting(matrix) == pytest.approx(0.3)
 
 
 def test_a_cohort_that_only_today_s_model_saw_is_passed_over_in_forgetting():
     matrix = np.array([[NAN, NAN], [0.7, 0.8]])
-    assert metrics.forgetting(matrix) is None
+    assert retention.forgetting(matrix) is None
 
 
 def test_on_the_first_day_there_is_nothing_to_forget_or_transfer():
     matrix = np.array([[0.9]])
-    assert metrics.average_accuracy(matrix) == 0.9
-    assert metrics.learning_accuracy(matrix) == 0.9
-    assert metrics.forgetting(matrix) is None
-    assert metrics.backward_transfer(matrix) is None
-    assert metrics.forward_transfer([], []) is None
+    assert retention.average_accuracy(matrix) == 0.9
+    assert retention.learning_accuracy(matrix) == 0.9
+    assert retention.forgetting(matrix) is None
+    assert retention.backward_transfer(matrix) is None
+    assert retention.forward_transfer([], []) is None
 
 
 def test_forward_transfer_is_what_yesterday_s_model_has_upon_chance():
-    assert metrics.forward_transfer([0.5, 0.7], [0.25, 0.2]) == pytest.approx((0.25 + 0.5) / 2)
+    assert retention.forward_transfer([0.5, 0.7], [0.25, 0.2]) == pytest.approx((0.25 + 0.5) / 2)
 
 
 def test_the_accuracy_matrix_counts_images_not_rows():
-    found = metrics.accuracy_matrix(
+    found = retention.accuracy_matrix(
         evaluations(
             (ONE, ONE, "cat", "cat", 3, 0.9, None),
             (ONE, ONE, "cat", "dog", 1, 0.6, None),
@@ -96,7 +98,9 @@ def test_the_accuracy_matrix_counts_images_not_rows():
 
 
 def test_a_cohort_without_test_images_is_nan_in_the_matrix():
-    found = metrics.accuracy_matrix(evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO])
+    found = retention.accuracy_matrix(
+        evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO]
+    )
     assert np.array_equal(found, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
 
 
@@ -150,7 +154,7 @@ def test_scores_do_not_depend_on_how_images_are_counted_together():
     assert together["confidence"].to_list() == pytest.approx([(1.5 + 1.6) / 5, 0.6])
 
 
-def test_a_negative_flip_was_right_yesterday_and_is_wrong_today():
+def test_a_negative_flip_was_right_yesterday_and_is_wrong_today_a_positive_one_the_reverse():
     mine = evaluations(
         (TWO, ONE, "cat", "cat", 10, 0.9, 8),  # two learnt
         (TWO, ONE, "cat", "dog", 4, 0.6, 3),  # three flips
@@ -158,9 +162,8 @@ def test_a_negative_flip_was_right_yesterday_and_is_wrong_today():
         (TWO, TWO, "eel", "cat", 4, 0.6, 1),  # one flip
         (TWO, TWO, "fox", "cat", 99, 0.6, None),  # yesterday's model was not asked
     )
-    assert metrics.negative_flip_rate(mine) == (3 + 1) / 20
-    assert metrics.negative_flip_rate(mine[-1:]) is None
-    assert metrics.negative_flip_rate(mine.clear()) is None
+    assert metrics.flips(mine) == (20, 3 + 1, 2)
+    assert metrics.flips(mine[-1:]) == metrics.flips(mine.clear()) == (0, 0, 0)
 
 
 # Two days. Day 1: 4 cats, 4 dogs, 6 of 8 right. Day 2 adds 2 dogs and 4 eels.
@@ -178,6 +181,7 @@ HISTORY = evaluations(
     (TWO, TWO, "eel", "cat", 1, 0.4, 0),
 )
 
+NEW_KEYS = ("accuracy", "f1", "confidence", "calibration_error")
 NEW = {ONE: ("cat", "dog"), TWO: ("eel",)}
 
 
@@ -185,14 +189,21 @@ def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
     found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[ONE]
     for name in ("forgetting", "backward_transfer", "forward_transfer", "negative_flip_rate"):
         assert found[name] is None
+        assert found["interval"][name] == {"low": None, "high": None}
+    assert found["worse_than_yesterday"] == {"p": None, "significant": None}
     assert found["average_accuracy"] == found["learning_accuracy"] == found["accuracy"] == 0.75
     # cat: 4 right, 6 called; dog: 2 right, 2 called.
     cat, dog = 8 / 10, 4 / 6
     assert found["macro_f1"] == pytest.approx((cat + dog) / 2)
     assert found["worst_f1"] == pytest.approx(dog)
+    for name in ("negative_flip_rate", "forgetting"):
+        assert found["classes"]["cat"].pop(name) is None
     assert found["classes"]["cat"] == pytest.approx(
         {"f1": cat, "precision": 4 / 6, "recall": 1.0, "confidence": 0.9, "images": 4}
     )
+    # Bins: 4 right of 4 at 0.9, 2 of 2 at 0.8, 0 of 2 at 0.6.
+    assert found["confidence"] == pytest.approx((3.6 + 1.6 + 1.2) / 8)
+    assert found["calibration_error"] == pytest.approx((0.4 + 0.4 + 1.2) / 8)
     # On the first day every class is new.
     assert found["new"]["accuracy"] == 0.75
     assert found["new"]["f1"] == pytest.approx((cat + dog) / 2)
@@ -208,11 +219,21 @@ def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
     assert found["accuracy"] == pytest.approx(12 / 14)
     # 8 images were right yesterday, one of them is wrong now; 14 were asked.
     assert found["negative_flip_rate"] == pytest.approx(1 / 14)
+    # Six were wrong yesterday, five of them (2 dogs, 3 eels) are right now; p by hand: 2 + 6 of 64.
+    assert found["positive_flip_rate"] == pytest.approx(5 / 14)
+    assert found["worse_than_yesterday"] == {"p": 0.125, "significant": False}
+    assert found["classes"]["cat"]["negative_flip_rate"] == pytest.approx(1 / 4)
     # Of 6, yesterday's model had 2 right; a guess among three classes has a third.
     assert found["forward_transfer"] == pytest.approx(2 / 6 - 1 / 3)
     # eel: 3 right of 4, 4 called.
     assert found["new"] == pytest.approx(
-        {"accuracy": 3 / 4, "f1": 6 / 8, "confidence": (3 * 0.8 + 0.4) / 4}
+        {
+            "accuracy": 3 / 4,
+            "f1": 6 / 8,
+            "confidence": (3 * 0.8 + 0.4) / 4,
+            # 3 right of 3 at 0.8, 0 of 1 at 0.4.
+            "calibration_error": (0.6 + 0.4) / 4,
+        }
     )
     assert list(found["classes"]) == ["cat", "dog", "eel"]
 
@@ -224,15 +245,146 @@ def test_a_day_s_figures_do_not_change_with_later_days_or_by_asking_for_one_day_
     assert metrics.day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
 
 
+def test_the_intervals_of_the_second_day_are_those_of_their_counts():
+    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["interval"]
+    assert found["accuracy"] == intervals.proportion(12, 14)
+    assert found["negative_flip_rate"] == intervals.proportion(1, 14)
+    assert found["positive_flip_rate"] == intervals.proportion(5, 14)
+    assert found["new"]["accuracy"] == intervals.proportion(3, 4)
+    low, high = intervals.f1(3, 5)  # 4 eels, 4 called so, 3 of them both
+    eel = {"low": low, "high": high}
+    assert found["new"]["f1"] == pytest.approx(eel)
+    assert found["classes"]["eel"]["f1"] == pytest.approx(eel)
+    assert found["worst_f1"] == pytest.approx(eel)
+    assert found["classes"]["eel"]["recall"] == intervals.proportion(3, 4)
+    # Forgetting is R[1, 1] - R[2, 1] = 6/8 - 7/8: Newcombe's interval of a difference.
+    (low1, high1), (low2, high2) = intervals.wilson(6, 8), intervals.wilson(7, 8)
+    newcombe = {
+        "low": 6 / 8 - 7 / 8 - math.hypot(6 / 8 - low1, high2 - 7 / 8),
+        "high": 6 / 8 - 7 / 8 + math.hypot(high1 - 6 / 8, 7 / 8 - low2),
+    }
+    assert found["forgetting"] == pytest.approx(newcombe)
+    # Of the first day's cats 4 of 4 were right, of its dogs 2 of 4; now 3 and 4 are. Eels are new.
+    each = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["classes"]
+    assert [scores["forgetting"] for scores in each.values()] == [1 / 4, -2 / 4, None]
+    (low1, high1), (low2, high2) = intervals.wilson(4, 4), intervals.wilson(3, 4)
+    assert found["classes"]["cat"]["forgetting"] == pytest.approx(
+        {"low": 1 / 4 - math.hypot(1 - low1, high2 - 3 / 4), "high": 1 / 4 + (3 / 4 - low2)}
+    )
+    assert found["backward_transfer"] == pytest.approx(
+        {"low": -newcombe["high"], "high": -newcombe["low"]}
+    )
+    # Forward transfer is 2/6 less chance, a third.
+    low, high = intervals.wilson(2, 6)
+    assert found["forward_transfer"] == pytest.approx({"low": low - 1 / 3, "high": high - 1 / 3})
+
+
+@st.composite
+def histories(draw):
+    """Evaluations of three days, and the days."""
+    rows = []
+    for i, model in enumerate(DAYS[:3]):
+        for cohort in DAYS[: i + 1]:
+            for label, said in draw(st.lists(st.tuples(LABELS, LABELS), max_size=4, unique=True)):
+                images = draw(st.integers(1, 30))
+                before = draw(st.integers(0, images)) if i else None
+                rows.append((model, cohort, label, said, images, draw(st.floats(0, 1)), before))
+    return evaluations(*rows), list(DAYS[:3])
+
+
+def leaves(tree, path=()):
+    """Every value of nested dicts by its path."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+@settings(max_examples=40)
+@given(histories())
+def test_every_figure_lies_within_its_interval_and_both_within_their_range(history):
+    table, days = history
+    for found in metrics.day_metrics(table, days, {day: ["cat", "eel"] for day in days}).values():
+        figures = dict(leaves({key: part for key, part in found.items() if key != "interval"}))
+        ends = dict(leaves(found["interval"]))
+        assert {path[:-1] for path in ends} <= figures.keys()
+        for path in {path[:-1] for path in ends}:
+            low, high, value = ends[*path, "low"], ends[*path, "high"], figures[path]
+            if value is None:
+                assert low is high is None
+            else:
+                assert low - 1e-9 <= value <= high + 1e-9
+                differs = path[-1] in ("forgetting", "backward_transfer", "forward_transfer")
+                assert -differs - 1e-9 <= low <= high <= 1 + 1e-9
+        for value in figures.values():
+            if isinstance(value, float):
+                assert -1 <= value <= 1
+
+
+def test_every_day_has_the_same_keys_with_or_without_images():
+    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)
+    none = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
+    keys = [
+        {path for path, _ in leaves(figures) if "classes" not in path}
+        for figures in (*found.values(), none)
+    ]
+    assert keys[0] == keys[1] == keys[2]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 9)), min_size=1, max_size=9))
+def test_a_perfectly_calibrated_model_has_no_calibration_error(parts):
+    rows = []
+    for scale, tenth in parts:
+        # In each bin, as many tenths of the images are right as the confidence says.
+        rows += [(ONE, ONE, "cat", "cat", scale * tenth, tenth / 10, None)]
+        rows += [(ONE, ONE, "cat", "dog", scale * (10 - tenth), tenth / 10, None)]
+    assert metrics.calibration_error(evaluations(*rows)) == pytest.approx(0, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=80))
+def test_the_calibration_error_is_guos_sum_over_bins(images):
+    rows = [(ONE, ONE, "cat", "cat" if hit else "dog", 1, sure, None) for hit, sure in images]
+    total = 0.0
+    for number in range(10):
+        inside = [(h, c) for h, c in images if min(int(c * 10), 9) == number]
+        if inside:
+            hits, sure = np.mean(inside, axis=0)
+            total += len(inside) / len(images) * abs(hits - sure)
+    assert metrics.calibration_error(evaluations(*rows)) == pytest.approx(total)
+
+
+def test_a_model_that_is_always_sure_and_always_wrong_has_a_calibration_error_of_one():
+    table = evaluations((ONE, ONE, "cat", "dog", 7, 1.0, None))
+    assert metrics.calibration_error(table) == 1
+    assert metrics.calibration_error(table.clear()) is None
+
+
+def test_a_class_s_forgetting_is_from_its_best_day_on_the_images_of_that_day():
+    table = evaluations(
+        (ONE, ONE, "cat", "cat", 8, 0.9, None),
+        (ONE, ONE, "cat", "dog", 2, 0.9, None),
+        (TWO, ONE, "cat", "cat", 10, 0.9, 8),
+        (TWO, TWO, "cat", "dog", 10, 0.9, 0),
+        (THREE, ONE, "cat", "cat", 6, 0.9, 6),
+        (THREE, ONE, "cat", "dog", 4, 0.9, 4),
+        (THREE, TWO, "cat", "cat", 10, 0.9, 0),
+        (THREE, THREE, "cat", "dog", 10, 0.9, 0),
+    )
+    found = metrics.day_metrics(table, [ONE, TWO, THREE], {THREE: ()})[THREE]
+    # Day 1 had 8 of its 10 right, day 2 10 of the 20 there were then; of these, 6 and 16 are now.
+    assert found["classes"]["cat"]["forgetting"] == pytest.approx(
+        max(8 / 10 - 6 / 10, 10 / 20 - 16 / 20)
+    )
+
+
 def test_a_day_without_a_new_class_has_no_figures_of_new_classes():
     third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
     found = metrics.day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
-    assert found["new"] == {"accuracy": None, "f1": None, "confidence": None}
+    assert found["new"] == dict.fromkeys(NEW_KEYS)
 
 
 def test_a_day_without_test_images_has_no_figures():
     found = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
-    assert {key: value for key, value in found.items() if value is not None} == {
-        "new": {"accuracy": None, "f1": None, "confidence": None},
-        "classes": {},
-    }
+    assert {value for _, value in leaves(found)} == {None}
+    assert found["classes"] == found["interval"]["classes"] == {}

@@ -52,13 +52,56 @@ def test_a_new_row_is_spread_as_torch_spreads_a_linear_layer():
 
 def test_a_model_saved_and_loaded_gives_the_same_logits_to_the_bit(tmp_path):
     model = trained_on(("a", "b", "c"))
-    net = network.build(model)
+    net = network.build(model, 32)
     before = network.probabilities(net, images(5), CPU, batch_size=2)
-    network.save(tmp_path / "m.safetensors", net.state_dict(), {"classes": ["a", "b", "c"]})
+    state = network.state_of(net, model, 32)
+    network.save(tmp_path / "m.safetensors", state, {"classes": ["a", "b", "c"]})
     again = network.load(tmp_path / "m.safetensors")
-    after = network.probabilities(network.build(again), images(5), CPU, batch_size=2)
+    after = network.probabilities(network.build(again, 32), images(5), CPU, batch_size=2)
     assert again.classes == ("a", "b", "c")
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("size", [16, 32, 48, 64])
+def test_the_network_is_torchvision_s_at_every_size(size):
+    model = trained_on(("a", "b"))
+    whole = resnet18(weights=None, num_classes=2).eval()
+    whole.load_state_dict(model.state)
+    net = network.build(model, size).eval()
+    batch = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(net(batch), whole(batch), atol=1e-5)
+    back = network.state_of(net, model, size)
+    assert {name: tuple(tensor.shape) for name, tensor in back.items()} == {
+        name: tuple(tensor.shape) for name, tensor in model.state.items()
+    }
+    assert all(torch.equal(back[name], model.state[name]) for name in back)
+
+
+def test_taps_that_see_padding_only_are_left_out_where_a_map_is_one_pixel():
+    # At 32 px the last stage's maps are 1 x 1: of its 3 x 3 kernels the middle tap sees them, and
+    # of the first, on 2 x 2 with stride 2 and one pixel of padding, 2 x 2 taps.
+    net = network.build(trained_on(("a",)), 32)
+    assert net.layer4[0].conv1.weight.shape == (512, 256, 2, 2)
+    assert net.layer4[0].conv2.weight.shape == (512, 512, 1, 1)
+    assert net.layer3[1].conv2.weight.shape == (256, 256, 3, 3)
+
+
+def test_shrink_and_perturb_is_the_weighted_sum_of_old_and_fresh():
+    model = trained_on(("a", "b"))
+    twice = Model({k: v * 2 for k, v in model.state.items()}, model.classes, {})
+    options = {"seed": 0, "day": "2025-06-02"}
+    found = network.perturbed(twice, shrink=0.5, perturb=0.0, **options)
+    for name, tensor in model.state.items():
+        running = "running" in name or "num_batches" in name
+        assert torch.equal(found.state[name], twice.state[name] if running else tensor)
+    fresh = network.perturbed(model, shrink=1.0, perturb=1.0, **options)
+    name = "layer1.0.conv1.weight"
+    added = fresh.state[name] - model.state[name]
+    assert added.std().item() == pytest.approx((2 / (64 * 3 * 3)) ** 0.5, rel=0.02)
+    assert not torch.allclose(added, model.state[name], atol=1e-3)
+    tomorrow = network.perturbed(model, shrink=1.0, perturb=1.0, seed=0, day="2025-06-03")
+    assert not torch.equal(fresh.state[name], tomorrow.state[name])
 
 
 def test_a_saved_model_has_the_same_bytes_whatever_the_order_of_its_tensors(tmp_path):
@@ -93,7 +136,7 @@ def test_a_teams_classifier_keeps_its_head_when_its_classes_are_named(tmp_path):
     torch.save(team.state_dict(), tmp_path / "team.pt")
     model = origin.make(str(tmp_path / "team.pt"), seed=0, classes=["benign", "malignant"])
     assert model.classes == ("benign", "malignant")
-    ours = network.probabilities(network.build(model), images(3), CPU, batch_size=3)
+    ours = network.probabilities(network.build(model, 32), images(3), CPU, batch_size=3)
     theirs = network.probabilities(team, images(3), CPU, batch_size=3)
     assert torch.allclose(ours, theirs, atol=1e-6)
     headless = origin.make(str(tmp_path / "team.pt"), seed=0, classes=())

@@ -59,7 +59,17 @@ def keys_in(values, prefix=""):
 def test_the_root_s_params_are_valid_and_unopened():
     params = params_file.read(ROOT / "params.yaml")
     assert (params.day, params.parent) == ("none", "origin")
-    assert params.weights.model_dump() == {"recent": 3.0, "base": 1.0, "recent_versions": 1}
+    recency = params.weights
+    assert (recency.schedule, recency.recent, recency.base) == ("step", 3.0, 1.0)
+    assert (recency.recent_versions, recency.class_balance) == (1, 1.0)
+
+
+def test_a_limit_of_the_gate_may_be_null(path):
+    path.write_text(TEXT, encoding="utf-8")
+    params_file.edit(path, dict.fromkeys(("gate.max_forgetting", "gate.min_new_f1")))
+    gate = params_file.read(path).gate
+    assert (gate.max_forgetting, gate.min_new_f1) == (None, None)
+    assert gate.min_class_f1 is not None
 
 
 def test_params_yaml_and_the_model_have_the_same_keys_in_the_same_order():
@@ -104,6 +114,11 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
     ("key", "line", "words"),
     [
         ("seed", "seed: true", "seed is True: input should be a valid integer"),
+        (
+            "  max_forgetting",
+            "  max_forgetting: 5",
+            "gate.max_forgetting is 5: input should be less than or equal to 1",
+        ),
         ("seed", 'seed: "0"', "seed is '0': input should be a valid integer"),
         (
             "    flip",

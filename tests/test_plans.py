@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import DAYS, image, take_in
 from dayfold.ledger import tables
-from dayfold.ledger.tables import Replayed, VersionWeight
+from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
 from dayfold.project import params as params_file
 from dayfold.stages import replay, weights
 
@@ -35,75 +34,132 @@ def pool(counts=COUNTS):
 POOL = pool()
 
 
-def select(old=POOL, *, policy="class_balanced", size=9, seed=0, day=TODAY):
-    return replay.select(old, weights=WEIGHTS, policy=policy, size=size, seed=seed, day=day)
+RANDOM = ("uniform", "class_balanced", "recency")
+EVERY = (*RANDOM, "hard", "herding", "all")
+# Of hard and herding: the higher an image's number, the higher its score.
+SCORES = [number / 100 for number in range(len(POOL))]
 
 
-def test_recent_versions_weigh_more_than_older_ones():
-    found = weights.step([3, 2, 1, 0], recent=3.0, base=1.0, recent_versions=2)
-    assert found == [1.0, 1.0, 3.0, 3.0]
-    assert weights.step([0], recent=2.5, base=1.0, recent_versions=1) == [2.5]
-    assert weights.step([], recent=3.0, base=1.0, recent_versions=1) == []
+def select(old=POOL, *, policy="class_balanced", size=9, seed=0, day=TODAY, minimum=0, **options):
+    options = {"hard_share": 0.5, "scores": SCORES, "weights": WEIGHTS, **options}
+    return replay.select(
+        old, policy=policy, size=size, minimum_per_class=minimum, seed=seed, day=day, **options
+    )
 
 
-def test_shares_are_as_the_design_works_them_out():
-    # 300 new images of weight 3 against 30,000 old ones: 900 / 30,900, and against 900: a half.
-    assert weights.shares([30_000, 300], [1.0, 3.0])[1] == 900 / 30_900
-    assert round(900 / 30_900, 3) == 0.029
-    assert weights.shares([900, 300], [1.0, 3.0]) == [0.5, 0.5]
+def named(rows):
+    return list(rows.iter_rows(named=True))
 
 
-@given(st.lists(st.tuples(st.integers(1, 9999), st.floats(0.01, 100)), min_size=1, max_size=9))
-def test_shares_add_up(days):
-    found = weights.shares(*zip(*days, strict=True))
-    assert math.isclose(sum(found), 1)
-    assert all(0 < share <= 1 for share in found)
+def test_a_step_weighs_recent_versions_more_than_older_ones():
+    def step(ages, recent_versions):
+        options = {"recent": 3.0, "base": 1.0, "half_life_versions": 3.0}
+        return weights.version_weights(
+            ages, schedule="step", recent_versions=recent_versions, **options
+        )
+
+    assert step([3, 2, 1, 0], 2) == [1.0, 1.0, 3.0, 3.0]
+    assert step([0], 1) == [3.0]
+    assert step([], 1) == []
 
 
-def test_nothing_in_the_pool_has_no_share():
-    assert weights.shares([0, 0], [1.0, 3.0]) == [0.0, 0.0]
+def test_a_line_falls_from_recent_today_to_base_and_stays_there():
+    options = {"schedule": "linear", "recent": 3.0, "base": 1.0, "half_life_versions": 3.0}
+    found = weights.version_weights(range(6), recent_versions=4, **options)
+    assert found == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
+    as_step = weights.version_weights(range(3), recent_versions=1, **options)
+    assert as_step == [3.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    ("policy", "size", "expected"),
-    [
-        # 7 of 21: a third of every day.
-        ("uniform", 7, [11 / 3, 10 / 3]),
-        # 3 of each class: cat 3 of 12, dog 3 of 6, eel all of 3.
-        ("class_balanced", 9, [10 / 4 + 1, 2 / 4 + 3 + 2]),
-        # eel gives 3, the others share 11: 5.5 of 12 cats, 5.5 of 6 dogs.
-        ("class_balanced", 14, [10 * 5.5 / 12 + 1, 2 * 5.5 / 12 + 5.5 + 2]),
-        ("uniform", 21, [11, 10]),
-        ("uniform", 99, [11, 10]),
-        ("class_balanced", 99, [11, 10]),
-        ("uniform", 0, [0, 0]),
-        ("class_balanced", 0, [0, 0]),
-    ],
+def test_an_exponential_is_half_way_to_base_at_its_half_life():
+    options = {"schedule": "exponential", "recent": 5.0, "base": 1.0, "recent_versions": 1}
+    found = weights.version_weights([0, 2, 4, 6], half_life_versions=2.0, **options)
+    assert found == [5.0, 3.0, 2.0, 1.5]
+    [between] = weights.version_weights([1], half_life_versions=2.0, **options)
+    assert between == pytest.approx(1 + 4 * 0.5**0.5, rel=1e-15)
+
+
+# 4 images of today (weight 3), 2 + 1 replayed (weight 1) of 8 + 5 old ones.
+NOW = {(TODAY, "cat"): 4}
+SEEN = {(DAYS[0], "cat"): 2, (DAYS[0], "dog"): 1}
+OLD = {(DAYS[0], "cat"): 8, (DAYS[0], "dog"): 5}
+
+
+def shares(*, today=NOW, replayed=SEEN, old=OLD, over="pool", class_balance=0.0):
+    found = replay.pool_shares(
+        today=today,
+        replayed=replayed,
+        old=old,
+        weights={DAYS[0]: 1.0, TODAY: 3.0},
+        over=over,
+        class_balance=class_balance,
+    )
+    return {(one.day, one.label): (one.images, one.weight, one.share) for one in found}
+
+
+def test_the_weight_of_a_day_decides_the_shares_of_a_pool():
+    # Masses 4 x 3, 2 x 1 and 1 x 1, of 15 together.
+    assert shares() == {
+        (DAYS[0], "cat"): (2, 1.0, 2 / 15),
+        (DAYS[0], "dog"): (1, 1.0, 1 / 15),
+        (TODAY, "cat"): (4, 3.0, 12 / 15),
+    }
+
+
+def test_over_history_a_replayed_image_stands_for_those_that_it_was_drawn_from():
+    # 2 cats stand for 8, 1 dog for 5: masses 8 and 5 beside the 12 of today.
+    assert shares(over="history") == {
+        (DAYS[0], "cat"): (2, 4.0, 8 / 25),
+        (DAYS[0], "dog"): (1, 5.0, 5 / 25),
+        (TODAY, "cat"): (4, 3.0, 12 / 25),
+    }
+
+
+def test_class_balance_draws_every_class_equally_often():
+    found = shares(class_balance=1.0)
+    # Cats weigh 14, dogs 1, the mean is 7.5: within cats 2 to 12 as before.
+    assert found[DAYS[0], "dog"] == (1, 7.5, 0.5)
+    assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 2 / 14)
+    assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 14)
+
+
+def test_half_a_class_balance_takes_the_root_of_what_the_classes_weigh():
+    found = shares(class_balance=0.5)
+    assert found[DAYS[0], "dog"][2] == pytest.approx(1 / (1 + 14**0.5))
+
+
+def test_an_empty_pool_has_no_shares_and_the_first_day_only_its_own():
+    assert shares(today={}, replayed={}, old={}) == {}
+    assert shares(replayed={}, old={}, class_balance=1.0) == {(TODAY, "cat"): (4, 3.0, 1.0)}
+
+
+CELLS = st.dictionaries(
+    st.tuples(st.sampled_from(DAYS[:3]), st.sampled_from("abc")), st.integers(1, 99), max_size=9
 )
-def test_the_expected_replay_of_a_day_is_as_worked_out_by_hand(policy, size, expected):
-    found = weights.expected_replay(COUNTS, policy=policy, size=size)
-    assert list(found) == list(COUNTS)
-    assert list(found.values()) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced"])
+@given(CELLS, CELLS, st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from(["pool", "history"]))
+def test_shares_add_up_whatever_the_pool(now, seen, exponent, over):
+    found = replay.pool_shares(
+        today={(TODAY, label): count for (_, label), count in now.items()},
+        replayed=seen,
+        old={cell: count * 3 for cell, count in seen.items()},
+        weights=dict.fromkeys(DAYS[:3], 1e-6) | {TODAY: 1e6},
+        over=over,
+        class_balance=exponent,
+    )
+    assert math.isclose(math.fsum(one.share for one in found), 1 if found else 0)
+    assert all(one.weight > 0 and 0 < one.share <= 1 for one in found)
+    if exponent == 1 and found:
+        classes = {one.label for one in found}
+        for label in classes:
+            mine = math.fsum(one.share for one in found if one.label == label)
+            assert math.isclose(mine, 1 / len(classes), rel_tol=1e-9)
+
+
+@pytest.mark.parametrize("policy", EVERY)
 def test_the_first_day_replays_nothing(policy):
-    assert weights.expected_replay({}, policy=policy, size=300) == {}
-    assert weights.expected_replay({DAYS[0]: {}}, policy=policy, size=300) == {DAYS[0]: 0}
-    assert select(POOL.clear(), policy=policy) == []
-
-
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced"])
-def test_the_replay_set_of_each_day_is_as_large_as_expected(policy):
-    size, seeds = 10, 600
-    counts = np.zeros((seeds, 2))
-    for seed in range(seeds):
-        days = Counter(row.day for row in select(policy=policy, size=size, seed=seed))
-        counts[seed] = [days[DAYS[0]], days[DAYS[1]]]
-    assert (counts.sum(axis=1) == size).all()
-    expected = list(weights.expected_replay(COUNTS, policy=policy, size=size).values())
-    error = counts.std(axis=0) / np.sqrt(seeds)
-    assert (np.abs(counts.mean(axis=0) - expected) < 4 * error).all()
+    assert select(POOL.clear(), policy=policy, scores=[], minimum=5).is_empty()
 
 
 @pytest.mark.parametrize(
@@ -118,90 +174,149 @@ def test_the_replay_set_of_each_day_is_as_large_as_expected(policy):
 def test_every_image_is_replayed_with_its_exact_chance(policy, size, chance):
     seeds, times = 600, Counter()
     for seed in range(seeds):
-        times.update(row.image for row in select(policy=policy, size=size, seed=seed))
+        times.update(select(policy=policy, size=size, seed=seed)["image"])
     for row in POOL.iter_rows(named=True):
         p = chance[row["label"]]
         error = math.sqrt(p * (1 - p) / seeds)
         assert abs(times[row["image"]] / seeds - p) <= 4.5 * error
 
 
+def test_recent_images_are_replayed_more_often_under_recency():
+    """Of one image of weight 3 and one of weight 1, u/3 < v has the chance 5/6."""
+    pair = POOL.filter(pl.col("label") == "cat")[[0, 11]]
+    assert pair["day"].to_list() == [DAYS[0], DAYS[1]]
+    seeds = 600
+    chosen = [
+        select(pair, policy="recency", size=1, seed=seed)["day"].item() for seed in range(seeds)
+    ]
+    error = math.sqrt(5 / 36 / seeds)
+    assert abs(chosen.count(DAYS[1]) / seeds - 5 / 6) < 4.5 * error
+
+
+def test_hard_takes_the_lowest_scores_and_fills_up_evenly():
+    rows = named(select(policy="hard", size=8))
+    hard = [row["image"] for row in rows if row["reason"] == "hard"]
+    assert hard == POOL["image"].to_list()[:4]
+    assert [row["key"] for row in rows[:4]] == SCORES[:4]
+    assert [row["reason"] for row in rows[4:]] == ["uniform"] * 4
+    assert len({row["image"] for row in rows}) == 8
+    assert [row["reason"] for row in named(select(policy="hard", size=8, hard_share=0.0))] == [
+        "uniform"
+    ] * 8
+
+
+def test_herding_takes_those_of_each_class_with_the_lowest_scores():
+    rows = select(policy="herding", size=9)
+    for label in ("cat", "dog", "eel"):
+        of_class = POOL.with_columns(score=pl.Series(SCORES)).filter(pl.col("label") == label)
+        nearest = of_class.sort("score")["image"].to_list()[:3]
+        assert rows.filter(pl.col("label") == label)["image"].to_list() == nearest
+
+
+def test_all_takes_every_image():
+    rows = select(policy="all", size=0)
+    assert rows["image"].to_list() == POOL["image"].to_list()
+    assert set(rows["reason"]) == {"all"}
+
+
+@pytest.mark.parametrize("policy", ["uniform", "class_balanced", "recency", "hard", "herding"])
+def test_a_minimum_of_every_class_is_always_in(policy):
+    for seed in range(20):
+        rows = select(policy=policy, size=4, seed=seed, minimum=2)
+        assert Counter(rows["label"]) == {"cat": 2, "dog": 2, "eel": 2}
+        larger = select(policy=policy, size=12, seed=seed, minimum=2)
+        assert len(larger) == 12
+        assert min(Counter(larger["label"]).values()) >= 2
+    assert set(select(policy="uniform", size=4, minimum=2)["reason"]) == {"minimum"}
+    assert select(policy=policy, size=0, minimum=2).is_empty()
+
+
+def test_a_minimum_above_what_there_is_takes_all_of_it():
+    assert len(select(policy="uniform", size=1, minimum=99)) == len(POOL)
+
+
 def test_classes_are_balanced_from_the_head_of_the_list_on():
-    rows = select(size=14)
-    assert [row.label for row in rows[:9]] == ["cat", "dog", "eel"] * 3
-    classes = Counter(row.label for row in rows)
+    labels = select(size=14)["label"].to_list()
+    assert labels[:9] == ["cat", "dog", "eel"] * 3
+    classes = Counter(labels)
     assert classes["eel"] == 3
     assert {classes["cat"], classes["dog"]} == {5, 6}
 
 
-def test_a_replay_set_holds_no_image_twice_and_each_with_its_day_s_weight():
-    for policy in ("uniform", "class_balanced"):
-        rows = select(policy=policy, size=15)
-        assert len({row.image for row in rows}) == 15
-        known = {row["image"]: row for row in POOL.iter_rows(named=True)}
-        for row in rows:
-            source = known[row.image]
-            assert (row.path, row.label, row.day) == (
-                source["path"],
-                source["label"],
-                source["day"],
-            )
-            assert row.weight == WEIGHTS[row.day]
-            assert 0 < row.key < 1
+@pytest.mark.parametrize("policy", EVERY)
+def test_a_replay_set_holds_no_image_twice_and_each_as_it_is(policy):
+    rows = named(select(policy=policy, size=15, minimum=2))
+    known = {row["image"]: row for row in POOL.iter_rows(named=True)}
+    assert len({row["image"] for row in rows}) == len(rows) == (21 if policy == "all" else 15)
+    for row in rows:
+        assert {**known[row["image"]], **row} == {**row, "group": "", "split": "train"}
+        assert row["reason"] in (policy, "minimum", *(["uniform"] if policy == "hard" else []))
 
 
 def test_uniform_selects_in_order_of_the_keys():
-    keys = [row.key for row in select(policy="uniform", size=15)]
+    keys = select(policy="uniform", size=15)["key"].to_list()
     assert keys == sorted(keys)
 
 
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced"])
+@pytest.mark.parametrize("policy", RANDOM)
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (21, 21), (300, 21)])
 def test_a_replay_set_is_as_large_as_asked_or_all_there_is(policy, size, expected):
     assert len(select(policy=policy, size=size)) == expected
 
 
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced"])
+@pytest.mark.parametrize("policy", EVERY[:-1])
 def test_a_replay_set_does_not_depend_on_row_order(policy):
-    expected = select(policy=policy)
+    expected = select(policy=policy, minimum=1)
+    scored = POOL.with_columns(score=pl.Series(SCORES))
     for seed in range(5):
-        assert select(POOL.sample(fraction=1, shuffle=True, seed=seed), policy=policy) == expected
+        turned = scored.sample(fraction=1, shuffle=True, seed=seed)
+        scores = turned["score"].to_list()
+        assert select(turned, policy=policy, minimum=1, scores=scores).equals(expected)
 
 
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced"])
+@pytest.mark.parametrize("policy", RANDOM)
 def test_the_draw_is_fresh_each_day_and_for_each_seed(policy):
-    today = {row.image for row in select(policy=policy, size=6)}
-    assert today == {row.image for row in select(policy=policy, size=6)}
-    assert today != {row.image for row in select(policy=policy, size=6, day="2025-07-02")}
-    assert today != {row.image for row in select(policy=policy, size=6, seed=1)}
+    today = set(select(policy=policy, size=6)["image"])
+    assert today == set(select(policy=policy, size=6)["image"])
+    assert today != set(select(policy=policy, size=6, day="2025-07-02")["image"])
+    assert today != set(select(policy=policy, size=6, seed=1)["image"])
 
 
 def test_a_smaller_replay_set_is_the_head_of_a_larger_one():
-    assert select(policy="uniform", size=15)[:6] == select(policy="uniform", size=6)
-    assert select(size=9)[:6] == select(size=6)
+    larger, smaller = (select(policy="uniform", size=size) for size in (15, 6))
+    assert larger[:6].equals(smaller)
+    assert select(size=9)[:6].equals(select(size=6))
 
 
 def test_the_stages_write_what_the_functions_say(project, capsys):
-    params_file.edit(project.params, {"replay.size": 4})
+    changes = {"replay.size": 4, "replay.minimum_per_class": 0}
+    params_file.edit(
+        project.params, {**changes, "weights.class_balance": 0.0, "weights.recent": 3.0}
+    )
     take_in(project, DAYS[0], {"cat": range(10), "dog": range(10, 20)})
     history = take_in(project, DAYS[1], {"cat": range(20, 30)})
     params = params_file.read(project.params)
     capsys.readouterr()
     weights.run(project, params)
-    # Of ten images seven are trained on; two old ones of each class: 4 x 1 against 7 x 3.
     found = [VersionWeight(*row) for row in tables.read(project.weights, VersionWeight).rows()]
-    assert found == [
-        VersionWeight(DAYS[0], 1, 14, 1.0, 4 / 25),
-        VersionWeight(DAYS[1], 0, 7, 3.0, 21 / 25),
-    ]
+    assert found == [VersionWeight(DAYS[0], 1, 14, 1.0), VersionWeight(DAYS[1], 0, 7, 3.0)]
     assert capsys.readouterr().out == (
-        "today: 7 training images of weight 3, 84.0% of the draws expected\n"
-        "earlier: 14 on 1 days, 4 replayed, 16.0% of the draws expected\n"
+        "today: 7 training images of weight 3\nearlier: 14 on 1 days, of weight 1\n"
     )
     replay.run(project, params)
     rows = [Replayed(*row) for row in tables.read(project.replay, Replayed).rows()]
     assert Counter(row.label for row in rows) == {"cat": 2, "dog": 2}
+    assert {(row.weight, row.reason) for row in rows} == {(1.0, "class_balanced")}
     old = set(history.split("train").filter(day=DAYS[0])["image"])
     assert {row.image for row in rows} <= old
+    # Of ten images seven are trained on; two old ones of each class: 4 x 1 against 7 x 3.
+    assert [PoolShare(*row) for row in tables.read(project.shares, PoolShare).rows()] == [
+        PoolShare(DAYS[0], "cat", 2, 1.0, 2 / 25),
+        PoolShare(DAYS[0], "dog", 2, 1.0, 2 / 25),
+        PoolShare(DAYS[1], "cat", 7, 3.0, 21 / 25),
+    ]
     assert capsys.readouterr().out == (
-        "4 of 14 earlier images (class_balanced): 2 classes, 1 days\n"
+        "4 of 14 earlier images (class_balanced)\n"
+        "draws: 84.0% of today, 16.0% of 1 earlier days\n"
+        "draws a class: cat 92.0%, dog 8.0%\n"
     )

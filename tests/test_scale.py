@@ -41,15 +41,19 @@ def with_history(base: Project, root: Path, days: int) -> Project:
         ]
         manifest.write(project.manifest(day), parent_day=parent, parent_sha256=pin, rows=rows)
         pin = sha256_file(project.manifest(day))
-        counts = [Evaluation(day, cohort, "0", "0", 10, 0.9, 10) for cohort in DAYS[: number + 1]]
+        counts = [
+            Evaluation(day, cohort, "0", "0", 9, 10, 0.9, 10) for cohort in DAYS[: number + 1]
+        ]
         tables.write(project.evaluation(day), Evaluation, counts)
     vcs.dvc(root, "add", "--quiet", *(project.name(project.images(day)) for day in DAYS[:days]))
     for day in DAYS[: days - 1]:
         cycle._fold_into_month(project, day)
     params_file.edit(project.params, {"day": DAYS[days - 1], "parent": DAYS[days - 2]})
-    made = (project.weights, project.replay, project.model, project.provenance)
-    plots = (project.plot(name) for name in ("training", "classification", "cohorts", "confusion"))
-    for path in (*made, project.predictions, project.metrics, *plots):
+    made = (project.weights, project.replay, project.shares, project.model, project.provenance)
+    names = ("training", "classification", "flips", "cohorts", "confusion")
+    plots = (project.plot(name) for name in names)
+    made += (project.predictions, project.metrics, project.gate(DAYS[days - 1]))
+    for path in (*made, *plots):
         write_bytes(path, path.name.encode())
     vcs.dvc(root, "commit", "--quiet", "--force")
     return project
@@ -94,7 +98,7 @@ def test_text_stages_take_less_than_two_seconds_of_the_processor(base, shell):
     shell(project.root, "dayfold", "open", DAYS[0])
     for label in range(10):
         place(project.images(DAYS[0]), str(label), range(label * 100, label * 100 + 100))
-    counts = [Evaluation(DAYS[0], DAYS[0], str(n), str(n), 20, 0.9, None) for n in range(10)]
+    counts = [Evaluation(DAYS[0], DAYS[0], str(n), str(n), 9, 20, 0.9, None) for n in range(10)]
     tables.write(project.evaluation(DAYS[0]), Evaluation, counts)
     provenance = (
         '{"draws": {"all": 1, "by_class": {}}, "new_classes": [],'

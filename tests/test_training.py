@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from dayfold.errors import ImageMissingError
-from dayfold.learning import device, network, pixels
+from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning.fitting import Pool
+from dayfold.learning.network import Model
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
-from dayfold.stages import train
-from dayfold.stages.train import Pool
 
 NO_CHANGE = dict.fromkeys(
     ("flip", "rotate_degrees", "shift", "scale", "brightness", "contrast"), 0.0
@@ -32,22 +32,26 @@ def pool_of(count: int, classes: int) -> Pool:
     return Pool(torch.from_numpy(values), targets, images, [1.0] * count)
 
 
-def trained(pool: Pool, recipe, classes: int, machine=None):
-    machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
+def start_of(classes: int, seed: int = 0) -> Model:
     names = [str(number) for number in range(classes)]
-    net = network.build(network.grown(network.random_origin(0), names, seed=0))
+    return network.grown(network.random_origin(seed), names, seed=0)
+
+
+def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
+    machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
     steps = []
-    drawn = train.fit(
-        net,
+    state, drawn = fitting.fit(
+        start_of(classes),
         pool,
         pool_of(4, classes),
-        recipe=recipe,
+        teacher=teacher,
+        recipe=recipe.model_copy(update=options),
         seed=0,
         day="2025-06-02",
         machine=machine,
         report=steps.append,
     )
-    return net.state_dict(), steps, drawn
+    return state, steps, drawn
 
 
 def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
@@ -90,17 +94,114 @@ def test_validation_is_looked_at_once_an_epoch_and_never_learnt_from(recipe):
     assert looked == [3, 6]
 
 
+OPTIONS = {
+    "loss": "recency",
+    "distill": 0.5,
+    "shrink": 0.9,
+    "perturb": 0.1,
+    "ema_decay": 0.5,
+    "batch_norm_images": 6,
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_trains_to_another_model_and_to_the_same_one_again(recipe, option):
+    pool = pool_of(10, 3)
+    pool = Pool(pool.pixels, pool.targets, pool.images, [3.0] * 4 + [1.0] * 6)
+    teacher = start_of(2, seed=1)
+    plain, _, _ = trained(pool, recipe, 3, teacher=teacher)
+    one, steps, _ = trained(pool, recipe, 3, teacher=teacher, **{option: OPTIONS[option]})
+    two, _, _ = trained(pool, recipe, 3, teacher=teacher, **{option: OPTIONS[option]})
+    assert all(np.isfinite(step.loss) for step in steps)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], plain[name]) for name in one)
+
+
+def test_taps_that_saw_nothing_are_as_they_were(recipe):
+    state, _, _ = trained(pool_of(6, 2), recipe, 2)
+    before, after = (s["layer4.1.conv1.weight"] for s in (start_of(2).state, state))
+    assert not torch.equal(after[:, :, 1, 1], before[:, :, 1, 1])
+    after[:, :, 1, 1] = before[:, :, 1, 1]
+    assert torch.equal(after, before)
+
+
+def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_elsewhere(recipe):
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
+    teacher = start_of(2, seed=1)
+    asked = recipe.model_copy(update={"distill": 1.0, "distill_temperature": 2.0})
+    loss = fitting._Loss(asked, pool_of(4, 3), teacher, machine)
+    net = network.build(teacher, 32).eval()
+    batch = pixels.normalised(pool_of(4, 3).pixels)
+    with torch.no_grad():
+        known = net(batch)
+        # Three classes today: the third is none of the teacher's, and free.
+        same = torch.cat([known, torch.full((4, 1), 9.0)], dim=1)
+        assert loss._distance(net, same, batch).item() == pytest.approx(0, abs=1e-6)
+        flat = torch.zeros(4, 3)
+        wanted = (known / 2).softmax(1)
+        # T^2 times the mean of sum p log(p / q), q a half each.
+        by_hand = 4 * (wanted * (wanted / 0.5).log()).sum(1).mean()
+        assert loss._distance(net, flat, batch).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_the_mean_of_the_weights_is_the_exponential_one(recipe):
+    one = recipe.model_copy(update={"epochs": 1})
+    first, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_decay=0.5)
+    plain, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1)
+    # The mean begins at the first update's weights.
+    assert all(torch.equal(first[name], plain[name]) for name in plain)
+    quiet = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    still, _, _ = trained(pool_of(6, 2), one, 2, ema_decay=0.5, **quiet)
+    assert torch.allclose(still["fc.weight"], start_of(2).state["fc.weight"], atol=1e-6)
+
+
+def test_batch_norms_measured_again_hold_the_statistics_of_the_sample(recipe):
+    pool = pool_of(8, 2)
+    state, _, _ = trained(pool, recipe, 2, batch_norm_images=8)
+    seen = torch.nn.functional.conv2d(
+        pixels.normalised(pool.pixels), state["conv1.weight"], stride=2, padding=3
+    )
+    assert torch.allclose(state["bn1.running_mean"], seen.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(state["bn1.running_var"], seen.var((0, 2, 3)), rtol=1e-3)
+
+
+def test_a_recency_loss_draws_evenly_and_weighs_the_losses(recipe):
+    pool = pool_of(8, 2)
+    heavy = Pool(pool.pixels, pool.targets, pool.images, [3.0] * 4 + [1.0] * 4)
+    _, steps, drawn = trained(heavy, recipe, 2, loss="recency", augment=recipe.augment)
+    assert np.abs(drawn - 6).max() < 2
+    even = Pool(pool.pixels, pool.targets, pool.images, [2.0] * 8)
+    _, weighed, _ = trained(even, recipe, 2, loss="recency")
+    _, plain, _ = trained(even, recipe, 2)
+    # Equal weights weigh nothing, whatever their size.
+    assert [step.loss for step in weighed] == [step.loss for step in plain]
+    assert steps != weighed
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [[0] * 20 + [1] * 5, [0, 1, 0], [0] * 9, [0]],
+    ids=["a new class of five", "three images", "one class only", "a single image"],
+)
+def test_few_images_train_to_a_model_that_answers(recipe, targets):
+    pool = pool_of(len(targets), 2)
+    few = Pool(pool.pixels, torch.tensor(targets), pool.images, pool.weights)
+    state, steps, _ = trained(few, recipe, 2)
+    assert all(np.isfinite(step.loss) for step in steps)
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
 def test_the_rate_rises_then_falls_to_nothing():
-    rates = [train.learning_rate(u, 10, peak=1.0, warm_up=0.2) for u in range(10)]
+    rates = [fitting.learning_rate(u, 10, peak=1.0, warm_up=0.2) for u in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert 0 < rates[9] < 0.05
-    assert train.learning_rate(0, 10, peak=1.0, warm_up=0.0) == 1.0
+    assert fitting.learning_rate(0, 10, peak=1.0, warm_up=0.0) == 1.0
 
 
 def test_biases_and_batch_norms_do_not_decay(recipe):
-    net = network.build(network.grown(network.random_origin(0), ["a"], seed=0))
-    decaying, still = train._optimizer(net, recipe).param_groups
+    net = network.build(start_of(1), 32)
+    decaying, still = fitting._optimizer(net, recipe).param_groups
     assert {p.ndim for p in decaying["params"]} == {2, 4}
     assert {p.ndim for p in still["params"]} == {1}
     assert still["weight_decay"] == 0

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. No logic; everything heavy is imported by its command."""
 
 import gc
+import io
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -28,11 +29,15 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that a user can mend is printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A class's name may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except DayfoldError as error:
         print(f"dayfold: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except OSError as error:
         print(f"dayfold: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
         sys.exit(1)
@@ -132,11 +137,17 @@ def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")])
 @_command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
 def seal(
     message: Annotated[str, typer.Option("--message", "-m", help="The commit's message.")] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Seal a day that fails the gate; --message says why.")
+    ] = False,
 ) -> None:
-    """Commit the day and tag it day/<day>; from then on it is settled."""
+    """Commit the day and tag it day/<day>; from then on it is settled.
+
+    Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
+    """
     from dayfold import cycle
 
-    print(f"sealed as {cycle.seal(Project.find(), message)}")
+    print(f"sealed as {cycle.seal(Project.find(), message, force=force)}")
 
 
 @_command(CYCLE, "dayfold unseal")
@@ -149,10 +160,14 @@ def unseal() -> None:
 
 @_command(CYCLE, "dayfold run ~/scans/today")
 def run(source: Source, day: Day = None) -> None:
-    """Add, reproduce and seal in one go: the form for a nightly job."""
-    from dayfold import cycle
+    """Add, reproduce and seal in one go: the form for a nightly job.
 
-    cycle.run(Project.find(), source, day=_day(day), say=_say)
+    Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate
+    (params.yaml) and stays open for a person to judge; 1: something else went wrong.
+    """
+    from dayfold import unattended
+
+    unattended.run(Project.find(), source, day=_day(day), say=_say)
 
 
 @_command(CYCLE, "dayfold backfill ~/archive")
@@ -161,10 +176,13 @@ def backfill(
         Path, typer.Argument(metavar="DIR", help="A folder of <day>/<class>/<image>.")
     ],
 ) -> None:
-    """Run every dated folder in order; interrupted, it goes on where it was."""
-    from dayfold import cycle
+    """Run every dated folder in order; interrupted, it goes on where it was.
 
-    cycle.backfill(Project.find(), source, say=_say)
+    Exit codes as of `dayfold run`: a day that does not pass the gate stops it with 3.
+    """
+    from dayfold import unattended
+
+    unattended.backfill(Project.find(), source, say=_say)
 
 
 @_command(CYCLE, "dayfold status")
@@ -175,17 +193,69 @@ def status() -> None:
     print("\n".join(cycle.advice(Project.find())))
 
 
-@_command(HISTORY, "dayfold log")
-def log() -> None:
-    """Show all days and their figures, from files alone."""
-    from rich.console import Console
-
+@_command(HISTORY, "dayfold log --classes --day 2025-06-04")
+def log(
+    classes: Annotated[
+        bool, typer.Option("--classes", help="The figures of each class, on one day.")
+    ] = False,
+    day: Annotated[
+        str | None,
+        typer.Option("--day", metavar="YYYY-MM-DD", help="With --classes; the last by default."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures of all days.")] = False,
+) -> None:
+    """Show all days and their figures, from files alone; docs/metrics.md defines each."""
     from dayfold import cycle
     from dayfold.figures import log as history
+    from dayfold.project.console import show
 
     project = Project.find()
     now = cycle.standing(project)
-    Console().print(history.table(history.lines(project, now.params), now.sealed))
+    lines = history.lines(project, now.params)
+    if as_json:
+        print(history.as_json(lines), end="")
+    elif classes or day:
+        show(history.class_table(history.line_of(lines, day)))
+    else:
+        forced = cycle.forced(project)
+        verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
+        show(history.table(lines, verdicts))
+        for note in history.notes(lines, forced):
+            print(note)
+
+
+@_command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")
+def backtest(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME",
+            help="naive, recency, replay, project, cumulative or scratch; all of them by default.",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="The project's policy with this changed."),
+    ] = None,
+    days: Annotated[
+        str, typer.Option(metavar="A..B", help="The days to replay; all sealed ones by default.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's on.")] = 1,
+) -> None:
+    """Replay the project's history under other policies, and compare what is kept and learnt."""
+    from dayfold import backtest as replayed
+    from dayfold.figures import comparison
+    from dayfold.project.console import show
+
+    project = Project.find()
+    policies = replayed.policies(policy or [], changes or [])
+    first, last = replayed.span(days)
+    runs = replayed.compare(
+        project, policies=policies, first=first, last=last, seeds=seeds, say=_say
+    )
+    show(comparison.table(runs))
+    print(f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png")
 
 
 @_command(HISTORY, "dayfold demo demo/")

@@ -1,7 +1,6 @@
-"""The day's cycle: open, add, (dvc repro,) seal; unseal; and the unattended run and backfill."""
+"""The day's cycle: open, add, (dvc repro,) seal; unseal; and what to do next."""
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from dayfold.create import make_origin, require_identity
-from dayfold.errors import CycleError, IntakeError
+from dayfold.errors import CycleError, GateError, IntakeError
+from dayfold.figures import gate
 from dayfold.ledger import corrections, intake, manifest, splits
 from dayfold.ledger.intake import Delivered, Delivery
 from dayfold.project import params as params_file
@@ -26,6 +26,7 @@ DAY_PATHS = (
     "data/corrections",
     "data/manifests",
     "data/evaluations",
+    "data/gates",
     "data/plots",
     "data/provenance.json",
 )
@@ -39,6 +40,7 @@ OWN_PATHS = (
     "data/images/.gitignore",
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
+FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
 
 @dataclass(frozen=True)
@@ -250,31 +252,57 @@ def repro(project: Project) -> None:
     vcs.dvc(project.root, "repro", show=True)
 
 
-def seal(project: Project, message: str = "") -> str:
+def seal(project: Project, message: str = "", *, force: bool = False) -> str:
     """Commit the project's own paths and tag the open day; return the tag.
 
-    Raises CycleError unless a day is open and DVC finds all its outputs up to date.
+    Raises CycleError unless a day is open and DVC finds all its outputs up to date, GateError where
+    it does not pass the gate. With `force` it is sealed all the same: `message`, then required,
+    says why, and the commit and the tag keep it with the reasons.
     """
     now = standing(project)
     if now.is_unopened:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
     if now.is_sealed:
         raise CycleError(f"{now.day} is sealed already.", mend="dayfold add FOLDER --day NEXT")
+    if force and not message.strip():
+        raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
     stale = _stale(project, now.day)
     if stale:
         raise CycleError(
             f"{now.day} is not up to date: {', '.join(stale)}.", mend="dvc repro, then seal"
         )
-    root, text = project.root, message or f"Seal {now.day}"
+    root, text = project.root, message.strip() or f"Seal {now.day}"
+    reasons = gate.reasons(gate.read(project, now.day))
+    if reasons and not force:
+        raise GateError(
+            f"{now.day} does not pass the gate:",
+            problems=reasons,
+            mend="dayfold log --classes and data/plots/flips.csv show more; change train, replay "
+            "or gate in params.yaml and dvc repro; or keep the day as it is: "
+            'dayfold seal --force -m "why"',
+        )
+    if reasons:
+        text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
+    # As it is: git would leave out lines that begin with #.
+    words = ("--cleanup=verbatim", "--message", text)
     # Nothing to commit: an earlier `seal` was stopped before the tag.
     if vcs.git(root, "status", "--porcelain", "--", *paths):
         vcs.git(root, "add", "--", *paths)
         # Only these paths, whatever else is staged.
-        vcs.git(root, "commit", "--quiet", "--only", "--message", text, "--", *paths)
-    vcs.git(root, "tag", "--annotate", "--message", text, vcs.TAG + now.day)
+        vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+    vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day)
     return vcs.TAG + now.day
+
+
+def forced(project: Project) -> dict[str, str]:
+    """Return the days that were sealed although they failed the gate, each with why."""
+    return {
+        day: message.partition("\n")[0]
+        for day, message in vcs.seals(project.root).items()
+        if message.rstrip().endswith(f"\n{FORCED}")
+    }
 
 
 def _stale(project: Project, day: str) -> list[str]:
@@ -311,46 +339,6 @@ def unseal(project: Project) -> str:
     return now.day
 
 
-def run(project: Project, source: Path, *, day: str, say: Callable[[str], None]) -> None:
-    """Add, reproduce and seal one day without a person; a day that is sealed is left alone."""
-    now = standing(project)
-    if day in now.sealed:
-        say(f"{day} is sealed")
-        return
-    _, delivery = add(project, source, day=day)
-    say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
-    if not delivery.images and now.day != day:
-        say(f"nothing new, so {day} was not opened")
-        return
-    repro(project)
-    say(f"sealed as {seal(project)}")
-
-
-def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:
-    """Run every dated folder of `source` in order; what is sealed already is passed over."""
-    if not Path(source).is_dir():
-        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
-    folders = sorted(path for path in Path(source).iterdir() if not path.name.startswith("."))
-    strangers = []
-    for folder in folders:
-        try:
-            check_day(folder.name)
-        except CycleError:
-            strangers.append(f"{folder.name} is not a day")
-        else:
-            if not folder.is_dir():
-                strangers.append(f"{folder.name} is not a folder")
-    if strangers:
-        raise IntakeError(
-            f"{source} must hold folders named by day only:",
-            problems=strangers,
-            mend="name them YYYY-MM-DD, or move them elsewhere",
-        )
-    for number, folder in enumerate(folders, start=1):
-        say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say)
-
-
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
@@ -376,4 +364,8 @@ def advice(project: Project) -> list[str]:
     stale = _stale(project, now.day)
     if stale:
         return [*lines, f"stale   {', '.join(stale)}", "next    dvc repro"]
-    return [*lines, "next    dvc metrics diff, then dayfold seal"]
+    reasons = gate.reasons(gate.read(project, now.day))
+    if reasons:
+        lines += ["gate    failed", *(f"  - {reason}" for reason in reasons)]
+        return [*lines, 'next    another recipe and dvc repro, or dayfold seal --force -m "why"']
+    return [*lines, "gate    passed", "next    dvc metrics diff, then dayfold seal"]

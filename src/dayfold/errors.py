@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 
 class DayfoldError(Exception):
-    """Anything that a user can cause or mend; printed without a traceback, exit code 1.
+    """Anything that a user can cause or mend; printed without a traceback.
 
     `what` is one sentence, `problems` every single finding, `mend` the next command or edit.
     """
+
+    exit_code = 1
 
     def __init__(self, what: str, *, problems: Sequence[str] = (), mend: str = "") -> None:
         self.what = what
@@ -32,6 +34,12 @@ class VersionError(DayfoldError):
 
 class CycleError(DayfoldError):
     """The step does not fit the state of the project: not open, not sealed, not up to date."""
+
+
+class GateError(CycleError):
+    """The day does not pass the gate; `problems` are the reasons."""
+
+    exit_code = 3  # its own, so that a nightly job can tell a bad day from a broken one
 
 
 class IntakeError(DayfoldError):

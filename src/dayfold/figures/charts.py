@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dayfold.ledger.tables import CohortAccuracy
+from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project.files import write_bytes
 
 
@@ -50,6 +50,28 @@ def forgetting_curve(cells: Iterable[CohortAccuracy]) -> dict[str, Any]:
             {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 1}},
         ],
         "config": {"font": "sans-serif", "view": {"stroke": None}, "axis": {"gridColor": "#eee"}},
+    }
+
+
+def policy_curves(cells: Iterable[PolicyAccuracy]) -> dict[str, Any]:
+    """Return the forgetting curves of several policies side by side, means over their seeds."""
+    one = forgetting_curve([])
+    values = [cell._asdict() for cell in cells]
+    order = list(dict.fromkeys(value["policy"] for value in values))
+    y = {**one["encoding"]["y"], "aggregate": "mean", "scale": {"domain": [0, 1]}}
+    axis = {**one["encoding"]["x"], "axis": {"labelAngle": -90}}
+    return {
+        **{key: one[key] for key in ("$schema", "background", "config")},
+        "title": one["title"],
+        "data": {"values": values},
+        "facet": {"field": "policy", "type": "nominal", "sort": order, "title": None},
+        "columns": 3,
+        "spec": {
+            "width": 260,
+            "height": 180,
+            "encoding": {**one["encoding"], "x": axis, "y": y},
+            "layer": one["layer"],
+        },
     }
 
 

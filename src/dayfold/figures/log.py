@@ -1,13 +1,17 @@
-"""The history of days as a table, from the files of the working tree alone."""
+"""The history of days as a table, a line a day, and one of them as a table of its classes."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
+from rich.markup import escape
 from rich.table import Table
 
-from dayfold.figures import metrics
+from dayfold.errors import CycleError
+from dayfold.figures import gate, metrics
 from dayfold.ledger import manifest, tables
+from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 
@@ -43,32 +47,103 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def table(days: list[DayLine], sealed: list[str]) -> Table:
-    """Return the lines as a table for the terminal."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("day", no_wrap=True)
-    for name in ("images", "classes"):
-        drawn.add_column(name, justify="right")
-    drawn.add_column("new")
-    for name in ("ACC", "w. F1", "forgetting", "new F1", "conf."):
-        drawn.add_column(name, justify="right")
-    drawn.add_column("")
+def line_of(days: list[DayLine], day: str | None) -> DayLine:
+    """Return the line of a day, or the last that has figures; CycleError where there is none."""
+    for line in reversed(days):
+        if line.figures is not None and day in (None, line.day):
+            return line
+    raise CycleError(
+        f"{day or 'This project'} has no figures.", mend="dayfold log shows the days that have some"
+    )
+
+
+def verdicts(
+    project: Project, days: list[DayLine], *, sealed: Collection[str], forced: Collection[str]
+) -> dict[str, str]:
+    """Return day → what became of it at the gate: ok, forced, failed, or open."""
+    found = {}
     for line in days:
-        fresh = "all" if line is days[0] else ", ".join(line.new)
-        drawn.add_row(
-            line.day,
-            str(line.images),
-            str(line.classes),
-            fresh,
-            *_figures(line.figures),
-            "" if line.day in sealed else "open",
-        )
+        recorded = project.gate(line.day).exists()
+        if line.day in forced:
+            found[line.day] = "forced"
+        elif recorded and gate.reasons(gate.read(project, line.day)):
+            found[line.day] = "failed"
+        else:
+            found[line.day] = "ok" if line.day in sealed else "open"
+    return found
+
+
+def table(days: list[DayLine], verdicts: Mapping[str, str]) -> Table:
+    """Return the lines as a table for the terminal."""
+    drawn = _empty_table("day", "images", "classes")
+    for name in ("ACC", "w. F1", "worst", "forg.", "flips", "new F1", "conf.", "ECE"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("gate")
+    for line in days:
+        # Names come from folders: nothing in them is markup.
+        new = escape(", ".join(line.new)) if line is not days[0] else ""
+        classes = f"{line.classes} +{new}" if new else str(line.classes)
+        row = (str(line.images), classes, *_cells(line.figures), verdicts[line.day])
+        drawn.add_row(line.day, *row)
     return drawn
 
 
-def _figures(figures: dict[str, Any] | None) -> list[str]:
+def _cells(figures: dict[str, Any] | None) -> list[str]:
     if figures is None:
-        return ["-"] * 5
-    values = [figures[key] for key in ("average_accuracy", "weighted_f1", "forgetting")]
-    values += [figures["new"]["f1"], figures["new"]["confidence"]]
-    return ["-" if value is None else f"{value:.3f}" for value in values]
+        return ["-"] * 8
+    low, high = figures["interval"]["average_accuracy"].values()
+    either_way = "" if low is None else f" ±{(high - low) / 2:.3f}".replace("±0", "±")
+    return [
+        _shown(figures["average_accuracy"]) + either_way,
+        *(_shown(figures[key]) for key in ("weighted_f1", "worst_f1", "forgetting")),
+        _shown(figures["negative_flip_rate"]) + "*" * _is_worse(figures),
+        *(_shown(figures["new"][key]) for key in ("f1", "confidence")),
+        _shown(figures["calibration_error"]),
+    ]
+
+
+def _is_worse(figures: dict[str, Any] | None) -> bool:
+    return bool(figures and figures["worse_than_yesterday"]["significant"])
+
+
+def notes(days: list[DayLine], forced: Mapping[str, str]) -> list[str]:
+    """Return what to say below the table: what a mark means, and why days were forced."""
+    starred = any(_is_worse(line.figures) for line in days)
+    legend = ["* worse than the day before on the same images: McNemar's p below 0.05"]
+    return legend * starred + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
+
+
+def class_table(line: DayLine) -> Table:
+    """Return a day's figures of each class as a table for the terminal, with 95% intervals."""
+    figures = line.figures or {}
+    drawn = _empty_table(line.day, "images")
+    for name in ("F1", "95%", "recall", "95%", "precision", "forg.", "flips", "conf."):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn.add_column("")
+    for label, scores in figures["classes"].items():
+        cells = [str(scores["images"])]
+        for name in ("f1", "recall"):
+            low, high = figures["interval"]["classes"][label][name].values()
+            cells += [_shown(scores[name]), f"{low:.3f}..{high:.3f}"]
+        rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
+        cells += [_shown(scores[key]) for key in rest]
+        drawn.add_row(escape(label), *cells, "new" if label in line.new else "")
+    return drawn
+
+
+def as_json(days: list[DayLine]) -> str:
+    """Return all lines with all their figures, by day."""
+    every = {line.day: {k: v for k, v in asdict(line).items() if k != "day"} for line in days}
+    return json_bytes(every).decode()
+
+
+def _empty_table(first: str, *counts: str) -> Table:
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column(first, no_wrap=True)
+    for name in counts:
+        drawn.add_column(name, justify="right")
+    return drawn
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

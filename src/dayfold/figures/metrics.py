@@ -1,102 +1,92 @@
-"""Metrics as formulas over counts: the accuracy matrix and all that follows from it.
+"""Metrics as formulas over counts: a day's figures by the keys of metrics.json.
 
-R[i, j] is the accuracy on cohort j (the test images that arrived on day j) of the model of day i.
-Libraries disagree on what the names below mean; each docstring says what dayfold means.
+docs/metrics.md defines each with its range and paper, and says where others mean something else.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
-
-
-def accuracy_matrix(evaluations: pl.DataFrame, days: Sequence[str]) -> Matrix:
-    """Return R, float64 [days, days]: NaN where j > i or a cohort has no test image.
-
-    `evaluations` has the columns of `tables.Evaluation`, of all days together.
-    """
-    at = {day: position for position, day in enumerate(days)}
-    matrix = np.full((len(days), len(days)), np.nan)
-    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    for model, cohort, accuracy in _accuracy(own, "model", "cohort").iter_rows():
-        if model in at and cohort in at:
-            matrix[at[model], at[cohort]] = accuracy
-    return matrix
-
-
-def _accuracy(counts: pl.DataFrame, *keys: str) -> pl.DataFrame:
-    right = pl.col("images").filter(pl.col("label") == pl.col("predicted")).sum()
-    return counts.group_by(*keys).agg(right / pl.col("images").sum())
-
-
-def average_accuracy(matrix: Matrix) -> float | None:
-    """ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017)."""
-    return _mean(matrix[-1])
-
-
-def backward_transfer(matrix: Matrix) -> float | None:
-    """BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017)."""
-    return _mean((matrix[-1] - np.diagonal(matrix))[:-1])
-
-
-def forgetting(matrix: Matrix) -> float | None:
-    """Mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept (Chaudhry 2018)."""
-    earlier = [
-        np.nanmax(matrix[j:-1, j]) - matrix[-1, j]
-        for j in range(len(matrix) - 1)
-        if not np.isnan(matrix[j:-1, j]).all()
-    ]
-    return _mean(np.asarray(earlier, dtype=np.float64))
-
-
-def learning_accuracy(matrix: Matrix) -> float | None:
-    """Mean_j R[j, j], in 0..1: how well each cohort was known on the evening it arrived."""
-    return _mean(np.diagonal(matrix))
-
-
-def forward_transfer(ahead: Sequence[float], chance: Sequence[float]) -> float | None:
-    """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017).
-
-    `ahead` holds R[j-1, j], yesterday's model on today's cohort; `chance` b_j, which is 1 / the
-    number of classes tested on day j, old and new: what guessing among them would reach. A class
-    that is new on day j is one that yesterday's model cannot name, which counts against it.
-    """
-    return _mean(np.asarray(ahead, dtype=np.float64) - np.asarray(chance, dtype=np.float64))
+from dayfold.figures import intervals, retention
+from dayfold.figures.intervals import UNKNOWN, Ends
+from dayfold.figures.retention import HIT, RIGHT
 
 
 def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
-    """Return label, precision, recall, f1, support, confidence a class, sorted by label.
+    """Return precision, recall, f1, support, confidence and more a label, sorted by label.
 
-    `counts` has the columns label, predicted, images, confidence. As scikit-learn defines them:
-    0 where nothing was predicted as the class. A class without test images is not listed, and so
-    counts in no mean (scikit-learn's `labels` set to those that have some). `confidence` is the
-    mean probability of what is predicted for the class's test images, right or wrong.
+    `counts` has the columns of `tables.Evaluation`. As scikit-learn defines them: 0 where nothing
+    was predicted as the class. A class without test images is not listed, and so counts in no mean
+    (scikit-learn's `labels` set to those that have some). `confidence` is the mean probability of
+    what is predicted for the class's test images, right or wrong; `negative_flip_rate` that of
+    these images, null where yesterday's model was not asked; `recall_low`, `recall_high`, `f1_low`
+    and `f1_high` are the ends of 95% intervals.
     """
-    hit = pl.col("label") == pl.col("predicted")
+    asked = pl.col("parent_correct").is_not_null()
     truth = counts.group_by("label").agg(
         support=pl.col("images").sum(),
-        right=pl.col("images").filter(hit).sum(),
-        confidence=(pl.col("images") * pl.col("confidence")).sum() / pl.col("images").sum(),
+        right=RIGHT,
+        confidence=_MEAN_CONFIDENCE,
+        asked=pl.col("images").filter(asked).sum(),
+        flips=pl.col("parent_correct").filter(~HIT).sum(),
     )
     called = counts.group_by(label="predicted").agg(called=pl.col("images").sum())
-    return (
-        truth.join(called, on="label", how="left")
-        .with_columns(pl.col("called").fill_null(0))
-        .select(
-            "label",
-            precision=pl.when(pl.col("called") > 0)
-            .then(pl.col("right") / pl.col("called"))
-            .otherwise(0.0),
-            recall=pl.col("right") / pl.col("support"),
-            f1=2 * pl.col("right") / (pl.col("called") + pl.col("support")),
-            support="support",
-            confidence="confidence",
-        )
-        .sort("label")
+    each = truth.join(called, on="label", how="left").with_columns(pl.col("called").fill_null(0))
+    right, support = each["right"].to_numpy(), each["support"].to_numpy()
+    recall = intervals.wilson(right, support)
+    f1 = intervals.f1(right, support + each["called"].to_numpy() - right)
+    return each.select(
+        "label",
+        precision=pl.when(pl.col("called") > 0)
+        .then(pl.col("right") / pl.col("called"))
+        .otherwise(0.0),
+        recall=pl.col("right") / pl.col("support"),
+        recall_low=pl.Series(recall.low, dtype=pl.Float64),
+        recall_high=pl.Series(recall.high, dtype=pl.Float64),
+        f1=2 * pl.col("right") / (pl.col("called") + pl.col("support")),
+        f1_low=pl.Series(f1.low, dtype=pl.Float64),
+        f1_high=pl.Series(f1.high, dtype=pl.Float64),
+        support="support",
+        confidence="confidence",
+        negative_flip_rate=pl.when(pl.col("asked") > 0).then(pl.col("flips") / pl.col("asked")),
+    ).sort("label")
+
+
+_MEAN_CONFIDENCE = (pl.col("images") * pl.col("confidence")).sum() / pl.col("images").sum()
+
+
+def calibration_error(counts: pl.DataFrame) -> float | None:
+    """Return the expected calibration error, in 0..1 (Naeini 2015, Guo 2017).
+
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| over the ten bins of the confidence in what is
+    predicted. With few images it is above 0 by chance alone, even of a perfectly calibrated model.
+    """
+    images, hit = counts["images"].to_numpy(), counts.select(HIT).to_series().to_numpy()
+    gaps = np.bincount(counts["bin"].to_numpy(), images * (hit - counts["confidence"].to_numpy()))
+    return float(np.abs(gaps).sum() / images.sum()) if len(counts) else None
+
+
+class Flips(NamedTuple):
+    """Test images by what became of yesterday's answer; `asked`: those it is known of.
+
+    `negative` were right yesterday and are wrong today, `positive` the reverse.
+    """
+
+    asked: int
+    negative: int
+    positive: int
+
+
+def flips(mine: pl.DataFrame) -> Flips:
+    """Count the flips between yesterday's model and today's (Yan 2021)."""
+    asked = mine.filter(pl.col("parent_correct").is_not_null())
+    wrong, right = asked.filter(~HIT), asked.filter(HIT)
+    return Flips(
+        asked=int(asked["images"].sum()),
+        negative=int(wrong["parent_correct"].sum()),
+        positive=int(right["images"].sum()) - int(right["parent_correct"].sum()),
     )
 
 
@@ -106,81 +96,129 @@ def day_metrics(
     """Return day → figures, by the keys of metrics.json, None where undefined.
 
     `evaluations` holds the tables of all `days`; figures are made for the days of `new`, which
-    maps each to the classes that arrived on it, each day's from what was known then.
+    maps each to the classes that arrived on it, each day's from what was known then. `interval`
+    has, under the path of a figure, the low and high end of its 95% interval.
     """
-    matrix = accuracy_matrix(evaluations, days)
+    counts = retention.matrix_counts(evaluations, days)
+    recalled = retention.recalled(evaluations, days)
     # The origin as a model is in none of these: it is no day, and it sorts after every date.
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
     tables = {str(key[0]): part for key, part in own.partition_by("model", as_dict=True).items()}
-    ahead = _accuracy(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
-    reached = dict(ahead.iter_rows())
+    ahead = retention.counted(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
+    reached = {cohort: (right, total) for cohort, right, total in ahead.iter_rows()}
     figures = {}
     for position, day in enumerate(days):
         if day in new:
-            until = days[: position + 1]
-            known = [cohort for cohort in until if cohort in reached]
-            figures[day] = {
-                **_retention(matrix[: position + 1, : position + 1]),
-                "forward_transfer": forward_transfer(
-                    [reached[cohort] for cohort in known],
-                    [1 / tables[cohort]["label"].n_unique() for cohort in known],
-                ),
-                **_classification(tables.get(day, own.clear()), new[day]),
-            }
+            known = [cohort for cohort in days[: position + 1] if cohort in reached]
+            classes = [tables[cohort]["label"].n_unique() for cohort in known]
+            mine = tables.get(day, own.clear())
+            parts = (
+                retention.figures(counts.until(position + 1)),
+                retention.transfer([reached[cohort] for cohort in known], classes),
+                _classification(mine, new[day]),
+                _flip_rates(mine),
+            )
+            figures[day] = _merged(values for values, _ in parts)
+            figures[day]["interval"] = _merged(ends for _, ends in parts)
+            forgotten = retention.class_forgetting(recalled, mine, days[: position + 1])
+            for label in figures[day]["classes"]:
+                value, ends = (part.get(label) for part in forgotten)
+                figures[day]["classes"][label]["forgetting"] = value
+                figures[day]["interval"]["classes"][label]["forgetting"] = ends or UNKNOWN
     return figures
 
 
-def _retention(matrix: Matrix) -> dict[str, float | None]:
-    return {
-        "average_accuracy": average_accuracy(matrix),
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
-        "learning_accuracy": learning_accuracy(matrix),
-    }
+def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {key: value for part in parts for key, value in part.items()}
 
 
-def _classification(mine: pl.DataFrame, new: Collection[str]) -> dict[str, Any]:
+# Each of the following returns figures by name, and their intervals.
+Part = tuple[dict[str, Any], dict[str, Any]]
+
+
+def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
     scores = class_scores(mine)
     fresh = scores.filter(pl.col("label").is_in(list(new)))
-    return {
-        "accuracy": _weighted(scores["recall"], scores["support"]),
-        "weighted_f1": _weighted(scores["f1"], scores["support"]),
-        "macro_f1": _mean(scores["f1"].to_numpy()),
-        "worst_f1": min(scores["f1"], default=None),
-        "negative_flip_rate": negative_flip_rate(mine),
-        "new": {
-            "accuracy": _weighted(fresh["recall"], fresh["support"]),
-            "f1": _mean(fresh["f1"].to_numpy()),
-            "confidence": _weighted(fresh["confidence"], fresh["support"]),
+    theirs = mine.filter(pl.col("label").is_in(list(new)))
+    values, ends = _averages(scores)
+    fresh_values, fresh_ends = _averages(fresh)
+    classes = list(scores.iter_rows(named=True))
+    worst = min(classes, key=lambda row: (row["f1"], row["f1_high"]), default=None)
+    return (
+        {
+            **values,
+            "worst_f1": worst and worst["f1"],
+            "confidence": mine.select(_MEAN_CONFIDENCE).item() if len(mine) else None,
+            "calibration_error": calibration_error(mine),
+            "new": {
+                "accuracy": fresh_values["accuracy"],
+                "f1": fresh_values["macro_f1"],
+                "confidence": theirs.select(_MEAN_CONFIDENCE).item() if len(theirs) else None,
+                "calibration_error": calibration_error(theirs),
+            },
+            "classes": {
+                row["label"]: {
+                    **{name: row[name] for name in _OF_A_CLASS},
+                    "images": row["support"],
+                }
+                for row in classes
+            },
         },
-        "classes": {
-            row["label"]: {
-                "f1": row["f1"],
-                "precision": row["precision"],
-                "recall": row["recall"],
-                "confidence": row["confidence"],
-                "images": row["support"],
-            }
-            for row in scores.iter_rows(named=True)
+        {
+            **ends,
+            "worst_f1": _of_row(worst, "f1") if worst else UNKNOWN,
+            "new": {"accuracy": fresh_ends["accuracy"], "f1": fresh_ends["macro_f1"]},
+            "classes": {
+                row["label"]: {name: _of_row(row, name) for name in ("f1", "recall")}
+                for row in classes
+            },
         },
-    }
+    )
 
 
-def negative_flip_rate(mine: pl.DataFrame) -> float | None:
-    """Share of the images that yesterday's model had right and today's has wrong (Yan 2021).
-
-    Of all test images for which yesterday's model was asked, in 0..1.
-    """
-    asked = mine.filter(pl.col("parent_correct").is_not_null())
-    wrong = asked.filter(pl.col("label") != pl.col("predicted"))
-    total = int(asked["images"].sum())
-    return int(wrong["parent_correct"].sum()) / total if total else None
+_OF_A_CLASS = ("f1", "precision", "recall", "confidence", "negative_flip_rate")
 
 
-def _weighted(values: pl.Series, weights: pl.Series) -> float | None:
-    return float(np.average(values.to_numpy(), weights=weights.to_numpy())) if len(values) else None
+def _of_row(row: Mapping[str, Any], name: str) -> Ends:
+    return {end: row[f"{name}_{end}"] for end in ("low", "high")}
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else None
+def _averages(scores: pl.DataFrame) -> Part:
+    """Accuracy and mean F1 of some classes; for the intervals, classes count as independent."""
+    support, f1 = scores["support"].to_numpy(), scores["f1"].to_numpy()
+    total = int(support.sum())
+    right = round(float((scores["recall"].to_numpy() * support).sum()))
+    of_f1 = (f1, scores["f1_low"].to_numpy(), scores["f1_high"].to_numpy())
+    return (
+        {
+            "accuracy": right / total if total else None,
+            "weighted_f1": float(np.average(f1, weights=support)) if total else None,
+            "macro_f1": float(f1.mean()) if total else None,
+        },
+        {
+            "accuracy": intervals.proportion(right, total),
+            "weighted_f1": intervals.linear(support / max(total, 1), *of_f1),
+            "macro_f1": intervals.linear(np.full(len(f1), 1 / max(len(f1), 1)), *of_f1),
+        },
+    )
+
+
+def _flip_rates(mine: pl.DataFrame) -> Part:
+    asked, negative, positive = flips(mine)
+    p = intervals.mcnemar(negative, positive) if asked else None
+    return (
+        {
+            "negative_flip_rate": negative / asked if asked else None,
+            "positive_flip_rate": positive / asked if asked else None,
+            "worse_than_yesterday": {
+                "p": p,
+                "significant": None
+                if p is None
+                else p < intervals.SIGNIFICANT and negative > positive,
+            },
+        },
+        {
+            "negative_flip_rate": intervals.proportion(negative, asked),
+            "positive_flip_rate": intervals.proportion(positive, asked),
+        },
+    )

@@ -5,13 +5,13 @@ import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch.nn import functional
 from torchvision.models import resnet18
 
 from dayfold import draws
@@ -46,36 +46,61 @@ def _blank(classes: int = 1) -> torch.nn.Module:
     return network
 
 
-def build(model: Model) -> torch.nn.Module:
-    """Return the network: float32 [n, 3, size, size] → logits [n, len(classes)]."""
+def build(model: Model, size: int) -> torch.nn.Module:
+    """Return the network for images of one size: float32 [n, 3, size, size] → logits [n, classes].
+
+    Convolutions have the taps of their kernels that see more than padding, and no others: where a
+    map has shrunk to one pixel these are 1 of 9. With them all, ResNet18 would train a third as
+    fast at 32 px; from 64 px on no map is that small. `state_of` puts the others back.
+    """
     network = _blank(len(model.classes))
     state = {name: tensor.clone() for name, tensor in model.state.items()}
+    for name, kept in _taps(network, size).items():
+        convolution = network.get_submodule(name)
+        convolution.padding = (0, 0)  # type: ignore[assignment]
+        weight = f"{name}.weight"
+        state[weight] = state[weight][kept].contiguous()
+        convolution.weight = torch.nn.Parameter(torch.empty_like(state[weight], device="meta"))
     network.load_state_dict(state, assign=True)
-    for module in network.modules():
-        if type(module) is torch.nn.Conv2d:
-            module.__class__ = _TightConv2d
-    return network.to(memory_format=torch.channels_last)
+    return network
 
 
-class _TightConv2d(torch.nn.Conv2d):
-    """A convolution that leaves out the taps that see padding only.
+def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
+    """Return the state dict of a network that `build` made of `model`, in ResNet18's shapes.
 
-    In a map that has shrunk to one pixel these are 8 of 9 taps: without them ResNet18 trains 1.6
-    to 1.9 times as fast at 32 px (2 CPU threads, fp32). From 64 px on no map is that small.
+    Taps that saw padding only learnt nothing: they are those of `model`.
     """
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    for name, kept in _taps(_blank(), size).items():
+        weight = f"{name}.weight"
+        whole = model.state[weight].clone()
+        whole[kept] = state[weight]
+        state[weight] = whole
+    return state
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (torch's name)
-        (height, width), (top, left) = input.shape[2:], map(int, self.padding)
-        shrunk = all(
-            (side + 2 * pad - kernel) // stride == 0
-            for side, pad, kernel, stride in zip(
-                (height, width), (top, left), self.kernel_size, self.stride, strict=True
-            )
-        )
-        if not shrunk or top + height > self.kernel_size[0] or left + width > self.kernel_size[1]:
-            return super().forward(input)
-        taps = self.weight[:, :, top : top + height, left : left + width]
-        return functional.conv2d(input, taps, self.bias)
+
+def _taps(network: torch.nn.Module, size: int) -> dict[str, tuple[slice, ...]]:
+    """The part of the kernel that sees the image, of every convolution onto a single pixel."""
+    kept: dict[str, tuple[slice, ...]] = {}
+
+    def look(
+        name: str, module: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor
+    ) -> None:
+        side, before, kernel = given[0].shape[-1], int(module.padding[0]), module.kernel_size[0]
+        if made.shape[-1] == 1 and before + side <= kernel > 1:
+            taps = slice(before, before + side)
+            kept[name] = (slice(None), slice(None), taps, taps)
+
+    hooks = [
+        module.register_forward_hook(partial(look, name))
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    network.eval()(torch.empty(1, 3, size, size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    network.train()
+    return kept
 
 
 def grown(model: Model, newcomers: Sequence[str], seed: int) -> Model:
@@ -98,9 +123,10 @@ def grown(model: Model, newcomers: Sequence[str], seed: int) -> Model:
     return Model(state, (*model.classes, *newcomers), model.metadata)
 
 
-def random_origin(seed: int) -> Model:
+def random_origin(seed: int, *scope: str) -> Model:
     """Return a ResNet18 of stateless draws without a head's row: the same bytes everywhere.
 
+    `scope` makes it another one than the project's origin.
     Convolutions from U(-b, b) with the variance 2 / fan_out of He et al. 2015 (torchvision's
     own start of a ResNet, with another shape of the distribution); batch norms at 1 and 0.
     """
@@ -109,12 +135,29 @@ def random_origin(seed: int) -> Model:
         if start.ndim == 4:
             out, _, height, width = start.shape
             bound = math.sqrt(6 / (out * height * width))
-            values = draws.uniform_array("origin", seed, name, shape=start.shape) * bound
+            values = draws.uniform_array("origin", seed, *scope, name, shape=start.shape) * bound
             state[name] = torch.from_numpy(values).float()
         elif name not in HEAD:
             ones = name.endswith(("weight", "running_var"))
             state[name] = (torch.ones_like if ones else torch.zeros_like)(start, device="cpu")
     return Model(_without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
+
+
+def perturbed(model: Model, *, shrink: float, perturb: float, seed: int, day: str) -> Model:
+    """Return the model with every parameter times `shrink`, plus `perturb` times a fresh start.
+
+    Shrink and perturb: Ash & Adams, "On warm-starting neural network training", 2020. Statistics of
+    batch norms stay as they are.
+    """
+    fresh = random_origin(seed, "perturb", day)
+    fresh = grown(fresh, model.classes, seed)
+    state = {
+        name: tensor * shrink + fresh.state[name] * perturb
+        if tensor.is_floating_point() and "running" not in name
+        else tensor
+        for name, tensor in model.state.items()
+    }
+    return Model(state, model.classes, model.metadata)
 
 
 def from_state_dict(state: State, classes: Sequence[str], source: str) -> Model:
@@ -211,10 +254,17 @@ def probabilities(
     net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
 ) -> torch.Tensor:
     """Return the softmax of the network's logits: uint8 [n, 3, h, w] → float32 [n, classes]."""
+    return outputs(net, images, machine, batch_size=batch_size).softmax(1)
+
+
+def outputs(
+    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
+) -> torch.Tensor:
+    """Return what the network makes of images: uint8 [n, 3, h, w] → float32 [n, outputs]."""
     net.eval()
     with torch.inference_mode(), machine.autocast():
         parts = [
-            net(pixels.normalised(part.to(machine.device))).float().softmax(1).cpu()
+            net(pixels.normalised(part.to(machine.device))).float().cpu()
             for part in torch.split(images, batch_size)
         ]
     return torch.cat(parts)

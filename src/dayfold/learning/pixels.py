@@ -2,11 +2,12 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from PIL import ImageOps
@@ -17,6 +18,7 @@ from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import decode, no_warnings
 from dayfold.project.files import sha256
 
+CHUNK = 2048  # images decoded at a time: memory does not grow with the history
 # The mean and standard deviation of ImageNet's RGB, on which torchvision's weights were trained.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -63,6 +65,14 @@ def load(
             mend="; ".join(f"dvc checkout {f} || dvc pull {f}" for f in folders[:5]),
         )
     return pixels
+
+
+def in_chunks(
+    root: Path, rows: pl.DataFrame, size: int, progress: Callable[[int], None]
+) -> Iterator[torch.Tensor]:
+    """`load` the images of rows (path, image), in order, CHUNK at a time."""
+    for part in rows.iter_slices(CHUNK):
+        yield load(root, part["path"].to_list(), part["image"].to_list(), size, progress)
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ from dayfold.errors import LedgerError
 from dayfold.project.files import parse_csv, write_csv
 from dayfold.project.layout import Project
 
+BINS = 10  # of a confidence, equally wide: bin b holds b/10 up to (b+1)/10, the last one 1.0 too
+
 _TYPES: dict[object, pl.DataType] = {
     str: pl.String(),
     int: pl.Int64(),
@@ -23,19 +25,21 @@ _TYPES: dict[object, pl.DataType] = {
 class VersionWeight(NamedTuple):
     """weights.csv: what an image of a data version counts for today.
 
-    `age` in data versions (0 = today), `images` its training images, `share` the part of today's
-    draws that they are expected to get.
+    `age` in data versions (0 = today), `images` its training images.
     """
 
     day: str
     age: int
     images: int
     weight: float
-    share: float
 
 
 class Replayed(NamedTuple):
-    """replay.csv: one image of the replay set, its recency weight, the key that chose it."""
+    """replay.csv: one image of the replay set, what it counts for today, and why it is in.
+
+    `reason` is the policy that chose it, or "minimum" (of its class), `key` the number that it was
+    chosen by, the smallest first.
+    """
 
     image: str
     path: str
@@ -43,6 +47,20 @@ class Replayed(NamedTuple):
     day: str
     weight: float
     key: float
+    reason: str
+
+
+class PoolShare(NamedTuple):
+    """shares.csv: the images of a day and class in today's pool, and what each counts for.
+
+    `share` is the part of today's draws that they get together.
+    """
+
+    day: str
+    label: str
+    images: int
+    weight: float
+    share: float
 
 
 class Prediction(NamedTuple):
@@ -59,17 +77,29 @@ class Prediction(NamedTuple):
 class Evaluation(NamedTuple):
     """evaluations/<day>.csv: how many test images of a cohort and label were predicted as what.
 
-    `confidence` is their mean confidence; `parent_correct` how many of them yesterday's model had
-    right, empty where there was none to ask.
+    And how surely: `bin` is the tenth, 0..9, that the confidence of each of them falls into,
+    `confidence` their mean; `parent_correct` how many of them yesterday's model had right, empty
+    where there was none to ask. From this table alone every figure of a day is made.
     """
 
     model: str
     cohort: str
     label: str
     predicted: str
+    bin: int
     images: int
     confidence: float
     parent_correct: int | None
+
+
+class Flip(NamedTuple):
+    """plots/flips.csv: a test image that yesterday's model had right and today's has wrong."""
+
+    path: str
+    label: str
+    parent_predicted: str
+    predicted: str
+    confidence: float
 
 
 class TrainingStep(NamedTuple):
@@ -83,21 +113,50 @@ class TrainingStep(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """plots/classification.csv: one class on all test images, as scikit-learn defines it."""
+    """plots/classification.csv: one class on all test images, as scikit-learn defines it.
+
+    `…_low` and `…_high` are the ends of 95% intervals.
+    """
 
     label: str
     precision: float
     recall: float
+    recall_low: float
+    recall_high: float
     f1: float
+    f1_low: float
+    f1_high: float
     support: int
 
 
 class CohortAccuracy(NamedTuple):
-    """plots/cohorts.csv: accuracy of one day's model on the test images of one cohort."""
+    """plots/cohorts.csv: accuracy of one day's model on the test images of one cohort.
+
+    `images` counts these, `low` and `high` are the ends of the accuracy's 95% interval.
+    """
 
     day: str
     cohort: str
     accuracy: float
+    images: int
+    low: float
+    high: float
+
+
+class Check(NamedTuple):
+    """gates/<day>.csv: one limit of the gate, and the figure that was held against it.
+
+    `label` is the class where the limit is one of each class; `value` the figure and `low` and
+    `high` the ends of its 95% interval, empty where the figure is undefined; `passed` 0 or 1.
+    """
+
+    limit: str
+    label: str
+    bound: float
+    value: float | None
+    low: float | None
+    high: float | None
+    passed: int
 
 
 class Confusion(NamedTuple):
@@ -106,6 +165,41 @@ class Confusion(NamedTuple):
     label: str
     predicted: str
     images: int
+
+
+class BacktestRun(NamedTuple):
+    """backtest/runs.csv: a policy and seed over the days of a history.
+
+    The last day's figures, but `negative_flip_rate` a mean over days, `new_f1` and
+    `new_confidence` means over the days on which classes arrived; `images` in the pools of all
+    days, `draws` from them, and `seconds` of decoding and training, summed over days.
+    """
+
+    policy: str
+    seed: int
+    average_accuracy: float | None
+    forgetting: float | None
+    backward_transfer: float | None
+    forward_transfer: float | None
+    learning_accuracy: float | None
+    weighted_f1: float | None
+    worst_f1: float | None
+    negative_flip_rate: float | None
+    new_f1: float | None
+    new_confidence: float | None
+    images: int
+    draws: int
+    seconds: float
+
+
+class PolicyAccuracy(NamedTuple):
+    """backtest/cohorts.csv: as plots/cohorts.csv, of each policy and seed."""
+
+    policy: str
+    seed: int
+    day: str
+    cohort: str
+    accuracy: float
 
 
 def schema(kind: type[NamedTuple]) -> dict[str, pl.DataType]:

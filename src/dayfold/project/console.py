@@ -14,8 +14,22 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 LINE_EVERY_SECONDS = 15.0
+FILE_COLUMNS = 200  # characters a line, where the output is no terminal
+
+
+def show(table: Table) -> None:
+    """Print a table: fitted to a terminal, and elsewhere as wide as it is."""
+    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Ticker:
@@ -23,7 +37,7 @@ class Ticker:
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self._what, self._total, self._unit, self._done = what, total, unit, 0
-        self._said = time.monotonic()
+        self._began = self._said = time.monotonic()
         self._lock = Lock()
         self._bar: Progress | None = None
         if sys.stdout.isatty():
@@ -35,7 +49,8 @@ class Ticker:
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(compact=True),
                 TextColumn("left"),
-                console=Console(),
+                # This very terminal, also while something else takes standard output.
+                console=Console(file=sys.stdout),
                 transient=True,
             )
             self._task = self._bar.add_task(what, total=total, note="", rate="")
@@ -70,7 +85,9 @@ class Ticker:
             self._bar.update(self._task, completed=done, total=total)
         self._done = done
         if not self._bar and time.monotonic() - self._said > LINE_EVERY_SECONDS:
-            self.line(f"{self._what} {done}/{total} {self._unit}")
+            left = (time.monotonic() - self._began) / done * (total - done) if done else 0
+            shown = f", {duration(left)} left" if done else ""
+            self.line(f"{self._what} {done}/{total} {self._unit}{shown}")
 
     def line(self, text: str) -> None:
         """Print a line that stays, above the bar if there is one."""

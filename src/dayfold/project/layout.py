@@ -109,6 +109,10 @@ class Project:
         return self.data / "replay.csv"
 
     @property
+    def shares(self) -> Path:
+        return self.data / "shares.csv"
+
+    @property
     def model(self) -> Path:
         return self.data / "model.safetensors"
 
@@ -127,10 +131,25 @@ class Project:
     def evaluation(self, day: str) -> Path:
         return self.evaluations / f"{day}.csv"
 
+    def gate(self, day: str) -> Path:
+        return self.data / "gates" / f"{day}.csv"
+
     def plot(self, name: str) -> Path:
         return self.data / "plots" / f"{name}.csv"
 
+    # What can be made again, and is kept by nobody.
+    def backtest(self, name: str) -> Path:
+        return self.data / "backtest" / f"{name}.csv"
+
+    @property
+    def backtest_curves(self) -> Path:
+        return self.data / "backtest" / "curves.png"
+
     # What belongs to this machine only.
+    @property
+    def scratch(self) -> Path:
+        return self.root / ".dvc" / "tmp" / "dayfold"
+
     @property
     def trainer_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,16 +74,22 @@ class Data(_Section):
 class Weights(_Section):
     """What an image counts for in today's draws, by the age of its data version."""
 
+    schedule: Literal["step", "exponential", "linear"]
     recent: Annotated[float, Field(gt=0)]
     base: Annotated[float, Field(gt=0)]
     recent_versions: Positive
+    half_life_versions: Annotated[float, Field(gt=0)]
+    over: Literal["pool", "history"]
+    class_balance: Share
 
 
 class Replay(_Section):
     """Which earlier training images today's training sees again."""
 
-    policy: Literal["class_balanced", "uniform"]
+    policy: Literal["class_balanced", "uniform", "recency", "hard", "herding", "all"]
     size: Annotated[int, Field(ge=0)]
+    minimum_per_class: Annotated[int, Field(ge=0)]
+    hard_share: Share
 
 
 class Augment(_Section):
@@ -108,6 +114,13 @@ class Train(_Section):
     warm_up: Share
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    loss: Literal["sampled", "recency"]
+    distill: Annotated[float, Field(ge=0, le=100)]
+    distill_temperature: Annotated[float, Field(gt=0, le=100)]
+    shrink: Annotated[float, Field(gt=0, le=1)]
+    perturb: Share
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    batch_norm_images: Annotated[int, Field(ge=0)]
     augment: Augment
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
@@ -118,6 +131,15 @@ class Evaluate(_Section):
     """How the held-out images are predicted."""
 
     batch_size: Positive
+
+
+class Gate(_Section):
+    """What a day has to keep, each compared with an interval; a limit of null is not asked."""
+
+    max_forgetting: Share | None
+    max_negative_flip_rate: Share | None
+    min_class_f1: Share | None
+    min_new_f1: Share | None
 
 
 class Params(_Section):
@@ -133,6 +155,7 @@ class Params(_Section):
     replay: Replay
     train: Train
     evaluate: Evaluate
+    gate: Gate
 
     @field_validator("day", "parent")
     @classmethod
@@ -181,7 +204,10 @@ def read(path: Path) -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(problem, node, path.name) for problem in error.errors()]
+        problems += [
+            f"{path.name}:{_line_of(node, list(map(str, problem['loc'])))}: {_explain(problem)}"
+            for problem in error.errors()
+        ]
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
@@ -189,6 +215,30 @@ def read(path: Path) -> Params:
             mend=f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
+
+
+def changed(params: Params, changes: Mapping[str, object]) -> Params:
+    """Return params with dotted keys set; ParamsError lists all that is wrong."""
+    values = params.model_dump()
+    problems = []
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place: Any = values
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or key not in place:
+            problems.append(f"{dotted} is not a known key")
+        else:
+            # YAML's 3 is fine where a 3.0 is meant.
+            whole = isinstance(place[key], float) and type(value) is int
+            place[key] = float(value) if whole else value  # type: ignore[arg-type]
+    try:
+        found = Params.model_validate(values)
+    except ValidationError as error:
+        problems += [_explain(problem) for problem in error.errors()]
+    if problems:
+        raise ParamsError("These params cannot be set:", problems=problems)
+    return found
 
 
 def edit(path: Path, changes: dict[str, object]) -> None:
@@ -234,12 +284,11 @@ def _twice(node: Any, prefix: str = "") -> Iterator[str]:
         yield from _twice(value, f"{prefix}{key.value}.")
 
 
-def _explain(problem: Any, root: Any, name: str) -> str:
-    """One finding of pydantic's as a line: where, what was found, what is allowed."""
+def _explain(problem: Any) -> str:
+    """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
-    dotted = ".".join(where) or "top level"
-    line = f"{name}:{_line_of(root, where)}: {dotted}"
+    line = ".".join(where) or "top level"
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)

@@ -71,6 +71,13 @@ def sealed_days(root: Path) -> list[str]:
     return sorted(tag.removeprefix(TAG) for tag in tags)
 
 
+def seals(root: Path) -> dict[str, str]:
+    """The whole message of every sealed day's tag, by day, in order."""
+    words = ("for-each-ref", "--format=%(refname:strip=3)%00%(contents)%00", f"refs/tags/{TAG}")
+    fields = git(root, *words).split("\0")[:-1]
+    return dict(sorted(zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)))
+
+
 def outputs(lock: Path) -> dict[str, str]:
     """The path and MD5 of every output that dvc.lock pins."""
     stages = yaml.load(lock.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"]

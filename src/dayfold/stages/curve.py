@@ -1,50 +1,64 @@
-"""curve: all days' evaluations → today's metrics.json and what `dvc plots` draws."""
+"""curve: all days' evaluations → today's metrics.json, the gate, and what `dvc plots` draws."""
 
 import json
 from typing import Any
 
 import polars as pl
 
-from dayfold.figures import metrics
+from dayfold.figures import gate, metrics, retention
 from dayfold.ledger import tables
-from dayfold.ledger.tables import CohortAccuracy, Confusion
+from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 
 def run(project: Project, params: Params) -> None:
-    """Read data/evaluations and provenance; write metrics.json, cohorts.csv, confusion.csv."""
+    """Read data/evaluations and provenance; write metrics.json, the day's gate, two plots."""
     evaluations, days = tables.evaluations(project, params.day)
     provenance = json.loads(project.provenance.read_bytes())
-    arrived = {params.day: provenance["new_classes"]}
-    figures = metrics.day_metrics(evaluations, days, arrived)[params.day]
+    new = provenance["new_classes"]
+    figures = metrics.day_metrics(evaluations, days, {params.day: new})[params.day]
     mine = evaluations.filter(pl.col("model") == params.day)
     drawn = provenance["draws"]
-    new = sum(drawn["by_class"].get(label, 0) for label in provenance["new_classes"])
-    figures["new"]["share"] = new / drawn["all"] if provenance["new_classes"] else None
+    share = sum(drawn["by_class"].get(label, 0) for label in new)
+    figures["new"]["share"] = share / drawn["all"] if new else None
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
-    write_bytes(project.metrics, json_bytes(figures))
-    matrix = metrics.accuracy_matrix(evaluations, days)
-    cells = [
-        CohortAccuracy(day, cohort, float(matrix[i, j]))
-        for i, day in enumerate(days)
-        for j, cohort in enumerate(days[: i + 1])
-        if matrix[i, j] == matrix[i, j]
-    ]
-    tables.write(project.plot("cohorts"), CohortAccuracy, cells)
+    checks = gate.checks(figures, new=new, **params.gate.model_dump())
+    reasons = gate.reasons(checks)
+    figures["gate"] = {"passed": not reasons}
+    # Without those of classes, which stand in classification.csv: `dvc metrics diff` shows all.
+    ends = {name: part for name, part in figures["interval"].items() if name != "classes"}
+    write_bytes(project.metrics, json_bytes({**figures, "interval": ends}))
+    tables.write(project.gate(params.day), Check, checks)
+    tables.write(project.plot("cohorts"), CohortAccuracy, retention.cohorts(evaluations, days))
     confusion = mine.group_by("label", "predicted").agg(pl.col("images").sum())
     rows = confusion.sort("label", "predicted").iter_rows()
     tables.write(project.plot("confusion"), Confusion, rows)
     _print_summary(figures)
+    _print_gate(checks, reasons)
 
 
 def _print_summary(figures: dict[str, Any]) -> None:
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
-    names = ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate")
-    print("  ".join(f"{name} {shown(figures[name])}" for name in names))
+    for name in ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"):
+        low, high = figures["interval"][name].values()
+        print(f"{name:19}{shown(figures[name]):>7}   95%: {shown(low)} to {shown(high)}")
+    worse = figures["worse_than_yesterday"]
+    if worse["p"] is not None:
+        verdict = "worse than yesterday" if worse["significant"] else "not worse than yesterday"
+        print(f"{verdict} on the same images (McNemar, p = {worse['p']:.3f})")
     new = figures["new"]
     if new["f1"] is not None:
         print(f"new classes: f1 {shown(new['f1'])}, confidence {shown(new['confidence'])}")
+
+
+def _print_gate(checks: list[Check], reasons: list[str]) -> None:
+    print(f"gate: {'failed' if reasons else 'passed'}, {len(checks)} checks")
+    for reason in reasons:
+        print(f"  - {reason}")
+    untested = [check.label for check in checks if check.label and check.value is None]
+    if untested:
+        print(f"  not checked, without test images: {', '.join(untested)}")

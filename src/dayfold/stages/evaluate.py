@@ -14,12 +14,12 @@ from dayfold.learning import device, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.tables import ClassScore, Evaluation, Prediction
+from dayfold.ledger.tables import ClassScore, Evaluation, Flip, Prediction
 from dayfold.project.console import Ticker
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
-CHUNK = 2048  # images decoded at a time: memory does not grow with the history
+SHOWN = 10  # negative flips that are printed; all of them are written
 
 
 def predict(
@@ -32,13 +32,10 @@ def predict(
     ticker: Ticker,
 ) -> list[pl.DataFrame]:
     """Return, a model, the rows with `predicted` and `confidence`; each image is decoded once."""
-    nets = [network.build(model).to(machine.device) for model in models]
     size = models[0].metadata["recipe"]["image_size_px"]
+    nets = [network.build(model, size).to(machine.device) for model in models]
     said: list[list[tuple[str, float]]] = [[] for _ in models]
-    for part in rows.iter_slices(CHUNK):
-        images = pixels.load(
-            project.root, part["path"].to_list(), part["image"].to_list(), size, ticker.advance
-        )
+    for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, said, strict=True):
             best = network.probabilities(net, images, machine, batch_size=batch_size).max(dim=1)
             answers += [
@@ -59,13 +56,13 @@ def predict(
 def counted(
     predictions: pl.DataFrame, *, model: str, parent: dict[str, str] | None
 ) -> list[Evaluation]:
-    """Count one model's test predictions by cohort, label and predicted class, sorted.
+    """Count one model's test predictions by cohort, label, predicted class and bin, sorted.
 
     `parent` maps an image to what yesterday's model said of it; whether that was right is judged
     by today's labels, which may have been corrected since. Raises LedgerError where it has not been
     asked about an image.
     """
-    cells: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
+    cells: dict[tuple[str, str, str, int], list[tuple[str, float]]] = {}
     columns = ("day", "label", "predicted", "image", "confidence")
     test = predictions.filter(pl.col("split") == "test").select(columns)
     unasked = 0 if parent is None else len(set(test["image"]) - parent.keys())
@@ -75,7 +72,8 @@ def counted(
             mend="dvc checkout data/parent",
         )
     for cohort, label, predicted, image, confidence in test.iter_rows():
-        cells.setdefault((cohort, label, predicted), []).append((image, confidence))
+        tenth = min(int(confidence * tables.BINS), tables.BINS - 1)
+        cells.setdefault((cohort, label, predicted, tenth), []).append((image, confidence))
     return [
         Evaluation(
             model,
@@ -91,8 +89,26 @@ def counted(
     ]
 
 
+def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
+    """Return the test images that yesterday's model had right and today's has wrong, by path.
+
+    `predictions` and `parent` as in `counted`, with a column `path`; none without a parent.
+    """
+    columns = ("path", "label", "predicted", "confidence", "image")
+    wrong = predictions.filter(
+        (pl.col("split") == "test") & (pl.col("predicted") != pl.col("label"))
+    )
+    return [
+        Flip(path, label, parent[image], predicted, confidence)
+        for path, label, predicted, confidence, image in wrong.select(columns)
+        .sort("path")
+        .iter_rows()
+        if parent is not None and parent[image] == label
+    ]
+
+
 def run(project: Project, params: Params) -> None:
-    """Predict the held-out images; write predictions, the day's evaluation, classification."""
+    """Predict the held-out images; write predictions, evaluation, classification and flips."""
     day = params.day
     model = network.load(project.model)
     recipe = model.metadata["recipe"]
@@ -111,17 +127,21 @@ def run(project: Project, params: Params) -> None:
         mine_new, *theirs_new = ask(both, arrived, ticker=ticker)
     seconds = time.monotonic() - began
     mine = pl.concat([mine_old, mine_new]).sort("day", "path")
-    counts = [counted(mine, model=day, parent=_said_before(project, theirs_new))]
+    before = _said_before(project, theirs_new)
+    counts = [counted(mine, model=day, parent=before)]
     counts += [counted(table, model=params.parent, parent=None) for table in theirs_new]
     tables.write(project.predictions, Prediction, mine.select(Prediction._fields).iter_rows())
     tables.write(project.evaluation(day), Evaluation, [row for rows in counts for row in rows])
-    scores = metrics.class_scores(
-        pl.DataFrame(counts[0], schema=tables.schema(Evaluation), orient="row")
-    )
+    table = pl.DataFrame(counts[0], schema=tables.schema(Evaluation), orient="row")
+    scores = metrics.class_scores(table)
     tables.write(
         project.plot("classification"), ClassScore, scores.select(ClassScore._fields).iter_rows()
     )
+    flips = negative_flips(mine, before)
+    tables.write(project.plot("flips"), Flip, flips)
     _print_report(mine.filter(pl.col("split") == "test"))
+    if before is not None:
+        _print_flips(project, metrics.flips(table), flips)
     print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
 
 
@@ -147,3 +167,14 @@ def _print_report(test: pl.DataFrame) -> None:
                 zero_division=0,
             )
         )
+
+
+def _print_flips(project: Project, count: metrics.Flips, flips: list[Flip]) -> None:
+    print(
+        f"of {count.asked} test images, {count.negative} right yesterday are wrong today, "
+        f"{count.positive} wrong yesterday are right"
+    )
+    for flip in flips[:SHOWN]:
+        print(f"  {flip.path}: {flip.predicted} ({flip.confidence:.2f}), is {flip.label}")
+    if len(flips) > SHOWN:
+        print(f"  … all {len(flips)} in {project.name(project.plot('flips'))}")

@@ -1,63 +1,209 @@
-"""replay: all earlier training images → the few that today's training sees again."""
+"""replay: all earlier training images → the few that today's training sees again, and shares."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.tables import Replayed, VersionWeight
+from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
+Cell = tuple[str, str]  # (day, label): a class of a data version
+EVEN = ("class_balanced", "herding")  # give every class the same seats
+
 
 def select(
-    old: pl.DataFrame, *, weights: Mapping[str, float], policy: str, size: int, seed: int, day: str
-) -> list[Replayed]:
-    """Choose `size` of the images `old` (image, path, label, day), in order of selection.
+    old: pl.DataFrame,
+    *,
+    weights: Mapping[str, float],
+    policy: str,
+    size: int,
+    minimum_per_class: int,
+    hard_share: float,
+    seed: int,
+    day: str,
+    scores: Sequence[float] = (),
+) -> pl.DataFrame:
+    """Choose from the images `old` (image, path, label, day); with `key` and `reason` a row.
 
-    `uniform`: every image with the same chance. `class_balanced`: every class with as many images
-    as any other as long as it has them, and within a class every image with the same chance. In
-    turn one of each class, so that the head of the list is balanced too. The draw is fresh each
-    day, and a function of seed, day and image only.
+    `class_balanced`: every class has as many as any other as long as it has them, and within a
+    class every image the same chance. `uniform`: every image has the same chance. `recency`: a
+    chance in proportion to the `weights` of its day (as far as none is certain). `hard`: the part
+    `hard_share` of the lowest `scores`, the rest uniform. `herding`: of every class, as balanced,
+    the lowest `scores`. `all`: every image.
+
+    `scores` [len(old)] is, of `hard`, the confidence of yesterday's model in the image's label; of
+    `herding`, the image's distance from its class's mean. `minimum_per_class` images of every
+    class are in first, chosen evenly; where that takes more than `size`, the set is larger. Size 0
+    is none at all. A draw is fresh each day, and a function of seed, day and image only. `reason`
+    is the policy or "minimum", `key` the number whose smallest were taken.
     """
-    if policy == "uniform":
-        seats = {"": min(size, len(old))}
-        drawers = {"": old}
-    else:
-        by_class = old.partition_by("label", as_dict=True)
-        drawers = {str(key[0]): rows for key, rows in by_class.items()}
-        available = {label: len(rows) for label, rows in drawers.items()}
-        seats = draws.even_seats(available, size, "replay seats", seed, day)
-    chosen: list[tuple[int, str, Replayed]] = []
-    for label, rows in drawers.items():
-        ids = rows["image"].to_list()
-        equal = [1.0] * len(ids)
-        order, keys = draws.priority_sample(ids, equal, seats[label], "replay", seed, day)
-        columns = rows[order].select("image", "path", "label", "day").iter_rows(named=True)
-        for turn, (row, key) in enumerate(zip(columns, keys, strict=True)):
-            weight = weights[row["day"]]
-            chosen.append((turn, label, Replayed(**row, weight=weight, key=float(key))))
-    return [row for _, _, row in sorted(chosen)]
+    if policy == "all":
+        return _chosen(old, np.arange(len(old)), np.zeros(len(old)), ["all"] * len(old))
+    if not size or old.is_empty():
+        return _chosen(old.clear(), np.arange(0), np.zeros(0), [])
+    ids = old["image"].to_numpy()
+    weight = [weights[one] if policy == "recency" else 1.0 for one in old["day"]]
+    drawn = draws.uniforms("replay", seed, day, ids=old["image"].to_list()) / np.asarray(weight)
+    keys = np.asarray(scores, dtype=np.float64) if policy == "herding" else drawn
+    order = np.lexsort((ids, keys))
+    label = old["label"].to_numpy()
+    turn = _turns(label[order])[np.argsort(order)]
+    available = Counter(label.tolist())
+    seats = dict.fromkeys(available, 0)
+    if policy in EVEN:
+        seats = draws.even_seats(dict(available), size, "replay seats", seed, day)
+    floor = np.asarray(
+        [max(seats[name], min(minimum_per_class, available[name])) for name in label]
+    )
+    first = np.flatnonzero(turn < floor)
+    first = first[np.lexsort((label[first], turn[first]))]
+    reasons = [
+        policy if policy in EVEN and turn[at] < seats[label[at]] else "minimum" for at in first
+    ]
+    taken, values = [first], [keys[first]]
+    left = max(0, size - len(first))
+    rest = order[turn[order] >= floor[order]]
+    if policy == "hard":
+        hardness = np.asarray(scores, dtype=np.float64)
+        hardest = rest[np.lexsort((ids[rest], hardness[rest]))][: round(hard_share * left)]
+        taken.append(hardest)
+        values.append(hardness[hardest])
+        reasons += ["hard"] * len(hardest)
+        left -= len(hardest)
+        rest = rest[~np.isin(rest, hardest)]
+    if policy not in EVEN:
+        taken.append(rest[:left])
+        values.append(keys[rest[:left]])
+        reasons += ["uniform" if policy == "hard" else policy] * len(rest[:left])
+    return _chosen(old, np.concatenate(taken), np.concatenate(values), reasons)
+
+
+def _turns(labels: NDArray[np.str_]) -> NDArray[np.int64]:
+    """How many of the same label stand before each: int64 [n]."""
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    turns = np.empty(len(labels), dtype=np.int64)
+    turns[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return turns
+
+
+def _chosen(
+    old: pl.DataFrame, at: NDArray[np.int64], keys: NDArray[np.float64], reasons: Sequence[str]
+) -> pl.DataFrame:
+    columns = old[at].select("image", "path", "label", "day")
+    return columns.with_columns(
+        key=pl.Series(keys, dtype=pl.Float64), reason=pl.Series(reasons, dtype=pl.String)
+    )
+
+
+def pool_shares(
+    *,
+    today: Mapping[Cell, int],
+    replayed: Mapping[Cell, int],
+    old: Mapping[Cell, int],
+    weights: Mapping[str, float],
+    over: str,
+    class_balance: float,
+) -> list[PoolShare]:
+    """Return what an image of each day and class in today's pool counts for, and their share.
+
+    `today`, `replayed` and `old` count training images by (day, label): those that arrived today,
+    the replay set, and all earlier ones. An image has the weight of its day; with `over` "history",
+    the replayed images of a class count for all earlier ones of it, as a weighted sampler over the
+    full data set would draw them. Each class's weights are then multiplied by
+    (mean mass / its mass) ** `class_balance`: at 1 every class is drawn equally often.
+    """
+    pool = {**replayed, **today}
+    weight = {cell: weights[cell[0]] for cell in pool}
+    if over == "history":
+        whole, part = _masses(old, weights), _masses(replayed, weights)
+        for cell in replayed:
+            weight[cell] *= whole[cell[1]] / part[cell[1]]
+    masses: dict[str, list[float]] = {}
+    for cell, count in sorted(pool.items()):
+        masses.setdefault(cell[1], []).append(count * weight[cell])
+    total = {label: math.fsum(parts) for label, parts in masses.items()}
+    mean = math.fsum(total.values()) / max(1, len(total))
+    # Decimal: its power is rounded in one way on every machine, that of a float is not.
+    exponent = Decimal(class_balance)
+    for cell in pool:
+        weight[cell] *= float((Decimal(mean) / Decimal(total[cell[1]])) ** exponent)
+    everything = math.fsum(pool[cell] * weight[cell] for cell in sorted(pool))
+    return [
+        PoolShare(*cell, pool[cell], weight[cell], pool[cell] * weight[cell] / everything)
+        for cell in sorted(pool)
+    ]
+
+
+def _masses(counts: Mapping[Cell, int], weights: Mapping[str, float]) -> dict[str, float]:
+    """The sum of the weights of each class's images."""
+    parts: dict[str, list[float]] = {}
+    for (day, label), count in sorted(counts.items()):
+        parts.setdefault(label, []).append(count * weights[day])
+    return {label: math.fsum(values) for label, values in parts.items()}
 
 
 def run(project: Project, params: Params) -> None:
-    """Choose from all training images of earlier days; write data/replay.csv."""
+    """Choose from all training images of earlier days; write data/replay.csv and shares.csv."""
+    day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
-    history = manifest.history(project, params.day)
-    old = history.split("train").filter(pl.col("day") != params.day)
-    rows = select(
+    images = manifest.history(project, day).split("train")
+    today, old = images.filter(pl.col("day") == day), images.filter(pl.col("day") != day)
+    scores: Sequence[float] = ()
+    if params.replay.policy in ("hard", "herding") and len(old) and params.replay.size:
+        from dayfold.learning import memory
+
+        scores = memory.scores(project, old, policy=params.replay.policy, params=params)
+    chosen = select(
         old,
         weights=weights,
-        policy=params.replay.policy,
-        size=params.replay.size,
         seed=params.seed,
-        day=params.day,
+        day=day,
+        scores=scores,
+        **params.replay.model_dump(),
     )
-    tables.write(project.replay, Replayed, rows)
-    classes = sorted({row.label for row in rows})
-    days = {row.day for row in rows}
+    shares = pool_shares(
+        today=_tally(today),
+        replayed=_tally(chosen),
+        old=_tally(old),
+        weights=weights,
+        over=params.weights.over,
+        class_balance=params.weights.class_balance,
+    )
+    tables.write(project.shares, PoolShare, shares)
+    weight = {(share.day, share.label): share.weight for share in shares}
+    cells = chosen.select("day", "label").iter_rows()
+    table = chosen.with_columns(
+        weight=pl.Series([weight[cell] for cell in cells], dtype=pl.Float64)
+    )
+    tables.write(project.replay, Replayed, table.select(Replayed._fields).iter_rows())
+    _print_shares(day, shares, params.replay.policy, len(chosen), len(old))
+
+
+def _tally(rows: pl.DataFrame) -> dict[Cell, int]:
+    return {
+        (day, label): count for day, label, count in rows.group_by("day", "label").len().iter_rows()
+    }
+
+
+def _print_shares(
+    day: str, shares: Sequence[PoolShare], policy: str, replayed: int, old: int
+) -> None:
+    print(f"{replayed} of {old} earlier images ({policy})")
+    mine = math.fsum(share.share for share in shares if share.day == day)
+    days = {share.day for share in shares} - {day}
     print(
-        f"{len(rows)} of {len(old)} earlier images ({params.replay.policy}): "
-        f"{len(classes)} classes, {len(days)} days"
+        f"draws: {mine:.1%} of today, {1 - mine if shares else 0:.1%} of {len(days)} earlier days"
     )
+    by_class: dict[str, float] = {}
+    for share in shares:
+        by_class[share.label] = by_class.get(share.label, 0.0) + share.share
+    print("draws a class: " + ", ".join(f"{name} {part:.1%}" for name, part in by_class.items()))

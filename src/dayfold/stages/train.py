@@ -1,129 +1,27 @@
 """train: yesterday's model, today's images and the replay set → today's model."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional
 
 from dayfold import draws
 from dayfold.errors import CycleError
-from dayfold.learning import device, network, pixels
+from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.device import Machine
+from dayfold.learning.fitting import Pool
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.tables import Replayed, TrainingStep, VersionWeight
+from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker
 from dayfold.project.files import json_bytes, only_one, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train
 
 VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Images in memory: uint8 [n, 3, size, size], class ids int64 [n], ids, weights."""
-
-    pixels: torch.Tensor
-    targets: torch.Tensor
-    images: Sequence[str]
-    weights: Sequence[float]
-
-
-def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> float:
-    """Return the rate of update 0..updates-1: a linear rise over `warm_up`, a half cosine to 0."""
-    rising = math.ceil(warm_up * updates)
-    if update < rising:
-        return peak * (update + 1) / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
-
-
-def fit(
-    net: torch.nn.Module,
-    pool: Pool,
-    validation: Pool,
-    *,
-    recipe: Train,
-    seed: int,
-    day: str,
-    machine: Machine,
-    report: Callable[[TrainingStep], None],
-) -> NDArray[np.int64]:
-    """Train `net` in place on weighted draws from `pool` and tell `report` of every update.
-
-    A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
-    Which images, in which order, changed how: `draws.epoch_order` and `pixels.changes`, of seed,
-    day, epoch and image only. Validation is looked at, never learnt from.
-
-    Returns how often each image of the pool was drawn, int64 [n].
-    """
-    optimizer = _optimizer(net, recipe)
-    updates = recipe.epochs * recipe.updates_per_epoch
-    drawn = np.zeros(len(pool.images), dtype=np.int64)
-    update = 0
-    for epoch in range(1, recipe.epochs + 1):
-        plan = draws.epoch_order(
-            pool.images,
-            pool.weights,
-            recipe.updates_per_epoch * recipe.batch_size,
-            seed,
-            day,
-            epoch,
-        )
-        drawn += np.bincount(plan, minlength=len(drawn))
-        net.train()
-        for first in range(0, len(plan), recipe.batch_size):
-            chosen = plan[first : first + recipe.batch_size]
-            rate = learning_rate(update, updates, peak=recipe.learning_rate, warm_up=recipe.warm_up)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            batch = pixels.normalised(pool.pixels[chosen].to(machine.device))
-            names = [pool.images[position] for position in chosen]
-            fields = pixels.changes(names, seed, day, epoch, first=first)
-            batch = pixels.augmented(batch, fields, **recipe.augment.model_dump())
-            with machine.autocast():
-                logits = net(batch)
-            loss = functional.cross_entropy(
-                logits.float(),
-                pool.targets[chosen].to(machine.device),
-                label_smoothing=recipe.label_smoothing,
-            )
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            update += 1
-            last = first + recipe.batch_size >= len(plan)
-            accuracy = _accuracy(net, validation, machine) if last else None
-            report(TrainingStep(update, epoch, loss.item(), rate, accuracy))
-    return drawn
-
-
-def _optimizer(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
-    matrices = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-        fused=True,
-    )
-
-
-def _accuracy(net: torch.nn.Module, pool: Pool, machine: Machine) -> float | None:
-    if not len(pool.images):
-        return None
-    chances = network.probabilities(net, pool.pixels, machine, batch_size=256)
-    return float((chances.argmax(1) == pool.targets).double().mean())
 
 
 def run(project: Project, params: Params) -> None:
@@ -136,11 +34,13 @@ def _run(project: Project, params: Params) -> None:
     day, seed, recipe = params.day, params.seed, params.train
     parent = network.load(project.parent_model)
     history = manifest.history(project, day)
-    weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
+    shares = tables.read(project.shares, PoolShare).filter(pl.col("day") == day)
     replay = tables.read(project.replay, Replayed)
     arrived = manifest.added(history, day)
     columns = ["image", "path", "label", "weight"]
-    today = arrived.filter(pl.col("split") == "train").with_columns(weight=pl.lit(weights[day]))
+    today = arrived.filter(pl.col("split") == "train").join(
+        shares.select("label", "weight"), on="label", how="left", maintain_order="left"
+    )
     rows = pl.concat([today.select(columns), replay.select(columns)])
     if rows.is_empty():
         raise CycleError(
@@ -159,14 +59,14 @@ def _run(project: Project, params: Params) -> None:
         pool = _load(project, rows, start.classes, size, ticker)
         validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
     decoded = time.monotonic() - began
-    net = network.build(start).to(machine.device)
     _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
     steps: list[TrainingStep] = []
     with _progress(recipe, steps) as report:
-        drawn = fit(
-            net,
+        state, drawn = fitting.fit(
+            start,
             pool,
             validation,
+            teacher=parent,
             recipe=recipe,
             seed=seed,
             day=day,
@@ -178,6 +78,7 @@ def _run(project: Project, params: Params) -> None:
         "manifest": history.sha256,
         "weights": sha256_file(project.weights),
         "replay": sha256_file(project.replay),
+        "shares": sha256_file(project.shares),
     }
     resolved = {
         **recipe.model_dump(),
@@ -187,7 +88,7 @@ def _run(project: Project, params: Params) -> None:
         "precision": machine.precision,
     }
     metadata = {"classes": list(start.classes), "day": day, "recipe": resolved, "sha256": pins}
-    network.save(project.model, net.state_dict(), metadata)
+    network.save(project.model, state, metadata)
     tables.write(project.plot("training"), TrainingStep, steps)
     draws_by_class = Counter[str]()
     for label, count in zip(rows["label"], drawn, strict=True):

@@ -1,0 +1,336 @@
+"""The backtest: a project's own history under other policies, in a scratch folder beside it."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import yaml
+
+from dayfold import __version__
+from dayfold.errors import CycleError
+from dayfold.figures import charts, comparison, log, retention
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.console import Ticker
+from dayfold.project.files import canonical_json, json_bytes, sha256, sha256_file, write_bytes
+from dayfold.project.layout import ORIGIN, Project, check_day
+from dayfold.project.params import Params
+
+Value = str | int | float
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way to train each day: changes of params.yaml, and two things that no param says.
+
+    `full_passes`: as many updates as give every image of the pool as many passes as the project's
+    budget gives the images of its own. `from_origin`: each day begins at the origin.
+    """
+
+    name: str
+    changes: Mapping[str, Value] = field(default_factory=dict)
+    full_passes: bool = False
+    from_origin: bool = False
+
+
+_EVERYTHING: dict[str, Value] = {"replay.policy": "all"}
+_EQUAL: dict[str, Value] = {
+    "weights.schedule": "step",
+    "weights.recent": 1.0,
+    "weights.base": 1.0,
+    "weights.class_balance": 0.0,
+}
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        Policy("naive", {"replay.policy": "uniform", "replay.size": 0}),
+        Policy("recency", _EVERYTHING),
+        Policy("replay", _EQUAL),
+        Policy("project"),
+        Policy("cumulative", {**_EVERYTHING, **_EQUAL}, full_passes=True),
+        Policy("scratch", {**_EVERYTHING, **_EQUAL}, full_passes=True, from_origin=True),
+    )
+}
+"""naive: new images only. recency: all images by recency weight, within the day's budget. replay:
+new and replayed images alike. project: params.yaml as it is. cumulative: all images alike, from
+yesterday's model. scratch: all images alike, from the origin each day."""
+
+TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may change
+
+
+@dataclass(frozen=True)
+class History:
+    """What is replayed: the project, its days, the model that the first of them starts from.
+
+    `parent` is the folder of that model and its predictions, `origin` the origin's model.
+    """
+
+    project: Project
+    days: tuple[str, ...]
+    parent: Path
+    origin: Path
+
+
+def run_days(
+    history: History,
+    scratch: Project,
+    params: Params,
+    policy: Policy,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Train and evaluate every day of a history under a policy, in the folder of `scratch`.
+
+    The stages are those of `dvc repro`, so with a project's own params the figures are those of the
+    real days. A folder that was left half way is gone on with; `tick` is told of every day, those
+    that were done before too.
+    """
+    changed = params_file.changed(params, policy.changes)
+    done = [day for day in history.days if _record(scratch, day).exists()]
+    if len(done) < len(history.days):
+        _lay_out(history, scratch)
+        if done:
+            _inherit(scratch, done[-1])
+    for day in history.days:
+        if day not in done:
+            with (scratch.root / "log.txt").open("a") as said, redirect_stdout(said):
+                facts = _run_day(history, scratch, changed, policy, day)
+            write_bytes(_record(scratch, day), json_bytes(facts))
+            _inherit(scratch, day)
+        tick()
+    # What is left are counts and facts: a model is worth 90 MB here and nothing to anybody.
+    shutil.rmtree(scratch.parent, ignore_errors=True)
+    scratch.model.unlink(missing_ok=True)
+
+
+def _run_day(
+    history: History, scratch: Project, params: Params, policy: Policy, day: str
+) -> dict[str, Any]:
+    # Imported here: they take seconds, and a table that is there already needs none of them.
+    from dayfold.stages import evaluate, replay, train, weights
+
+    days = manifest.history(history.project, day).days
+    parent = days[-2] if len(days) > 1 else ORIGIN
+    today = params.model_copy(update={"day": day, "parent": parent})
+    weights.run(scratch, today)
+    replay.run(scratch, today)
+    if policy.full_passes:
+        today = _with_full_passes(scratch, today)
+    if policy.from_origin:
+        yesterday = scratch.parent_model.read_bytes()
+        write_bytes(scratch.parent_model, history.origin.read_bytes())
+        train.run(scratch, today)
+        write_bytes(scratch.parent_model, yesterday)
+    else:
+        train.run(scratch, today)
+    evaluate.run(scratch, today)
+    made = json.loads(scratch.provenance.read_bytes())
+    return {
+        "day": day,
+        "model": made["sha256"]["model"],
+        "images": made["images"]["trained"],
+        "draws": made["draws"]["all"],
+        "seconds": made["seconds"]["decode"] + made["seconds"]["train"],
+    }
+
+
+def _with_full_passes(scratch: Project, params: Params) -> Params:
+    """As many updates as the budget would be if the pool of the project's size were this one."""
+    images = manifest.history(scratch, params.day).split("train")
+    today = images.filter(pl.col("day") == params.day).height
+    usual = min(len(images), today + params.replay.size)
+    factor = len(images) / max(1, usual)
+    updates = math.ceil(params.train.updates_per_epoch * factor)
+    return params_file.changed(params, {"train.updates_per_epoch": updates})
+
+
+def _lay_out(history: History, scratch: Project) -> None:
+    """Make the scratch folder: the project's images and manifests by link, its parent by copy."""
+    if scratch.parent_model.exists():
+        return
+    scratch.data.mkdir(parents=True, exist_ok=True)
+    for folder in ("images", "manifests"):
+        link = scratch.data / folder
+        if not link.is_symlink():
+            link.symlink_to((history.project.data / folder).resolve())
+    earlier = [day for day in _evaluated(history.project) if day < history.days[0]]
+    for day in earlier:
+        source = history.project.evaluation(day)
+        write_bytes(scratch.evaluation(day), source.read_bytes())
+    # The model last: it says that the rest is there.
+    for name in (scratch.parent_predictions.name, scratch.parent_model.name):
+        if (history.parent / name).exists():
+            write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
+
+
+def _evaluated(project: Project) -> list[str]:
+    return sorted(path.stem for path in project.evaluations.glob("*.csv"))
+
+
+def _record(scratch: Project, day: str) -> Path:
+    """What is written when a day of a run is done."""
+    return scratch.root / "days" / f"{day}.json"
+
+
+def _inherit(scratch: Project, day: str) -> None:
+    """Make a finished day's model the parent, unless that was done and the next day has begun."""
+    made = json.loads(_record(scratch, day).read_bytes())["model"]
+    if scratch.model.exists() and sha256_file(scratch.model) == made:
+        write_bytes(scratch.parent_predictions, scratch.predictions.read_bytes())
+        write_bytes(scratch.parent_model, scratch.model.read_bytes())
+
+
+def summary(
+    scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
+) -> BacktestRun:
+    """Return the figures of a finished run: the last day's, means and sums over its days."""
+    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    figures = [line.figures for line in lines if line.figures is not None and line.day in days]
+    facts = [json.loads(_record(scratch, day).read_bytes()) for day in days]
+    last = figures[-1]
+    # All classes are new to the first day of a project; that says nothing of learning one more.
+    later = [line.figures["new"] for line in lines[1:] if line.figures and line.day in days]
+    new = [one for one in later if one["f1"] is not None]
+    return BacktestRun(
+        policy=policy,
+        seed=seed,
+        average_accuracy=last["average_accuracy"],
+        forgetting=last["forgetting"],
+        backward_transfer=last["backward_transfer"],
+        forward_transfer=last["forward_transfer"],
+        learning_accuracy=last["learning_accuracy"],
+        weighted_f1=last["weighted_f1"],
+        worst_f1=last["worst_f1"],
+        negative_flip_rate=_mean([one["negative_flip_rate"] for one in figures]),
+        new_f1=_mean([one["f1"] for one in new]),
+        new_confidence=_mean([one["confidence"] for one in new]),
+        images=sum(fact["images"] for fact in facts),
+        draws=sum(fact["draws"] for fact in facts),
+        seconds=round(sum(fact["seconds"] for fact in facts), 1),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list[PolicyAccuracy]:
+    """Return the accuracy of every cohort after every day of a run."""
+    cells = retention.cohorts(*tables.evaluations(scratch, days[-1]))
+    return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
+
+
+def compare(
+    project: Project,
+    *,
+    policies: Sequence[Policy],
+    first: str | None,
+    last: str | None,
+    seeds: int,
+    say: Callable[[str], None],
+) -> list[BacktestRun]:
+    """Run policies over the sealed days from `first` to `last`, with several seeds each.
+
+    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Raises CycleError where there are
+    fewer than two sealed days.
+    """
+    params = params_file.read(project.params)
+    runs, cells = [], []
+    with TemporaryDirectory(dir=_scratch(project)) as folder:
+        history = _sealed(project, Path(folder), first, last)
+        total = len(policies) * seeds * len(history.days)
+        say(
+            f"{total} days to train: policies x seeds x days, {len(policies)} x {seeds} x "
+            f"{len(history.days)}"
+        )
+        with Ticker("backtest", total, "days") as ticker:
+            for policy in policies:
+                for seed in range(params.seed, params.seed + seeds):
+                    mine = params.model_copy(update={"seed": seed})
+                    scratch = Project(_scratch(project) / _key(history, mine, policy))
+                    run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
+                    runs.append(summary(scratch, mine, policy.name, seed, history.days))
+                    cells += curve(scratch, policy.name, seed, history.days)
+                    ticker.line(comparison.line(runs[-1]))
+    tables.write(project.backtest("runs"), BacktestRun, runs)
+    tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
+    charts.write_png(charts.policy_curves(cells), project.backtest_curves)
+    return runs
+
+
+def _scratch(project: Project) -> Path:
+    folder = project.scratch / "backtest"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
+    """The sealed days that are meant, with the models that they and the project began with."""
+    sealed = vcs.sealed_days(project.root)
+    days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
+    if len(days) < 2:
+        raise CycleError(
+            f"A backtest needs two sealed days or more; there are {len(days)} of {len(sealed)}.",
+            mend="dayfold log shows them",
+        )
+    for name, day in (("parent", days[0]), ("origin", sealed[0])):
+        source = (".", project.name(project.parent), "--rev", vcs.TAG + day)
+        vcs.dvc(project.root, "get", "--quiet", *source, "--out", str(folder / name))
+    model = project.parent_model.name
+    return History(project, days, folder / "parent", folder / "origin" / model)
+
+
+def _key(history: History, params: Params, policy: Policy) -> str:
+    """A name of all that a run's figures depend on: what was left half way is found by it."""
+    inputs = {
+        "version": __version__,
+        "policy": [dict(policy.changes), policy.full_passes, policy.from_origin],
+        "params": params.model_dump(include={*TUNABLE, "seed", "evaluate"}),
+        "days": list(history.days),
+        "manifest": sha256_file(history.project.manifest(history.days[-1])),
+        "parent": sha256_file(history.parent / history.project.parent_model.name),
+    }
+    return sha256(canonical_json(inputs).encode())[:16]
+
+
+def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
+    """Return the policies of these names, and the project's with `changes` ("key=value") made.
+
+    All six without any name; with changes alone, the project's beside the changed one. Raises
+    CycleError that lists what is not known or cannot be changed: images keep their splits.
+    """
+    problems = [
+        f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES
+    ]
+    made: dict[str, Value] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        made[key] = yaml.load(text, Loader=yaml.CSafeLoader)
+        if not equals or key.split(".")[0] not in TUNABLE:
+            problems.append(f"{change} does not set a key of {', '.join(TUNABLE)}")
+    if problems:
+        raise CycleError("This cannot be compared:", problems=problems)
+    chosen = [POLICIES[name] for name in names]
+    if made:
+        chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), made)]
+    return chosen or list(POLICIES.values())
+
+
+def span(days: str) -> tuple[str | None, str | None]:
+    """Return the first and last day of "A..B", where either may be left out."""
+    if not days:
+        return None, None
+    first, dots, last = days.partition("..")
+    if not dots:
+        first, last = days, days
+    return (check_day(first) if first else None), (check_day(last) if last else None)

@@ -1,0 +1,64 @@
+"""Runs of a backtest side by side: a line each, and a table of means over their seeds."""
+
+import math
+from collections.abc import Sequence
+from statistics import stdev
+
+from rich.table import Table
+
+from dayfold.ledger.tables import BacktestRun
+
+COLUMNS = {
+    "ACC": "average_accuracy",
+    "forgetting": "forgetting",
+    "BWT": "backward_transfer",
+    "FWT": "forward_transfer",
+    "learning": "learning_accuracy",
+    "w. F1": "weighted_f1",
+    "worst F1": "worst_f1",
+    "neg. flips": "negative_flip_rate",
+    "new F1": "new_f1",
+    "conf.": "new_confidence",
+    "images": "images",
+    "draws": "draws",
+    "seconds": "seconds",
+}
+
+
+def means(runs: Sequence[BacktestRun]) -> dict[str, list[str]]:
+    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds."""
+    found: dict[str, list[str]] = {}
+    for policy in dict.fromkeys(run.policy for run in runs):
+        mine = [run for run in runs if run.policy == policy]
+        found[policy] = [_spread([getattr(run, name) for run in mine]) for name in COLUMNS.values()]
+    return found
+
+
+def _spread(values: Sequence[float | int | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = math.fsum(known) / len(known)
+    if mean >= 100 or all(isinstance(value, int) for value in known):
+        return f"{mean:,.0f}"
+    if len(known) == 1:
+        return f"{mean:.3f}"
+    return f"{mean:.3f} ±{stdev(known):.3f}"
+
+
+def table(runs: Sequence[BacktestRun]) -> Table:
+    """Return the comparison as a table for the terminal: a policy a column, a figure a row."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    found = means(runs)
+    drawn.add_column("")
+    for policy in found:
+        drawn.add_column(policy, justify="right")
+    for row, name in enumerate(COLUMNS):
+        drawn.add_row(name, *(cells[row] for cells in found.values()))
+    return drawn
+
+
+def line(run: BacktestRun) -> str:
+    """Return what is said when a run is done."""
+    acc, lost = (_spread([value]) for value in (run.average_accuracy, run.forgetting))
+    return f"{run.policy} (seed {run.seed}): ACC {acc}, forgetting {lost}, {run.seconds:.0f} s"

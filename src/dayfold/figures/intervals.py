@@ -1,0 +1,95 @@
+"""How sure a figure is: 95% intervals and a paired test, from counts alone.
+
+All take images as independent. Where several are of one patient, the truth is less sure than this.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z = 1.959963984540054  # the standard normal's 97.5% quantile: intervals of 95%
+SIGNIFICANT = 0.05
+
+
+Ends = dict[str, float | None]  # one interval as it stands in metrics.json: low, high
+UNKNOWN: Ends = {"low": None, "high": None}
+
+
+class Interval(NamedTuple):
+    """The two ends of 95% intervals, float64, NaN where there was nothing to count."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def wilson(hits: ArrayLike, images: ArrayLike) -> Interval:
+    """Return the score interval of each proportion hits / images (Wilson 1927), within 0..1.
+
+    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z sqrt(p(1-p)/n) it is neither
+    empty at 0 and 1 nor too narrow with few images (Brown, Cai & DasGupta 2001).
+    """
+    k, n = np.asarray(hits, dtype=np.float64), np.asarray(images, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle = (k + Z**2 / 2) / (n + Z**2)
+        half = Z / (n + Z**2) * np.sqrt(k * (n - k) / n + Z**2 / 4)
+        # At 0 and n hits the ends are 0 and 1, which rounding would miss by a bit.
+        low = np.where(k == 0, 0.0, np.maximum(middle - half, 0.0))
+        high = np.where(k == n, 1.0, np.minimum(middle + half, 1.0))
+    return Interval(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
+
+
+def f1(true_positives: ArrayLike, concerned: ArrayLike) -> Interval:
+    """Return the interval of each F1 = 2 TP / (2 TP + FP + FN), within 0..1.
+
+    `concerned` counts the images that are of the class or called so, TP + FP + FN. F1 is no
+    proportion, but J = TP / (TP + FP + FN), the Jaccard index, is one of these images, and
+    F1 = 2J / (1 + J) rises with J: so the ends are those of J's Wilson interval, transformed. Taken
+    as given is how many images are concerned.
+    """
+    low, high = wilson(true_positives, concerned)
+    return Interval(2 * low / (1 + low), 2 * high / (1 + high))
+
+
+def linear(weights: ArrayLike, values: ArrayLike, lows: ArrayLike, highs: ArrayLike) -> Ends:
+    """Return the interval of sum w v from those of independent v (MOVER, Zou & Donner 2008).
+
+    low = sum w v - sqrt(sum (w (v - end))²), `end` being v's low end where w > 0 and its high one
+    where w < 0; high the other way round. Of Wilson's intervals and weights 1 and -1 this is
+    Newcombe's (1998) for a difference, of any weights that of Zou, Huang & Zhang (2009). Unknown
+    where there is no v.
+    """
+    w, v, low, high = (np.asarray(x, dtype=np.float64) for x in (weights, values, lows, highs))
+    if not v.size:
+        return UNKNOWN
+    below, above = w * (v - np.where(w > 0, low, high)), w * (np.where(w > 0, high, low) - v)
+    total = np.sum(w * v)
+    return {
+        "low": float(total - np.sqrt(np.sum(below**2))),
+        "high": float(total + np.sqrt(np.sum(above**2))),
+    }
+
+
+def proportion(hits: int, images: int) -> Ends:
+    """Return the Wilson interval of one proportion; unknown without images."""
+    if not images:
+        return UNKNOWN
+    low, high = wilson(hits, images)
+    return {"low": float(low), "high": float(high)}
+
+
+def mcnemar(worse: int, better: int) -> float:
+    """Return McNemar's p, two-sided, exact, as mid-p, in 0..1: are the flips as good as a coin's?
+
+    `worse` counts the images that went from right to wrong, `better` those from wrong to right;
+    those that stayed say nothing. With n = worse + better and m the smaller:
+    p = (2 sum_{k<m} C(n, k) + C(n, m)) / 2^n. The mid-p counts half of the observed outcome, as
+    Fagerland, Lydersen & Laake (2013) advise: without that the test is so careful that it calls
+    too little, while this one still hardly ever exceeds its level.
+    """
+    flips, fewer = worse + better, min(worse, better)
+    tail, binomial = 0, 1  # sum C(n, k), C(n, k): whole numbers, however many flips
+    for k in range(fewer):
+        tail += binomial
+        binomial = binomial * (flips - k) // (k + 1)
+    return (2 * tail + binomial) / (1 << flips)

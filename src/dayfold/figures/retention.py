@@ -1,0 +1,252 @@
+"""The accuracy matrix and what follows from it: what is kept, forgotten and transferred.
+
+R[i, j] is the accuracy on cohort j (the test images that arrived on day j) of the model of day i.
+Libraries disagree on what the names below mean; each docstring says what dayfold means, and
+docs/metrics.md what others do.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from dayfold.figures.intervals import UNKNOWN, Ends, linear, wilson
+from dayfold.ledger.tables import CohortAccuracy
+
+Matrix = NDArray[np.float64]
+Cells = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows and columns of a matrix
+Figures = dict[str, float | None]
+HIT = pl.col("label") == pl.col("predicted")
+RIGHT = pl.col("images").filter(HIT).sum()
+
+
+class Counts(NamedTuple):
+    """The accuracy matrix as counts, float64 [days, days]: test images, and those called right."""
+
+    right: Matrix
+    images: Matrix
+
+    @property
+    def accuracy(self) -> Matrix:
+        """R; NaN where a cohort has no test image."""
+        with np.errstate(invalid="ignore"):
+            return self.right / self.images
+
+    def until(self, days: int) -> "Counts":
+        """Return the matrix of the first days."""
+        return Counts(self.right[:days, :days], self.images[:days, :days])
+
+
+def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
+    """Return how many test images of cohort j there were on day i, and were called right.
+
+    `evaluations` has the columns of `tables.Evaluation`, of all days together; 0 where j > i.
+    """
+    at = {day: position for position, day in enumerate(days)}
+    right, images = np.zeros((2, len(days), len(days)))
+    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
+    for model, cohort, hits, total in counted(own, "model", "cohort").iter_rows():
+        if model in at and cohort in at:
+            right[at[model], at[cohort]], images[at[model], at[cohort]] = hits, total
+    return Counts(right, images)
+
+
+def accuracy_matrix(evaluations: pl.DataFrame, days: Sequence[str]) -> Matrix:
+    """Return R, float64 [days, days]: NaN where j > i or a cohort has no test image."""
+    return matrix_counts(evaluations, days).accuracy
+
+
+def cohorts(evaluations: pl.DataFrame, days: Sequence[str]) -> list[CohortAccuracy]:
+    """Return the cells of the accuracy matrix that have test images, by day and cohort."""
+    right, images = matrix_counts(evaluations, days)
+    low, high = wilson(right, images)
+    return [
+        CohortAccuracy(
+            day,
+            cohort,
+            accuracy=float(right[i, j] / images[i, j]),
+            images=int(images[i, j]),
+            low=float(low[i, j]),
+            high=float(high[i, j]),
+        )
+        for i, day in enumerate(days)
+        for j, cohort in enumerate(days[: i + 1])
+        if images[i, j]
+    ]
+
+
+def counted(counts: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    """Return the test images called right, and all of them, by `keys`."""
+    return counts.group_by(*keys).agg(right=RIGHT, total=pl.col("images").sum())
+
+
+def average_accuracy(matrix: Matrix) -> float | None:
+    """ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017)."""
+    return _difference(matrix, *_last(matrix))
+
+
+def backward_transfer(matrix: Matrix) -> float | None:
+    """BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017)."""
+    return _difference(matrix, *_last_upon_first(matrix))
+
+
+def forgetting(matrix: Matrix) -> float | None:
+    """Mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept (Chaudhry 2018)."""
+    return _difference(matrix, *_best_upon_last(matrix))
+
+
+def learning_accuracy(matrix: Matrix) -> float | None:
+    """Mean_j R[j, j], in 0..1: how well each cohort was known on the evening it arrived."""
+    return _difference(matrix, *_diagonal(matrix))
+
+
+# Each of these four is a mean of cells, or of cells less others, so that the figure and its
+# interval come from the same cells.
+def _last(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    columns = np.flatnonzero(~np.isnan(matrix[-1]))
+    return (np.full_like(columns, len(matrix) - 1), columns), None
+
+
+def _diagonal(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    days = np.flatnonzero(~np.isnan(np.diagonal(matrix)))
+    return (days, days), None
+
+
+def _last_upon_first(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    days = np.flatnonzero(~np.isnan(matrix[-1] - np.diagonal(matrix))[:-1])
+    return (np.full_like(days, len(matrix) - 1), days), (days, days)
+
+
+def _best_upon_last(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    if len(matrix) < 2:
+        none = np.empty(0, dtype=np.intp)
+        return (none, none), (none, none)
+    earlier = np.where(np.isnan(matrix[:-1, :-1]), -np.inf, matrix[:-1, :-1])
+    days = np.flatnonzero((earlier.max(axis=0) >= 0) & ~np.isnan(matrix[-1, :-1]))
+    return (earlier.argmax(axis=0)[days], days), (np.full_like(days, len(matrix) - 1), days)
+
+
+def _difference(matrix: Matrix, cells: Cells, less: Cells | None) -> float | None:
+    if not len(cells[0]):
+        return None
+    return float(np.mean(matrix[cells] if less is None else matrix[cells] - matrix[less]))
+
+
+def _difference_interval(counts: Counts, cells: Cells, less: Cells | None) -> Ends:
+    """MOVER over the Wilson intervals of the cells.
+
+    Both sides of a difference are taken as independent. They are measured on the same images, on
+    which two models mostly agree, so that the interval is too wide rather than too narrow.
+    """
+    if not len(cells[0]):
+        return UNKNOWN
+    both = cells if less is None else tuple(np.hstack([cells, less]))
+    right, images = counts.right[both], counts.images[both]
+    weights = np.full(len(right), 1 / len(cells[0]))
+    weights[len(cells[0]) :] *= -1
+    return linear(weights, right / images, *wilson(right, images))
+
+
+def forward_transfer(ahead: ArrayLike, chance: ArrayLike) -> float | None:
+    """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017).
+
+    `ahead` holds R[j-1, j], yesterday's model on today's cohort; `chance` b_j, which is 1 / the
+    number of classes tested on day j, old and new: what guessing among them would reach. A class
+    that is new on day j is one that yesterday's model cannot name, which counts against it.
+    """
+    upon = np.asarray(ahead, dtype=np.float64) - np.asarray(chance, dtype=np.float64)
+    return float(upon.mean()) if upon.size else None
+
+
+def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
+    """Return the four figures of the matrix by name, and their 95% intervals."""
+    matrix = counts.accuracy
+    cells = {
+        "average_accuracy": _last(matrix),
+        "forgetting": _best_upon_last(matrix),
+        "backward_transfer": _last_upon_first(matrix),
+        "learning_accuracy": _diagonal(matrix),
+    }
+    return (
+        {name: _difference(matrix, *of) for name, of in cells.items()},
+        {name: _difference_interval(counts, *of) for name, of in cells.items()},
+    )
+
+
+def transfer(
+    ahead: Sequence[tuple[int, int]], classes: Sequence[int]
+) -> tuple[Figures, dict[str, Ends]]:
+    """Return forward transfer and its interval.
+
+    `ahead` has, for each cohort, how many images yesterday's model called right, of how many;
+    `classes` how many classes were tested on its day.
+    """
+    right, images = np.asarray(ahead, dtype=np.float64).reshape(-1, 2).T
+    reached, chance = right / images, 1 / np.asarray(classes, dtype=np.float64)
+    low, high = wilson(right, images)
+    weights = np.full(len(classes), 1 / max(len(classes), 1))
+    interval = linear(weights, reached - chance, low - chance, high - chance)
+    return (
+        {"forward_transfer": forward_transfer(reached, chance)},
+        {"forward_transfer": interval},
+    )
+
+
+class Recalled(NamedTuple):
+    """Of each class's test images up to each day, how many its model recalled, of how many.
+
+    `right` and `images` are float64 [days, labels].
+    """
+
+    labels: list[str]
+    right: Matrix
+    images: Matrix
+
+
+def recalled(evaluations: pl.DataFrame, days: Sequence[str]) -> Recalled:
+    """Count, for every day's model, the test images that it called right, by class."""
+    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
+    labels = own["label"].unique().sort().to_list()
+    return Recalled(labels, *_by_day_and_label(counted(own, "model", "label"), days, labels))
+
+
+def _by_day_and_label(
+    counts: pl.DataFrame, days: Sequence[str], labels: Sequence[str]
+) -> NDArray[np.float64]:
+    rows, columns = ({name: n for n, name in enumerate(names)} for names in (days, labels))
+    found = np.zeros((2, len(days), len(labels)))
+    for day, label, right, total in counts.iter_rows():
+        if day in rows:
+            found[:, rows[day], columns[label]] = right, total
+    return found
+
+
+def class_forgetting(
+    earlier: Recalled, mine: pl.DataFrame, days: Sequence[str]
+) -> tuple[dict[str, float], dict[str, Ends]]:
+    """Return, a class, the most that any earlier day's model had upon today's, and its interval.
+
+    Max_{l<T} (recall of day l's model - recall of today's), both on the class's test images up to
+    day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task. `mine`
+    are the counts of today's model, `days` end with today. Classes that no earlier day had are left
+    out.
+    """
+    past = len(days) - 1
+    before = Counts(earlier.right[:past], earlier.images[:past])
+    by_cohort = _by_day_and_label(counted(mine, "cohort", "label"), days[:past], earlier.labels)
+    now = Counts(*by_cohort.cumsum(axis=1))
+    with np.errstate(invalid="ignore"):
+        falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)
+    values, ends = {}, {}
+    for column, day in enumerate(falls.argmax(axis=0) if past else ()):
+        if np.isfinite(falls[day, column]):
+            label, cell = earlier.labels[column], (day, column)
+            values[label] = float(falls[cell])
+            (low, high), (low_now, high_now) = (
+                wilson(counts.right[cell], counts.images[cell]) for counts in (before, now)
+            )
+            both = (before.accuracy[cell], now.accuracy[cell])
+            ends[label] = linear([1, -1], both, [low, low_now], [high, high_now])
+    return values, ends

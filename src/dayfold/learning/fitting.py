@@ -1,0 +1,196 @@
+"""One day's training: weighted draws from a pool of images, and what may be done beside it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from torch.optim import swa_utils
+
+from dayfold import draws
+from dayfold.learning import network, pixels
+from dayfold.learning.device import Machine
+from dayfold.learning.network import Model, State
+from dayfold.ledger.tables import TrainingStep
+from dayfold.project.params import Train
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images in memory: uint8 [n, 3, size, size], class ids int64 [n], ids, weights."""
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    images: Sequence[str]
+    weights: Sequence[float]
+
+
+def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> float:
+    """Return the rate of update 0..updates-1: a linear rise over `warm_up`, a half cosine to 0."""
+    rising = math.ceil(warm_up * updates)
+    if update < rising:
+        return peak * (update + 1) / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
+
+
+def fit(
+    start: Model,
+    pool: Pool,
+    validation: Pool,
+    *,
+    teacher: Model | None,
+    recipe: Train,
+    seed: int,
+    day: str,
+    machine: Machine,
+    report: Callable[[TrainingStep], None],
+) -> tuple[State, NDArray[np.int64]]:
+    """Train a network from `start` on weighted draws from `pool`; tell `report` of every update.
+
+    A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
+    Which images, in which order, changed how: `draws.epoch_order` and `pixels.changes`, of seed,
+    day, epoch and image only. Validation is looked at, never learnt from. `teacher` is yesterday's
+    model, asked where `recipe.distill` is above 0.
+
+    Returns the trained state dict and how often each image of the pool was drawn, int64 [n].
+    """
+    if recipe.shrink < 1 or recipe.perturb:
+        start = network.perturbed(
+            start, shrink=recipe.shrink, perturb=recipe.perturb, seed=seed, day=day
+        )
+    net = network.build(start, recipe.image_size_px).to(machine.device)
+    loss_of = _Loss(recipe, pool, teacher, machine)
+    optimizer = _optimizer(net, recipe)
+    average = None
+    if recipe.ema_decay:
+        ema = swa_utils.get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+        average = swa_utils.AveragedModel(net, multi_avg_fn=ema, use_buffers=True)
+    updates = recipe.epochs * recipe.updates_per_epoch
+    drawn = np.zeros(len(pool.images), dtype=np.int64)
+    chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
+    update = 0
+    for epoch in range(1, recipe.epochs + 1):
+        count = recipe.updates_per_epoch * recipe.batch_size
+        plan = draws.epoch_order(pool.images, chances, count, seed, day, epoch)
+        drawn += np.bincount(plan, minlength=len(drawn))
+        net.train()
+        for first in range(0, len(plan), recipe.batch_size):
+            chosen = plan[first : first + recipe.batch_size]
+            rate = learning_rate(update, updates, peak=recipe.learning_rate, warm_up=recipe.warm_up)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = pixels.normalised(pool.pixels[chosen].to(machine.device))
+            names = [pool.images[position] for position in chosen]
+            fields = pixels.changes(names, seed, day, epoch, first=first)
+            batch = pixels.augmented(batch, fields, **recipe.augment.model_dump())
+            loss = loss_of(net, batch, chosen)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            if average:
+                average.update_parameters(net)
+            update += 1
+            last = first + recipe.batch_size >= len(plan)
+            if update == updates:
+                net = average.module if average else net
+                _measure_batch_norms(net, pool, recipe, machine, seed, day)
+            accuracy = _accuracy(net, validation, machine) if last else None
+            report(TrainingStep(update, epoch, loss.item(), rate, accuracy))
+    return network.state_of(net, start, recipe.image_size_px), drawn
+
+
+class _Loss:
+    """Cross-entropy with smoothed labels, and what the recipe adds to it."""
+
+    def __init__(self, recipe: Train, pool: Pool, teacher: Model | None, machine: Machine) -> None:
+        self._recipe, self._machine = recipe, machine
+        self._targets = pool.targets.to(machine.device)
+        weights = torch.tensor(pool.weights, dtype=torch.float32)
+        self._weights = (weights / weights.mean()).to(machine.device)
+        self._teacher: torch.nn.Module | None = None
+        if recipe.distill and teacher and teacher.classes:
+            self._teacher = network.build(teacher, recipe.image_size_px).to(machine.device).eval()
+
+    def __call__(
+        self, net: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """The loss of a batch, float32 []: of images `chosen`, int64 [n], changed into `batch`."""
+        with self._machine.autocast():
+            logits = net(batch)
+        losses = functional.cross_entropy(
+            logits.float(),
+            self._targets[chosen],
+            label_smoothing=self._recipe.label_smoothing,
+            reduction="none",
+        )
+        if self._recipe.loss == "recency":
+            losses = losses * self._weights[chosen]
+        loss = losses.mean()
+        if self._teacher:
+            loss = loss + self._recipe.distill * self._distance(self._teacher, logits, batch)
+        return loss
+
+    def _distance(
+        self, teacher: torch.nn.Module, logits: torch.Tensor, batch: torch.Tensor
+    ) -> torch.Tensor:
+        """How far the answers are from yesterday's on the classes that it knew.
+
+        T^2 KL(softmax(teacher / T) || softmax(student / T)): Hinton, Vinyals & Dean 2015, over the
+        known classes only as in Li & Hoiem 2016 (learning without forgetting).
+        """
+        temperature = self._recipe.distill_temperature
+        with torch.no_grad(), self._machine.autocast():
+            wanted = teacher(batch).float()
+        given = logits[:, : wanted.shape[1]].float()
+        return temperature**2 * functional.kl_div(
+            functional.log_softmax(given / temperature, dim=1),
+            functional.log_softmax(wanted / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+
+
+def _measure_batch_norms(
+    net: torch.nn.Module, pool: Pool, recipe: Train, machine: Machine, seed: int, day: str
+) -> None:
+    """Replace the batch norms' running statistics by those of a class-balanced sample."""
+    if not recipe.batch_norm_images:
+        return
+    labels = [str(target) for target in pool.targets.tolist()]
+    scope = ("batch norm", seed, day)
+    seats = draws.even_seats(dict(Counter(labels)), recipe.batch_norm_images, *scope)
+    keys = draws.uniforms(*scope, ids=pool.images)
+    chosen: list[int] = []
+    for position in np.lexsort((np.asarray(pool.images), keys)):
+        if seats[labels[position]]:
+            seats[labels[position]] -= 1
+            chosen.append(int(position))
+    whole = max(len(chosen) // recipe.batch_size, 1) * recipe.batch_size
+    batches = torch.split(pool.pixels[chosen[:whole]], recipe.batch_size)
+    with machine.autocast():
+        swa_utils.update_bn([pixels.normalised(b.to(machine.device)) for b in batches], net)
+
+
+def _optimizer(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    vectors = [p for p in net.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=recipe.learning_rate,
+        fused=True,
+    )
+
+
+def _accuracy(net: torch.nn.Module, pool: Pool, machine: Machine) -> float | None:
+    if not len(pool.images):
+        return None
+    chances = network.probabilities(net, pool.pixels, machine, batch_size=256)
+    return float((chances.argmax(1) == pool.targets).double().mean())

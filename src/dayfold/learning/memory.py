@@ -1,0 +1,43 @@
+"""What yesterday's model makes of old images: by this a replay policy may choose them."""
+
+import polars as pl
+import torch
+
+from dayfold.learning import device, network, pixels
+from dayfold.project.console import Ticker
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
+
+
+def scores(project: Project, old: pl.DataFrame, *, policy: str, params: Params) -> list[float]:
+    """Return a number for each image of `old`, float32 as float [n]; small ones are chosen first.
+
+    `hard`: the probability that yesterday's model gives to the image's label. `herding`: the
+    distance of its features, float32 [512], from the mean of its class's (after Rebuffi et al.
+    2017, iCaRL). The arithmetic is the model's: equal under the same fingerprint only (level B).
+    """
+    recipe = params.train
+    machine = device.resolve(
+        device=recipe.device, precision=recipe.precision, threads=recipe.threads
+    )
+    parent = network.load(project.parent_model)
+    net = network.build(parent, recipe.image_size_px).to(machine.device)
+    if policy == "herding":
+        net.fc = torch.nn.Identity()
+    with Ticker("looking back", len(old), "images") as ticker:
+        chunks = pixels.in_chunks(project.root, old, recipe.image_size_px, ticker.advance)
+        batch_size = params.evaluate.batch_size
+        found = torch.cat(
+            [network.outputs(net, chunk, machine, batch_size=batch_size) for chunk in chunks]
+        )
+    if policy == "hard":
+        ids = {label: position for position, label in enumerate(parent.classes)}
+        targets = torch.tensor([ids[label] for label in old["label"]])
+        chances = found.softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1)
+        return [float(chance) for chance in chances]
+    distances = torch.empty(len(old))
+    labels = old["label"].to_numpy()
+    for label in sorted(set(labels)):
+        mine = torch.from_numpy(labels == label)
+        distances[mine] = (found[mine] - found[mine].mean(dim=0)).norm(dim=1)
+    return [float(distance) for distance in distances]

@@ -1,0 +1,54 @@
+"""The cycle without a person: one day, or a whole archive of days."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dayfold import cycle
+from dayfold.errors import CycleError, IntakeError
+from dayfold.project.layout import Project, check_day
+
+
+def run(project: Project, source: Path, *, day: str, say: Callable[[str], None]) -> None:
+    """Add, reproduce and seal one day; a day that is sealed is left alone.
+
+    Raises GateError where the day does not pass the gate: it stays open, for a person to judge.
+    """
+    now = cycle.standing(project)
+    if day in now.sealed:
+        say(f"{day} is sealed")
+        return
+    _, delivery = cycle.add(project, source, day=day)
+    say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
+    if not delivery.images and now.day != day:
+        say(f"nothing new, so {day} was not opened")
+        return
+    cycle.repro(project)
+    say(f"sealed as {cycle.seal(project)}")
+
+
+def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:
+    """Run every dated folder of `source` in order; what is sealed already is passed over.
+
+    Stops with GateError at a day that does not pass the gate.
+    """
+    if not Path(source).is_dir():
+        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
+    folders = sorted(path for path in Path(source).iterdir() if not path.name.startswith("."))
+    strangers = []
+    for folder in folders:
+        try:
+            check_day(folder.name)
+        except CycleError:
+            strangers.append(f"{folder.name} is not a day")
+        else:
+            if not folder.is_dir():
+                strangers.append(f"{folder.name} is not a folder")
+    if strangers:
+        raise IntakeError(
+            f"{source} must hold folders named by day only:",
+            problems=strangers,
+            mend="name them YYYY-MM-DD, or move them elsewhere",
+        )
+    for number, folder in enumerate(folders, start=1):
+        say(f"day {number} of {len(folders)}: {folder.name}")
+        run(project, folder, day=folder.name, say=say)

@@ -1,0 +1,168 @@
+"""The backtest: the same code as the real days, gone on with after a stop, beside the project."""
+
+import json
+import shutil
+
+import pytest
+
+from builders import DAYS, make_project, take_in
+from dayfold import backtest, create
+from dayfold.backtest import POLICIES, History
+from dayfold.errors import CycleError, ParamsError
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Replayed
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256, sha256_file
+from dayfold.project.layout import Project
+from dayfold.stages import evaluate, replay, train, weights
+
+TINY = {
+    "train__image_size_px": 16,
+    "train__epochs": 1,
+    "train__updates_per_epoch": 1,
+    "train__batch_size": 4,
+    "train__threads": 1,
+    "replay__size": 6,
+    "replay__minimum_per_class": 0,
+    "origin__weights": "random",
+}
+ARRIVALS = (
+    {"cat": range(10), "dog": range(10, 20)},
+    {"cat": range(20, 30)},
+    {"eel": range(30, 40), "dog": range(40, 44)},
+)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """Three days that were trained stage by stage, and what each made."""
+    project = make_project(tmp_path_factory.mktemp("history") / "project", **TINY)
+    create.make_origin(project, params_file.read(project.params))
+    origin = project.root / "origin"
+    shutil.copytree(project.parent, origin)
+    days, made = DAYS[:3], {}
+    for day, images in zip(days, ARRIVALS, strict=True):
+        take_in(project, day, images)
+        params = params_file.read(project.params)
+        for stage in (weights, replay, train, evaluate):
+            stage.run(project, params)
+        made[day] = (sha256_file(project.model), project.evaluation(day).read_bytes())
+        for source, target in (
+            (project.model, project.parent_model),
+            (project.predictions, project.parent_predictions),
+        ):
+            shutil.copyfile(source, target)
+    return History(project, days, origin, origin / "model.safetensors"), made
+
+
+def run(history, folder, name="project", tick=lambda: None):
+    scratch = Project(folder)
+    params = params_file.read(history.project.params)
+    backtest.run_days(history, scratch, params, POLICIES[name], tick=tick)
+    return scratch
+
+
+def facts(scratch, day):
+    return json.loads((scratch.root / "days" / f"{day}.json").read_bytes())
+
+
+def contents(folder):
+    return {path: sha256(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_project_s_own_policy_gives_the_real_days_to_the_byte(history, tmp_path):
+    real, made = history
+    before = contents(real.project.root)
+    scratch = run(real, tmp_path / "scratch")
+    for day in real.days:
+        model, evaluation = made[day]
+        assert facts(scratch, day)["model"] == model
+        assert scratch.evaluation(day).read_bytes() == evaluation
+    assert contents(real.project.root) == before
+    params = params_file.read(real.project.params)
+    found = backtest.summary(scratch, params, "project", 0, real.days)
+    assert found.draws == 3 * 4
+    # Training images: 14, then 7 and 6 replayed, then 10 (7 + 3) and 6 replayed.
+    assert found.images == 14 + (7 + 6) + (10 + 6)
+    cells = backtest.curve(scratch, "project", 0, real.days)
+    assert {(cell.day, cell.cohort) for cell in cells} == {
+        (day, cohort) for day in real.days for cohort in real.days if cohort <= day
+    }
+
+
+def test_what_was_stopped_goes_on_and_ends_the_same(history, tmp_path):
+    real, made = history
+
+    def stop():
+        raise KeyboardInterrupt
+
+    # After the first day; then in the middle of the third, on a missing image.
+    with pytest.raises(KeyboardInterrupt):
+        run(real, tmp_path / "scratch", tick=stop)
+    missing = next((real.project.images(DAYS[2]) / "eel").iterdir())
+    kept = missing.read_bytes()
+    missing.unlink()
+    try:
+        with pytest.raises(Exception, match="cannot be read"):
+            run(real, tmp_path / "scratch")
+    finally:
+        missing.write_bytes(kept)
+    scratch = run(real, tmp_path / "scratch")
+    assert [facts(scratch, day)["model"] for day in real.days] == [
+        made[day][0] for day in real.days
+    ]
+    assert not scratch.model.exists()  # models are not kept
+
+
+def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
+    scratch = run(history[0], tmp_path / "scratch", "cumulative")
+    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14, 21, 31]
+    # 1 update of 4 for a pool of the project's size; 21 of 13 and 31 of 16 images ask for 2.
+    assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 8, 8]
+    rows = tables.read(scratch.replay, Replayed)
+    assert (len(rows), set(rows["reason"])) == (21, {"all"})
+
+
+def test_naive_replays_nothing_and_scratch_begins_at_the_origin(history, tmp_path):
+    real, _ = history
+    naive = run(real, tmp_path / "naive", "naive")
+    assert [facts(naive, day)["images"] for day in DAYS[:3]] == [14, 7, 10]
+    scratch = run(real, tmp_path / "scratch", "scratch")
+    pins = json.loads(scratch.provenance.read_bytes())["sha256"]
+    assert pins["parent"] == sha256_file(real.origin)
+
+
+def test_all_that_cannot_be_compared_is_told_at_once():
+    assert [policy.name for policy in backtest.policies([], [])] == list(POLICIES)
+    with pytest.raises(CycleError) as caught:
+        backtest.policies(["navie", "project"], ["seed=3", "replay.size"])
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "navie",
+        "seed=3",
+        "replay.size",
+    ]
+    own, other = backtest.policies([], ["replay.size=1000", "weights.recent=2"])
+    assert (own.name, other.changes) == ("project", {"replay.size": 1000, "weights.recent": 2})
+
+
+def test_a_span_of_days_may_be_open_at_either_end():
+    assert backtest.span("") == (None, None)
+    assert backtest.span("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
+    assert backtest.span("2025-06-02..") == ("2025-06-02", None)
+    assert backtest.span("2025-06-02") == ("2025-06-02", "2025-06-02")
+    with pytest.raises(CycleError, match="is not a day"):
+        backtest.span("june..")
+
+
+def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):
+    params = params_file.read(project.params)
+    found = params_file.changed(params, {"weights.recent": 2, "replay.policy": "uniform"})
+    assert (found.weights.recent, found.replay.policy) == (2.0, "uniform")
+    assert found.train == params.train
+    with pytest.raises(ParamsError) as caught:
+        params_file.changed(params, {"replay.sise": 3, "replay.size": -1, "train.epochs": "two"})
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "replay.sise",
+        "replay.size",
+        "train.epochs",
+    ]

@@ -1,0 +1,185 @@
+"""The gate: what it holds against what, and what a day that fails it can still do."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import DAYS as JUNE
+from builders import make_project
+from dayfold import cycle
+from dayfold.demo import DAYS
+from dayfold.figures import gate, intervals
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Check
+from dayfold.project import params
+from dayfold.project.params import Gate
+
+ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
+NONE = dict.fromkeys(Gate.model_fields)
+UNKNOWN = intervals.UNKNOWN
+
+
+def ends(low, high):
+    return {"low": low, "high": high}
+
+
+def figures(*, forgetting=None, flips=None, classes=None):
+    """A day's figures as far as the gate looks, each as (value, low, high)."""
+    of = {"forgetting": forgetting, "negative_flip_rate": flips}
+    classes = classes or {}
+    return {
+        **{name: found and found[0] for name, found in of.items()},
+        "classes": {name: {"f1": found[0]} for name, found in classes.items()},
+        "interval": {
+            **{name: ends(*found[1:]) if found else UNKNOWN for name, found in of.items()},
+            "classes": {name: {"f1": ends(*found[1:])} for name, found in classes.items()},
+        },
+    }
+
+
+def reasons(found, new=(), **limits):
+    return gate.reasons(gate.checks(found, new=new, **{**NONE, **limits}))
+
+
+def test_at_most_fails_only_where_the_whole_interval_is_above():
+    assert reasons(figures(forgetting=(0.08, 0.04, 0.12)), max_forgetting=0.05) == []
+    assert reasons(figures(forgetting=(0.08, 0.05, 0.11)), max_forgetting=0.05) == []
+    (reason,) = reasons(figures(forgetting=(0.08, 0.06, 0.1)), max_forgetting=0.05)
+    assert reason == "forgetting is 0.080 (0.060 to 0.100), above max_forgetting 0.05"
+    (reason,) = reasons(figures(flips=(0.2, 0.1, 0.3)), max_negative_flip_rate=0.05)
+    assert reason.startswith("the negative flip rate is 0.200 (0.100 to 0.300), above")
+
+
+def test_at_least_fails_only_where_the_whole_interval_is_below():
+    classes = {"cat": (0.4, 0.2, 0.6), "dog": (0.4, 0.3, 0.5), "eel": (0.3, 0.1, 0.49)}
+    (reason,) = reasons(figures(classes=classes), min_class_f1=0.5)
+    assert reason == "F1 of class eel is 0.300 (0.100 to 0.490), below min_class_f1 0.5"
+    assert reasons(figures(classes=classes), new=["cat", "dog"], min_new_f1=0.5) == []
+    (reason,) = reasons(figures(classes=classes), new=["dog", "eel"], min_new_f1=0.5)
+    assert reason.startswith("F1 of the new class eel is 0.300")
+
+
+def test_every_reason_is_told_and_not_the_first_only():
+    bad = figures(
+        forgetting=(0.5, 0.4, 0.6), flips=(0.5, 0.4, 0.6), classes={"cat": (0.1, 0.0, 0.2)}
+    )
+    everything = {name: 0.3 if name.startswith("min") else 0.05 for name in NONE}
+    assert len(reasons(bad, new=["cat"], **everything)) == 4
+
+
+def test_null_is_not_asked_and_what_is_undefined_fails_nothing_but_is_recorded():
+    assert gate.checks(figures(forgetting=(0.9, 0.8, 1.0)), new=["cat"], **NONE) == []
+    found = gate.checks(
+        figures(), new=["cat"], **{**NONE, "max_forgetting": 0.0, "min_new_f1": 1.0}
+    )
+    assert found == [
+        Check("max_forgetting", "", 0.0, None, None, None, 1),
+        Check("min_new_f1", "cat", 1.0, None, None, None, 1),
+    ]
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.floats(0, 1))
+def test_a_figure_that_keeps_its_limit_never_fails(hits, others, limit):
+    if hits + others:
+        share = hits / (hits + others)
+        flips = (share, *intervals.proportion(hits, hits + others).values())
+        f1 = (2 * share / (1 + share), *map(float, intervals.f1(hits, hits + others)))
+        found = figures(flips=flips, classes={"cat": f1})
+        if share <= limit:
+            assert reasons(found, max_negative_flip_rate=limit) == []
+        if f1[0] >= limit:
+            assert reasons(found, min_class_f1=limit) == []
+
+
+def test_three_points_on_thirty_images_fail_no_day():
+    flips = (1 / 30, *intervals.proportion(1, 30).values())
+    assert reasons(figures(flips=flips), max_negative_flip_rate=0.01) == []
+    flips = (10 / 300, *intervals.proportion(10, 300).values())
+    assert len(reasons(figures(flips=flips), max_negative_flip_rate=0.01)) == 1
+
+
+def test_the_last_day_that_passed_is_neither_failed_nor_unsealed(tmp_path):
+    project = make_project(tmp_path)
+    sealed = list(JUNE[:3])
+    assert gate.last_passed(project, sealed) is None
+    good = Check("min_class_f1", "cat", 0.5, 0.8, 0.7, 0.9, 1)
+    bad = good._replace(value=0.1, low=0.0, high=0.2, passed=0)
+    for day, check in zip(JUNE[:4], (good, good, bad, good), strict=True):
+        tables.write(project.gate(day), Check, [check])
+    assert gate.read(project, JUNE[2]) == [bad]
+    assert gate.last_passed(project, sealed) == JUNE[1]
+    assert gate.last_passed(project, sealed[:1]) == JUNE[0]
+    undefined = Check("max_forgetting", "", 0.05, None, None, None, 1)
+    tables.write(project.gate(JUNE[3]), Check, [undefined, good])
+    assert gate.read(project, JUNE[3]) == [undefined, good]
+    assert gate.last_passed(project, JUNE[:4]) == JUNE[3]
+    # A day without any limit passed.
+    tables.write(project.gate(JUNE[2]), Check, [])
+    assert gate.last_passed(project, sealed) == JUNE[2]
+
+
+@pytest.mark.slow
+def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
+    root = copy.root
+    shell(root, "dayfold", "unseal")
+    params.edit(copy.params, {"gate.min_class_f1": 1.0, "gate.max_forgetting": 0.5})
+    said = shell(root, "dvc", "repro")
+    assert "Running stage 'curve'" in said
+    assert "Running stage 'train'" not in said
+    assert "gate: failed" in said
+    found = json.loads(copy.metrics.read_bytes())
+    assert found["gate"] == {"passed": False}
+    failing = gate.reasons(gate.read(copy, THREE))
+    assert failing
+    said = shell(root, "dayfold", "seal", "-m", "enough", code=3)
+    for reason in failing:
+        assert reason in said
+        assert reason in shell(root, "dayfold", "status")
+    assert 'dayfold seal --force -m "why"' in said
+    assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
+    said = shell(root, "dayfold", "seal", "--force", code=1)
+    assert "--force needs a message" in said
+    assert "failed" in log_of(shell, root)[THREE]
+    shell(root, "dayfold", "seal", "--force", "-m", "#7: the class is rare")
+    for words in (("log", "-1", "--format=%B"), ("tag", "-l", "--format=%(contents)")):
+        kept = shell(root, "git", *words)
+        assert "#7: the class is rare" in kept
+        assert "Gate: forced" in kept
+        for reason in failing:
+            assert reason in kept
+    assert cycle.forced(copy) == {THREE: "#7: the class is rare"}
+    assert "forced" in log_of(shell, root)[THREE]
+    said = shell(root, "dayfold", "log")
+    assert f"{THREE} was sealed by force: #7: the class is rare" in said
+    assert gate.last_passed(copy, cycle.standing(copy).sealed) == TWO
+    assert shell(root, "git", "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
+    copy, shell, digits, tmp_path
+):
+    root = copy.root
+    params.edit(copy.params, {"gate.min_class_f1": 1.0})
+    said = shell(root, "dayfold", "run", str(digits / FOUR), "--day", FOUR, code=3)
+    assert f"{FOUR} does not pass the gate" in said
+    assert f"{FOUR}, open" in shell(root, "dayfold", "status")
+    assert cycle.standing(copy).sealed == [ONE, TWO, THREE]
+    archive = tmp_path / "archive"
+    for day in (FOUR, FIVE):
+        (archive / day).mkdir(parents=True)
+    said = shell(root, "dayfold", "backfill", str(archive), code=3)
+    assert f"{FOUR} does not pass the gate" in said
+    assert FIVE not in said
+    params.edit(copy.params, {"gate.min_class_f1": None})
+    shell(root, "dayfold", "backfill", str(archive))
+    assert cycle.standing(copy).sealed == [ONE, TWO, THREE, FOUR]
+    assert cycle.forced(copy) == {}
+
+
+def log_of(shell, root):
+    """Day → its line of `dayfold log`."""
+    lines = shell(root, "dayfold", "log").splitlines()
+    return {line.split()[0]: line for line in lines if not line.endswith("rare")}

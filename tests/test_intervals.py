@@ -1,0 +1,156 @@
+"""Intervals and the paired test: the published values, scipy's, and what must hold of any."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from sklearn.metrics import f1_score
+
+from dayfold.figures import intervals
+from dayfold.figures.intervals import f1, linear, mcnemar, proportion, wilson
+
+
+@st.composite
+def proportions(draw):
+    images = draw(st.integers(1, 5000))
+    return draw(st.integers(0, images)), images
+
+
+@given(proportions())
+def test_the_wilson_interval_is_scipys(counts):
+    expected = binomtest(*counts).proportion_ci(method="wilson")
+    assert proportion(*counts) == pytest.approx({"low": expected.low, "high": expected.high})
+
+
+def test_the_wilson_interval_by_hand():
+    # 27 of 30: (27 + 1.92) / 33.84 ± 1.96 sqrt(27 · 3 / 30 + 0.96) / 33.84.
+    low, high = wilson(27, 30)
+    assert (low, high) == pytest.approx((0.7438, 0.9654), abs=1e-4)
+    # Newcombe's (1998) examples of a single proportion.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+
+
+@given(proportions())
+def test_a_proportion_lies_in_its_interval_and_that_in_0_to_1(counts):
+    low, high = wilson(*counts)
+    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
+    assert low < high
+
+
+@given(proportions(), st.integers(2, 20))
+def test_more_images_give_a_narrower_interval(counts, times):
+    hits, images = counts
+    low, high = wilson(hits, images)
+    low_of_more, high_of_more = wilson(hits * times, images * times)
+    assert low <= low_of_more
+    assert high_of_more <= high
+    assert high_of_more - low_of_more < high - low
+
+
+@given(proportions())
+def test_hits_and_misses_are_mirror_images(counts):
+    hits, images = counts
+    low, high = wilson(hits, images)
+    assert wilson(images - hits, images) == pytest.approx((1 - high, 1 - low))
+
+
+def test_intervals_of_arrays_are_those_of_their_cells_and_nan_without_images():
+    low, high = wilson([[27, 0], [5, 0]], [[30, 20], [5, 0]])
+    assert (low[0, 0], high[0, 0]) == wilson(27, 30)
+    assert (low[1, 0], high[1, 0]) == wilson(5, 5)
+    assert math.isnan(low[1, 1])
+    assert math.isnan(high[1, 1])
+    assert proportion(0, 0) == {"low": None, "high": None}
+
+
+@given(st.integers(0, 200), st.integers(0, 100), st.integers(0, 100))
+def test_the_interval_of_f1_is_that_of_the_jaccard_index_transformed(hits, false, missed):
+    if hits + false + missed:
+        low, high = f1(hits, hits + false + missed)
+        truth = [1] * (hits + missed) + [0] * false
+        called = [1] * hits + [0] * missed + [1] * false
+        point = f1_score(truth, called, zero_division=0)
+        assert 0 <= low <= point + 1e-12
+        assert point - 1e-12 <= high <= 1
+        jaccard = wilson(hits, hits + false + missed)
+        assert low / (2 - low) == pytest.approx(jaccard.low)
+        assert high / (2 - high) == pytest.approx(jaccard.high)
+
+
+def test_the_interval_of_f1_covers_the_truth_about_as_often_as_it_says():
+    # A class with recall 0.8 among others that are called so with probability 0.05.
+    draw = np.random.default_rng(0)
+    hits = draw.binomial(40, 0.8, size=4000)
+    false = draw.binomial(200, 0.05, size=4000)
+    low, high = f1(hits, 40 + false)
+    true = 2 * 32 / (2 * 32 + 8 + 10)
+    assert 0.93 < np.mean((low <= true) & (true <= high)) < 0.99
+
+
+def test_a_difference_has_newcombes_interval():
+    # Newcombe (1998), method 10, 56/70 - 48/80: 0.0524 to 0.3339.
+    low, high = wilson([56, 48], [70, 80])
+    found = linear([1, -1], [56 / 70, 48 / 80], low, high)
+    assert found == pytest.approx({"low": 0.0524, "high": 0.3339}, abs=1e-4)
+
+
+def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
+    draw = np.random.default_rng(0)
+    rates, images = np.array([0.95, 0.9, 0.8, 0.97]), np.array([20, 40, 30, 25])
+    covered = []
+    for hits in draw.binomial(images, rates, size=(2000, 4)):
+        ends = linear(np.full(4, 0.25), hits / images, *wilson(hits, images))
+        covered.append(ends["low"] <= rates.mean() <= ends["high"])
+    assert 0.93 < np.mean(covered) < 0.98
+
+
+@given(st.lists(proportions(), min_size=1, max_size=9))
+def test_the_mean_of_proportions_lies_in_its_interval_and_that_in_0_to_1(counts):
+    hits, images = np.array(counts).T
+    weights = np.full(len(counts), 1 / len(counts))
+    ends = linear(weights, hits / images, *wilson(hits, images))
+    assert -1e-12 <= ends["low"] <= np.mean(hits / images) <= ends["high"] <= 1 + 1e-12
+
+
+def test_of_nothing_nothing_is_known():
+    assert linear([], [], [], []) == {"low": None, "high": None}
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_mid_p_of_a_fair_coin(worse, better):
+    flips, fewer = worse + better, min(worse, better)
+    exact = binomtest(worse, flips).pvalue if flips else 1.0
+    # Twice the tail, with half of what was observed: without that, the exact test's p.
+    tail = 2 * binom.cdf(fewer, flips, 0.5) - binom.pmf(fewer, flips, 0.5)
+    p = mcnemar(worse, better)
+    assert p == pytest.approx(tail)
+    assert 0 <= p <= 1
+    if worse != better:
+        assert p == pytest.approx(exact - binom.pmf(fewer, flips, 0.5))
+    assert p == mcnemar(better, worse)
+
+
+@given(st.integers(0, 3000))
+def test_as_many_worse_as_better_is_no_difference(flips):
+    assert mcnemar(flips, flips) == 1
+
+
+def test_mcnemar_by_hand():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(1, 0) == 0.5
+    # 5 worse, none better: half of C(5, 0) at either end of 32.
+    assert mcnemar(5, 0) == 1 / 32 < intervals.SIGNIFICANT
+    assert mcnemar(4, 0) == 1 / 16 > intervals.SIGNIFICANT
+    # Fagerland, Lydersen & Laake (2013): 1 and 7 have the mid-p 0.039, the exact test says 0.070.
+    assert mcnemar(7, 1) == pytest.approx(0.0391, abs=1e-4)
+    # Three points on thirty images are no change.
+    assert mcnemar(1, 0) > intervals.SIGNIFICANT
+
+
+def test_many_flips_are_no_trouble():
+    assert mcnemar(20_000, 19_000) < 1e-5
+    assert mcnemar(4000, 0) == 0

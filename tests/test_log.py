@@ -1,0 +1,81 @@
+"""The table of days: what its marks and its last column say."""
+
+import io
+
+import polars as pl
+from rich.console import Console
+
+from builders import DAYS, make_project
+from dayfold.figures import log, metrics
+from dayfold.figures.log import DayLine
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Check, Evaluation, schema
+
+ONE, TWO, THREE, FOUR = DAYS[:4]
+
+
+def printed(table):
+    text = io.StringIO()
+    Console(file=text, width=200).print(table)
+    return text.getvalue().splitlines()
+
+
+def history(worse):
+    """Two days of 40 cats: all right on the first, `worse` fewer on the second; as lines."""
+    rows = [(ONE, ONE, "cat", "cat", 9, 40, 0.9, None)]
+    rows += [(TWO, ONE, "cat", "cat", 9, 40 - worse, 0.9, 40 - worse)]
+    rows += [(TWO, ONE, "cat", "[dog]", 9, worse, 0.9, worse)] * bool(worse)
+    evaluations = pl.DataFrame(rows, schema=schema(Evaluation), orient="row")
+    figures = metrics.day_metrics(evaluations, [ONE, TWO], {ONE: ["cat"], TWO: ["[dog]"]})
+    return [
+        DayLine(ONE, 40, 1, ("cat",), figures[ONE]),
+        DayLine(TWO, 3, 2, ("[dog]",), figures[TWO]),
+        DayLine(THREE, 3, 2, (), None),
+    ]
+
+
+VERDICTS = dict.fromkeys(DAYS[:3], "ok")
+
+
+def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
+    lines = history(worse=5)
+    first, second = printed(log.table(lines, VERDICTS))[1:3]
+    assert "*" not in first
+    assert "0.125*" in second
+    (note,) = log.notes(lines, {})
+    assert note.startswith("* worse than the day before")
+    lines = history(worse=4)
+    assert not any("*" in line for line in printed(log.table(lines, VERDICTS)))
+    assert log.notes(lines, {TWO: "so be it"}) == [f"{TWO} was sealed by force: so be it"]
+
+
+def test_a_day_without_figures_has_its_line_and_names_are_no_markup():
+    lines = printed(log.table(history(worse=0), VERDICTS))
+    assert lines[2].split()[:4] == [TWO, "3", "2", "+[dog]"]
+    assert lines[3].split() == [THREE, "3", "2", *["-"] * 8, "ok"]
+
+
+def test_the_gate_column_says_what_became_of_a_day(tmp_path):
+    project = make_project(tmp_path)
+    bad = Check("min_class_f1", "cat", 0.5, 0.1, 0.0, 0.2, 0)
+    for day, check in zip(DAYS[:4], (bad._replace(passed=1), bad, bad, bad), strict=True):
+        tables.write(project.gate(day), Check, [check])
+    tables.write(project.gate(DAYS[4]), Check, [])
+    lines = [DayLine(day, 1, 1, (), None) for day in DAYS[:6]]
+    sealed = DAYS[:3]
+    assert log.verdicts(project, lines, sealed=sealed, forced=[TWO]) == {
+        ONE: "ok",
+        TWO: "forced",
+        THREE: "failed",
+        FOUR: "failed",
+        DAYS[4]: "open",
+        DAYS[5]: "open",
+    }
+
+
+def test_the_classes_of_a_day_have_their_intervals():
+    lines = printed(log.class_table(log.line_of(history(worse=5), None)))
+    assert lines[0].split() == f"{TWO} images F1 95% recall 95% precision forg. flips conf.".split()
+    # 35 of 40 right, all 35 that are called so: F1 70 / 75.
+    assert lines[1].split()[:3] == ["cat", "40", "0.933"]
+    assert len(lines) == 2
