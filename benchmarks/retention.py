@@ -1,0 +1,291 @@
+"""What each policy and option is worth: six streams of digits, fifteen days each, several seeds.
+
+    python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2] [--part policies|ablation]
+
+A stream is a plain project folder without git and DVC; its days are trained and evaluated by the
+same code as `dayfold backtest`. Interrupted, it goes on where it was. It prints Markdown tables.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import date, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from shutil import copy
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+
+from dayfold import backtest, create, draws
+from dayfold.backtest import POLICIES, History, Policy
+from dayfold.figures import comparison
+from dayfold.ledger import manifest
+from dayfold.ledger.tables import BacktestRun
+from dayfold.project import params as params_file
+from dayfold.project.console import Ticker
+from dayfold.project.files import sha256
+from dayfold.project.layout import ORIGIN, Project
+from dayfold.stages import snapshot
+
+ROOT = Path(__file__).parent.parent
+DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
+BUDGET = {  # as many updates a day as the default; a stream takes two minutes on one core
+    "train.image_size_px": 16,
+    "train.epochs": 1,
+    "train.updates_per_epoch": 60,
+    "train.threads": 1,
+}
+RARE = {"train": 0.2, "validation": 0.05, "test": 0.75}  # 8 of 40 images, 30 to test on
+
+Pixels = NDArray[np.float64]  # [8, 8] in 0..255
+Plan = Callable[[int, int], bool]  # (digit, day) → whether its images come
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which digits come on which days, how many of each, and what the scanner makes of them."""
+
+    says: str
+    comes: Plan = lambda digit, day: True  # noqa: ARG005
+    images: Mapping[int, int] | None = None  # of a digit; all of them where it is not named
+    rare: int | None = None
+    changes_on: int | None = None
+
+
+JOINS = {6: 3, 7: 6, 8: 9, 9: 12}
+STREAMS = {
+    "new classes": Stream(
+        "six digits, four more join; each comes back on every third day only",
+        lambda digit, day: (
+            day == JOINS.get(digit, 0) or (day > JOINS.get(digit, 0) and (digit + day) % 3 == 0)
+        ),
+    ),
+    "rare class": Stream(
+        "nine digits a day; on day 8 a tenth with 8 training images, never seen again",
+        lambda digit, day: day == 7 if digit == 9 else True,
+        images={9: 40},
+        rare=9,
+    ),
+    "new scanner": Stream(
+        "ten digits a day; from day 8 on with half the contrast, noise, and smaller",
+        changes_on=7,
+    ),
+    "steady": Stream("ten digits a day"),
+    "recurring": Stream(
+        "ten digits a day, but two are absent from day 5 to day 12",
+        lambda digit, day: not (digit in (3, 7) and 4 <= day < 12),
+    ),
+    "imbalanced": Stream(
+        "six digits of 178 on average, four of 9 in all: 20 to 1",
+        images=dict.fromkeys((2, 5, 8, 9), 9),
+    ),
+}
+
+
+COMPARED = ("project", "naive", "cumulative")
+# One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep the
+# absent.
+ABLATION_STREAMS = ("new classes", "rare class", "recurring")
+VARIANTS: dict[str, dict[str, backtest.Value]] = {
+    "weight 1.0": {"weights.recent": 1.0},
+    "no class balance (3.0)": {"weights.class_balance": 0.0},
+    "no class balance, weight 1.0": {"weights.class_balance": 0.0, "weights.recent": 1.0},
+    "class balance 0.5": {"weights.class_balance": 0.5},
+    "exponential": {"weights.schedule": "exponential"},
+    "linear over 5": {"weights.schedule": "linear", "weights.recent_versions": 5},
+    "over history": {"weights.over": "history"},
+    "replay 100": {"replay.size": 100},
+    "replay 1000": {"replay.size": 1000},
+    "uniform": {"replay.policy": "uniform"},
+    "recency": {"replay.policy": "recency", "weights.schedule": "exponential"},
+    "hard": {"replay.policy": "hard"},
+    "herding": {"replay.policy": "herding"},
+    "distill 0.5": {"train.distill": 0.5},
+    "EMA 0.9": {"train.ema_decay": 0.9},
+    "batch norms of 512": {"train.batch_norm_images": 512},
+    "shrink and perturb": {"train.shrink": 0.8, "train.perturb": 0.1},
+    "loss: recency": {"train.loss": "recency"},
+    "no smoothing": {"train.label_smoothing": 0.0},
+}
+
+
+def build(name: str, seed: int, folder: Path) -> History:
+    """Write a stream's images and manifests and the origin; the history of its fifteen days."""
+    stream, project = STREAMS[name], Project(folder)
+    days = tuple(DAYS)
+    history = History(project, days, folder / "origin", folder / "origin" / "model.safetensors")
+    if (folder / "ready").exists():
+        return history
+    project.data.mkdir(parents=True, exist_ok=True)
+    copy(ROOT / "params.yaml", project.params)
+    params_file.edit(
+        project.params,
+        {"seed": seed, "origin.weights": "random", **BUDGET},
+    )
+    params = params_file.read(project.params)
+    manifest.write_origin(project.manifest(ORIGIN))
+    create.make_origin(project, params)
+    project.parent.rename(folder / "origin")
+    arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
+    for number, digit, day, frames in _arrivals(stream, seed):
+        for turn, pixels in enumerate(frames):
+            path = project.images(DAYS[day]) / str(digit) / f"digit-{number:04}-{turn}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(pixels).astype(np.uint8)).save(path)
+            row = (sha256(path.read_bytes()), project.name(path), str(digit), f"digit-{number}")
+            arrivals.setdefault(day, []).append(row)
+    parent = ORIGIN
+    for number, day in enumerate(DAYS):
+        earlier = manifest.history(project, parent)
+        rows = []
+        for is_rare in (False, True):
+            mine = [row for row in arrivals[number] if (row[2] == str(stream.rare)) == is_rare]
+            fractions = RARE if is_rare else params.data.split.model_dump()
+            rows += snapshot.rows_of(mine, earlier=earlier, fractions=fractions)
+        manifest.write(
+            project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
+        )
+        parent = day
+    (folder / "ready").touch()
+    return history
+
+
+def _arrivals(stream: Stream, seed: int) -> Iterator[tuple[int, int, int, list[Pixels]]]:
+    """(number, digit, day, frames) of every digit; the seed shuffles which comes when."""
+    digits = load_digits()
+    for digit in range(10):
+        numbers = np.flatnonzero(digits.target == digit)
+        keys = draws.uniforms("stream", seed, ids=[str(number) for number in numbers])
+        numbers = numbers[np.argsort(keys)][: (stream.images or {}).get(digit)]
+        days = [day for day in range(len(DAYS)) if stream.comes(digit, day)]
+        for turn, number in enumerate(map(int, numbers)):
+            day = days[turn % len(days)]
+            frames = _frames(digits.images[number] * (255 / 16), seed, number)
+            if digit == stream.rare:
+                frames = frames[:1]
+            if stream.changes_on is not None and day >= stream.changes_on:
+                frames = [
+                    _other_scanner(pixels, f"{number} {at}") for at, pixels in enumerate(frames)
+                ]
+            yield number, digit, day, frames
+
+
+def _frames(pixels: Pixels, seed: int, number: int) -> list[Pixels]:
+    """Three frames of one digit, as of one patient: as it is, moved by a pixel, and noisy."""
+    way = int(4 * draws.uniforms("way", seed, ids=[str(number)])[0])
+    moved = np.roll(pixels, (1, -1)[way % 2], axis=way // 2)
+    noise = draws.uniform_array("noise", seed, str(number), shape=pixels.shape)
+    return [pixels, moved, np.clip(pixels + 32 * noise, 0, 255)]
+
+
+def _other_scanner(pixels: Pixels, name: str) -> Pixels:
+    """Three quarters of the size, half the contrast upon grey, and noise."""
+    image = Image.fromarray(np.rint(pixels).astype(np.uint8))
+    small = ImageOps.expand(image.resize((12, 12), Image.Resampling.BICUBIC), border=2, fill=0)
+    noise = draws.uniform_array("scanner", name, shape=(16, 16))
+    return np.clip(64 + np.asarray(small) * 0.5 + noise * 32, 0, 255)
+
+
+def job(folder: Path, stream: str, policy: Policy, seed: int) -> tuple[str, BacktestRun]:
+    """Run a policy over a stream, unless that was done before."""
+    history = build(stream, seed, folder / "streams" / f"{stream}-{seed}")
+    params = params_file.read(history.project.params)
+    scratch = Project(folder / "runs" / stream / policy.name / str(seed))
+    backtest.run_days(history, scratch, params, policy)
+    return stream, backtest.summary(scratch, params, policy.name, seed, history.days)
+
+
+def run(
+    folder: Path, jobs: Sequence[tuple[str, Policy, int]], processes: int
+) -> dict[str, list[BacktestRun]]:
+    """Run (stream, policy, seed) jobs, two or more at a time; the runs a stream, in their order."""
+    for stream, seed in dict.fromkeys((stream, seed) for stream, _, seed in jobs):
+        build(stream, seed, folder / "streams" / f"{stream}-{seed}")
+    done: dict[str, list[BacktestRun]] = {}
+    with (
+        Ticker("runs", len(jobs), "runs") as ticker,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        waiting = [pool.submit(job, folder, *one) for one in jobs]
+        for finished in as_completed(waiting):
+            stream, result = finished.result()
+            ticker.line(f"{stream}: {comparison.line(result)}")
+            ticker.advance(1)
+        for future in waiting:
+            stream, result = future.result()
+            done.setdefault(stream, []).append(result)
+    return done
+
+
+def markdown(found: Mapping[str, Sequence[BacktestRun]]) -> str:
+    """Return a table with a row a stream and policy: means ± standard deviations over seeds."""
+    names = list(comparison.COLUMNS)
+    lines = ["| " + " | ".join(["stream", "policy", "seeds", *names]) + " |"]
+    lines.append("|" + " --- |" * (3 + len(names)))
+    for stream, runs in found.items():
+        for policy, cells in comparison.means(runs).items():
+            seeds = sum(one.policy == policy for one in runs)
+            lines.append("| " + " | ".join([stream, policy, str(seeds), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def claims(found: Mapping[str, Sequence[BacktestRun]]) -> Iterator[str]:
+    """What is asked of the default policy, and whether it holds, a line each (means over seeds)."""
+
+    def mean(stream: str, policy: str, figure: str) -> float:
+        values = [getattr(one, figure) for one in found[stream] if one.policy == policy]
+        return math.fsum(values) / len(values)
+
+    def line(what: str, value: float, limit: float, *, least: bool = False) -> str:
+        met = value >= limit if least else value <= limit
+        asked = f"{'>=' if least else '<='} {limit}"
+        return f"{'met   ' if met else 'MISSED'} {what}: {value:.3f} ({asked})"
+
+    for stream in found:
+        better = mean(stream, "cumulative", "average_accuracy") - mean(
+            stream, "project", "average_accuracy"
+        )
+        yield line(f"{stream}: ACC below cumulative's", better, 0.01)
+        part = mean(stream, "project", "images") / mean(stream, "cumulative", "images")
+        yield line(f"{stream}: part of cumulative's images", part, 0.4)
+        limit = 0.04 if stream == "new scanner" else 0.02
+        yield line(f"{stream}: forgetting", mean(stream, "project", "forgetting"), limit)
+    for stream, least in (("new classes", 0.9), ("rare class", 0.75)):
+        if stream in found:
+            f1 = mean(stream, "project", "new_f1")
+            yield line(f"{stream}: F1 of a new class", f1, least, least=True)
+            sure = mean(stream, "project", "new_confidence")
+            yield line(f"{stream}: confidence in a new class", sure, 0.8, least=True)
+
+
+def main() -> None:
+    """Run what is not yet there, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--part", choices=("policies", "ablation"), default="policies")
+    options = parser.parse_args()
+    streams, policies = tuple(STREAMS), [POLICIES[name] for name in COMPARED]
+    if options.part == "ablation":
+        streams = ABLATION_STREAMS
+        policies = [POLICIES["project"], *(Policy(*variant) for variant in VARIANTS.items())]
+    jobs = [
+        (stream, policy, seed)
+        for seed in range(options.seeds)
+        for policy in policies
+        for stream in streams
+    ]
+    found = run(options.folder, jobs, options.processes)
+    print(markdown(found))
+    if options.part == "policies":
+        print("\n".join(claims(found)))
+
+
+if __name__ == "__main__":
+    main()
