@@ -21,7 +21,7 @@ CHECK_VERSION = import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) els
 	make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint install lock clean distclean
+.PHONY: help demo test lint docs install lock clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lint: $(STAMP) ## install, then check style, format and types
 	@$(PY) -m ruff format --check .
 	@printf '\n==> mypy\n'
 	@$(PY) -m mypy
+
+docs: $(STAMP) ## write the pages of docs/ that are made of the code
+	@$(PY) docs/generate.py
 
 install: $(STAMP) ## make .venv and install dayfold in it
 	@echo 'dayfold is installed: $(VENV)/bin/dayfold --help'

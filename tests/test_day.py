@@ -10,7 +10,8 @@ import yaml
 from torchvision.models import resnet18
 
 from conftest import IDENTITY
-from dayfold import create, cycle
+from dayfold import create
+from dayfold.cycle import adding
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
@@ -228,7 +229,7 @@ def test_a_team_starts_from_its_own_classifier(tmp_path, digits, monkeypatch):
     )
     quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
     params_file.edit(project.params, quick)
-    cycle.add(project, digits / ONE, day=ONE)
+    adding.add(project, digits / ONE, day=ONE)
     for stage in (snapshot, weights, replay, train, evaluate, curve):
         stage.run(project, params_file.read(project.params))
     assert json.loads(project.provenance.read_bytes())["classes"] == list("701") + list("2345")

@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from builders import make_project
-from dayfold import create, cycle, demo
+from dayfold import create, demo
+from dayfold.cycle import opening
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections
@@ -67,7 +68,7 @@ def test_with_default_params_little_is_forgotten_and_every_class_is_known(tmp_pa
         for stage in (snapshot, weights, replay, train, evaluate, curve):
             stage.run(project, params_file.read(project.params))
         if day != DAYS[-1]:
-            cycle._inherit(project)
+            opening.inherit(project)
         parent = day
     figures = json.loads(project.metrics.read_bytes())
     assert figures["forgetting"] <= 0.05

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
 from builders import make_project
-from dayfold import cycle
+from dayfold.cycle import sealing
+from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.figures import gate, intervals
 from dayfold.ledger import tables
@@ -149,11 +150,11 @@ def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
         assert "Gate: forced" in kept
         for reason in failing:
             assert reason in kept
-    assert cycle.forced(copy) == {THREE: "#7: the class is rare"}
+    assert sealing.forced(copy) == {THREE: "#7: the class is rare"}
     assert "forced" in log_of(shell, root)[THREE]
     said = shell(root, "dayfold", "log")
     assert f"{THREE} was sealed by force: #7: the class is rare" in said
-    assert gate.last_passed(copy, cycle.standing(copy).sealed) == TWO
+    assert gate.last_passed(copy, standing(copy).sealed) == TWO
     assert shell(root, "git", "status", "--porcelain") == ""
 
 
@@ -166,7 +167,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     said = shell(root, "dayfold", "run", str(digits / FOUR), "--day", FOUR, code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert f"{FOUR}, open" in shell(root, "dayfold", "status")
-    assert cycle.standing(copy).sealed == [ONE, TWO, THREE]
+    assert standing(copy).sealed == [ONE, TWO, THREE]
     archive = tmp_path / "archive"
     for day in (FOUR, FIVE):
         (archive / day).mkdir(parents=True)
@@ -175,8 +176,8 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     assert FIVE not in said
     params.edit(copy.params, {"gate.min_class_f1": None})
     shell(root, "dayfold", "backfill", str(archive))
-    assert cycle.standing(copy).sealed == [ONE, TWO, THREE, FOUR]
-    assert cycle.forced(copy) == {}
+    assert standing(copy).sealed == [ONE, TWO, THREE, FOUR]
+    assert sealing.forced(copy) == {}
 
 
 def log_of(shell, root):

@@ -17,7 +17,7 @@ HOME = ROOT / "src" / "dayfold"
 # From top to bottom; a room uses those below it. Rooms of one storey do not know each other.
 STOREYS = (
     ("cli",),
-    ("demo", "backtest", "serve", "unattended"),
+    ("demo", "backtest", "serve"),
     ("cycle",),
     ("create",),
     ("stages", "proof"),
@@ -33,8 +33,7 @@ TRAINS = ("dayfold.learning", "dayfold.stages.train", "dayfold.stages.evaluate",
 # What must start fast: they reach torch within functions only, if at all.
 LIGHT = (
     "cli",
-    "cycle",
-    "unattended",
+    "cycle.unattended",
     "create",
     "stages.snapshot",
     "stages.weights",
@@ -141,7 +140,7 @@ def test_help_imports_nothing_heavy(words):
 def test_a_text_stage_runs_without_torch_and_scikit_learn():
     code = (
         "import sys\nfrom dayfold.stages import curve, replay, snapshot, weights\n"
-        "from dayfold import create, cycle\n"
+        "from dayfold.cycle import adding, opening, sealing, unattended\n"
         "print(sorted({'torch', 'torchvision', 'sklearn', 'dvc'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from builders import image, place
-from dayfold import cycle
+from dayfold.cycle import opening
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Evaluation
@@ -47,7 +47,7 @@ def with_history(base: Project, root: Path, days: int) -> Project:
         tables.write(project.evaluation(day), Evaluation, counts)
     vcs.dvc(root, "add", "--quiet", *(project.name(project.images(day)) for day in DAYS[:days]))
     for day in DAYS[: days - 1]:
-        cycle._fold_into_month(project, day)
+        opening.fold_into_month(project, day)
     params_file.edit(project.params, {"day": DAYS[days - 1], "parent": DAYS[days - 2]})
     made = (project.weights, project.replay, project.shares, project.model, project.provenance)
     names = ("training", "classification", "flips", "cohorts", "confusion")

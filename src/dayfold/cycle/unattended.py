@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold import cycle
+from dayfold.cycle import adding, sealing
+from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
+from dayfold.project import vcs
 from dayfold.project.layout import Project, check_day
 
 
@@ -13,17 +15,17 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
 
     Raises GateError where the day does not pass the gate: it stays open, for a person to judge.
     """
-    now = cycle.standing(project)
+    now = standing(project)
     if day in now.sealed:
         say(f"{day} is sealed")
         return
-    _, delivery = cycle.add(project, source, day=day)
+    _, delivery = adding.add(project, source, day=day)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
     if not delivery.images and now.day != day:
         say(f"nothing new, so {day} was not opened")
         return
-    cycle.repro(project)
-    say(f"sealed as {cycle.seal(project)}")
+    vcs.dvc(project.root, "repro", show=True)
+    say(f"sealed as {sealing.seal(project)}")
 
 
 def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:

@@ -1,0 +1,87 @@
+"""The commands that look back: what days came to, and what other policies would have made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dayfold.cli.top import HISTORY, command, say
+from dayfold.project.layout import Project
+
+
+@command(HISTORY, "dayfold log --classes --day 2025-06-04")
+def log(
+    classes: Annotated[
+        bool, typer.Option("--classes", help="The figures of each class, on one day.")
+    ] = False,
+    day: Annotated[
+        str | None,
+        typer.Option("--day", metavar="YYYY-MM-DD", help="With --classes; the last by default."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures of all days.")] = False,
+) -> None:
+    """Show all days and their figures, from files alone; docs/metrics.md defines each."""
+    from dayfold.cycle import sealing
+    from dayfold.cycle.standing import standing
+    from dayfold.figures import log as history
+    from dayfold.project.console import show
+
+    project = Project.find()
+    now = standing(project)
+    lines = history.lines(project, now.params)
+    if as_json:
+        print(history.as_json(lines), end="")
+    elif classes or day:
+        show(history.class_table(history.line_of(lines, day)))
+    else:
+        forced = sealing.forced(project)
+        verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
+        show(history.table(lines, verdicts))
+        for note in history.notes(lines, forced):
+            print(note)
+
+
+@command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")
+def backtest(
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME",
+            help="naive, recency, replay, project, cumulative or scratch; all of them by default.",
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="The project's policy with this changed."),
+    ] = None,
+    days: Annotated[
+        str, typer.Option(metavar="A..B", help="The days to replay; all sealed ones by default.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's on.")] = 1,
+) -> None:
+    """Replay the project's history under other policies, and compare what is kept and learnt."""
+    from dayfold import backtest as replayed
+    from dayfold.figures import comparison
+    from dayfold.project.console import show
+
+    project = Project.find()
+    policies = replayed.policies(policy or [], changes or [])
+    first, last = replayed.span(days)
+    runs = replayed.compare(
+        project, policies=policies, first=first, last=last, seeds=seeds, say=say
+    )
+    show(comparison.table(runs))
+    print(f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png")
+
+
+@command(HISTORY, "dayfold demo demo/")
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder, or an earlier demo.")
+    ],
+) -> None:
+    """Run the whole cycle on scikit-learn's handwritten digits, six days in a few minutes."""
+    from dayfold import demo as walkthrough
+
+    walkthrough.run(directory, say=say)

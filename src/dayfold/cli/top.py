@@ -1,0 +1,84 @@
+"""What all commands share: the app, their options, how they are registered, how errors end."""
+
+import io
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dayfold import __version__
+from dayfold.errors import CycleError, DayfoldError
+from dayfold.project.layout import check_day
+
+CYCLE, HISTORY, STAGES = "The day's cycle", "Looking back", "Stages, as dvc repro calls them"
+
+app = typer.Typer(
+    name="dayfold",
+    help="Fold each day's new images into the classifier, and keep every day reproducible.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A class's name may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except DayfoldError as error:
+        print(f"dayfold: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"dayfold: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def day_of(given: str | None) -> str:
+    """The day that is meant. The one place where the clock is read."""
+    today = datetime.now().astimezone().date().isoformat()
+    if given is None:
+        return today
+    if check_day(given) > today:
+        raise CycleError(f"{given} is in the future.", mend=f"give a day up to {today}")
+    return given
+
+
+Day = Annotated[
+    str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
+]
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="A folder of <class>/<image>.")]
+
+
+def command(
+    panel: str, example: str, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command in a panel of `--help`, with an example at the end of its own."""
+    return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}")
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)

@@ -1,0 +1,115 @@
+"""Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
+
+from dataclasses import dataclass
+
+from dayfold.errors import CycleError
+from dayfold.figures import gate
+from dayfold.ledger import intake, manifest
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.files import md5_file
+from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.params import Params
+
+# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
+DAY_PATHS = (
+    "dvc.lock",
+    "metrics.json",
+    "data/corrections",
+    "data/manifests",
+    "data/evaluations",
+    "data/gates",
+    "data/plots",
+    "data/provenance.json",
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a project stands: its params, whether a day is open, and the days sealed so far."""
+
+    params: Params
+    sealed: list[str]
+
+    @property
+    def day(self) -> str:
+        """The open or last sealed day."""
+        return self.params.day
+
+    @property
+    def is_unopened(self) -> bool:
+        """Whether no day was ever opened."""
+        return self.day == UNOPENED
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the day has its tag."""
+        return self.day in self.sealed
+
+    @property
+    def next_parent(self) -> str:
+        """The parent of the next day that is opened."""
+        return ORIGIN if self.is_unopened else self.day
+
+
+def standing(project: Project) -> Standing:
+    """Read params.yaml and the tags."""
+    return Standing(params_file.read(project.params), vcs.sealed_days(project.root))
+
+
+def check_is_as_sealed(project: Project, day: str) -> None:
+    """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
+
+    An experiment, or a `dvc repro` with other params, makes the day again in place; the next day
+    must not be built on that without a word.
+    """
+    tag = vcs.TAG + day
+    changed = vcs.git(project.root, "diff", "--name-only", tag, "--", *DAY_PATHS).split()
+    made = vcs.outputs(project.dvc_lock)
+    for path in (project.model, project.predictions):
+        if not path.exists() or md5_file(path) != made[project.name(path)]:
+            changed.append(project.name(path))
+    if changed:
+        raise CycleError(
+            f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
+            mend=f"to go back to what was sealed: git checkout {tag} -- {' '.join(DAY_PATHS)} "
+            "&& dvc checkout --force; to keep the new one: dayfold unseal && dayfold seal",
+        )
+
+
+def stale(project: Project, day: str) -> list[str]:
+    """What of the open day DVC finds changed; the images of other days are not looked at."""
+    tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
+    return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+
+
+def advice(project: Project) -> list[str]:
+    """Say where the project stands and what to run next, a line each."""
+    now = standing(project)
+    if now.is_unopened:
+        return ["no day yet", "next: dayfold add FOLDER"]
+    lines = [
+        f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
+        f"sealed  {len(now.sealed)} days",
+    ]
+    if now.is_sealed:
+        try:
+            check_is_as_sealed(project, now.day)
+        except CycleError as error:
+            return [*lines, *str(error).splitlines()]
+        return [*lines, "next    dayfold add FOLDER"]
+    labels = intake.count(project.images(now.day))
+    history = manifest.history(project, now.params.parent)
+    new = sorted(set(labels) - set(history.images["label"].unique()))
+    lines.append(
+        f"images  {sum(labels.values())} in {len(labels)} classes"
+        + (f"; new: {', '.join(new)}" if new else "")
+    )
+    changed = stale(project, now.day)
+    if changed:
+        return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]
+    reasons = gate.reasons(gate.read(project, now.day))
+    if reasons:
+        lines += ["gate    failed", *(f"  - {reason}" for reason in reasons)]
+        return [*lines, 'next    another recipe and dvc repro, or dayfold seal --force -m "why"']
+    return [*lines, "gate    passed", "next    dvc metrics diff, then dayfold seal"]
