@@ -1,9 +1,12 @@
 """What each policy and option is worth: six streams of digits, fifteen days each, several seeds.
 
     python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2] [--part policies|ablation]
+        [--judge test|validation]
 
 A stream is a plain project folder without git and DVC; its days are trained and evaluated by the
 same code as `dayfold backtest`. Interrupted, it goes on where it was. It prints Markdown tables.
+Defaults are chosen by `--judge validation`: the very same trainings, with the validation images in
+the place of the test images, so that no value is tuned on a test split.
 """
 
 import argparse
@@ -24,7 +27,8 @@ from sklearn.datasets import load_digits
 from dayfold import backtest, create, draws
 from dayfold.backtest import POLICIES, History, Policy
 from dayfold.figures import comparison
-from dayfold.ledger import manifest
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker
@@ -114,7 +118,7 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
 }
 
 
-def build(name: str, seed: int, folder: Path) -> History:
+def build(name: str, seed: int, folder: Path, judge: str) -> History:
     """Write a stream's images and manifests and the origin; the history of its fifteen days."""
     stream, project = STREAMS[name], Project(folder)
     days = tuple(DAYS)
@@ -151,8 +155,24 @@ def build(name: str, seed: int, folder: Path) -> History:
             project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
         )
         parent = day
+    if judge == "validation":
+        _judge_by_validation(project)
     (folder / "ready").touch()
     return history
+
+
+def _judge_by_validation(project: Project) -> None:
+    """Rewrite the manifests: no test images, and the validation images tested on instead."""
+    parent, pin = ORIGIN, sha256(project.manifest(ORIGIN).read_bytes())
+    for day in DAYS:
+        rows = [Row(*row) for row in tables.read(project.manifest(day), Row)[1:].iter_rows()]
+        moved = [
+            row._replace(split="test" if row.split == "validation" else row.split)
+            for row in rows
+            if row.split != "test"
+        ]
+        manifest.write(project.manifest(day), parent_day=parent, parent_sha256=pin, rows=moved)
+        parent, pin = day, sha256(project.manifest(day).read_bytes())
 
 
 def _arrivals(stream: Stream, seed: int) -> Iterator[tuple[int, int, int, list[Pixels]]]:
@@ -191,27 +211,34 @@ def _other_scanner(pixels: Pixels, name: str) -> Pixels:
     return np.clip(64 + np.asarray(small) * 0.5 + noise * 32, 0, 255)
 
 
-def job(folder: Path, stream: str, policy: Policy, seed: int) -> tuple[str, BacktestRun]:
+def _stream(folder: Path, judge: str, stream: str, seed: int) -> History:
+    return build(stream, seed, folder / judge / "streams" / f"{stream}-{seed}", judge)
+
+
+def job(
+    folder: Path, judge: str, stream: str, policy: Policy, seed: int
+) -> tuple[str, BacktestRun]:
     """Run a policy over a stream, unless that was done before."""
-    history = build(stream, seed, folder / "streams" / f"{stream}-{seed}")
+    history = _stream(folder, judge, stream, seed)
     params = params_file.read(history.project.params)
-    scratch = Project(folder / "runs" / stream / policy.name / str(seed))
+    scratch = Project(folder / judge / "runs" / stream / policy.name / str(seed))
     backtest.run_days(history, scratch, params, policy)
     return stream, backtest.summary(scratch, params, policy.name, seed, history.days)
 
 
 def run(
-    folder: Path, jobs: Sequence[tuple[str, Policy, int]], processes: int
+    folder: Path, judge: str, jobs: Sequence[tuple[str, Policy, int]], processes: int
 ) -> dict[str, list[BacktestRun]]:
     """Run (stream, policy, seed) jobs, two or more at a time; the runs a stream, in their order."""
-    for stream, seed in dict.fromkeys((stream, seed) for stream, _, seed in jobs):
-        build(stream, seed, folder / "streams" / f"{stream}-{seed}")
     done: dict[str, list[BacktestRun]] = {}
     with (
         Ticker("runs", len(jobs), "runs") as ticker,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
-        waiting = [pool.submit(job, folder, *one) for one in jobs]
+        needed = dict.fromkeys((folder, judge, stream, seed) for stream, _, seed in jobs)
+        for made in [pool.submit(_stream, *one) for one in needed]:
+            made.result()
+        waiting = [pool.submit(job, folder, judge, *one) for one in jobs]
         for finished in as_completed(waiting):
             stream, result = finished.result()
             ticker.line(f"{stream}: {comparison.line(result)}")
@@ -270,6 +297,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--part", choices=("policies", "ablation"), default="policies")
+    parser.add_argument("--judge", choices=("test", "validation"), default="test")
     options = parser.parse_args()
     streams, policies = tuple(STREAMS), [POLICIES[name] for name in COMPARED]
     if options.part == "ablation":
@@ -281,7 +309,7 @@ def main() -> None:
         for policy in policies
         for stream in streams
     ]
-    found = run(options.folder, jobs, options.processes)
+    found = run(options.folder, options.judge, jobs, options.processes)
     print(markdown(found))
     if options.part == "policies":
         print("\n".join(claims(found)))

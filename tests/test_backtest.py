@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from builders import DAYS, make_project, take_in
-from dayfold import backtest, create
+from dayfold import backtest, create, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.errors import CycleError, ParamsError
 from dayfold.ledger import tables
@@ -132,14 +132,35 @@ def test_naive_replays_nothing_and_scratch_begins_at_the_origin(history, tmp_pat
     assert pins["parent"] == sha256_file(real.origin)
 
 
+def test_scratch_stopped_in_training_still_asks_yesterday_s_model(history, tmp_path, monkeypatch):
+    real, _ = history
+    whole = run(real, tmp_path / "whole", "scratch")
+    trained = train.run
+    done = []
+
+    def stopped(project, params):
+        trained(project, params)
+        done.append(params.day)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(real, tmp_path / "stopped", "scratch")
+    again = run(real, tmp_path / "stopped", "scratch")
+    for day in real.days:
+        assert again.evaluation(day).read_bytes() == whole.evaluation(day).read_bytes()
+
+
 def test_all_that_cannot_be_compared_is_told_at_once():
     assert [policy.name for policy in backtest.policies([], [])] == list(POLICIES)
     with pytest.raises(CycleError) as caught:
-        backtest.policies(["navie", "project"], ["seed=3", "replay.size"])
+        backtest.policies(["navie", "project"], ["seed=3", "replay.size", "replay.size=["])
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "navie",
         "seed=3",
         "replay.size",
+        "replay.size=[:",
     ]
     own, other = backtest.policies([], ["replay.size=1000", "weights.recent=2"])
     assert (own.name, other.changes) == ("project", {"replay.size": 1000, "weights.recent": 2})
@@ -150,8 +171,30 @@ def test_a_span_of_days_may_be_open_at_either_end():
     assert backtest.span("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
     assert backtest.span("2025-06-02..") == ("2025-06-02", None)
     assert backtest.span("2025-06-02") == ("2025-06-02", "2025-06-02")
-    with pytest.raises(CycleError, match="is not a day"):
-        backtest.span("june..")
+    with pytest.raises(CycleError) as caught:
+        backtest.span("june..july")
+    assert caught.value.problems == ["'june' is not a day.", "'july' is not a day."]
+    with pytest.raises(CycleError, match="is no span") as caught:
+        backtest.span("2025-06-04..2025-06-02")
+    assert caught.value.problems == ["2025-06-04 comes after 2025-06-02"]
+
+
+@pytest.mark.slow
+def test_a_span_of_a_real_project_gives_its_own_days_to_the_byte(copy, shell):
+    said = shell(copy.root, "dayfold", "backtest", "--set", "replay.sise=3", code=1)
+    assert "did you mean size?" in said
+    assert not copy.backtest_curves.exists()
+    one, two, three = demo.DAYS[:3]
+    before = shell(copy.root, "git", "status", "--porcelain")
+    said = shell(copy.root, "dayfold", "backtest", "--policy", "project", "--days", f"{two}..")
+    assert "project" in said
+    [scratch] = [Project(path.parent) for path in copy.scratch.glob("backtest/*/data")]
+    for day in (one, two, three):
+        assert scratch.evaluation(day).read_bytes() == copy.evaluation(day).read_bytes()
+    assert shell(copy.root, "git", "status", "--porcelain") == before
+    assert copy.backtest_curves.stat().st_size > 1000
+    said = shell(copy.root, "dayfold", "backtest", "--days", three, code=1)
+    assert f"needs two sealed days or more; 1 of the 3 sealed days are from {three}" in said
 
 
 def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):

@@ -168,6 +168,10 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     assert f"{FOUR} does not pass the gate" in said
     assert f"{FOUR}, open" in shell(root, "dayfold", "status")
     assert standing(copy).sealed == [ONE, TWO, THREE]
+    # The next night: still that day's fault, and nothing of the next one is taken in.
+    said = shell(root, "dayfold", "run", str(digits / FIVE), "--day", FIVE, code=3)
+    assert f"{FOUR} is still open: it does not pass the gate" in said
+    assert not copy.images(FIVE).exists()
     archive = tmp_path / "archive"
     for day in (FOUR, FIVE):
         (archive / day).mkdir(parents=True)

@@ -123,6 +123,14 @@ def test_class_balance_draws_every_class_equally_often():
     assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 14)
 
 
+def test_class_balance_over_history_evens_out_what_the_replayed_stand_for():
+    found = shares(over="history", class_balance=1.0)
+    # Cats weigh 8 + 12, dogs 5, each gets half: of the cats' half 8 parts of 20 and 12 of 20.
+    assert found[DAYS[0], "dog"] == (1, pytest.approx(12.5), pytest.approx(0.5))
+    assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 8 / 20)
+    assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 20)
+
+
 def test_half_a_class_balance_takes_the_root_of_what_the_classes_weigh():
     found = shares(class_balance=0.5)
     assert found[DAYS[0], "dog"][2] == pytest.approx(1 / (1 + 14**0.5))

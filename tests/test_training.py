@@ -178,6 +178,21 @@ def test_a_recency_loss_draws_evenly_and_weighs_the_losses(recipe):
     assert steps != weighed
 
 
+def test_a_recency_loss_is_the_mean_of_losses_times_weights_over_their_mean(recipe):
+    pool = pool_of(8, 2)
+    heavy = Pool(pool.pixels, pool.targets, pool.images, [3.0] * 4 + [1.0] * 4)
+    unchanged = recipe.augment.model_copy(update=NO_CHANGE)
+    options = {"loss": "recency", "augment": unchanged, "epochs": 1, "updates_per_epoch": 1}
+    # 8 draws of 8 images alike: one batch that has each image once.
+    _, [step], _ = trained(heavy, recipe, 2, **options)
+    logits = network.build(start_of(2), 32)(pixels.normalised(pool.pixels))
+    losses = torch.nn.functional.cross_entropy(
+        logits, pool.targets, label_smoothing=recipe.label_smoothing, reduction="none"
+    )
+    by_hand = (1.5 * losses[:4].sum() + 0.5 * losses[4:].sum()) / 8
+    assert step.loss == pytest.approx(by_hand.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "targets",
     [[0] * 20 + [1] * 5, [0, 1, 0], [0] * 9, [0]],

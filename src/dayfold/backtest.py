@@ -118,6 +118,7 @@ def _run_day(
     # Imported here: they take seconds, and a table that is there already needs none of them.
     from dayfold.stages import evaluate, replay, train, weights
 
+    _restore_yesterday(scratch)  # where an earlier run was stopped
     days = manifest.history(history.project, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
@@ -126,12 +127,10 @@ def _run_day(
     if policy.full_passes:
         today = _with_full_passes(scratch, today)
     if policy.from_origin:
-        yesterday = scratch.parent_model.read_bytes()
+        write_bytes(_yesterday(scratch), scratch.parent_model.read_bytes())
         write_bytes(scratch.parent_model, history.origin.read_bytes())
-        train.run(scratch, today)
-        write_bytes(scratch.parent_model, yesterday)
-    else:
-        train.run(scratch, today)
+    train.run(scratch, today)
+    _restore_yesterday(scratch)
     evaluate.run(scratch, today)
     made = json.loads(scratch.provenance.read_bytes())
     return {
@@ -141,6 +140,18 @@ def _run_day(
         "draws": made["draws"]["all"],
         "seconds": made["seconds"]["decode"] + made["seconds"]["train"],
     }
+
+
+def _yesterday(scratch: Project) -> Path:
+    """Where yesterday's model waits while a day is trained from the origin."""
+    return scratch.root / "yesterday.safetensors"
+
+
+def _restore_yesterday(scratch: Project) -> None:
+    """Put yesterday's model back in the parent's place: evaluation asks it."""
+    if _yesterday(scratch).exists():
+        write_bytes(scratch.parent_model, _yesterday(scratch).read_bytes())
+        _yesterday(scratch).unlink()
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
@@ -242,9 +253,12 @@ def compare(
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
     Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Raises CycleError where there are
-    fewer than two sealed days.
+    fewer than two sealed days, ParamsError where a policy's changes do not fit params.yaml; before
+    anything is trained.
     """
     params = params_file.read(project.params)
+    for policy in policies:
+        params_file.changed(params, policy.changes)
     runs, cells = [], []
     with TemporaryDirectory(dir=_scratch(project)) as folder:
         history = _sealed(project, Path(folder), first, last)
@@ -280,7 +294,8 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
     days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
     if len(days) < 2:
         raise CycleError(
-            f"A backtest needs two sealed days or more; there are {len(days)} of {len(sealed)}.",
+            f"A backtest needs two sealed days or more; {len(days)} of the {len(sealed)} sealed "
+            f"days are from {first or 'the first'} to {last or 'the last'}.",
             mend="dayfold log shows them",
         )
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
@@ -315,7 +330,11 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     made: dict[str, Value] = {}
     for change in changes:
         key, equals, text = change.partition("=")
-        made[key] = yaml.load(text, Loader=yaml.CSafeLoader)
+        try:
+            made[key] = yaml.load(text, Loader=yaml.CSafeLoader)
+        except yaml.YAMLError:
+            problems.append(f"{change}: {text!r} is not a value as YAML writes it")
+            continue
         if not equals or key.split(".")[0] not in TUNABLE:
             problems.append(f"{change} does not set a key of {', '.join(TUNABLE)}")
     if problems:
@@ -327,10 +346,25 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
 
 
 def span(days: str) -> tuple[str | None, str | None]:
-    """Return the first and last day of "A..B", where either may be left out."""
-    if not days:
-        return None, None
+    """Return the first and last day of "A..B", where either may be left out.
+
+    Raises CycleError that names what is no day, or a first day that comes after the last.
+    """
     first, dots, last = days.partition("..")
     if not dots:
         first, last = days, days
-    return (check_day(first) if first else None), (check_day(last) if last else None)
+    problems = []
+    for day in dict.fromkeys(end for end in (first, last) if end):
+        try:
+            check_day(day)
+        except CycleError as error:
+            problems.append(error.what)
+    if not problems and first and last and first > last:
+        problems.append(f"{first} comes after {last}")
+    if problems:
+        raise CycleError(
+            f"--days {days} is no span of days:",
+            problems=problems,
+            mend="write --days 2025-06-02..2025-06-06; either end may be left out",
+        )
+    return first or None, last or None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dayfold.cycle import adding, sealing
 from dayfold.cycle.standing import standing
-from dayfold.errors import CycleError, IntakeError
+from dayfold.errors import CycleError, GateError, IntakeError
+from dayfold.figures import gate
 from dayfold.project import vcs
 from dayfold.project.layout import Project, check_day
 
@@ -19,6 +20,8 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
     if day in now.sealed:
         say(f"{day} is sealed")
         return
+    if not now.is_unopened and not now.is_sealed and now.day != day:
+        _check_gate_of_open_day(project, now.day)
     _, delivery = adding.add(project, source, day=day)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
     if not delivery.images and now.day != day:
@@ -26,6 +29,18 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         return
     vcs.dvc(project.root, "repro", show=True)
     say(f"sealed as {sealing.seal(project)}")
+
+
+def _check_gate_of_open_day(project: Project, day: str) -> None:
+    """Raise GateError where the open day is one that failed: the exit code of that is its own."""
+    reasons = gate.reasons(gate.read(project, day)) if project.gate(day).exists() else []
+    if reasons:
+        raise GateError(
+            f"{day} is still open: it does not pass the gate.",
+            problems=reasons,
+            mend="another recipe and dvc repro, then dayfold seal; or as it is: "
+            'dayfold seal --force -m "why"',
+        )
 
 
 def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:

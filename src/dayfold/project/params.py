@@ -226,11 +226,11 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or key not in place:
+        if not isinstance(place, dict):
             problems.append(f"{dotted} is not a known key")
         else:
-            # YAML's 3 is fine where a 3.0 is meant.
-            whole = isinstance(place[key], float) and type(value) is int
+            # YAML's 3 is fine where a 3.0 is meant. A key that is not known is told below.
+            whole = isinstance(place.get(key), float) and type(value) is int
             place[key] = float(value) if whole else value  # type: ignore[arg-type]
     try:
         found = Params.model_validate(values)
