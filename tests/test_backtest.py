@@ -205,7 +205,7 @@ def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):
     with pytest.raises(ParamsError) as caught:
         params_file.changed(params, {"replay.sise": 3, "replay.size": -1, "train.epochs": "two"})
     assert [problem.split()[0] for problem in caught.value.problems] == [
-        "replay.sise",
         "replay.size",
+        "replay.sise",
         "train.epochs",
     ]
