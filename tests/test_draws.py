@@ -115,6 +115,13 @@ def test_heavier_items_are_chosen_with_their_exact_chances():
     assert (np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)).all()
 
 
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(0, 99)), unique=True))
+def test_keys_stand_in_order_and_ties_by_id(pairs):
+    keys, ids = np.array([key for key, _ in pairs]), [f"{name:02}" for _, name in pairs]
+    order = draws.in_order(keys, ids)
+    assert [(keys[at], ids[at]) for at in order] == sorted(zip(keys, ids, strict=True))
+
+
 def test_a_sample_comes_in_order_of_its_keys_and_does_not_depend_on_row_order():
     weights = {name: 1 + position % 3 for position, name in enumerate(NAMES)}
     chosen, keys = draws.priority_sample(NAMES, list(weights.values()), 9, "p", 5)

@@ -214,3 +214,47 @@ def test_a_table_with_other_columns_or_broken_lines_is_refused(text, words):
         parse_csv(text.encode(), schema(corrections.Correction), "some.csv")
     assert caught.value.what.startswith("some.csv")
     assert "git checkout -- some.csv" in caught.value.mend
+
+
+def same(one, other):
+    assert one.images.equals(other.images)
+    assert (one.withdrawn, one.days, one.sha256) == (other.withdrawn, other.days, other.sha256)
+    assert set(one.groups.iter_rows()) == set(other.groups.iter_rows())
+
+
+EVENTS = (
+    [add(1), add(2, group="p1"), add(3, label="dog")],
+    [relabel(1, "dog"), add(4, path="a"), withdraw(3)],
+    [relabel(1, "eel"), add(5, group="p2", split="test")],
+    [withdraw(4), relabel(2, "eel")],
+)
+
+
+def test_a_history_that_was_kept_is_that_of_reading_all_again(project, monkeypatch):
+    whole = chain(project, *EVENTS)
+    assert not project.ledger_cache.exists()  # so short a one is not kept
+    monkeypatch.setattr(manifest, "KEPT_FROM", 0)
+    for _ in range(2):
+        for day, expected in zip(DAYS, whole, strict=False):
+            same(manifest.history(project, day), expected)
+    # What the second and third day's parents came to; of more the last only are kept.
+    kept = {folder.name for folder in project.ledger_cache.iterdir()}
+    assert kept == {history.sha256 for history in whole[1:3]}
+    # It stands for what is before it: the first manifests are not read.
+    project.manifest(DAYS[0]).unlink()
+    same(manifest.history(project, DAYS[3]), whole[3])
+
+
+@pytest.mark.parametrize("name", ["images.arrow", "days.arrow", "facts.json"])
+def test_a_kept_history_that_is_damaged_is_read_again(project, monkeypatch, name):
+    whole = chain(project, *EVENTS)
+    monkeypatch.setattr(manifest, "KEPT_FROM", 0)
+    manifest.history(project, DAYS[3])
+    damaged = project.ledger_cache / whole[2].sha256 / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    same(manifest.history(project, DAYS[3]), whole[3])
+    manifest.history(project, DAYS[3])
+    project.manifest(DAYS[0]).unlink()
+    same(manifest.history(project, DAYS[3]), whole[3])

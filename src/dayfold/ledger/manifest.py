@@ -3,7 +3,7 @@
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,14 @@ from typing import NamedTuple
 import polars as pl
 
 from dayfold.errors import LedgerError
+from dayfold.ledger import cache
 from dayfold.ledger.tables import schema
 from dayfold.project.files import parse_csv, sha256, write_csv
 from dayfold.project.layout import ORIGIN, Project
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
+KEPT_FROM = 20_000  # images; a shorter history is read again faster than it is kept
 ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
@@ -68,14 +70,18 @@ def write_origin(path: Path) -> None:
 
 
 def history(project: Project, day: str) -> History:
-    """Read the chain of manifests from `day` back to the origin and fold it.
+    """Read the chain of manifests from `day` back, and fold it.
 
-    Raises LedgerError where a manifest is missing or is not the one that its child pins.
+    Back to the origin, or to a day whose history is kept (`cache`): its manifest's sha256, which
+    the next one pins, stands for all before it. Raises LedgerError where a manifest is missing or
+    is not the one that its child pins.
     """
-    tables: list[pl.DataFrame] = []
-    days: list[str] = []
-    expected, first_hash = "", ""
+    chain: list[tuple[str, str, pl.DataFrame]] = []  # (day, sha256, events), youngest first
+    expected = ""
     while True:
+        before = _kept(project, expected) if expected else None
+        if before:
+            break
         name = project.name(project.manifest(day))
         try:
             data = project.manifest(day).read_bytes()
@@ -85,26 +91,51 @@ def history(project: Project, day: str) -> History:
                 mend=_restore(day, name) + ("" if expected else ", or, on the open day, dvc repro"),
             ) from None
         found = sha256(data)
-        first_hash = first_hash or found
         if expected and found != expected:
             raise LedgerError(
                 f"{name} was changed after the next day had been made: its sha256 is {found[:12]}…,"
-                f" {days[-1]} pins {expected[:12]}….",
+                f" {chain[-1][0]} pins {expected[:12]}….",
                 mend=_restore(day, name),
             )
         if day == ORIGIN:
+            before = _empty(found)
             break
         table = parse_csv(data, schema(Row), name)
         if table.is_empty() or table.item(0, "action") != "parent":
             raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
-        days.append(day)
-        tables.append(table[1:].with_columns(day=pl.lit(day)))
-        expected, day = table.item(0, "image"), table.item(0, "path")
-        if day != ORIGIN and day >= days[-1]:
-            raise LedgerError(f"{name} names the later day {day} as its parent.")
-    days.reverse()
-    empty = pl.DataFrame(schema={**schema(Row), "day": pl.String})
-    return _fold(pl.concat([empty, *reversed(tables)]), tuple(days), first_hash)
+        chain.append((day, found, table[1:]))
+        expected, parent = table.item(0, "image"), table.item(0, "path")
+        if parent != ORIGIN and parent >= day:
+            raise LedgerError(f"{name} names the later day {parent} as its parent.")
+        day = parent
+    if len(chain) > 1:
+        before = _fold(before, chain[:0:-1])
+        _keep(project, before)
+    return _fold(before, chain[:1])
+
+
+def _empty(pin: str) -> History:
+    images = pl.DataFrame(schema={**schema(Row), "day": pl.String}).drop("action")
+    return History(images, images.select("group", "split"), frozenset(), (), pin)
+
+
+def _kept(project: Project, pin: str) -> History | None:
+    tables = cache.load(project, pin)
+    if tables is None:
+        return None
+    withdrawn = frozenset(tables["withdrawn"]["image"])
+    return History(tables["images"], tables["groups"], withdrawn, tuple(tables["days"]["day"]), pin)
+
+
+def _keep(project: Project, known: History) -> None:
+    if len(known.images) >= KEPT_FROM:
+        tables = {
+            "images": known.images,
+            "groups": known.groups,
+            "withdrawn": pl.DataFrame({"image": sorted(known.withdrawn)}, {"image": pl.String}),
+            "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
+        }
+        cache.keep(project, known.sha256, tables)
 
 
 def _restore(day: str, name: str) -> str:
@@ -117,24 +148,41 @@ def added(history: History, day: str) -> pl.DataFrame:
     return history.images.filter(pl.col("day") == day)
 
 
-def _fold(events: pl.DataFrame, days: tuple[str, ...], pin: str) -> History:
-    """Apply the events, oldest first: the last label counts, a withdrawal is for ever."""
-    arrived = events.filter(pl.col("action") == "add").drop("action")
-    withdrawn = events.filter(pl.col("action") == "withdraw").select("image")
-    relabelled = (
-        events.filter(pl.col("action") == "relabel")
-        .group_by("image", maintain_order=True)
-        .agg(pl.col("label").last().alias("corrected"))
-    )
-    images = (
-        arrived.join(withdrawn, on="image", how="anti")
-        .join(relabelled, on="image", how="left")
-        .with_columns(label=pl.coalesce("corrected", "label"))
-        .drop("corrected")
-        .sort("day", "path")
-    )
-    if images["image"].is_duplicated().any():
+def _fold(known: History, chain: Sequence[tuple[str, str, pl.DataFrame]]) -> History:
+    """Apply (day, sha256, events), oldest first: the last label counts, a withdrawal is for ever.
+
+    Days come in order, so what is new is sorted by itself and stands after what is known.
+    """
+    if not chain:
+        return known
+    events = pl.concat([table.with_columns(day=pl.lit(day)) for day, _, table in chain])
+    arrived = events.filter(pl.col("action") == "add").drop("action").sort("day", "path")
+    withdrawn = known.withdrawn | frozenset(events.filter(action="withdraw")["image"])
+    images = pl.concat([known.images, arrived])
+    if _any_twice(known.images["image"], arrived["image"]):
         twice = images.filter(pl.col("image").is_duplicated())["path"].to_list()
         raise LedgerError("The history holds the same image more than once.", problems=twice)
-    groups = arrived.filter(pl.col("group") != "").select("group", "split").unique()
-    return History(images, groups, frozenset(withdrawn["image"]), days, pin)
+    if withdrawn:
+        gone = pl.DataFrame({"image": sorted(withdrawn)})
+        images = images.join(gone, on="image", how="anti", maintain_order="left")
+    relabelled = events.filter(pl.col("action") == "relabel")
+    if len(relabelled):
+        corrected = relabelled.group_by("image", maintain_order=True).agg(
+            pl.col("label").last().alias("corrected")
+        )
+        images = (
+            images.join(corrected, on="image", how="left", maintain_order="left")
+            .with_columns(label=pl.coalesce("corrected", "label"))
+            .drop("corrected")
+        )
+    groups = arrived.filter(pl.col("group") != "").select("group", "split")
+    if len(groups):
+        groups = pl.concat([known.groups, groups]).unique(maintain_order=True)
+    else:
+        groups = known.groups
+    days = (*known.days, *(day for day, _, _ in chain))
+    return History(images, groups, withdrawn, days, chain[-1][1])
+
+
+def _any_twice(known: pl.Series, arrived: pl.Series) -> bool:
+    return arrived.n_unique() < len(arrived) or bool(known.is_in(arrived.implode()).any())

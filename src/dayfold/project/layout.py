@@ -151,5 +151,9 @@ class Project:
         return self.root / ".dvc" / "tmp" / "dayfold"
 
     @property
+    def ledger_cache(self) -> Path:
+        return self.scratch / "ledger"
+
+    @property
     def trainer_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

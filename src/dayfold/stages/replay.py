@@ -1,7 +1,6 @@
 """replay: all earlier training images → the few that today's training sees again, and shares."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
@@ -49,33 +48,38 @@ def select(
         return _chosen(old, np.arange(len(old)), np.zeros(len(old)), ["all"] * len(old))
     if not size or old.is_empty():
         return _chosen(old.clear(), np.arange(0), np.zeros(0), [])
-    ids = old["image"].to_numpy()
-    weight = [weights[one] if policy == "recency" else 1.0 for one in old["day"]]
-    drawn = draws.uniforms("replay", seed, day, ids=old["image"].to_list()) / np.asarray(weight)
-    keys = np.asarray(scores, dtype=np.float64) if policy == "herding" else drawn
-    order = np.lexsort((ids, keys))
-    label = old["label"].to_numpy()
-    turn = _turns(label[order])[np.argsort(order)]
-    available = Counter(label.tolist())
-    seats = dict.fromkeys(available, 0)
+    ids, scored = old["image"].to_list(), np.asarray(scores, dtype=np.float64)
+    drawn = draws.uniforms("replay", seed, day, ids=ids)
+    if policy == "recency":
+        drawn = drawn / old["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
+    keys = scored if policy == "herding" else drawn
+    order = draws.in_order(keys, ids)
+    # Classes as numbers, in the order of their names.
+    names = old["label"].unique().sort().to_list()
+    label = old["label"].rank("dense").to_numpy().astype(np.int64) - 1
+    available = dict(zip(names, np.bincount(label).tolist(), strict=True))
+    seats = dict.fromkeys(names, 0)
     if policy in EVEN:
-        seats = draws.even_seats(dict(available), size, "replay seats", seed, day)
-    floor = np.asarray(
-        [max(seats[name], min(minimum_per_class, available[name])) for name in label]
-    )
+        seats = draws.even_seats(available, size, "replay seats", seed, day)
+    # Which of its class an image is, in the order of the keys; below the floor it is in.
+    turn = _turns(label[order])[np.argsort(order)]
+    floors = [max(seats[name], min(minimum_per_class, available[name])) for name in names]
+    floor = np.asarray(floors, dtype=np.int64)[label]
     first = np.flatnonzero(turn < floor)
     first = first[np.lexsort((label[first], turn[first]))]
     reasons = [
-        policy if policy in EVEN and turn[at] < seats[label[at]] else "minimum" for at in first
+        policy if policy in EVEN and turn[at] < seats[names[label[at]]] else "minimum"
+        for at in first
     ]
     taken, values = [first], [keys[first]]
     left = max(0, size - len(first))
     rest = order[turn[order] >= floor[order]]
     if policy == "hard":
-        hardness = np.asarray(scores, dtype=np.float64)
-        hardest = rest[np.lexsort((ids[rest], hardness[rest]))][: round(hard_share * left)]
+        hardest = rest[draws.in_order(scored[rest], [ids[at] for at in rest])][
+            : round(hard_share * left)
+        ]
         taken.append(hardest)
-        values.append(hardness[hardest])
+        values.append(scored[hardest])
         reasons += ["hard"] * len(hardest)
         left -= len(hardest)
         rest = rest[~np.isin(rest, hardest)]
@@ -86,12 +90,12 @@ def select(
     return _chosen(old, np.concatenate(taken), np.concatenate(values), reasons)
 
 
-def _turns(labels: NDArray[np.str_]) -> NDArray[np.int64]:
+def _turns(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of the same label stand before each: int64 [n]."""
     order = np.argsort(labels, kind="stable")
-    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    counts = np.bincount(labels)
     turns = np.empty(len(labels), dtype=np.int64)
-    turns[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    turns[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return turns
 
 

@@ -33,16 +33,18 @@ def rows_of(
 
 def _units_by_split(earlier: History) -> dict[str, dict[str, int]]:
     """How many groups (or images without one) each split has of each class."""
-    unit = pl.when(pl.col("group") == "").then("image").otherwise("group").alias("unit")
-    counts = (
-        earlier.images.group_by(unit)
+    alone = earlier.images.filter(pl.col("group") == "").select("label", "split")
+    grouped = (
+        earlier.images.filter(pl.col("group") != "")
+        .group_by("group")
         .agg(pl.col("label", "split").sort_by("day", "image").first())
-        .group_by("label", "split")
-        .len()
+        .select("label", "split")
     )
     before: dict[str, dict[str, int]] = {}
-    for label, split, count in counts.iter_rows():
-        before.setdefault(label, {})[split] = count
+    for units in (alone, grouped):
+        for label, split, count in units.group_by("label", "split").len().iter_rows():
+            counts = before.setdefault(label, {})
+            counts[split] = counts.get(split, 0) + count
     return before
 
 
