@@ -1,6 +1,7 @@
 """The six stages as commands: what dvc.yaml calls."""
 
 import gc
+import os
 from importlib import import_module
 
 from dayfold.cli.top import STAGES, command
@@ -9,8 +10,11 @@ from dayfold.project.layout import UNOPENED, Project
 
 
 def _stage(name: str) -> None:
+    from dayfold.project import lifeline
     from dayfold.project import params as params_file
 
+    if lifeline.DVC_STAGE in os.environ:
+        lifeline.tie()
     project = Project.find()
     params = params_file.read(project.params)
     if params.day == UNOPENED:

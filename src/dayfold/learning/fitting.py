@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch.nn import functional
 from torch.optim import swa_utils
 
 from dayfold import draws
-from dayfold.learning import network, pixels
+from dayfold.learning import checkpoint, network, pixels
+from dayfold.learning.checkpoint import Saved
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model, State
 from dayfold.ledger.tables import TrainingStep
@@ -48,13 +50,17 @@ def fit(
     day: str,
     machine: Machine,
     report: Callable[[TrainingStep], None],
+    saved: Saved | None = None,
+    keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
 ) -> tuple[State, NDArray[np.int64]]:
     """Train a network from `start` on weighted draws from `pool`; tell `report` of every update.
 
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
     Which images, in which order, changed how: `draws.epoch_order` and `pixels.changes`, of seed,
     day, epoch and image only. Validation is looked at, never learnt from. `teacher` is yesterday's
-    model, asked where `recipe.distill` is above 0.
+    model, asked where `recipe.distill` is above 0. After every update but the last, `keep` is given
+    its number and a function that returns the training's state; with what was kept of the same
+    training as `saved`, it goes on from there, to the same bits.
 
     Returns the trained state dict and how often each image of the pool was drawn, int64 [n].
     """
@@ -69,6 +75,9 @@ def fit(
     if recipe.ema_decay:
         ema = swa_utils.get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
         average = swa_utils.AveragedModel(net, multi_avg_fn=ema, use_buffers=True)
+    if saved:
+        checkpoint.scatter(saved.state, net, optimizer, average)
+    done = saved.update if saved else 0
     updates = recipe.epochs * recipe.updates_per_epoch
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
@@ -79,6 +88,9 @@ def fit(
         drawn += np.bincount(plan, minlength=len(drawn))
         net.train()
         for first in range(0, len(plan), recipe.batch_size):
+            if update < done:
+                update += 1
+                continue
             chosen = plan[first : first + recipe.batch_size]
             rate = learning_rate(update, updates, peak=recipe.learning_rate, warm_up=recipe.warm_up)
             for group in optimizer.param_groups:
@@ -100,6 +112,8 @@ def fit(
                 _measure_batch_norms(net, pool, recipe, machine, seed, day)
             accuracy = _accuracy(net, validation, machine) if last else None
             report(TrainingStep(update, epoch, loss.item(), rate, accuracy))
+            if update < updates:
+                keep(update, partial(checkpoint.gather, net, optimizer, average))
     return network.state_of(net, start, recipe.image_size_px), drawn
 
 

@@ -155,5 +155,9 @@ class Project:
         return self.scratch / "ledger"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.scratch / "checkpoints"
+
+    @property
     def trainer_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

@@ -133,6 +133,12 @@ class Evaluate(_Section):
     batch_size: Positive
 
 
+class Checkpoint(_Section):
+    """How often a training is kept while it runs; no stage depends on it, as no bit does."""
+
+    minutes: Annotated[float, Field(gt=0)]
+
+
 class Gate(_Section):
     """What a day has to keep, each compared with an interval; a limit of null is not asked."""
 
@@ -155,6 +161,7 @@ class Params(_Section):
     replay: Replay
     train: Train
     evaluate: Evaluate
+    checkpoint: Checkpoint
     gate: Gate
 
     @field_validator("day", "parent")

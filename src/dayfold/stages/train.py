@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from dayfold import draws
+from dayfold import __version__, draws
 from dayfold.errors import CycleError
-from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning import checkpoint, device, fitting, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Pool
 from dayfold.ledger import manifest, tables
@@ -52,27 +52,7 @@ def _run(project: Project, params: Params) -> None:
     machine = device.resolve(
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
-    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
-    began = time.monotonic()
-    with Ticker("decoding", len(rows) + len(held), "images") as ticker:
-        size = recipe.image_size_px
-        pool = _load(project, rows, start.classes, size, ticker)
-        validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
-    decoded = time.monotonic() - began
-    _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
-    steps: list[TrainingStep] = []
-    with _progress(recipe, steps) as report:
-        state, drawn = fitting.fit(
-            start,
-            pool,
-            validation,
-            teacher=parent,
-            recipe=recipe,
-            seed=seed,
-            day=day,
-            machine=machine,
-            report=report,
-        )
+    fingerprint = device.fingerprint(machine)
     pins = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
@@ -87,6 +67,45 @@ def _run(project: Project, params: Params) -> None:
         "device": machine.device,
         "precision": machine.precision,
     }
+    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
+    began = time.monotonic()
+    with Ticker("decoding", len(rows) + len(held), "images") as ticker:
+        size = recipe.image_size_px
+        pool = _load(project, rows, start.classes, size, ticker)
+        validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
+    decoded = time.monotonic() - began
+    _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
+    keeper = checkpoint.Keeper(
+        project.checkpoints,
+        {
+            "dayfold": __version__,
+            "day": day,
+            "classes": list(start.classes),
+            "recipe": resolved,
+            "sha256": pins,
+            "fingerprint": fingerprint,
+        },
+        epoch_updates=recipe.updates_per_epoch,
+        every_minutes=params.checkpoint.minutes,
+    )
+    saved = keeper.found()
+    steps = saved.steps if saved else []
+    if saved:
+        print(f"resumed   going on from update {saved.update}, where training was stopped")
+    with _progress(recipe, steps) as report:
+        state, drawn = fitting.fit(
+            start,
+            pool,
+            validation,
+            teacher=parent,
+            recipe=recipe,
+            seed=seed,
+            day=day,
+            machine=machine,
+            report=report,
+            saved=saved,
+            keep=lambda update, state: keeper.keep(update, steps, state),
+        )
     metadata = {"classes": list(start.classes), "day": day, "recipe": resolved, "sha256": pins}
     network.save(project.model, state, metadata)
     tables.write(project.plot("training"), TrainingStep, steps)
@@ -110,13 +129,14 @@ def _run(project: Project, params: Params) -> None:
         },
         "sha256": {"model": sha256_file(project.model), **pins},
         "recipe": resolved,
-        "fingerprint": device.fingerprint(machine),
+        "fingerprint": fingerprint,
         "seconds": {
             "decode": round(decoded, 1),
-            "train": round(time.monotonic() - began - decoded, 1),
+            "train": round(keeper.seconds(), 1),
         },
     }
     write_bytes(project.provenance, json_bytes(provenance))
+    keeper.remove()
 
 
 def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
@@ -177,10 +197,11 @@ def _print_recipe(
 @contextmanager
 def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[TrainingStep], None]]:
     """Keep every step, and show a bar on a terminal; elsewhere a line an epoch."""
-    updates, began = recipe.epochs * recipe.updates_per_epoch, time.monotonic()
+    updates, began, done = recipe.epochs * recipe.updates_per_epoch, time.monotonic(), len(steps)
     validation: list[float] = []
 
     with Ticker("training", updates * recipe.batch_size, "images") as ticker:
+        ticker.so_far(done * recipe.batch_size, updates * recipe.batch_size)
 
         def report(step: TrainingStep) -> None:
             steps.append(step)
@@ -189,11 +210,11 @@ def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[Tr
             known = f"  validation {validation[0]:.3f}" if validation else ""
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}{known}")
             if step.step % recipe.updates_per_epoch == 0:
-                seconds = time.monotonic() - began
+                seconds = (time.monotonic() - began) / (step.step - done)
                 ticker.line(
                     f"epoch {step.epoch}/{recipe.epochs}  loss {step.loss:.3f}{known}  "
-                    f"{step.step * recipe.batch_size / seconds:.0f} img/s  "
-                    f"{seconds / step.step * (updates - step.step):.0f} s left"
+                    f"{recipe.batch_size / seconds:.0f} img/s  "
+                    f"{seconds * (updates - step.step):.0f} s left"
                 )
 
         yield report

@@ -1,0 +1,128 @@
+"""DVC killed by -9 takes its stage with it, and the same command again finishes the day."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from builders import place
+from dayfold.project import params, vcs
+from dayfold.project.layout import Project
+
+SHELLS = ("/bin/bash", "/bin/sh")  # the first becomes the stage, the second may stay between
+DAY = "2025-06-02"
+# What a stage is to its starter: it says which process it is, and then that it lives.
+STAGE = """
+import os, sys, time
+from dayfold.project import lifeline
+lifeline.tie()
+print(os.getpid(), flush=True)
+while True:
+    print("alive", flush=True)
+    time.sleep(0.05)
+"""
+STARTER = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def see_it_die(process: int) -> None:
+    began = time.monotonic()
+    while is_alive(process):
+        assert time.monotonic() - began < 5  # a busy machine's: at most 0.4 s were measured
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "between", [(), ("/bin/sh", "-c", '"$@"; true', "sh")], ids=["at once", "through a shell"]
+)
+def test_a_process_ends_with_the_one_that_started_it(between):
+    command = [sys.executable, "-c", STARTER, *between, sys.executable, "-c", STAGE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        stage = int(starter.stdout.readline())
+        assert starter.stdout.readline() == "alive\n"
+        assert is_alive(stage)
+        starter.kill()
+        see_it_die(stage)
+
+
+def test_a_process_whose_starter_is_gone_does_nothing():
+    # The shell in the background is orphaned before it starts the stage.
+    script = '(sleep 0.5; "$@" 2>&1) &'
+    command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", STAGE]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "CycleError: What started this process is gone" in said
+    assert "alive" not in said
+
+
+def stop_dvc_at(root: Path, shell_path: str, until: str) -> None:
+    """Run `dvc repro`, kill -9 DVC alone at a moment of the training, and see the stage die."""
+    environment = {**vcs.environment(), "SHELL": shell_path, "GIT_TERMINAL_PROMPT": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as dvc:
+        for line in dvc.stdout:
+            if line.startswith(until):
+                break
+        below = psutil.Process(dvc.pid).children(recursive=True)
+        assert [one for one in below if "train" in one.cmdline()]
+        dvc.send_signal(signal.SIGKILL)
+        for one in below:
+            see_it_die(one.pid)
+        before = listing(root)
+        time.sleep(1)
+        assert listing(root) == before, "something is still being written"
+
+
+def listing(root: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            state = Path(folder, name).stat()
+            found[f"{folder}/{name}"] = (state.st_mtime_ns, state.st_size)
+    return found
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_path, shell):
+    shell(tmp_path, "dayfold", "init", "p", "--weights", "random", "--image-size", "16")
+    project = Project(tmp_path / "p")
+    recipe = {"epochs": 4, "updates_per_epoch": 6, "batch_size": 4, "threads": 1}
+    params.edit(project.params, {f"train.{key}": value for key, value in recipe.items()})
+    source = tmp_path / "images"
+    for label, first in (("cyst", 0), ("lesion", 100)):
+        place(source, label, range(first, first + 12))
+    shell(project.root, "dayfold", "add", str(source), "--day", DAY)
+    wanted = (project.model, project.plot("training"))
+    # The checkpoint of an epoch is there for certain when the next one is done.
+    for shell_path, moment in zip(SHELLS, ("epoch 2/4", "epoch 3/4"), strict=True):
+        stop_dvc_at(project.root, shell_path, moment)
+    assert len(list(project.checkpoints.iterdir())) == 1
+    said = shell(project.root, "dvc", "repro")
+    assert re.search(r"going on from update (12|18), where training was stopped", said)
+    assert list(project.checkpoints.iterdir()) == []
+    made = [digest(path) for path in wanted]
+    said = shell(project.root, "dvc", "repro", "--force", "--single-item", "train")
+    assert "going on" not in said
+    assert [digest(path) for path in wanted] == made
