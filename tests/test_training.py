@@ -290,7 +290,6 @@ def test_threads_and_determinism_are_set_for_the_process():
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert machine.precision in ("fp32", "bf16")
-    assert device.fingerprint(machine)["threads"] == 1
 
 
 def test_bf16_runs_on_the_cpu_and_learns_what_fp32_learns(recipe):

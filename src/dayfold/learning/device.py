@@ -1,9 +1,7 @@
-"""Where and how training computes: device, precision, threads, determinism; and what to record."""
+"""Where and how training computes: device, precision, threads, determinism."""
 
 import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,11 +10,15 @@ import torch.utils.deterministic
 
 @dataclass(frozen=True)
 class Machine:
-    """The resolved device ("cpu" or "cuda"), precision ("fp32" or "bf16") and CPU threads."""
+    """The resolved device ("cpu" or "cuda"), precision ("fp32" or "bf16"), and how many at once.
+
+    `threads` of the CPU are each process's own; `processes` train together.
+    """
 
     device: str
     precision: str
     threads: int
+    processes: int = 1
 
     def autocast(self) -> torch.autocast:
         """Return the context in which forward passes run."""
@@ -55,18 +57,3 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
-def fingerprint(machine: Machine) -> dict[str, str | int]:
-    """What a model's bits depend on besides its recipe (level B of reproducibility)."""
-    packages = ("torch", "torchvision", "pillow", "numpy")
-    return {
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": machine.threads,
-        "precision": machine.precision,
-        "device": torch.cuda.get_device_name() if machine.device == "cuda" else "cpu",
-    }

@@ -47,11 +47,9 @@ def load(
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
         try:
-            # Whole, with bars, not cropped: what is at the edge of a scan may be what matters.
-            square = ImageOps.pad(decode(data), (size, size))
+            pixels[position] = square(data, size)
         except IntakeError as error:
             return f"{paths[position]} {error.what}"
-        pixels[position] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
         progress(1)
         return None
 
@@ -65,6 +63,15 @@ def load(
             mend="; ".join(f"dvc checkout {f} || dvc pull {f}" for f in folders[:5]),
         )
     return pixels
+
+
+def square(data: bytes, size: int) -> torch.Tensor:
+    """Decode an image's bytes: uint8 [3, size, size]; IntakeError where they are none.
+
+    Whole, with bars, not cropped: what is at the edge of a scan may be what matters.
+    """
+    padded = ImageOps.pad(decode(data), (size, size))
+    return torch.from_numpy(np.array(padded)).permute(2, 0, 1)
 
 
 def in_chunks(

@@ -11,7 +11,7 @@ import torch
 
 from dayfold import __version__, draws
 from dayfold.errors import CycleError
-from dayfold.learning import checkpoint, device, fitting, network, pixels
+from dayfold.learning import checkpoint, device, fingerprint, fitting, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Pool
 from dayfold.ledger import manifest, tables
@@ -52,7 +52,7 @@ def _run(project: Project, params: Params) -> None:
     machine = device.resolve(
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
-    fingerprint = device.fingerprint(machine)
+    here = fingerprint.fingerprint(machine)
     pins = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
@@ -83,7 +83,7 @@ def _run(project: Project, params: Params) -> None:
             "classes": list(start.classes),
             "recipe": resolved,
             "sha256": pins,
-            "fingerprint": fingerprint,
+            "fingerprint": here,
         },
         epoch_updates=recipe.updates_per_epoch,
         every_minutes=params.checkpoint.minutes,
@@ -129,7 +129,7 @@ def _run(project: Project, params: Params) -> None:
         },
         "sha256": {"model": sha256_file(project.model), **pins},
         "recipe": resolved,
-        "fingerprint": fingerprint,
+        "fingerprint": here,
         "seconds": {
             "decode": round(decoded, 1),
             "train": round(keeper.seconds(), 1),

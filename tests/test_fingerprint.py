@@ -1,0 +1,77 @@
+"""The fingerprint: the same from process to process, and what differs is named."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dayfold.learning import device, fingerprint
+from dayfold.learning.device import Machine
+
+CODE = """
+import json
+from dayfold.learning import device, fingerprint
+machine = device.resolve(device="cpu", precision="fp32", threads=1)
+print(json.dumps(fingerprint.fingerprint(machine)))
+"""
+
+
+@pytest.fixture(scope="module")
+def here():
+    return fingerprint.fingerprint(device.resolve(device="cpu", precision="fp32", threads=1))
+
+
+def test_another_process_has_the_same_fingerprint(here):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(done) == here
+    assert fingerprint.differences(json.loads(done), here) == []
+
+
+def test_it_names_the_versions_the_processor_and_how_it_is_used(here):
+    assert here["torch"] == torch.__version__
+    assert (here["device"], here["precision"]) == ("cpu", "fp32")
+    assert (here["threads"], here["processes"]) == (1, 1)
+    assert here["cpu_features"]
+    assert len(here["decode_canary"]) == len(here["training_canary"]) == 64
+
+
+def test_the_training_canary_tells_one_arithmetic_from_another(here):
+    rounded = fingerprint.training_canary(Machine("cpu", "bf16", 1))
+    assert rounded != here["training_canary"]
+    assert fingerprint.training_canary(Machine("cpu", "fp32", 1)) == here["training_canary"]
+
+
+def test_the_decode_canary_tells_one_resize_from_another(here, monkeypatch):
+    square = fingerprint.pixels.square
+    monkeypatch.setattr(
+        fingerprint.pixels, "square", lambda data, size: square(data, size + 1)[:, 1:, 1:]
+    )
+    assert fingerprint.decode_canary() != here["decode_canary"]
+
+
+def test_every_difference_is_named_and_of_features_only_what_one_of_them_lacks():
+    recorded = {
+        "torch": "2.14.1+cpu",
+        "cpu_features": "avx avx2 fma3",
+        "threads": 2,
+        "decode_canary": "a" * 64,
+        "gone": "x",
+    }
+    here = {
+        "torch": "2.14.1+cpu",
+        "cpu_features": "avx avx2 avx512_bf16",
+        "threads": 4,
+        "processes": 1,
+        "decode_canary": "b" * 64,
+    }
+    assert fingerprint.differences(recorded, here) == [
+        "cpu_features: only recorded fma3, only here avx512_bf16",
+        "threads: recorded 2, here 4",
+        "processes: recorded nothing, here 1",
+        "decode_canary: recorded aaaaaaaaaaaa…, here bbbbbbbbbbbb…",
+        "gone: recorded x, here nothing",
+    ]
