@@ -80,7 +80,7 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     for update in range(1, EPOCHS * UPDATES):
         # Every update is due: as much as a process writes that was killed right after it.
         kept = keeper(tmp_path, minutes=0)
-        saved = kept.found()
+        saved = kept.going_on(kept.found())
         assert (saved.update if saved else 0) == update - 1
 
         def keep(*words, kept=kept):
@@ -90,7 +90,8 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
         with pytest.raises(Stopped):
             train(saved, keep)
         pieces += train.log
-    ended = train(keeper(tmp_path).found())
+    kept = keeper(tmp_path)
+    ended = train(kept.going_on(kept.found()))
     assert pieces + ended[3] == batches
     assert ended[1] == steps
     assert [step.step for step in steps] == list(range(1, 25))
@@ -161,7 +162,7 @@ def test_no_changed_byte_is_trusted():
 def test_a_damaged_or_foreign_checkpoint_is_ignored_with_a_word(tmp_path, capsys, data, words):
     kept = keeper(tmp_path)
     kept._path.write_bytes(data)
-    assert kept.found() is None
+    assert kept.found() == b""
     said = capsys.readouterr().err
     assert words in said
     assert "training begins anew" in said
@@ -171,8 +172,8 @@ def test_a_damaged_or_foreign_checkpoint_is_ignored_with_a_word(tmp_path, capsys
 def test_another_input_has_another_checkpoint(tmp_path):
     one, two = keeper(tmp_path, {"seed": 0}), keeper(tmp_path, {"seed": 1})
     one.keep(UPDATES, STEPS, lambda: {"net.a": torch.ones(1)})
-    assert two.found() is None
-    assert one.found().update == UPDATES
+    assert two.found() == b""
+    assert one.going_on(one.found()).update == UPDATES
 
 
 def test_of_other_inputs_the_newest_two_are_kept_and_no_half_written_file(tmp_path):
@@ -182,7 +183,7 @@ def test_of_other_inputs_the_newest_two_are_kept_and_no_half_written_file(tmp_pa
     (tmp_path / ".half.dayfold-part").write_bytes(b"half")
     newest = sorted(tmp_path.glob("*.checkpoint"), key=lambda path: path.stat().st_mtime_ns)[-2:]
     mine = keeper(tmp_path, {"seed": 9})
-    assert mine.found() is None
+    assert mine.found() == b""
     assert sorted(tmp_path.iterdir()) == sorted(newest)
 
 

@@ -21,7 +21,14 @@ from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import Ticker
-from dayfold.project.files import canonical_json, json_bytes, sha256, sha256_file, write_bytes
+from dayfold.project.files import (
+    canonical_json,
+    json_bytes,
+    only_one,
+    sha256,
+    sha256_file,
+    write_bytes,
+)
 from dayfold.project.layout import ORIGIN, Project, check_day
 from dayfold.project.params import Params
 
@@ -253,14 +260,17 @@ def compare(
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
     Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Raises CycleError where there are
-    fewer than two sealed days, ParamsError where a policy's changes do not fit params.yaml; before
-    anything is trained.
+    fewer than two sealed days or another backtest runs in this project, ParamsError where a
+    policy's changes do not fit params.yaml; before anything is trained.
     """
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
     runs, cells = [], []
-    with TemporaryDirectory(dir=_scratch(project)) as folder:
+    with (
+        only_one(project.backtest_lock, "running a backtest"),
+        TemporaryDirectory(dir=_scratch(project)) as folder,
+    ):
         history = _sealed(project, Path(folder), first, last)
         total = len(policies) * seeds * len(history.days)
         say(

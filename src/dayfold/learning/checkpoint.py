@@ -87,20 +87,28 @@ class Keeper:
         self._began = self._kept = time.monotonic()
         self._before = 0.0
 
-    def found(self) -> Saved | None:
-        """Return what an earlier process left of this very training, if it is whole.
+    def found(self) -> bytes:
+        """Return what an earlier process left of this very training, if it is whole; else nothing.
 
         A damaged file, or one of other inputs under this name, is removed with a word.
         """
         self._remove_others()
         try:
-            saved = read(self._path.read_bytes(), self._inputs)
+            data = self._path.read_bytes()
+            read(data, self._inputs)
         except FileNotFoundError:
-            return None
+            return b""
         except ValueError as error:
             _say(f"the checkpoint {self._path.name} {error}; training begins anew")
             self._path.unlink()
+            return b""
+        return data
+
+    def going_on(self, data: bytes) -> Saved | None:
+        """Return the training that was found, to go on with; None where nothing was."""
+        if not data:
             return None
+        saved = read(data, self._inputs)
         self._before = saved.seconds
         return saved
 

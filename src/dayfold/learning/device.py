@@ -25,7 +25,7 @@ class Machine:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def resolve(*, device: str, precision: str, threads: int) -> Machine:
+def resolve(*, device: str, precision: str, threads: int, processes: int = 1) -> Machine:
     """Resolve `auto` and put torch into its deterministic state, for the whole process.
 
     `auto` takes a GPU if there is one, and bf16 where the hardware multiplies in it: on a CPU
@@ -42,7 +42,7 @@ def resolve(*, device: str, precision: str, threads: int) -> Machine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(device) else "fp32"
-    return Machine(device, precision, threads)
+    return Machine(device, precision, threads, processes)
 
 
 def _multiplies_bf16(device: str) -> bool:

@@ -17,6 +17,7 @@ from dayfold.learning import checkpoint, network, pixels
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model, State
+from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
@@ -50,6 +51,7 @@ def fit(
     day: str,
     machine: Machine,
     report: Callable[[TrainingStep], None],
+    team: Team = ALONE,
     saved: Saved | None = None,
     keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
 ) -> tuple[State, NDArray[np.int64]]:
@@ -58,9 +60,10 @@ def fit(
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
     Which images, in which order, changed how: `draws.epoch_order` and `pixels.changes`, of seed,
     day, epoch and image only. Validation is looked at, never learnt from. `teacher` is yesterday's
-    model, asked where `recipe.distill` is above 0. After every update but the last, `keep` is given
-    its number and a function that returns the training's state; with what was kept of the same
-    training as `saved`, it goes on from there, to the same bits.
+    model, asked where `recipe.distill` is above 0. Each process of a `team` takes its slice of
+    every batch of the one plan, and all end with the same network. After every update but the last,
+    `keep` is given its number and a function that returns the training's state; with what was kept
+    of the same training as `saved`, it goes on from there, to the same bits.
 
     Returns the trained state dict and how often each image of the pool was drawn, int64 [n].
     """
@@ -95,13 +98,16 @@ def fit(
             rate = learning_rate(update, updates, peak=recipe.learning_rate, warm_up=recipe.warm_up)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            part = team.slice(len(chosen))
+            whole, chosen = len(chosen), chosen[part]
             batch = pixels.normalised(pool.pixels[chosen].to(machine.device))
             names = [pool.images[position] for position in chosen]
-            fields = pixels.changes(names, seed, day, epoch, first=first)
+            fields = pixels.changes(names, seed, day, epoch, first=first + part.start)
             batch = pixels.augmented(batch, fields, **recipe.augment.model_dump())
             loss = loss_of(net, batch, chosen)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
+            loss_of_batch = team.combine(net, loss, len(chosen) / whole)
             optimizer.step()
             if average:
                 average.update_parameters(net)
@@ -111,7 +117,7 @@ def fit(
                 net = average.module if average else net
                 _measure_batch_norms(net, pool, recipe, machine, seed, day)
             accuracy = _accuracy(net, validation, machine) if last else None
-            report(TrainingStep(update, epoch, loss.item(), rate, accuracy))
+            report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
             if update < updates:
                 keep(update, partial(checkpoint.gather, net, optimizer, average))
     return network.state_of(net, start, recipe.image_size_px), drawn

@@ -159,5 +159,9 @@ class Project:
         return self.scratch / "checkpoints"
 
     @property
+    def backtest_lock(self) -> Path:
+        return self.root / ".dvc" / "tmp" / "dayfold-backtest.lock"
+
+    @property
     def trainer_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

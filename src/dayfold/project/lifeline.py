@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 
@@ -41,8 +42,9 @@ def _line() -> list[psutil.Process]:
     try:
         above = psutil.Process().parents()
         for number, process in enumerate(above, start=1):
-            # A script goes by its own name: dvc.
-            if process.name().lower().startswith(("python", "dvc")):
+            # What runs in it: its own name may be that of a script, and torchrun changes it.
+            program = Path(process.exe()).name.lower()
+            if program.startswith(("python", "dvc")):
                 return [psutil.Process(), *above[:number]]
     except psutil.Error:
         pass  # one of them ended as it was looked at

@@ -125,6 +125,16 @@ class Train(_Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Annotated[int, Field(ge=1, le=512)]
+    processes: Annotated[int, Field(ge=1, le=4096)]
+
+    @model_validator(mode="after")
+    def _every_process_has_images(self) -> "Train":
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} is too small for {self.processes} processes: "
+                "each needs 2 images of a batch or more"
+            )
+        return self
 
 
 class Evaluate(_Section):

@@ -1,9 +1,11 @@
 """train: yesterday's model, today's images and the replay set → today's model."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,13 +13,22 @@ import torch
 
 from dayfold import __version__, draws
 from dayfold.errors import CycleError
-from dayfold.learning import checkpoint, device, fingerprint, fitting, network, pixels
+from dayfold.learning import (
+    checkpoint,
+    device,
+    fingerprint,
+    fitting,
+    network,
+    pixels,
+    processes,
+)
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Pool
+from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker
-from dayfold.project.files import json_bytes, only_one, sha256_file, write_bytes
+from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train
 
@@ -26,11 +37,33 @@ VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
 
 def run(project: Project, params: Params) -> None:
     """Read the day's plans, its images and the parent; write model, provenance, training.csv."""
+    recipe = params.train
     with only_one(project.trainer_lock, "training"):
-        _run(project, params)
+        if recipe.processes == 1:
+            _train(project, params, ALONE)
+            return
+        log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
+        words = (str(project.root), canonical_json(params.model_dump()), log)
+        processes.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
 
 
-def _run(project: Project, params: Params) -> None:
+def work(root: str, params: str, log: str) -> None:
+    """Be one of several processes that train: with the project's folder and params as JSON."""
+    chosen = Params.model_validate_json(params)
+    with processes.joined(_machine(chosen.train).device, log) as team:
+        _train(Project(Path(root)), chosen, team)
+
+
+def _machine(recipe: Train) -> Machine:
+    return device.resolve(
+        device=recipe.device,
+        precision=recipe.precision,
+        threads=recipe.threads,
+        processes=recipe.processes,
+    )
+
+
+def _train(project: Project, params: Params, team: Team) -> None:
     day, seed, recipe = params.day, params.seed, params.train
     parent = network.load(project.parent_model)
     history = manifest.history(project, day)
@@ -49,9 +82,7 @@ def _run(project: Project, params: Params) -> None:
         )
     newcomers = sorted({*arrived["label"], *replay["label"]} - set(parent.classes))
     start = network.grown(parent, newcomers, seed)
-    machine = device.resolve(
-        device=recipe.device, precision=recipe.precision, threads=recipe.threads
-    )
+    machine = _machine(recipe)
     here = fingerprint.fingerprint(machine)
     pins = {
         "parent": sha256_file(project.parent_model),
@@ -75,20 +106,22 @@ def _run(project: Project, params: Params) -> None:
         validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
     decoded = time.monotonic() - began
     _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
+    inputs = {
+        "dayfold": __version__,
+        "day": day,
+        "classes": list(start.classes),
+        "recipe": resolved,
+        "sha256": pins,
+        "fingerprint": here,
+    }
+    team.agree(canonical_json(inputs).encode(), "The inputs or the fingerprint")
     keeper = checkpoint.Keeper(
         project.checkpoints,
-        {
-            "dayfold": __version__,
-            "day": day,
-            "classes": list(start.classes),
-            "recipe": resolved,
-            "sha256": pins,
-            "fingerprint": here,
-        },
+        inputs,
         epoch_updates=recipe.updates_per_epoch,
         every_minutes=params.checkpoint.minutes,
     )
-    saved = keeper.found()
+    saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
     steps = saved.steps if saved else []
     if saved:
         print(f"resumed   going on from update {saved.update}, where training was stopped")
@@ -103,9 +136,13 @@ def _run(project: Project, params: Params) -> None:
             day=day,
             machine=machine,
             report=report,
+            team=team,
             saved=saved,
-            keep=lambda update, state: keeper.keep(update, steps, state),
+            keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
         )
+    team.agree(b"".join(tensor.numpy().tobytes() for tensor in state.values()), "The weights")
+    if not team.leads:
+        return
     metadata = {"classes": list(start.classes), "day": day, "recipe": resolved, "sha256": pins}
     network.save(project.model, state, metadata)
     tables.write(project.plot("training"), TrainingStep, steps)
@@ -187,8 +224,9 @@ def _print_recipe(
         f"AdamW at {recipe.learning_rate:g}, decay {recipe.weight_decay:g}, "
         f"smoothing {recipe.label_smoothing:g}, seed {params.seed}"
     )
+    several = f"{machine.processes} processes of " if machine.processes > 1 else ""
     print(
-        f"machine   {machine.device}, {machine.precision}, {machine.threads} threads, "
+        f"machine   {machine.device}, {machine.precision}, {several}{machine.threads} threads, "
         f"{recipe.image_size_px} px",
         flush=True,
     )
@@ -218,3 +256,7 @@ def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[Tr
                 )
 
         yield report
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])

@@ -1,0 +1,170 @@
+"""More than one process: each takes its slice of every batch, and all hold one network."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import distributed
+
+from dayfold.errors import DayfoldError, ModelError, ParamsError
+from dayfold.project import lifeline
+from dayfold.project.files import sha256
+
+
+@dataclass(frozen=True)
+class Team:
+    """One of `size` processes that train together; `rank` 0 speaks, writes, and may be alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that speaks and writes."""
+        return self.rank == 0
+
+    def slice(self, images: int) -> slice:
+        """The part of a batch of so many images that is this process's: the batch in even pieces.
+
+        Of 8 images among 3 processes: 0..1, 2..4, 5..7.
+        """
+        return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
+
+    def combine(self, net: torch.nn.Module, loss: torch.Tensor, part: float) -> float:
+        """Make gradients and batch norms' statistics those of the whole batch; return its loss.
+
+        `part` is the process's part of the batch. Each batch is normalised by the statistics of its
+        own slice, as in torch's DistributedDataParallel (its SyncBatchNorm is for GPUs only); the
+        running statistics are then averaged, so that every process holds the same network. All of
+        it is one sum over one vector, laid out alike in every update: DistributedDataParallel lays
+        its buckets out anew after the first one, so that a training that goes on in the middle
+        would add in another order.
+        """
+        if self.size == 1:
+            return loss.item()
+        parts = [p.grad for p in net.parameters() if p.grad is not None]
+        parts += [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+        parts += [loss.detach().view(1)]
+        whole = torch.cat([tensor.reshape(-1) for tensor in parts]) * part
+        distributed.all_reduce(whole)
+        sums = torch.split(whole, [tensor.numel() for tensor in parts])
+        with torch.no_grad():
+            for tensor, summed in zip(parts, sums, strict=True):
+                tensor.copy_(summed.view(tensor.shape))
+        return float(whole[-1])
+
+    def share(self, data: bytes) -> bytes:
+        """Return the bytes that the first process gives, in all of them."""
+        if self.size == 1:
+            return data
+        length = torch.tensor(len(data))
+        distributed.broadcast(length, src=0)
+        if not length:
+            return b""
+        shared = torch.empty(int(length), dtype=torch.uint8)
+        if self.rank == 0:
+            shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        distributed.broadcast(shared, src=0)
+        return shared.numpy().tobytes()
+
+    def agree(self, data: bytes, what: str) -> None:
+        """Raise ModelError unless all processes have the same bytes."""
+        if self.size == 1:
+            return
+        mine = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
+        every = [torch.empty_like(mine) for _ in range(self.size)]
+        distributed.all_gather(every, mine)
+        others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
+        if others:
+            raise ModelError(
+                f"{what} of process {', '.join(map(str, others))} of {self.size} "
+                "differ from those of process 0.",
+                mend="give every machine the same commit, dvc checkout, packages and hardware",
+            )
+
+
+ALONE = Team()
+
+
+def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -> None:
+    """Run `python -m module` with `words` in so many processes, as torchrun does, to their end.
+
+    torchrun's own options are read from its environment variables: PET_NNODES, PET_NODE_RANK,
+    PET_MASTER_ADDR and others; `processes` are those of all machines together. Raises ParamsError
+    where the machines cannot share them evenly, ModelError where a process fails.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    args = run.parse_args(["-m", module, *words])  # type: ignore[no-untyped-call]
+    least, machines = run.parse_min_max_nnodes(args.nnodes)
+    if least != machines or processes % machines:
+        raise ParamsError(
+            f"train.processes is {processes}: {args.nnodes} machines cannot share them evenly.",
+            mend="set PET_NNODES to a number that divides train.processes",
+        )
+    args.nproc_per_node = str(processes // machines)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["PYTHONSAFEPATH"] = "1"  # no module is taken from the current folder
+    # What it would say of a failed process is said below, shorter.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with TemporaryDirectory() as args.log_dir:
+            run.run(args)  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        how = f"exit code {failure.exitcode}" if failure.exitcode > 0 else failure.signal_name()
+        raise ModelError(f"Process {rank} of {processes} ended with {how}.") from None
+    except SignalException as stop:
+        sys.exit(128 + stop.sigval)
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def joined(device: str, log: str) -> Iterator[Team]:
+    """Join the processes that `launch` started, and end with it, while the body runs.
+
+    The first speaks, to the end of the file `log` if one is named; of the others only errors are
+    heard. An error that a user can mend ends the process without a traceback.
+    """
+    team = Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    place = (log if team.rank == 0 else os.devnull) or None
+    try:
+        lifeline.tie()
+        with (
+            Path(place).open("a") if place else nullcontext(sys.stdout) as said,
+            redirect_stdout(said),
+        ):
+            _connect(team, device)
+            yield team
+    except DayfoldError as error:
+        text = str(error) if team.rank == 0 else f"process {team.rank}: {error.what}"
+        print(f"dayfold: {text}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def _connect(team: Team, device: str) -> None:
+    if device == "cuda":
+        place, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= devices:
+            raise ParamsError(
+                f"train.processes is {team.size}, but this machine has {devices} GPUs for its own.",
+                mend="set train.processes to the number of GPUs, of all machines together",
+            )
+        torch.cuda.set_device(place)
+    # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
