@@ -8,8 +8,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
-from dayfold.ledger import tables
-from dayfold.ledger.tables import Prediction
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import json_bytes, write_bytes
@@ -113,12 +111,8 @@ def make_origin(project: Project, params: Params) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     from dayfold.learning import origin
 
-    model = origin.make(params.origin.weights, seed=params.seed, classes=params.origin.classes)
-    from dayfold.learning import network
-
-    tables.write(project.parent_predictions, Prediction, [])
-    # Last: where the model is, the origin is whole.
-    network.save(project.parent_model, model.state, model.metadata)
+    given = params.origin
+    origin.write(project, given.weights, seed=params.seed, classes=given.classes)
 
 
 def require_identity(root: Path) -> None:

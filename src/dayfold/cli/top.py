@@ -13,7 +13,8 @@ from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project.layout import check_day
 
-CYCLE, HISTORY, STAGES = "The day's cycle", "Looking back", "Stages, as dvc repro calls them"
+CYCLE, HISTORY, PROOF = "The day's cycle", "Looking back", "Proof"
+STAGES = "Stages, as dvc repro calls them"
 
 app = typer.Typer(
     name="dayfold",

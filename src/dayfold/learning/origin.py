@@ -8,7 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from dayfold.errors import ModelError
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Prediction
 from dayfold.project.files import sha256_file
+from dayfold.project.layout import Project
 
 if TYPE_CHECKING:  # torch is imported when there is something for it to do
     from dayfold.learning.network import Model
@@ -18,6 +21,16 @@ if TYPE_CHECKING:  # torch is imported when there is something for it to do
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 TIMEOUT_SECONDS = 15
+
+
+def write(project: Project, weights: str, *, seed: int, classes: Sequence[str]) -> None:
+    """Write the parent of the first day: the origin's model, and no predictions."""
+    model = make(weights, seed=seed, classes=classes)
+    from dayfold.learning import network
+
+    tables.write(project.parent_predictions, Prediction, [])
+    # Last: where the model is, the origin is whole.
+    network.save(project.parent_model, model.state, model.metadata)
 
 
 def make(weights: str, *, seed: int, classes: Sequence[str]) -> "Model":

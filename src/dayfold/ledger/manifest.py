@@ -101,8 +101,7 @@ def history(project: Project, day: str) -> History:
             before = _empty(found)
             break
         table = parse_csv(data, schema(Row), name)
-        if table.is_empty() or table.item(0, "action") != "parent":
-            raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
+        _check_first(table, name)
         chain.append((day, found, table[1:]))
         expected, parent = table.item(0, "image"), table.item(0, "path")
         if parent != ORIGIN and parent >= day:
@@ -136,6 +135,21 @@ def _keep(project: Project, known: History) -> None:
             "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
         }
         cache.keep(project, known.sha256, tables)
+
+
+def parent_of(data: bytes, name: str) -> tuple[str, str]:
+    """Return the parent's day and the sha256 of its manifest, as the bytes of a manifest say.
+
+    Raises LedgerError, which calls the manifest `name`, where they say neither.
+    """
+    table = parse_csv(b"".join(data.splitlines(keepends=True)[:2]), schema(Row), name)
+    _check_first(table, name)
+    return table.item(0, "path"), table.item(0, "image")
+
+
+def _check_first(table: pl.DataFrame, name: str) -> None:
+    if table.is_empty() or table.item(0, "action") != "parent":
+        raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
 
 
 def _restore(day: str, name: str) -> str:

@@ -30,8 +30,13 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5(data: bytes) -> str:
+    """MD5 of bytes, by which DVC names what it keeps."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
 def md5_file(path: Path) -> str:
-    """MD5 of a file's bytes, by which DVC names what it keeps."""
+    """MD5 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 

@@ -163,5 +163,9 @@ class Project:
         return self.root / ".dvc" / "tmp" / "dayfold-backtest.lock"
 
     @property
+    def rebuilt(self) -> Path:
+        return self.scratch / "reproduce"
+
+    @property
     def trainer_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

@@ -1,0 +1,51 @@
+"""The commands that check: days made again, hashes read again, the state of a project."""
+
+from typing import Annotated
+
+import typer
+
+from dayfold.cli.top import PROOF, command, say
+from dayfold.errors import CycleError
+from dayfold.project.layout import Project
+
+
+@command(PROOF, "dayfold reproduce --all --from-scratch")
+def reproduce(
+    days: Annotated[
+        list[str] | None, typer.Argument(metavar="DAY…", help="Sealed days, YYYY-MM-DD.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All sealed days.")] = False,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="From the origin on, each day from the one just made, with an empty cache.",
+        ),
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many days at a time.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=512, help="A control: train with so many threads, to see B differ, not A."
+        ),
+    ] = None,
+) -> None:
+    """Make sealed days again beside the project, and compare every output with what was recorded.
+
+    Exit code 0 only when all are identical, to the bit.
+    """
+    from dayfold.proof import reproduce as again
+
+    if everything == bool(days):
+        raise CycleError("Which days?", mend="dayfold reproduce 2025-06-04, or --all")
+    results = again.reproduce(
+        Project.find(),
+        days or [],
+        from_scratch=from_scratch,
+        jobs=jobs,
+        threads=threads,
+        say=say,
+    )
+    print(f"\n{again.summary(results)}")
+    if not all(result.identical for result in results):
+        raise typer.Exit(1)

@@ -1,0 +1,82 @@
+"""DVC's cache as it lies on the disk: an object a file, named by the MD5 of its bytes."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from dayfold.errors import LedgerError
+from dayfold.project import vcs
+from dayfold.project.files import md5
+
+FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
+
+
+class Pin(NamedTuple):
+    """What a `.dvc` file or dvc.lock says of a path: its MD5, and whether it is a folder."""
+
+    path: str
+    md5: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the path is a folder."""
+        return self.md5.endswith(FOLDER)
+
+
+def folder(root: Path) -> Path:
+    """Return the folder of the project's cache; DVC knows whether it is elsewhere."""
+    return Path(vcs.dvc(root, "cache", "dir").strip())
+
+
+def object_path(cache: Path, key: str) -> Path:
+    """Return where the cache keeps the bytes of this MD5."""
+    return cache / "files" / "md5" / key[:2] / key[2:]
+
+
+def pins(text: bytes, source: str) -> list[Pin]:
+    """Return what a `.dvc` file pins; LedgerError, which names `source`, where it is broken."""
+    try:
+        return [Pin(str(out["path"]), str(out["md5"])) for out in yaml.safe_load(text)["outs"]]
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise LedgerError(
+            f"{source} is not whole: DVC cannot know what it stands for.",
+            mend=f"git checkout HEAD -- {source}",
+        ) from None
+
+
+def listing(cache: Path, key: str) -> dict[str, str]:
+    """Return the files of a folder's object: path within it → MD5; KeyError if it is not here."""
+    try:
+        data = object_path(cache, key).read_bytes()
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
+    except (FileNotFoundError, ValueError, TypeError):
+        raise KeyError(key) from None
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
+    entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
+    return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the bytes of `source` without a copy, or with one on another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def lay_out(cache: Path, key: str, target: Path) -> None:
+    """Make a folder of what the cache has of it, by links; KeyError where an object is missing."""
+    files = listing(cache, key)
+    for name, found in files.items():
+        if not object_path(cache, found).exists():
+            raise KeyError(found)
+        link(object_path(cache, found), target / name)

@@ -1,0 +1,150 @@
+"""What was recorded of a sealed day, as git has it at the day's tag."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from dayfold.errors import CycleError
+from dayfold.ledger import manifest
+from dayfold.project import cache, vcs
+from dayfold.project.cache import Pin
+from dayfold.project.layout import ORIGIN, Project, check_day
+
+STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
+PLANS = STAGES[:3]  # what they make is level A; what the others make is level B
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A sealed day: the bytes of its files in git, by path, and what they say.
+
+    `files` lacks what the tag does not have, or what git cannot read.
+    """
+
+    project: Project
+    day: str
+    files: Mapping[str, bytes]
+
+    def file(self, path: str) -> bytes:
+        """Return a file's bytes; CycleError where the tag has none."""
+        if path not in self.files:
+            raise CycleError(
+                f"{vcs.TAG}{self.day} has no readable {path}.",
+                mend="dayfold verify --read-data",
+            )
+        return self.files[path]
+
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """The stages of dvc.lock, by name."""
+        text = self.file(self.project.name(self.project.dvc_lock))
+        stages: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)["stages"]
+        return stages
+
+    def outs(self, *stages: str) -> list[Pin]:
+        """Return what stages made, in their order; all stages if none is named."""
+        return [
+            Pin(out["path"], out["md5"])
+            for stage in (stages or STAGES)
+            for out in self.lock.get(stage, {}).get("outs", [])
+        ]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The values of params.yaml, unchecked: another version may have other keys."""
+        text = self.file(self.project.name(self.project.params))
+        values: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
+        return values
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """How and where the model was made."""
+        values: dict[str, Any] = json.loads(self.file(self.project.name(self.project.provenance)))
+        return values
+
+    @property
+    def parent(self) -> tuple[str, str]:
+        """The parent's day and the sha256 of its manifest, as the manifest pins them."""
+        name = self.project.name(self.project.manifest(self.day))
+        return manifest.parent_of(self.file(name), name)
+
+    @cached_property
+    def images(self) -> Pin | None:
+        """What pins the day's folder of images: its own .dvc file or, later, its month's."""
+        for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
+            name = self.project.name(path)
+            for pin in cache.pins(self.files[name], name) if name in self.files else []:
+                if pin.path == self.day:
+                    return pin
+        return None
+
+    @cached_property
+    def parent_pin(self) -> Pin:
+        """What pins the parent's model and predictions."""
+        name = self.project.name(self.project.parent.with_suffix(".dvc"))
+        return cache.pins(self.file(name), name)[0]
+
+
+def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
+    """Read the days' files out of git, all by one process: a thousand days in seconds."""
+    wanted = [
+        (day, project.name(path))
+        for day in days
+        for path in (
+            project.params,
+            project.dvc_lock,
+            project.metrics,
+            project.provenance,
+            project.manifest(day),
+            project.corrections(day),
+            project.evaluation(day),
+            project.gate(day),
+            project.tracked(day),
+            project.tracked_month(day),
+            project.parent.with_suffix(".dvc"),
+            *map(project.plot, ("training", "classification", "flips", "cohorts", "confusion")),
+        )
+    ]
+    names = [f"{vcs.TAG}{day}:{path}" for day, path in wanted]
+    found = vcs.blobs(project.root, names)
+    files: dict[str, dict[str, bytes]] = {day: {} for day in days}
+    for (day, path), name in zip(wanted, names, strict=True):
+        if name in found:
+            files[day][path] = found[name]
+    return {day: Sealed(project, day, mine) for day, mine in files.items()}
+
+
+def chosen(project: Project, days: Sequence[str]) -> list[str]:
+    """Return these days in order, all sealed ones if none is named; CycleError where one is not."""
+    sealed = vcs.sealed_days(project.root)
+    missing = [day for day in days if check_day(day) not in sealed]
+    if missing or not sealed:
+        known = f"sealed are {sealed[0]} to {sealed[-1]}" if sealed else "no day is sealed"
+        raise CycleError(
+            f"Not sealed here: {', '.join(missing) or 'any day'}; {known}.",
+            mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
+        )
+    return sorted(set(days)) or sealed
+
+
+def line(project: Project, last: str) -> list[Sealed]:
+    """Return the days from the origin's child to `last`, as each names its parent.
+
+    Raises CycleError where a parent has no tag.
+    """
+    known = read(project, [day for day in vcs.sealed_days(project.root) if day <= last])
+    days: list[Sealed] = []
+    day = last
+    while day != ORIGIN:
+        if day not in known:
+            raise CycleError(
+                f"{vcs.TAG}{day}, the parent of {days[-1].day}, is missing.",
+                mend="git fetch --tags",
+            )
+        days.append(known[day])
+        day = days[-1].parent[0]
+    return days[::-1]

@@ -1,0 +1,166 @@
+"""Days made again: identical where nothing changed, and told where and why where something did."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dayfold.demo import DAYS
+from dayfold.errors import CycleError
+from dayfold.project import vcs
+from dayfold.project.layout import Project
+from dayfold.proof import compare, record, worktree
+from dayfold.proof.compare import Rebuilt
+from dayfold.proof.reproduce import reproduce, shown, summary
+
+ONE, TWO, THREE = DAYS[:3]
+
+
+@pytest.fixture
+def clone(three_days: Project, tmp_path: Path) -> Project:
+    """What git alone gives, in another folder: no cache, no images, no model."""
+    vcs.git(tmp_path, "clone", "--quiet", str(three_days.root), "elsewhere")
+    return Project(tmp_path / "elsewhere")
+
+
+def worktrees(project: Project) -> list[str]:
+    return vcs.git(project.root, "worktree", "list").splitlines()
+
+
+def state(project: Project) -> dict[str, tuple[int, int]]:
+    """Every file of a project but the scratch of this machine, with its size and time."""
+    return {
+        project.name(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in project.root.rglob("*")
+        if path.is_file() and not {".git", "tmp"} & set(path.relative_to(project.root).parts)
+    }
+
+
+@pytest.mark.slow
+def test_from_scratch_all_days_are_identical_from_git_and_images_alone(three_days, clone, shell):
+    for day in (ONE, TWO):
+        shutil.copytree(three_days.images(day), clone.images(day))
+    # Other times, another order on the disk, other rights.
+    for number, path in enumerate(sorted(clone.images(TWO).rglob("*.png"), reverse=True)):
+        path.chmod(0o600)
+        os.utime(path, (number, number))
+    before = state(clone)
+    other = {"TZ": "Pacific/Chatham", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    said = shell(clone.root, "dayfold", "reproduce", TWO, "--from-scratch", **other)
+    for level in ("A  plans", "B  bits", "C  GPU", "D  figures"):
+        assert level in said
+    assert "as recorded: expect A and B" in said
+    assert f"{ONE}  identical\n{TWO}  identical\n" in said
+    assert said.endswith("2 of 2 days identical, to the bit\n")
+    assert state(clone) == before
+    assert len(worktrees(clone)) == 1
+    assert not clone.rebuilt.exists()
+
+
+@pytest.mark.slow
+def test_another_thread_count_differs_in_bits_and_not_in_plans_images_by_the_remote(
+    copy, tmp_path, shell
+):
+    # Relative; and, added after the days had been sealed, told to DVC outside git too: it reads
+    # each tag's own config, and passes over days that knew of no remote.
+    for words in ((), ("--local",)):
+        shell(copy.root, "dvc", "remote", "add", *words, "--default", "shared", "../shared")
+    shell(copy.root, "git", "commit", "--quiet", "-am", "Share by a folder")
+    shell(copy.root, "dvc", "push", "--all-tags")
+    shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "elsewhere")
+    clone = Project(tmp_path / "elsewhere")
+    said = shell(clone.root, "dayfold", "reproduce", TWO, "--threads", "1", code=1)
+    assert "threads 2 → 1; expect A and D" in said
+    assert f"{TWO}  A equal  B DIFFERS  model: " in said
+    assert "why: fingerprint: threads 2 → 1" in said
+    assert "of 1 that were made, 1 are equal at level A and 0 at level B" in said
+    assert not clone.images(TWO).exists()
+
+
+@pytest.mark.slow
+def test_interrupted_it_leaves_no_worktree(copy):
+    process = subprocess.Popen(
+        ["dayfold", "reproduce", "--all"],
+        cwd=copy.root,
+        env=vcs.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while len(worktrees(copy)) == 1:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode
+    assert b"Traceback" not in said
+    assert len(worktrees(copy)) == 1
+    assert not copy.rebuilt.exists()
+
+
+@pytest.mark.slow
+def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
+    theirs = tmp_path / "theirs"
+    vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(theirs))
+    mine = copy.rebuilt / ONE
+    vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(mine))
+    assert worktree.leftovers(copy) == [str(mine)]
+    with worktree.bench(copy, empty_cache=True):
+        assert worktree.leftovers(copy) == []
+        with (
+            pytest.raises(CycleError, match="Another process is reproducing"),
+            worktree.bench(copy, empty_cache=True),
+        ):
+            pass
+    assert theirs.is_dir()
+    assert len(worktrees(copy)) == 2
+
+
+@pytest.mark.slow
+def test_a_day_without_its_images_is_told_and_is_not_identical(clone):
+    [result] = reproduce(clone, [ONE], say=lambda _: None)
+    assert not result.identical
+    assert "can be had neither here nor from DVC's cache or a remote" in result.problem
+
+
+@pytest.mark.slow
+def test_only_sealed_days_are_made_again(three_days):
+    with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
+        record.chosen(three_days, [ONE, "2024-01-01"])
+    assert record.chosen(three_days, []) == [ONE, TWO, THREE]
+    with pytest.raises(CycleError, match="one at a time"):
+        reproduce(three_days, [], from_scratch=True, jobs=2, say=print)
+    assert [sealed.day for sealed in record.line(three_days, TWO)] == [ONE, TWO]
+
+
+def test_paths_in_a_config_of_dvc_hold_from_elsewhere():
+    config = "['remote \"a\"']\n    url = ../../shared\n    keyfile = key\n    port = 7\n"
+    config += "['remote \"b\"']\n    url = s3://bucket/scans\n"
+    whole = worktree._with_whole_paths(config, Path("/data/scans/.dvc"))
+    assert whole == config.replace("../../shared", "/data/shared").replace(
+        "= key", "= /data/scans/.dvc/key"
+    )
+
+
+def test_fingerprints_differ_in_what_both_recorded():
+    then = {"torch": "2.14.1", "threads": 2}
+    assert compare.differences(then, {**then, "canary": "ab"}) == []
+    assert compare.differences(then, {"torch": "2.15", "threads": 2}) == ["torch 2.14.1 → 2.15"]
+
+
+def test_a_summary_counts_by_level():
+    days = [
+        Rebuilt(ONE, plans=True, bits=True),
+        Rebuilt(TWO, plans=True, bits=False, first="model", why="fingerprint: threads 2 → 1"),
+        Rebuilt(THREE, plans=False, bits=False, problem="train failed"),
+    ]
+    assert summary(days[:1]) == "1 of 1 days identical, to the bit"
+    assert "1 of 3 days identical; of 2 that were made, 2 are equal at level A and 1" in summary(
+        days
+    )
+    assert shown(days[1]).startswith(f"{TWO}  A equal  B DIFFERS  model\n")
