@@ -49,3 +49,23 @@ def reproduce(
     print(f"\n{again.summary(results)}")
     if not all(result.identical for result in results):
         raise typer.Exit(1)
+
+
+@command(PROOF, "dayfold verify --read-data")
+def verify(
+    read_data: Annotated[
+        bool,
+        typer.Option("--read-data", help="Read every image, model and cached object as well."),
+    ] = False,
+) -> None:
+    """Check the chain from today to the origin: tags, manifests, parents, locks, corrections.
+
+    Exit code 0 only when nothing is damaged; each damaged thing is named with its way back.
+    """
+    from dayfold.proof import verify as checked
+
+    found = checked.verify(Project.find(), read_data=read_data)
+    for line in checked.lines(found, read_data=read_data):
+        print(line)
+    if found.damage:
+        raise typer.Exit(1)

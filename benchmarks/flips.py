@@ -1,0 +1,142 @@
+"""Flip single bits in the stored files of a project, and count how many `dayfold verify` finds.
+
+    python benchmarks/flips.py PROJECT --flips 300
+
+PROJECT, whose last day is sealed, is copied first. Every kind of stored file gets its share; each
+flip is made alone, looked for with `verify --read-data`, and taken back. A table tells, by kind,
+how many were found and in how many the damaged file itself was named. Not stored, so not flipped:
+what a person edits (params.yaml, dvc.yaml), the record of DVC's earlier runs (.dvc/cache/runs, from
+which it takes nothing without looking the object up), and git's own settings and indexes.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dayfold.errors import DayfoldError
+from dayfold.project.layout import Project
+from dayfold.proof.verify import verify
+
+KINDS = {
+    "images": ("data/images/*/*/*",),
+    "outputs": ("data/model.safetensors", "data/*.csv"),
+    "parent": ("data/parent/*",),
+    "cached objects": (".dvc/cache/files/md5/*/*", ".dvc/cache/[0-9a-f][0-9a-f]/*"),
+    "manifests": ("data/manifests/*.csv",),
+    "corrections": ("data/corrections/*.csv",),
+    "evaluations": ("data/evaluations/*.csv", "data/gates/*.csv"),
+    "figures": ("metrics.json", "data/provenance.json", "data/plots/*.csv"),
+    "pins": ("dvc.lock", "data/parent.dvc", "data/images/*.dvc"),
+    "git objects": (".git/objects/[0-9a-f][0-9a-f]/*", ".git/objects/pack/*.pack"),
+    "git tags": (".git/refs/tags/day/*",),
+}
+
+
+def stored(root: Path) -> dict[str, list[Path]]:
+    """The stored files of a project that hold at least a byte, by kind."""
+    found = {
+        kind: sorted(
+            path
+            for pattern in patterns
+            for path in root.glob(pattern)
+            if path.is_file() and path.stat().st_size
+        )
+        for kind, patterns in KINDS.items()
+    }
+    return {kind: paths for kind, paths in found.items() if paths}
+
+
+def flips(files: Mapping[str, Sequence[Path]], count: int, seed: int) -> Iterator[tuple[str, Path]]:
+    """`count` files to flip a bit in, the kinds in turn, the files of a kind at random."""
+    chance = np.random.default_rng(seed)
+    for number in range(count):
+        kind = list(files)[number % len(files)]
+        yield kind, files[kind][chance.integers(len(files[kind]))]
+
+
+def flipped(path: Path, chance: np.random.Generator) -> bytes:
+    """Flip one bit of a file in place, its times kept; return what it was."""
+    before, times, mode = path.read_bytes(), path.stat(), path.stat().st_mode
+    after = bytearray(before)
+    after[chance.integers(len(after))] ^= 1 << int(chance.integers(8))
+    put(path, bytes(after), times.st_mtime_ns, mode)
+    return before
+
+
+def put(path: Path, data: bytes, mtime_ns: int, mode: int) -> None:
+    """Write bytes into the very file (a link of DVC's stays one), as a failing disk would."""
+    path.chmod(mode | 0o200)
+    with path.open("r+b") as file:
+        file.write(data)
+    path.chmod(mode)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def trial(
+    project: Project, paths: Sequence[Path], chance: np.random.Generator
+) -> tuple[bool, list[bool]]:
+    """Flip a bit of each file: whether verify finds anything, and whether it names each file."""
+    stats = [path.stat() for path in paths]
+    before = [flipped(path, chance) for path in paths]
+    try:
+        said = [f"{one.what} {one.mend}" for one in verify(project, read_data=True).damage]
+    except DayfoldError as error:  # git cannot even list its tags
+        said = [str(error)]
+    finally:
+        for path, data, stat in zip(paths, before, stats, strict=True):
+            put(path, data, stat.st_mtime_ns, stat.st_mode)
+    return bool(said), [
+        any(word in line for line in said for word in words(path)) for path in paths
+    ]
+
+
+def words(path: Path) -> tuple[str, ...]:
+    """What a file is called by: its name, and an object of git or DVC by a part of its hash."""
+    return (f"/{path.parent.name}/{path.name}", path.name[:8] if len(path.name) > 20 else path.name)
+
+
+def run(root: Path, *, count: int, seed: int) -> dict[str, list[int]]:
+    """Return, by kind, how many bits were flipped, found, and named."""
+    project, chance = Project(root), np.random.default_rng(seed)
+    whole = verify(project, read_data=True)
+    if whole.damage:
+        raise SystemExit(f"{root} is damaged already: {whole.damage[0].what}")
+    counts: dict[str, list[int]] = {}
+    for kind, path in flips(stored(root), count, seed):
+        found, [named] = trial(project, [path], chance)
+        if not found:
+            print(f"not found: {path.relative_to(root)}", flush=True)
+        row = counts.setdefault(kind, [0, 0, 0])
+        for place, one in enumerate((1, found, named)):
+            row[place] += one
+    if verify(project, read_data=True).damage:
+        raise SystemExit("the flips were not taken back")
+    return counts
+
+
+def main(given_words: Sequence[str]) -> int:
+    """Run on a copy of a project and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--flips", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(given_words)
+    with TemporaryDirectory(dir=given.project.resolve().parent) as folder:
+        root = Path(folder) / "copy"
+        shutil.copytree(given.project, root, symlinks=True)
+        counts = run(root, count=given.flips, seed=given.seed)
+    print(f"{'kind':16}{'flipped':>9}{'found':>9}{'named':>9}")
+    total = np.sum(list(counts.values()), axis=0)
+    for kind, row in {**counts, "all": total}.items():
+        print(f"{kind:16}" + "".join(f"{value:9}" for value in row))
+    return int(any(found < made for made, found, _ in counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

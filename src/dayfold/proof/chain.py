@@ -1,0 +1,204 @@
+"""The chain from a day to the origin: what each sealed day says of itself, and of the one before.
+
+Everything here is read from git's tags and compared with itself and the working tree: no image and
+no model is read, so a thousand days take seconds.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from dayfold.errors import DayfoldError
+from dayfold.ledger import manifest
+from dayfold.project import cache, vcs
+from dayfold.project.files import md5, sha256
+from dayfold.project.layout import ORIGIN, Project
+from dayfold.proof.record import STAGES, Sealed
+
+
+class Finding(NamedTuple):
+    """One damaged thing: its day, what is wrong, and the command that brings it back."""
+
+    day: str
+    what: str
+    mend: str
+
+
+def again(day: str, name: str) -> str:
+    """The command that brings back a file that git has; git takes a file of its size for whole."""
+    return f"rm -f {name} && git checkout {vcs.TAG}{day} -- {name}"
+
+
+def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[str], list[Finding]]:
+    """Return the days from `last` back to the origin, oldest first, and where the walk broke."""
+    days: list[str] = []
+    found: list[Finding] = []
+    day = last
+    while day != ORIGIN and day not in days:
+        days.append(day)
+        try:
+            if day in known:
+                day = known[day].parent[0]
+            else:
+                found.append(_without_tag(day))
+                path = project.manifest(day)
+                day, _ = manifest.parent_of(path.read_bytes(), project.name(path))
+        except (DayfoldError, OSError) as error:
+            found.append(Finding(day, f"its manifest cannot be read: {error}", "git fsck"))
+            break
+    return days[::-1], found
+
+
+def _without_tag(day: str) -> Finding:
+    return Finding(
+        day,
+        f"the tag {vcs.TAG}{day} is missing",
+        f"git fetch --tags; or tag its commit again: git log --oneline -- data/manifests/{day}.csv",
+    )
+
+
+def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
+    """Check each day of a line, oldest first, against itself, its parent and the working tree.
+
+    `current` is the sealed day whose outputs lie in the working tree, or nothing.
+    """
+    parents: list[Sealed | None] = [None, *line[:-1]]
+    for parent, sealed in zip(parents, line, strict=True):
+        try:
+            yield from _record(sealed)
+            yield from _link(sealed, parent)
+            yield from _working_tree(project, sealed, is_current=sealed.day == current)
+        except (DayfoldError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            said = str(error).replace("\n", " ")
+            yield Finding(
+                sealed.day, f"what git has of it cannot be read: {said}", "git fsck, git fetch"
+            )
+    yield from _origin(project)
+
+
+def _origin(project: Project) -> Iterator[Finding]:
+    path = project.manifest(ORIGIN)
+    name = project.name(path)
+    kept = vcs.blobs(project.root, [f"HEAD:{name}"]).get(f"HEAD:{name}")
+    if kept is None or not path.exists() or path.read_bytes() != kept:
+        yield Finding(
+            ORIGIN, f"{name} is not what git has", f"rm -f {name} && git checkout HEAD -- {name}"
+        )
+
+
+def _record(sealed: Sealed) -> Iterator[Finding]:
+    """What a day says of itself: dvc.lock, params, provenance and manifest agree."""
+    project, day = sealed.project, sealed.day
+    tag = f"{vcs.TAG}{day}"
+    redo = (
+        f"git log {tag} shows who sealed it; take it from another clone: git fetch --tags --force"
+    )
+    if sealed.params["day"] != day or sealed.params["parent"] != sealed.parent[0]:
+        yield Finding(day, f"params.yaml at {tag} is of {sealed.params['day']}", redo)
+    missing = [stage for stage in STAGES if stage not in sealed.lock]
+    if missing:
+        yield Finding(day, f"dvc.lock at {tag} lacks {', '.join(missing)}", redo)
+    made = dict(sealed.outs())
+    if sealed.images:
+        made[f"{project.name(project.images(day))}"] = sealed.images.md5
+    made[project.name(project.parent)] = sealed.parent_pin.md5
+    for name, data in sealed.files.items():
+        if name.startswith("data/corrections/"):
+            made[name] = md5(data)
+        elif name in made and md5(data) != made[name]:
+            yield Finding(day, f"{name} at {tag} is not the one that dvc.lock pins", redo)
+    for stage, entry in sealed.lock.items():
+        for dep in entry.get("deps", []):
+            if made.get(dep["path"], dep["md5"]) != dep["md5"]:
+                yield Finding(day, f"{stage} was made from another {dep['path']} at {tag}", redo)
+    name = project.name(project.manifest(day))
+    if sealed.provenance["sha256"]["manifest"] != sha256(sealed.file(name)):
+        yield Finding(day, f"the model was made from another {name}", redo)
+    written = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
+    rows = {row for row in _corrections(sealed.file(name)) if row[0] not in ("parent", "add")}
+    if written != rows:
+        yield Finding(day, f"{name} does not apply data/corrections/{day}.csv", redo)
+
+
+def _corrections(data: bytes) -> set[tuple[str, str]]:
+    rows = csv.DictReader(io.StringIO(data.decode()))
+    return {(row["action"], row["image"]) for row in rows}
+
+
+def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
+    """What a day says of the one before: its manifest, and its model as this one's parent."""
+    project, day = sealed.project, sealed.day
+    if parent is None:
+        path = project.manifest(ORIGIN)
+        if path.exists() and sha256(path.read_bytes()) != sealed.parent[1]:
+            yield Finding(
+                day, f"it pins another {project.name(path)}", again(day, "data/manifests")
+            )
+        return
+    before = parent.day
+    redo = f"look who sealed {before} again: git log {vcs.TAG}{before} {vcs.TAG}{day}"
+    name = project.name(project.manifest(before))
+    if sha256(parent.file(name)) != sealed.parent[1]:
+        yield Finding(before, f"{name} at its tag is not the one that {day} pins", redo)
+    if sealed.provenance["sha256"]["parent"] != parent.provenance["sha256"]["model"]:
+        yield Finding(day, f"its parent is not the model that {before} sealed", redo)
+    made = dict(parent.outs())
+    files = {
+        project.parent_model.name: made[project.name(project.model)],
+        project.parent_predictions.name: made[project.name(project.predictions)],
+    }
+    if sealed.parent_pin.md5 != cache.folder_md5(files):
+        yield Finding(day, f"data/parent.dvc is not what {before} made", redo)
+
+
+def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[Finding]:
+    """The files of a day that later days read: as they were sealed, byte by byte."""
+    day = sealed.day
+    for name in map(project.name, _settled(project, day, is_current=is_current)):
+        kept, path = sealed.files.get(name), project.root / name
+        if kept is None:
+            continue
+        if not path.exists():
+            yield Finding(day, f"{name} is missing", again(day, name))
+        elif path.read_bytes() != kept:
+            yield Finding(day, f"{name} is not as it was sealed", again(day, name))
+    if sealed.images:
+        yield from _tracked(project, sealed)
+
+
+def _settled(project: Project, day: str, *, is_current: bool) -> Iterator[Path]:
+    yield from (
+        project.manifest(day),
+        project.corrections(day),
+        project.evaluation(day),
+        project.gate(day),
+    )
+    if is_current:
+        yield from (project.dvc_lock, project.metrics, project.provenance)
+        yield project.parent.with_suffix(".dvc")
+        plots = ("training", "classification", "flips", "cohorts", "confusion")
+        yield from map(project.plot, plots)
+
+
+def _tracked(project: Project, sealed: Sealed) -> Iterator[Finding]:
+    """The day's images are still pinned, by its own .dvc file or by its month's."""
+    day = sealed.day
+    path = tracking(project, day)
+    name = project.name(path)
+    try:
+        pins = dict(cache.pins(path.read_bytes(), name))
+    except (DayfoldError, OSError):
+        pins = {}
+    if sealed.images and pins.get(day) != sealed.images.md5:
+        back = f"rm -f {name} && git checkout HEAD -- {name}"
+        yield Finding(day, f"{name} does not pin the images that were sealed", back)
+
+
+def tracking(project: Project, day: str) -> Path:
+    """The .dvc file that tracks the day's images now."""
+    own = project.tracked(day)
+    return own if own.exists() else project.tracked_month(day)

@@ -1,0 +1,308 @@
+"""Whether all that is kept is what was recorded: the chain of days and, if asked, every byte."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from dayfold.ledger.manifest import Row
+from dayfold.ledger.tables import schema
+from dayfold.project import cache, vcs
+from dayfold.project import params as params_file
+from dayfold.project.cache import Pin
+from dayfold.project.console import Ticker
+from dayfold.project.files import md5_file, parse_csv
+from dayfold.project.layout import UNOPENED, Project
+from dayfold.proof import chain, record
+from dayfold.proof.chain import Finding
+from dayfold.proof.record import Sealed
+
+CHUNK_BYTES = 1 << 20
+# The cache's layout before DVC 3, in which it still keeps the lists of some folders.
+LEGACY = "[0-9a-f]" * 2
+
+
+@dataclass
+class Verified:
+    """What was found: `damage`, and what is `absent` here, by day; and how much was read."""
+
+    days: list[str]
+    damage: list[Finding] = field(default_factory=list)
+    absent: list[Finding] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+
+class _Read(NamedTuple):
+    """A file to be read, with the hashes that its bytes must have ("" = not asked)."""
+
+    path: Path
+    md5: str
+    sha256: str
+    day: str
+
+
+def verify(project: Project, *, read_data: bool) -> Verified:
+    """Check the chain from today to the origin; with `read_data` read every file that is kept.
+
+    Nothing is changed. The open day is not looked at but for its parent: it is not settled.
+    """
+    params = params_file.read(project.params)
+    sealed = vcs.sealed_days(project.root)
+    last = params.day if params.day in sealed else params.parent
+    if params.day == UNOPENED:
+        return Verified([])
+    known = record.read(project, sealed)
+    days, broken = chain.walk(project, known, last)
+    found = Verified(days, broken)
+    line = [known[day] for day in days if day in known]
+    found.damage += chain.check(project, line, current=params.day)
+    strays = [day for day in sealed if days and day < days[-1] and day not in days]
+    found.damage += [
+        Finding(
+            day,
+            f"{vcs.TAG}{day} is not of the history of {last}",
+            "docs/operations.md, two clones that sealed",
+        )
+        for day in strays
+    ]
+    objects = cache.folder(project.root)
+    owners = _owners(project, line, objects)
+    _note_absent(project, line, objects, found)
+    if read_data:
+        found.damage += _git(project)
+        reads = [*_images(project, line), *_outputs(project, line, params.day)]
+        reads += _objects(objects, owners)
+        _read_all(project, reads, objects, owners, found)
+    found.damage.sort()
+    return found
+
+
+def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
+    """Return what was found, a line each, and last what it comes to."""
+    for day, what, mend in found.damage:
+        yield f"{day}  {what}\n            → {mend}"
+    for day, what, mend in found.absent:
+        yield f"{day}  {what}\n            → {mend}"
+    if not found.days:
+        yield "no sealed day yet"
+        return
+    read = (
+        f"{found.files} files read, {found.bytes / 2**20:.0f} MiB"
+        if read_data
+        else "no image or model was read: --read-data does"
+    )
+    state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
+    yield f"{len(found.days)} days from {found.days[0]} to {found.days[-1]}: {state}; {read}"
+
+
+def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str, tuple[str, str]]:
+    """Which day's and which path's bytes the cache keeps under an MD5: the first that made them."""
+    owners: dict[str, tuple[str, str]] = {}
+    for sealed in line:
+        pins = list(sealed.outs())
+        if sealed.images:
+            pins.append(Pin(project.name(project.images(sealed.day)), sealed.images.md5))
+        pins.append(Pin(project.name(project.parent), sealed.parent_pin.md5))
+        for path, key in pins:
+            owners.setdefault(key, (sealed.day, path))
+            if Pin(path, key).is_folder:
+                try:
+                    for name, found in cache.listing(objects, key).items():
+                        owners.setdefault(found, (sealed.day, f"{path}/{name}"))
+                except KeyError:
+                    continue
+    return owners
+
+
+def _note_absent(project: Project, line: Sequence[Sealed], objects: Path, found: Verified) -> None:
+    """Note what of each day neither the working tree nor the cache has: a remote may have it."""
+    remote = vcs.dvc(project.root, "remote", "list").strip()
+    for sealed in line:
+        kept = [pin for pin in sealed.outs() if pin.path not in sealed.files]
+        gone = [pin.path for pin in kept if not cache.object_path(objects, pin.md5).exists()]
+        folder = project.images(sealed.day)
+        if sealed.images and not folder.is_dir():
+            in_cache = cache.object_path(objects, sealed.images.md5).exists()
+            if in_cache:
+                name = project.name(chain.tracking(project, sealed.day))
+                found.absent.append(
+                    Finding(sealed.day, "its images are in the cache only", f"dvc checkout {name}")
+                )
+            else:
+                gone.append(project.name(folder))
+        if gone:
+            what = f"not here: {', '.join(gone)}"
+            if remote:
+                found.absent.append(Finding(sealed.day, what, "dvc fetch --all-tags"))
+            else:
+                found.damage.append(
+                    Finding(
+                        sealed.day,
+                        f"{what}; nor is there a remote to ask",
+                        f"take it from another clone's cache, or dayfold reproduce {sealed.day} "
+                        "--from-scratch, if all images are here",
+                    )
+                )
+
+
+def _git(project: Project) -> Iterator[Finding]:
+    """What git finds damaged in its own objects, tags and branches."""
+    done = subprocess.run(
+        ["git", "fsck", "--full", "--no-dangling", "--no-progress"],
+        cwd=project.root,
+        env=vcs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        for line in said[:20]:
+            yield Finding(
+                "git",
+                f"git fsck: {line}",
+                "fetch it from another clone: move the file named aside, then git fetch",
+            )
+
+
+def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
+    """Every image that a manifest added, withdrawn ones too, against its id."""
+    for sealed in line:
+        name = project.name(project.manifest(sealed.day))
+        if name not in sealed.files or not project.images(sealed.day).is_dir():
+            continue
+        rows = parse_csv(sealed.files[name], schema(Row), name).filter(pl.col("action") == "add")
+        for path, image in rows.select("path", "image").iter_rows():
+            yield _Read(project.root / path, "", image, sealed.day)
+
+
+def _outputs(project: Project, line: Sequence[Sealed], current: str) -> Iterator[_Read]:
+    """What DVC keeps of the sealed day in the working tree, and the parent of the open one."""
+    if not line:
+        return
+    last = line[-1]
+    if last.day == current:
+        for path, key in last.outs():
+            if path not in last.files:
+                yield _Read(project.root / path, key, "", last.day)
+        parent = line[-2] if len(line) > 1 else None
+    else:
+        parent = last
+    if parent is not None:
+        made = dict(parent.outs())
+        yield _Read(project.parent_model, made[project.name(project.model)], "", parent.day)
+        predictions = made[project.name(project.predictions)]
+        yield _Read(project.parent_predictions, predictions, "", parent.day)
+
+
+def _objects(objects: Path, owners: Mapping[str, tuple[str, str]]) -> Iterator[_Read]:
+    """Every object of the cache against its name, of experiments and the open day too."""
+    for pattern in (f"files/md5/{LEGACY}/*", f"{LEGACY}/*"):
+        for path in sorted(objects.glob(pattern)):
+            key = path.parent.name + path.name
+            if path.is_file() and len(key.removesuffix(cache.FOLDER)) == 32:
+                yield _Read(path, key, "", owners.get(key, ("no sealed day", ""))[0])
+
+
+def _read_all(
+    project: Project,
+    reads: Sequence[_Read],
+    objects: Path,
+    owners: Mapping[str, tuple[str, str]],
+    found: Verified,
+) -> None:
+    size = sum(one.path.stat().st_size for one in reads if one.path.exists())
+    found.files, found.bytes = len(reads), size
+    bad: list[_Read] = []
+    with (
+        Ticker("reading", size >> 20, "MiB") as ticker,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        done = 0
+        for one, (whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
+            done += count
+            ticker.so_far(done >> 20, size >> 20)
+            if not whole:
+                bad.append(one)
+    damaged = {one.path for one in bad}
+    for one in bad:
+        if objects in one.path.parents:
+            found.damage.append(_object_finding(project, one, owners, damaged))
+        else:
+            found.damage.append(_file_finding(project, one, objects, owners, damaged))
+
+
+def _is_whole(one: _Read) -> tuple[bool, int]:
+    hashes = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
+    wanted = {"md5": one.md5.removesuffix(cache.FOLDER), "sha256": one.sha256}
+    asked = [name for name, value in wanted.items() if value]
+    count = 0
+    try:
+        with one.path.open("rb", buffering=0) as file:
+            while piece := file.read(CHUNK_BYTES):
+                count += len(piece)
+                for name in asked:
+                    hashes[name].update(piece)
+    except OSError:
+        return False, count
+    return all(hashes[name].hexdigest() == wanted[name] for name in asked), count
+
+
+def _object_finding(
+    project: Project,
+    one: _Read,
+    owners: Mapping[str, tuple[str, str]],
+    damaged: set[Path],
+) -> Finding:
+    """A damaged object of the cache: from its file in the working tree, or else from a remote."""
+    key = one.path.parent.name + one.path.name
+    day, name = owners.get(key, (one.day, "of no sealed day"))
+    copy = project.root / name
+    what = f"the cached {name} ({one.path.name[:8]}…) is damaged"
+    shown = _shown(project, one.path)
+    if copy.is_file() and copy not in damaged and not copy.samefile(one.path):
+        back = f"rm -f {shown} && install -m 444 {name} {shown}"
+        if md5_file(copy) == key:
+            return Finding(day, what, back)
+    return Finding(day, what, f"rm -f {shown} && dvc fetch --all-tags")
+
+
+def _file_finding(
+    project: Project,
+    one: _Read,
+    objects: Path,
+    owners: Mapping[str, tuple[str, str]],
+    damaged: set[Path],
+) -> Finding:
+    """A damaged or missing file of the working tree: from the cache, or else from a remote."""
+    name = project.name(one.path)
+    state = "is damaged" if one.path.exists() else "is missing"
+    keys = [key for key, (_, path) in owners.items() if path == name]
+    key = one.md5 or (keys[0] if keys else "")
+    kept = cache.object_path(objects, key) if key else None
+    what = f"{name} {state}"
+    if kept is not None and kept.exists() and kept not in damaged:
+        return Finding(one.day, what, f"rm -f {name} && dvc checkout {_target(project, one.path)}")
+    drop = "" if kept is None or not kept.exists() else f" {_shown(project, kept)}"
+    return Finding(one.day, what, f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}")
+
+
+def _target(project: Project, path: Path) -> str:
+    """What `dvc checkout` calls a file: the .dvc file of its day, or itself."""
+    images = project.data / "images"
+    if images in path.parents:
+        return project.name(chain.tracking(project, path.relative_to(images).parts[0]))
+    if project.parent in path.parents:
+        return project.name(project.parent.with_suffix(".dvc"))
+    return project.name(path)
+
+
+def _shown(project: Project, path: Path) -> str:
+    return os.path.relpath(path, project.root)
