@@ -40,9 +40,11 @@ def add(
 ) -> None:
     """Check today's images and take them in; opens the day if need be."""
     from dayfold.cycle import adding
+    from dayfold.project.healing import ready
 
     project = Project.find()
-    opened, delivery = adding.add(project, source, day=day_of(day), move=move)
+    with ready(project, "adding images", say=say):
+        opened, delivery = adding.add(project, source, day=day_of(day), move=move)
     classes = {item.label for item in delivery.images}
     print(f"{opened}: {len(delivery.images)} images added in {len(classes)} classes")
     if move and delivery.known:
@@ -56,9 +58,11 @@ def add(
 def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
     """Open a day without images: for dropping them into data/images/DAY by hand."""
     from dayfold.cycle import opening
+    from dayfold.project.healing import ready
 
     project = Project.find()
-    opening.open_day(project, day_of(day))
+    with ready(project, "opening a day", say=say):
+        opening.open_day(project, day_of(day))
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
 
@@ -74,16 +78,22 @@ def seal(
     Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
     """
     from dayfold.cycle import sealing
+    from dayfold.project.healing import ready
 
-    print(f"sealed as {sealing.seal(Project.find(), message, force=force)}")
+    project = Project.find()
+    with ready(project, "sealing", say=say):
+        print(f"sealed as {sealing.seal(project, message, force=force)}")
 
 
 @command(CYCLE, "dayfold unseal")
 def unseal() -> None:
     """Take back the last day's seal, as long as nothing was pushed or built on it."""
     from dayfold.cycle import sealing
+    from dayfold.project.healing import ready
 
-    print(f"{sealing.unseal(Project.find())} is open again; all its files are as they were")
+    project = Project.find()
+    with ready(project, "unsealing", say=say):
+        print(f"{sealing.unseal(project)} is open again; all its files are as they were")
 
 
 @command(CYCLE, "dayfold run ~/scans/today")
@@ -94,8 +104,11 @@ def run(source: Source, day: Day = None) -> None:
     (params.yaml) and stays open for a person to judge; 1: something else went wrong.
     """
     from dayfold.cycle import unattended
+    from dayfold.project.healing import ready
 
-    unattended.run(Project.find(), source, day=day_of(day), say=say)
+    project = Project.find()
+    with ready(project, "running", say=say):
+        unattended.run(project, source, day=day_of(day), say=say)
 
 
 @command(CYCLE, "dayfold backfill ~/archive")
@@ -109,8 +122,11 @@ def backfill(
     Exit codes as of `dayfold run`: a day that does not pass the gate stops it with 3.
     """
     from dayfold.cycle import unattended
+    from dayfold.project.healing import ready
 
-    unattended.backfill(Project.find(), source, say=say)
+    project = Project.find()
+    with ready(project, "running", say=say):
+        unattended.backfill(project, source, say=say)
 
 
 @command(CYCLE, "dayfold status")

@@ -69,3 +69,20 @@ def verify(
         print(line)
     if found.damage:
         raise typer.Exit(1)
+
+
+@command(PROOF, "dayfold doctor --fix")
+def doctor(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")
+    ] = False,
+) -> None:
+    """Say how the machine and the project are, and how each thing that is not well is mended.
+
+    Exit code 0 only when nothing is left to mend.
+    """
+    from dayfold.proof import doctor as examined
+
+    left = examined.examine(Project.find(), fix=fix, say=say)
+    if left:
+        raise typer.Exit(1)

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -38,15 +38,23 @@ def object_path(cache: Path, key: str) -> Path:
     return cache / "files" / "md5" / key[:2] / key[2:]
 
 
+def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
+    """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
+    try:
+        found = {str(out["path"]): dict(out) for out in yaml.safe_load(text)["outs"]}
+        if all(isinstance(out["md5"], str) for out in found.values()):
+            return found
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        pass
+    raise LedgerError(
+        f"{source} is not whole: DVC cannot know what it stands for.",
+        mend=f"git checkout HEAD -- {source}",
+    )
+
+
 def pins(text: bytes, source: str) -> list[Pin]:
     """Return what a `.dvc` file pins; LedgerError, which names `source`, where it is broken."""
-    try:
-        return [Pin(str(out["path"]), str(out["md5"])) for out in yaml.safe_load(text)["outs"]]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise LedgerError(
-            f"{source} is not whole: DVC cannot know what it stands for.",
-            mend=f"git checkout HEAD -- {source}",
-        ) from None
+    return [Pin(path, entry["md5"]) for path, entry in entries(text, source).items()]
 
 
 def listing(cache: Path, key: str) -> dict[str, str]:

@@ -163,6 +163,10 @@ class Project:
         return self.root / ".dvc" / "tmp" / "dayfold-backtest.lock"
 
     @property
+    def cycle_lock(self) -> Path:
+        return self.root / ".dvc" / "tmp" / "dayfold.lock"
+
+    @property
     def rebuilt(self) -> Path:
         return self.scratch / "reproduce"
 

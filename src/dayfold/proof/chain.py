@@ -70,7 +70,8 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
     for parent, sealed in zip(parents, line, strict=True):
         try:
             yield from _record(sealed)
-            yield from _link(sealed, parent)
+            if parent is None or parent.day == sealed.parent[0]:  # or its tag is missing
+                yield from _link(sealed, parent)
             yield from _working_tree(project, sealed, is_current=sealed.day == current)
         except (DayfoldError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             said = str(error).replace("\n", " ")
@@ -134,7 +135,11 @@ def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
     project, day = sealed.project, sealed.day
     if parent is None:
         path = project.manifest(ORIGIN)
-        if path.exists() and sha256(path.read_bytes()) != sealed.parent[1]:
+        if (
+            sealed.parent[0] == ORIGIN
+            and path.exists()
+            and sha256(path.read_bytes()) != sealed.parent[1]
+        ):
             yield Finding(
                 day, f"it pins another {project.name(path)}", again(day, "data/manifests")
             )
@@ -179,7 +184,7 @@ def _settled(project: Project, day: str, *, is_current: bool) -> Iterator[Path]:
     )
     if is_current:
         yield from (project.dvc_lock, project.metrics, project.provenance)
-        yield project.parent.with_suffix(".dvc")
+        yield from (project.parent.with_suffix(".dvc"), project.tracked(day))
         plots = ("training", "classification", "flips", "cohorts", "confusion")
         yield from map(project.plot, plots)
 
@@ -190,10 +195,10 @@ def _tracked(project: Project, sealed: Sealed) -> Iterator[Finding]:
     path = tracking(project, day)
     name = project.name(path)
     try:
-        pins = dict(cache.pins(path.read_bytes(), name))
+        entry = cache.entries(path.read_bytes(), name).get(day)
     except (DayfoldError, OSError):
-        pins = {}
-    if sealed.images and pins.get(day) != sealed.images.md5:
+        entry = None
+    if entry != sealed.tracked:
         back = f"rm -f {name} && git checkout HEAD -- {name}"
         yield Finding(day, f"{name} does not pin the images that were sealed", back)
 

@@ -73,14 +73,20 @@ class Sealed:
         return manifest.parent_of(self.file(name), name)
 
     @cached_property
-    def images(self) -> Pin | None:
-        """What pins the day's folder of images: its own .dvc file or, later, its month's."""
+    def tracked(self) -> dict[str, Any] | None:
+        """What tracks the day's folder of images: in its own .dvc file or, later, its month's."""
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
-            for pin in cache.pins(self.files[name], name) if name in self.files else []:
-                if pin.path == self.day:
-                    return pin
+            if name in self.files:
+                entries = cache.entries(self.files[name], name)
+                if self.day in entries:
+                    return entries[self.day]
         return None
+
+    @property
+    def images(self) -> Pin | None:
+        """What pins the day's folder of images."""
+        return Pin(self.day, self.tracked["md5"]) if self.tracked else None
 
     @cached_property
     def parent_pin(self) -> Pin:

@@ -1,0 +1,222 @@
+"""How a machine and a project are, a line a thing, and how each that is not well is mended."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from typing import NamedTuple
+
+import psutil
+
+from dayfold import __version__
+from dayfold.errors import CycleError, DayfoldError
+from dayfold.project import healing, vcs
+from dayfold.project import params as params_file
+from dayfold.project.files import only_one
+from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.params import Params
+from dayfold.proof import verify, worktree
+
+SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
+Say = Callable[[str], None]
+
+
+class Sign(NamedTuple):
+    """One thing that was looked at: `mend` is empty where it is well, `fix` where none is safe."""
+
+    name: str
+    found: str
+    mend: str = ""
+    fix: Callable[[], object] | None = None
+
+
+def examine(project: Project, *, fix: bool, say: Say) -> int:
+    """Look at everything and say it, a line each; return how many things are left to mend.
+
+    With `fix` what is safe is mended at once: nothing that a person made is changed or removed.
+    """
+    left = 0
+    for sign in _signs(project):
+        if not sign.mend:
+            say(f"ok    {sign.name:10} {sign.found}")
+        elif fix and sign.fix:
+            sign.fix()
+            say(f"fixed {sign.name:10} {sign.found}")
+        else:
+            left += 1
+            hint = "  (dayfold doctor --fix does it)" if sign.fix else ""
+            say(f"MEND  {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
+    say(f"{left} things to mend" if left else "all is well")
+    return left
+
+
+def _signs(project: Project) -> Iterator[Sign]:
+    yield from _tools(project)
+    yield _disk(project)
+    yield from _half_done(project)
+    try:
+        params = params_file.read(project.params)
+    except DayfoldError as error:
+        yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
+        return
+    yield from _computing(params)
+    yield from _sharing(project)
+    yield from _days(project, params)
+
+
+def _tools(project: Project) -> Iterator[Sign]:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
+    yield Sign("versions", f"dayfold {__version__}, python {platform.python_version()}, {packages}")
+    said = vcs.git(project.root, "--version").split()[2]
+    if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
+        yield Sign(
+            "git",
+            f"{said}; it does not know who you are, so no day can be sealed",
+            'git config --global user.name "…" && git config --global user.email "…"',
+        )
+        return
+    branch = vcs.git(project.root, "branch", "--show-current").strip()
+    if not branch:
+        yield Sign(
+            "git",
+            f"{said}; no branch is checked out: what is sealed here is on none",
+            "git checkout the branch of the last day && dvc checkout; or, to begin another history "
+            "from here, git checkout -b NAME",
+        )
+    elif vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        yield Sign(
+            "git",
+            f"{said}; a shallow clone: earlier days are not in it",
+            "git fetch --unshallow --tags",
+        )
+    else:
+        yield Sign("git", f"{said}, on branch {branch}")
+
+
+def _disk(project: Project) -> Sign:
+    free = shutil.disk_usage(project.root).free
+    found = f"{free / 2**30:.1f} GiB free"
+    if free < SPARE_BYTES:
+        return Sign("disk", found, "free some; in the project: dvc gc --all-tags, never gc -w")
+    try:
+        healing.check_writable(project)
+    except CycleError as error:
+        return Sign("disk", f"{found}; {error.problems[0]}", error.mend)
+    return Sign("disk", found)
+
+
+def _half_done(project: Project) -> Iterator[Sign]:
+    """What kills left: of DVC, of git, of dayfold, of a trainer whose `dvc repro` is gone."""
+    orphan = _orphan(project)
+    busy = healing.at_work(project)
+    if orphan:
+        yield Sign(
+            "trainer",
+            f"process {orphan.pid} goes on training, but what had started it is gone",
+            f"kill {orphan.pid}",
+            partial(_end, orphan),
+        )
+    elif busy:
+        yield Sign("at work", ", ".join(busy))
+        return
+    wounds = healing.wounds(project)
+    for wound in wounds:
+        yield Sign("half done", wound.what, wound.mend, wound.fix)
+    left = worktree.leftovers(project)
+    if left:
+        yield Sign(
+            "half done",
+            f"{len(left)} worktrees of a killed dayfold reproduce",
+            "removed by the next one",
+            partial(_clear, project),
+        )
+    if not wounds and not left:
+        yield Sign("half done", "nothing")
+
+
+def _clear(project: Project) -> None:
+    with only_one(project.scratch / "reproduce.lock", "reproducing"):
+        worktree.clear(project)
+
+
+def _orphan(project: Project) -> psutil.Process | None:
+    """The process that holds the trainer's lock, if its own parent has died."""
+    try:
+        with only_one(project.trainer_lock, "looked at"):
+            return None
+    except CycleError:
+        pass
+    try:
+        process = psutil.Process(int(project.trainer_lock.read_text()))
+        parent = process.parent()
+        # Adopted: by the first process of all, or by one that has never heard of DVC.
+        adopted = parent is None or not {"dvc", "sh", "bash", "dayfold"} & {
+            word.rpartition("/")[2] for word in parent.cmdline()
+        }
+        return process if adopted else None
+    except (psutil.Error, ValueError, OSError):
+        return None
+
+
+def _end(process: psutil.Process) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except psutil.TimeoutExpired:
+        process.kill()
+
+
+def _computing(params: Params) -> Iterator[Sign]:
+    from dayfold.learning import device
+
+    recipe = params.train
+    machine = device.resolve(
+        device=recipe.device, precision=recipe.precision, threads=recipe.threads
+    )
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = f"{machine.device}, {machine.precision}, {machine.threads} threads on {cpus} CPUs"
+    unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
+    if machine.threads > cpus:
+        yield Sign(
+            "device",
+            f"{found}: more threads than CPUs, which is slow",
+            f"train.threads: {cpus} in params.yaml (from the next day on: it changes the bits)",
+        )
+    else:
+        auto = f"; {' and '.join(unpinned)} as found here" if unpinned else ""
+        yield Sign("device", f"{found}, pinned{auto}")
+
+
+def _sharing(project: Project) -> Iterator[Sign]:
+    remotes = [line.split()[0] for line in vcs.dvc(project.root, "remote", "list").splitlines()]
+    if remotes:
+        yield Sign("remote", ", ".join(remotes))
+    else:
+        yield Sign("remote", "none: images and models are on this machine only; docs/operations.md")
+
+
+def _days(project: Project, params: Params) -> Iterator[Sign]:
+    if params.day == UNOPENED:
+        yield Sign("days", "none yet")
+        return
+    sealed = vcs.sealed_days(project.root)
+    is_open = params.day not in sealed
+    if is_open and (not sealed or params.day > sealed[-1]):
+        yield Sign("today", f"{params.day} is open; dayfold status says what comes next")
+    elif is_open:
+        yield Sign(
+            "today",
+            f"{params.day} is open, but {sealed[-1]} is sealed already",
+            "docs/operations.md, two clones that sealed",
+        )
+    else:
+        yield Sign("today", f"{params.day} is sealed")
+    found = verify.verify(project, read_data=False)
+    for day, what, mend in found.damage:
+        yield Sign("days", f"{day}: {what}", mend)
+    for day, what, mend in found.absent:
+        yield Sign("days", f"{day}: {what}; when it is wanted: {mend}")
+    if not found.damage:
+        yield Sign("days", f"{len(found.days)} sealed, their chain whole to the origin")
