@@ -90,6 +90,8 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
                 said = rest
             else:
                 size = int(words[-1])
+                if len(rest) < size:
+                    break
                 found[name], said = rest[:size], rest[size + 1 :]
             read += 1
         # git gave up at the next one, which is damaged.

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import cache, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, Project
-from dayfold.proof.record import STAGES, Sealed
+from dayfold.proof.record import STAGES, UNREADABLE, Sealed
 
 
 class Finding(NamedTuple):
@@ -47,7 +45,7 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
                 found.append(_without_tag(day))
                 path = project.manifest(day)
                 day, _ = manifest.parent_of(path.read_bytes(), project.name(path))
-        except (DayfoldError, OSError) as error:
+        except (DayfoldError, OSError, *UNREADABLE) as error:
             found.append(Finding(day, f"its manifest cannot be read: {error}", "git fsck"))
             break
     return days[::-1], found
@@ -73,7 +71,7 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
             if parent is None or parent.day == sealed.parent[0]:  # or its tag is missing
                 yield from _link(sealed, parent)
             yield from _working_tree(project, sealed, is_current=sealed.day == current)
-        except (DayfoldError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        except (DayfoldError, *UNREADABLE) as error:
             said = str(error).replace("\n", " ")
             yield Finding(
                 sealed.day, f"what git has of it cannot be read: {said}", "git fsck, git fetch"

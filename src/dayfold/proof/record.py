@@ -8,13 +8,15 @@ from typing import Any
 
 import yaml
 
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import cache, vcs
 from dayfold.project.cache import Pin
 from dayfold.project.layout import ORIGIN, Project, check_day
 
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
+# What the parsers raise on bytes that git itself could not vouch for.
+UNREADABLE = (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
 PLANS = STAGES[:3]  # what they make is level A; what the others make is level B
 
 
@@ -65,6 +67,15 @@ class Sealed:
         """How and where the model was made."""
         values: dict[str, Any] = json.loads(self.file(self.project.name(self.project.provenance)))
         return values
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether git has what the day's pins are read from, and it can be parsed."""
+        try:
+            self.outs(), self.provenance["sha256"], self.parent_pin, self.tracked, self.parent
+        except (DayfoldError, *UNREADABLE):
+            return False
+        return True
 
     @property
     def parent(self) -> tuple[str, str]:

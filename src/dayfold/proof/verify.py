@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     found = Verified(days, broken)
     line = [known[day] for day in days if day in known]
     found.damage += chain.check(project, line, current=params.day)
+    line = [one for one in line if one.is_readable]  # of the others the chain has told
     strays = [day for day in sealed if days and day < days[-1] and day not in days]
     found.damage += [
         Finding(
@@ -162,6 +164,7 @@ def _git(project: Project) -> Iterator[Finding]:
         text=True,
         check=False,
     )
+    yield from _refs(project)
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         for line in said[:20]:
@@ -170,6 +173,17 @@ def _git(project: Project) -> Iterator[Finding]:
                 f"git fsck: {line}",
                 "fetch it from another clone: move the file named aside, then git fetch",
             )
+
+
+def _refs(project: Project) -> Iterator[Finding]:
+    """Tags and branches in another form than git writes: it reads over a letter's case."""
+    words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+    home = Path(vcs.git(project.root, *words).strip())
+    for path in sorted(path for path in (home / "refs").rglob("*") if path.is_file()):
+        if not re.fullmatch(rb"([0-9a-f]{40,64}|ref: refs/\S+)\n", path.read_bytes()):
+            name = path.relative_to(home / "refs").as_posix()
+            back = "git fetch --tags --force, or git update-ref with the commit of another clone"
+            yield Finding("git", f"the ref {name} is damaged", back)
 
 
 def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
