@@ -83,6 +83,8 @@ def seal(
     project = Project.find()
     with ready(project, "sealing", say=say):
         print(f"sealed as {sealing.seal(project, message, force=force)}")
+    for line in sealing.warnings(project):
+        print(line)
 
 
 @command(CYCLE, "dayfold unseal")

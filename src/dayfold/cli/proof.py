@@ -29,6 +29,10 @@ def reproduce(
             min=1, max=512, help="A control: train with so many threads, to see B differ, not A."
         ),
     ] = None,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Give DVC's cache what it lost of a day that is identical."),
+    ] = False,
 ) -> None:
     """Make sealed days again beside the project, and compare every output with what was recorded.
 
@@ -44,6 +48,7 @@ def reproduce(
         from_scratch=from_scratch,
         jobs=jobs,
         threads=threads,
+        restore=restore,
         say=say,
     )
     print(f"\n{again.summary(results)}")

@@ -3,7 +3,13 @@
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.cycle.standing import Standing, check_is_as_sealed, standing
+from dayfold.cycle.standing import (
+    Standing,
+    check_history,
+    check_is_as_sealed,
+    is_committed,
+    standing,
+)
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections
 from dayfold.project import params as params_file
@@ -42,7 +48,14 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     if now.day == day:
         raise CycleError(f"{day} is already open.", mend="dayfold status")
     if now.is_unopened:
+        check_history(project)
         return
+    if not now.is_sealed and is_committed(project, now.day):
+        raise CycleError(
+            f"{now.day} is committed, but has no tag {vcs.TAG}{now.day} here.",
+            mend="git fetch --tags, if it was sealed elsewhere (a shallow clone has no old tags: "
+            "git fetch --unshallow --tags); dayfold seal, if that was stopped here",
+        )
     if not now.is_sealed:
         raise CycleError(
             f"{now.day} is open and not sealed, so {day} cannot be opened.",
@@ -58,6 +71,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             f"This is the checkout of {now.day}; days up to {now.sealed[-1]} are sealed.",
             mend="git checkout the branch of the last day, then dvc checkout",
         )
+    check_history(project)
     check_is_as_sealed(project, now.day)
 
 

@@ -1,10 +1,12 @@
 """Sealing a day: one commit and one tag, of the project's own paths; and taking it back."""
 
+from pathlib import Path
+
 from dayfold.create import require_identity
-from dayfold.cycle.standing import DAY_PATHS, stale, standing
+from dayfold.cycle.standing import DAY_PATHS, check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
-from dayfold.project import vcs
+from dayfold.project import cache, vcs
 from dayfold.project.layout import Project
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
@@ -17,6 +19,7 @@ OWN_PATHS = (
     "data/images/.gitignore",
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
+SAMPLED = 9  # sealed days whose models are looked for when a day is sealed
 FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
 
@@ -35,6 +38,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
     if force and not message.strip():
         raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
+    check_history(project)
     changed = stale(project, now.day)
     if changed:
         raise CycleError(
@@ -62,6 +66,44 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
         vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
     vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day)
     return vcs.TAG + now.day
+
+
+def lost(project: Project) -> list[str]:
+    """Return sealed days whose model is neither in the cache nor, as no remote is set, elsewhere.
+
+    Cheap, so that sealing costs the same after ten days as after a thousand: at most SAMPLED days
+    are looked at, the first, the last and others evenly between. A `dvc gc` that was not told
+    --all-tags deletes the models of all days but today's, so any of them shows it.
+    """
+    sealed = vcs.sealed_days(project.root)
+    count = min(SAMPLED, len(sealed))
+    days = [sealed[place * (len(sealed) - 1) // max(1, count - 1)] for place in range(count)]
+    names = {f"{vcs.TAG}{day}:{project.name(project.dvc_lock)}": day for day in days}
+    models = {
+        names[name]: vcs.outputs(lock).get(project.name(project.model), "")
+        for name, lock in vcs.blobs(project.root, list(names)).items()
+    }
+
+    def missing(objects: Path) -> list[str]:
+        return [day for day, key in models.items() if not cache.object_path(objects, key).exists()]
+
+    # DVC is asked where its cache is, and for remotes, only where something is missing: it is slow.
+    found = missing(project.root / ".dvc" / "cache")
+    found = found and missing(cache.folder(project.root))
+    return [] if found and vcs.dvc(project.root, "remote", "list").strip() else found
+
+
+def warnings(project: Project) -> list[str]:
+    """Say, a line each, which sealed days are `lost`, and the way to have them back; or nothing."""
+    days = lost(project)
+    if not days:
+        return []
+    return [
+        f"warning: DVC's cache has lost the models of sealed days: {', '.join(days)} "
+        f"(of {SAMPLED} looked at)",
+        "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore",
+        "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes all other days' models",
+    ]
 
 
 def forced(project: Project) -> dict[str, str]:

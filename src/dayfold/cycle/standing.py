@@ -57,6 +57,36 @@ def standing(project: Project) -> Standing:
     return Standing(params_file.read(project.params), vcs.sealed_days(project.root))
 
 
+def check_history(project: Project) -> None:
+    """Raise CycleError where what is sealed now would be on no branch, or beside another history.
+
+    Of the upstream branch it knows what the last `git fetch` told; no network is asked.
+    """
+    root = project.root
+    if not vcs.branch(root):
+        sealed = vcs.sealed_days(root)
+        branches = vcs.branches_of(root, vcs.TAG + sealed[-1]) if sealed else []
+        way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
+        raise CycleError(
+            "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
+            mend=f"{way}; or, to begin another history from here: git checkout -b NAME",
+        )
+    behind = vcs.behind(root)
+    if behind:
+        raise CycleError(
+            f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
+            "would begin a second history.",
+            mend="git pull --tags && dvc pull, if no day is open here; otherwise "
+            "docs/operations.md, two clones that sealed",
+        )
+
+
+def is_committed(project: Project, day: str) -> bool:
+    """Whether the last commit has the day already: sealed elsewhere, or a seal was stopped."""
+    name = f"HEAD:{project.name(project.manifest(day))}"
+    return name in vcs.blobs(project.root, [name])
+
+
 def check_is_as_sealed(project: Project, day: str) -> None:
     """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
 
@@ -65,7 +95,7 @@ def check_is_as_sealed(project: Project, day: str) -> None:
     """
     tag = vcs.TAG + day
     changed = vcs.git(project.root, "diff", "--name-only", tag, "--", *DAY_PATHS).split()
-    made = vcs.outputs(project.dvc_lock)
+    made = vcs.outputs(project.dvc_lock.read_bytes())
     for path in (project.model, project.predictions):
         if not path.exists() or md5_file(path) != made[project.name(path)]:
             changed.append(project.name(path))

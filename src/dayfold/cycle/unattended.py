@@ -29,6 +29,8 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         return
     vcs.dvc(project.root, "repro", show=True)
     say(f"sealed as {sealing.seal(project)}")
+    for line in sealing.warnings(project):
+        say(line)
 
 
 def _check_gate_of_open_day(project: Project, day: str) -> None:

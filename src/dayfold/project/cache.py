@@ -11,7 +11,7 @@ import yaml
 
 from dayfold.errors import LedgerError
 from dayfold.project import vcs
-from dayfold.project.files import md5
+from dayfold.project.files import md5, write_bytes
 
 FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
 
@@ -68,8 +68,28 @@ def listing(cache: Path, key: str) -> dict[str, str]:
 
 def folder_md5(files: Mapping[str, str]) -> str:
     """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
+    return md5(_folder_bytes(files)) + FOLDER
+
+
+def _folder_bytes(files: Mapping[str, str]) -> bytes:
     entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
-    return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
+    return json.dumps(entries, sort_keys=True).encode()
+
+
+def put_back(cache: Path, data: bytes) -> None:
+    """Give the cache an object that it had lost, unless it has it; read-only, as DVC has them."""
+    path = object_path(cache, md5(data))
+    if not path.exists():
+        write_bytes(path, data)
+        path.chmod(0o444)
+
+
+def put_folder_back(cache: Path, files: Mapping[str, str]) -> None:
+    """Give the cache the list of a folder's files that it had lost, unless it has it."""
+    path = object_path(cache, folder_md5(files))
+    if not path.exists():
+        write_bytes(path, _folder_bytes(files))
+        path.chmod(0o444)
 
 
 def link(source: Path, target: Path) -> None:

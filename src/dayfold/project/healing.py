@@ -113,7 +113,7 @@ def _is_free(lock: Path) -> bool:
 
 
 def _rwlock(project: Project) -> Iterator[Wound]:
-    """DVC writes .dvc/tmp/rwlock in place: killed then, it leaves an empty one, on which it fails."""
+    """DVC writes .dvc/tmp/rwlock in place: a kill leaves an empty one, on which it then fails."""
     path = project.root / ".dvc" / "tmp" / "rwlock"
     try:
         whole = isinstance(json.loads(path.read_bytes()), dict)

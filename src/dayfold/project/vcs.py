@@ -99,6 +99,24 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
+def branch(root: Path) -> str:
+    """The branch that is checked out; empty where none is (a detached HEAD)."""
+    return git(root, "branch", "--show-current").strip()
+
+
+def branches_of(root: Path, tag: str) -> list[str]:
+    """The local branches that a tag's commit is on."""
+    words = ("branch", "--contains", f"{tag}^{{commit}}", "--format=%(refname:short)")
+    return [name for name in git(root, *words).split("\n") if name and not name.startswith("(")]
+
+
+def behind(root: Path) -> int:
+    """How many commits the upstream branch has that this one has not, as of the last fetch."""
+    if not git_says(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
+        return 0
+    return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
+
+
 def sealed_days(root: Path) -> list[str]:
     """The days that have a tag, in order."""
     tags = git(root, "tag", "--list", f"{TAG}*").splitlines()
@@ -112,9 +130,9 @@ def seals(root: Path) -> dict[str, str]:
     return dict(sorted(zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)))
 
 
-def outputs(lock: Path) -> dict[str, str]:
-    """The path and MD5 of every output that dvc.lock pins."""
-    stages = yaml.load(lock.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)["stages"]
+def outputs(lock: bytes) -> dict[str, str]:
+    """The path and MD5 of every output that the bytes of a dvc.lock pin."""
+    stages = yaml.load(lock, Loader=yaml.CSafeLoader)["stages"]
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 

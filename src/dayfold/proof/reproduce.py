@@ -4,11 +4,14 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.project import cache
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker
+from dayfold.project.files import md5_file
 from dayfold.project.layout import Project
 from dayfold.proof import record, worktree
 from dayfold.proof.compare import LEVELS, Rebuilt, compare, differences
@@ -18,6 +21,13 @@ from dayfold.proof.worktree import Bench
 Say = Callable[[str], None]
 
 
+class _How(NamedTuple):
+    """What is done otherwise than the days were made: `reproduce` tells of each."""
+
+    threads: int | None
+    restore: bool
+
+
 def reproduce(
     project: Project,
     days: Sequence[str],
@@ -25,6 +35,7 @@ def reproduce(
     from_scratch: bool = False,
     jobs: int = 1,
     threads: int | None = None,
+    restore: bool = False,
     say: Say,
 ) -> list[Rebuilt]:
     """Make sealed days again in temporary worktrees and compare every output; all days for none.
@@ -32,7 +43,8 @@ def reproduce(
     Each starts from its recorded parent; with `from_scratch` the first starts from the origin and
     each other one from the model just made, up to the last of `days`, and DVC's cache is not used
     (but for an origin that is not made from the seed). `threads` trains with another number of
-    them: a control, which must come out different. Nothing in the project is changed, and nothing
+    them: a control, which must come out different. `restore` gives DVC's cache what it has lost of
+    a day that came out identical; apart from that nothing in the project is changed, and nothing
     is left behind. Raises CycleError where a day is not sealed.
     """
     wanted = record.chosen(project, days)
@@ -59,10 +71,9 @@ def reproduce(
         worktree.bench(project, empty_cache=from_scratch) as bench,
         Ticker("reproducing", len(wanted), "days") as ticker,
     ):
+        how = _How(threads, restore)
         todo = [(sealed[day], line[: line.index(day) + 1]) for day in wanted]
-        made = (
-            _in_a_row(bench, todo, threads) if from_scratch else _apart(bench, todo, jobs, threads)
-        )
+        made = _in_a_row(bench, todo, how) if from_scratch else _apart(bench, todo, jobs, how)
         results = []
         for result in made:
             ticker.line(shown(result))
@@ -72,11 +83,11 @@ def reproduce(
 
 
 def _apart(
-    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], jobs: int, threads: int | None
+    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], jobs: int, how: _How
 ) -> Iterator[Rebuilt]:
     """Each day from its recorded parent, `jobs` of them at a time."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_day, bench, one, line, threads) for one, line in todo]
+        futures = [pool.submit(_day, bench, one, line, how) for one, line in todo]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -87,13 +98,13 @@ def _apart(
 
 
 def _in_a_row(
-    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], threads: int | None
+    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], how: _How
 ) -> Iterator[Rebuilt]:
     """Each day from the day that was just made, the first from the origin."""
     parent, since = None, ""
     for number, (sealed, line) in enumerate(todo):
         keep = bench.root / "made" / sealed.day
-        result = _day(bench, sealed, line, threads, parent=parent, keep=keep, inherited=since)
+        result = _day(bench, sealed, line, how, parent=parent, keep=keep, inherited=since)
         yield result
         if not result.identical:
             since = since or sealed.day
@@ -110,7 +121,7 @@ def _day(
     bench: Bench,
     sealed: Sealed,
     line: list[str],
-    threads: int | None,
+    how: _How,
     *,
     parent: Path | None = None,
     keep: Path | None = None,
@@ -123,12 +134,14 @@ def _day(
         return _unmade(sealed, f"{why}: pip install dayfold=={pinned}")
     try:
         with bench.day(sealed, line, parent) as folder:
-            if threads is not None:
-                params_file.edit(folder.params, {"train.threads": threads})
+            if how.threads is not None:
+                params_file.edit(folder.params, {"train.threads": how.threads})
             failed = bench.run(folder)
             if failed:
                 return _unmade(sealed, failed)
             result = compare(sealed, folder, bench.cache, inherited=inherited)
+            if how.restore and result.identical:
+                _restore(bench, sealed, folder)
             if keep:
                 keep.mkdir(parents=True)
                 for made, name in (
@@ -139,6 +152,18 @@ def _day(
             return result
     except DayfoldError as error:
         return _unmade(sealed, str(error).replace("\n", " "))
+
+
+def _restore(bench: Bench, sealed: Sealed, folder: Project) -> None:
+    """Put what the cache lacks of an identical day back into it: outputs, and the parent."""
+    for pin in sealed.outs():
+        if pin.path not in sealed.files:
+            cache.put_back(bench.cache, (folder.root / pin.path).read_bytes())
+    files = {path.name: md5_file(path) for path in folder.parent.iterdir()}
+    if cache.folder_md5(files) == sealed.parent_pin.md5:
+        for path in folder.parent.iterdir():
+            cache.put_back(bench.cache, path.read_bytes())
+        cache.put_folder_back(bench.cache, files)
 
 
 def _unmade(sealed: Sealed, problem: str) -> Rebuilt:

@@ -148,8 +148,8 @@ def _note_absent(project: Project, line: Sequence[Sealed], objects: Path, found:
                     Finding(
                         sealed.day,
                         f"{what}; nor is there a remote to ask",
-                        f"take it from another clone's cache, or dayfold reproduce {sealed.day} "
-                        "--from-scratch, if all images are here",
+                        "take it from another clone, or make it again: dayfold reproduce "
+                        f"{sealed.day} --from-scratch --restore",
                     )
                 )
 
