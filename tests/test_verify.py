@@ -1,0 +1,101 @@
+"""The chain of days, and every byte that is kept: what is damaged is found, named and mended."""
+
+import importlib.util
+import subprocess
+
+import numpy as np
+import pytest
+
+from builders import ROOT
+from dayfold.demo import DAYS
+from dayfold.project import vcs
+from dayfold.proof.verify import verify
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE = DAYS[:3]
+
+spec = importlib.util.spec_from_file_location("flips", ROOT / "benchmarks" / "flips.py")
+flips = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(flips)
+
+
+def test_a_whole_project_has_nothing_damaged(three_days, shell):
+    said = shell(three_days.root, "dayfold", "verify", "--read-data")
+    assert f"3 days from {ONE} to {THREE}: nothing damaged; " in said
+
+
+def test_every_flipped_bit_is_found_and_its_file_named(copy):
+    chance = np.random.default_rng(1)
+    files = flips.stored(copy.root)
+    assert set(files) == set(flips.KINDS)
+    together = [kind for kind in files if not kind.startswith("git")]
+    for _ in range(2):
+        paths = [files[kind][chance.integers(len(files[kind]))] for kind in together]
+        found, named = flips.trial(copy, paths, chance)
+        assert found
+        assert [path for path, one in zip(paths, named, strict=True) if not one] == []
+    # Alone: without an object of git's, the rest can hardly be read.
+    for kind in ("git objects", "git tags"):
+        for _ in range(2):
+            path = files[kind][chance.integers(len(files[kind]))]
+            found, _ = flips.trial(copy, [path], chance)
+            assert found, path
+    assert verify(copy, read_data=True).damage == []
+
+
+def test_each_mend_brings_the_thing_back(copy, shell):
+    chance = np.random.default_rng(2)
+    image = sorted(copy.images(TWO).rglob("*.png"))[0]
+    for path in (image, copy.manifest(ONE), copy.predictions, copy.parent_predictions):
+        if path.stat().st_nlink > 1:  # else the flip is in the cache as well
+            data = path.read_bytes()
+            path.unlink()
+            path.write_bytes(data)
+        flips.flipped(path, chance)
+        [(_, what, mend)] = verify(copy, read_data=True).damage
+        assert copy.name(path) in what
+        shell(copy.root, "sh", "-c", mend)
+        assert verify(copy, read_data=True).damage == []
+
+
+def test_a_parent_that_is_not_yesterdays_model_is_found(copy):
+    # As if someone had sealed the second day once more, from other weights.
+    vcs.git(copy.root, "checkout", "--quiet", f"day/{TWO}")
+    text = copy.provenance.read_text()
+    model = copy.provenance.read_text().split('"model": "')[1][:64]
+    copy.provenance.write_text(text.replace(model, model[::-1]))
+    vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "forged")
+    vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "forged", f"day/{TWO}")
+    vcs.git(copy.root, "checkout", "--quiet", f"day/{THREE}")
+    said = {(day, what) for day, what, _ in verify(copy, read_data=False).damage}
+    assert (THREE, f"its parent is not the model that {TWO} sealed") in said
+
+
+def test_a_day_whose_model_a_gc_deleted_is_told_by_seal_and_comes_back_identical(copy, shell):
+    vcs.git(copy.root, "tag", "--delete", f"day/{THREE}")
+    shell(copy.root, "dvc", "gc", "--workspace", "--force")
+    said = shell(copy.root, "dayfold", "seal")
+    assert (
+        f"warning: DVC's cache has lost the models of sealed days: {ONE} (of 9 looked at)" in said
+    )
+    assert "dvc gc --all-tags" in said
+    [(day, what, mend), *_] = verify(copy, read_data=False).damage
+    assert (day, "nor is there a remote to ask" in what) == (ONE, True)
+    shell(copy.root, *mend.partition(": ")[2].split())
+    assert [one for one in verify(copy, read_data=False).damage if one.day == ONE] == []
+
+
+def test_verify_stops_at_nothing_where_git_is_broken(copy, shell):
+    for path in (copy.root / ".git" / "objects").rglob("*"):
+        if path.is_file() and path.stat().st_size > 300:
+            path.chmod(0o644)
+            path.write_bytes(b"")
+    done = subprocess.run(
+        ["dayfold", "verify", "--read-data"],
+        cwd=copy.root,
+        env=vcs.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
