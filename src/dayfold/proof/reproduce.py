@@ -172,7 +172,7 @@ def _unmade(sealed: Sealed, problem: str) -> Rebuilt:
 
 def _fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
     """Say which level to expect: the recorded fingerprints against this machine's."""
-    from dayfold.learning import device
+    from dayfold.learning import device, fingerprint
 
     here: dict[tuple[str, str, int], dict[str, str | int]] = {}
     found: dict[str, list[str]] = {}
@@ -181,7 +181,7 @@ def _fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
         asked = (recipe["device"], recipe["precision"], threads or recipe["threads"])
         if asked not in here:
             machine = device.resolve(device=asked[0], precision=asked[1], threads=asked[2])
-            here[asked] = device.fingerprint(machine)
+            here[asked] = fingerprint.fingerprint(machine)
         changed = differences(sealed.provenance["fingerprint"], here[asked])
         found.setdefault(", ".join(changed), []).append(sealed.day)
     for change, same in found.items():
