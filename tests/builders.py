@@ -27,9 +27,9 @@ def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
 
 
 def png(number: int) -> bytes:
-    """A 2x2 PNG whose bytes are those of no other number below 2**24."""
+    """An 8x8 PNG whose bytes are those of no other number below 2**24."""
     colour = (number % 256, number // 256 % 256, number // 65536)
-    return encoded(Image.new("RGB", (2, 2), colour))
+    return encoded(Image.new("RGB", (8, 8), colour))
 
 
 def place(folder: Path, label: str, numbers: Iterable[int], prefix: str = "") -> list[Path]:

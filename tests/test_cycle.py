@@ -125,7 +125,7 @@ def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, sh
     for path in sorted(source.glob("cyst/*"))[1:]:
         path.rename(path.with_name(f"p7-{path.name}"))
     said = shell(copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", code=1)
-    assert f"data/images/{FOUR}/cyst/0.png: no group in it by data.group" in said
+    assert "cyst/0.png has no group in it by data.group" in said
     assert len(list(source.glob("cyst/*"))) == 3
     assert "sealed" in shell(copy.root, "dayfold", "status")
 

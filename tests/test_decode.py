@@ -201,7 +201,9 @@ def test_a_flipped_bit_in_a_png_is_found():
     [b"hello", b"<!DOCTYPE html><html><body>not found</body></html>", b"\x89PNG", b"\0" * 4096],
 )
 def test_what_is_no_image_is_refused(data):
-    with pytest.raises(IntakeError, match=r"^is not an image \(PNG, JPEG, BMP, TIFF, WEBP, GIF\)"):
+    with pytest.raises(
+        IntakeError, match=r"^is not an image \(PNG, JPEG, BMP, TIFF, WEBP, GIF, DICOM\)"
+    ):
         decode(data)
 
 

@@ -8,11 +8,16 @@ import pytest
 
 from builders import DAYS, open_day, place, png, take_in
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, intake, manifest
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.intake import checking
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.walking import walk
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN
 from dayfold.stages import snapshot
+
+RULES = {"min_side_px": 8, "max_pixels": 10**6, "frames": "first"}
 
 
 @pytest.fixture
@@ -27,20 +32,26 @@ def nothing(project):
     return manifest.history(project, ORIGIN)
 
 
-def problems_of(delivery, folder):
-    return [problem.replace(f"{folder}/", "") for problem in delivery.problems]
+def inspect(folder, history, **options):
+    delivery = Delivery()
+    checking.inspect(walk(folder, delivery), delivery, history, **{**RULES, **options})
+    return delivery
+
+
+def problems_of(delivery):
+    return list(map(str, delivery.refused))
 
 
 def test_good_images_come_with_their_class_and_the_hash_of_their_bytes(folder, nothing):
     place(folder, "dog", [3])
     place(folder, "cat", [1, 2])
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert [(item.label, item.path.name, item.image) for item in found.images] == [
         ("cat", "1.png", sha256(png(1))),
         ("cat", "2.png", sha256(png(2))),
         ("dog", "3.png", sha256(png(3))),
     ]
-    assert (found.problems, found.known, found.ignored) == ([], [], 0)
+    assert (problems_of(found), found.known, found.ignored) == ([], [], 0)
 
 
 def test_all_problems_are_listed_at_once(folder, nothing):
@@ -56,19 +67,19 @@ def test_all_problems_are_listed_at_once(folder, nothing):
     (folder / "cat" / "page.html").write_text("<html></html>")
     place(folder, "bad\nname", [5])
     os.mkfifo(folder / "cat" / "pipe.png")
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert [item.path.name for item in found.images] == ["1.png"]
-    listed = problems_of(found, folder)
+    listed = problems_of(found)
     for expected in (
         "loose.png lies in no class folder (expected <class>/<image>)",
         "linked is a link; links are not followed",
         "cat/link.png is a link; links are not followed",
-        "cat/deeper is not a file (expected <class>/<image>)",
+        "cat/deeper is a folder (expected <class>/<image>)",
         "cat/pipe.png is not a file (expected <class>/<image>)",
         "cat/empty.png is empty (0 bytes)",
-        "cat/text.png is not an image (PNG, JPEG, BMP, TIFF, WEBP, GIF)",
-        "cat/page.html is not an image (PNG, JPEG, BMP, TIFF, WEBP, GIF)",
-        "'bad\\nname' has unprintable characters as a class name",
+        "cat/text.png is not an image (PNG, JPEG, BMP, TIFF, WEBP, GIF, DICOM)",
+        "cat/page.html is not an image (PNG, JPEG, BMP, TIFF, WEBP, GIF, DICOM)",
+        "bad\\nname has unprintable letters in its class name",
     ):
         assert expected in listed
     (cut,) = [problem for problem in listed if problem.startswith("cat/cut.png")]
@@ -79,28 +90,28 @@ def test_all_problems_are_listed_at_once(folder, nothing):
 def test_a_name_that_is_not_utf_8_is_refused(folder, nothing):
     (folder / "cat").mkdir()
     (folder / "cat" / os.fsdecode(b"\xff.png")).write_bytes(png(1))
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert found.images == []
-    assert len(found.problems) == 1
-    assert re.search(r"not UTF-8|unprintable", found.problems[0])
+    assert len(problems_of(found)) == 1
+    assert re.search(r"not UTF-8|unprintable", problems_of(found)[0])
 
 
 @pytest.mark.parametrize("name", ["a\rb.png", "\r", "two\nlines.png", "\x1b[2Jclear.png"])
 def test_a_name_that_cannot_be_printed_is_refused(folder, nothing, name):
     (folder / "cat").mkdir()
     (folder / "cat" / name).write_bytes(png(1))
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert found.images == []
-    assert len(found.problems) == 1
-    assert "unprintable" in found.problems[0]
-    assert found.problems[0].isprintable()
+    assert len(problems_of(found)) == 1
+    assert "unprintable" in problems_of(found)[0]
+    assert problems_of(found)[0].isprintable()
 
 
 def test_a_name_with_odd_but_printable_letters_is_taken(folder, nothing):
     # macOS writes its screenshots' times with the narrow no-break space.
     place(folder, "cat", [1], prefix="at 3.04\u202fPM ")
-    found = intake.inspect(folder, nothing)
-    assert (len(found.images), found.problems) == (1, [])
+    found = inspect(folder, nothing)
+    assert (len(found.images), problems_of(found)) == (1, [])
 
 
 def test_hidden_files_and_clutter_are_passed_over_and_counted(folder, nothing):
@@ -110,9 +121,9 @@ def test_hidden_files_and_clutter_are_passed_over_and_counted(folder, nothing):
     (folder / "cat" / "._1.png").touch()
     (folder / "cat" / "Thumbs.db").touch()
     (folder / "cat" / "desktop.ini").touch()
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert len(found.images) == 1
-    assert found.problems == []
+    assert problems_of(found) == []
     assert found.ignored == 5
 
 
@@ -120,25 +131,27 @@ def test_the_leftovers_of_an_interrupted_copy_are_no_images(folder, nothing):
     place(folder, "cat", [1])
     (folder / "cat" / "2.png.dayfold-part").write_bytes(png(2))
     (folder / "cat" / ".3.png.dayfold-part").write_bytes(png(3))
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert [item.path.name for item in found.images] == ["1.png"]
 
 
 def test_the_same_bytes_twice_in_one_class_are_taken_once(folder, nothing):
     place(folder, "cat", [1])
     place(folder, "cat", [1], prefix="copy of ")
-    found = intake.inspect(folder, nothing)
+    found = inspect(folder, nothing)
     assert [item.path.name for item in found.images] == ["1.png"]
-    assert found.problems == []
-    assert found.known == [f"{folder}/cat/copy of 1.png has the same bytes as {folder}/cat/1.png"]
+    assert problems_of(found) == []
+    assert list(map(str, found.known)) == ["cat/copy of 1.png has the same bytes as cat/1.png"]
 
 
 def test_the_same_bytes_under_two_classes_are_a_problem(folder, nothing):
     place(folder, "cat", [1])
     place(folder, "dog", [1])
-    found = intake.inspect(folder, nothing)
-    assert problems_of(found, folder) == [
-        "dog/1.png is given as 'dog', but cat/1.png has the same bytes as 'cat'"
+    found = inspect(folder, nothing)
+    assert found.images == []
+    assert problems_of(found) == [
+        "cat/1.png is given as 'cat', but dog/1.png has the same bytes as 'dog'; give one of them",
+        "dog/1.png is given as 'dog', but cat/1.png has the same bytes as 'cat'; give one of them",
     ]
 
 
@@ -146,12 +159,13 @@ def test_an_image_of_an_earlier_day_is_known_or_a_problem(project, folder):
     history = take_in(project, DAYS[0], {"cat": [1, 2]})
     place(folder, "cat", [1, 3])
     place(folder, "dog", [2])
-    found = intake.inspect(folder, history)
+    found = inspect(folder, history)
     assert [item.path.name for item in found.images] == ["3.png"]
     earlier = f"data/images/{DAYS[0]}/cat"
-    assert found.known == [f"{folder}/cat/1.png has the same bytes as {earlier}/1.png"]
-    assert problems_of(found, folder) == [
-        f"dog/2.png is given as 'dog', but {earlier}/2.png has the same bytes as 'cat'"
+    assert list(map(str, found.known)) == [f"cat/1.png has the same bytes as {earlier}/1.png"]
+    assert problems_of(found) == [
+        f"dog/2.png is given as 'dog', but {earlier}/2.png has the same bytes as 'cat'; "
+        f"to correct that: dayfold relabel {earlier}/2.png --to 'dog'"
     ]
 
 
@@ -159,11 +173,12 @@ def test_an_image_of_today_is_known_or_a_problem(folder, nothing):
     place(folder, "cat", [1])
     place(folder, "dog", [2])
     today = {sha256(png(number)): ("cat", f"today/{number}.png") for number in (1, 2)}
-    found = intake.inspect(folder, nothing, today=today)
+    found = inspect(folder, nothing, today=today)
     assert found.images == []
-    assert found.known == [f"{folder}/cat/1.png has the same bytes as today/1.png"]
-    assert problems_of(found, folder) == [
-        "dog/2.png is given as 'dog', but today/2.png has the same bytes as 'cat'"
+    assert list(map(str, found.known)) == ["cat/1.png has the same bytes as today/1.png"]
+    assert problems_of(found) == [
+        "dog/2.png is given as 'dog', but today/2.png has the same bytes as 'cat'; "
+        "to correct that: dayfold relabel today/2.png --to 'dog'"
     ]
     assert len(today) == 2
 
@@ -175,32 +190,47 @@ def test_a_withdrawn_image_does_not_come_back(project, folder):
     project.corrections(DAYS[1]).write_text("action,image,label,reason\n" + line)
     snapshot.run(project, params_file.read(project.params))
     place(folder, "cat", [1])
-    found = intake.inspect(folder, manifest.history(project, DAYS[1]))
-    assert problems_of(found, folder) == ["cat/1.png was withdrawn on an earlier day"]
+    found = inspect(folder, manifest.history(project, DAYS[1]))
+    assert problems_of(found) == ["cat/1.png was withdrawn on an earlier day"]
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [("cat", "Cat"), ("STRASSE", "straße"), ("\u00e9", "e\u0301"), ("\u00c9", "e\u0301")],
+    ("one", "other"), [("cat", "Cat"), ("STRASSE", "straße"), ("\u00c9", "e\u0301")]
 )
-def test_classes_that_differ_by_case_or_unicode_form_are_a_problem(project, folder, one, other):
+def test_a_class_that_differs_from_a_known_one_by_case_only_is_refused(project, folder, one, other):
     history = take_in(project, DAYS[0], {one: [1]})
     place(folder, other, [2])
-    found = intake.inspect(folder, history)
-    assert len(found.problems) == 1
-    assert "differ by case or Unicode form only" in found.problems[0]
-    assert repr(one) in found.problems[0]
-    assert repr(other) in found.problems[0]
-    assert unicodedata.normalize("NFC", one).casefold() == (
-        unicodedata.normalize("NFC", other).casefold()
-    )
+    place(folder, one, [3])
+    found = inspect(folder, history)
+    assert [item.label for item in found.images] == [one]
+    (problem,) = problems_of(found)
+    assert "differ by case or Unicode form only" in problem
+    assert repr(one) in problem
+    assert repr(unicodedata.normalize("NFC", other)) in problem
+
+
+@pytest.mark.parametrize(("one", "other"), [("cat", "Cat"), ("\u00e9", "e\u0301")])
+def test_two_class_folders_of_one_name_are_both_refused(folder, nothing, one, other):
+    place(folder, one, [1])
+    place(folder, other, [2])
+    found = inspect(folder, nothing)
+    assert found.images == []
+    refused = sorted(remark.place.partition("/")[0] for remark in found.refused)
+    assert refused == sorted([one, other])
+
+
+def test_a_class_s_name_is_taken_in_its_composed_form(project, folder):
+    history = take_in(project, DAYS[0], {"\u00e9": [1]})
+    place(folder, "e\u0301", [2])
+    found = inspect(folder, history)
+    assert [item.label for item in found.images] == ["\u00e9"]
 
 
 def test_progress_counts_every_file_to_the_end(folder, nothing):
     place(folder, "cat", range(5))
     (folder / "cat" / "text.png").write_text("x")
     seen = []
-    intake.inspect(folder, nothing, progress=lambda done, of: seen.append((done, of)))
+    inspect(folder, nothing, progress=lambda done, of: seen.append((done, of)))
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
@@ -213,7 +243,7 @@ def test_snapshot_writes_no_manifest_while_there_are_problems(project):
     with pytest.raises(IntakeError, match="3 problems in data/images/2025-06-01") as caught:
         snapshot.run(project, params_file.read(project.params))
     assert len(caught.value.problems) == 3
-    assert sum("no group in it by data.group" in line for line in caught.value.problems) == 2
+    assert sum("has no group in it by data.group" in line for line in caught.value.problems) == 2
     assert caught.value.mend == "mend or remove these files, then dvc repro"
     assert not project.manifest(DAYS[0]).exists()
 

@@ -1,6 +1,5 @@
 """A new project from the template, and the origin that its first day starts from."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
+from dayfold.ledger.intake.workers import cpus
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import json_bytes, write_bytes
@@ -88,7 +88,7 @@ def _fill(
         "origin.weights": weights,
         "origin.classes": list(classes),
         # Another count gives other bits: this machine's is pinned once.
-        "train.threads": _cpus(),
+        "train.threads": cpus(),
     }
     if image_size_px is not None:
         changes["train.image_size_px"] = image_size_px
@@ -100,11 +100,6 @@ def _fill(
     vcs.dvc(root, "add", "--quiet", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
-
-
-def _cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_origin(project: Project, params: Params) -> None:

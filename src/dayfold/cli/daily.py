@@ -36,22 +36,41 @@ def init(
 def add(
     source: Source,
     day: Day = None,
-    move: Annotated[bool, typer.Option("--move", help="Move the files, not copy them.")] = False,
+    move: Annotated[
+        bool, typer.Option("--move", help="Move the files that are added, not copy them.")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A CSV path,label[,group] of paths in SRC; no class folders are needed.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Add nothing if any file is refused.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and report, and change nothing.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
+    ] = False,
 ) -> None:
-    """Check today's images and take them in; opens the day if need be."""
-    from dayfold.cycle import adding
+    """Check today's images and take the good ones in; opens the day if need be.
+
+    What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
+    was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
+    """
+    from dayfold.cycle import adding, arrivals
+    from dayfold.project.console import show
     from dayfold.project.healing import ready
 
     project = Project.find()
+    options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
     with ready(project, "adding images", say=say):
-        opened, delivery = adding.add(project, source, day=day_of(day), move=move)
-    classes = {item.label for item in delivery.images}
-    print(f"{opened}: {len(delivery.images)} images added in {len(classes)} classes")
-    if move and delivery.known:
-        print(f"  {len(delivery.known)} known images were left in {source}")
-    for line in delivery.passed_over():
-        print(f"  {line}")
-    print("next: dvc repro" if delivery.images else "nothing new")
+        opened, delivery = adding.add(project, source, day=day_of(day), options=options)
+    show(arrivals.table(project, opened, delivery))
+    print(arrivals.next_step(delivery, options))
 
 
 @command(CYCLE, "dayfold open 2025-06-04", name="open")

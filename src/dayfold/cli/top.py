@@ -70,7 +70,9 @@ def day_of(given: str | None) -> str:
 Day = Annotated[
     str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
 ]
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="A folder of <class>/<image>.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
+]
 
 
 def command(

@@ -1,29 +1,58 @@
-"""Adding images: checked as a whole, then copied into the day's folder."""
+"""Adding images: checked one by one; what is good comes into the day's folder at once."""
 
-import os
+import errno
+import shutil
+import unicodedata
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dayfold.cycle.opening import check_may_open, open_day
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
-from dayfold.ledger import intake, manifest, splits
-from dayfold.ledger.intake import Delivered, Delivery
+from dayfold.ledger import grouping, looks, manifest, splits, tables
+from dayfold.ledger.intake import archives, checking, labels, shapes, workers
+from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
+from dayfold.ledger.intake.walking import is_clutter, tally, walk
+from dayfold.ledger.manifest import History
+from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
-from dayfold.project.files import sha256, write_bytes
+from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project, check_day
+from dayfold.project.params import Data
+
+MOST_BYTES = 255  # of a file's name, on every common file system
 
 
-def add(project: Project, source: Path, *, day: str, move: bool = False) -> tuple[str, Delivery]:
-    """Check the images of `source`/<class>/ and copy them to data/images/<day>/, or move them.
+@dataclass(frozen=True)
+class Options:
+    """How `add` is to behave: see its options on the command line (docs/cli.md)."""
 
-    Opens `day` if it is not open and there is a new image. All files are checked before the first
-    is copied; if any is refused, IntakeError lists every one and nothing is added. Images that are
-    known stay where they are. Returns the day and what was found.
+    move: bool = False
+    strict: bool = False
+    dry_run: bool = False
+    yes: bool = False
+    labels: Path | None = None
+
+
+def add(
+    project: Project, source: Path, *, day: str, options: Options | None = None
+) -> tuple[str, Delivery]:
+    """Check what `source` holds and take the good images into data/images/<day>/.
+
+    `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
+    of labels. Opens `day` if it is not open and there is a new image. Every file is read once; its
+    checked bytes wait in .dvc/tmp and are moved into the day's folder when all are checked. What
+    is refused stays where it is and is listed in data/rejected/<day>.csv; known images stay too.
+
+    Returns the day and what was found. Raises IntakeError, with nothing added, where nothing but
+    refused files was given, where `strict` and any is refused, and where the delivery has an odd
+    shape that `yes` does not confirm.
     """
+    options = options or Options()
     source = Path(source)
-    if not source.is_dir():
-        raise IntakeError(f"{source} is not a folder.", mend="give the folder of class folders")
     now = standing(project)
     if now.day == check_day(day) and now.is_sealed:
         raise CycleError(
@@ -34,59 +63,226 @@ def add(project: Project, source: Path, *, day: str, move: bool = False) -> tupl
     if opening:
         check_may_open(project, now, day)
     history = manifest.history(project, now.next_parent if opening else now.params.parent)
-    present = intake.inspect(project.images(day), history)
-    today = {item.image: (item.label, project.name(item.path)) for item in present.images}
-    with Ticker("checking", 0, "files") as ticker:
-        delivery = intake.inspect(source, history, today=today, progress=ticker.so_far)
-    targets = _targets(project, day, delivery, now.params.data.group)
-    if delivery.problems:
-        raise IntakeError(
-            f"{len(delivery.problems)} problems in {source}; nothing was added:",
-            problems=delivery.problems,
-            mend="mend or remove these files and give the folder again",
-        )
-    if opening and delivery.images:
-        open_day(project, day)
-    with (
-        Ticker("copying", len(targets), "files") as ticker,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        for _ in pool.map(_copy, delivery.images, targets):
-            ticker.advance(1)
-    if move:
-        for item in delivery.images:
-            item.path.unlink()
+    delivery = Delivery()
+    with _scratch(project) as scratch:
+        found = _find(source, delivery, options, scratch)
+        if odd := shapes.suspicions(tally(found), set(history.images["label"].unique())):
+            _ask(source, odd, delivery, options)
+        stage = scratch / "stage"
+        stage.mkdir()
+        data = now.params.data
+        with Ticker("checking", len(found), "files") as ticker:
+            checking.inspect(
+                found,
+                delivery,
+                history,
+                min_side_px=data.min_side_px,
+                max_pixels=data.max_pixels,
+                frames=data.frames,
+                today=_today(project, day),
+                stage=None if options.dry_run else stage,
+                progress=ticker.so_far,
+            )
+        targets = _targets(project, day, delivery, data.group)
+        if data.near_duplicate_bits is not None:
+            _warn_of_lookalikes(project, history, delivery, data)
+        if not options.dry_run:
+            _record_refused(project, day, source, delivery)
+        _check_outcome(source, delivery, options)
+        if targets and not options.dry_run:
+            _take_in(project, day, targets, stage, opening=opening, move=options.move)
     return day, delivery
 
 
-def _targets(project: Project, day: str, delivery: Delivery, expression: str) -> list[Path]:
-    """A free name for each image: its own, or with the head of its id where that is taken.
+@contextmanager
+def _scratch(project: Project) -> Iterator[Path]:
+    """A new folder on the project's own disk; what an earlier `add` was killed over goes too."""
+    top = project.scratch / "adding"
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir(parents=True)
+    try:
+        yield top
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
 
-    An image without a group, or whose group another name would change, is a problem.
+
+def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> list[Found]:
+    """The files that a folder or an archive holds, by its class folders or by a CSV."""
+    folder = source
+    if not source.is_dir():
+        if not source.is_file() or not archives.is_archive(source):
+            raise IntakeError(
+                f"{source} is neither a folder nor a zip or tar archive.",
+                mend="give the folder of class folders",
+            )
+        if options.move:
+            raise IntakeError(f"{source} is an archive.", mend="leave out --move")
+        folder = scratch / "unpacked"
+        folder.mkdir()
+        for name, reason in workers.unpack(source, folder):
+            delivery.refuse(escaped(name), reason)
+        if options.labels is None:
+            folder = _below_the_top(folder)
+    if options.labels is not None:
+        return labels.read(options.labels, folder, delivery)
+    return walk(folder, delivery)
+
+
+def _below_the_top(folder: Path) -> Path:
+    """The folder inside, where all of an archive is in one: it was packed by its name."""
+    entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
+    if len(entries) != 1 or not entries[0].is_dir():
+        return folder
+    inner = [entry for entry in entries[0].iterdir() if not is_clutter(entry.name)]
+    return entries[0] if inner and all(entry.is_dir() for entry in inner) else folder
+
+
+def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
+    if options.dry_run or options.yes:
+        for line in odd:
+            delivery.warn(str(source), f"is odd: {line}")
+        return
+    raise IntakeError(
+        f"{source} looks odd, so nothing was added:",
+        problems=odd,
+        mend="if it is as you mean it: dayfold add … --yes",
+    )
+
+
+def _today(project: Project, day: str) -> dict[str, tuple[str, str]]:
+    """The images that are in the day's folder already: sha256 → (class, place), unchecked."""
+    if not project.images(day).is_dir():
+        return {}
+    there = walk(project.images(day), Delivery())
+    with ThreadPoolExecutor(workers.cpus()) as pool:
+        hashes = pool.map(lambda one: sha256_file(one.path), there)
+        return {
+            image: (one.label, project.name(one.path))
+            for image, one in zip(hashes, there, strict=True)
+        }
+
+
+def _targets(
+    project: Project, day: str, delivery: Delivery, expression: str
+) -> list[tuple[Delivered, Path]]:
+    """Where each image goes: its own name (NFC), with the head of its id where that is taken.
+
+    An image without a group, or whose group another name would change, is refused.
     """
-    taken: set[Path] = set()
-    targets = []
+    taken = {_folded(path) for path in project.images(day).glob("*/*")}
+    targets, kept = [], []
     for item in delivery.images:
-        own = target = project.images(day) / item.label / item.path.name
-        if own in taken or own.exists():
+        name = unicodedata.normalize("NFC", item.path.name)
+        own = target = project.images(day) / item.label / name
+        # A composed name can be longer than the one it was.
+        if _folded(own) in taken or len(name.encode()) > MOST_BYTES:
             stem = own.stem.encode()[:200].decode(errors="ignore")
-            target = own.with_stem(f"{stem}-{item.image[:8]}")
-        taken.add(target)
-        targets.append(target)
+            ending = own.suffix.encode()[:40].decode(errors="ignore")
+            target = own.with_name(f"{stem}-{item.image[:8]}{ending}")
         try:
-            groups = {splits.group_of(project.name(path), expression) for path in (own, target)}
-        except IntakeError as error:
-            delivery.problems.append(error.what)
-        else:
-            if len(groups) > 1:
-                delivery.problems.append(
-                    f"{item.path}: the name is taken today, and another would change its group"
-                )
+            own_group, group = (
+                item.told or splits.group_of(project.name(path), expression, item.ids)
+                for path in (own, target)
+            )
+        except IntakeError:
+            delivery.refuse(item.place, f"has {splits.NO_GROUP}", item.image)
+            continue
+        if own_group != group:
+            delivery.refuse(
+                item.place,
+                "has a name that is taken today, and another would change its group",
+                item.image,
+            )
+            continue
+        taken.add(_folded(target))
+        targets.append((item, target))
+        kept.append(item)
+    delivery.images = kept
     return targets
 
 
-def _copy(item: Delivered, target: Path) -> None:
-    data = item.path.read_bytes()
-    if sha256(data) != item.image:
-        raise IntakeError(f"{item.path} changed while it was being added.", mend="add it again")
-    write_bytes(target, data)
+def _folded(path: Path) -> tuple[str, str]:
+    """A path as a file system takes it that tells neither case nor Unicode forms apart."""
+    label, name = (unicodedata.normalize("NFC", part) for part in (path.parent.name, path.name))
+    return label, name.casefold()
+
+
+def _warn_of_lookalikes(project: Project, history: History, delivery: Delivery, data: Data) -> None:
+    earlier = looks.read(project, history.days)
+    checking.warn_of_lookalikes(delivery, history, earlier, within=data.near_duplicate_bits or 0)
+
+
+def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
+    """Raise IntakeError where the refused files leave nothing to go on with."""
+    refused = delivery.refused
+    is_all = not (delivery.images or delivery.known) and not options.dry_run
+    if refused and (options.strict or is_all):
+        raise IntakeError(
+            f"{len(refused)} problems in {source}; nothing was added:",
+            problems=[str(problem) for problem in refused],
+            mend=_mend(refused),
+        )
+
+
+def _mend(refused: list[Remark]) -> str:
+    """What to do about the refused files; where the depth is wrong, that."""
+    reasons = {remark.said for remark in refused}
+    if len(reasons) == 1:
+        (reason,) = reasons
+        if reason.startswith("is a folder"):
+            return "give each of the folders inside by itself: one level deeper"
+        if reason.startswith("lies in no class folder"):
+            return "give the folder above: it holds the class folders"
+    return "mend or remove these files and give the folder again"
+
+
+def _record_refused(project: Project, day: str, source: Path, delivery: Delivery) -> None:
+    """Bring data/rejected/<day>.csv up to date: of this source, what is refused now."""
+    path, given = project.rejected(day), escaped(str(source))
+    before = tables.read(path, Rejected).rows() if path.exists() else []
+    rows = {row for row in before if row[0] != given}
+    rows |= {(given, _cell(remark.place), remark.image, remark.said) for remark in delivery.refused}
+    if rows != set(before):
+        tables.write(path, Rejected, sorted(rows))
+
+
+def _cell(place: str) -> str:
+    """A place that no spreadsheet takes for a formula, and that still is that place."""
+    return f"./{place}" if place.startswith(("=", "+", "-", "@")) else place
+
+
+def _take_in(
+    project: Project,
+    day: str,
+    targets: list[tuple[Delivered, Path]],
+    stage: Path,
+    *,
+    opening: bool,
+    move: bool,
+) -> None:
+    """Move the checked bytes from the stage to their places; open the day first if need be."""
+    if opening:
+        open_day(project, day)
+    told = {item.image: item.told for item, _ in targets if item.told}
+    if told:
+        grouping.add(project, day, told)
+    folders = {target.parent for _, target in targets}
+    for folder in sorted(folders):
+        folder.mkdir(parents=True, exist_ok=True)
+    for item, target in targets:
+        _place(stage / item.image, target)
+    for folder in sorted(folders | {project.images(day)}):
+        sync_folder(folder)
+    if move:
+        for item, _ in targets:
+            item.path.unlink()
+
+
+def _place(staged: Path, target: Path) -> None:
+    try:
+        staged.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # data/ lies on another disk than .dvc/.
+        write_bytes(target, staged.read_bytes())

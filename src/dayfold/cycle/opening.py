@@ -11,7 +11,7 @@ from dayfold.cycle.standing import (
     standing,
 )
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections
+from dayfold.ledger import corrections, grouping
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import write_bytes
@@ -28,6 +28,7 @@ def open_day(project: Project, day: str) -> None:
     check_may_open(project, now, day)
     project.images(day).mkdir(parents=True, exist_ok=True)
     corrections.write_empty(project, day)
+    grouping.write_empty(project, day)
     if now.is_unopened:
         if not project.parent_model.exists():
             make_origin(project, now.params)

@@ -15,6 +15,7 @@ OWN_PATHS = (
     "dvc.yaml",
     "params.yaml",
     "data/parent.dvc",
+    "data/rejected",
     "data/.gitignore",
     "data/images/.gitignore",
 )

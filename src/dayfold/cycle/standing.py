@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from dayfold.errors import CycleError
 from dayfold.figures import gate
-from dayfold.ledger import intake, manifest
+from dayfold.ledger import manifest
+from dayfold.ledger.intake import walking
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import md5_file
@@ -19,6 +20,8 @@ DAY_PATHS = (
     "data/manifests",
     "data/evaluations",
     "data/gates",
+    "data/groups",
+    "data/looks",
     "data/plots",
     "data/provenance.json",
 )
@@ -128,7 +131,7 @@ def advice(project: Project) -> list[str]:
         except CycleError as error:
             return [*lines, *str(error).splitlines()]
         return [*lines, "next    dayfold add FOLDER"]
-    labels = intake.count(project.images(now.day))
+    labels = walking.count(project.images(now.day))
     history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(

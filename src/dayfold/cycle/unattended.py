@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold.cycle import adding, sealing
+from dayfold.cycle import adding, arrivals, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
@@ -14,6 +14,8 @@ from dayfold.project.layout import Project, check_day
 def run(project: Project, source: Path, *, day: str, say: Callable[[str], None]) -> None:
     """Add, reproduce and seal one day; a day that is sealed is left alone.
 
+    Files that are refused stop nothing, as long as there are others: they are said and listed in
+    data/rejected/<day>.csv.
     Raises GateError where the day does not pass the gate: it stays open, for a person to judge.
     """
     now = standing(project)
@@ -24,6 +26,8 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         _check_gate_of_open_day(project, now.day)
     _, delivery = adding.add(project, source, day=day)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
+    for line in arrivals.unusual(project, day, delivery):
+        say(line)
     if not delivery.images and now.day != day:
         say(f"nothing new, so {day} was not opened")
         return

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from dayfold.errors import LedgerError
-from dayfold.ledger import intake, tables
+from dayfold.ledger import tables
+from dayfold.ledger.intake.walking import clashes
 from dayfold.ledger.manifest import History, Row
 from dayfold.project.layout import Project
 
@@ -49,7 +50,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             label = line["label"].strip() if action == "relabel" else ""
             rows.append(Row(action, image, at["path"], label, at["group"], at["split"]))
     names = {row.label for row in rows if row.label} | set(known.images["label"])
-    problems += intake.clashes(names)
+    problems += sorted({f"classes {said}" for said in clashes(names).values()})
     if problems:
         raise LedgerError(f"{name} has lines that do not fit:", problems=problems)
     return rows

@@ -4,12 +4,16 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dayfold.errors import IntakeError
+from dayfold.ledger import dicom
+from dayfold.project.files import escaped
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 
@@ -19,51 +23,94 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An image, 8-bit RGB, and what its file says besides.
+
+    `form` is one of FORMATS or "DICOM"; `has_frames` whether there are more than the one that was
+    taken; `group` the patient or study of a DICOM file, hashed; `remarks` what a person must know.
+    """
+
+    image: Image.Image
+    form: str
+    has_frames: bool = False
+    group: str = ""
+    remarks: tuple[str, ...] = ()
+
+
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Keep Pillow's warnings from the terminal. For the thread that starts the decoding ones."""
+    """Keep the decoders' warnings from the terminal. For the thread that starts the others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
+        warnings.filterwarnings("ignore", module="pydicom")
         yield
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode an image file's bytes to RGB.
+    """Decode an image file's bytes to RGB, as `examine` does."""
+    return examine(data).image
+
+
+def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode an image file's bytes to RGB, and say what the file is (docs/intake.md).
 
     EXIF orientation is applied, alpha composited on black, 16-bit grey scaled to 8 bits (Pillow's
-    own conversion clips it to white), palettes and CMYK converted; of several frames the first
-    counts. Raises IntakeError with the reason where the file is no image of FORMATS, is truncated
-    or damaged (found by decoding all of it: `Image.verify` passes truncated JPEGs), or is so large
-    that Pillow takes it for a decompression bomb.
+    own conversion clips it to white), palettes and CMYK converted, ICC profiles left alone; of
+    several frames the first counts. Raises IntakeError with the reason where the file is no image
+    of FORMATS and no DICOM, is truncated or damaged (found by decoding all of it: `Image.verify`
+    passes truncated JPEGs), or has more than `max_pixels`, which its header says before anything
+    is decoded.
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")
     try:
+        if dicom.is_dicom(data):
+            found = dicom.read(data, check_pixels=partial(_check_pixels, most=max_pixels))
+            image = Image.fromarray(found.pixels)
+            return Decoded(image, "DICOM", found.has_frames, found.group, found.remarks)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        # Pillow only warns of the smaller ones, and warnings cannot be caught in threads.
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
+        _check_pixels(image.width, image.height, most=max_pixels)
+        # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
+        is_jpeg = image.format in ("JPEG", "MPO")
+        has_frames = bool(getattr(image, "is_animated", False)) and not is_jpeg
         image.load()
         # Before it is turned: a turned image has lost them.
         tags = getattr(image, "tag_v2", {})
-        return _to_rgb(ImageOps.exif_transpose(image), tags)
+        form = "JPEG" if is_jpeg else str(image.format)
+        return Decoded(_to_rgb(ImageOps.exif_transpose(image), tags), form, has_frames)
+    except IntakeError:
+        raise
     except UnidentifiedImageError:
-        raise IntakeError(f"is not an image ({', '.join(FORMATS)})") from None
+        raise IntakeError(f"is not an image ({', '.join(FORMATS)}, DICOM)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise IntakeError("is too large to be decoded safely") from None
-    # Pillow's decoders raise about anything on damaged bytes.
+    except MemoryError:
+        raise IntakeError("needs more memory than an image may (data.max_pixels)") from None
+    # The decoders raise about anything on damaged bytes.
     except Exception as error:
-        raise IntakeError(f"is damaged ({error})") from None
+        said = escaped(" ".join(str(error).split())) or type(error).__name__
+        raise IntakeError(f"is damaged ({said[:200]})") from None
+
+
+def _check_pixels(width: int, height: int, *, most: int) -> None:
+    if width * height > most:
+        raise IntakeError(
+            f"is too large to be decoded safely: {width} x {height} px are more than "
+            f"{most} in all (data.max_pixels)"
+        )
 
 
 def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
+        # 32 bits are enough for 65535 * 255, and half the memory of 64.
+        values = np.asarray(image).astype(np.uint32)
         peak = 2 ** tags.get(_BITS, (16,))[0] - 1
-        grey = values * 255 // peak
+        grey = values * np.uint32(255) // np.uint32(peak)
         if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow turns 8 bits round only
-            grey = 255 - grey
-        grey[values == image.info.get("transparency", -1)] = 0
+            grey = np.uint32(255) - grey
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 0
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode in ("F", "I"):
         raise ValueError(f"pixels of mode {image.mode} have no range to scale by")

@@ -7,18 +7,21 @@ from dayfold import draws
 from dayfold.errors import IntakeError
 from dayfold.ledger.manifest import SPLITS
 
+NO_GROUP = "no group in it by data.group"
 
-def group_of(path: str, expression: str) -> str:
-    """Return what the expression's only (…) finds in the path, or no group without an expression.
 
-    Raises IntakeError where the expression finds nothing: a patient is never guessed.
+def group_of(path: str, expression: str, told: str = "") -> str:
+    """Return what the expression's only (…) finds in the path; else what was `told`; else none.
+
+    `told` is the group that a DICOM file's ids make. Raises IntakeError where there is an
+    expression, it finds nothing and nothing was told: a patient is never guessed.
     """
-    if not expression:
-        return ""
-    found = re.search(expression, path)
-    if not found or not found.group(1):
-        raise IntakeError(f"{path}: no group in it by data.group")
-    return found.group(1)
+    found = re.search(expression, path) if expression else None
+    if found and found.group(1):
+        return found.group(1)
+    if expression and not told:
+        raise IntakeError(f"{path}: {NO_GROUP}")
+    return told
 
 
 def assign(

@@ -22,6 +22,48 @@ _TYPES: dict[object, pl.DataType] = {
 }
 
 
+class ImageGroup(NamedTuple):
+    """groups/<day>.csv: the patient or study of an image, where a CSV of labels names it."""
+
+    image: str
+    group: str
+
+
+class Rejected(NamedTuple):
+    """rejected/<day>.csv: a file that was given for the day and not taken, and why.
+
+    `path` is its place in `source`, as both were given; `image` the sha256 of its bytes, empty
+    where they could not be read.
+    """
+
+    source: str
+    path: str
+    image: str
+    reason: str
+
+
+class Look(NamedTuple):
+    """looks/<day>.csv: how an image of the day looks (lookalikes.py), empty of a plain one."""
+
+    image: str
+    look: str
+
+
+class NearDuplicate(NamedTuple):
+    """plots/near_duplicates.csv: an image of today that looks like one of another split or class.
+
+    `other…` is the nearest such image of any day, `bits` how many of their looks' 128 differ.
+    """
+
+    path: str
+    label: str
+    split: str
+    other_path: str
+    other_label: str
+    other_split: str
+    bits: int
+
+
 class VersionWeight(NamedTuple):
     """weights.csv: what an image of a data version counts for today.
 

@@ -80,6 +80,12 @@ class Project:
     def corrections(self, day: str) -> Path:
         return self.data / "corrections" / f"{day}.csv"
 
+    def groups(self, day: str) -> Path:
+        return self.data / "groups" / f"{day}.csv"
+
+    def rejected(self, day: str) -> Path:
+        return self.data / "rejected" / f"{day}.csv"
+
     @property
     def parent(self) -> Path:
         return self.data / "parent"
@@ -99,6 +105,9 @@ class Project:
 
     def manifest(self, day: str) -> Path:
         return self.manifests / f"{day}.csv"
+
+    def looks(self, day: str) -> Path:
+        return self.data / "looks" / f"{day}.csv"
 
     @property
     def weights(self) -> Path:

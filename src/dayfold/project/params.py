@@ -58,6 +58,10 @@ class Data(_Section):
 
     split: Split
     group: str
+    min_side_px: Annotated[int, Field(ge=1, le=1024)]
+    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
+    frames: Literal["first", "refuse"]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=32)] | None
 
     @field_validator("group")
     @classmethod

@@ -1,14 +1,20 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, intake, manifest, splits
+from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
+from dayfold.ledger.intake import checking
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.walking import walk
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
+
+SHOWN = 5  # lines of a kind
 
 
 def rows_of(
@@ -51,25 +57,36 @@ def _units_by_split(earlier: History) -> dict[str, dict[str, int]]:
 def run(project: Project, params: Params) -> None:
     """Read data/images/<day> and the day's corrections; write data/manifests/<day>.csv.
 
-    Raises IntakeError with the whole list where a file cannot be taken.
+    And how each image looks, and which of them are near duplicates. Raises IntakeError with the
+    whole list where a file cannot be taken.
     """
-    day = params.day
+    day, data = params.day, params.data
     earlier = manifest.history(project, params.parent)
     folder = project.images(day)
-    delivery = intake.inspect(folder, earlier)
-    tuples, problems = [], delivery.problems
+    delivery = Delivery()
+    found = walk(folder, delivery, within=f"{project.name(folder)}/") if folder.is_dir() else []
+    checking.inspect(
+        found,
+        delivery,
+        earlier,
+        min_side_px=data.min_side_px,
+        max_pixels=data.max_pixels,
+        frames=data.frames,
+    )
+    told = grouping.read(project, day)
+    tuples = []
     for item in delivery.images:
         path = project.name(item.path)
         try:
-            group = splits.group_of(path, params.data.group)
-        except IntakeError as error:
-            problems.append(error.what)
+            group = told.get(item.image) or splits.group_of(path, data.group, item.ids)
+        except IntakeError:
+            delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
         else:
             tuples.append((item.image, path, item.label, group))
-    if problems:
+    if delivery.refused:
         raise IntakeError(
-            f"{len(problems)} problems in {project.name(folder)}; no manifest was written:",
-            problems=problems,
+            f"{len(delivery.refused)} problems in {project.name(folder)}; no manifest was written:",
+            problems=[str(problem) for problem in delivery.refused],
             mend="mend or remove these files, then dvc repro",
         )
     corrected = corrections.read(project, day, earlier)
@@ -77,19 +94,31 @@ def run(project: Project, params: Params) -> None:
         raise IntakeError(
             f"There is no new image in {project.name(folder)}.", mend="dayfold add FOLDER"
         )
-    added = rows_of(tuples, earlier=earlier, fractions=params.data.split.model_dump())
+    added = rows_of(tuples, earlier=earlier, fractions=data.split.model_dump())
+    look_of = {item.image: item.look for item in delivery.images}
+    tables.write(project.looks(day), Look, sorted(look_of.items()))
+    alike = []
+    if data.near_duplicate_bits is not None:
+        alike = looks.near_duplicates(
+            added,
+            look_of,
+            history=earlier,
+            earlier=looks.read(project, earlier.days),
+            within=data.near_duplicate_bits,
+        )
+    tables.write(project.plot("near_duplicates"), NearDuplicate, alike)
     manifest.write(
         project.manifest(day),
         parent_day=params.parent,
         parent_sha256=earlier.sha256,
         rows=[*added, *corrected],
     )
-    _report(day, added, corrected, earlier, delivery)
+    _report(day, added, corrected, earlier)
+    for line in (*_passed_over(delivery), *_of_lookalikes(alike)):
+        print(line)
 
 
-def _report(
-    day: str, added: list[Row], corrected: list[Row], earlier: History, delivery: intake.Delivery
-) -> None:
+def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) -> None:
     by_split = {name: sum(row.split == name for row in added) for name in manifest.SPLITS}
     parts = ", ".join(f"{count} {name}" for name, count in by_split.items())
     classes = {row.label for row in added}
@@ -101,5 +130,23 @@ def _report(
     )
     if corrected:
         print(f"{len(corrected)} corrections of earlier days")
-    for line in delivery.passed_over():
-        print(line)
+
+
+def _passed_over(delivery: Delivery) -> Iterator[str]:
+    for kind, remarks in (("known", delivery.known), ("warning", delivery.warned)):
+        yield from (f"{kind}: {remark}" for remark in remarks[:SHOWN])
+        if len(remarks) > SHOWN:
+            yield f"{kind}: and {len(remarks) - SHOWN} more"
+    if delivery.ignored:
+        yield f"{delivery.ignored} hidden files ignored"
+
+
+def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
+    for one in alike[:SHOWN]:
+        yield (
+            f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
+            f"({one.other_label}, {one.other_split})"
+        )
+    if alike:
+        where = "data/plots/near_duplicates.csv"
+        yield f"{len(alike)} near duplicates across splits or classes, listed in {where}"

@@ -1,0 +1,132 @@
+"""A zip or tar archive → a folder of its regular files. Runs in a worker: it may be hostile."""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from dayfold.errors import IntakeError
+
+MAX_FILE = 2**29  # bytes of one file: half a gigabyte
+MAX_TOTAL = 2**36  # bytes of all: 64 GB
+MAX_FILES = 1_000_000
+_PIECE = 2**20
+
+# What zipfile and tarfile raise on damaged, encrypted or unknown members.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar by its content."""
+    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+
+
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
+    """Write an archive's regular files into the new folder `into`; return what is refused, and why.
+
+    Links, devices, encrypted and damaged files, names that lead out of the folder or come twice,
+    and files of more than MAX_FILE bytes are refused one by one. Raises IntakeError where the
+    archive cannot be read or has more than MAX_FILES files or MAX_TOTAL bytes.
+    """
+    refused: list[tuple[str, str]] = []
+    members = _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
+    files = total = 0
+    with closing(members):
+        for name, size, problem, source in members:
+            files, total = files + 1, total + max(size, 0)
+            if files > MAX_FILES or total > MAX_TOTAL:
+                raise IntakeError(
+                    f"{archive} holds more than {MAX_FILES} files or {MAX_TOTAL // 2**30} GiB."
+                )
+            problem = problem or _path_problem(name)
+            if not problem and size > MAX_FILE:
+                problem = f"is larger than {MAX_FILE // 2**20} MiB"
+            if not problem:
+                problem = _write(source, into / PurePosixPath(name))
+            if problem:
+                refused.append((name, problem))
+    return refused
+
+
+# name, size, why it is refused, and how to open it
+_Member = tuple[str, int, str, IO[bytes] | None]
+
+
+def _zipped(path: Path) -> Generator[_Member]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                kind = info.external_attr >> 28  # of the Unix mode: 10 is a link
+                if info.is_dir():
+                    continue
+                if info.flag_bits & 1:
+                    yield info.filename, 0, "is encrypted", None
+                elif kind not in (0, 8):
+                    yield info.filename, 0, "is not a regular file", None
+                else:
+                    try:
+                        with archive.open(info) as source:
+                            yield info.filename, info.file_size, "", source
+                    except _DAMAGED as error:
+                        yield info.filename, 0, f"is damaged ({error})", None
+    except _DAMAGED as error:
+        raise IntakeError(f"{path} cannot be read as a zip archive: {error}.") from None
+
+
+def _tarred(path: Path) -> Generator[_Member]:
+    try:
+        # Forwards only: a compressed archive is read once, whatever order its files are in.
+        with tarfile.open(path, "r|*") as archive:
+            for info in archive:
+                if info.isdir():
+                    continue
+                if not info.isreg() or info.issparse():
+                    yield info.name, 0, "is not a regular file", None
+                else:
+                    yield info.name, info.size, "", archive.extractfile(info)
+    except _DAMAGED as error:
+        raise IntakeError(f"{path} cannot be read as a tar archive: {error}.") from None
+
+
+def _path_problem(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
+        return "is no path inside the archive"
+    return ""
+
+
+def _write(source: IO[bytes] | None, target: Path) -> str:
+    """Write one file; the reason where that cannot be done."""
+    assert source is not None  # noqa: S101 - only a refused member has none
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        return "comes twice in the archive"
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+    problem = ""
+    with os.fdopen(descriptor, "wb") as file:
+        while True:
+            try:
+                piece = source.read(_PIECE)
+            except _DAMAGED as error:
+                problem = f"is damaged ({error})"
+                break
+            if not piece:
+                break
+            file.write(piece)
+    if problem:
+        target.unlink()
+    return problem

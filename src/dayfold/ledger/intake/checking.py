@@ -1,0 +1,136 @@
+"""Files to check → images to take: each read once, decoded in a worker, told from its copies."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from dayfold.ledger import lookalikes
+from dayfold.ledger.intake import workers
+from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
+from dayfold.ledger.intake.walking import clashes
+from dayfold.ledger.manifest import History
+
+
+def inspect(
+    found: Sequence[Found],
+    delivery: Delivery,
+    history: History,
+    *,
+    min_side_px: int,
+    max_pixels: int,
+    frames: str,
+    today: Mapping[str, tuple[str, str]] | None = None,
+    stage: Path | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Check every found file and sort it into the delivery: an image, known, or refused.
+
+    Each file is read once, hashed, and decoded whole, in parallel; with `stage` the bytes that
+    were checked are left there under their sha256. Bytes that come twice, or that the history or
+    `today` (image → class, place) has under the same class, are known; under another class they
+    are refused, all of them. `progress` is called with (files done, files in all).
+    Raises OSError where a copy cannot be written.
+    """
+    today = dict(today or {})
+    earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
+    clashing = clashes(earlier | {one.label for one in found})
+    takable = []
+    for one in found:
+        if one.label in clashing and one.label not in earlier:
+            delivery.refuse(one.place, f"is of a class of two names: {clashing[one.label]}")
+        else:
+            takable.append(one)
+    rules = {"min_side_px": min_side_px, "max_pixels": max_pixels, "frames": frames}
+    requests = [
+        {"path": str(one.path.absolute()), "stage": str(stage or ""), **rules} for one in takable
+    ]
+    checked: list[Delivered] = []
+    for one, answer in zip(takable, workers.answers(requests, progress=progress), strict=True):
+        if "failed" in answer:
+            raise OSError(answer["failed"])
+        if "refused" in answer:
+            delivery.refuse(one.place, answer["refused"], answer["image"])
+            continue
+        for what in answer["warnings"]:
+            delivery.warn(one.place, what)
+        seen = (answer["image"], answer["look"], one.group, answer["group"])
+        checked.append(Delivered(one.path, one.place, one.label, *seen))
+    _sort_out_copies(checked, history, today, delivery)
+
+
+def _sort_out_copies(
+    checked: Sequence[Delivered],
+    history: History,
+    today: Mapping[str, tuple[str, str]],
+    delivery: Delivery,
+) -> None:
+    given = [item.image for item in checked]
+    earlier = history.images.filter(pl.col("image").is_in(given))
+    before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
+    before |= today
+    same: dict[str, list[Delivered]] = {}
+    for item in checked:
+        same.setdefault(item.image, []).append(item)
+    for image, items in same.items():
+        first = items[0]
+        if image in history.withdrawn:
+            for item in items:
+                delivery.refuse(item.place, "was withdrawn on an earlier day", image)
+        elif image in before:
+            label, place = before[image]
+            for item in items:
+                if item.label == label:
+                    delivery.known.append(_copy_of(item, place))
+                else:
+                    reason = f"is given as {item.label!r}, but {place} has the same bytes as "
+                    mend = f"; to correct that: dayfold relabel {place} --to {item.label!r}"
+                    delivery.refuse(item.place, f"{reason}{label!r}{mend}", image)
+        elif {item.label for item in items} != {first.label}:
+            # Nothing is guessed: which of the classes is right, nobody said.
+            for item in items:
+                other = next(one for one in items if one.label != item.label)
+                reason = f"is given as {item.label!r}, but {other.place} has the same bytes as "
+                delivery.refuse(item.place, f"{reason}{other.label!r}; give one of them", image)
+        elif len({item.told for item in items}) > 1:
+            names = ", ".join(sorted({repr(item.told) for item in items}))
+            for item in items:
+                delivery.refuse(item.place, f"comes as the same bytes of groups {names}", image)
+        else:
+            delivery.images.append(first)
+            delivery.known += [_copy_of(item, first.place) for item in items[1:]]
+
+
+def _copy_of(item: Delivered, place: str) -> Remark:
+    return Remark(item.place, f"has the same bytes as {place}", item.image)
+
+
+def warn_of_lookalikes(
+    delivery: Delivery, history: History, looks: Mapping[str, str], *, within: int
+) -> None:
+    """Warn of each image that looks like one of another class, of this delivery or earlier.
+
+    `looks` maps an earlier image to how it looks.
+    """
+    earlier = [
+        (looks[row["image"]], row["label"], row["path"])
+        for row in history.images.iter_rows(named=True)
+        if row["image"] in looks
+    ]
+    mine = [(item.look, item.label, item.place) for item in delivery.images]
+    code: dict[str, int] = {}
+    for _, label, _ in [*earlier, *mine]:
+        code.setdefault(label, len(code))
+    others = [*earlier, *mine]
+    for position, other, bits in lookalikes.nearest(
+        [look for look, *_ in mine],
+        [code[label] for _, label, _ in mine],
+        [look for look, *_ in others],
+        [code[label] for _, label, _ in others],
+        within=within,
+    ):
+        _, label, place = others[other]
+        delivery.warn(
+            mine[position][2],
+            f"looks like {place}, which is {label!r} ({bits} of {lookalikes.BITS} bits differ)",
+        )

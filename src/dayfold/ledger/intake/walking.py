@@ -1,0 +1,123 @@
+"""A folder of class folders → the files to check; nothing is followed, nothing is opened."""
+
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dayfold.ledger.intake.delivery import Delivered, Delivery, Found
+from dayfold.project.files import PART, escaped
+
+# Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
+_CONTROL = {"Cc", "Cs", "Zl", "Zp"}
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
+SHAPE = "(expected <class>/<image>)"
+
+
+def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
+    """Return the files of `folder`/<class>/, by class and name; refuse or count what else is there.
+
+    `within` comes before the place of each. Links are never followed; a class's name is taken in
+    its composed Unicode form (NFC).
+    """
+    found: list[Found] = []
+    entries = list(_entries(folder, within or ".", delivery))
+    labels = [_composed(entry.name) for entry, mode in entries if stat.S_ISDIR(mode)]
+    for entry, mode in entries:
+        place = within + escaped(entry.name)
+        label = _composed(entry.name)
+        if stat.S_ISLNK(mode):
+            delivery.refuse(place, "is a link; links are not followed")
+        elif not stat.S_ISDIR(mode):
+            delivery.refuse(place, f"lies in no class folder {SHAPE}")
+        elif problem := name_problem(entry.name, "class"):
+            delivery.refuse(place, problem)
+        elif labels.count(label) > 1:
+            delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
+        else:
+            before = len(found)
+            found += _files(entry, place, label, delivery)
+            if len(found) == before:
+                delivery.warn(place, "is a class folder without an image")
+    return found
+
+
+def _files(folder: Path, place: str, label: str, delivery: Delivery) -> Iterator[Found]:
+    for file, mode in _entries(folder, place, delivery):
+        shown = f"{place}/{escaped(file.name)}"
+        if problem := name_problem(file.name, "file"):
+            delivery.refuse(shown, problem)
+        elif stat.S_ISLNK(mode):
+            delivery.refuse(shown, "is a link; links are not followed")
+        elif stat.S_ISDIR(mode):
+            delivery.refuse(shown, f"is a folder {SHAPE}")
+        elif not stat.S_ISREG(mode):
+            delivery.refuse(shown, f"is not a file {SHAPE}")
+        else:
+            yield Found(file, shown, label)
+
+
+def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Path, int]]:
+    """Each entry with its own mode (of a link, not of what it names), clutter counted."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        delivery.refuse(place, f"cannot be read ({error.strerror})")
+        return
+    for entry in entries:
+        if is_clutter(entry.name):
+            delivery.ignored += 1
+            continue
+        try:
+            yield entry, entry.lstat().st_mode
+        except OSError as error:
+            delivery.refuse(f"{place}/{escaped(entry.name)}", f"cannot be read ({error.strerror})")
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is of what desktops and interrupted copies leave behind."""
+    return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
+
+
+def name_problem(name: str, kind: str) -> str:
+    """Why a name cannot be that of a class or a file; nothing where it can."""
+    if any(unicodedata.category(letter) in _CONTROL for letter in name):
+        return f"has unprintable letters in its {kind} name"
+    if kind == "class" and not name.isprintable():
+        return "has unprintable letters in its class name"
+    if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
+        return "is no class name (empty, with / or a dot or space at its end)"
+    return ""
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def count(folder: Path) -> dict[str, int]:
+    """How many files each class folder holds, unchecked."""
+    return tally(walk(folder, Delivery())) if folder.is_dir() else {}
+
+
+def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:
+    """How many files each class has."""
+    counts: dict[str, int] = {}
+    for one in found:
+        counts[one.label] = counts.get(one.label, 0) + 1
+    return counts
+
+
+def clashes(classes: Iterable[str]) -> dict[str, str]:
+    """Class names that differ by case or Unicode form only → which each clashes with.
+
+    Such names are one folder on some machines and two on others.
+    """
+    same: dict[str, list[str]] = {}
+    for name in sorted(set(classes)):
+        same.setdefault(_composed(name).casefold(), []).append(name)
+    return {
+        name: f"{' and '.join(map(repr, names))} differ by case or Unicode form only"
+        for names in same.values()
+        if len(names) > 1
+        for name in names
+    }

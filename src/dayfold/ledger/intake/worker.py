@@ -1,0 +1,148 @@
+"""The program that reads and decodes what is given: a child process with a limit on its memory.
+
+It takes one request a line on standard input and answers each with a line, both JSON (workers.py
+is the other end). It must start fast: nothing here imports more than Pillow and NumPy.
+"""
+
+import json
+import os
+import resource
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dayfold.errors import IntakeError
+from dayfold.ledger.decode import examine
+from dayfold.ledger.intake import archives
+from dayfold.ledger.lookalikes import look
+from dayfold.project.files import sha256, write_bytes
+
+MAX_BYTES = 2**29  # of a file: half a gigabyte
+_PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
+_ROOM = 2**28  # for what else a decoder needs
+_ENDINGS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "DICOM": (".dcm", ".dicom", ".ima", ""),  # scanners write names without an ending
+}
+_FOREIGN = {ending for endings in _ENDINGS.values() for ending in endings} - {""}
+
+
+def check(request: dict[str, Any]) -> dict[str, Any]:
+    """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
+
+    The request has `path`, `stage` ("" for none), `min_side_px`, `max_pixels` and `frames`. The
+    answer has the file's `image` (sha256) where it could be read, and either `refused`, the
+    reason, or `look`, `group` and `warnings`. `failed` says that the copy could not be written.
+    """
+    answer: dict[str, Any] = {"image": ""}
+    try:
+        data = _read(Path(request["path"]))
+        answer["image"] = sha256(data)
+        found = examine(data, max_pixels=request["max_pixels"])
+        image = found.image
+        least = request["min_side_px"]
+        if min(image.size) < least:
+            raise IntakeError(
+                f"is too small: {image.width} x {image.height} px, a side must have {least} "
+                "(data.min_side_px)"
+            )
+        if found.has_frames and request["frames"] == "refuse":
+            raise IntakeError("has several frames (data.frames is refuse)")
+        warned = ["has several frames; the first one is taken"] * found.has_frames
+        ending = Path(request["path"]).suffix.lower()
+        if ending in _FOREIGN and ending not in _ENDINGS[found.form]:
+            warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
+        answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
+    except IntakeError as error:
+        return {**answer, "refused": error.what}
+    except OSError as error:
+        return {**answer, "refused": f"cannot be read ({error.strerror or error})"}
+    except MemoryError:
+        return {**answer, "refused": "needs more memory than an image may (data.max_pixels)"}
+    if request["stage"]:
+        try:
+            write_bytes(Path(request["stage"]) / answer["image"], data)
+        except OSError as error:
+            return {**answer, "failed": f"{request['stage']}: {error.strerror or error}"}
+    return answer
+
+
+def unpack(request: dict[str, Any]) -> dict[str, Any]:
+    """Unpack the archive `unpack` into the folder `into`; what is `refused` of it, or `failed`."""
+    try:
+        return {"refused": archives.unpack(Path(request["unpack"]), Path(request["into"]))}
+    except IntakeError as error:
+        return {"failed": error.what}
+    except OSError as error:
+        return {"failed": f"{request['unpack']} cannot be unpacked: {error.strerror or error}."}
+    except MemoryError:
+        return {"failed": f"{request['unpack']} needs more memory than an archive may."}
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or link that took its place meanwhile is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntakeError("is not a file (expected <class>/<image>)")
+        if status.st_size > MAX_BYTES:
+            raise IntakeError(f"is larger than {MAX_BYTES // 2**20} MiB")
+        # One more: it may be growing.
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise IntakeError(f"is larger than {MAX_BYTES // 2**20} MiB")
+    return data
+
+
+def _limit_memory(base: int, max_pixels: int) -> None:
+    """Let the process have this much above what it has from the start (Linux keeps to it)."""
+    most = base + max_pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _ROOM
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    except (ValueError, OSError):  # macOS refuses; the limit of pixels holds there too
+        return
+
+
+def _own_size() -> int:
+    """The address space of this process in bytes, where /proc tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    """Answer requests until standard input ends, as it does when the parent dies."""
+    # Ctrl-C is the parent's to handle, which then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    # What a decoder's library prints must not come between the answers, nor on the terminal.
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    Image.init()
+    base = _own_size()
+    for line in sys.stdin:
+        request = json.loads(line)
+        _limit_memory(base, request.get("max_pixels", 0))
+        answer = unpack(request) if "unpack" in request else check(request)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Worker processes that check files: one that crashes, hangs or eats memory takes down itself."""
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import dayfold
+from dayfold.errors import IntakeError
+
+SECONDS = 60.0  # that one file may take
+UNPACKING_SECONDS = 3600.0  # that an archive may take
+_PROGRAM = Path(__file__).with_name("worker.py")
+
+# Idle workers, for the next call: a process starts slower than it decodes.
+_idle: list["_Worker"] = []
+_lock = Lock()
+
+
+class _Worker:
+    """A child process that answers one request at a time."""
+
+    def __init__(self) -> None:
+        # -P and the package's own folder: nothing is imported from where the user stands.
+        home = str(Path(dayfold.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-W", "ignore", str(_PROGRAM)],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._rest = b""
+
+    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Send a request and return the answer; IntakeError with the reason if none comes."""
+        assert self._process.stdin  # noqa: S101 - it was asked for
+        try:
+            self._process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+            self._process.stdin.flush()
+            return dict(json.loads(self._line(seconds)))
+        except (BrokenPipeError, EOFError):
+            code = self._process.wait()
+            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise IntakeError(f"makes its decoder crash ({name})") from None
+
+    def _line(self, seconds: float) -> bytes:
+        assert self._process.stdout  # noqa: S101 - it was asked for
+        descriptor = self._process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._rest:
+                if not selector.select(seconds):
+                    raise IntakeError(f"takes longer than {seconds:.0f} s to decode")
+                part = os.read(descriptor, 2**16)
+                if not part:
+                    raise EOFError
+                self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def end(self) -> None:
+        """Kill the process, whatever it is doing."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                # What a broken pipe still holds is of no use to anyone.
+                try:
+                    pipe.close()
+                except OSError:
+                    continue
+        self._process.wait()
+
+
+@contextmanager
+def _borrowed() -> Iterator[_Worker]:
+    """An idle worker, or a new one; after any error it is ended and not used again."""
+    with _lock:
+        worker = _idle.pop() if _idle else None
+    worker = worker or _Worker()
+    try:
+        yield worker
+    except BaseException:
+        worker.end()
+        raise
+    with _lock:
+        _idle.append(worker)
+
+
+@atexit.register
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+def answers(
+    requests: Sequence[dict[str, Any]],
+    *,
+    progress: Callable[[int, int], None] = lambda *_: None,
+    seconds: float = SECONDS,
+) -> list[dict[str, Any]]:
+    """Answer every request (worker.check), in order, one worker a CPU.
+
+    A file that makes its worker crash, or takes it longer than `seconds`, is answered as
+    `refused`. `progress` is called with (files done, files in all).
+    """
+    found: list[dict[str, Any]] = []
+    pool = ThreadPoolExecutor(max(1, min(cpus(), len(requests) // 4)))
+    try:
+        for answer in pool.map(lambda request: _answer(request, seconds), requests):
+            found.append(answer)
+            progress(len(found), len(requests))
+    finally:
+        # After Ctrl-C the files that nobody looked at yet are left alone.
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
+    """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why.
+
+    Raises IntakeError where it cannot be read, or makes the worker crash.
+    """
+    request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
+    with _borrowed() as worker:
+        answer = worker.ask(request, UNPACKING_SECONDS)
+    if "failed" in answer:
+        raise IntakeError(answer["failed"], mend="give a folder, or another archive")
+    return [(name, reason) for name, reason in answer["refused"]]
+
+
+def _answer(request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    try:
+        with _borrowed() as worker:
+            return worker.ask(request, seconds)
+    except IntakeError as error:
+        return {"image": "", "refused": error.what}
+
+
+def cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
