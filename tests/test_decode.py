@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from builders import encoded
 from dayfold.errors import IntakeError
-from dayfold.ledger.decode import decode
+from dayfold.ledger.decode import decode, examine
 
 RED, GREEN, BLUE, WHITE, BLACK = (
     (255, 0, 0),
@@ -162,11 +162,38 @@ def test_exif_orientation_is_applied(orientation, seen):
     assert found == [[colour[letter] for letter in row] for row in seen]
 
 
-def test_of_several_frames_the_first_counts():
+@pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_of_several_frames_the_first_counts_and_that_there_are_more_is_known(form):
     frames = [Image.new("RGB", (1, 1), colour) for colour in (RED, GREEN)]
-    for form in ("GIF", "PNG", "TIFF"):
-        data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
-        assert decoded(data) == [[RED]]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert decoded(data) == [[RED]]
+    assert examine(data).has_frames
+    assert not examine(encoded(frames[0], form)).has_frames
+
+
+def test_the_jpeg_of_a_phone_with_a_second_picture_in_it_is_one_jpeg():
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN)]
+    found = examine(encoded(frames[0], "MPO", save_all=True, append_images=frames[1:]))
+    assert (found.form, found.has_frames) == ("JPEG", False)
+    assert found.image.getpixel((8, 8)) == pytest.approx(RED, abs=4)
+
+
+def test_16_bit_colours_are_scaled():
+    # By hand, as Pillow writes none: two pixels of a PNG with 16 bits a channel.
+    colours = struct.pack(">6H", 257 * 200, 257 * 100, 257 * 50, 0, 65535, 257)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" + colours)) + chunk(b"IEND", b"")
+    assert decoded(b"\x89PNG\r\n\x1a\n" + header + body) == [[(200, 100, 50), (0, 255, 1)]]
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_a_colour_profile_changes_no_pixel(form):
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    with_it = encoded(image, form, icc_profile=profile)
+    assert profile in with_it or form == "PNG"
+    assert decoded(with_it) == decoded(encoded(image, form))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,8 @@ import typer
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project.layout import check_day
+
+_AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
 
 CYCLE, HISTORY, PROOF = "The day's cycle", "Looking back", "Proof"
 STAGES = "Stages, as dvc repro calls them"
@@ -59,10 +61,16 @@ def _top(
 
 def day_of(given: str | None) -> str:
     """The day that is meant. The one place where the clock is read."""
-    today = datetime.now().astimezone().date().isoformat()
+    now = datetime.now().astimezone().date()
+    today = now.isoformat()
     if given is None:
         return today
-    if check_day(given) > today:
+    word = given.strip().lower()
+    if word in _AGO:
+        meant = (now - timedelta(days=_AGO[word])).isoformat()
+        mend = f"write it as {meant}" + " or leave --day out" * (word == "today")
+        raise CycleError(f"{given!r} is not a day.", mend=mend)
+    if word == "tomorrow" or check_day(given) > today:
         raise CycleError(f"{given} is in the future.", mend=f"give a day up to {today}")
     return given
 

@@ -10,7 +10,8 @@ from dayfold.errors import CycleError
 ORIGIN = "origin"  # the parent of the first day
 UNOPENED = "none"  # the day of a project that has not begun
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_NEARLY = re.compile(r"(\d{4})[-/._ ]?(\d{1,2})[-/._ ]?(\d{1,2})", re.ASCII)
 
 
 def check_day(day: str) -> str:
@@ -21,7 +22,23 @@ def check_day(day: str) -> str:
             return day
     except ValueError:
         pass
-    raise CycleError(f"{day!r} is not a day.", mend="write it as YYYY-MM-DD, 2025-06-04 say")
+    meant = _meant(day)
+    mend = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
+    raise CycleError(f"{day!r} is not a day.", mend=mend)
+
+
+def _meant(text: str) -> str:
+    """The day that year, month and day in figures come to, the last of its month at most."""
+    found = _NEARLY.fullmatch(text.strip())
+    if not found:
+        return ""
+    year, month, number = map(int, found.groups())
+    for last in range(min(number, 31), 27, -1) if number > 28 else (number,):
+        try:
+            return date(year, month, last).isoformat()
+        except ValueError:
+            continue
+    return ""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ _idle: list["_Worker"] = []
 _lock = Lock()
 
 
+class _CrashError(IntakeError):
+    """The worker died over a file: of it, or of somebody's kill."""
+
+
 class _Worker:
     """A child process that answers one request at a time."""
 
@@ -42,6 +46,14 @@ class _Worker:
         )
         self._rest = b""
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send a request and return the answer; IntakeError with the reason if none comes."""
         assert self._process.stdin  # noqa: S101 - it was asked for
@@ -52,7 +64,7 @@ class _Worker:
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise IntakeError(f"makes its decoder crash ({name})") from None
+            raise _CrashError(f"makes its decoder crash ({name})") from None
 
     def _line(self, seconds: float) -> bytes:
         assert self._process.stdout  # noqa: S101 - it was asked for
@@ -61,7 +73,7 @@ class _Worker:
             selector.register(descriptor, selectors.EVENT_READ)
             while b"\n" not in self._rest:
                 if not selector.select(seconds):
-                    raise IntakeError(f"takes longer than {seconds:.0f} s to decode")
+                    raise IntakeError(f"takes longer than {seconds:g} s to decode")
                 part = os.read(descriptor, 2**16)
                 if not part:
                     raise EOFError
@@ -85,8 +97,13 @@ class _Worker:
 @contextmanager
 def _borrowed() -> Iterator[_Worker]:
     """An idle worker, or a new one; after any error it is ended and not used again."""
+    worker = None
     with _lock:
-        worker = _idle.pop() if _idle else None
+        while _idle and worker is None:
+            worker = _idle.pop()
+            if not worker.is_alive:  # somebody killed it as it waited
+                worker.end()
+                worker = None
     worker = worker or _Worker()
     try:
         yield worker
@@ -95,6 +112,11 @@ def _borrowed() -> Iterator[_Worker]:
         raise
     with _lock:
         _idle.append(worker)
+
+
+def idle() -> list[int]:
+    """The process ids of the workers that wait for the next call."""
+    return [worker.process_id for worker in _idle]
 
 
 @atexit.register
@@ -111,7 +133,7 @@ def answers(
 ) -> list[dict[str, Any]]:
     """Answer every request (worker.check), in order, one worker a CPU.
 
-    A file that makes its worker crash, or takes it longer than `seconds`, is answered as
+    A file that makes two workers crash, or takes one longer than `seconds`, is answered as
     `refused`. `progress` is called with (files done, files in all).
     """
     found: list[dict[str, Any]] = []
@@ -140,11 +162,15 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
 
 
 def _answer(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    try:
-        with _borrowed() as worker:
-            return worker.ask(request, seconds)
-    except IntakeError as error:
-        return {"image": "", "refused": error.what}
+    for _ in range(2):
+        try:
+            with _borrowed() as worker:
+                return worker.ask(request, seconds)
+        except _CrashError as error:
+            reason = error.what  # twice, or it was not the file's doing
+        except IntakeError as error:
+            return {"image": "", "refused": error.what}
+    return {"image": "", "refused": reason}
 
 
 def cpus() -> int:

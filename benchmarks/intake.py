@@ -1,0 +1,102 @@
+"""How fast `dayfold add` checks and copies, and that it reads every file once.
+
+    python benchmarks/intake.py [images]
+
+Writes that many 512 x 512 PNG files (scans as a camera makes them: smooth, with noise, about
+250 kB each) and adds them to a project whose day is open, on every number of workers from one to
+the CPUs of this process. Prints the images a minute and core, the peak memory of the workers, and
+how many bytes they read for each that was given (Linux counts them in /proc/<pid>/io).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dayfold.cycle import adding
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.intake import workers
+from dayfold.project import params as params_file
+from dayfold.project.layout import ORIGIN, Project
+
+ROOT = Path(__file__).parents[1]
+DAY = "2025-06-01"
+TARGET = 1000  # images a minute and core
+
+
+def write_scans(folder: Path, count: int, side: int = 512) -> int:
+    """Write `count` different PNG files into four classes; return their bytes."""
+    draw = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side] / side
+    total = 0
+    for number in range(count):
+        waves = 90 + 60 * np.sin(6 * x + number) * np.cos(5 * y + number / 7)
+        grey = np.clip(waves[..., None] + draw.normal(0, 3, (side, side, 3)), 0, 255)
+        path = folder / f"class-{number % 4}" / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey.astype(np.uint8)).save(path, compress_level=6)
+        total += path.stat().st_size
+    return total
+
+
+def make_project(root: Path) -> Project:
+    """A project whose day is open; nothing here trains, so it needs no model."""
+    project = Project(root)
+    root.mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", project.params)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    manifest.write_origin(project.manifest(ORIGIN))
+    params_file.edit(project.params, {"day": DAY, "parent": ORIGIN})
+    project.images(DAY).mkdir(parents=True)
+    corrections.write_empty(project, DAY)
+    return project
+
+
+def reading() -> tuple[int, float]:
+    """The bytes that the idle workers have read, and the most memory that one had, in MiB."""
+    read, most = 0, 0.0
+    for worker in workers.idle():
+        lines = Path(f"/proc/{worker}/io").read_text(encoding="ascii").splitlines()
+        read += int(lines[0].split()[1])
+        status = Path(f"/proc/{worker}/status").read_text(encoding="ascii").splitlines()
+        most = max(most, *(int(s.split()[1]) / 1024 for s in status if s.startswith("VmHWM")))
+    return read, most
+
+
+def main() -> None:
+    """Measure, print, and fail below the target."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    cpus = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        size = write_scans(top / "scans", count)
+        print(f"{count} PNG files of 512 x 512 px, {size / count / 1000:.0f} kB each")
+        rates = []
+        for using in range(1, len(cpus) + 1):
+            os.sched_setaffinity(0, cpus[:using])
+            project = make_project(top / f"project-{using}")
+            before, _ = reading()
+            began = time.perf_counter()
+            _, delivery = adding.add(project, top / "scans", day=DAY)
+            seconds = time.perf_counter() - began
+            if len(delivery.images) != count:
+                sys.exit(f"{len(delivery.images)} of {count} images were added")
+            after, most = reading()
+            rates.append(60 * count / seconds / using)
+            print(
+                f"{using} of {len(cpus)} CPUs: {seconds:.1f} s, {rates[-1]:.0f} images a minute "
+                f"and core; {(after - before) / size:.3f} bytes read of each given; "
+                f"a worker had {most:.0f} MiB at most"
+            )
+        if min(rates) < TARGET:
+            sys.exit(f"below the target of {TARGET}")
+
+
+if __name__ == "__main__":
+    main()

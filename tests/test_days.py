@@ -1,0 +1,52 @@
+"""A day is a date as YYYY-MM-DD; what is nearly one is refused with what was meant."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from dayfold.cli.top import day_of
+from dayfold.errors import CycleError
+from dayfold.project.layout import check_day
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("2025-6-4", "2025-06-04"),
+        ("20250604", "2025-06-04"),
+        ("2025/06/04", "2025-06-04"),
+        ("2025.06.04", "2025-06-04"),
+        (" 2025-06-04", "2025-06-04"),
+        ("2025-02-30", "2025-02-28"),
+        ("2024-02-31", "2024-02-29"),
+        ("2025-06-31", "2025-06-30"),
+        ("2025-13-01", None),
+        ("2025-06-99", "2025-06-30"),
+        ("2025-06-00", None),
+        ("04.06.2025", None),
+        ("../../etc", None),
+        ("2025-06-04\n", "2025-06-04"),
+        ("２０２５-06-04", None),
+        ("", None),
+    ],
+)
+def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
+    with pytest.raises(CycleError, match="is not a day") as caught:
+        check_day(typed)
+    expected = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
+    assert caught.value.mend == expected
+
+
+def test_words_are_refused_with_their_dates():
+    now = datetime.now().astimezone().date()
+    with pytest.raises(CycleError, match="'today' is not a day") as caught:
+        day_of("today")
+    assert caught.value.mend == f"write it as {now.isoformat()} or leave --day out"
+    with pytest.raises(CycleError, match="'Yesterday' is not a day") as caught:
+        day_of("Yesterday")
+    assert caught.value.mend == f"write it as {(now - timedelta(days=1)).isoformat()}"
+    for given in ("tomorrow", (now + timedelta(days=1)).isoformat()):
+        with pytest.raises(CycleError, match=f"{given} is in the future") as caught:
+            day_of(given)
+        assert caught.value.mend == f"give a day up to {now.isoformat()}"
+    assert day_of(None) == day_of(now.isoformat()) == now.isoformat()

@@ -1,0 +1,210 @@
+"""DICOM files become what a viewer shows: made files whose right answer is known."""
+
+import io
+import sys
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+
+from builders import encoded
+from dayfold.errors import IntakeError
+from dayfold.ledger.decode import decode, examine
+
+
+def scan(pixels, photometric="MONOCHROME2", bits=8, **tags):
+    """A DICOM file of these pixels: [rows, columns], [rows, columns, 3] or frames of either."""
+    pixels = np.asarray(pixels)
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    made.PhotometricInterpretation = photometric
+    made.SamplesPerPixel = 3 if pixels.shape[-1] == 3 and pixels.ndim > 2 else 1
+    if made.SamplesPerPixel == 3:
+        made.PlanarConfiguration = 0
+    shape = pixels.shape[:-1] if made.SamplesPerPixel == 3 else pixels.shape
+    made.Rows, made.Columns = shape[-2:]
+    if len(shape) == 3:
+        made.NumberOfFrames = shape[0]
+    made.BitsAllocated = pixels.dtype.itemsize * 8
+    made.BitsStored, made.HighBit = bits, bits - 1
+    made.PixelRepresentation = int(pixels.dtype.kind == "i")
+    made.PixelData = pixels.tobytes() + bytes(pixels.nbytes % 2)
+    for name, value in tags.items():
+        setattr(made, name, value)
+    return written(made)
+
+
+def written(made):
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, made, enforce_file_format=True)
+    return file.getvalue()
+
+
+def greys(data):
+    found = np.asarray(decode(data))
+    assert (found == found[..., :1]).all()
+    return found[..., 0].tolist()
+
+
+def test_8_bit_grey_keeps_its_values():
+    assert greys(scan(np.array([[0, 7], [200, 255]], np.uint8))) == [[0, 7], [200, 255]]
+
+
+def test_monochrome1_is_turned_round():
+    data = scan(np.array([[0, 7, 255]], np.uint8), "MONOCHROME1")
+    assert greys(data) == [[255, 248, 0]]
+
+
+def test_12_bits_are_scaled_by_the_range_that_they_span():
+    # 4095 is white; 819 is a fifth of it.
+    assert greys(scan(np.array([[0, 819, 4095]], np.uint16), bits=12)) == [[0, 51, 255]]
+
+
+def test_signed_values_are_scaled_from_the_least_that_there_can_be():
+    data = scan(np.array([[-32768, 32767, 0]], np.int16), bits=16)
+    assert greys(data) == [[0, 255, 127]]
+
+
+def test_a_window_says_what_is_black_and_what_is_white():
+    # Centre 100, width 11 (PS3.3 C.11.2.1.2.1): black up to 94.5, white above 104.5, a tenth each.
+    data = scan(
+        np.array([[0, 94, 97, 104, 105, 4000]], np.uint16),
+        bits=12,
+        WindowCenter=100,
+        WindowWidth=11,
+    )
+    # 97 is (97 - 99.5) / 10 + 0.5 = 0.25 of white; 104 is 0.95.
+    assert greys(data) == [[0, 0, 63, 242, 255, 255]]
+
+
+def test_of_several_windows_the_first_counts():
+    values = np.array([[99, 101]], np.uint16)
+    data = scan(values, bits=12, WindowCenter=[100, 3000], WindowWidth=[1, 1])
+    assert greys(data) == [[0, 255]]
+
+
+def test_values_are_rescaled_before_the_window():
+    # Twice the value less 100: 100 becomes 100, and the window turns black to white there.
+    window = {"WindowCenter": 100, "WindowWidth": 1, "RescaleSlope": 2, "RescaleIntercept": -100}
+    assert greys(scan(np.array([[99, 101]], np.uint16), bits=12, **window)) == [[0, 255]]
+
+
+def test_a_table_of_values_of_interest_is_looked_up():
+    table = Dataset()
+    table.LUTDescriptor = [4, 10, 8]  # four entries for 10, 11, 12, 13 of 8 bits
+    table.LUTData = [5, 50, 150, 250]
+    table["LUTData"].VR = "US"
+    data = scan(np.array([[0, 11, 12, 99]], np.uint8), VOILUTSequence=[table])
+    assert greys(data) == [[5, 50, 150, 250]]
+
+
+def test_rgb_keeps_its_colours():
+    colours = np.array([[[255, 0, 0], [1, 2, 3]]], np.uint8)
+    assert np.asarray(decode(scan(colours, "RGB"))).tolist() == colours.tolist()
+
+
+def test_ybr_becomes_rgb():
+    # Full-range YCbCr of pure red and of a grey (ITU-T T.871).
+    data = scan(np.array([[[76, 85, 255], [90, 128, 128]]], np.uint8), "YBR_FULL")
+    (red, grey), *_ = np.asarray(decode(data)).tolist()
+    assert red == pytest.approx([254, 0, 0], abs=2)
+    assert grey == [90, 90, 90]
+
+
+def test_a_palette_becomes_its_colours():
+    tags = {}
+    for name, entries in (("Red", [9, 255]), ("Green", [8, 0]), ("Blue", [7, 1])):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
+        tags[f"{name}PaletteColorLookupTableData"] = bytes(entries)
+    data = scan(np.array([[0, 1]], np.uint8), "PALETTE COLOR", **tags)
+    assert np.asarray(decode(data)).tolist() == [[[9, 8, 7], [255, 0, 1]]]
+
+
+def test_of_several_frames_the_first_is_taken_and_it_is_said():
+    data = scan(np.array([[[10, 20]], [[30, 40]]], np.uint8))
+    assert greys(data) == [[10, 20]]
+    assert examine(data).has_frames
+    assert not examine(scan(np.array([[10, 20]], np.uint8))).has_frames
+
+
+def test_a_multi_frame_ultrasound_in_colour_and_run_lengths_is_read():
+    frames = np.zeros((3, 16, 16, 3), np.uint8)
+    frames[0, :, :8] = (200, 100, 50)
+    made = pydicom.dcmread(io.BytesIO(scan(frames, "RGB")))
+    made.compress(RLELossless)
+    found = examine(written(made))
+    assert np.array_equal(np.asarray(found.image), frames[0])
+    assert found.has_frames
+
+
+def jpeg_scan(cut=0):
+    picture = encoded(Image.new("L", (32, 32), 77), "JPEG", quality=95)
+    picture = picture[: len(picture) - cut]
+    made = pydicom.dcmread(io.BytesIO(scan(np.zeros((32, 32), np.uint8))))
+    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    made.PixelData = encapsulate([picture])
+    made["PixelData"].is_undefined_length = True
+    return written(made)
+
+
+def test_a_jpeg_inside_is_decoded_and_a_damaged_one_refused():
+    assert greys(jpeg_scan()) == [[77] * 32] * 32
+    with pytest.raises(IntakeError, match="is damaged"):
+        decode(jpeg_scan(cut=30))
+
+
+@pytest.mark.parametrize("left", [140, 300, -40, -2])
+def test_a_file_that_is_cut_short_is_refused(left):
+    data = scan(np.arange(4096, dtype=np.uint16).reshape(64, 64), bits=12)
+    with pytest.raises(IntakeError, match="is damaged"):
+        decode(data[:left])
+
+
+def test_a_file_without_a_picture_is_refused():
+    made = pydicom.dcmread(io.BytesIO(scan(np.zeros((8, 8), np.uint8))))
+    del made.PixelData
+    with pytest.raises(IntakeError, match="no picture"):
+        decode(written(made))
+
+
+def test_a_file_that_claims_to_be_huge_is_refused_before_it_is_decoded():
+    made = pydicom.dcmread(io.BytesIO(scan(np.zeros((8, 8), np.uint8))))
+    made.Rows = made.Columns = 60_000
+    with pytest.raises(IntakeError, match="too large to be decoded safely: 60000 x 60000"):
+        decode(written(made))
+
+
+def test_the_group_is_the_patient_whatever_the_study_and_gives_no_name_away():
+    def group(**tags):
+        return examine(scan(np.zeros((8, 8), np.uint8), **tags)).group
+
+    one = group(PatientID="MRN-0042", StudyInstanceUID="1.2.3.4")
+    assert one == group(PatientID="MRN-0042 ", StudyInstanceUID="1.2.3.5")
+    assert one.startswith("patient-")
+    assert "0042" not in one
+    assert one != group(PatientID="MRN-0043")
+    assert one != group(PatientID="MRN-0042", IssuerOfPatientID="another clinic")
+    assert group(StudyInstanceUID="1.2.3.4").startswith("study-")
+
+
+def test_what_a_person_must_know_of_a_file_is_said():
+    plain = examine(scan(np.zeros((8, 8), np.uint8)))
+    assert plain.group == ""
+    assert plain.remarks == ("names neither patient nor study; it is a group of its own",)
+    burned = scan(np.zeros((8, 8), np.uint8), PatientID="1", BurnedInAnnotation="YES")
+    (said,) = examine(burned).remarks
+    assert "identifiers are burned into its pixels" in said
+
+
+def test_without_pydicom_the_way_to_install_it_is_said(monkeypatch):
+    data = scan(np.zeros((8, 8), np.uint8))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(IntakeError, match=r"is DICOM, .*: pip install 'dayfold\[dicom\]'"):
+        decode(data)
