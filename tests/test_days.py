@@ -26,7 +26,7 @@ from dayfold.project.layout import check_day
         ("04.06.2025", None),
         ("../../etc", None),
         ("2025-06-04\n", "2025-06-04"),
-        ("２０２５-06-04", None),
+        ("\uff12025-06-04", None),
         ("", None),
     ],
 )

@@ -129,17 +129,18 @@ def answers(
     requests: Sequence[dict[str, Any]],
     *,
     progress: Callable[[int, int], None] = lambda *_: None,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> list[dict[str, Any]]:
     """Answer every request (worker.check), in order, one worker a CPU.
 
-    A file that makes two workers crash, or takes one longer than `seconds`, is answered as
-    `refused`. `progress` is called with (files done, files in all).
+    A file that makes two workers crash, or takes one longer than `seconds` (SECONDS by default),
+    is answered as `refused`. `progress` is called with (files done, files in all).
     """
+    limit = SECONDS if seconds is None else seconds
     found: list[dict[str, Any]] = []
     pool = ThreadPoolExecutor(max(1, min(cpus(), len(requests) // 4)))
     try:
-        for answer in pool.map(lambda request: _answer(request, seconds), requests):
+        for answer in pool.map(lambda request: _answer(request, limit), requests):
             found.append(answer)
             progress(len(found), len(requests))
     finally:

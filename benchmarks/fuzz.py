@@ -1,0 +1,360 @@
+"""Mutated files against intake: no traceback, no hang, bounded memory, nothing lost or half-done.
+
+    python benchmarks/fuzz.py [images] [texts] [seed]
+
+Gives `add` that many images of every format (20,000 by default), each a good file with bytes
+flipped, cut, copied, joined with another's or set to odd numbers, in deliveries of 250; and that
+many params.yaml, CSVs of labels and files of corrections (5,000 by default). Prints a line a kind
+and fails at the first thing that must not be: see `fuzz_images` and `fuzz_texts`.
+"""
+
+import io
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from dayfold.cycle import adding
+from dayfold.cycle.adding import Options
+from dayfold.errors import DayfoldError, IntakeError
+from dayfold.ledger import corrections, grouping, manifest
+from dayfold.ledger.intake import workers
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256
+from dayfold.project.layout import ORIGIN, Project
+from dayfold.stages import snapshot
+
+ROOT = Path(__file__).parents[1]
+DAY, NEXT = "2025-06-01", "2025-06-02"
+DELIVERY = 250  # files
+SECONDS = 5.0  # that one file may take
+MEBIBYTES = 2048  # that a worker may have, at most
+
+
+def pictures() -> dict[str, bytes]:
+    """Small good files of every format and mode that is taken, by name with its ending."""
+    draw = np.random.default_rng(0)
+    noise = draw.integers(0, 256, (24, 32, 4), dtype=np.uint8)
+    colour, alpha = Image.fromarray(noise[..., :3]), Image.fromarray(noise)
+    grey = colour.convert("L")
+    deep = Image.fromarray(draw.integers(0, 65536, (24, 32), dtype=np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+
+    def several(form: str) -> bytes:
+        return encoded(colour, form, save_all=True, append_images=[colour.rotate(180)])
+
+    made = {
+        "rgb.png": encoded(colour, "PNG", exif=exif.tobytes()),
+        "rgba.png": encoded(alpha, "PNG"),
+        "grey-16.png": encoded(deep, "PNG"),
+        "palette.png": encoded(colour.quantize(16), "PNG", transparency=3),
+        "one-bit.png": encoded(grey.convert("1"), "PNG"),
+        "animated.png": several("PNG"),
+        "rgb.jpg": encoded(colour, "JPEG", exif=exif.tobytes()),
+        "progressive.jpg": encoded(colour, "JPEG", progressive=True),
+        "cmyk.jpg": encoded(colour.convert("CMYK"), "JPEG"),
+        "phone.jpg": several("MPO"),
+        "rgb.bmp": encoded(colour, "BMP"),
+        "palette.bmp": encoded(colour.quantize(16), "BMP"),
+        "animated.gif": several("GIF"),
+        "lossy.webp": encoded(colour, "WEBP"),
+        "lossless.webp": encoded(alpha, "WEBP", lossless=True),
+        "animated.webp": several("WEBP"),
+        "deep.tif": encoded(deep, "TIFF"),
+        "several.tif": several("TIFF"),
+    }
+    for form in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
+        made[f"{form}.tif"] = encoded(colour, "TIFF", compression=form)
+    return made | dicoms(noise)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.copy().save(file, form, **options)  # saving leaves marks on an image
+    return file.getvalue()
+
+
+def dicoms(noise: np.ndarray) -> dict[str, bytes]:
+    """DICOM files: grey with a window, RGB of several frames, the same compressed."""
+    found = {}
+    for name, pixels in (("grey", noise[..., 0]), ("rgb", np.stack([noise[..., :3]] * 3))):
+        scan = Dataset()
+        scan.file_meta = FileMetaDataset()
+        scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        scan.SOPClassUID = scan.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"
+        scan.SOPInstanceUID = scan.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        scan.PatientID, scan.StudyInstanceUID = "P1", "1.2.3.4"
+        scan.Rows, scan.Columns = noise.shape[:2]
+        scan.BitsAllocated = scan.BitsStored = 8
+        scan.HighBit, scan.PixelRepresentation = 7, 0
+        if name == "grey":
+            scan.SamplesPerPixel, scan.PhotometricInterpretation = 1, "MONOCHROME2"
+            scan.WindowCenter, scan.WindowWidth = 100, 90
+        else:
+            scan.SamplesPerPixel, scan.PhotometricInterpretation = 3, "RGB"
+            scan.PlanarConfiguration, scan.NumberOfFrames = 0, 3
+        scan.PixelData = np.ascontiguousarray(pixels).tobytes()
+        for kind in ("plain", "rle"):
+            if kind == "rle":
+                scan.compress(RLELossless)
+            file = io.BytesIO()
+            pydicom.dcmwrite(file, scan, enforce_file_format=True)
+            found[f"{name}-{kind}.dcm"] = file.getvalue()
+    return found
+
+
+def mutated(data: bytes, others: list[bytes], draw: random.Random) -> bytes:
+    """A file with one to four things done to it."""
+    found = bytearray(data)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        start = draw.randrange(len(found) + 1)
+        # Headers are short: half of the changes go there.
+        start = min(start, draw.randrange(200)) if draw.random() < 0.5 else start
+        length = draw.choice((1, 1, 2, 4, 16, 300))
+        piece = found[start : start + length]
+        match draw.randrange(8):
+            case 0:
+                if start < len(found):
+                    found[start] ^= 1 << draw.randrange(8)
+            case 1:
+                found[start : start + length] = draw.randbytes(len(piece))
+            case 2:
+                del found[start:]
+            case 3:
+                del found[start : start + length]
+            case 4:
+                found[start:start] = piece * draw.choice((1, 50))
+            case 5:
+                other = draw.choice(others)
+                found[start:] = other[min(start, len(other)) :]
+            case 6:
+                odd = draw.choice((0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 10**5))
+                order = draw.choice(("big", "little"))
+                found[start : start + 4] = odd.to_bytes(4, order)
+            case 7:
+                found[start:start] = draw.choice(others)[: draw.randrange(400)]
+    return bytes(found)
+
+
+def make_project(root: Path) -> Project:
+    """A project whose first day is open; nothing here trains, so it needs no model."""
+    project = Project(root)
+    root.mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", project.params)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    manifest.write_origin(project.manifest(ORIGIN))
+    open_day(project, DAY, ORIGIN)
+    return project
+
+
+def open_day(project: Project, day: str, parent: str) -> None:
+    """Open a day as far as the stages without a model see it."""
+    params_file.edit(project.params, {"day": day, "parent": parent})
+    project.images(day).mkdir(parents=True)
+    corrections.write_empty(project, day)
+    grouping.write_empty(project, day)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """What a folder holds: the sha256 of every file, by path; git's and DVC's own left out."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not {".git", ".dvc"} & set(path.parts)
+    }
+
+
+def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
+    """Add `count` mutated images, and hold each delivery to what must be.
+
+    Every file is added, known or refused, and none is lost: the source is as it was, the day's
+    folder has exactly the bytes of what was added, data/rejected/ lists what was refused. With
+    --strict or where all is refused, the project is as it was. No file takes more than SECONDS,
+    and no worker more than MEBIBYTES.
+    """
+    draw, good, outcomes = random.Random(seed), pictures(), Counter[str]()  # noqa: S311
+    names, all_bytes = list(good), list(good.values())
+    project = make_project(top / "project")
+    reasons: Counter[str] = Counter()
+    slowest = most = 0.0
+    answered = workers.SECONDS
+    for start in range(0, count, DELIVERY):
+        source = top / f"delivery-{start}"
+        (source / "cat").mkdir(parents=True)
+        for number in range(start, min(count, start + DELIVERY)):
+            name = draw.choice(names)
+            path = source / "cat" / f"{number}-{name}"
+            path.write_bytes(mutated(good[name], all_bytes, draw))
+        given, before = tree(source), tree(project.root)
+        strict = draw.random() < 0.1
+        began = time.monotonic()
+        try:
+            workers.SECONDS = SECONDS
+            _, delivery = adding.add(project, source, day=DAY, options=Options(strict=strict))
+        except IntakeError as error:
+            outcomes["files in deliveries refused whole"] += len(given)
+            check(bool(error.problems), "a refused delivery names no file")
+            check(images(tree(project.root)) == images(before), "a refused delivery left something")
+        else:
+            taken = [item.image for item in delivery.images]
+            refused = [remark.place for remark in delivery.refused]
+            outcomes["added"] += len(taken)
+            outcomes["known"] += len(delivery.known)
+            outcomes["refused"] += len(refused)
+            reasons.update(remark.said.partition(" (")[0][:50] for remark in delivery.refused)
+            check(
+                len(taken) + len(delivery.known) + len(refused) == len(given),
+                "a file is neither added nor known nor refused",
+            )
+            now = images(tree(project.root))
+            new = sorted(now[path] for path in now.keys() - images(before).keys())
+            check(new == sorted(taken), "the day's folder has not what was added")
+            check(set(taken) <= set(given.values()), "other bytes came in than were given")
+            listed = project.rejected(DAY).read_text(encoding="utf-8") if refused else ""
+            check(all(place in listed for place in refused), "a refused file is not listed")
+        finally:
+            workers.SECONDS = answered
+        slowest = max(slowest, (time.monotonic() - began) / len(given))
+        most = max([most, *map(peak, workers.idle())])
+        check(tree(source) == given, "a given file changed")
+        check(most < MEBIBYTES, f"a worker had {most:.0f} MiB")
+        shutil.rmtree(source)
+        say(f"{start + len(given)}/{count} images, a worker had {most:.0f} MiB at most")
+    hangs = sum(number for reason, number in reasons.items() if reason.startswith("takes longer"))
+    check(not hangs, f"{hangs} files took longer than {SECONDS} s")
+    crashes = {reason: n for reason, n in reasons.items() if reason.startswith("makes its")}
+    print(f"images: {dict(outcomes)}")
+    print(f"  slowest delivery {slowest * 1000:.0f} ms a file; a worker had {most:.0f} MiB at most")
+    print(f"  decoders that crashed: {sum(crashes.values())}")
+    for reason, number in reasons.most_common(8):
+        print(f"  {number:6} {reason}")
+    # What came in must be a day like any other.
+    quietly(lambda: snapshot.run(project, params_file.read(project.params)))
+    return outcomes
+
+
+def images(found: dict[str, str]) -> dict[str, str]:
+    """What of a project's tree a refusal must leave as it was: all but the list of the refused."""
+    return {path: one for path, one in found.items() if not path.startswith("data/rejected/")}
+
+
+def peak(process: int) -> float:
+    """The most memory that a process has had, in MiB."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return max((int(s.split()[1]) / 1024 for s in lines if s.startswith("VmHWM")), default=0.0)
+
+
+def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
+    """Read `count` mutated params, labels and corrections; each is taken or refused, in time.
+
+    Nothing but a DayfoldError is raised, none takes more than SECONDS, and where one is refused
+    the project has not changed besides that file.
+    """
+    draw, outcomes = random.Random(seed), Counter[str]()  # noqa: S311
+    project = make_project(top / "texts")
+    source = top / "given"
+    for number in range(12):
+        for folder in (source / "deep", project.images(DAY) / "cat"):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (9, 9), (number, 7, 7)).save(folder / f"{number}.png")
+    quietly(lambda: snapshot.run(project, params_file.read(project.params)))
+    ids = manifest.history(project, DAY).images["image"].to_list()
+    open_day(project, NEXT, DAY)
+    for number in range(3):
+        (project.images(NEXT) / "cat").mkdir(exist_ok=True)
+        path = project.images(NEXT) / "cat" / f"{number}.png"
+        Image.new("RGB", (9, 9), (number, 99, 7)).save(path)
+    labels = top / "labels.csv"
+    rows = "".join(f"deep/{n}.png,{'cat' if n % 2 else 'dög'},p{n}\n" for n in range(12))
+    events = f"relabel,{ids[0]},dog,seen again\nwithdraw,{ids[1]},,consent\n"
+    kinds: dict[str, tuple[Path, str, Callable[[], object]]] = {
+        "params": (
+            project.params,
+            project.params.read_text(encoding="utf-8"),
+            lambda: params_file.read(project.params),
+        ),
+        "labels": (
+            labels,
+            "path,label,group\n" + rows,
+            lambda: adding.add(
+                project, source, day=NEXT, options=Options(labels=labels, dry_run=True)
+            ),
+        ),
+        "corrections": (
+            project.corrections(NEXT),
+            "action,image,label,reason\n" + events,
+            lambda: snapshot.run(project, params_file.read(project.params)),
+        ),
+    }
+    texts = [text.encode() for _, text, _ in kinds.values()]
+    slowest = 0.0
+    for number in range(count):
+        name = draw.choice(list(kinds))
+        path, text, read = kinds[name]
+        path.write_bytes(mutated(text.encode(), texts, draw))
+        before, began = tree(project.root), time.monotonic()
+        try:
+            quietly(read)
+            outcomes[f"{name} taken"] += 1
+        except DayfoldError as error:
+            outcomes[f"{name} refused"] += 1
+            check(bool(str(error).strip()), "an error says nothing")
+            check(tree(project.root) == before, f"refused {name} changed the project")
+        slowest = max(slowest, time.monotonic() - began)
+        check(slowest < SECONDS, f"{name} took {slowest:.1f} s")
+        path.write_text(text, encoding="utf-8")
+        if number % 500 == 499:
+            say(f"{number + 1}/{count} texts")
+    print(f"texts: {dict(sorted(outcomes.items()))}; slowest {slowest:.2f} s")
+    return outcomes
+
+
+def quietly(read: Callable[[], object]) -> None:
+    """Call without what it prints."""
+    out, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        read()
+    finally:
+        sys.stdout = out
+
+
+def check(holds: bool, otherwise: str) -> None:
+    """Stop where something does not hold."""
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def say(text: str) -> None:
+    """Say how far it is, on a terminal only."""
+    if sys.stdout.isatty():
+        print(text, flush=True)
+
+
+def main() -> None:
+    """Fuzz both, in a folder that goes afterwards."""
+    numbers = [int(word) for word in sys.argv[1:]]
+    count, texts, seed = [*numbers, *(20_000, 5_000, 0)[len(numbers) :]]
+    with tempfile.TemporaryDirectory() as name:
+        fuzz_images(Path(name), count, seed)
+        fuzz_texts(Path(name), texts, seed)
+    print("0 tracebacks, 0 hangs, 0 files lost, nothing half-done")
+
+
+if __name__ == "__main__":
+    main()
