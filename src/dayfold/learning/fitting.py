@@ -21,6 +21,8 @@ from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
+VALIDATION_BATCH = 256  # images predicted at a time
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -212,5 +214,5 @@ def _optimizer(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
 def _accuracy(net: torch.nn.Module, pool: Pool, machine: Machine) -> float | None:
     if not len(pool.images):
         return None
-    chances = network.probabilities(net, pool.pixels, machine, batch_size=256)
+    chances = network.probabilities(net, pool.pixels, machine, batch_size=VALIDATION_BATCH)
     return float((chances.argmax(1) == pool.targets).double().mean())

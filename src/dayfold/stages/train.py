@@ -14,6 +14,7 @@ import torch
 from dayfold import __version__, draws
 from dayfold.errors import CycleError
 from dayfold.learning import (
+    calibration,
     checkpoint,
     device,
     fingerprint,
@@ -24,6 +25,7 @@ from dayfold.learning import (
 )
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Pool
+from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
@@ -143,7 +145,15 @@ def _train(project: Project, params: Params, team: Team) -> None:
     team.agree(b"".join(tensor.numpy().tobytes() for tensor in state.values()), "The weights")
     if not team.leads:
         return
-    metadata = {"classes": list(start.classes), "day": day, "recipe": resolved, "sha256": pins}
+    temperature = _temperature(Model(state, start.classes, {}), validation, size, machine)
+    print(f"calibrated at temperature {temperature:g}, on {len(held)} validation images")
+    metadata = {
+        "classes": list(start.classes),
+        "day": day,
+        "recipe": resolved,
+        "sha256": pins,
+        "temperature": temperature,
+    }
     network.save(project.model, state, metadata)
     tables.write(project.plot("training"), TrainingStep, steps)
     draws_by_class = Counter[str]()
@@ -174,6 +184,15 @@ def _train(project: Project, params: Params, team: Team) -> None:
     }
     write_bytes(project.provenance, json_bytes(provenance))
     keeper.remove()
+
+
+def _temperature(model: Model, validation: Pool, size: int, machine: Machine) -> float:
+    """By what the trained model's logits are divided to be as sure as they are right."""
+    if not len(validation.images):
+        return 1.0
+    net = network.build(model, size).to(machine.device)
+    logits = network.outputs(net, validation.pixels, machine, batch_size=fitting.VALIDATION_BATCH)
+    return calibration.temperature(logits.double().numpy(), validation.targets.numpy())
 
 
 def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:

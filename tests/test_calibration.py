@@ -1,0 +1,51 @@
+"""The temperature: the least cross-entropy, no infallible model, no answer changed."""
+
+import numpy as np
+import pytest
+
+from dayfold.learning.calibration import calibrated, temperature
+
+
+def drawn(images, classes, scale, seed=0):
+    """Logits, and labels that are drawn with the very chances softmax(logits / scale)."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(size=(images, classes)) * 3
+    chances = calibrated(logits, scale)
+    targets = [draw.choice(classes, p=row) for row in chances]
+    return logits, np.array(targets)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
+def test_the_temperature_by_which_labels_were_drawn_is_found(scale):
+    assert temperature(*drawn(4000, 5, scale)) == pytest.approx(scale, rel=0.05)
+
+
+def test_two_images_by_hand():
+    # Right by 2 and wrong by 2: nothing is known of either class, so all chances are equal.
+    logits = np.array([[2.0, 0.0], [2.0, 0.0]])
+    assert temperature(logits, np.array([0, 1])) == 20.0
+    # Right twice of 2: the label counts as 3/4, so 2 / T = log(3).
+    assert temperature(logits, np.array([0, 0])) == round(2 / np.log(3), 4)
+
+
+def test_a_model_without_a_mistake_is_not_taken_for_infallible():
+    logits = np.full((30, 10), -2.0)
+    logits[:, 3] = 2.0
+    # The label counts as 31/32, each other class as 1/32/9: e^(4/T) = 31 * 9.
+    found = temperature(logits, np.full(30, 3))
+    assert found == pytest.approx(4 / np.log(31 * 9), abs=1e-4)
+    assert calibrated(logits, found)[0, 3] == pytest.approx(31 / 32, abs=1e-4)
+
+
+def test_nothing_to_fit_leaves_the_softmax_as_it_is():
+    assert temperature(np.zeros((0, 4)), np.zeros(0, dtype=np.int64)) == 1.0
+    assert temperature(np.ones((5, 1)), np.zeros(5, dtype=np.int64)) == 1.0
+
+
+def test_no_answer_is_changed_and_chances_sum_to_one():
+    logits, _ = drawn(200, 6, 1.0)
+    for scale in (0.05, 1.0, 20.0):
+        chances = calibrated(logits, scale)
+        assert (chances.argmax(1) == logits.argmax(1)).all()
+        assert chances.sum(1) == pytest.approx(np.ones(200))
+    assert calibrated(np.array([[0.0, np.log(3)]]), 1.0).tolist()[0] == pytest.approx([0.25, 0.75])
