@@ -1,3 +1,21 @@
 """dayfold: fold each day's new images into the classifier, and keep every day reproducible."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dayfold.serve.classifier import Classifier
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(project: str | Path, day: str | None = None) -> "Classifier":
+    """Return the model of a project's day, ready to predict: the last that passed its gate.
+
+    `project` is the project's folder, `day` a sealed day as YYYY-MM-DD. The answer has `.day`,
+    `.classes` and `.predict(images)`; docs/using.md shows it.
+    """
+    from dayfold.serve import classifier  # torch, only when it is asked for
+
+    return classifier.load(project, day)

@@ -46,6 +46,12 @@ class IntakeError(DayfoldError):
     """Files that were given as images cannot be taken as they are."""
 
 
+class UnreadableError(IntakeError):
+    """Some of the files that were to be predicted cannot be read; the others were answered."""
+
+    exit_code = 4  # its own: there are answers
+
+
 class LedgerError(DayfoldError):
     """A manifest, a correction or the chain of manifests does not hold together."""
 

@@ -38,6 +38,11 @@ def resolve(*, device: str, precision: str, threads: int, processes: int = 1) ->
     # Nothing here reads what was never written; filling it took a quarter of the time at 16 px.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    return chosen(device=device, precision=precision, threads=threads)
+
+
+def chosen(*, device: str, precision: str, threads: int) -> Machine:
+    """Resolve `auto` only: what computes in a program of somebody else's must not change torch."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":

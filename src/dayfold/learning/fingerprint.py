@@ -16,6 +16,7 @@ from torchvision.models.resnet import BasicBlock
 from dayfold import draws
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
+from dayfold.ledger.decode import decode
 from dayfold.project.files import sha256
 
 Fingerprint = dict[str, str | int]
@@ -112,7 +113,7 @@ def decode_canary() -> str:
         file = BytesIO()
         image.save(file, "PNG")
         files.append(file.getvalue())
-    squares = [pixels.square(data, size) for data in files for size in (9, 32)]
+    squares = [pixels.squared(decode(data), size) for data in files for size in (9, 32)]
     return sha256(b"".join(square.numpy().tobytes() for square in squares))
 
 

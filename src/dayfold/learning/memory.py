@@ -3,8 +3,7 @@
 import polars as pl
 import torch
 
-from dayfold.learning import device, network, pixels
-from dayfold.project.console import Ticker
+from dayfold.learning import device, features, network
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -21,15 +20,16 @@ def scores(project: Project, old: pl.DataFrame, *, policy: str, params: Params) 
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
     parent = network.load(project.parent_model)
-    net = network.build(parent, recipe.image_size_px).to(machine.device)
-    if policy == "herding":
-        net.fc = torch.nn.Identity()
-    with Ticker("looking back", len(old), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, old, recipe.image_size_px, ticker.advance)
-        batch_size = params.evaluate.batch_size
-        found = torch.cat(
-            [network.outputs(net, chunk, machine, batch_size=batch_size) for chunk in chunks]
-        )
+    net = (features.body if policy == "herding" else network.build)(parent, recipe.image_size_px)
+    found = features.outputs(
+        project,
+        old,
+        net.to(machine.device),
+        size=recipe.image_size_px,
+        machine=machine,
+        batch_size=params.evaluate.batch_size,
+        doing="looking back",
+    )
     if policy == "hard":
         ids = {label: position for position, label in enumerate(parent.classes)}
         targets = torch.tensor([ids[label] for label in old["label"]])

@@ -267,6 +267,11 @@ def load(path: Path) -> Model:
     return Model(state, classes, metadata)
 
 
+def temperature(model: Model) -> float:
+    """Return by what the model's logits are divided; 1 for one whose temperature was not fitted."""
+    return float(model.metadata.get("temperature", 1.0))
+
+
 def probabilities(
     net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
 ) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch.nn import functional
 
 from dayfold import draws
@@ -47,7 +47,7 @@ def load(
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
         try:
-            pixels[position] = square(data, size)
+            pixels[position] = squared(decode(data), size)
         except IntakeError as error:
             return f"{paths[position]} {error.what}"
         progress(1)
@@ -65,13 +65,13 @@ def load(
     return pixels
 
 
-def square(data: bytes, size: int) -> torch.Tensor:
-    """Decode an image's bytes: uint8 [3, size, size]; IntakeError where they are none.
+def squared(image: Image.Image, size: int) -> torch.Tensor:
+    """Return an RGB image as the network sees it: uint8 [3, size, size].
 
-    Whole, with bars, not cropped: what is at the edge of a scan may be what matters.
+    Whole, with black bars where not square, not cropped: what is at the edge of a scan may be what
+    matters.
     """
-    padded = ImageOps.pad(decode(data), (size, size))
-    return torch.from_numpy(np.array(padded)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(ImageOps.pad(image, (size, size)))).permute(2, 0, 1)
 
 
 def in_chunks(

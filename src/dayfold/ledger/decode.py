@@ -64,21 +64,34 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")
-    try:
+    with _refusals():
         if dicom.is_dicom(data):
             found = dicom.read(data, check_pixels=partial(_check_pixels, most=max_pixels))
             image = Image.fromarray(found.pixels)
             return Decoded(image, "DICOM", found.has_frames, found.group, found.remarks)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_pixels(image.width, image.height, most=max_pixels)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
         is_jpeg = image.format in ("JPEG", "MPO")
         has_frames = bool(getattr(image, "is_animated", False)) and not is_jpeg
+        form = "JPEG" if is_jpeg else str(image.format)
+        return Decoded(rgb(image, max_pixels=max_pixels), form, has_frames)
+
+
+def rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Turn an image that Pillow opened into RGB, by the rules and with the errors of `examine`."""
+    with _refusals():
+        _check_pixels(image.width, image.height, most=max_pixels)
         image.load()
         # Before it is turned: a turned image has lost them.
         tags = getattr(image, "tag_v2", {})
-        form = "JPEG" if is_jpeg else str(image.format)
-        return Decoded(_to_rgb(ImageOps.exif_transpose(image), tags), form, has_frames)
+        return _to_rgb(ImageOps.exif_transpose(image), tags)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Whatever a decoder raises, as an IntakeError with the reason."""
+    try:
+        yield
     except IntakeError:
         raise
     except UnidentifiedImageError:

@@ -244,6 +244,21 @@ class PolicyAccuracy(NamedTuple):
     accuracy: float
 
 
+class Doubt(NamedTuple):
+    """audit/<day>.csv: an image whose label is doubted, the most doubtful first.
+
+    `suggested` is the likeliest other class, `score` 0 (surely wrong) .. 1, `decision` left to a
+    person: a class, keep or withdraw.
+    """
+
+    image: str
+    path: str
+    label: str
+    suggested: str
+    score: float
+    decision: str
+
+
 def schema(kind: type[NamedTuple]) -> dict[str, pl.DataType]:
     """Return a table's columns and their types, in order."""
     return {name: _TYPES[hint] for name, hint in get_type_hints(kind).items()}

@@ -89,6 +89,22 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_bytes(path, csv_bytes(header, rows))
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
+
+
+def for_spreadsheet(text: str) -> str:
+    """Return a cell that a spreadsheet shows and does not compute: an apostrophe before a formula.
+
+    For tables that people open only; the ledger's own are read back to the byte.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def from_spreadsheet(text: str) -> str:
+    """Return what `for_spreadsheet` was given."""
+    return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
+
+
 def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl.DataFrame":
     """Read CSV bytes whose header must be exactly the schema's names.
 

@@ -167,6 +167,12 @@ class Project:
     def backtest(self, name: str) -> Path:
         return self.data / "backtest" / f"{name}.csv"
 
+    def audit(self, day: str) -> Path:
+        return self.data / "audit" / f"{day}.csv"
+
+    def audit_page(self, day: str) -> Path:
+        return self.data / "audit" / f"{day}.html"
+
     @property
     def backtest_curves(self) -> Path:
         return self.data / "backtest" / "curves.png"

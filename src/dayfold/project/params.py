@@ -153,6 +153,12 @@ class Checkpoint(_Section):
     minutes: Annotated[float, Field(gt=0)]
 
 
+class Predict(_Section):
+    """How the model is used: no stage depends on it."""
+
+    threshold: Share
+
+
 class Gate(_Section):
     """What a day has to keep, each compared with an interval; a limit of null is not asked."""
 
@@ -176,6 +182,7 @@ class Params(_Section):
     train: Train
     evaluate: Evaluate
     checkpoint: Checkpoint
+    predict: Predict
     gate: Gate
 
     @field_validator("day", "parent")

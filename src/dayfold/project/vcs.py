@@ -136,6 +136,11 @@ def outputs(lock: bytes) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 
+def sealed_outputs(root: Path, day: str) -> dict[str, str]:
+    """The same of a sealed day, as its tag has them."""
+    return outputs(git(root, "show", f"{TAG}{day}:dvc.lock").encode())
+
+
 def stale(root: Path, *targets: str) -> list[str]:
     """The stages and .dvc files that `dvc status` finds changed; none if all is up to date."""
     return sorted(json.loads(dvc(root, "status", "--json", *targets)))

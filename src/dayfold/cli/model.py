@@ -1,0 +1,97 @@
+"""The commands that use a model: ask it, hand it on, and ask it which labels are doubtful."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dayfold.cli.top import MODEL, command, say, without_collector
+from dayfold.project.layout import Project
+
+ModelDay = Annotated[
+    str | None,
+    typer.Option(
+        "--day",
+        metavar="YYYY-MM-DD",
+        help="The day whose model is meant; by default the last that passed its gate.",
+    ),
+]
+
+
+@command(MODEL, "dayfold predict ~/scans/unlabelled --csv predicted.csv")
+def predict(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, and folders of them.")
+    ],
+    day: ModelDay = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line an image to this file.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name an image.")] = 1,
+) -> None:
+    """Say what images show, how surely, and of which "not sure" (predict.threshold in params.yaml).
+
+    Exit code 4: some files cannot be read as images; they are listed, all others were answered.
+    """
+    with without_collector():
+        from dayfold.serve import classifier, predicting
+
+    paths = predicting.images(sources)
+    model = classifier.load(Path.cwd(), day)
+    say(f"model of {model.day}, {len(model.classes)} classes" + _why(day))
+    predicting.predict(model, paths, top=top, csv=csv, say=say)
+
+
+def _why(day: str | None) -> str:
+    return "" if day else " (the last day that passed its gate)"
+
+
+@command(MODEL, "dayfold export scans.onnx --day 2025-06-04")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    day: ModelDay = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="onnx|torchscript|safetensors|card",
+            help="By default by FILE's ending: .onnx, .pt, .safetensors, .md.",
+        ),
+    ] = None,
+) -> None:
+    """Write a day's model for other programs, checked, with a README and its model card.
+
+    The format card writes the model card alone.
+    """
+    with without_collector():
+        from dayfold.serve import exporting
+
+    meant = exporting.form_of(file, form)
+    for path in exporting.export(Project.find(), file, day=day, form=meant, say=say):
+        print(f"written: {path}")
+
+
+@command(MODEL, "dayfold audit --html")
+def audit(
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many images to list; by default all that are doubted."),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a page with their pictures as well.")
+    ] = False,
+) -> None:
+    """List the images whose label is probably wrong, new ones first, as a table to decide in.
+
+    Every label is judged by a model that has not learnt from the image. The table is
+    data/audit/<day>.csv; `dayfold relabel --from` takes it when its decisions are made.
+    """
+    with without_collector():
+        from dayfold.serve import auditing
+
+    project = Project.find()
+    found = auditing.run(project, top=top)
+    auditing.say(found, project, say)
+    if html:
+        auditing.write_page(project, found)
+        say(f"the page: {project.name(project.audit_page(found.day))}")

@@ -1,0 +1,189 @@
+"""The model card of a day: from recorded facts alone, for whoever is to use the model.
+
+After Mitchell et al., "Model cards for model reporting", 2019.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from dayfold.figures.log import DayLine
+from dayfold.ledger.manifest import SPLITS, History
+
+FEW = 30  # test images: with fewer, a class's recall is known to no better than 10 points or so
+
+# What stands in the table of figures, by the keys of metrics.json.
+_FIGURES = {
+    "accuracy": "accuracy on all test images",
+    "average_accuracy": "ACC: the mean of the accuracies on each day's test images",
+    "weighted_f1": "F1, weighted by test images",
+    "macro_f1": "F1, mean of the classes",
+    "worst_f1": "F1 of the worst class",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "negative_flip_rate": "right with the model before, wrong with this one",
+    "calibration_error": "expected calibration error, before the temperature",
+}
+
+
+def card(
+    name: str,
+    line: DayLine,
+    history: History,
+    *,
+    metadata: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    verdict: str,
+    reasons: Sequence[str],
+) -> str:
+    """Return a day's card as Markdown.
+
+    `name` is the project's, `line` the day and its figures, `metadata` the model's own,
+    `provenance` how it was made, `verdict` what became of it at the gate (`log.verdicts`) and
+    `reasons` why, if it failed. What is not recorded stands on no card.
+    """
+    recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
+    days = history.days
+    parts = [
+        f"# Model card: {_plain(name)}, {line.day}",
+        f"A ResNet18 that tells {_count(metadata['classes'], 'class', 'classes')} apart in images "
+        f"of {size} x {size} pixels. Trained on {line.day} from the model of "
+        f"{provenance['parent']}, after {_count(days, 'day', 'days')} of images "
+        f"({days[0]} to {days[-1]}). Gate: {verdict}.",
+        "## Figures",
+        "On test images, which no model of this project has learnt from. The intervals cover 95% "
+        "and take images as independent; docs/metrics.md of dayfold defines every figure.",
+        _figures(line),
+        "## Classes and data",
+        _classes(line, history, metadata["classes"]),
+        _data(history, provenance),
+        "## How sure it is",
+        f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
+        "temperature is fitted on this day's validation images (Guo et al. 2017) and changes no "
+        "answer, only how sure it is.",
+        "## Limits",
+        _bullets(_limits(history, metadata["classes"], reasons)),
+        "## How to make it again",
+        "In a clone of the project, with what is pinned below, to the bit:",
+        f"```\ngit checkout day/{line.day}\ndvc pull\ndvc repro --force\n```",
+        _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
+        _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
+        _table(("recipe", ""), ((k, str(v)) for k, v in _flat(recipe))),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figures(line: DayLine) -> str:
+    figures = line.figures or {}
+    rows = []
+    for key, said in _FIGURES.items():
+        ends = figures["interval"].get(key, {"low": None, "high": None})
+        rows.append((said, _shown(figures[key]), _ends(ends)))
+    new = figures["new"]
+    if new["f1"] is not None and line.new:
+        said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
+        rows.append((said, _shown(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
+    return _table(("figure", "value", "95%"), rows)
+
+
+def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
+    figures = line.figures or {}
+    counts = _counts(history)
+    rows = []
+    for label in classes:
+        scores = figures["classes"].get(label, {})
+        ends = figures["interval"]["classes"].get(label, {})
+        rows.append(
+            (
+                _plain(label),
+                *(str(counts.get((label, split), 0)) for split in SPLITS),
+                _shown(scores.get("f1")),
+                _ends(ends.get("f1")),
+                _shown(scores.get("recall")),
+                _ends(ends.get("recall")),
+                _shown(scores.get("precision")),
+            )
+        )
+    header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision")
+    return _table(header, rows)
+
+
+def _counts(history: History) -> dict[tuple[str, str], int]:
+    table = history.images.group_by("label", "split").len()
+    return {(label, split): count for label, split, count in table.iter_rows()}
+
+
+def _data(history: History, provenance: Mapping[str, Any]) -> str:
+    drawn, images = provenance["draws"], provenance["images"]
+    share = drawn["today"] / drawn["all"]
+    withdrawn = f", {len(history.withdrawn)} withdrawn" if history.withdrawn else ""
+    return (
+        f"{len(history.images)} images{withdrawn}. Trained on {images['trained']} of them: of the "
+        f"{drawn['all']} draws, {share:.0%} were of the day's own {images['today']} images and "
+        f"{1 - share:.0%} of {images['replayed']} earlier ones. Every image is pinned by its "
+        "sha256 in data/manifests; an image's split, once given, is kept for ever."
+    )
+
+
+def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) -> list[str]:
+    counts = _counts(history)
+    tested = {label: counts.get((label, "test"), 0) for label in classes}
+    few = [f"{_plain(label)} ({n})" for label, n in tested.items() if 0 < n < FEW]
+    none = [_plain(label) for label, n in tested.items() if not n]
+    found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
+    found.append(
+        "It answers with one of its classes whatever an image shows, one of anything else too."
+    )
+    if none:
+        found.append(f"Nothing is known of classes without test images: {', '.join(none)}.")
+    if few:
+        found.append(
+            f"Little is known of classes with fewer than {FEW} test images: {', '.join(few)}."
+        )
+    if history.images.filter(pl.col("group") == "").height:
+        found.append(
+            "Images are split one by one, not by patient or study (`data.group`): where several "
+            "show the same thing, the figures are better than the truth."
+        )
+    found.append(
+        "It was measured on images that came as those that it learnt from: of other devices, "
+        "sites or preparations these figures say nothing."
+    )
+    return found
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _count(things: Sequence[object], one: str, many: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else many}"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is Markdown or HTML: names come from folders."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _ends(ends: Mapping[str, float | None] | None) -> str:
+    if not ends or ends["low"] is None:
+        return ""
+    return f"{ends['low']:.3f} to {ends['high']:.3f}"

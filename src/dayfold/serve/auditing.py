@@ -1,0 +1,190 @@
+"""The audit: which labels of the images so far are probably wrong, as a table for a person."""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.resources import files
+
+import jinja2
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dayfold.errors import ImageMissingError, IntakeError, LedgerError
+from dayfold.figures import audit
+from dayfold.figures.audit import Doubts
+from dayfold.learning import calibration, device, features, network
+from dayfold.learning.network import Model
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.decode import decode, no_warnings
+from dayfold.ledger.tables import Doubt
+from dayfold.project import params as params_file
+from dayfold.project.files import for_spreadsheet, from_spreadsheet, write_bytes
+from dayfold.project.layout import Project
+
+SIDE_PX = 128  # of a thumbnail
+PICTURED = 500  # images on the page, at most: it has to open
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: the `doubts`, most doubtful first, and of what they are the worst.
+
+    `judged` labels were looked at, `doubted` of them are counted as wrong, `new` of these arrived
+    on `day`; `skipped` says of which images nothing can be said.
+    """
+
+    day: str
+    doubts: list[Doubt]
+    judged: int
+    doubted: int
+    new: int
+    skipped: list[str]
+
+
+def run(project: Project, *, top: int | None) -> Audit:
+    """Judge every label by the model in data/ and write data/audit/<day>.csv.
+
+    Held-out images are judged by the model itself, which never learnt from them; training images
+    by a logistic regression on the model's features that was fitted without them and without all
+    other images of their group. `top` rows, or all doubted ones. Decisions that the table has
+    already are kept. Raises ImageMissingError where no image is here.
+    """
+    model = network.load(project.model)
+    day = model.metadata["day"]
+    images = manifest.history(project, day).images
+    here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
+    known = pl.Series(images["label"].is_in(list(model.classes)))
+    rows = images.filter(here & known)
+    if rows.is_empty():
+        raise ImageMissingError(
+            f"None of the {len(images)} images is here.", mend="dvc checkout, or dvc pull"
+        )
+    found, judged = _doubts(project, model, rows)
+    skipped = [
+        f"{count} images {why}"
+        for count, why in (
+            (int((~here).sum()), "are not here (dvc checkout)"),
+            (int((here & ~known).sum()), "are of classes that the model has not learnt"),
+            (int((~judged).sum()), "are of classes with too few images or groups to judge them by"),
+        )
+        if count
+    ]
+    rows = rows.filter(pl.Series(judged))
+    new = (rows["day"] == day).to_numpy()
+    order = audit.ranking(found, new)[: top or int(found.doubted.sum())]
+    made = _decisions(project, day)
+    doubts = [
+        Doubt(
+            rows["image"][place],
+            rows["path"][place],
+            rows["label"][place],
+            model.classes[found.suggested[place]],
+            round(float(found.score[place]), 6),
+            made.get(rows["image"][place], ""),
+        )
+        for place in order.tolist()
+    ]
+    cells = ([for_spreadsheet(x) if isinstance(x, str) else x for x in row] for row in doubts)
+    tables.write(project.audit(day), Doubt, map(tuple, cells))
+    both = int((found.doubted & new).sum())
+    return Audit(day, doubts, len(rows), int(found.doubted.sum()), both, skipped)
+
+
+def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:
+    """The doubts of those rows that can be judged, and which these are."""
+    recipe, params = model.metadata["recipe"], params_file.read(project.params)
+    machine = device.resolve(
+        device="auto", precision=recipe["precision"], threads=params.train.threads
+    )
+    size = recipe["image_size_px"]
+    seen = features.outputs(
+        project,
+        rows,
+        features.body(model, size).to(machine.device),
+        size=size,
+        machine=machine,
+        batch_size=params.evaluate.batch_size,
+        doing="auditing",
+    )
+    weight, bias = (model.state[name] for name in network.HEAD)
+    logits = (seen @ weight.T + bias).double().numpy()
+    labels = np.array([model.classes.index(label) for label in rows["label"]], dtype=np.int64)
+    units = rows.select(pl.when(pl.col("group") == "").then("image").otherwise("group"))
+    groups = units.to_series().to_numpy()
+    trained = (rows["split"] == "train").to_numpy()
+    chances = calibration.calibrated(logits, network.temperature(model))
+    judged = np.ones(len(rows), dtype=bool)
+    fold = audit.folds(labels[trained], groups[trained].tolist(), model.metadata["day"])
+    chances[trained], judged[trained] = audit.out_of_sample(
+        seen.numpy()[trained], labels[trained], fold, len(model.classes)
+    )
+    # Each by its own model's usual confidence: the two are not equally sure.
+    score, suggested = np.ones(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    doubted = np.zeros(len(rows), dtype=bool)
+    for part in (trained & judged, ~trained & judged):
+        score[part], suggested[part], doubted[part] = audit.doubts(chances[part], labels[part])
+    return Doubts(score[judged], suggested[judged], doubted[judged]), judged
+
+
+def _decisions(project: Project, day: str) -> dict[str, str]:
+    """What a person has decided in the table that is there: an audit does not undo it."""
+    if not project.audit(day).exists():
+        return {}
+    name = project.name(project.audit(day))
+    try:
+        table = tables.read(project.audit(day), Doubt).filter(pl.col("decision") != "")
+    except LedgerError as error:
+        raise LedgerError(
+            f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
+            mend=f"dayfold relabel --from {name}, or move it away",
+        ) from None
+    return {
+        image: from_spreadsheet(decision)
+        for image, decision in table.select("image", "decision").iter_rows()
+    }
+
+
+def write_page(project: Project, found: Audit) -> None:
+    """Write data/audit/<day>.html: the doubted images with their thumbnails, in one file."""
+    template = (files("dayfold.figures") / "audit.html").read_text(encoding="utf-8")
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        template
+    )
+    pictured = [(doubt, _thumbnail(project, doubt)) for doubt in found.doubts[:PICTURED]]
+    text = page.render(
+        audit=replace(found, doubts=found.doubts[:PICTURED]),
+        pictured=pictured,
+        table=project.name(project.audit(found.day)),
+    )
+    write_bytes(project.audit_page(found.day), text.encode())
+
+
+def _thumbnail(project: Project, doubt: Doubt) -> str:
+    """A small PNG as a data URI; nothing where the image cannot be read."""
+    try:
+        with no_warnings():
+            image = decode((project.root / doubt.path).read_bytes())
+    except (OSError, IntakeError):
+        return ""
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:
+    """Show the worst of an audit and what to do with its table."""
+    for doubt in found.doubts[:rows]:
+        show(f"{doubt.path}: {doubt.label}, or {doubt.suggested}? ({doubt.score:.3f})")
+    if len(found.doubts) > rows:
+        show(f"… and {len(found.doubts) - rows} more")
+    for line in found.skipped:
+        show(line)
+    show(
+        f"{found.judged} labels judged, {found.doubted} doubted, {found.new} of them of {found.day}"
+    )
+    name = project.name(project.audit(found.day))
+    show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
+    show(f"next: dayfold relabel --from {name}")

@@ -1,0 +1,65 @@
+"""Any sealed day's model, by name: through git and DVC, checked against what the day's tag pins."""
+
+from tempfile import TemporaryDirectory
+
+from dayfold.errors import CycleError, ModelError
+from dayfold.figures import gate
+from dayfold.learning import network
+from dayfold.learning.network import Model
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.files import md5_file
+from dayfold.project.layout import Project, check_day
+
+
+def meant(project: Project, day: str | None) -> str:
+    """Return the day whose model is meant: `day`, or the last sealed one that passed its gate.
+
+    Raises CycleError where there is no such day. The open day may be meant by name.
+    """
+    sealed = vcs.sealed_days(project.root)
+    if day is None:
+        passed = gate.last_passed(project, sealed)
+        if passed is None:
+            raise CycleError(
+                f"None of the {len(sealed)} sealed days passed its gate, so no model is the one "
+                "to use.",
+                mend="dayfold log shows why; name a day to use its model all the same: --day",
+            )
+        return passed
+    opened = params_file.read(project.params).day
+    if check_day(day) not in (*sealed, opened):
+        shown = ", ".join(sealed[-3:]) or "none"
+        raise CycleError(
+            f"There is no model of {day}: it is not a sealed day.",
+            mend=f"the last sealed days are: {shown}",
+        )
+    return day
+
+
+def model_of(project: Project, day: str) -> Model:
+    """Return the model of a sealed day, or that of the open day as it stands.
+
+    What lies in data/ is taken where it is the sealed one; else `dvc get` brings it from the cache
+    or a remote. Raises ModelError where it is not, to the byte, the one that the tag pins.
+    """
+    if day not in vcs.sealed_days(project.root):
+        model = network.load(project.model)
+        if model.metadata["day"] != day:
+            raise ModelError(f"{day} is open and has no model yet.", mend="dvc repro")
+        return model
+    name = project.name(project.model)
+    pinned = vcs.sealed_outputs(project.root, day)[name]
+    if project.model.exists() and md5_file(project.model) == pinned:
+        return network.load(project.model)
+    project.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=project.scratch) as folder:
+        copy = project.scratch / folder / project.model.name
+        source = (".", name, "--rev", vcs.TAG + day)
+        vcs.dvc(project.root, "get", "--quiet", *source, "--out", str(copy))
+        if md5_file(copy) != pinned:
+            raise ModelError(
+                f"What DVC's cache has as the model of {day} is not the one that was sealed.",
+                mend="its copy here is damaged: remove it from .dvc/cache and dvc pull",
+            )
+        return network.load(copy)

@@ -1,0 +1,255 @@
+"""A day's model as a file for other programs: checked against the model itself, with its papers."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torchvision.models import resnet18
+
+from dayfold import draws
+from dayfold.cycle import sealing
+from dayfold.errors import CycleError, ModelError, ToolError
+from dayfold.figures import gate, log
+from dayfold.figures.card import card
+from dayfold.learning import device, network, pixels
+from dayfold.learning.network import Model
+from dayfold.ledger import manifest
+from dayfold.ledger.manifest import History
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.console import Ticker
+from dayfold.project.files import canonical_json, write_bytes
+from dayfold.project.layout import Project
+from dayfold.serve import days, papers
+
+ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
+CHECKED = 1000  # held-out images at most, by draw
+NOISE = 8  # images of noise, where no image of the project is here
+TOLERANCE = 1e-4  # of a probability: the same sums in another order
+BATCH = 64
+OPSET = 17  # of ONNX; known to every runtime since 2022
+
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [n, size, size, 3] → [n, classes]
+
+
+class Deployed(torch.nn.Module):
+    """The whole way from pixels to probabilities as one graph.
+
+    uint8 [n, size, size, 3], RGB → float32 [n, classes], calibrated.
+    """
+
+    def __init__(self, net: torch.nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.net = net
+        self.temperature = temperature
+        self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise, ask, divide by the temperature, softmax."""
+        logits: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
+        return (logits / self.temperature).softmax(1)
+
+
+class Checked(NamedTuple):
+    """What the self-check found: on how many images, and how far off at most.
+
+    `held` are the held-out images that there are, `agreed` those with the same class as the model
+    has in the precision that it was evaluated in.
+    """
+
+    images: int
+    held: int
+    noise: bool
+    difference: float
+    agreed: int
+    precision: str
+
+
+def form_of(file: Path, form: str | None) -> str:
+    """Return the format that is meant: as named, or by the file's ending."""
+    if form in ENDINGS.values():
+        return str(form)
+    if form is None and file.suffix in ENDINGS:
+        return ENDINGS[file.suffix]
+    known = ", ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
+    raise CycleError(
+        f"{form or file.name} names no format of a model.", mend=f"one of these: {known}"
+    )
+
+
+def export(
+    project: Project, file: Path, *, day: str | None, form: str, say: Callable[[str], None]
+) -> list[Path]:
+    """Write a day's model to `file` in a format, its README and its card beside it; return all.
+
+    Nothing is written where the exported model does not give the probabilities of the model itself
+    (ModelError). With the format `card`, the card alone is written.
+    """
+    day = days.meant(project, day)
+    model = days.model_of(project, day)
+    history = manifest.history(project, day)
+    text = _card(project, day, model, history)
+    if form == "card":
+        write_bytes(file, text.encode())
+        return [file]
+    size = model.metadata["recipe"]["image_size_px"]
+    deployed = Deployed(network.build(model, size), network.temperature(model))
+    with TemporaryDirectory() as folder:
+        made = Path(folder, "model")
+        found = _check(project, history, model, deployed, _MAKERS[form](made, deployed, model))
+        data = made.read_bytes()
+    said = papers.checked(found.images, found.held, found.noise, found.difference)
+    if found.difference > TOLERANCE:
+        raise ModelError(f"The exported model is not the model; nothing was written. {said}")
+    say(said)
+    if found.precision != "fp32":
+        say(papers.precision(found.agreed, found.images, found.precision))
+    readme = papers.readme(file.name, form, model, said=said)
+    written = {file: data, _beside(file, "README"): readme.encode()}
+    written[_beside(file, "MODEL_CARD")] = text.encode()
+    for path, content in written.items():
+        write_bytes(path, content)
+    return list(written)
+
+
+def _beside(file: Path, name: str) -> Path:
+    return file.with_name(f"{file.stem}.{name}.md")
+
+
+def _card(project: Project, day: str, model: Model, history: History) -> str:
+    params = params_file.read(project.params).model_copy(update={"day": day})
+    lines = log.lines(project, params)
+    line = log.line_of(lines, day)
+    sealed = vcs.sealed_days(project.root)
+    verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
+    if day in sealed:
+        name = project.name(project.provenance)
+        provenance = vcs.git(project.root, "show", f"{vcs.TAG}{day}:{name}")
+    else:
+        provenance = project.provenance.read_text(encoding="utf-8")
+    return card(
+        project.root.name,
+        line,
+        history,
+        metadata=model.metadata,
+        provenance=json.loads(provenance),
+        verdict=verdicts[day],
+        reasons=gate.reasons(gate.read(project, day)),
+    )
+
+
+def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
+    """Export by the exporter that needs no third package: the newer one needs onnxscript."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise ToolError(
+            f"For ONNX {error.name} has to be installed.", mend="pip install 'dayfold[onnx]'"
+        ) from None
+    batch = {0: "batch"}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.onnx.export(
+            deployed,
+            (_example(model),),
+            path,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_axes={"images": batch, "probabilities": batch},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_model(path)
+    graph.doc_string = "images: uint8 [batch, height, width, 3], RGB. probabilities: calibrated."
+    properties = {
+        "classes": json.dumps(list(model.classes), ensure_ascii=False),
+        network.METADATA_KEY: canonical_json(dict(model.metadata)),
+    }
+    onnx.helper.set_model_props(graph, properties)
+    onnx.checker.check_model(graph, full_check=True)
+    path.write_bytes(graph.SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
+    inside = {f"{network.METADATA_KEY}.json": canonical_json(dict(model.metadata)).encode()}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of its deprecation
+        traced = torch.jit.trace(deployed, (_example(model),))  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, path, _extra_files=inside)
+        loaded = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return lambda images: _asked(loaded, images)
+
+
+def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
+    """The day's own file; asked as its README says, by torchvision's ResNet18 as it comes."""
+    network.save(path, model.state, model.metadata)
+    net = resnet18(weights=None, num_classes=len(model.classes))
+    net.load_state_dict(safetensors.torch.load_file(path))
+    plain = Deployed(net, deployed.temperature)
+    return lambda images: _asked(plain, images)
+
+
+def _example(model: Model) -> torch.Tensor:
+    size = model.metadata["recipe"]["image_size_px"]
+    return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+
+
+_MAKERS = {"onnx": _onnx, "torchscript": _torchscript, "safetensors": _safetensors}
+
+
+def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        answers: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+    return answers
+
+
+def _check(
+    project: Project, history: History, model: Model, deployed: Deployed, run: Run
+) -> Checked:
+    """Ask the exported model and the model itself about the same images."""
+    recipe = model.metadata["recipe"]
+    size = recipe["image_size_px"]
+    held = history.split(*manifest.HELD_OUT)
+    rows = _sample(project, held, model.metadata["day"])
+    evaluated = device.chosen(device="cpu", precision=recipe["precision"], threads=1)
+    net, difference, agreed = network.build(model, size), 0.0, 0
+    with Ticker("checking", len(rows) or NOISE, "images") as ticker:
+        if len(rows):
+            chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        else:
+            chunks = iter([_noise(size)])
+        for chunk in chunks:
+            for images in torch.split(chunk, BATCH):
+                theirs = run(images.permute(0, 2, 3, 1).contiguous().numpy())
+                mine = _asked(deployed, images.permute(0, 2, 3, 1).contiguous().numpy())
+                difference = max(difference, float(np.abs(theirs - mine).max()))
+                said = network.outputs(net, images, evaluated, batch_size=BATCH).numpy()
+                agreed += int((theirs.argmax(1) == said.argmax(1)).sum())
+    noise = not len(rows)
+    return Checked(len(rows) or NOISE, len(held), noise, difference, agreed, evaluated.precision)
+
+
+def _sample(project: Project, held: pl.DataFrame, day: str) -> pl.DataFrame:
+    """The held-out images that are here, CHECKED of them at most."""
+    here = held.filter(
+        pl.Series([(project.root / path).is_file() for path in held["path"]], dtype=pl.Boolean)
+    )
+    ids: Sequence[str] = here["image"].to_list()
+    chosen, _ = draws.priority_sample(ids, [1.0] * len(ids), CHECKED, "export", day)
+    return here[np.sort(chosen)]
+
+
+def _noise(size: int) -> torch.Tensor:
+    values = draws.uniform_array("export", "noise", shape=(NOISE, 3, size, size))
+    return torch.from_numpy(((values + 1) * 127.5).astype(np.uint8))

@@ -1,0 +1,115 @@
+"""Files → answers: what `dayfold predict` walks, shows and writes."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dayfold.errors import IntakeError, UnreadableError
+from dayfold.ledger.intake.walking import is_clutter
+from dayfold.project.files import for_spreadsheet, write_csv
+from dayfold.serve.classifier import Answer, Classifier
+
+SHOWN = 20  # files that cannot be read, listed one by one; a CSV has them all
+NOT_SURE = "not sure"
+
+
+def images(sources: Sequence[Path]) -> list[Path]:
+    """Return every file of these files and folders, without hidden ones, sorted within a folder.
+
+    Raises IntakeError that lists what is not there.
+    """
+    missing = [f"{source} does not exist" for source in sources if not source.exists()]
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            for place, folders, files in os.walk(source):
+                folders[:] = sorted(name for name in folders if not is_clutter(name))
+                names = sorted(name for name in files if not is_clutter(name))
+                found += [Path(place, name) for name in names]
+        else:
+            found.append(source)
+    if missing or not found:
+        raise IntakeError("There is nothing to predict:", problems=missing or ["no file in it"])
+    return found
+
+
+def predict(
+    model: Classifier,
+    paths: Sequence[Path],
+    *,
+    top: int,
+    csv: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Say what the model makes of each file, and how fast; into a CSV file if one is given.
+
+    Raises UnreadableError, when all others are answered, that lists the files that cannot be read,
+    and IntakeError where none can.
+    """
+    began = time.monotonic()
+    width = min(max(len(_shown(path)) for path in paths), 60)
+    names = max(len(name) for name in (*model.classes, NOT_SURE))
+    answers: list[Answer | str] = []
+    for path, answer in zip(paths, model.each(paths), strict=True):
+        answers.append(answer)
+        if isinstance(answer, Answer) and not csv:
+            say(f"{_shown(path):{width}}  {line(answer, top, names)}")
+    seconds = time.monotonic() - began
+    if csv:
+        _write(csv, paths, answers, top)
+        say(f"{len(paths)} lines written to {csv}")
+    good = [answer for answer in answers if isinstance(answer, Answer)]
+    unsure = sum(not answer.sure for answer in good)
+    say(
+        f"{len(good)} image{'s' * (len(good) != 1)} in {seconds:.1f} s, "
+        f"{len(good) / seconds:.0f} img/s; "
+        f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
+    )
+    problems = [answer for answer in answers if isinstance(answer, str)]
+    if problems:
+        kind = UnreadableError if good else IntakeError
+        more = len(problems) - SHOWN
+        raise kind(
+            f"{len(problems)} of {len(paths)} files cannot be predicted:",
+            problems=problems[:SHOWN] + [f"and {more} more"] * (more > 0),
+        )
+
+
+def line(answer: Answer, top: int, width: int) -> str:
+    """Return an answer as a line: the class and its confidence, and the next ones up to `top`."""
+    ranked = [f"{name} {chance:.3f}" for name, chance in answer.probabilities.items()]
+    if answer.sure:
+        rest = f"  then {', '.join(ranked[1:top])}" if top > 1 else ""
+        return f"{answer.label:{width}}  {answer.confidence:.3f}{rest}"
+    # At least two: it is between them that the model cannot decide.
+    return f"{NOT_SURE:{width}}  {', '.join(ranked[: max(top, 2)])}"
+
+
+def _write(path: Path, paths: Sequence[Path], answers: Sequence[Answer | str], top: int) -> None:
+    header = ["path", "predicted", "confidence", "sure"]
+    header += [f"{name}_{rank}" for rank in range(2, top + 1) for name in header[1:3]]
+    rows: list[list[object]] = []
+    for file, answer in zip(paths, answers, strict=True):
+        cells: list[object] = [""] * (len(header) - 1)
+        if isinstance(answer, Answer):
+            ranked = [
+                cell
+                for name, chance in list(answer.probabilities.items())[:top]
+                for cell in (_cell(name), chance)
+            ]
+            cells[: len(ranked) + 1] = [*ranked[:2], int(answer.sure), *ranked[2:]]
+        problem = "" if isinstance(answer, Answer) else answer
+        rows.append([_cell(str(file)), *cells, _cell(problem)])
+    write_csv(path, [*header, "problem"], rows)
+
+
+def _cell(text: str) -> str:
+    """Text for a spreadsheet; names need not be UTF-8, cells must."""
+    return for_spreadsheet(text.encode(errors="backslashreplace").decode())
+
+
+def _shown(path: Path) -> str:
+    """A path as it may be printed: what its name holds must not steer the terminal."""
+    name = str(path)
+    return name if name.isprintable() else ascii(name)

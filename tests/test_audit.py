@@ -1,0 +1,185 @@
+"""The audit: flipped labels come first, groups stay whole, a person's decisions are kept."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from builders import DAYS, make_project, open_day
+from dayfold import create
+from dayfold.errors import LedgerError
+from dayfold.figures import audit
+from dayfold.figures.audit import Doubts
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Doubt
+from dayfold.project import params as params_file
+
+FLIPPED = 0.03
+
+
+def labelled(rng, images, classes, sure):
+    """Labels, and probabilities that are `sure` of the label on average."""
+    labels = np.arange(images) % classes
+    chances = rng.dirichlet(np.ones(classes), images) * (1 - sure)
+    chances[np.arange(images), labels] += sure
+    return labels, chances
+
+
+def test_a_group_is_never_on_both_sides_and_each_class_is_dealt_evenly():
+    labels = np.repeat(np.arange(3), 100)
+    groups = [f"patient {label}.{number // 4}" for label in range(3) for number in range(100)]
+    fold = audit.folds(labels, groups, DAYS[0])
+    parts = {}
+    for group, part in zip(groups, fold, strict=True):
+        parts.setdefault(group, set()).add(int(part))
+    assert all(len(part) == 1 for part in parts.values())
+    for label in range(3):
+        # 25 groups of 4 a class over 5 parts.
+        assert np.bincount(fold[labels == label]).tolist() == [20] * audit.FOLDS
+
+
+def test_the_deal_does_not_depend_on_the_order_of_images():
+    labels, groups = np.arange(60) % 3, [f"image {number}" for number in range(60)]
+    fold = audit.folds(labels, groups, DAYS[0])
+    turned = audit.folds(labels[::-1], groups[::-1], DAYS[0])
+    assert turned[::-1].tolist() == fold.tolist()
+
+
+def test_an_image_is_judged_by_what_was_fitted_without_it():
+    # Noise: only a model that has seen an image could know its label.
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 64)).astype(np.float32)
+    labels = rng.integers(0, 2, 200)
+    fold = np.arange(200) % audit.FOLDS
+    chances, judged = audit.out_of_sample(features, labels, fold, 2)
+    assert judged.all()
+    assert (chances.argmax(1) == labels).mean() == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_class_that_stands_in_one_fold_only_is_not_judged():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
+    fold = np.array([*(np.arange(40) % audit.FOLDS), 3, 3])
+    chances, judged = audit.out_of_sample(rng.normal(size=(42, 4)), labels, fold, 4)
+    assert judged.tolist() == [True] * 40 + [False] * 2
+    assert (chances[:, 3] == 0).all()
+
+
+def test_a_wrong_label_is_doubted_and_the_right_one_suggested():
+    labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.7)
+    chances[5] = [0.05, 0.9, 0.05]
+    assert labels[5] == 2
+    found = audit.doubts(chances, labels)
+    assert np.flatnonzero(found.doubted).tolist() == [5]
+    assert found.suggested[5] == 1
+    assert found.score.argmin() == 5
+
+
+def test_a_class_of_which_the_model_is_never_sure_is_not_suspected_as_a_whole():
+    labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.8)
+    hard = labels == 2
+    chances[hard] = [0.15, 0.45, 0.40]
+    found = audit.doubts(chances, labels)
+    assert not found.doubted.any()
+
+
+def test_nothing_and_one_class_are_not_doubted():
+    for images, classes in ((0, 3), (4, 1)):
+        found = audit.doubts(np.ones((images, classes)), np.zeros(images, dtype=np.int64))
+        assert not found.doubted.any()
+        assert len(found.score) == images
+
+
+def test_new_doubts_come_first_then_old_ones_then_the_rest():
+    score = np.array([0.1, 0.2, 0.3, 0.0, 0.05])
+    doubted = np.array([True, True, True, False, False])
+    new = np.array([False, True, True, True, False])
+    found = Doubts(score, np.zeros(5, dtype=np.int64), doubted)
+    assert audit.ranking(found, new).tolist() == [1, 2, 0, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A project with all digits, 3% of them under a wrong label, trained; the names of these."""
+    from dayfold.stages import replay, snapshot, train, weights
+
+    recipe = {"train__image_size_px": 32, "train__threads": 1, "origin__weights": "random"}
+    project = make_project(tmp_path_factory.mktemp("noisy") / "project", **recipe)
+    create.make_origin(project, params_file.read(project.params))
+    open_day(project, DAYS[0])
+    digits, rng = load_digits(), np.random.default_rng(0)
+    count = len(digits.target)
+    wrong = set(rng.choice(count, round(FLIPPED * count), replace=False).tolist())
+    for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        given = (label + rng.integers(1, 10)) % 10 if number in wrong else label
+        path = project.images(DAYS[0]) / str(given) / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8)).save(path)
+    params = params_file.read(project.params)
+    for stage in (snapshot, weights, replay, train):
+        stage.run(project, params)
+    truth = {number: str(digits.target[number]) for number in wrong}
+    return project, truth, count
+
+
+@pytest.mark.slow
+def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record_property):
+    from dayfold.serve import auditing
+
+    project, truth, count = noisy
+    top = round(0.05 * count)
+    found = auditing.run(project, top=top)
+    assert (found.judged, found.skipped, len(found.doubts)) == (count, [], top)
+    numbers = [int(re.search(r"(\d+)\.png", doubt.path)[1]) for doubt in found.doubts]
+    caught = [number for number in numbers if number in truth]
+    record_property("caught", f"{len(caught)} of {len(truth)} in {top}")
+    print(f"{len(caught)} of {len(truth)} flipped labels in the worst {top} of {count}")
+    assert len(caught) >= 0.8 * len(truth)
+    suggested = {n: d.suggested for n, d in zip(numbers, found.doubts, strict=True)}
+    right = [number for number in caught if suggested[number] == truth[number]]
+    assert len(right) >= 0.9 * len(caught)
+    table = tables.read(project.audit(DAYS[0]), Doubt)
+    assert table["path"].to_list() == [doubt.path for doubt in found.doubts]
+
+
+@pytest.mark.slow
+def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
+    from dayfold.serve import auditing
+
+    project, *_ = noisy
+    auditing.run(project, top=3)
+    table = tables.read(project.audit(DAYS[0]), Doubt)
+    first, *rest = table.rows()
+    decided = [(*first[:-1], "<b>keep</b>"), *rest]
+    tables.write(project.audit(DAYS[0]), Doubt, decided)
+    found = auditing.run(project, top=2)
+    assert found.doubts[0].decision == "<b>keep</b>"
+    assert found.doubts[1].decision == ""
+    auditing.write_page(project, found)
+    page = project.audit_page(DAYS[0]).read_text(encoding="utf-8")
+    assert "&lt;b&gt;keep&lt;/b&gt;" in page
+    assert "<b>keep</b>" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    project.audit(DAYS[0]).write_text("path;decision\n")
+    with pytest.raises(LedgerError, match="its decisions would be lost"):
+        auditing.run(project, top=2)
+    project.audit(DAYS[0]).unlink()
+
+
+@pytest.mark.slow
+def test_images_that_are_not_here_are_not_judged_and_counted(copy, shell):
+    shutil.rmtree(copy.images(DAYS[1]) / "3")
+    said = shell(copy.root, "dayfold", "audit", "--top", "4", "--html")
+    day = json.loads(copy.provenance.read_bytes())["day"]
+    found = re.search(r"(\d+) images are not here", said)
+    assert found
+    assert int(found[1]) > 10
+    assert len(tables.read(copy.audit(day), Doubt)) == 4
+    assert copy.audit_page(day).exists()
+    assert "dayfold relabel --from data/audit/" in said
+    assert shell(copy.root, "git", "status", "--porcelain", "data/audit") == ""

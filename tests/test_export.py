@@ -1,0 +1,132 @@
+"""Exports: the same function in every format, checked before it is written, with its papers."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dayfold
+from dayfold.demo import DAYS
+from dayfold.errors import CycleError, ModelError
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import Project
+from dayfold.serve import exporting
+
+pytestmark = pytest.mark.slow
+
+ONE, TWO, THREE = DAYS[:3]
+FORMATS = {"onnx": "m.onnx", "torchscript": "m.pt", "safetensors": "m.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def exported(three_days, tmp_path_factory):
+    """The third day's model in every format, and what was said of each."""
+    folder, said = tmp_path_factory.mktemp("exports"), {}
+    for form, name in FORMATS.items():
+        lines = []
+        (folder / form).mkdir()
+        written = exporting.export(
+            three_days, folder / form / name, day=THREE, form=form, say=lines.append
+        )
+        assert all(path.is_file() for path in written)
+        said[form] = lines
+    return folder, said
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_export_is_checked_on_all_held_out_images_that_are_here(exported, form):
+    (line, *_) = exported[1][form]
+    found = re.match(r"Checked on (\d+) of (\d+) held-out images: .* more than (\S+) off", line)
+    assert found
+    assert found[1] == found[2] != "0"
+    assert float(found[3]) <= 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # deprecated, as the README says
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_program_of_the_readme_gives_dayfold_s_own_answer(
+    exported, form, three_days, monkeypatch, capsys
+):
+    folder = exported[0] / form
+    text = (folder / "m.README.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(folder)
+    with Image.open(next(three_days.images(ONE).rglob("*.png"))) as image:
+        # Neither square nor of the model's size.
+        scan = image.convert("L").resize((20, 13))
+    scan.save("scan.png")
+    exec(compile(code, "README", "exec"), {})  # noqa: S102
+    label, confidence = capsys.readouterr().out.split()
+    (answer,) = dayfold.load(three_days.root, THREE).predict(folder / "scan.png")
+    assert label == answer.label
+    assert float(confidence) == pytest.approx(answer.confidence, abs=0.02)
+
+
+def test_safetensors_is_the_very_file_of_the_day(exported, three_days):
+    assert sha256_file(exported[0] / "safetensors" / "m.safetensors") == sha256_file(
+        three_days.model
+    )
+
+
+def test_onnx_names_its_classes_and_takes_any_number_of_images(exported):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(exported[0] / "onnx" / "m.onnx")
+    properties = session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["classes"]) == list("01234567")
+    assert json.loads(properties["dayfold"])["day"] == THREE
+    for count in (1, 5):
+        images = np.zeros((count, 32, 32, 3), np.uint8)
+        (chances,) = session.run(None, {"images": images})
+        assert chances.shape == (count, 8)
+        assert chances.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
+
+
+def test_what_is_not_the_model_is_not_written(three_days, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    with pytest.raises(ModelError, match="nothing was written"):
+        exporting.export(three_days, tmp_path / "m.pt", day=THREE, form="torchscript", say=print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_any_image_it_is_checked_on_noise_and_says_so(copy, tmp_path):
+    lines = []
+    shutil.rmtree(copy.data / "images")
+    file = tmp_path / "m.safetensors"
+    exporting.export(copy, file, day=TWO, form="safetensors", say=lines.append)
+    assert lines[0].startswith("Checked on 8 images of noise (none of the ")
+
+
+def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell):
+    card = tmp_path / "MODEL_CARD.md"
+    said = shell(three_days.root, "dayfold", "export", str(card), "--day", TWO)
+    assert said == f"written: {card}\n"
+    text = card.read_text(encoding="utf-8")
+    assert text.startswith(f"# Model card: scans, {TWO}\n")
+    assert "7 classes" in text
+    assert "2 days of images" in text
+    figures = json.loads(shell(three_days.root, "git", "show", f"day/{TWO}:metrics.json"))
+    low, high = figures["interval"]["accuracy"].values()
+    row = f"| {figures['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
+    assert row in text
+    made = json.loads(shell(three_days.root, "git", "show", f"day/{TWO}:data/provenance.json"))
+    for pin in made["sha256"].values():
+        assert pin in text
+    assert len([line for line in text.splitlines() if re.match(r"\| \d \|", line)]) == 7
+
+
+def test_a_format_is_named_or_is_the_file_s_ending(tmp_path):
+    assert exporting.form_of(tmp_path / "a.onnx", None) == "onnx"
+    assert exporting.form_of(tmp_path / "a.bin", "torchscript") == "torchscript"
+    for file, form in (("a.bin", None), ("a.onnx", "tflite")):
+        with pytest.raises(CycleError, match="names no format"):
+            exporting.form_of(tmp_path / file, form)
+
+
+def test_names_from_folders_are_no_markdown(tmp_path):
+    from dayfold.figures import card
+
+    assert card._plain("a|b <script> *x*") == r"a\|b \<script\> \*x\*"
+    assert Project(tmp_path).model.name == "model.safetensors"

@@ -1,0 +1,176 @@
+"""Using the model: the day that is meant, the answers of evaluate, and files of every kind."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dayfold
+from builders import DAYS
+from dayfold.demo import DAYS as DIGIT_DAYS
+from dayfold.errors import CycleError, IntakeError, ModelError
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.tables import Check, Prediction
+from dayfold.project import params as params_file
+from dayfold.project.files import for_spreadsheet
+from dayfold.serve import predicting
+from dayfold.serve.classifier import Answer
+
+pytestmark = pytest.mark.slow
+
+ONE, TWO, THREE = DIGIT_DAYS[:3]
+
+
+@pytest.fixture(scope="module")
+def model(three_days):
+    return dayfold.load(three_days.root)
+
+
+@pytest.fixture(scope="module")
+def held(three_days):
+    """The held-out images of all days, with what `evaluate` said of them."""
+    said = tables.read(three_days.predictions, Prediction)
+    images = manifest.history(three_days, THREE).images.select("image", "path")
+    return said.join(images, on="image", how="left", maintain_order="left")
+
+
+def fail(project, day):
+    """Let a day's recorded gate be one that it did not pass."""
+    check = Check("max_forgetting", "", 0.05, 0.5, 0.4, 0.6, 0)
+    tables.write(project.gate(day), Check, [check])
+
+
+def test_the_model_answers_what_evaluate_recorded(three_days, model, held):
+    assert (model.day, model.classes) == (THREE, tuple("01234567"))
+    answers = model.predict(three_days.root / path for path in held["path"])
+    assert [answer.label for answer in answers] == held["predicted"].to_list()
+    for answer in answers:
+        chances = list(answer.probabilities.values())
+        assert sum(chances) == pytest.approx(1, abs=1e-5)
+        assert chances == sorted(chances, reverse=True)
+        assert answer.confidence == chances[0] == max(chances)
+        assert answer.sure == (answer.confidence >= 0.5)
+
+
+def test_a_path_a_pil_image_and_an_array_are_the_same_image(three_days, model, held):
+    path = three_days.root / held["path"][0]
+    with Image.open(path) as opened:
+        loaded = opened.copy()
+    grey = np.asarray(loaded)
+    colour = np.stack([grey] * 3, axis=2)
+    by_path, *others = model.predict([str(path), loaded, grey, colour])
+    assert others == [by_path] * 3
+    assert model.predict(path) == [by_path]
+
+
+def test_all_images_that_cannot_be_used_are_named_at_once(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    images = [tmp_path / "notes.txt", tmp_path / "nowhere.png", np.zeros((4, 4, 3)), 7]
+    with pytest.raises(IntakeError, match="4 of 5 images cannot be used") as caught:
+        model.predict([*images, np.zeros((4, 4), np.uint8)])
+    reasons = ("is not an image", "No such file", "float64 [4, 4, 3], not uint8", "is int")
+    for problem, reason in zip(caught.value.problems, reasons, strict=True):
+        assert reason in problem
+
+
+def test_any_day_is_had_by_name_and_is_that_day_s(three_days):
+    first = dayfold.load(three_days.root, ONE)
+    assert (first.day, first.classes) == (ONE, tuple("012345"))
+    with pytest.raises(CycleError, match=f"no model of {DAYS[28]}"):
+        dayfold.load(three_days.root, DAYS[28])
+
+
+def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
+    fail(copy, THREE)
+    assert dayfold.load(copy.root / "data").day == TWO
+    fail(copy, TWO)
+    fail(copy, ONE)
+    with pytest.raises(CycleError, match="None of the 3 sealed days passed"):
+        dayfold.load(copy.root)
+    assert dayfold.load(copy.root, THREE).day == THREE
+
+
+def test_a_damaged_copy_in_the_cache_is_not_used(copy):
+    pinned = next((copy.root / ".dvc" / "cache").rglob(md5_of(copy, TWO)[2:]))
+    data = bytearray(pinned.read_bytes())
+    data[-1] ^= 1
+    pinned.chmod(0o644)
+    pinned.write_bytes(data)
+    pinned.chmod(0o444)
+    with pytest.raises(ModelError, match="not the one that was sealed"):
+        dayfold.load(copy.root, TWO)
+
+
+def md5_of(project, day):
+    from dayfold.project import vcs
+
+    return vcs.sealed_outputs(project.root, day)["data/model.safetensors"]
+
+
+def test_predict_lists_bad_files_answers_the_others_and_exits_with_4(three_days, shell, tmp_path):
+    folder = tmp_path / "new"
+    shutil.copytree(three_days.images(ONE) / "3", folder / "3")
+    images = len(list(folder.rglob("*.png")))
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("hello")
+    table = tmp_path / "said.csv"
+    words = ("dayfold", "predict", str(folder), "--csv", str(table), "--top", "2", "--day", ONE)
+    said = shell(three_days.root, *words, code=4)
+    assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
+    assert f"1 of {images + 1} files cannot be predicted" in said
+    assert "notes.txt is not an image" in said
+    bad, *good = csv.DictReader(io.StringIO(table.read_text()))
+    assert len(good) == images
+    assert bad["predicted"] == ""
+    assert bad["problem"].startswith(f"{folder / 'notes.txt'} is not an image")
+    for row in good:
+        assert 0 < float(row["confidence_2"]) <= float(row["confidence"]) <= 1
+        assert (row["sure"], row["problem"]) in (("0", ""), ("1", ""))
+    nothing = shell(three_days.root, "dayfold", "predict", "nix", "nox", code=1)
+    assert "nix does not exist" in nothing
+    assert "nox does not exist" in nothing
+
+
+def test_below_the_threshold_the_answer_is_not_sure(copy):
+    params_file.edit(copy.params, {"predict.threshold": 1.0})
+    image = next(copy.images(ONE).rglob("*.png"))
+    (answer,) = dayfold.load(copy.root).predict(image)
+    assert not answer.sure
+
+
+def test_a_line_names_the_class_or_between_which_the_model_cannot_decide():
+    chances = {"cat": 0.75, "dog": 0.2, "eel": 0.05}
+    sure, unsure = (Answer("cat", 0.75, is_sure, chances) for is_sure in (True, False))
+    assert predicting.line(sure, 1, 4) == "cat   0.750"
+    assert predicting.line(sure, 2, 4) == "cat   0.750  then dog 0.200"
+    assert predicting.line(unsure, 1, 8) == "not sure  cat 0.750, dog 0.200"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@a", "'@a"), ("a=b", "a=b"), ("", "")],
+)
+def test_no_cell_is_taken_for_a_formula(text, cell):
+    assert for_spreadsheet(text) == cell
+
+
+def test_the_temperature_is_the_model_s_own_and_the_same_in_a_second_run(three_days, model):
+    header = three_days.model.read_bytes()[8:4000].decode(errors="ignore")
+    assert f'temperature\\":{json.dumps(model.temperature)}' in header
+    assert 0.05 <= model.temperature <= 20
+
+
+def test_the_example_of_the_docs_runs(three_days, repository, capsys, monkeypatch):
+    text = (repository / "docs" / "using.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(three_days.root.parent)
+    shutil.copy(next(three_days.images(ONE).rglob("*.png")), Path("scan.png"))
+    program = compile(code, "docs/using.md", "exec")
+    exec(program, {})  # noqa: S102
+    assert THREE in capsys.readouterr().out
