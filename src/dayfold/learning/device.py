@@ -38,10 +38,10 @@ def resolve(*, device: str, precision: str, threads: int, processes: int = 1) ->
     # Nothing here reads what was never written; filling it took a quarter of the time at 16 px.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    return chosen(device=device, precision=precision, threads=threads)
+    return chosen(device=device, precision=precision, threads=threads, processes=processes)
 
 
-def chosen(*, device: str, precision: str, threads: int) -> Machine:
+def chosen(*, device: str, precision: str, threads: int, processes: int = 1) -> Machine:
     """Resolve `auto` only: what computes in a program of somebody else's must not change torch."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
