@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from dayfold.cli.top import HISTORY, command, say
-from dayfold.project.layout import Project
+from dayfold.project.layout import Project, check_day
 
 
 @command(HISTORY, "dayfold log --classes --day 2025-06-04")
@@ -39,6 +39,38 @@ def log(
         show(history.table(lines, verdicts))
         for note in history.notes(lines, forced):
             print(note)
+
+
+@command(HISTORY, "dayfold report --day 2025-06-04 --open")
+def report(
+    day: Annotated[
+        str | None,
+        typer.Option("--day", metavar="YYYY-MM-DD", help="The last with figures by default."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--png", metavar="FILE", help="Draw the forgetting curve alone, as a picture."
+        ),
+    ] = None,
+) -> None:
+    """Write a day's report: one HTML file, with all that it needs in it, to look at or to send."""
+    import webbrowser
+
+    from dayfold.cycle import sealing
+    from dayfold.figures.report import page
+
+    project = Project.find()
+    chosen = check_day(day) if day else None
+    if png:
+        page.write_curve(project, chosen, png)
+        print(f"the forgetting curve is drawn in {png}")
+        return
+    path = page.write(project, chosen, forced=sealing.forced(project))
+    print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, needs nothing else")
+    if show and not webbrowser.open(path.as_uri()):
+        print("no browser was found here; open the file in one")
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")

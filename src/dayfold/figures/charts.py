@@ -1,82 +1,314 @@
-"""Charts as Vega-Lite specifications, and their pictures."""
+"""Charts as Vega-Lite specifications: without colours, which come with a picture or a page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project.files import write_bytes
 
+Spec = dict[str, Any]
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+TOLD_APART = 16  # columns of a heat map, up to which its cells are wide enough for a number
+# From the oldest to the newest of a series, seen as well on white as on black.
+RAMP = ("#4466cc", "#2490a5", "#5a9c58", "#bd8422", "#cb5c4a")
 
-def forgetting_curve(cells: Iterable[CohortAccuracy]) -> dict[str, Any]:
-    """Return the accuracy of every cohort over the days: one line a cohort, later ones lighter."""
+
+# Columns that hold days, and what the day is that of.
+_DAYS = {"day": "model of", "cohort": "images of", "arrived": "arrived on"}
+
+
+class Colours(NamedTuple):
+    """What a chart is drawn with: colours as CSS has them, and the fonts."""
+
+    ground: str | None
+    ink: str
+    muted: str
+    line: str
+    accent: str
+    on_accent: str
+    font: str
+
+
+PICTURE = Colours("white", "#1c2126", "#5d6670", "#e7eaed", "#2f5fd0", "#ffffff", "sans-serif")
+# page.css sets these, for a light screen, a dark one and for paper.
+PAGE = Colours(
+    None, *(f"var(--{name})" for name in ("ink", "muted", "line", "accent", "on-accent", "font"))
+)
+
+
+def config(colours: Colours) -> Spec:
+    """Return the part of a specification that gives it colours."""
+    text = {"labelColor": colours.muted, "titleColor": colours.muted, "titleFontWeight": "normal"}
+    return {
+        "background": colours.ground,
+        "font": colours.font,
+        "view": {"stroke": None},
+        "axis": {
+            **text,
+            "gridColor": colours.line,
+            "domainColor": colours.line,
+            "ticks": False,
+            "labelPadding": 8,
+            "titlePadding": 12,
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+        },
+        "axisY": {"domain": False},
+        "header": {"labelColor": colours.ink, "labelFontSize": 12},
+        "legend": {**text, "symbolType": "circle", "symbolStrokeWidth": 0},
+        "title": {
+            "color": colours.ink,
+            "subtitleColor": colours.muted,
+            "anchor": "start",
+            "fontSize": 14,
+            "offset": 14,
+        },
+        "rect": {"color": colours.accent},
+        "text": {"color": colours.ink, "fontSize": 11},
+        "range": {"ordinal": {"scheme": list(RAMP)}},
+        "style": {
+            "on-weak": {"color": colours.ink},
+            "on-strong": {"color": colours.on_accent},
+        },
+    }
+
+
+def forgetting_curve(cells: Iterable[CohortAccuracy | PolicyAccuracy]) -> Spec:
+    """Return the accuracy of every cohort over the days, a line a cohort."""
     values = [cell._asdict() for cell in cells]
     lowest = min((value["accuracy"] for value in values), default=0.0)
+    spec = _lines(values, series="cohort", field="accuracy", title="accuracy")
+    spec["encoding"]["y"]["scale"] = {"domain": [min(0.8, lowest // 0.1 / 10), 1]}
+    spec["encoding"]["x"]["title"] = "model of"
+    spec["encoding"]["color"]["title"] = "images of"
+    spec["description"] = "The accuracy on the test images of each day, by the day of the model."
+    spec["title"] = {
+        "text": "What each day's images are still worth",
+        "subtitle": "accuracy on the test images of each day, after training on later days",
+    }
+    return spec
+
+
+MEASURES = {
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "confidence": "mean confidence",
+    "images": "test images",
+}
+
+
+def class_curves(values: Sequence[Mapping[str, Any]]) -> Spec:
+    """Return a measure of each class over the days: the one that the param `measure` names.
+
+    `values` have day, class and all of MEASURES.
+    """
+    spec = _lines(values, series="class", field="value", title=None)
+    spec["params"].append({"name": "measure", "value": "f1"})
+    spec["transform"].append({"calculate": "datum[measure]", "as": "value"})
+    spec["encoding"]["y"]["scale"] = {"zero": False, "nice": True}
+    spec["encoding"]["x"]["title"] = "model of"
+    spec["description"] = "F1 and other measures of each class, by the day of the model."
+    return spec
+
+
+def _lines(
+    values: Sequence[Mapping[str, Any]], *, series: str, field: str, title: str | None
+) -> Spec:
+    """Lines over days, a colour a series; the param `hidden` names the series not to draw."""
+    days = sorted({value["day"] for value in values})
+    many = len(days) > 2 * TOLD_APART
+    shown = list(values[0]) if values else []
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "title": {
-            "text": "What each day's images are still worth",
-            "subtitle": "accuracy on the test images of each day, after training on later days",
-            "anchor": "start",
-            "subtitleColor": "#666",
-        },
+        "$schema": SCHEMA,
         "width": 640,
         "height": 300,
-        "background": "white",
-        "data": {"values": values},
+        "data": {"values": list(values)},
+        "params": [{"name": "hidden", "value": []}],
+        "transform": [{"filter": f"indexof(hidden, datum['{series}']) < 0"}],
         "encoding": {
             "x": {
                 "field": "day",
                 "type": "ordinal",
-                "title": "model of",
-                "axis": {"labelAngle": 0},
+                "title": None,
+                "scale": {"domain": days},
+                "axis": _day_axis(days),
             },
             "y": {
-                "field": "accuracy",
+                "field": field,
                 "type": "quantitative",
-                "scale": {"domain": [min(0.8, lowest // 0.1 / 10), 1]},
-                "axis": {"format": "%"},
-                "title": "accuracy",
+                "axis": {"tickCount": 5},
+                "title": title,
             },
             "color": {
-                "field": "cohort",
+                "field": series,
                 "type": "ordinal",
-                "scale": {"scheme": "viridis"},
-                "title": "images of",
+                "scale": {"domain": sorted({value[series] for value in values})},
+                "title": series,
             },
         },
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 2}},
-            {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 1}},
+            {
+                "mark": {"type": "line", "strokeWidth": 1 if many else 2, "interpolate": "linear"},
+                "encoding": {"opacity": _unless_another_is_pointed_at()},
+            },
+            {
+                "params": [
+                    {
+                        "name": "at",
+                        "select": {"type": "point", "on": "pointerover", "fields": [series]},
+                    }
+                ],
+                "mark": {"type": "point", "filled": True, "size": 14 if many else 46},
+                "encoding": {
+                    "opacity": _unless_another_is_pointed_at(),
+                    "tooltip": [_told(name) for name in shown],
+                },
+            },
         ],
-        "config": {"font": "sans-serif", "view": {"stroke": None}, "axis": {"gridColor": "#eee"}},
     }
 
 
-def policy_curves(cells: Iterable[PolicyAccuracy]) -> dict[str, Any]:
-    """Return the forgetting curves of several policies side by side, means over their seeds."""
-    one = forgetting_curve([])
-    values = [cell._asdict() for cell in cells]
-    order = list(dict.fromkeys(value["policy"] for value in values))
-    y = {**one["encoding"]["y"], "aggregate": "mean", "scale": {"domain": [0, 1]}}
-    axis = {**one["encoding"]["x"], "axis": {"labelAngle": -90}}
+def _unless_another_is_pointed_at() -> Spec:
+    return {"condition": {"param": "at", "value": 1}, "value": 0.15}
+
+
+def _told(name: str) -> Spec:
+    """A line of a tooltip."""
+    titles = {**_DAYS, "low": "95% from", "high": "95% to"}
+    entry: Spec = {"field": name, "title": titles.get(name, MEASURES.get(name, name))}
+    if name in ("accuracy", "low", "high", "f1", "precision", "recall", "confidence", "share"):
+        return {**entry, "type": "quantitative", "format": ".3f"}
+    return {**entry, "type": "nominal"}
+
+
+def _day_axis(days: Sequence[str]) -> Spec:
+    """Days without what all have in common, their century or their year."""
+    common = 5 if len({day[:4] for day in days}) == 1 else 2
     return {
-        **{key: one[key] for key in ("$schema", "background", "config")},
-        "title": one["title"],
-        "data": {"values": values},
+        "labelAngle": 0,
+        "labelExpr": f"slice(datum.label, {common})",
+        "labelOverlap": "greedy",
+        "labelSeparation": 6,
+    }
+
+
+def heat_map(
+    values: Sequence[Mapping[str, Any]],
+    *,
+    row: str,
+    column: str,
+    strength: str,
+    written: str,
+    domain: tuple[float, float],
+    description: str,
+) -> Spec:
+    """Return cells as strong as `strength` is within `domain`, with what is `written` in them.
+
+    All keys of the values are told where one points. With too many columns nothing is written.
+    """
+    rows, columns = (sorted({value[name] for value in values}) for name in (row, column))
+    wide = len(columns) > TOLD_APART
+    spread = max(domain[1] - domain[0], 1e-9)
+    half = f"(datum['{strength}'] - {domain[0]}) / {spread} > 0.7"
+    texts: list[Spec] = [
+        {
+            "transform": [{"filter": condition}],
+            "mark": {"type": "text", "style": style},
+            "encoding": {
+                "text": {
+                    "field": written,
+                    "type": "quantitative",
+                    "format": ",d" if written == "images" else ".3f",
+                }
+            },
+        }
+        for condition, style in ((half, "on-strong"), (f"!({half})", "on-weak"))
+    ]
+    return {
+        "$schema": SCHEMA,
+        "description": description,
+        "width": 640 if wide else {"step": 52},
+        "height": {"step": 8 if len(rows) > 3 * TOLD_APART else 14 if wide else 30},
+        "data": {"values": list(values)},
+        "encoding": {
+            "x": _edge(column, columns, wide=wide),
+            "y": _edge(row, rows, wide=wide and len(rows) > TOLD_APART),
+        },
+        "layer": [
+            {
+                "mark": {
+                    "type": "rect",
+                    "cornerRadius": 0 if wide else 3,
+                },
+                "encoding": {
+                    "opacity": {
+                        "field": strength,
+                        "type": "quantitative",
+                        "scale": {"domain": list(domain), "range": [0.04, 0.9], "clamp": True},
+                        "legend": None,
+                    },
+                    "tooltip": [_told(name) for name in values[0]] if values else [],
+                },
+            },
+            *([] if wide else texts),
+        ],
+    }
+
+
+def _edge(name: str, names: Sequence[str], *, wide: bool) -> Spec:
+    """An axis of a heat map: of days or of classes."""
+    axis: Spec = {"grid": False, "domain": False, "labelLimit": 90, "labelOverlap": "greedy"}
+    if name in _DAYS:
+        axis |= _day_axis(names)
+    return {
+        "field": name,
+        "type": "ordinal",
+        "title": _DAYS.get(name, name),
+        "scale": {"domain": list(names), "padding": 0 if wide else 0.06},
+        "axis": {**axis, "labelAngle": 0},
+    }
+
+
+def policy_curves(cells: Iterable[PolicyAccuracy]) -> Spec:
+    """Return the forgetting curves of several policies side by side, means over their seeds."""
+    cells = list(cells)
+    one = forgetting_curve(cells)
+    order = list(dict.fromkeys(cell.policy for cell in cells))
+    y = {**one["encoding"]["y"], "aggregate": "mean", "scale": {"domain": [0, 1]}}
+    lines, points = ({"mark": layer["mark"]} for layer in one["layer"])
+    return {
+        **{key: one[key] for key in ("$schema", "description", "title", "data")},
         "facet": {"field": "policy", "type": "nominal", "sort": order, "title": None},
         "columns": 3,
         "spec": {
             "width": 260,
             "height": 180,
-            "encoding": {**one["encoding"], "x": axis, "y": y},
-            "layer": one["layer"],
+            "encoding": {**one["encoding"], "y": y},
+            "layer": [lines, points],
         },
     }
 
 
-def write_png(specification: dict[str, Any], path: Path) -> None:
+def on_page(spec: Spec, source: str) -> Spec:
+    """Return a specification as a page shows it: as wide as its place, in the page's colours.
+
+    Its data have the name `source`; the page's own headings and legends stand for the chart's.
+    """
+    shown = {**spec, "data": {"name": source}, "config": config(PAGE)}
+    shown.pop("title", None)
+    if not isinstance(spec["width"], dict):
+        shown |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    if "color" in spec["encoding"]:
+        color = {**spec["encoding"]["color"], "legend": None}
+        shown["encoding"] = {**spec["encoding"], "color": color}
+    return shown
+
+
+def write_png(spec: Spec, path: Path) -> None:
     """Draw a specification at twice its size into a PNG file."""
     import vl_convert
 
-    write_bytes(path, vl_convert.vegalite_to_png(specification, scale=2))
+    picture = {**spec, "config": config(PICTURE), "padding": 16}
+    write_bytes(path, vl_convert.vegalite_to_png(picture, scale=2))

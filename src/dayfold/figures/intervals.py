@@ -3,6 +3,7 @@
 All take images as independent. Where several are of one patient, the truth is less sure than this.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -93,3 +94,16 @@ def mcnemar(worse: int, better: int) -> float:
         tail += binomial
         binomial = binomial * (flips - k) // (k + 1)
     return (2 * tail + binomial) / (1 << flips)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in the order given (Holm 1979).
+
+    The k-th smallest of n is multiplied by n - k + 1, is at most 1 and no smaller than those before
+    it: below a level, all n together err with that probability at most.
+    """
+    found, least = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda at: ps[at])):
+        least = max(least, min(1.0, ps[place] * (len(ps) - rank)))
+        found[place] = least
+    return found

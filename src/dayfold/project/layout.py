@@ -177,6 +177,12 @@ class Project:
     def backtest_curves(self) -> Path:
         return self.data / "backtest" / "curves.png"
 
+    def audit(self, day: str) -> Path:
+        return self.data / "audit" / f"{day}.csv"
+
+    def report(self, day: str) -> Path:
+        return self.data / "reports" / f"{day}.html"
+
     # What belongs to this machine only.
     @property
     def scratch(self) -> Path:
