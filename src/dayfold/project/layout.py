@@ -177,9 +177,6 @@ class Project:
     def backtest_curves(self) -> Path:
         return self.data / "backtest" / "curves.png"
 
-    def audit(self, day: str) -> Path:
-        return self.data / "audit" / f"{day}.csv"
-
     def report(self, day: str) -> Path:
         return self.data / "reports" / f"{day}.html"
 
