@@ -18,7 +18,7 @@ from PIL import Image
 from builders import DAYS, encoded, make_project, open_day, place, png
 from dayfold.cycle import adding, arrivals
 from dayfold.cycle.adding import Options
-from dayfold.errors import CycleError, IntakeError
+from dayfold.errors import IntakeError
 from dayfold.ledger import manifest
 from dayfold.ledger.intake import shapes
 from dayfold.ledger.intake.delivery import Delivery
@@ -26,7 +26,7 @@ from dayfold.ledger.intake.walking import walk
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import show
-from dayfold.project.files import only_one, sha256
+from dayfold.project.files import sha256
 from dayfold.stages import snapshot
 from test_dicom import scan
 
@@ -144,15 +144,6 @@ def test_nothing_is_left_in_the_scratch_folder(project, source):
     place(source, "cat", [1])
     add(project, source)
     assert list(project.scratch.iterdir()) == []
-
-
-def test_two_at_a_time_are_refused(project, source):
-    place(source, "cat", [1])
-    with (
-        only_one(project.adder_lock, "adding images"),
-        pytest.raises(CycleError, match="Another process is adding images"),
-    ):
-        add(project, source)
 
 
 def test_an_interrupted_add_adds_nothing_and_the_next_one_all(project, source):

@@ -109,12 +109,19 @@ def test_a_date_is_a_day(day):
 
 
 @pytest.mark.parametrize(
-    "day", ["2025-6-4", "2025-02-29", "20250604", "today", "", "2025-06-04\n", "٢٠٢٥-06-04"]
+    ("day", "mend"),
+    [
+        ("2025-6-4", "did you mean 2025-06-04?"),
+        ("2025-02-29", "did you mean 2025-02-28?"),
+        ("20250604", "did you mean 2025-06-04?"),
+        ("2025-06-04\n", "did you mean 2025-06-04?"),
+        *((day, "write it as YYYY-MM-DD, 2025-06-04 say") for day in ("today", "", "٢٠٢٥-06-04")),
+    ],
 )
-def test_what_is_no_date_is_refused_with_the_form_of_one(day):
+def test_what_is_no_date_is_refused_with_the_one_that_is_meant_or_its_form(day, mend):
     with pytest.raises(CycleError, match="is not a day") as caught:
         check_day(day)
-    assert "YYYY-MM-DD" in caught.value.mend
+    assert caught.value.mend == mend
 
 
 def test_a_project_is_found_from_anywhere_within_it(tmp_path):
