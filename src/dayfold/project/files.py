@@ -47,15 +47,20 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, so that what a kill leaves is taken for no image; never too long; its own a name.
     part = path.with_name(f".{sha256(path.name.encode())[:32]}{PART}")
-    # O_EXCL after unlink: a link of DVC's to its cache is never written through.
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
+    try:
+        # O_EXCL after unlink: a link of DVC's to its cache is never written through.
+        part.unlink(missing_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        # A disk that is full gets its space back, and the message names the file that was meant.
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def escaped(text: str) -> str:
