@@ -29,7 +29,7 @@ def test_a_project_that_is_whole_is_left_alone(three_days):
 @pytest.mark.parametrize("content", ["", '{"write": {"/data', "null"])
 def test_a_broken_rwlock_is_removed(copy, shell, content):
     (copy.root / ".dvc" / "tmp" / "rwlock").write_text(content)
-    shell(copy.root, "dvc", "status", code=255)
+    shell(copy.root, "dvc", "repro", code=255)
     said = shell(copy.root, "dayfold", "open", FOUR)
     assert "DVC was killed: .dvc/tmp/rwlock is broken: removed" in said
     assert f"{FOUR} is open" in said
