@@ -55,7 +55,8 @@ def _without_tag(day: str) -> Finding:
     return Finding(
         day,
         f"the tag {vcs.TAG}{day} is missing",
-        f"git fetch --tags; or tag its commit again: git log --oneline -- data/manifests/{day}.csv",
+        f"git fetch --tags; or, where sealing it was stopped, dayfold seal; or tag its commit again: "
+        f"git log --oneline -- data/manifests/{day}.csv",
     )
 
 
@@ -64,8 +65,8 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
 
     `current` is the sealed day whose outputs lie in the working tree, or nothing.
     """
-    parents: list[Sealed | None] = [None, *line[:-1]]
-    for parent, sealed in zip(parents, line, strict=True):
+    parents: list[Sealed | None] = [None, *line]
+    for parent, sealed in zip(parents, line, strict=False):
         try:
             yield from _record(sealed)
             if parent is None or parent.day == sealed.parent[0]:  # or its tag is missing

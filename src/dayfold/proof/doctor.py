@@ -202,7 +202,8 @@ def _days(project: Project, params: Params) -> Iterator[Sign]:
         yield Sign("days", "none yet")
         return
     sealed = vcs.sealed_days(project.root)
-    is_open = params.day not in sealed
+    committed = f"HEAD:{project.name(project.manifest(params.day))}"
+    is_open = params.day not in sealed and not vcs.blobs(project.root, [committed])
     if is_open and (not sealed or params.day > sealed[-1]):
         yield Sign("today", f"{params.day} is open; dayfold status says what comes next")
     elif is_open:
@@ -212,7 +213,7 @@ def _days(project: Project, params: Params) -> Iterator[Sign]:
             "docs/operations.md, two clones that sealed",
         )
     else:
-        yield Sign("today", f"{params.day} is sealed")
+        yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
     found = verify.verify(project, read_data=False)
     for day, what, mend in found.damage:
         yield Sign("days", f"{day}: {what}", mend)

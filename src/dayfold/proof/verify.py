@@ -56,7 +56,9 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     """
     params = params_file.read(project.params)
     sealed = vcs.sealed_days(project.root)
-    last = params.day if params.day in sealed else params.parent
+    committed = f"HEAD:{project.name(project.manifest(params.day))}"
+    settled = params.day in sealed or vcs.blobs(project.root, [committed])
+    last = params.day if settled else params.parent
     if params.day == UNOPENED:
         return Verified([])
     known = record.read(project, sealed)
