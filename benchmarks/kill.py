@@ -201,11 +201,12 @@ def trial(
     places: Sequence[int],
     chance: np.random.Generator,
     lost: Lost,
+    commands: int,
 ) -> dict[str, str]:
     """Live the days once, killing the commands at these places; the state that it comes to."""
     shutil.copytree(base.root.parent, folder, symlinks=True)
     project = Project(folder / "scans")
-    for place, words in enumerate(SCRIPT):
+    for place, words in enumerate(SCRIPT[:commands]):
         for _ in range(places.count(place)):
             seconds, group = float(chance.uniform(0, times[place])), bool(chance.integers(2))
             if killed(project.root, words, seconds, group=group):
@@ -230,13 +231,13 @@ def compare(wanted: dict[str, str], found: dict[str, str], lost: Lost) -> None:
     lost.hashes += [f"{name}: not in the other" for name in found if name not in wanted]
 
 
-def run(folder: Path, *, kills: int, seed: int) -> Lost:
-    """Kill until there were so many kills; what was lost in all."""
+def run(folder: Path, *, kills: int, seed: int, commands: int = len(SCRIPT)) -> Lost:
+    """Kill the first `commands` of the script until there were so many kills; what was lost."""
     chance, lost = np.random.default_rng(seed), Lost()
     base = begin(folder / "base")
     shutil.copytree(folder / "base", folder / "whole", symlinks=True)
     whole, times = Project(folder / "whole" / "scans"), []
-    for words in SCRIPT:
+    for words in SCRIPT[:commands]:
         began = time.monotonic()
         code, said = finish(whole.root, words)
         if code:
@@ -247,8 +248,8 @@ def run(folder: Path, *, kills: int, seed: int) -> Lost:
     wanted = state(whole)
     shutil.rmtree(folder / "whole")
     while (made := sum(lost.kills.values())) < kills:
-        places = KILLED_AT[: kills - made]
-        found = trial(base, folder / "trial", times, places, chance, lost)
+        places = [place for place in KILLED_AT if place < commands][: kills - made]
+        found = trial(base, folder / "trial", times, places, chance, lost, commands)
         before = len(lost.hashes)
         compare(wanted, found, lost)
         lost.trials += 1

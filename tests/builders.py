@@ -2,8 +2,11 @@
 
 import io
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from PIL import Image
 
@@ -17,6 +20,16 @@ from dayfold.stages import snapshot
 ROOT = Path(__file__).parent.parent
 DAYS = tuple(f"2025-06-{day:02}" for day in range(1, 31))
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of benchmarks/, as a module."""
+    spec = spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

@@ -1,12 +1,11 @@
 """The chain of days, and every byte that is kept: what is damaged is found, named and mended."""
 
-import importlib.util
 import subprocess
 
 import numpy as np
 import pytest
 
-from builders import ROOT
+from builders import benchmark
 from dayfold.demo import DAYS
 from dayfold.project import vcs
 from dayfold.proof.verify import verify
@@ -14,9 +13,7 @@ from dayfold.proof.verify import verify
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE = DAYS[:3]
 
-spec = importlib.util.spec_from_file_location("flips", ROOT / "benchmarks" / "flips.py")
-flips = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(flips)
+flips = benchmark("flips")
 
 
 def test_a_whole_project_has_nothing_damaged(three_days, shell):

@@ -18,9 +18,8 @@ from dayfold.errors import CycleError, LedgerError
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import PART, only_one, write_bytes
-from dayfold.project.layout import UNOPENED, Project, check_day
+from dayfold.project.layout import STAGES, UNOPENED, Project, check_day
 
-STAGES = {"snapshot", "weights", "replay", "train", "evaluate", "curve"}
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -88,7 +87,7 @@ def at_work(project: Project) -> list[str]:
     for process in psutil.process_iter():
         try:
             words = [Path(word).name for word in process.cmdline()[:4]]
-            works = {"dvc", "git"} & set(words) or ("dayfold" in words and STAGES & set(words))
+            works = {"dvc", "git"} & set(words) or ("dayfold" in words and set(STAGES) & set(words))
             if not works or process.pid in mine:
                 continue
             if project.root in (Path(process.cwd()), *Path(process.cwd()).parents):

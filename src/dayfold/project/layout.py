@@ -9,6 +9,7 @@ from dayfold.errors import CycleError
 
 ORIGIN = "origin"  # the parent of the first day
 UNOPENED = "none"  # the day of a project that has not begun
+STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")  # in order
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _NEARLY = re.compile(r"(\d{4})[-/._ ]?(\d{1,2})[-/._ ]?(\d{1,2})", re.ASCII)

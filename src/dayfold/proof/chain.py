@@ -14,8 +14,8 @@ from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import cache, vcs
 from dayfold.project.files import md5, sha256
-from dayfold.project.layout import ORIGIN, Project
-from dayfold.proof.record import STAGES, UNREADABLE, Sealed
+from dayfold.project.layout import ORIGIN, STAGES, Project
+from dayfold.proof.record import UNREADABLE, Sealed
 
 
 class Finding(NamedTuple):
@@ -52,11 +52,11 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
 
 
 def _without_tag(day: str) -> Finding:
+    sealing = f"$(git log -1 --diff-filter=A --format=%H -- data/manifests/{day}.csv)"
     return Finding(
         day,
         f"the tag {vcs.TAG}{day} is missing",
-        f"git fetch --tags; or, where sealing it was stopped, dayfold seal; or tag its commit again: "
-        f"git log --oneline -- data/manifests/{day}.csv",
+        f"git fetch --tags; or, if no clone has it: git tag -a {vcs.TAG}{day} -m {day} {sealing}",
     )
 
 

@@ -12,9 +12,8 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import cache, vcs
 from dayfold.project.cache import Pin
-from dayfold.project.layout import ORIGIN, Project, check_day
+from dayfold.project.layout import ORIGIN, STAGES, Project, check_day
 
-STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 # What the parsers raise on bytes that git itself could not vouch for.
 UNREADABLE = (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
 PLANS = STAGES[:3]  # what they make is level A; what the others make is level B

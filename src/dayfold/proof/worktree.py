@@ -16,8 +16,8 @@ from dayfold.learning import origin
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one
-from dayfold.project.layout import Project
-from dayfold.proof.record import STAGES, Sealed
+from dayfold.project.layout import STAGES, Project
+from dayfold.proof.record import Sealed
 
 LOG = "dayfold-log.txt"  # what the stages of a day print, in its worktree
 TAIL = 3  # lines of it that are shown where a stage fails

@@ -1,0 +1,15 @@
+"""Kill -9 at random instants costs no image, no day and no commit, and needs no mending by hand."""
+
+import pytest
+
+from builders import benchmark
+
+
+@pytest.mark.slow
+def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path):
+    kill = benchmark("kill")
+    lost = kill.run(tmp_path, kills=4, seed=1, commands=2)
+    assert sum(lost.kills.values()) == 4
+    assert (lost.images, lost.days, lost.commits) == (0, 0, 0)
+    assert lost.steps == []
+    assert lost.hashes == []
