@@ -87,6 +87,8 @@ def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: P
     archive = root.parent / "archive"
     for day in (one, two, three):
         shutil.copytree(digits / day, archive / day)
+    (archive / three / "0").mkdir(exist_ok=True)
+    (archive / three / "0" / "page.png").write_text("<html>")
     # As if a backfill had been interrupted after the images of the third day were in.
     shell(root, "dayfold", "add", str(archive / three), "--day", three)
     said = shell(root, "dayfold", "backfill", str(archive))

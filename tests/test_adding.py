@@ -305,6 +305,25 @@ def test_labels_of_a_csv_and_its_groups_reach_the_manifest(project, source):
     assert images.group_by("group").agg(split="split").explode("split").unique().height == 2
 
 
+def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(project, source):
+    place(source, "cat", range(3))
+    file = source / "labels.csv"
+    add(project, source)
+    file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p1\n")
+    assert len(add(project, source, labels=file).known) == 2
+    snapshot.run(project, params_file.read(project.params))
+    groups = dict(manifest.history(project, DAY).images.select("path", "group").iter_rows())
+    assert [groups[f"data/images/{DAY}/cat/{n}.png"] for n in range(3)] == ["p0", "p1", ""]
+    open_day(project, DAYS[1])
+    file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p9\n")
+    options = Options(labels=file)
+    _, delivery = adding.add(project, source, day=DAYS[1], options=options)
+    assert [str(one) for one in delivery.warned if one.place != "."] == [
+        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
+    ]
+    assert not project.groups(DAYS[1]).exists()
+
+
 def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(project, source):
     (source / "cyst").mkdir()
     (project.images(DAY) / "cyst").mkdir()
@@ -421,7 +440,7 @@ def test_the_same_bytes_as_in_a_class_of_today_are_refused_with_the_way_to_corre
     delivery = add(project, source)
     (refused,) = delivery.refused
     assert f"data/images/{DAY}/cat/1.png has the same bytes as 'cat'" in str(refused)
-    assert f"dayfold relabel data/images/{DAY}/cat/1.png --to 'dog'" in str(refused)
+    assert f"dayfold relabel data/images/{DAY}/cat/1.png --to dog" in str(refused)
 
 
 def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(project, source, capsys):

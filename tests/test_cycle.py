@@ -66,22 +66,34 @@ def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
     shell(copy.root, "dayfold", "open", FOUR)
 
 
-def test_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(copy, shell, tmp_path):
+def test_strictly_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(
+    copy, shell, tmp_path
+):
     source = write_scans(tmp_path / "scans-of-today")
     (source / "cyst" / "broken.png").write_bytes(b"not an image")
     (source / "stray.png").write_bytes(b"")
     (source / "cyst" / "empty.jpg").write_bytes(b"")
-    said = shell(copy.root, "dayfold", "add", str(source), "--day", FOUR, code=1)
+    words = ("dayfold", "add", str(source), "--day", FOUR)
+    said = shell(copy.root, *words, "--strict", code=1)
     assert "3 problems" in said
     assert "broken.png is not an image" in said
     assert "stray.png lies in no class folder" in said
     assert "empty.jpg is empty (0 bytes)" in said
     assert list(copy.images(FOUR).glob("*/*")) == []
+    assert len(copy.rejected(FOUR).read_text().splitlines()) == 4
+    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+    said = shell(copy.root, *words, "--dry-run")
+    assert re.search(r"added +3 ", said)
+    assert re.search(r"refused +3 ", said)
+    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+    shell(copy.root, *words)
+    assert len(list(copy.images(FOUR).glob("*/*"))) == 3
+    assert copy.groups(FOUR).read_text() == "image,group\n"
 
 
 def test_images_that_are_known_are_not_added_again_and_open_no_day(copy, shell, digits, tmp_path):
     said = shell(copy.root, "dayfold", "add", str(digits / ONE), "--day", FOUR)
-    assert "0 images added" in said
+    assert re.search(r"added +0 ", said)
     assert "has the same bytes as data/images" in said
     assert "nothing new" in said
     (tmp_path / "empty").mkdir()
@@ -124,7 +136,9 @@ def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, sh
     source = write_scans(tmp_path / "scans-of-today")
     for path in sorted(source.glob("cyst/*"))[1:]:
         path.rename(path.with_name(f"p7-{path.name}"))
-    said = shell(copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", code=1)
+    said = shell(
+        copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", "--strict", code=1
+    )
     assert "cyst/0.png has no group in it by data.group" in said
     assert len(list(source.glob("cyst/*"))) == 3
     assert "sealed" in shell(copy.root, "dayfold", "status")
@@ -135,7 +149,7 @@ def test_a_taken_name_is_refused_where_another_would_change_the_group(copy, shel
     shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "am", 1)), "--day", FOUR)
     afternoon = str(write_scans(tmp_path / "pm", 1, shade=55))
     said = shell(copy.root, "dayfold", "add", afternoon, "--day", FOUR, code=1)
-    assert "the name is taken today, and another would change its group" in said
+    assert "has a name that is taken today, and another would change its group" in said
 
 
 def test_the_same_name_with_other_bytes_is_kept_beside_the_first(copy, shell, tmp_path):
@@ -219,6 +233,13 @@ def test_backfill_goes_on_where_it_was(three_days):
     assert f"day 2 of 3: {TWO}\n{TWO} is sealed" in said
     assert f"day 3 of 3: {THREE}\n{THREE}: 0 images added" in said
     assert said.endswith(f"sealed as day/{THREE}\n")
+
+
+def test_a_nightly_run_says_and_lists_what_is_refused_and_goes_on(three_days, shell):
+    said = (three_days.root.parent / "backfill.log").read_text()
+    assert "  refused: 0/page.png is not an image" in said
+    committed = shell(three_days.root, "git", "show", f"day/{THREE}:data/rejected/{THREE}.csv")
+    assert [line.split(",")[1] for line in committed.splitlines()] == ["path", "0/page.png"]
 
 
 def test_backfill_takes_dated_folders_only(copy, shell, tmp_path):

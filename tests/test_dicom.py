@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from builders import encoded
 from dayfold.errors import IntakeError
 from dayfold.ledger.decode import decode, examine
+from dayfold.project.files import sha256
 
 
 def scan(pixels, photometric="MONOCHROME2", bits=8, **tags):
@@ -165,6 +166,24 @@ def test_a_file_that_is_cut_short_is_refused(left):
     data = scan(np.arange(4096, dtype=np.uint16).reshape(64, 64), bits=12)
     with pytest.raises(IntakeError, match="is damaged"):
         decode(data[:left])
+
+
+def test_training_sees_what_intake_saw(tmp_path):
+    pixels = pytest.importorskip("dayfold.learning.pixels")
+    deep = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
+    grey = (deep // 16).astype(np.uint16)
+    files = {
+        "window.dcm": scan(grey, bits=12, WindowCenter=2000, WindowWidth=900),
+        "inverted.dcm": scan(grey, "MONOCHROME1", bits=12),
+        "deep.png": encoded(Image.fromarray(deep)),
+        "alpha.png": encoded(Image.new("RGBA", (30, 20), (200, 100, 50, 51))),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    seen = pixels.load(tmp_path, list(files), [sha256(data) for data in files.values()], 32)
+    for given, data in zip(seen, files.values(), strict=True):
+        expected = np.asarray(ImageOps.pad(decode(data), (32, 32)))
+        assert np.array_equal(given.permute(1, 2, 0).numpy(), expected)
 
 
 def test_a_file_without_a_picture_is_refused():

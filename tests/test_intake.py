@@ -165,7 +165,7 @@ def test_an_image_of_an_earlier_day_is_known_or_a_problem(project, folder):
     assert list(map(str, found.known)) == [f"cat/1.png has the same bytes as {earlier}/1.png"]
     assert problems_of(found) == [
         f"dog/2.png is given as 'dog', but {earlier}/2.png has the same bytes as 'cat'; "
-        f"to correct that: dayfold relabel {earlier}/2.png --to 'dog'"
+        f"to correct that: dayfold relabel {earlier}/2.png --to dog"
     ]
 
 
@@ -178,7 +178,7 @@ def test_an_image_of_today_is_known_or_a_problem(folder, nothing):
     assert list(map(str, found.known)) == ["cat/1.png has the same bytes as today/1.png"]
     assert problems_of(found) == [
         "dog/2.png is given as 'dog', but today/2.png has the same bytes as 'cat'; "
-        "to correct that: dayfold relabel today/2.png --to 'dog'"
+        "to correct that: dayfold relabel today/2.png --to dog"
     ]
     assert len(today) == 2
 

@@ -89,8 +89,11 @@ def add(
         if not options.dry_run:
             _record_refused(project, day, source, delivery)
         _check_outcome(source, delivery, options)
-        if targets and not options.dry_run:
-            _take_in(project, day, targets, stage, opening=opening, move=options.move)
+        if not options.dry_run and (targets or delivery.groups):
+            _take_in(project, day, targets, stage, opening=opening, groups=delivery.groups)
+        if options.move and not options.dry_run:
+            for item, _ in targets:
+                item.path.unlink()
     return day, delivery
 
 
@@ -258,14 +261,13 @@ def _take_in(
     stage: Path,
     *,
     opening: bool,
-    move: bool,
+    groups: dict[str, str],
 ) -> None:
     """Move the checked bytes from the stage to their places; open the day first if need be."""
     if opening:
         open_day(project, day)
-    told = {item.image: item.told for item, _ in targets if item.told}
-    if told:
-        grouping.add(project, day, told)
+    if groups:
+        grouping.add(project, day, groups)
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)
@@ -273,9 +275,6 @@ def _take_in(
         _place(stage / item.image, target)
     for folder in sorted(folders | {project.images(day)}):
         sync_folder(folder)
-    if move:
-        for item, _ in targets:
-            item.path.unlink()
 
 
 def _place(staged: Path, target: Path) -> None:

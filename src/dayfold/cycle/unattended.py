@@ -7,6 +7,7 @@ from dayfold.cycle import adding, arrivals, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
+from dayfold.ledger.intake import workers
 from dayfold.project import vcs
 from dayfold.project.layout import Project, check_day
 
@@ -25,6 +26,7 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
     if not now.is_unopened and not now.is_sealed and now.day != day:
         _check_gate_of_open_day(project, now.day)
     _, delivery = adding.add(project, source, day=day)
+    workers.end_idle()
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
     for line in arrivals.unusual(project, day, delivery):
         say(line)

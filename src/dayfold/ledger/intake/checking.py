@@ -1,5 +1,6 @@
 """Files to check → images to take: each read once, decoded in a worker, told from its copies."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def _sort_out_copies(
     earlier = history.images.filter(pl.col("image").is_in(given))
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
+    group_of = dict(earlier.select("image", "group").iter_rows())
     same: dict[str, list[Delivered]] = {}
     for item in checked:
         same.setdefault(item.image, []).append(item)
@@ -82,27 +84,44 @@ def _sort_out_copies(
             for item in items:
                 if item.label == label:
                     delivery.known.append(_copy_of(item, place))
+                    _tell_group(item, group_of.get(image), delivery)
                 else:
-                    reason = f"is given as {item.label!r}, but {place} has the same bytes as "
-                    mend = f"; to correct that: dayfold relabel {place} --to {item.label!r}"
-                    delivery.refuse(item.place, f"{reason}{label!r}{mend}", image)
+                    mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
+                    reason = _two_labels(item, place, label)
+                    delivery.refuse(item.place, f"{reason}; to correct that: {mend}", image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
-                reason = f"is given as {item.label!r}, but {other.place} has the same bytes as "
-                delivery.refuse(item.place, f"{reason}{other.label!r}; give one of them", image)
+                reason = _two_labels(item, other.place, other.label)
+                delivery.refuse(item.place, f"{reason}; give one of them", image)
         elif len({item.told for item in items}) > 1:
             names = ", ".join(sorted({repr(item.told) for item in items}))
             for item in items:
                 delivery.refuse(item.place, f"comes as the same bytes of groups {names}", image)
         else:
             delivery.images.append(first)
+            _tell_group(first, None, delivery)
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
 def _copy_of(item: Delivered, place: str) -> Remark:
     return Remark(item.place, f"has the same bytes as {place}", item.image)
+
+
+def _two_labels(item: Delivered, place: str, label: str) -> str:
+    return f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
+
+
+def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> None:
+    """Keep the group that a CSV names, unless an earlier day has settled another."""
+    if not item.told or item.told == settled:
+        return
+    if settled is None:
+        delivery.groups[item.image] = item.told
+    else:
+        what = f"keeps the group {settled!r} of its day" if settled else "keeps to no group"
+        delivery.warn(item.place, f"is known and {what}; {item.told!r} is not taken")
 
 
 def warn_of_lookalikes(

@@ -42,12 +42,16 @@ class Remark(NamedTuple):
 
 @dataclass
 class Delivery:
-    """What was given: good images, what is known, what is refused, warnings, what is ignored."""
+    """What was given: good images, what is known, what is refused, warnings, what is ignored.
+
+    `groups` are those that a CSV of labels names, by image, of what is new or of today.
+    """
 
     images: list[Delivered] = field(default_factory=list)
     known: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
     warned: list[Remark] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:

@@ -120,7 +120,8 @@ def idle() -> list[int]:
 
 
 @atexit.register
-def _end_all() -> None:
+def end_idle() -> None:
+    """End the workers that wait: for a process that goes on with something else."""
     while _idle:
         _idle.pop().end()
 
