@@ -53,7 +53,8 @@ class Team:
         parts += [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         parts += [loss.detach().view(1)]
         whole = torch.cat([tensor.reshape(-1) for tensor in parts]) * part
-        distributed.all_reduce(whole)
+        with _in_touch():
+            distributed.all_reduce(whole)
         sums = torch.split(whole, [tensor.numel() for tensor in parts])
         with torch.no_grad():
             for tensor, summed in zip(parts, sums, strict=True):
@@ -65,13 +66,14 @@ class Team:
         if self.size == 1:
             return data
         length = torch.tensor(len(data))
-        distributed.broadcast(length, src=0)
-        if not length:
-            return b""
-        shared = torch.empty(int(length), dtype=torch.uint8)
-        if self.rank == 0:
-            shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        distributed.broadcast(shared, src=0)
+        with _in_touch():
+            distributed.broadcast(length, src=0)
+            if not length:
+                return b""
+            shared = torch.empty(int(length), dtype=torch.uint8)
+            if self.leads:
+                shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            distributed.broadcast(shared, src=0)
         return shared.numpy().tobytes()
 
     def agree(self, data: bytes, what: str) -> None:
@@ -80,7 +82,8 @@ class Team:
             return
         mine = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
         every = [torch.empty_like(mine) for _ in range(self.size)]
-        distributed.all_gather(every, mine)
+        with _in_touch():
+            distributed.all_gather(every, mine)
         others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
         if others:
             raise ModelError(
@@ -93,6 +96,16 @@ class Team:
 ALONE = Team()
 
 
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """Where processes talk, one that is gone is no bug of this one's."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0]
+        raise ModelError(f"The other processes cannot be reached: {said}") from None
+
+
 def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -> None:
     """Run `python -m module` with `words` in so many processes, as torchrun does, to their end.
 
@@ -103,19 +116,19 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     args = run.parse_args(["-m", module, *words])  # type: ignore[no-untyped-call]
-    least, machines = run.parse_min_max_nnodes(args.nnodes)
-    if least != machines or processes % machines:
+    machines = int(args.nnodes) if args.nnodes.isdecimal() else 1 if args.nnodes == "1:1" else 0
+    if machines < 1 or processes % machines:
         raise ParamsError(
-            f"train.processes is {processes}: {args.nnodes} machines cannot share them evenly.",
-            mend="set PET_NNODES to a number that divides train.processes",
+            f"PET_NNODES is {args.nnodes!r}: so many machines cannot share {processes} processes.",
+            mend="set PET_NNODES to a number of machines that divides train.processes",
         )
     args.nproc_per_node = str(processes // machines)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["PYTHONSAFEPATH"] = "1"  # no module is taken from the current folder
-    # What it would say of a failed process is said below, shorter.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    logging.disable()  # what torchrun would say of a failed process is said below, shorter
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         with TemporaryDirectory() as args.log_dir:
@@ -126,7 +139,14 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
         raise ModelError(f"Process {rank} of {processes} ended with {how}.") from None
     except SignalException as stop:
         sys.exit(128 + stop.sigval)
+    except (RendezvousError, distributed.DistError) as error:
+        said = str(error).partition("\n")[0]
+        raise ModelError(
+            f"The machines cannot reach each other: {said}",
+            mend="PET_MASTER_ADDR and PET_MASTER_PORT are those of the machine of PET_NODE_RANK 0",
+        ) from None
     finally:
+        logging.disable(logging.NOTSET)
         for one, handler in handlers.items():
             signal.signal(one, handler)
 
@@ -146,6 +166,8 @@ def joined(device: str, log: str) -> Iterator[Team]:
             Path(place).open("a") if place else nullcontext(sys.stdout) as said,
             redirect_stdout(said),
         ):
+            # torchrun passes Ctrl-C on; what is written is whole at any moment.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             _connect(team, device)
             yield team
     except DayfoldError as error:
@@ -167,4 +189,5 @@ def _connect(team: Team, device: str) -> None:
             )
         torch.cuda.set_device(place)
     # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    with _in_touch():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")

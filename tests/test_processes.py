@@ -1,0 +1,187 @@
+"""Several processes train the plan of one: the same model from run to run, and after a kill."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from builders import DAYS, make_project, take_in
+from dayfold import create
+from dayfold.errors import ParamsError
+from dayfold.learning import processes
+from dayfold.learning.processes import ALONE, Team
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import Project
+from dayfold.stages import replay, train, weights
+
+TINY = {
+    "train__image_size_px": 16,
+    "train__epochs": 3,
+    "train__updates_per_epoch": 4,
+    "train__batch_size": 10,
+    "train__threads": 1,
+    "train__precision": "fp32",
+    "train__warm_up": 0.0,
+    "origin__weights": "random",
+}
+TRAIN = (
+    "import sys\nfrom pathlib import Path\nfrom dayfold.project import params\n"
+    "from dayfold.project.layout import Project\nfrom dayfold.stages import train\n"
+    "project = Project(Path(sys.argv[1]))\ntrain.run(project, params.read(project.params))\n"
+)
+
+
+@pytest.mark.parametrize("images", [2, 7, 8, 32, 33])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_slices_are_the_batch_in_even_pieces(images, size):
+    whole = list(range(images))
+    pieces = [whole[Team(rank, size).slice(images)] for rank in range(size)]
+    assert [image for piece in pieces for image in piece] == whole
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
+def test_a_batch_too_small_for_its_processes_is_refused(project):
+    chosen = params_file.read(project.params)
+    with pytest.raises(ParamsError) as caught:
+        params_file.changed(chosen, {"train.batch_size": 8, "train.processes": 5})
+    assert "batch_size 8 is too small for 5 processes: each needs 2" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("machines", ["3", "0", "x", "1:4"])
+def test_machines_that_cannot_share_the_processes_are_refused(monkeypatch, machines):
+    monkeypatch.setenv("PET_NNODES", machines)
+    with pytest.raises(ParamsError, match="cannot share 4 processes"):
+        processes.launch("nothing", [], processes=4, threads=1)
+
+
+def test_one_process_alone_agrees_with_itself_and_shares_with_nobody():
+    ALONE.agree(b"anything", "It")
+    assert ALONE.share(b"bytes") == b"bytes"
+    assert ALONE.combine(torch.nn.Linear(1, 1), torch.tensor(0.5), 1.0) == 0.5
+
+
+@pytest.fixture
+def day(tmp_path):
+    """A day that is ready to be trained, in two processes."""
+    project = make_project(tmp_path / "project", **TINY, train__processes=2)
+    create.make_origin(project, params_file.read(project.params))
+    take_in(project, DAYS[0], {"cat": range(40), "dog": range(200, 240)})
+    params = params_file.read(project.params)
+    weights.run(project, params)
+    replay.run(project, params)
+    return project
+
+
+def start(project, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(project.root)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(running):
+    said, _ = running.communicate(timeout=300)
+    return said
+
+
+def steps(project):
+    with project.plot("training").open() as file:
+        return list(csv.DictReader(file))
+
+
+def see_them_die(below):
+    began = time.monotonic()
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below):
+        assert time.monotonic() - began < 5
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day):
+    with start(day) as running:
+        said = finish(running)
+    assert running.returncode == 0, said
+    # Only one of them speaks.
+    assert said.count("epoch 3/3") == 1
+    made, several = (sha256_file(day.model), sha256_file(day.plot("training"))), steps(day)
+    draws = json.loads(day.provenance.read_text())["draws"]
+    assert json.loads(day.provenance.read_text())["fingerprint"]["processes"] == 2
+    day.model.unlink()
+
+    with start(day) as running:
+        for line in running.stdout:
+            if line.startswith("epoch 2/3"):
+                break
+        below = psutil.Process(running.pid).children(recursive=True)
+        assert len(below) == 2
+        running.send_signal(signal.SIGKILL)
+        see_them_die(below)
+    assert not day.model.exists()
+    with start(day) as running:
+        said = finish(running)
+    assert "going on from update" in said
+    assert (sha256_file(day.model), sha256_file(day.plot("training"))) == made
+
+    params = params_file.read(day.params)
+    train.run(day, params_file.changed(params, {"train.processes": 1}))
+    alone = steps(day)
+    assert json.loads(day.provenance.read_text())["draws"] == draws
+    # Batch norms see a slice where one process's see the batch: close, and not the same.
+    assert sha256_file(day.model) != made[0]
+    for one, two in zip(alone, several, strict=True):
+        assert one["learning_rate"] == two["learning_rate"]
+        assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=0.4)
+
+
+def on_machine(number, project, port):
+    """One of two machines, by torchrun's own options; here both are this one, with a clone each."""
+    options = {"NNODES": 2, "NODE_RANK": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return start(project, **{f"PET_{name}": str(value) for name, value in options.items()})
+
+
+def a_free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_another_machine_with_other_inputs_is_noticed_and_told_without_a_traceback(day, tmp_path):
+    other = Project(tmp_path / "clone")
+    shutil.copytree(day.root, other.root)
+    params_file.edit(other.params, {"seed": 1})
+    port = a_free_port()
+    with on_machine(0, day, port) as first, on_machine(1, other, port) as second:
+        said = finish(first), finish(second)
+    assert (first.returncode, second.returncode) != (0, 0)
+    assert (
+        "The inputs or the fingerprint of process 1 of 2 differ from those of process 0" in said[0]
+    )
+    assert not day.model.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_without_a_traceback(day):
+    with start(day) as running:
+        for line in running.stdout:
+            if line.startswith("epoch 1/3"):
+                break
+        below = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(signal.SIGINT)
+        said = finish(running)
+        see_them_die(below)
+    assert running.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in said
