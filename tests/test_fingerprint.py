@@ -9,6 +9,7 @@ import torch
 
 from dayfold.learning import device, fingerprint
 from dayfold.learning.device import Machine
+from dayfold.proof import compare
 
 CODE = """
 import json
@@ -24,11 +25,11 @@ def here():
 
 
 def test_another_process_has_the_same_fingerprint(here):
-    done = subprocess.run(
+    said = subprocess.run(
         [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
     ).stdout
-    assert json.loads(done) == here
-    assert fingerprint.differences(json.loads(done), here) == []
+    assert json.loads(said) == here
+    assert compare.differences(json.loads(said), here) == []
 
 
 def test_it_names_the_versions_the_processor_and_how_it_is_used(here):
@@ -68,10 +69,8 @@ def test_every_difference_is_named_and_of_features_only_what_one_of_them_lacks()
         "processes": 1,
         "decode_canary": "b" * 64,
     }
-    assert fingerprint.differences(recorded, here) == [
-        "cpu_features: only recorded fma3, only here avx512_bf16",
-        "threads: recorded 2, here 4",
-        "processes: recorded nothing, here 1",
-        "decode_canary: recorded aaaaaaaaaaaa…, here bbbbbbbbbbbb…",
-        "gone: recorded x, here nothing",
+    assert compare.differences(recorded, here) == [
+        "cpu_features -fma3 +avx512_bf16",
+        "threads 2 → 4",
+        "decode_canary aaaaaaaaaaaa… → bbbbbbbbbbbb…",
     ]

@@ -2,7 +2,6 @@
 
 import base64
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -33,7 +32,6 @@ DemgADMeJUmm3rrpgJVlnBYO2mNuB+qWClfLo5mZexI9Jn1UhctHzUcj7otnSxdxyO59L//Z
 """
 )
 CANARY_STEPS = 3
-SHOWN = 12  # digits of a sha256
 
 
 def fingerprint(machine: Machine) -> Fingerprint:
@@ -60,32 +58,6 @@ def fingerprint(machine: Machine) -> Fingerprint:
         "decode_canary": decode_canary(),
         "training_canary": training_canary(machine),
     }
-
-
-def differences(recorded: Mapping[str, str | int], here: Mapping[str, str | int]) -> list[str]:
-    """Return a line for each thing that two fingerprints differ in; none where they are equal."""
-    names = [*here, *(name for name in recorded if name not in here)]
-    return [
-        f"{name}: {_compared(name, recorded.get(name), here.get(name))}"
-        for name in names
-        if recorded.get(name) != here.get(name)
-    ]
-
-
-def _compared(name: str, recorded: str | int | None, here: str | int | None) -> str:
-    if name == "cpu_features" and recorded and here:
-        one, two = str(recorded).split(), str(here).split()
-        recorded = " ".join(feature for feature in one if feature not in two) or None
-        here = " ".join(feature for feature in two if feature not in one) or None
-        return f"only recorded {_shown(recorded)}, only here {_shown(here)}"
-    return f"recorded {_shown(recorded)}, here {_shown(here)}"
-
-
-def _shown(value: str | int | None) -> str:
-    if value is None:
-        return "nothing"
-    text = str(value)
-    return f"{text[:SHOWN]}…" if len(text) == 64 else text
 
 
 def _device(machine: Machine) -> Fingerprint:

@@ -77,13 +77,23 @@ def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = ""
 def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Say in which facts two fingerprints differ: `threads 2 → 1`. What only one has is left out.
 
-    A fact that an older version did not record says nothing of what has changed.
+    A fact that an older version did not record says nothing of what has changed. Of a list of CPU
+    features only those are named that one of both lacks: `cpu_features -fma3 +avx512_bf16`.
     """
     return [
-        f"{name} {value} → {here[name]}"
+        f"{name} {_change(name, str(value), str(here[name]))}"
         for name, value in recorded.items()
         if name in here and here[name] != value
     ]
+
+
+def _change(name: str, before: str, after: str) -> str:
+    if name.endswith("_features"):
+        one, two = before.split(), after.split()
+        lost = [f"-{feature}" for feature in one if feature not in two]
+        return " ".join(lost + [f"+{feature}" for feature in two if feature not in one])
+    short = (f"{text[:12]}…" if len(text) == 64 else text for text in (before, after))
+    return " → ".join(short)
 
 
 def _why(changed: list[str], *, plans: bool, inherited: str) -> str:

@@ -174,13 +174,20 @@ def _fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
     """Say which level to expect: the recorded fingerprints against this machine's."""
     from dayfold.learning import device, fingerprint
 
-    here: dict[tuple[str, str, int], dict[str, str | int]] = {}
+    here: dict[tuple[str, str, int, int], dict[str, str | int]] = {}
     found: dict[str, list[str]] = {}
     for sealed in days:
         recipe = sealed.params["train"]
-        asked = (recipe["device"], recipe["precision"], threads or recipe["threads"])
+        asked = (
+            recipe["device"],
+            recipe["precision"],
+            threads or recipe["threads"],
+            recipe.get("processes", 1),  # earlier days had no such param
+        )
         if asked not in here:
-            machine = device.resolve(device=asked[0], precision=asked[1], threads=asked[2])
+            machine = device.resolve(
+                device=asked[0], precision=asked[1], threads=asked[2], processes=asked[3]
+            )
             here[asked] = fingerprint.fingerprint(machine)
         changed = differences(sealed.provenance["fingerprint"], here[asked])
         found.setdefault(", ".join(changed), []).append(sealed.day)

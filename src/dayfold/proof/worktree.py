@@ -13,7 +13,7 @@ from types import FrameType
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.learning import origin
-from dayfold.project import cache, vcs
+from dayfold.project import cache, lifeline, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one
 from dayfold.project.layout import STAGES, Project
@@ -129,7 +129,8 @@ class Bench:
                     process = subprocess.Popen(
                         ["dayfold", stage],
                         cwd=folder.root,
-                        env=vcs.environment(),
+                        # As of DVC: a stage ends with what started it.
+                        env={**vcs.environment(), lifeline.DVC_STAGE: stage},
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
