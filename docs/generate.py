@@ -47,9 +47,9 @@ def house() -> str:
             lines.append(f"{'  ' * (path.parent != home) + path.name:22}{said}")
     said = """\
 Every file of `src/dayfold`, and what it is for. Imports go down this list only: cli, then what
-walks whole histories (demo, backtest), then cycle, create, stages and proof, figures and learning,
-ledger, project, draws and errors. Stages never import each other: they meet in files. Only
-`learning`, what trains and what predicts import torch. A test checks all of this."""
+walks whole histories or uses a model (demo, backtest, serve), then cycle, create, stages and proof,
+figures and learning, ledger, project, draws and errors. Stages never import each other: they meet
+in files. Only `learning`, what trains and what predicts import torch. A test checks all of this."""
     return page("The house, room by room", said, "```\n" + "\n".join(lines) + "\n```")
 
 

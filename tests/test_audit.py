@@ -148,7 +148,7 @@ def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record
 
 @pytest.mark.slow
 def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
-    from dayfold.serve import auditing
+    from dayfold.serve import auditing, deciding
 
     project, *_ = noisy
     auditing.run(project, top=3)
@@ -159,11 +159,12 @@ def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
     found = auditing.run(project, top=2)
     assert found.doubts[0].decision == "<b>keep</b>"
     assert found.doubts[1].decision == ""
-    auditing.write_page(project, found)
+    deciding.write(project, found)
     page = project.audit_page(DAYS[0]).read_text(encoding="utf-8")
     assert "&lt;b&gt;keep&lt;/b&gt;" in page
     assert "<b>keep</b>" not in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count('src="data:image/png;base64,') == 2
+    assert '<option value="&lt;b&gt;keep&lt;/b&gt;" selected>' in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     project.audit(DAYS[0]).write_text("path;decision\n")
     with pytest.raises(LedgerError, match="its decisions would be lost"):
@@ -183,3 +184,55 @@ def test_images_that_are_not_here_are_not_judged_and_counted(copy, shell):
     assert copy.audit_page(day).exists()
     assert "dayfold relabel --from data/audit/" in said
     assert shell(copy.root, "git", "status", "--porcelain", "data/audit") == ""
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium that saves into tmp_path; a test that needs one is skipped without it."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no Chromium")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(word)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.slow
+def test_what_is_decided_on_the_page_is_saved_as_the_table_of_decisions(browser, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    from dayfold.serve import deciding
+    from dayfold.serve.auditing import Audit
+
+    project = make_project(tmp_path / "project")
+    names = ('=1+1,"2"', "<script>alert(1)</script>", "-none")
+    doubts = [
+        Doubt("a" * 64, f"data/images/{names[0]}/1.png", names[0], names[1], 0.25, ""),
+        Doubt("b" * 64, "data/images/x/2.png", names[1], names[2], 0.5, "keep"),
+    ]
+    deciding.write(project, Audit(DAYS[0], names, doubts, 9, 2, 1, []))
+    browser.get(project.audit_page(DAYS[0]).as_uri())
+    assert browser.find_element(By.ID, "decided").text == "1 of 2 decided"
+    first, second = browser.find_elements(By.TAG_NAME, "select")
+    said = [option.text for option in Select(first).options]
+    likely = ["undecided", f"it is {names[1]}", f"keep {names[0]}"]
+    assert said == [*likely, "it is -none", "withdraw the image"]
+    Select(first).select_by_visible_text("it is -none")
+    Select(second).select_by_visible_text("withdraw the image")
+    assert browser.find_element(By.ID, "decided").text == "2 of 2 decided"
+    browser.find_element(By.ID, "save").click()
+    saved = tmp_path / f"{DAYS[0]}.csv"
+    WebDriverWait(browser, 20).until(lambda _: saved.exists())
+    assert browser.get_log("browser") == []
+    table = tables.read(saved, Doubt)
+    assert table["decision"].to_list() == ["'-none", "withdraw"]
+    assert table["label"].to_list() == [f"'{names[0]}", names[1]]
+    assert table["score"].to_list() == [0.25, 0.5]

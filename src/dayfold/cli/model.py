@@ -87,11 +87,11 @@ def audit(
     data/audit/<day>.csv; `dayfold relabel --from` takes it when its decisions are made.
     """
     with without_collector():
-        from dayfold.serve import auditing
+        from dayfold.serve import auditing, deciding
 
     project = Project.find()
     found = auditing.run(project, top=top)
     auditing.say(found, project, say)
     if html:
-        auditing.write_page(project, found)
+        deciding.write(project, found)
         say(f"the page: {project.name(project.audit_page(found.day))}")

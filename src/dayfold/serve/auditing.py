@@ -1,30 +1,22 @@
 """The audit: which labels of the images so far are probably wrong, as a table for a person."""
 
-import base64
-import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass
 
-import jinja2
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dayfold.errors import ImageMissingError, IntakeError, LedgerError
+from dayfold.errors import ImageMissingError, LedgerError
 from dayfold.figures import audit
 from dayfold.figures.audit import Doubts
 from dayfold.learning import calibration, device, features, network
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.decode import decode, no_warnings
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.files import for_spreadsheet, from_spreadsheet, write_bytes
+from dayfold.project.files import for_spreadsheet, from_spreadsheet
 from dayfold.project.layout import Project
-
-SIDE_PX = 128  # of a thumbnail
-PICTURED = 500  # images on the page, at most: it has to open
 
 
 @dataclass(frozen=True)
@@ -36,6 +28,7 @@ class Audit:
     """
 
     day: str
+    classes: tuple[str, ...]
     doubts: list[Doubt]
     judged: int
     doubted: int
@@ -89,7 +82,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     cells = ([for_spreadsheet(x) if isinstance(x, str) else x for x in row] for row in doubts)
     tables.write(project.audit(day), Doubt, map(tuple, cells))
     both = int((found.doubted & new).sum())
-    return Audit(day, doubts, len(rows), int(found.doubted.sum()), both, skipped)
+    return Audit(day, model.classes, doubts, len(rows), int(found.doubted.sum()), both, skipped)
 
 
 def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:
@@ -144,34 +137,6 @@ def _decisions(project: Project, day: str) -> dict[str, str]:
         image: from_spreadsheet(decision)
         for image, decision in table.select("image", "decision").iter_rows()
     }
-
-
-def write_page(project: Project, found: Audit) -> None:
-    """Write data/audit/<day>.html: the doubted images with their thumbnails, in one file."""
-    template = (files("dayfold.figures") / "audit.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        template
-    )
-    pictured = [(doubt, _thumbnail(project, doubt)) for doubt in found.doubts[:PICTURED]]
-    text = page.render(
-        audit=replace(found, doubts=found.doubts[:PICTURED]),
-        pictured=pictured,
-        table=project.name(project.audit(found.day)),
-    )
-    write_bytes(project.audit_page(found.day), text.encode())
-
-
-def _thumbnail(project: Project, doubt: Doubt) -> str:
-    """A small PNG as a data URI; nothing where the image cannot be read."""
-    try:
-        with no_warnings():
-            image = decode((project.root / doubt.path).read_bytes())
-    except (OSError, IntakeError):
-        return ""
-    image.thumbnail((SIDE_PX, SIDE_PX))
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:
