@@ -105,6 +105,9 @@ def test_a_damaged_copy_in_the_cache_is_not_used(copy):
     pinned.chmod(0o444)
     with pytest.raises(ModelError, match="not the one that was sealed"):
         dayfold.load(copy.root, TWO)
+    pinned.unlink()
+    with pytest.raises(ModelError, match="neither in DVC's cache here nor"):
+        dayfold.load(copy.root, TWO)
 
 
 def md5_of(project, day):

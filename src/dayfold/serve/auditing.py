@@ -150,6 +150,8 @@ def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: in
     show(
         f"{found.judged} labels judged, {found.doubted} doubted, {found.new} of them of {found.day}"
     )
+    if not found.doubts:
+        return
     name = project.name(project.audit(found.day))
     show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
     show(f"next: dayfold relabel --from {name}")

@@ -2,7 +2,7 @@
 
 from tempfile import TemporaryDirectory
 
-from dayfold.errors import CycleError, ModelError
+from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import gate
 from dayfold.learning import network
 from dayfold.learning.network import Model
@@ -56,7 +56,15 @@ def model_of(project: Project, day: str) -> Model:
     with TemporaryDirectory(dir=project.scratch) as folder:
         copy = project.scratch / folder / project.model.name
         source = (".", name, "--rev", vcs.TAG + day)
-        vcs.dvc(project.root, "get", "--quiet", *source, "--out", str(copy))
+        try:
+            vcs.dvc(project.root, "get", *source, "--out", str(copy))
+        except ToolError as error:
+            raise ModelError(
+                f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
+                problems=[line for line in error.problems if "troubles" not in line],
+                mend=f"dvc push, where it was made; or, in another clone, make it again: "
+                f"git checkout {vcs.TAG}{day} && dvc pull && dvc repro",
+            ) from None
         if md5_file(copy) != pinned:
             raise ModelError(
                 f"What DVC's cache has as the model of {day} is not the one that was sealed.",

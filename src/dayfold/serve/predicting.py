@@ -29,8 +29,10 @@ def images(sources: Sequence[Path]) -> list[Path]:
                 found += [Path(place, name) for name in names]
         else:
             found.append(source)
-    if missing or not found:
-        raise IntakeError("There is nothing to predict:", problems=missing or ["no file in it"])
+    if missing:
+        raise IntakeError("Not all of this is there:", problems=missing)
+    if not found:
+        raise IntakeError("There is no file in it.", problems=[str(source) for source in sources])
     return found
 
 
@@ -47,6 +49,9 @@ def predict(
     Raises UnreadableError, when all others are answered, that lists the files that cannot be read,
     and IntakeError where none can.
     """
+    if csv and csv.is_dir():
+        raise IntakeError(f"{csv} is a folder.", mend="name a file: --csv predicted.csv")
+    top = min(top, len(model.classes))
     began = time.monotonic()
     width = min(max(len(_shown(path)) for path in paths), 60)
     names = max(len(name) for name in (*model.classes, NOT_SURE))
@@ -58,7 +63,7 @@ def predict(
     seconds = time.monotonic() - began
     if csv:
         _write(csv, paths, answers, top)
-        say(f"{len(paths)} lines written to {csv}")
+        say(f"written: {csv}, a line a file")
     good = [answer for answer in answers if isinstance(answer, Answer)]
     unsure = sum(not answer.sure for answer in good)
     say(
