@@ -1,14 +1,14 @@
 """The tables in which stages meet: their columns, once, and how they are written and read."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import polars as pl
 
 from dayfold.errors import LedgerError
-from dayfold.project.files import parse_csv, write_csv
+from dayfold.project.files import for_spreadsheet, from_spreadsheet, parse_csv, write_csv
 from dayfold.project.layout import Project
 
 BINS = 10  # of a confidence, equally wide: bin b holds b/10 up to (b+1)/10, the last one 1.0 too
@@ -284,6 +284,21 @@ def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
 def _shown(path: Path) -> str:
     """The path as a command typed here takes it."""
     return os.path.relpath(path)
+
+
+def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """Rows of a table that people open in a spreadsheet: no cell of theirs is a formula."""
+    for row in rows:
+        yield tuple(for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row)
+
+
+def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table that `for_people` made, as they were before."""
+    cells = [
+        [from_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row]
+        for row in table.iter_rows()
+    ]
+    return [dict(zip(table.columns, row, strict=True)) for row in cells]
 
 
 def evaluations(project: Project, until: str) -> tuple[pl.DataFrame, list[str]]:

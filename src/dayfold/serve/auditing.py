@@ -15,7 +15,6 @@ from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.files import for_spreadsheet, from_spreadsheet
 from dayfold.project.layout import Project
 
 
@@ -79,8 +78,7 @@ def run(project: Project, *, top: int | None) -> Audit:
         )
         for place in order.tolist()
     ]
-    cells = ([for_spreadsheet(x) if isinstance(x, str) else x for x in row] for row in doubts)
-    tables.write(project.audit(day), Doubt, map(tuple, cells))
+    tables.write(project.audit(day), Doubt, tables.for_people(doubts))
     both = int((found.doubted & new).sum())
     return Audit(day, model.classes, doubts, len(rows), int(found.doubted.sum()), both, skipped)
 
@@ -127,16 +125,13 @@ def _decisions(project: Project, day: str) -> dict[str, str]:
         return {}
     name = project.name(project.audit(day))
     try:
-        table = tables.read(project.audit(day), Doubt).filter(pl.col("decision") != "")
+        table = tables.read(project.audit(day), Doubt)
     except LedgerError as error:
         raise LedgerError(
             f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
             mend=f"dayfold relabel --from {name}, or move it away",
         ) from None
-    return {
-        image: from_spreadsheet(decision)
-        for image, decision in table.select("image", "decision").iter_rows()
-    }
+    return {row["image"]: row["decision"] for row in tables.shown(table)}
 
 
 def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:

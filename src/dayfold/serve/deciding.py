@@ -2,32 +2,20 @@
 
 import base64
 import hashlib
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 
 import jinja2
 from markupsafe import Markup
 
-from dayfold.errors import IntakeError
-from dayfold.ledger.decode import decode, no_warnings
+from dayfold.figures.report.pictures import thumbnail
+from dayfold.ledger.decode import no_warnings
 from dayfold.ledger.tables import Doubt
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 from dayfold.serve.auditing import Audit
 
-SIDE_PX = 128  # of a thumbnail
-SMALL_PX = 64  # up to this an image is shown pixel by pixel
 PICTURED = 500  # images at most: the page has to open
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small PNG as a data URI, or "" where the image cannot be read."""
-
-    uri: str
-    is_small: bool
 
 
 def write(project: Project, found: Audit) -> None:
@@ -42,9 +30,14 @@ def write(project: Project, found: Audit) -> None:
     )
     template = environment.from_string((folder / "audit.html").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    with no_warnings():
+        pictured = [
+            (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
+            for doubt in found.doubts[:PICTURED]
+        ]
     text = template.render(
         audit=found,
-        pictured=[(doubt, _thumbnail(project, doubt.path)) for doubt in found.doubts[:PICTURED]],
+        pictured=pictured,
         choices=lambda doubt: choices(doubt, found.classes),
         table=project.name(project.audit(found.day)),
         file=project.audit(found.day).name,
@@ -66,17 +59,3 @@ def choices(doubt: Doubt, classes: Sequence[str]) -> list[tuple[str, str]]:
     ]
     known = {decision for decision, _ in found}
     return found + [(doubt.decision, doubt.decision)] * (doubt.decision not in known)
-
-
-def _thumbnail(project: Project, path: str) -> Thumbnail:
-    try:
-        with no_warnings():
-            image = decode((project.root / path).read_bytes())
-    except (OSError, IntakeError):
-        return Thumbnail("", False)
-    is_small = max(image.size) <= SMALL_PX
-    image.thumbnail((SIDE_PX, SIDE_PX))
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return Thumbnail(uri, is_small)

@@ -51,6 +51,7 @@ class Deployed(torch.nn.Module):
         self.net = net
         self.temperature = temperature
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
+        self.requires_grad_(False)  # what is exported is asked, not trained
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise, ask, divide by the temperature, softmax."""

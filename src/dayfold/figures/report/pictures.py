@@ -59,7 +59,7 @@ class Gallery:
 def galleries(day: Day) -> list[Gallery]:
     """Return the four galleries of a day; one whose data cannot be had says so."""
     ids = dict(day.history.images.select("path", "image").iter_rows())
-    see = partial(_thumbnail, day.project, ids)
+    see = partial(thumbnail, day.project, ids)
     with no_warnings():
         return [_flips(day, see), _mistakes(day, see), _doubts(day, see), _alike(day, see)]
 
@@ -116,7 +116,7 @@ def _mistakes(day: Day, see: Any) -> Gallery:
 def _doubts(day: Day, see: Any) -> Gallery:
     path = day.project.audit(day.day)
     table = tables.read(path, Doubt) if path.exists() else None
-    rows = [] if table is None else list(table.iter_rows(named=True))
+    rows = [] if table is None else tables.shown(table)
     none = "The audit of this day doubts no label."
     return Gallery(
         "doubts",
@@ -192,7 +192,7 @@ def relabel(path: str, label: str) -> str:
     return shlex.join(("dayfold", "relabel", path, "--to", label))
 
 
-def _thumbnail(project: Project, ids: Mapping[str, str], name: str) -> Thumbnail:
+def thumbnail(project: Project, ids: Mapping[str, str], name: str) -> Thumbnail:
     """Return an image of the history, checked against its sha256."""
     path = project.root / name
     try:
