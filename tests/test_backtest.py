@@ -1,6 +1,7 @@
 """The backtest: the same code as the real days, gone on with after a stop, beside the project."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from dayfold.errors import CycleError, ParamsError
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Replayed
 from dayfold.project import params as params_file
-from dayfold.project.files import sha256, sha256_file
+from dayfold.project.files import only_one, sha256, sha256_file
 from dayfold.project.layout import Project
 from dayfold.stages import evaluate, replay, train, weights
 
@@ -150,6 +151,15 @@ def test_scratch_stopped_in_training_still_asks_yesterday_s_model(history, tmp_p
     again = run(real, tmp_path / "stopped", "scratch")
     for day in real.days:
         assert again.evaluation(day).read_bytes() == whole.evaluation(day).read_bytes()
+
+
+def test_a_second_backtest_of_a_project_refuses_with_the_process_of_the_first(project):
+    options = {"policies": [], "first": None, "last": None, "seeds": 1, "say": print}
+    with (
+        only_one(project.backtest_lock, "running a backtest"),
+        pytest.raises(CycleError, match=rf"running a backtest .* \(process {os.getpid()}\)"),
+    ):
+        backtest.compare(project, **options)
 
 
 def test_all_that_cannot_be_compared_is_told_at_once():
