@@ -55,12 +55,12 @@ def examine(project: Project, *, fix: bool, say: Say) -> int:
 def _signs(project: Project) -> Iterator[Sign]:
     yield from _tools(project)
     yield _disk(project)
-    yield from _half_done(project)
     try:
         params = params_file.read(project.params)
     except DayfoldError as error:
         yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
         return
+    yield from _half_done(project)
     yield from _computing(params)
     yield from _sharing(project)
     yield from _days(project, params)

@@ -137,11 +137,14 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
 def chosen(project: Project, days: Sequence[str]) -> list[str]:
     """Return these days in order, all sealed ones if none is named; CycleError where one is not."""
     sealed = vcs.sealed_days(project.root)
-    missing = [day for day in days if check_day(day) not in sealed]
-    if missing or not sealed:
-        known = f"sealed are {sealed[0]} to {sealed[-1]}" if sealed else "no day is sealed"
+    if not sealed:
         raise CycleError(
-            f"Not sealed here: {', '.join(missing) or 'any day'}; {known}.",
+            "No day is sealed here yet.", mend="git fetch --tags, if days were sealed elsewhere"
+        )
+    missing = [day for day in days if check_day(day) not in sealed]
+    if missing:
+        raise CycleError(
+            f"Not sealed here: {', '.join(missing)}; sealed are {sealed[0]} to {sealed[-1]}.",
             mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
         )
     return sorted(set(days)) or sealed
