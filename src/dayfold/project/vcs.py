@@ -11,6 +11,8 @@ import yaml
 
 from dayfold.errors import ToolError
 
+# What DVC and git say where one of them was killed before.
+KILLED = ("RWLock", ".lock': File exists", "dvc.lock'")
 TAG = "day/"  # the tag of a sealed day is day/<day>
 
 
@@ -39,7 +41,12 @@ def _run(command: Sequence[str], root: Path, *, show: bool) -> str:
     if done.returncode != 0:
         said = [] if show else [line for line in done.stderr.splitlines() if line.strip()]
         words = " ".join(command[2:] if command[:2] == _DVC[:2] else command)
-        raise ToolError(f"`{words}` failed (exit code {done.returncode}).", problems=said[-12:])
+        killed = any(trace in line for line in said for trace in KILLED)
+        raise ToolError(
+            f"`{words}` failed (exit code {done.returncode}).",
+            problems=said[-12:],
+            mend="dayfold doctor --fix, if a command was killed here" if killed else "",
+        )
     return "" if show else done.stdout
 
 
