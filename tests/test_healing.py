@@ -17,7 +17,7 @@ ONE, TWO, THREE, FOUR = DAYS[:4]
 
 def mended(project) -> list[str]:
     said: list[str] = []
-    with healing.ready(project, "testing", say=said.append):
+    with healing.ready(project, say=said.append):
         pass
     return said
 
@@ -122,7 +122,7 @@ def test_a_half_written_dvc_file_is_made_again(copy, shell):
 def test_one_command_at_a_time_works_in_a_project(copy, shell):
     with only_one(copy.cycle_lock, "testing"):
         said = shell(copy.root, "dayfold", "open", FOUR, code=1)
-    assert "Another process is opening a day in this project (process " in said
+    assert "Another process is at work in this project (process " in said
 
 
 def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):

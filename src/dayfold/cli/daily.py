@@ -67,7 +67,7 @@ def add(
 
     project = Project.find()
     options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
-    with ready(project, "adding images", say=say):
+    with ready(project, say=say):
         opened, delivery = adding.add(project, source, day=day_of(day), options=options)
     show(arrivals.table(project, opened, delivery))
     print(arrivals.next_step(delivery, options))
@@ -80,7 +80,7 @@ def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")])
     from dayfold.project.healing import ready
 
     project = Project.find()
-    with ready(project, "opening a day", say=say):
+    with ready(project, say=say):
         opening.open_day(project, day_of(day))
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
@@ -100,7 +100,7 @@ def seal(
     from dayfold.project.healing import ready
 
     project = Project.find()
-    with ready(project, "sealing", say=say):
+    with ready(project, say=say):
         print(f"sealed as {sealing.seal(project, message, force=force)}")
     for line in sealing.warnings(project):
         print(line)
@@ -113,7 +113,7 @@ def unseal() -> None:
     from dayfold.project.healing import ready
 
     project = Project.find()
-    with ready(project, "unsealing", say=say):
+    with ready(project, say=say):
         print(f"{sealing.unseal(project)} is open again; all its files are as they were")
 
 
@@ -128,7 +128,7 @@ def run(source: Source, day: Day = None) -> None:
     from dayfold.project.healing import ready
 
     project = Project.find()
-    with ready(project, "running", say=say):
+    with ready(project, say=say):
         unattended.run(project, source, day=day_of(day), say=say)
 
 
@@ -146,7 +146,7 @@ def backfill(
     from dayfold.project.healing import ready
 
     project = Project.find()
-    with ready(project, "running", say=say):
+    with ready(project, say=say):
         unattended.backfill(project, source, say=say)
 
 

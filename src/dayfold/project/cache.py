@@ -41,7 +41,9 @@ def object_path(cache: Path, key: str) -> Path:
 def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
     """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
     try:
-        found = {str(out["path"]): dict(out) for out in yaml.safe_load(text)["outs"]}
+        found = {
+            str(out["path"]): dict(out) for out in yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
+        }
         if all(isinstance(out["md5"], str) for out in found.values()):
             return found
     except (yaml.YAMLError, KeyError, TypeError, ValueError):

@@ -32,14 +32,14 @@ class Wound(NamedTuple):
 
 
 @contextmanager
-def ready(project: Project, doing: str, *, say: Callable[[str], None]) -> Iterator[None]:
+def ready(project: Project, *, say: Callable[[str], None]) -> Iterator[None]:
     """Work on a project alone, after mending what an earlier command that was killed left behind.
 
     Says of each thing what was mended. Raises CycleError where the project cannot be written to,
     or where another command of dayfold's is at work in it.
     """
     check_writable(project)
-    with only_one(project.cycle_lock, doing):
+    with only_one(project.cycle_lock, "at work"):
         found = wounds(project)
         busy = at_work(project) if found else []
         if busy:
