@@ -450,7 +450,7 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(project, 
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
     (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
     (source / "cat" / ".hidden").touch()
-    show(arrivals.table(project, DAY, add(project, source)))
+    show(arrivals.table(project, DAY, add(project, source), Options()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == [DAY, "files"]
     assert lines[1].split() == ["added", "4", "cat", "4"]

@@ -27,7 +27,7 @@ def test_the_wheel_alone_makes_a_project_and_a_day(tmp_path, shell, digits, repo
     packages = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     shared = packages / "site-packages" / "shared.pth"
     shared.write_text(sysconfig.get_path("purelib") + "\n")
-    alone = {"PATH": f"{home / 'bin'}:/usr/local/bin:/usr/bin:/bin"}
+    alone = {"PATH": f"{home / 'bin'}:/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": ""}
     where = shell(tmp_path, str(python), "-c", "import dayfold; print(dayfold.__file__)", **alone)
     assert where.startswith(str(home))
     command = str(home / "bin" / "dayfold")

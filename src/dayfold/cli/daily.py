@@ -69,7 +69,7 @@ def add(
     options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
     with ready(project, say=say):
         opened, delivery = adding.add(project, source, day=day_of(day), options=options)
-    show(arrivals.table(project, opened, delivery))
+    show(arrivals.table(project, opened, delivery, options))
     print(arrivals.next_step(delivery, options))
 
 
@@ -120,6 +120,8 @@ def unseal() -> None:
 @command(CYCLE, "dayfold run ~/scans/today")
 def run(source: Source, day: Day = None) -> None:
     """Add, reproduce and seal in one go: the form for a nightly job.
+
+    Files that are refused stop nothing: they are said and listed in data/rejected/DAY.csv.
 
     Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate
     (params.yaml) and stays open for a person to judge; 1: something else went wrong.

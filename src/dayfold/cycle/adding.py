@@ -236,7 +236,7 @@ def _mend(refused: list[Remark]) -> str:
             return "give each of the folders inside by itself: one level deeper"
         if reason.startswith("lies in no class folder"):
             return "give the folder above: it holds the class folders"
-    return "mend or remove these files and give the folder again"
+    return "mend or remove these files and give it again"
 
 
 def _record_refused(project: Project, day: str, source: Path, delivery: Delivery) -> None:

@@ -14,7 +14,7 @@ from dayfold.project.layout import Project
 SHOWN = 10  # lines of a kind; all that is refused stands in data/rejected/
 
 
-def table(project: Project, day: str, delivery: Delivery) -> Table:
+def table(project: Project, day: str, delivery: Delivery, options: Options) -> Table:
     """Return what was added, known, refused, warned of and ignored: how many files, and which."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column(day)
@@ -22,10 +22,11 @@ def table(project: Project, day: str, delivery: Delivery) -> Table:
     shown.add_column("", overflow="fold")
     classes = sorted(tally(delivery.images).items())
     said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+    listed = "" if options.dry_run else _listed(project, day)
     shown.add_row("added", str(len(delivery.images)), Text(said))
     for kind, remarks, where in (
         ("already known", delivery.known, ""),
-        ("refused", delivery.refused, f", in {project.name(project.rejected(day))}"),
+        ("refused", delivery.refused, listed),
         ("warned", delivery.warned, ""),
     ):
         lines = Text("\n".join(_first(remarks, where)))
@@ -37,9 +38,11 @@ def table(project: Project, day: str, delivery: Delivery) -> Table:
 
 def unusual(project: Project, day: str, delivery: Delivery) -> Iterator[str]:
     """Yield a line a file that is refused or warned of, and where all that is refused stands."""
-    where = f", in {project.name(project.rejected(day))}"
-    for kind, remarks in (("refused", delivery.refused), ("warned", delivery.warned)):
-        yield from (f"  {kind}: {line}" for line in _first(remarks, where * (kind == "refused")))
+    for kind, remarks, where in (
+        ("refused", delivery.refused, _listed(project, day)),
+        ("warned", delivery.warned, ""),
+    ):
+        yield from (f"  {kind}: {line}" for line in _first(remarks, where))
 
 
 def next_step(delivery: Delivery, options: Options) -> str:
@@ -47,6 +50,10 @@ def next_step(delivery: Delivery, options: Options) -> str:
     if options.dry_run:
         return "nothing was changed (--dry-run)"
     return "next: dvc repro" if delivery.images else "nothing new"
+
+
+def _listed(project: Project, day: str) -> str:
+    return f", in {project.name(project.rejected(day))}"
 
 
 def _first(remarks: Sequence[Remark], where: str) -> Iterator[str]:

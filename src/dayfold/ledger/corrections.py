@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from dayfold.errors import LedgerError
 from dayfold.ledger import tables
-from dayfold.ledger.intake.walking import clashes
+from dayfold.ledger.intake import walking
 from dayfold.ledger.manifest import History, Row
 from dayfold.project.layout import Project
 
@@ -50,7 +50,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             label = line["label"].strip() if action == "relabel" else ""
             rows.append(Row(action, image, at["path"], label, at["group"], at["split"]))
     names = {row.label for row in rows if row.label} | set(known.images["label"])
-    problems += sorted({f"classes {said}" for said in clashes(names).values()})
+    problems += walking.clashes(names)
     if problems:
         raise LedgerError(f"{name} has lines that do not fit:", problems=problems)
     return rows

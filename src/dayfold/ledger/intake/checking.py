@@ -9,7 +9,7 @@ import polars as pl
 from dayfold.ledger import lookalikes
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import clashes
+from dayfold.ledger.intake.walking import clashing
 from dayfold.ledger.manifest import History
 
 
@@ -35,11 +35,11 @@ def inspect(
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
-    clashing = clashes(earlier | {one.label for one in found})
+    twice = clashing(earlier | {one.label for one in found})
     takable = []
     for one in found:
-        if one.label in clashing and one.label not in earlier:
-            delivery.refuse(one.place, f"is of a class of two names: {clashing[one.label]}")
+        if one.label in twice and one.label not in earlier:
+            delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
     rules = {"min_side_px": min_side_px, "max_pixels": max_pixels, "frames": frames}

@@ -35,9 +35,9 @@ def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
         elif labels.count(label) > 1:
             delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
         else:
-            before = len(found)
+            before = len(found) + len(delivery.refused)
             found += _files(entry, place, label, delivery)
-            if len(found) == before:
+            if len(found) + len(delivery.refused) == before:
                 delivery.warn(place, "is a class folder without an image")
     return found
 
@@ -107,8 +107,13 @@ def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:
     return counts
 
 
-def clashes(classes: Iterable[str]) -> dict[str, str]:
-    """Class names that differ by case or Unicode form only → which each clashes with.
+def clashes(classes: Iterable[str]) -> list[str]:
+    """Return which class names differ by case or Unicode form only, a line each."""
+    return sorted({f"classes {said}" for said in clashing(classes).values()})
+
+
+def clashing(classes: Iterable[str]) -> dict[str, str]:
+    """Return the class names that differ by case or Unicode form only, each with what to say.
 
     Such names are one folder on some machines and two on others.
     """
