@@ -212,6 +212,17 @@ def test_unprintable_names_are_listed_escaped_and_stay(project, source, capsys):
     assert "cat/\\udcff.png" in text
 
 
+def test_letters_that_turn_the_terminal_s_text_round_are_escaped(project, source):
+    name = "gnp.\u202eexe.png"
+    (source / "cat").mkdir()
+    (source / "cat" / name).write_bytes(png(1))
+    assert len(add(project, source).images) == 1
+    known = add(project, source).known
+    assert str(known[0]) == (
+        f"cat/gnp.\\u202eexe.png has the same bytes as data/images/{DAY}/cat/gnp.\\u202eexe.png"
+    )
+
+
 def test_no_cell_of_the_list_is_a_formula(project, source):
     place(source, "cat", [1])
     for label in ("=1+1", "+2", "-3", "@sum"):

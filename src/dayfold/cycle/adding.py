@@ -241,10 +241,10 @@ def _mend(refused: list[Remark]) -> str:
 
 def _record_refused(project: Project, day: str, source: Path, delivery: Delivery) -> None:
     """Bring data/rejected/<day>.csv up to date: of this source, what is refused now."""
-    path, given = project.rejected(day), escaped(str(source))
+    path, given = project.rejected(day), _cell(escaped(str(source)))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
-    rows |= {(given, _cell(remark.place), remark.image, remark.said) for remark in delivery.refused}
+    rows |= {(given, _cell(one.place), one.image, escaped(one.said)) for one in delivery.refused}
     if rows != set(before):
         tables.write(path, Rejected, sorted(rows))
 

@@ -11,6 +11,7 @@ from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.walking import walk
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.tables import Look, NearDuplicate
+from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -143,7 +144,7 @@ def _passed_over(delivery: Delivery) -> Iterator[str]:
 
 def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
     for one in alike[:SHOWN]:
-        yield (
+        yield escaped(
             f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
             f"({one.other_label}, {one.other_split})"
         )

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.project.files import escaped
+
 
 class Found(NamedTuple):
     """A file to check: where it is, what a person calls it, its class, and its group if told."""
@@ -37,7 +39,7 @@ class Remark(NamedTuple):
     image: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place} {self.said}"
+        return escaped(f"{self.place} {self.said}")
 
 
 @dataclass
