@@ -294,9 +294,10 @@ def test_a_zip_is_taken_as_the_folder_that_it_was(project, tmp_path, top):
 
 def test_what_is_neither_a_folder_nor_an_archive_is_refused(project, source):
     (file,) = place(source, "cat", [1])
-    for wrong in (file, source / "nowhere"):
-        with pytest.raises(IntakeError, match="is neither a folder nor a zip or tar archive"):
-            add(project, wrong)
+    with pytest.raises(IntakeError, match="is neither a folder nor a zip or tar archive"):
+        add(project, file)
+    with pytest.raises(IntakeError, match="is not there"):
+        add(project, source / "nowhere")
 
 
 def test_labels_of_a_csv_and_its_groups_reach_the_manifest(project, source):

@@ -50,7 +50,6 @@ GOOD = [("cat/1.png", png(1)), ("dog/ä 2.png", png(2))]
 def test_every_kind_of_archive_gives_its_files(tmp_path, into, mode):
     path = tmp_path / "scans"
     zipped(path, GOOD) if mode == "zip" else tarred(path, GOOD, mode)
-    assert archives.is_archive(path)
     assert archives.unpack(path, into) == []
     assert tree(into) == dict(GOOD)
 

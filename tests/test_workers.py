@@ -51,6 +51,18 @@ def test_the_checked_bytes_are_left_in_the_stage(files, tmp_path):
     }
 
 
+def test_the_same_bytes_many_times_over_are_left_once(tmp_path):
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    paths = [tmp_path / f"{number}.png" for number in range(400)]
+    for path in paths:
+        path.write_bytes(png(1))
+    found = workers.answers([request(path, stage=str(stage)) for path in paths])
+    assert {one["image"] for one in found} == {sha256(png(1))}
+    assert all("look" in one and "failed" not in one for one in found)
+    assert [path.read_bytes() for path in stage.iterdir()] == [png(1)]
+
+
 def test_a_stage_that_cannot_be_written_is_said(files, tmp_path):
     assert (
         "No such file" in answer(files[0], stage=str(tmp_path / "file")).get("failed", "")
@@ -172,5 +184,5 @@ def test_an_archive_that_is_none_is_told(tmp_path):
     (tmp_path / "into").mkdir()
     assert workers.unpack(tmp_path / "a.zip", tmp_path / "into") == []
     (tmp_path / "b.zip").write_bytes(b"not at all")
-    with pytest.raises(IntakeError, match="cannot be read as a tar archive"):
+    with pytest.raises(IntakeError, match="is neither a folder nor a zip or tar archive"):
         workers.unpack(tmp_path / "b.zip", tmp_path / "into")

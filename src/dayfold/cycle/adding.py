@@ -13,7 +13,7 @@ from dayfold.cycle.opening import check_may_open, open_day
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
 from dayfold.ledger import grouping, looks, manifest, splits, tables
-from dayfold.ledger.intake import archives, checking, labels, shapes, workers
+from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.walking import is_clutter, tally, walk
 from dayfold.ledger.manifest import History
@@ -113,11 +113,8 @@ def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> 
     """The files that a folder or an archive holds, by its class folders or by a CSV."""
     folder = source
     if not source.is_dir():
-        if not source.is_file() or not archives.is_archive(source):
-            raise IntakeError(
-                f"{source} is neither a folder nor a zip or tar archive.",
-                mend="give the folder of class folders",
-            )
+        if not source.is_file():
+            raise IntakeError(f"{source} is not there.", mend="give the folder of class folders")
         if options.move:
             raise IntakeError(f"{source} is an archive.", mend="leave out --move")
         folder = scratch / "unpacked"

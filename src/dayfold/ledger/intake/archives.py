@@ -9,35 +9,22 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dayfold.errors import IntakeError
+from dayfold.project.files import escaped
 
 MAX_FILE = 2**29  # bytes of one file: half a gigabyte
 MAX_TOTAL = 2**36  # bytes of all: 64 GB
 MAX_FILES = 1_000_000
 _PIECE = 2**20
 
-# What zipfile and tarfile raise on damaged, encrypted or unknown members.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-)
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar by its content."""
-    return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
-
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Write an archive's regular files into the new folder `into`; return what is refused, and why.
 
+    Whether it is a zip or a tar its content says.
+
     Links, devices, encrypted and damaged files, names that lead out of the folder or come twice,
     and files of more than MAX_FILE bytes are refused one by one. Raises IntakeError where the
-    archive cannot be read or has more than MAX_FILES files or MAX_TOTAL bytes.
+    file is no archive, cannot be read as one, or has more than MAX_FILES files or MAX_TOTAL bytes.
     """
     refused: list[tuple[str, str]] = []
     members = _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
@@ -78,16 +65,20 @@ def _zipped(path: Path) -> Generator[_Member]:
                     try:
                         with archive.open(info) as source:
                             yield info.filename, info.file_size, "", source
-                    except _DAMAGED as error:
-                        yield info.filename, 0, f"is damaged ({error})", None
-    except _DAMAGED as error:
-        raise IntakeError(f"{path} cannot be read as a zip archive: {error}.") from None
+                    except Exception as error:
+                        yield info.filename, 0, _damage(error), None
+    except Exception as error:
+        raise IntakeError(f"{path} cannot be read as a zip archive: it {_damage(error)}.") from None
 
 
 def _tarred(path: Path) -> Generator[_Member]:
     try:
         # Forwards only: a compressed archive is read once, whatever order its files are in.
-        with tarfile.open(path, "r|*") as archive:
+        opened = tarfile.open(path, "r|*")  # noqa: SIM115 - closed below
+    except Exception:
+        raise IntakeError(f"{path} is neither a folder nor a zip or tar archive.") from None
+    try:
+        with opened as archive:
             for info in archive:
                 if info.isdir():
                     continue
@@ -95,8 +86,16 @@ def _tarred(path: Path) -> Generator[_Member]:
                     yield info.name, 0, "is not a regular file", None
                 else:
                     yield info.name, info.size, "", archive.extractfile(info)
-    except _DAMAGED as error:
-        raise IntakeError(f"{path} cannot be read as a tar archive: {error}.") from None
+    except Exception as error:
+        raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
+
+
+def _damage(error: Exception) -> str:
+    """What to say of anything that zipfile, tarfile and their decompressors raise."""
+    if isinstance(error, MemoryError):
+        raise error
+    said = escaped(" ".join(str(error).split())) or type(error).__name__
+    return f"is damaged ({said[:200]})"
 
 
 def _path_problem(name: str) -> str:
@@ -121,8 +120,8 @@ def _write(source: IO[bytes] | None, target: Path) -> str:
         while True:
             try:
                 piece = source.read(_PIECE)
-            except _DAMAGED as error:
-                problem = f"is damaged ({error})"
+            except Exception as error:
+                problem = _damage(error)
                 break
             if not piece:
                 break

@@ -70,7 +70,11 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         return {**answer, "refused": "needs more memory than an image may (data.max_pixels)"}
     if request["stage"]:
         try:
-            write_bytes(Path(request["stage"]) / answer["image"], data)
+            staged = Path(request["stage"]) / answer["image"]
+            # Another worker may be writing the very same bytes.
+            own = staged.with_name(f"{staged.name}-{os.getpid()}")
+            write_bytes(own, data)
+            own.replace(staged)
         except OSError as error:
             return {**answer, "failed": f"{request['stage']}: {error.strerror or error}"}
     return answer

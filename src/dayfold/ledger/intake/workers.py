@@ -159,7 +159,7 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
     if "failed" in answer:
-        raise IntakeError(answer["failed"], mend="give a folder, or another archive")
+        raise IntakeError(answer["failed"], mend="give the folder of class folders")
     return [(name, reason) for name, reason in answer["refused"]]
 
 
