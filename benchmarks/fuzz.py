@@ -4,8 +4,8 @@
 
 Gives `add` that many images of every format (20,000 by default), each a good file with bytes
 flipped, cut, copied, joined with another's or set to odd numbers, in deliveries of 250; and that
-many params.yaml, CSVs of labels and files of corrections (5,000 by default). Prints a line a kind
-and fails at the first thing that must not be: see `fuzz_images` and `fuzz_texts`.
+many params.yaml, CSVs of labels and files of corrections, and as many archives (5,000 by default).
+Prints a line a kind and fails at the first thing that must not be: see the functions.
 """
 
 import io
@@ -13,8 +13,10 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -232,13 +234,13 @@ def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
         check(tree(source) == given, "a given file changed")
         check(most < MEBIBYTES, f"a worker had {most:.0f} MiB")
         shutil.rmtree(source)
-        say(f"{start + len(given)}/{count} images, a worker had {most:.0f} MiB at most")
+        if sys.stdout.isatty():
+            print(f"{start + len(given)}/{count} images", end="\r", flush=True)
     hangs = sum(number for reason, number in reasons.items() if reason.startswith("takes longer"))
     check(not hangs, f"{hangs} files took longer than {SECONDS} s")
-    crashes = {reason: n for reason, n in reasons.items() if reason.startswith("makes its")}
     print(f"images: {dict(outcomes)}")
     print(f"  slowest delivery {slowest * 1000:.0f} ms a file; a worker had {most:.0f} MiB at most")
-    print(f"  decoders that crashed: {sum(crashes.values())}")
+    print(f"  decoders that crashed: {sum(n for why, n in reasons.items() if 'crash' in why)}")
     for reason, number in reasons.most_common(8):
         print(f"  {number:6} {reason}")
     # What came in must be a day like any other.
@@ -304,7 +306,7 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
     }
     texts = [text.encode() for _, text, _ in kinds.values()]
     slowest = 0.0
-    for number in range(count):
+    for _ in range(count):
         name = draw.choice(list(kinds))
         path, text, read = kinds[name]
         path.write_bytes(mutated(text.encode(), texts, draw))
@@ -319,10 +321,52 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
         slowest = max(slowest, time.monotonic() - began)
         check(slowest < SECONDS, f"{name} took {slowest:.1f} s")
         path.write_text(text, encoding="utf-8")
-        if number % 500 == 499:
-            say(f"{number + 1}/{count} texts")
     print(f"texts: {dict(sorted(outcomes.items()))}; slowest {slowest:.2f} s")
     return outcomes
+
+
+def fuzz_archives(top: Path, count: int, seed: int) -> Counter[str]:
+    """Unpack `count` mutated archives; nothing is written outside their folder, none is slow."""
+    draw, good, outcomes = random.Random(seed), archives(), Counter[str]()  # noqa: S311
+    home, slowest = top / "archives", 0.0
+    home.mkdir()
+    for _ in range(count):
+        given, into = home / "given", home / "into"
+        given.write_bytes(mutated(draw.choice(good), good, draw))
+        into.mkdir()
+        began = time.monotonic()
+        try:
+            workers.unpack(given, into)
+            outcomes["unpacked"] += 1
+        except IntakeError as error:
+            outcomes["refused"] += 1
+            check("crash" not in error.what, error.what)
+        slowest = max(slowest, time.monotonic() - began)
+        check(slowest < SECONDS, f"an archive took {slowest:.1f} s")
+        check({path.name for path in home.iterdir()} == {"given", "into"}, "written elsewhere")
+        shutil.rmtree(into)
+    print(f"archives: {dict(outcomes)}; slowest {slowest:.2f} s")
+    return outcomes
+
+
+def archives() -> list[bytes]:
+    """Zip and tar archives of three files, by every compression."""
+    found = []
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for number in range(3):
+                archive.writestr(f"cat/{number}.png", bytes(range(200)) * 3)
+        found.append(file.getvalue())
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode=mode) as archive:
+            for number in range(3):
+                info = tarfile.TarInfo(f"cat/{number}.png")
+                info.size = 600
+                archive.addfile(info, io.BytesIO(bytes(range(200)) * 3))
+        found.append(file.getvalue())
+    return found
 
 
 def quietly(read: Callable[[], object]) -> None:
@@ -340,19 +384,14 @@ def check(holds: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def say(text: str) -> None:
-    """Say how far it is, on a terminal only."""
-    if sys.stdout.isatty():
-        print(text, flush=True)
-
-
 def main() -> None:
-    """Fuzz both, in a folder that goes afterwards."""
+    """Fuzz all three, in a folder that goes afterwards."""
     numbers = [int(word) for word in sys.argv[1:]]
     count, texts, seed = [*numbers, *(20_000, 5_000, 0)[len(numbers) :]]
     with tempfile.TemporaryDirectory() as name:
         fuzz_images(Path(name), count, seed)
         fuzz_texts(Path(name), texts, seed)
+        fuzz_archives(Path(name), texts, seed)
     print("0 tracebacks, 0 hangs, 0 files lost, nothing half-done")
 
 

@@ -26,3 +26,7 @@ def test_mutated_params_labels_and_corrections_are_taken_or_refused(tmp_path):
     outcomes = FUZZ["fuzz_texts"](tmp_path, 150, 1)
     assert sum(outcomes.values()) == 150
     assert len(outcomes) >= 5
+
+
+def test_mutated_archives_are_unpacked_or_refused(tmp_path):
+    assert sum(FUZZ["fuzz_archives"](tmp_path, 200, 1).values()) == 200
