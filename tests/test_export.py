@@ -38,7 +38,8 @@ def exported(three_days, tmp_path_factory):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_export_is_checked_on_all_held_out_images_that_are_here(exported, form):
-    (line, *_) = exported[1][form]
+    day, line, *_ = exported[1][form]
+    assert day == f"model of {THREE}"
     found = re.match(r"Checked on (\d+) of (\d+) held-out images: .* more than (\S+) off", line)
     assert found
     assert found[1] == found[2] != "0"
@@ -96,13 +97,13 @@ def test_without_any_image_it_is_checked_on_noise_and_says_so(copy, tmp_path):
     shutil.rmtree(copy.data / "images")
     file = tmp_path / "m.safetensors"
     exporting.export(copy, file, day=TWO, form="safetensors", say=lines.append)
-    assert lines[0].startswith("Checked on 8 images of noise (none of the ")
+    assert lines[1].startswith("Checked on 8 images of noise (none of the ")
 
 
 def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell):
     card = tmp_path / "MODEL_CARD.md"
     said = shell(three_days.root, "dayfold", "export", str(card), "--day", TWO)
-    assert said == f"written: {card}\n"
+    assert said == f"model of {TWO}\nwritten: {card}\n"
     text = card.read_text(encoding="utf-8")
     assert text.startswith(f"# Model card: scans, {TWO}\n")
     assert "7 classes" in text

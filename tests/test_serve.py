@@ -19,7 +19,7 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, Prediction
 from dayfold.project import params as params_file
 from dayfold.project.files import for_spreadsheet
-from dayfold.serve import predicting
+from dayfold.serve import days, predicting
 from dayfold.serve.classifier import Answer
 
 pytestmark = pytest.mark.slow
@@ -89,6 +89,9 @@ def test_any_day_is_had_by_name_and_is_that_day_s(three_days):
 def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
     fail(copy, THREE)
     assert dayfold.load(copy.root / "data").day == TWO
+    assert days.said(copy, TWO, None) == (
+        f"model of {TWO}, the last day that passed its gate; {THREE} did not"
+    )
     fail(copy, TWO)
     fail(copy, ONE)
     with pytest.raises(CycleError, match="None of the 3 sealed days passed"):

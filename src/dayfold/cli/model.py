@@ -34,16 +34,12 @@ def predict(
     Exit code 4: some files cannot be read as images; they are listed, all others were answered.
     """
     with without_collector():
-        from dayfold.serve import classifier, predicting
+        from dayfold.serve import classifier, days, predicting
 
     paths = predicting.images(sources)
     model = classifier.load(Path.cwd(), day)
-    say(f"model of {model.day}, {len(model.classes)} classes" + _why(day))
+    say(days.said(Project.find(), model.day, day))
     predicting.predict(model, paths, top=top, csv=csv, say=say)
-
-
-def _why(day: str | None) -> str:
-    return "" if day else " (the last day that passed its gate)"
 
 
 @command(MODEL, "dayfold export scans.onnx --day 2025-06-04")

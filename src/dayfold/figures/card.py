@@ -118,10 +118,12 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
     drawn, images = provenance["draws"], provenance["images"]
     share = drawn["today"] / drawn["all"]
     withdrawn = f", {len(history.withdrawn)} withdrawn" if history.withdrawn else ""
+    groups = history.images.filter(pl.col("group") != "")["group"].n_unique()
+    units = f" in {groups} groups, each of them in one split" if groups else ""
     return (
-        f"{len(history.images)} images{withdrawn}. Trained on {images['trained']} of them: of the "
-        f"{drawn['all']} draws, {share:.0%} were of the day's own {images['today']} images and "
-        f"{1 - share:.0%} of {images['replayed']} earlier ones. Every image is pinned by its "
+        f"{len(history.images)} images{units}{withdrawn}. Trained on {images['trained']} of them: "
+        f"of the {drawn['all']} draws, {share:.0%} were of the day's own {images['today']} images "
+        f"and {1 - share:.0%} of {images['replayed']} earlier ones. Every image is pinned by its "
         "sha256 in data/manifests; an image's split, once given, is kept for ever."
     )
 

@@ -17,6 +17,8 @@ from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 
+MANY = 0.1  # part of the labels that are doubted
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -145,6 +147,8 @@ def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: in
     show(
         f"{found.judged} labels judged, {found.doubted} doubted, {found.new} of them of {found.day}"
     )
+    if found.doubted > MANY * found.judged:
+        show("so many doubts say more of the model than of the labels: train it better first")
     if not found.doubts:
         return
     name = project.name(project.audit(found.day))

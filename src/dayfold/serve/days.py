@@ -37,6 +37,15 @@ def meant(project: Project, day: str | None) -> str:
     return day
 
 
+def said(project: Project, day: str, named: str | None) -> str:
+    """Say which day's model is taken, and why it is that one where no day was named."""
+    if named:
+        return f"model of {day}"
+    later = [one for one in vcs.sealed_days(project.root) if one > day]
+    failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} did not" if later else ""
+    return f"model of {day}, the last day that passed its gate{failed}"
+
+
 def model_of(project: Project, day: str) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 

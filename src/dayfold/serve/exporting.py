@@ -94,7 +94,8 @@ def export(
     Nothing is written where the exported model does not give the probabilities of the model itself
     (ModelError). With the format `card`, the card alone is written.
     """
-    day = days.meant(project, day)
+    named, day = day, days.meant(project, day)
+    say(days.said(project, day, named))
     model = days.model_of(project, day)
     history = manifest.history(project, day)
     text = _card(project, day, model, history)
