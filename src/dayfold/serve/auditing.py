@@ -43,7 +43,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     Held-out images are judged by the model itself, which never learnt from them; training images
     by a logistic regression on the model's features that was fitted without them and without all
     other images of their group. `top` rows, or all doubted ones. Decisions that the table has
-    already are kept. Raises ImageMissingError where no image is here.
+    already are kept, in more rows if need be. Raises ImageMissingError where no image is here.
     """
     model = network.load(project.model)
     day = model.metadata["day"]
@@ -68,7 +68,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
     order = audit.ranking(found, new)[: top or int(found.doubted.sum())]
-    made = _decisions(project, day)
+    made = _decided(project, day)
     doubts = [
         Doubt(
             rows["image"][place],
@@ -76,9 +76,17 @@ def run(project: Project, *, top: int | None) -> Audit:
             rows["label"][place],
             model.classes[found.suggested[place]],
             round(float(found.score[place]), 6),
-            made.get(rows["image"][place], ""),
+            made[rows["image"][place]].decision if rows["image"][place] in made else "",
         )
         for place in order.tolist()
+    ]
+    listed = {doubt.image for doubt in doubts}
+    now = dict(images.select("image", "label").iter_rows())
+    # What was decided and is not done yet, whatever is thought of it now.
+    doubts += [
+        doubt
+        for image, doubt in made.items()
+        if image not in listed and now.get(image, doubt.decision) != doubt.decision
     ]
     tables.write(project.audit(day), Doubt, tables.for_people(doubts))
     both = int((found.doubted & new).sum())
@@ -121,8 +129,8 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     return Doubts(score[judged], suggested[judged], doubted[judged]), judged
 
 
-def _decisions(project: Project, day: str) -> dict[str, str]:
-    """What a person has decided in the table that is there: an audit does not undo it."""
+def _decided(project: Project, day: str) -> dict[str, Doubt]:
+    """The rows in which a person has decided, by image: another audit does not undo them."""
     if not project.audit(day).exists():
         return {}
     name = project.name(project.audit(day))
@@ -133,7 +141,7 @@ def _decisions(project: Project, day: str) -> dict[str, str]:
             f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
             mend=f"dayfold relabel --from {name}, or move it away",
         ) from None
-    return {row["image"]: row["decision"] for row in tables.shown(table)}
+    return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
 
 
 def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:
