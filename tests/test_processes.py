@@ -27,8 +27,8 @@ from dayfold.stages import replay, train, weights
 TINY = {
     "train__image_size_px": 16,
     "train__epochs": 3,
-    "train__updates_per_epoch": 4,
-    "train__batch_size": 10,
+    "train__updates_per_epoch": 10,
+    "train__batch_size": 16,
     "train__threads": 1,
     "train__precision": "fp32",
     "train__warm_up": 0.0,
@@ -139,11 +139,12 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
     train.run(day, params_file.changed(params, {"train.processes": 1}))
     alone = steps(day)
     assert json.loads(day.provenance.read_text())["draws"] == draws
-    # Batch norms see a slice where one process's see the batch: close, and not the same.
+    assert [one["learning_rate"] for one in alone] == [two["learning_rate"] for two in several]
+    # Batch norms see a slice where one process's see the batch: not the same, and as good.
     assert sha256_file(day.model) != made[0]
-    for one, two in zip(alone, several, strict=True):
-        assert one["learning_rate"] == two["learning_rate"]
-        assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=0.4)
+    assert float(alone[0]["loss"]) == pytest.approx(float(several[0]["loss"]), abs=0.1)
+    assert float(alone[-1]["validation_accuracy"]) == 1.0
+    assert float(several[-1]["validation_accuracy"]) == 1.0
 
 
 def on_machine(number, project, port):

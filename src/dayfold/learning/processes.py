@@ -129,7 +129,8 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["PYTHONSAFEPATH"] = "1"  # no module is taken from the current folder
     logging.disable()  # what torchrun would say of a failed process is said below, shorter
-    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torchrun takes them
+    handlers = {one: signal.getsignal(one) for one in signals}
     try:
         with TemporaryDirectory() as args.log_dir:
             run.run(args)  # type: ignore[no-untyped-call]
