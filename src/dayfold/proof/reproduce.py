@@ -140,6 +140,11 @@ def _day(
             if failed:
                 return _unmade(sealed, failed)
             result = compare(sealed, folder, bench.cache, inherited=inherited)
+            model = folder.name(folder.model)
+            kept = cache.object_path(bench.cache, dict(sealed.outs())[model])
+            if not result.bits and not kept.exists() and bench.fetch(folder, model):
+                # Now there is a model to say by how much it differs.
+                result = compare(sealed, folder, bench.cache, inherited=inherited)
             if how.restore and result.identical:
                 _restore(bench, sealed, folder)
             if keep:

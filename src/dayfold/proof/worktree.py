@@ -92,7 +92,7 @@ class Bench:
             try:
                 cache.lay_out(self.cache, key, part)
             except KeyError:
-                if attempt or not self._fetch(folder):
+                if attempt or not self.fetch(folder, *_tracked(folder)):
                     what = "its parent" if target == folder.parent else f"images of {target.name}"
                     raise CycleError(
                         f"{what} can be had neither here nor from DVC's cache or a remote",
@@ -103,10 +103,8 @@ class Bench:
                 part.rename(target)
                 return
 
-    def _fetch(self, folder: Project) -> bool:
-        """Have DVC fetch what the day's own files pin into the project's cache, if a remote can."""
-        if self.empty_cache and folder.parent.exists():
-            return False
+    def fetch(self, folder: Project, *targets: str) -> bool:
+        """Have DVC fetch what the day's files pin into the project's cache, if a remote can."""
         for name in ("config", "config.local"):  # today's remotes: the day may have had none
             path = self.project.root / ".dvc" / name
             if path.exists():
@@ -114,7 +112,7 @@ class Bench:
                 (folder.root / ".dvc" / name).write_text(text, encoding="utf-8")
         try:
             vcs.dvc(folder.root, "cache", "dir", "--local", str(self.cache))
-            vcs.dvc(folder.root, "fetch", "--quiet", *_tracked(folder))
+            vcs.dvc(folder.root, "fetch", "--quiet", *targets)
         except ToolError:
             return False
         return True
