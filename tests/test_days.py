@@ -9,6 +9,11 @@ from dayfold.errors import CycleError
 from dayfold.project.layout import check_day
 
 
+@pytest.mark.parametrize("day", ["2025-06-04", "2024-02-29", "0001-01-01"])
+def test_a_date_is_a_day(day):
+    assert check_day(day) == day
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [

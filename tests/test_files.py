@@ -17,7 +17,7 @@ from dayfold.project.files import (
     sha256_file,
     write_bytes,
 )
-from dayfold.project.layout import Project, check_day
+from dayfold.project.layout import Project
 
 
 def test_a_file_is_written_whole_and_leaves_nothing_beside_it(tmp_path):
@@ -101,27 +101,6 @@ def test_only_one_process_holds_a_lock_and_the_other_is_told_who(tmp_path):
         # The lock fell with its process.
         with only_one(lock, "training"):
             assert lock.read_text() == f"{os.getpid()}\n"
-
-
-@pytest.mark.parametrize("day", ["2025-06-04", "2024-02-29", "0001-01-01"])
-def test_a_date_is_a_day(day):
-    assert check_day(day) == day
-
-
-@pytest.mark.parametrize(
-    ("day", "mend"),
-    [
-        ("2025-6-4", "did you mean 2025-06-04?"),
-        ("2025-02-29", "did you mean 2025-02-28?"),
-        ("20250604", "did you mean 2025-06-04?"),
-        ("2025-06-04\n", "did you mean 2025-06-04?"),
-        *((day, "write it as YYYY-MM-DD, 2025-06-04 say") for day in ("today", "", "٢٠٢٥-06-04")),
-    ],
-)
-def test_what_is_no_date_is_refused_with_the_one_that_is_meant_or_its_form(day, mend):
-    with pytest.raises(CycleError, match="is not a day") as caught:
-        check_day(day)
-    assert caught.value.mend == mend
 
 
 def test_a_project_is_found_from_anywhere_within_it(tmp_path):
