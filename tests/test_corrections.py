@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import DAYS, image, open_day, place, simulate, take_in
+from builders import DAYS, image, open_day, place, simulate, take_in, write_day
 from dayfold.errors import LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.project import params as params_file
@@ -108,3 +108,29 @@ def test_a_corrected_image_may_come_again_under_its_new_class_only(project):
     snapshot.run(project, params_file.read(project.params))
     added = manifest.added(manifest.history(project, DAYS[2]), DAYS[2])
     assert added["path"].to_list() == [f"data/images/{DAYS[2]}/dog/50.png"]
+
+
+@pytest.mark.parametrize("label", [".hidden", "a/b", "a\\b", "bell\x07", "é" * 128])
+def test_a_class_has_a_name_that_a_folder_may_have(project, label):
+    simulate(project, [[(1, "cat", "")]])
+    with pytest.raises(LedgerError) as caught:
+        correct(project, f"relabel,{image(1)},{label},")
+    assert f"line 2: the class {label!r}" in caught.value.problems[0]
+
+
+def test_a_class_may_change_its_case_if_all_of_it_does(project):
+    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
+    rows = correct(project, f"relabel,{image(1)},Cat,", f"relabel,{image(2)},Cat,")
+    assert [row.label for row in rows] == ["Cat", "Cat"]
+
+
+def test_what_was_withdrawn_before_is_not_corrected_again(project):
+    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
+    rows = correct(project, f"withdraw,{image(2)},,blurred")
+    earlier = write_day(project, DAYS[1], DAYS[0], rows)
+    path = project.corrections(DAYS[2])
+    path.write_text(f"{HEADER}withdraw,{image(2)},,again\n")
+    with pytest.raises(LedgerError) as caught:
+        corrections.read(project, DAYS[2], earlier)
+    (problem,) = caught.value.problems
+    assert f"data/images/{DAYS[0]}/cat/2.png was withdrawn on an earlier day" in problem

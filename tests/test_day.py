@@ -209,14 +209,20 @@ def test_negative_flips_are_listed_with_their_paths(copy):
         assert 0 < float(flip["confidence"]) <= 1
 
 
-def test_a_missing_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):
+def test_a_missing_or_edited_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):
     shutil.rmtree(copy.images(ONE))
+    for path in copy.images(TWO).glob("*/*"):
+        path.unlink()
+        path.write_text("edited")
     said = shell(copy.root, "dayfold", "train", code=1)
     assert f"data/images/{ONE}/" in said
     assert "is missing" in said
-    assert f"dvc checkout data/images/{ONE} ||" in said
-    shell(copy.root, "dvc", "checkout", f"data/images/{ONE}")
+    assert "is no longer the image that was added" in said
+    for day in (ONE, TWO):
+        assert f"dvc checkout --force data/images/{day} ||" in said
+        shell(copy.root, "dvc", "checkout", "--force", f"data/images/{day}")
     assert copy.images(ONE).is_dir()
+    assert all(path.stat().st_size > 6 for path in copy.images(TWO).glob("*/*"))
 
 
 def test_a_team_starts_from_its_own_classifier(tmp_path, digits, monkeypatch):

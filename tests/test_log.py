@@ -1,6 +1,7 @@
 """The table of days: what its marks and its last column say."""
 
 import io
+from dataclasses import replace
 
 import polars as pl
 from rich.console import Console
@@ -79,3 +80,11 @@ def test_the_classes_of_a_day_have_their_intervals():
     # 35 of 40 right, all 35 that are called so: F1 70 / 75.
     assert lines[1].split()[:3] == ["cat", "40", "0.933"]
     assert len(lines) == 2
+
+
+def test_figures_that_were_measured_before_a_correction_are_marked():
+    first, second, third = history(worse=0)
+    lines = [replace(first, corrected=4), second, third]
+    assert [line.count("~") for line in printed(log.table(lines, VERDICTS))] == [0, 1, 0, 0]
+    (note,) = log.notes(lines, {})
+    assert note.startswith("~ measured before up to 4 of the test images were corrected")

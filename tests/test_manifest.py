@@ -216,8 +216,41 @@ def test_a_table_with_other_columns_or_broken_lines_is_refused(text, words):
     assert "git checkout -- some.csv" in caught.value.mend
 
 
+def test_classes_go_by_the_labels_of_each_day(project):
+    """Cats and a dog; then cats are lynxes, the dog a wolf and an eel is new; then dogs again."""
+    one = [add(1), add(2), add(3, "dog")]
+    two = [relabel(1, "lynx"), relabel(2, "lynx"), relabel(3, "wolf"), add(4, "eel"), add(5, "owl")]
+    gone = Row("withdraw", image(4), "data/eel/4.png", "", "", "train")
+    three = [gone, gone._replace(image=image(3)), relabel(5, "eel"), add(6, "dog")]
+    parent = ORIGIN
+    for day, rows in zip(DAYS, (one, two, three), strict=False):
+        history = write_day(project, day, parent, rows)
+        parent = day
+    first, second, third = history.classes().values()
+    assert (first.new, first.renamed, first.retired) == (("cat", "dog"), {}, frozenset())
+    assert second.live == {"lynx", "wolf", "eel", "owl"}
+    # A name that takes over another's images whole is no new class.
+    assert second.new == ("eel", "owl")
+    assert second.renamed == {"cat": "lynx", "dog": "wolf"}
+    assert second.retired == {"cat", "dog"}
+    assert third.live == {"lynx", "eel", "dog"}
+    assert third.new == ()
+    assert third.renamed == {"owl": "eel"}
+    assert third.retired == {"cat", "wolf", "owl"}
+    assert history.corrections.select("on", "image", "before", "label", "day").rows() == [
+        (DAYS[1], image(1), "cat", "lynx", DAYS[0]),
+        (DAYS[1], image(2), "cat", "lynx", DAYS[0]),
+        (DAYS[1], image(3), "dog", "wolf", DAYS[0]),
+        (DAYS[2], image(5), "owl", "eel", DAYS[1]),
+        (DAYS[2], image(4), "eel", "", DAYS[1]),
+        (DAYS[2], image(3), "wolf", "", DAYS[0]),
+    ]
+
+
 def same(one, other):
     assert one.images.equals(other.images)
+    assert one.corrections.equals(other.corrections)
+    assert one.classes() == other.classes()
     assert (one.withdrawn, one.days, one.sha256) == (other.withdrawn, other.days, other.sha256)
     assert set(one.groups.iter_rows()) == set(other.groups.iter_rows())
 
@@ -245,7 +278,7 @@ def test_a_history_that_was_kept_is_that_of_reading_all_again(project, monkeypat
     same(manifest.history(project, DAYS[3]), whole[3])
 
 
-@pytest.mark.parametrize("name", ["images.arrow", "days.arrow", "facts.json"])
+@pytest.mark.parametrize("name", ["images.arrow", "corrections.arrow", "days.arrow", "facts.json"])
 def test_a_kept_history_that_is_damaged_is_read_again(project, monkeypatch, name):
     whole = chain(project, *EVENTS)
     monkeypatch.setattr(manifest, "KEPT_FROM", 0)

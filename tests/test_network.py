@@ -185,3 +185,36 @@ def test_metadata_stand_under_one_key_as_canonical_json(tmp_path):
     length = int.from_bytes(header[:8], "little")
     metadata = json.loads(header[8 : 8 + length])["__metadata__"]
     assert metadata == {"dayfold": '{"classes":["a"],"day":"d"}'}
+
+
+def test_a_renamed_class_begins_with_the_row_of_its_old_name():
+    before = trained_on(("cyst", "healthy"))
+    before.state["fc.bias"][0] = 0.25
+    after = network.grown(before, ["tumour"], seed=0, like={"tumour": "cyst"})
+    for name in HEAD:
+        assert torch.equal(after.state[name][2], before.state[name][0])
+    other = network.grown(before, ["tumour"], seed=0, like={"tumour": "not in the head"})
+    assert torch.equal(
+        other.state["fc.weight"], trained_on(("cyst", "healthy", "tumour")).state["fc.weight"]
+    )
+
+
+def test_retired_classes_are_never_predicted_and_keep_their_rows():
+    whole = trained_on(("a", "b", "c", "d"))
+    left = network.without(whole, {"a", "c"})
+    assert left.classes == ("b", "d")
+    assert torch.equal(left.state["fc.weight"], whole.state["fc.weight"][[1, 3]])
+    state = {**left.state, "fc.weight": left.state["fc.weight"] + 1}
+    state = network.with_retired(state, whole, {"a", "c"})
+    assert torch.equal(state["fc.weight"][[0, 2]], whole.state["fc.weight"][[0, 2]])
+    assert torch.equal(state["fc.weight"][[1, 3]], whole.state["fc.weight"][[1, 3]] + 1)
+    asked = network.build(Model(state, whole.classes, {}), 32)
+    for precision in ("fp32", "bf16"):
+        machine = device.Machine("cpu", precision, 1)
+        chances = network.probabilities(asked, images(4), machine, batch_size=4)
+        assert chances[:, [0, 2]].tolist() == [[0.0, 0.0]] * 4
+        assert torch.allclose(chances.sum(1), torch.ones(4))
+    # One that comes back is known by its old row.
+    again = network.grown(Model(state, whole.classes, {}), (), seed=0)
+    assert again.state["fc.bias"].tolist() == [0.0] * 4
+    assert network.without(whole, set()) is whole

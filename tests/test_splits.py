@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -12,6 +13,7 @@ from builders import DAYS, FRACTIONS, image, make_project, simulate, write_day
 from dayfold.errors import IntakeError
 from dayfold.ledger import manifest, splits
 from dayfold.ledger.manifest import SPLITS, Row
+from dayfold.project.layout import ORIGIN
 from dayfold.stages import snapshot
 
 CLASSES = ("cat", "dog", "eel")
@@ -161,6 +163,59 @@ def test_a_group_whose_images_were_all_withdrawn_still_keeps_its_split(project):
     after = write_day(project, DAYS[1], DAYS[0], [gone])
     rows = snapshot.rows_of(tuples, earlier=after, fractions=FRACTIONS)
     assert [row.split for row in rows] == ["test"]
+
+
+def by_study(patient):
+    """Another way of grouping: two patients to a study."""
+    return f"study {patient // 2}"
+
+
+GROUPINGS = (str, by_study, lambda patient: "")
+
+
+def corrected(known, random):
+    """A few images of a history with another label, or withdrawn."""
+    rows = known.images.rows(named=True)
+    for row in random.sample(rows, min(len(rows), random.randrange(4))):
+        label = random.choice(["", *CLASSES])
+        action = "relabel" if label else "withdraw"
+        yield Row(action, row["image"], row["path"], label, row["group"], row["split"])
+
+
+def generated(project, random):
+    """2 to 5 days: patients return, the fractions and the way of grouping change, labels too."""
+    numbers, known, parent = iter(range(1000)), manifest.history(project, ORIGIN), ORIGIN
+    for day in DAYS[: random.randrange(2, 6)]:
+        shares = [random.randrange(21) for _ in SPLITS]
+        total = sum(shares) or 1
+        parts = dict(zip(SPLITS, (share / total for share in shares), strict=True))
+        grouping = random.choice(GROUPINGS)
+        arrived = []
+        for _ in range(random.randrange(1, 16)):
+            number, label = next(numbers), random.choice(CLASSES)
+            path = f"data/images/{day}/{label}/{number}.png"
+            arrived.append((image(number), path, label, grouping(random.randrange(9))))
+        rows = snapshot.rows_of(arrived, earlier=known, fractions=parts)
+        known = write_day(project, day, parent, [*rows, *corrected(known, random)])
+        parent = day
+        yield known
+
+
+@pytest.mark.slow
+def test_in_a_thousand_histories_no_group_and_no_image_is_ever_on_two_sides(project):
+    met = Counter()
+    for seed in range(1000):
+        sides, groups = {}, {}
+        for history in generated(project, Random(seed)):  # noqa: S311
+            for row in history.images.iter_rows(named=True):
+                for unit in filter(None, (row["image"], row["group"])):
+                    assert sides.setdefault(unit, row["split"]) == row["split"]
+                # Another way of grouping does not reach back.
+                assert groups.setdefault(row["image"], row["group"]) == row["group"]
+            met.update(history.corrections["action"])
+        met["days"] += len(history.days)
+        met["groups"] += history.images["group"].n_unique()
+    assert min(met.values()) > 1000, met
 
 
 @pytest.mark.parametrize(

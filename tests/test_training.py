@@ -281,7 +281,7 @@ def test_missing_and_changed_images_are_all_named_with_the_way_to_get_them_back(
         f"{paths[0]} is missing",
         f"{paths[1]} is no longer the image that was added",
     ]
-    assert "dvc checkout data/images/2025-06-02 ||" in caught.value.mend
+    assert "dvc checkout --force data/images/2025-06-02 ||" in caught.value.mend
     assert "2025-06-04" not in caught.value.mend
 
 

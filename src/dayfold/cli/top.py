@@ -17,7 +17,7 @@ from dayfold.project.layout import check_day
 
 _AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
 
-CYCLE, HISTORY = "The day's cycle", "Looking back"
+CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
 STAGES = "Stages, as dvc repro calls them"
 

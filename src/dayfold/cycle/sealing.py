@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from dayfold.create import require_identity
-from dayfold.cycle.standing import DAY_PATHS, check_history, stale, standing
+from dayfold.cycle.standing import (
+    DAY_PATHS,
+    check_history,
+    edited,
+    stale,
+    standing,
+    undo_edits,
+)
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.project import cache, vcs
@@ -27,9 +34,10 @@ FORCED = "Gate: forced"  # the last line of the message of a day that was sealed
 def seal(project: Project, message: str = "", *, force: bool = False) -> str:
     """Commit the project's own paths and tag the open day; return the tag.
 
-    Raises CycleError unless a day is open and DVC finds all its outputs up to date, GateError where
-    it does not pass the gate. With `force` it is sealed all the same: `message`, then required,
-    says why, and the commit and the tag keep it with the reasons.
+    Raises CycleError unless a day is open, DVC finds all its outputs up to date and the files of
+    sealed days are as they were; GateError where it does not pass the gate. With `force` it is
+    sealed all the same: `message`, then required, says why, and the commit and the tag keep it with
+    the reasons.
     """
     now = standing(project)
     if now.is_unopened:
@@ -40,6 +48,13 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
         raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
+    by_hand = edited(project, now)
+    if by_hand:
+        raise CycleError(
+            "Files of sealed days were edited or deleted by hand:",
+            problems=by_hand,
+            mend=f"{undo_edits(by_hand)}; to correct a label: dayfold relabel",
+        )
     changed = stale(project, now.day)
     if changed:
         raise CycleError(

@@ -1,6 +1,8 @@
 """Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from dayfold.errors import CycleError
 from dayfold.figures import gate
@@ -110,6 +112,21 @@ def check_is_as_sealed(project: Project, day: str) -> None:
         )
 
 
+def edited(project: Project, now: Standing) -> list[str]:
+    """Return the files of sealed days that git keeps and that were edited or deleted since."""
+    if not now.sealed:
+        return []
+    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "HEAD", "--", *DAY_PATHS)
+    names = vcs.git(project.root, *words).split("\0")
+    days = {day for day in now.sealed if day != now.day}
+    return sorted(name for name in names if PurePosixPath(name).stem in days)
+
+
+def undo_edits(names: Sequence[str]) -> str:
+    """The command that brings files of sealed days back."""
+    return f"git checkout HEAD -- {' '.join(names)}"
+
+
 def stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
@@ -138,6 +155,10 @@ def advice(project: Project) -> list[str]:
         f"images  {sum(labels.values())} in {len(labels)} classes"
         + (f"; new: {', '.join(new)}" if new else "")
     )
+    by_hand = edited(project, now)
+    if by_hand:
+        lines += ["sealed days were edited by hand", *(f"  - {name}" for name in by_hand)]
+        return [*lines, f"next    {undo_edits(by_hand)}"]
     changed = stale(project, now.day)
     if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]

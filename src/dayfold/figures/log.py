@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import polars as pl
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,16 +14,23 @@ from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 
+CORRECTED = "~"  # before a figure that was measured under labels corrected since
+
 
 @dataclass(frozen=True)
 class DayLine:
-    """One day: its images, the classes known by then, those new on it, and its figures if any."""
+    """One day: its images, the classes known by then, those new on it, and its figures if any.
+
+    `corrected` counts the test images behind the figures whose labels were corrected, or which were
+    withdrawn, on a later day: the figures stay as they were measured.
+    """
 
     day: str
     images: int
     classes: int
     new: tuple[str, ...]
     figures: dict[str, Any] | None
+    corrected: int = 0
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
@@ -33,15 +39,19 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     if until == ORIGIN:
         return []
     history = manifest.history(project, until)
-    arrived = history.images.group_by("day").agg(pl.len(), pl.col("label").unique())
-    by_day = {day: (count, set(labels)) for day, count, labels in arrived.iter_rows()}
-    seen: set[str] = set()
-    found = []
-    for day in history.days:
-        count, labels = by_day.get(day, (0, set()))
-        new = tuple(sorted(labels - seen))
-        seen |= labels
-        found.append(DayLine(day, count, len(seen), new, None))
+    images = dict(history.images.group_by("day").len().iter_rows())
+    tested = history.corrections.filter(split="test").select("day", "on", "image").rows()
+    found = [
+        DayLine(
+            day,
+            images=images.get(day, 0),
+            classes=len(classes.live),
+            new=classes.new,
+            figures=None,
+            corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
+        )
+        for day, classes in history.classes().items()
+    ]
     evaluations, days = tables.evaluations(project, until)
     figures = metrics.day_metrics(evaluations, days, {line.day: line.new for line in found})
     return [replace(line, figures=figures.get(line.day)) for line in found]
@@ -83,18 +93,19 @@ def table(days: list[DayLine], verdicts: Mapping[str, str]) -> Table:
         # Names come from folders: nothing in them is markup.
         new = escape(", ".join(line.new)) if line is not days[0] else ""
         classes = f"{line.classes} +{new}" if new else str(line.classes)
-        row = (str(line.images), classes, *_cells(line.figures), verdicts[line.day])
+        row = (str(line.images), classes, *_cells(line), verdicts[line.day])
         drawn.add_row(line.day, *row)
     return drawn
 
 
-def _cells(figures: dict[str, Any] | None) -> list[str]:
+def _cells(line: DayLine) -> list[str]:
+    figures = line.figures
     if figures is None:
         return ["-"] * 8
     low, high = figures["interval"]["average_accuracy"].values()
     either_way = "" if low is None else f" ±{(high - low) / 2:.3f}".replace("±0", "±")
     return [
-        _shown(figures["average_accuracy"]) + either_way,
+        CORRECTED * bool(line.corrected) + _shown(figures["average_accuracy"]) + either_way,
         *(_shown(figures[key]) for key in ("weighted_f1", "worst_f1", "forgetting")),
         _shown(figures["negative_flip_rate"]) + "*" * _is_worse(figures),
         *(_shown(figures["new"][key]) for key in ("f1", "confidence")),
@@ -109,8 +120,14 @@ def _is_worse(figures: dict[str, Any] | None) -> bool:
 def notes(days: list[DayLine], forced: Mapping[str, str]) -> list[str]:
     """Return what to say below the table: what a mark means, and why days were forced."""
     starred = any(_is_worse(line.figures) for line in days)
-    legend = ["* worse than the day before on the same images: McNemar's p below 0.05"]
-    return legend * starred + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
+    legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
+    corrected = max((line.corrected for line in days), default=0)
+    if corrected:
+        legend.append(
+            f"{CORRECTED} measured before up to {corrected} of the test images were corrected or "
+            "withdrawn: data/corrections/"
+        )
+    return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
 
 
 def class_table(line: DayLine) -> Table:

@@ -5,7 +5,7 @@ Libraries disagree on what the names below mean; each docstring says what dayfol
 docs/metrics.md what others do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +58,18 @@ def accuracy_matrix(evaluations: pl.DataFrame, days: Sequence[str]) -> Matrix:
     return matrix_counts(evaluations, days).accuracy
 
 
-def cohorts(evaluations: pl.DataFrame, days: Sequence[str]) -> list[CohortAccuracy]:
-    """Return the cells of the accuracy matrix that have test images, by day and cohort."""
+def cohorts(
+    evaluations: pl.DataFrame,
+    days: Sequence[str],
+    corrected: Collection[tuple[str, str, str]] = (),
+) -> list[CohortAccuracy]:
+    """Return the cells of the accuracy matrix that have test images, by day and cohort.
+
+    `corrected` are corrections of test images as (cohort, day of the correction, image).
+    """
+    at: dict[str, list[tuple[str, str]]] = {}
+    for cohort, on, image in corrected:
+        at.setdefault(cohort, []).append((on, image))
     right, images = matrix_counts(evaluations, days)
     low, high = wilson(right, images)
     return [
@@ -70,6 +80,7 @@ def cohorts(evaluations: pl.DataFrame, days: Sequence[str]) -> list[CohortAccura
             images=int(images[i, j]),
             low=float(low[i, j]),
             high=float(high[i, j]),
+            corrected=len({image for on, image in at.get(cohort, ()) if on > day}),
         )
         for i, day in enumerate(days)
         for j, cohort in enumerate(days[: i + 1])

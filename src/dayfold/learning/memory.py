@@ -11,9 +11,10 @@ from dayfold.project.params import Params
 def scores(project: Project, old: pl.DataFrame, *, policy: str, params: Params) -> list[float]:
     """Return a number for each image of `old`, float32 as float [n]; small ones are chosen first.
 
-    `hard`: the probability that yesterday's model gives to the image's label. `herding`: the
-    distance of its features, float32 [512], from the mean of its class's (after Rebuffi et al.
-    2017, iCaRL). The arithmetic is the model's: equal under the same fingerprint only (level B).
+    `hard`: the probability that yesterday's model gives to the image's label, 0 of one that a
+    correction made and it does not know. `herding`: the distance of its features, float32 [512],
+    from the mean of its class's (after Rebuffi et al. 2017, iCaRL). The arithmetic is the model's:
+    equal under the same fingerprint only (level B).
     """
     recipe = params.train
     machine = device.resolve(
@@ -32,9 +33,11 @@ def scores(project: Project, old: pl.DataFrame, *, policy: str, params: Params) 
     )
     if policy == "hard":
         ids = {label: position for position, label in enumerate(parent.classes)}
-        targets = torch.tensor([ids[label] for label in old["label"]])
-        chances = found.softmax(1).gather(1, targets.unsqueeze(1)).squeeze(1)
-        return [float(chance) for chance in chances]
+        chances = found.softmax(1)
+        return [
+            float(row[ids[label]]) if label in ids else 0.0
+            for row, label in zip(chances, old["label"], strict=True)
+        ]
     distances = torch.empty(len(old))
     labels = old["label"].to_numpy()
     for label in sorted(set(labels)):

@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,9 @@ from dayfold.project.files import canonical_json, write_bytes
 FEATURES = 512  # of ResNet18, before the head
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
+# The bias of a retired class's row: its probability is 0 to the last bit, in any program that reads
+# the file; and finite, so that no product with it is undefined.
+RETIRED = -1e4
 
 State = dict[str, torch.Tensor]
 
@@ -120,24 +123,61 @@ def _taps(size: int) -> dict[str, tuple[slice, ...]]:
     return kept
 
 
-def grown(model: Model, newcomers: Sequence[str], seed: int) -> Model:
+def grown(
+    model: Model, newcomers: Sequence[str], seed: int, *, like: Mapping[str, str] | None = None
+) -> Model:
     """Return the model with a row for each new class at the end of its head.
 
     Known rows stay as they are, to the bit. A new row is a draw from U(-b, b), b = 1/sqrt(512)
-    (torch's own start of a linear layer) keyed by the class's name; its bias is 0.
+    (torch's own start of a linear layer) keyed by the class's name, its bias is 0; or, of a class
+    in `like`, a copy of that other class's row. A row that was retired has the bias 0 again.
     """
     weight, bias = (model.state[name] for name in HEAD)
+    bias = torch.where(bias == RETIRED, 0, bias)
     bound = 1 / math.sqrt(FEATURES)
-    rows = [
-        torch.from_numpy(draws.uniform_array("head", seed, name, shape=(FEATURES,)) * bound)
-        for name in newcomers
-    ]
+    rows, biases = [], []
+    for name in newcomers:
+        if like and like.get(name) in model.classes:
+            at = model.classes.index(like[name])
+            rows.append(weight[at])
+            biases.append(bias[at])
+        else:
+            drawn = draws.uniform_array("head", seed, name, shape=(FEATURES,)) * bound
+            rows.append(torch.from_numpy(drawn).float())
+            biases.append(torch.zeros(()))
     state = {
         **model.state,
-        HEAD[0]: torch.cat([weight, *(row.float().unsqueeze(0) for row in rows)]),
-        HEAD[1]: torch.cat([bias, torch.zeros(len(rows))]),
+        HEAD[0]: torch.cat([weight, *(row.unsqueeze(0) for row in rows)]),
+        HEAD[1]: torch.cat([bias, *(one.unsqueeze(0) for one in biases)]),
     }
     return Model(state, (*model.classes, *newcomers), model.metadata)
+
+
+def without(model: Model, retired: Collection[str]) -> Model:
+    """Return the model without the rows of these classes: to train, and to be asked, on the others.
+
+    Their logits would take part in every softmax, and no image would ever speak for them.
+    """
+    kept = [at for at, name in enumerate(model.classes) if name not in retired]
+    if len(kept) == len(model.classes):
+        return model
+    state = {**model.state, **{name: model.state[name][kept] for name in HEAD}}
+    return Model(state, tuple(model.classes[at] for at in kept), model.metadata)
+
+
+def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
+    """Return a state dict trained `without` some classes, with their rows of `whole` put back.
+
+    They keep their places, so that a class's row is the same one for ever; the bias RETIRED keeps
+    them from being predicted.
+    """
+    kept = [at for at, name in enumerate(whole.classes) if name not in retired]
+    if len(kept) == len(whole.classes):
+        return state
+    weight, bias = (whole.state[name].clone() for name in HEAD)
+    bias[:] = RETIRED
+    weight[kept], bias[kept] = (state[name] for name in HEAD)
+    return {**state, HEAD[0]: weight, HEAD[1]: bias}
 
 
 def random_origin(seed: int, *scope: str) -> Model:

@@ -60,7 +60,10 @@ def load(
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20),
-            mend="; ".join(f"dvc checkout {f} || dvc pull {f}" for f in folders[:5]),
+            # Without --force DVC keeps a file that was changed.
+            mend="; ".join(
+                f"dvc checkout --force {f} || dvc pull --force {f}" for f in folders[:5]
+            ),
         )
     return pixels
 

@@ -3,6 +3,7 @@
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,33 @@ class Row(NamedTuple):
     split: str
 
 
+class Classes(NamedTuple):
+    """The classes after a day: those with images, those that are new on it, those that had images.
+
+    `renamed` are those whose images all got one other label that day, old → new: that name is no
+    new class.
+    """
+
+    live: frozenset[str]
+    new: tuple[str, ...]
+    retired: frozenset[str]
+    renamed: dict[str, str]
+
+
 @dataclass(frozen=True)
 class History:
     """All images as they stand after a data version.
 
     `images` has the columns image, path, label, group, split, day (the cohort: the day on which the
     image arrived), sorted by day and path; corrections are applied, withdrawn images are gone.
-    `withdrawn` are the ids of those; `groups` (group, split) has every group ever seen; `days` are
-    the data versions, oldest first; `sha256` pins all.
+    `withdrawn` are the ids of those. `corrections` has what was corrected since an image arrived,
+    oldest first: on (the day of the correction), action, image, path, before, label, group, split,
+    day; `before` is the label that it had until then. `groups` (group, split) has every group ever
+    seen; `days` are the data versions, oldest first; `sha256` pins all.
     """
 
     images: pl.DataFrame
+    corrections: pl.DataFrame
     groups: pl.DataFrame
     withdrawn: frozenset[str]
     days: tuple[str, ...]
@@ -55,6 +72,40 @@ class History:
     def split(self, *names: str) -> pl.DataFrame:
         """Return the images of the named splits."""
         return self.images.filter(pl.col("split").is_in(names))
+
+    def classes(self) -> dict[str, Classes]:
+        """Return what became of the classes on each day, under the labels of then."""
+        first = self.corrections.unique("image", keep="first").select("image", "day", "before")
+        kept = self.images.join(first, on="image", how="anti").select("day", "label")
+        arrived: dict[str, Counter[str]] = {day: Counter() for day in self.days}
+        for table in (kept, first.select("day", label="before")):
+            for day, label, count in table.group_by("day", "label").len().iter_rows():
+                arrived[day][label] += count
+        moves: dict[str, list[tuple[str, str]]] = {day: [] for day in self.days}
+        for on, before, label in self.corrections.select("on", "before", "label").iter_rows():
+            moves[on].append((before, label))
+        counts, ever, found = Counter[str](), set[str](), {}
+        for day in self.days:
+            counts += arrived[day]
+            into: dict[str, set[str]] = {}
+            for before, label in moves[day]:
+                counts[before] -= 1
+                counts[label] += 1
+                if label:
+                    into.setdefault(before, set()).add(label)
+            del counts[""]  # that of withdrawn images
+            live = {label for label, count in counts.items() if count > 0}
+            renamed = {
+                old: min(names)
+                for old, names in sorted(into.items())
+                if len(names) == 1 and old not in live
+            }
+            new = live - ever - set(renamed.values())
+            ever |= live
+            found[day] = Classes(
+                frozenset(live), tuple(sorted(new)), frozenset(ever - live), renamed
+            )
+        return found
 
 
 def write(path: Path, *, parent_day: str, parent_sha256: str, rows: Iterable[Row]) -> None:
@@ -115,21 +166,24 @@ def history(project: Project, day: str) -> History:
 
 def _empty(pin: str) -> History:
     images = pl.DataFrame(schema={**schema(Row), "day": pl.String}).drop("action")
-    return History(images, images.select("group", "split"), frozenset(), (), pin)
+    names = ("on", "action", "image", "path", "before", "label", "group", "split", "day")
+    corrections = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    return History(images, corrections, images.select("group", "split"), frozenset(), (), pin)
 
 
 def _kept(project: Project, pin: str) -> History | None:
     tables = cache.load(project, pin)
     if tables is None:
         return None
-    withdrawn = frozenset(tables["withdrawn"]["image"])
-    return History(tables["images"], tables["groups"], withdrawn, tuple(tables["days"]["day"]), pin)
+    withdrawn, days = frozenset(tables["withdrawn"]["image"]), tuple(tables["days"]["day"])
+    return History(tables["images"], tables["corrections"], tables["groups"], withdrawn, days, pin)
 
 
 def _keep(project: Project, known: History) -> None:
     if len(known.images) >= KEPT_FROM:
         tables = {
             "images": known.images,
+            "corrections": known.corrections,
             "groups": known.groups,
             "withdrawn": pl.DataFrame({"image": sorted(known.withdrawn)}, {"image": pl.String}),
             "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
@@ -173,6 +227,7 @@ def _fold(known: History, chain: Sequence[tuple[str, str, pl.DataFrame]]) -> His
     arrived = events.filter(pl.col("action") == "add").drop("action").sort("day", "path")
     withdrawn = known.withdrawn | frozenset(events.filter(action="withdraw")["image"])
     images = pl.concat([known.images, arrived])
+    corrections = _corrected(known, events, images)
     if _any_twice(known.images["image"], arrived["image"]):
         twice = images.filter(pl.col("image").is_duplicated())["path"].to_list()
         raise LedgerError("The history holds the same image more than once.", problems=twice)
@@ -195,8 +250,26 @@ def _fold(known: History, chain: Sequence[tuple[str, str, pl.DataFrame]]) -> His
     else:
         groups = known.groups
     days = (*known.days, *(day for day, _, _ in chain))
-    return History(images, groups, withdrawn, days, chain[-1][1])
+    return History(images, corrections, groups, withdrawn, days, chain[-1][1])
 
 
 def _any_twice(known: pl.Series, arrived: pl.Series) -> bool:
     return arrived.n_unique() < len(arrived) or bool(known.is_in(arrived.implode()).any())
+
+
+def _corrected(known: History, events: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """The known corrections and those among the events, each with the label before it."""
+    made = events.filter(pl.col("action").is_in(ACTIONS[2:])).rename({"day": "on"})
+    if made.is_empty():
+        return known.corrections
+    # What was withdrawn before is in no image's row: its last correction says where it stood.
+    meant = pl.col("image").is_in(made["image"].implode())
+    gone = known.corrections.filter(meant).unique("image", keep="last")
+    stood = pl.concat(
+        [table.filter(meant).select("image", "day", given="label") for table in (images, gone)]
+    ).unique("image", keep="first")
+    before = pl.coalesce(pl.col("label").shift(1).over("image"), "given")
+    new = made.join(stood, on="image", how="left", maintain_order="left").select(
+        "on", "action", "image", "path", before.alias("before"), "label", "group", "split", "day"
+    )
+    return pl.concat([known.corrections, new])

@@ -174,7 +174,9 @@ class ClassScore(NamedTuple):
 class CohortAccuracy(NamedTuple):
     """plots/cohorts.csv: accuracy of one day's model on the test images of one cohort.
 
-    `images` counts these, `low` and `high` are the ends of the accuracy's 95% interval.
+    `images` counts these, `low` and `high` are the ends of the accuracy's 95% interval. `corrected`
+    counts the cohort's test images that were relabelled or withdrawn on a later day: the cell stays
+    as it was measured, under the labels of its day.
     """
 
     day: str
@@ -183,6 +185,7 @@ class CohortAccuracy(NamedTuple):
     images: int
     low: float
     high: float
+    corrected: int
 
 
 class Check(NamedTuple):

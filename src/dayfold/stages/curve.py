@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.figures import gate, metrics, retention
-from dayfold.ledger import tables
+from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import Project
@@ -14,7 +14,7 @@ from dayfold.project.params import Params
 
 
 def run(project: Project, params: Params) -> None:
-    """Read data/evaluations and provenance; write metrics.json, the day's gate, two plots."""
+    """Read evaluations, manifests, provenance; write metrics.json, the day's gate, two plots."""
     evaluations, days = tables.evaluations(project, params.day)
     provenance = json.loads(project.provenance.read_bytes())
     new = provenance["new_classes"]
@@ -31,7 +31,9 @@ def run(project: Project, params: Params) -> None:
     ends = {name: part for name, part in figures["interval"].items() if name != "classes"}
     write_bytes(project.metrics, json_bytes({**figures, "interval": ends}))
     tables.write(project.gate(params.day), Check, checks)
-    tables.write(project.plot("cohorts"), CohortAccuracy, retention.cohorts(evaluations, days))
+    corrected = manifest.history(project, params.day).corrections.filter(split="test")
+    cells = retention.cohorts(evaluations, days, corrected.select("day", "on", "image").rows())
+    tables.write(project.plot("cohorts"), CohortAccuracy, cells)
     confusion = mine.group_by("label", "predicted").agg(pl.col("images").sum())
     rows = confusion.sort("label", "predicted").iter_rows()
     tables.write(project.plot("confusion"), Confusion, rows)

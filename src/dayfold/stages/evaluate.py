@@ -126,8 +126,11 @@ def run(project: Project, params: Params) -> None:
         both = [model, parent] if parent.classes else [model]
         mine_new, *theirs_new = ask(both, arrived, ticker=ticker)
     seconds = time.monotonic() - began
+    # What yesterday's model calls by a class's old name it calls by its new one.
+    renamed = history.classes()[day].renamed
+    theirs_new = [table.with_columns(pl.col("predicted").replace(renamed)) for table in theirs_new]
     mine = pl.concat([mine_old, mine_new]).sort("day", "path")
-    before = _said_before(project, theirs_new)
+    before = _said_before(project, theirs_new, renamed)
     counts = [counted(mine, model=day, parent=before)]
     counts += [counted(table, model=params.parent, parent=None) for table in theirs_new]
     tables.write(project.predictions, Prediction, mine.select(Prediction._fields).iter_rows())
@@ -145,11 +148,14 @@ def run(project: Project, params: Params) -> None:
     print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
 
 
-def _said_before(project: Project, theirs_new: list[pl.DataFrame]) -> dict[str, str] | None:
+def _said_before(
+    project: Project, theirs_new: list[pl.DataFrame], renamed: dict[str, str]
+) -> dict[str, str] | None:
     """What yesterday's model says of each image: yesterday of the old ones, just now of today's."""
     if not theirs_new:
         return None
     old = tables.read(project.parent_predictions, Prediction)
+    old = old.with_columns(pl.col("predicted").replace(renamed))
     both = [table.select("image", "predicted") for table in (old, *theirs_new)]
     return dict(pl.concat(both).iter_rows())
 

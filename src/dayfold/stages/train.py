@@ -83,7 +83,11 @@ def _train(project: Project, params: Params, team: Team) -> None:
             mend="dayfold add more images, or set replay.size in params.yaml",
         )
     newcomers = sorted({*arrived["label"], *replay["label"]} - set(parent.classes))
-    start = network.grown(parent, newcomers, seed)
+    classes = history.classes()[day]
+    renamed = {new: old for old, new in classes.renamed.items()}
+    whole = network.grown(parent, newcomers, seed, like=renamed)
+    retired = [name for name in whole.classes if name in classes.retired]
+    start = network.without(whole, retired)
     machine = _machine(recipe)
     here = fingerprint.fingerprint(machine)
     pins = {
@@ -108,6 +112,8 @@ def _train(project: Project, params: Params, team: Team) -> None:
         validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
     decoded = time.monotonic() - began
     _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
+    if retired:
+        print(f"retired   {', '.join(retired)}: without images now, never predicted", flush=True)
     inputs = {
         "dayfold": __version__,
         "day": day,
@@ -132,7 +138,8 @@ def _train(project: Project, params: Params, team: Team) -> None:
             start,
             pool,
             validation,
-            teacher=parent,
+            # Grown by nothing: a class that came back is asked about again.
+            teacher=network.without(network.grown(parent, (), seed), retired),
             recipe=recipe,
             seed=seed,
             day=day,
@@ -147,8 +154,9 @@ def _train(project: Project, params: Params, team: Team) -> None:
         return
     temperature = _temperature(Model(state, start.classes, {}), validation, size, machine)
     print(f"calibrated at temperature {temperature:g}, on {len(held)} validation images")
+    state = network.with_retired(state, whole, retired)
     metadata = {
-        "classes": list(start.classes),
+        "classes": list(whole.classes),
         "day": day,
         "recipe": resolved,
         "sha256": pins,
@@ -162,8 +170,9 @@ def _train(project: Project, params: Params, team: Team) -> None:
     provenance = {
         "day": day,
         "parent": params.parent,
-        "classes": list(start.classes),
-        "new_classes": newcomers,
+        "classes": list(whole.classes),
+        "new_classes": [name for name in newcomers if name not in renamed],
+        "retired_classes": retired,
         "images": {
             "today": len(arrived),
             "replayed": len(replay),

@@ -1,0 +1,121 @@
+"""The commands that correct what is known: labels, and images that must not be used."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dayfold.cli.top import LABELS, command, day_of, say
+from dayfold.errors import CycleError
+from dayfold.project.layout import Project
+
+if TYPE_CHECKING:
+    from dayfold.cycle.correcting import Outcome
+
+SHOWN = 5  # paths that are printed; all are in the day's file of corrections
+
+Paths = Annotated[
+    list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
+]
+Undo = Annotated[bool, typer.Option("--undo", help="Take it back; until the day is sealed.")]
+OpenDay = Annotated[
+    str | None,
+    typer.Option("--day", metavar="YYYY-MM-DD", help="The day that is open, or else today."),
+]
+
+
+def _day(project: Project, given: str | None) -> str:
+    """The day that is meant: the open one, before the clock is asked."""
+    from dayfold.cycle.standing import standing
+
+    now = standing(project)
+    return now.day if given is None and not (now.is_unopened or now.is_sealed) else day_of(given)
+
+
+@command(LABELS, "dayfold relabel data/images/2025-06-02/cyst/041.png --to tumour")
+def relabel(
+    paths: Paths = None,
+    to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The right class.")] = "",
+    class_: Annotated[
+        str, typer.Option("--class", metavar="OLD", help="All images of a class: rename or merge.")
+    ] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="What dayfold audit wrote, decisions made."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    undo: Undo = False,
+    day: OpenDay = None,
+) -> None:
+    """Correct labels from the open day on; earlier days stay as they were sealed.
+
+    A file of the open day itself is moved to the other class's folder. `--class OLD --to NEW`
+    renames a class, or merges it into one that exists.
+    """
+    from dayfold.cycle import correcting
+    from dayfold.project.healing import ready
+
+    if sum((bool(paths), bool(class_), file is not None)) != 1:
+        raise CycleError("Give either images, or --class, or --from FILE.", mend="relabel --help")
+    if bool(to) == (file is not None or (undo and bool(paths))):
+        raise CycleError(
+            "--to CLASS goes with images and with --class; with --from and --undo it does not.",
+            mend="relabel --help",
+        )
+    if undo and file:
+        raise CycleError("--undo takes back images or a --class.", mend="name them")
+    project = Project.find()
+    with ready(project, say=say):
+        today = _day(project, day)
+        if file:
+            done = correcting.relabel_from(project, file, day=today)
+        elif undo and paths:
+            done = correcting.undo(project, paths, action="relabel", day=today)
+        elif undo:
+            done = correcting.undo_class(project, old=class_, new=to, day=today)
+        elif paths:
+            done = correcting.relabel(project, paths, to=to, day=today, reason=reason)
+        else:
+            done = correcting.relabel_class(project, old=class_, new=to, day=today, reason=reason)
+    _print(project, done)
+
+
+@command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
+def withdraw(
+    paths: Paths = None,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the record keeps it.")] = "",
+    undo: Undo = False,
+    day: OpenDay = None,
+) -> None:
+    """Take images out of all that follows: training, replay, evaluation. The files stay."""
+    from dayfold.cycle import correcting
+    from dayfold.project.healing import ready
+
+    if not paths:
+        raise CycleError("Give images to withdraw.", mend="withdraw --help")
+    project = Project.find()
+    with ready(project, say=say):
+        today = _day(project, day)
+        if undo:
+            done = correcting.undo(project, paths, action="withdraw", day=today)
+        else:
+            done = correcting.withdraw(project, paths, reason=reason, day=today)
+    _print(project, done)
+
+
+def _print(project: Project, done: "Outcome") -> None:
+    name = project.name(project.corrections(done.day))
+    for paths, said in (
+        (done.corrected, f"corrected from {done.day} on, in {name}"),
+        (done.moved, "of the open day moved to the other class's folder"),
+        (done.undone, f"taken back: as before {done.day}"),
+        (done.unchanged, "as asked already"),
+    ):
+        if paths:
+            print(f"{len(paths)} {said}:")
+            for path in paths[:SHOWN]:
+                print(f"  {path}")
+            if len(paths) > SHOWN:
+                print(f"  and {len(paths) - SHOWN} more")
+    changed = done.corrected or done.moved or done.undone
+    print("next: dvc repro" if changed else "nothing changed")

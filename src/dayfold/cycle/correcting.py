@@ -1,0 +1,346 @@
+"""Correcting labels and withdrawing images: events of the open day, undone until it is sealed."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dayfold.cycle.opening import check_may_open, open_day
+from dayfold.cycle.standing import standing
+from dayfold.errors import CycleError, IntakeError
+from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger.corrections import Correction
+from dayfold.ledger.intake import walking
+from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
+from dayfold.project.layout import Project
+
+KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit besides the name of a class
+_NOTHING = Correction("", "", "", "")
+
+
+@dataclass(frozen=True)
+class Target:
+    """An image that is meant: of an earlier day, or, without an id, a file of the open one.
+
+    `label` is its class as of the last sealed day, `now` that with today's corrections; none if it
+    is withdrawn.
+    """
+
+    path: str
+    image: str
+    label: str
+    now: str
+
+
+@dataclass
+class Outcome:
+    """What a command did, as paths: images corrected, files moved, corrections taken back.
+
+    `unchanged` are those that were as asked already.
+    """
+
+    day: str
+    corrected: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+
+
+class Desk:
+    """A day's corrections while they are worked on: nothing is written before `close`.
+
+    Opens `day` on closing if it is not open. Raises CycleError where the day is sealed or cannot be
+    opened.
+    """
+
+    def __init__(self, project: Project, day: str) -> None:
+        now = standing(project)
+        self.project, self.day, self.sealed = project, day, now.sealed
+        self._expression, self._opening = now.params.data.group, now.day != day
+        if now.day == day and now.is_sealed:
+            raise CycleError(
+                f"{day} is sealed; its corrections are settled.",
+                mend="give a later --day, or take the seal back: dayfold unseal",
+            )
+        if self._opening:
+            check_may_open(project, now, day)
+        self.history = manifest.history(
+            project, now.next_parent if self._opening else now.params.parent
+        )
+        self.lines = {} if self._opening else corrections.lines(project, day)
+        rows = self.history.images.select("path", "image", "label").iter_rows()
+        self._earlier = {row[0]: row for row in rows}
+        gone = self.history.corrections.filter(action="withdraw").select("path", "image")
+        self._earlier |= {path: (path, image, "") for path, image in gone.iter_rows()}
+        self._of_image = {row[1]: row for row in self._earlier.values()}
+        self._moves: dict[Path, Path] = {}
+        self.outcome, self.problems = Outcome(day), list[str]()
+
+    def targets(self, paths: Iterable[str | Path]) -> list[Target]:
+        """Return the images that are meant by files, folders or ids, each once.
+
+        A file that the history does not name is looked up by its bytes. What is no image is noted
+        as a problem.
+        """
+        found: dict[str, Target] = {}
+        for given in paths:
+            some = self._of_the_open_day(given) or self._of_an_earlier_day(given)
+            if not some:
+                self.problems.append(f"{given} is no image of this project")
+            found.update({target.path: target for target in some})
+        return list(found.values())
+
+    def of_class(self, label: str) -> list[Target]:
+        """Return all images that are of a class now, those of the open day too."""
+        mine = [target for target in map(self._target, self._earlier) if target.now == label]
+        return mine + self._of_the_open_day(self.project.images(self.day) / label)
+
+    def _names(self, given: str | Path) -> list[str]:
+        """A path as the manifests would have it: as typed here, and from the project's top."""
+        # Not resolved: a link in the project is not what it points to.
+        here = Path(os.path.abspath(given))  # noqa: PTH100
+        inside = [self.project.name(here)] if here.is_relative_to(self.project.root) else []
+        return [*inside, str(given).rstrip("/")]
+
+    def _of_the_open_day(self, given: str | Path) -> list[Target]:
+        folder = self.project.images(self.day)
+        for name in self._names(given):
+            path = self.project.root / name
+            if not self._opening and path.is_relative_to(folder) and path != folder:
+                files = [path] if path.is_file() else sorted(path.glob("*"))
+                labels = {file: file.parent.name for file in files if file.parent.parent == folder}
+                return [
+                    Target(self.project.name(file), "", label, label)
+                    for file, label in labels.items()
+                    if file.is_file() and not file.name.startswith(".")
+                ]
+        return []
+
+    def _of_an_earlier_day(self, given: str | Path) -> list[Target]:
+        for name in self._names(given):
+            if name in self._earlier:
+                return [self._target(name)]
+            within = [path for path in self._earlier if path.startswith(f"{name}/")]
+            if within:
+                return [self._target(path) for path in within]
+        image = str(given)
+        if Path(given).is_file():
+            # Perhaps a copy of an image: the same bytes under another name.
+            image = sha256_file(Path(given))
+        return [self._target(self._of_image[image][0])] if image in self._of_image else []
+
+    def _target(self, path: str) -> Target:
+        _, image, label = self._earlier[path]
+        line = self.lines.get(image)
+        # A withdrawn image has no class.
+        return Target(path, image, label, label if line is None else line.label)
+
+    def relabel(self, target: Target, label: str, reason: str = "") -> None:
+        """Give an image another class: a line of the day's, or the move of an open day's file."""
+        if target.now == label:
+            self.outcome.unchanged.append(target.path)
+        elif not target.image:
+            self._move(target, label)
+        elif not target.now:
+            mend = "; --undo that first" if target.label else " on an earlier day"
+            self.problems.append(f"{target.path} was withdrawn{mend}")
+        elif target.label == label:
+            # Back to what it was: nothing is left to correct.
+            del self.lines[target.image]
+            self.outcome.undone.append(target.path)
+        else:
+            self.lines[target.image] = Correction("relabel", target.image, label, reason)
+            self.outcome.corrected.append(target.path)
+
+    def withdraw(self, target: Target, reason: str) -> None:
+        """Take an image out of every data version from today's on."""
+        if not target.image:
+            self.problems.append(
+                f"{target.path} is of the open day and in no sealed one: take the file away"
+            )
+        elif not target.now:
+            self.outcome.unchanged.append(target.path)
+        else:
+            self.lines[target.image] = Correction(WITHDRAW, target.image, "", reason)
+            self.outcome.corrected.append(target.path)
+
+    def undo(self, target: Target, action: str) -> None:
+        """Take a correction of the day's back."""
+        line = self.lines.get(target.image, _NOTHING)
+        if not target.image:
+            self.problems.append(f"{target.path} is of the open day: move it back with relabel")
+        elif line.action != action:
+            self.problems.append(f"{target.path} has no {action} on {self.day} to undo")
+        else:
+            del self.lines[target.image]
+            self.outcome.undone.append(target.path)
+
+    def check_class(self, label: str) -> None:
+        """Note what is wrong with a class's name, a clash with another one too."""
+        wrong = corrections.label_problem(label)
+        self.problems += [f"the class {label!r} {wrong}"] if wrong else []
+
+    def _move(self, target: Target, label: str) -> None:
+        source = self.project.root / target.path
+        goal = self.project.images(self.day) / label / source.name
+        if goal in self._moves.values() or goal.exists():
+            stem = goal.stem.encode()[:200].decode(errors="ignore")
+            goal = goal.with_stem(f"{stem}-{sha256_file(source)[:8]}")
+        name = self.project.name(goal)
+        if goal in self._moves.values() or goal.exists():
+            self.problems.append(f"{target.path}: {name} is there already")
+        elif self._group(target.path) != self._group(name):
+            self.problems.append(f"{target.path}: as {name} it would be of another group")
+        else:
+            self._moves[source] = goal
+            self.outcome.moved.append(target.path)
+
+    def _group(self, path: str) -> str:
+        try:
+            return splits.group_of(path, self._expression)
+        except IntakeError:
+            return ""  # told by a CSV or by the file itself, if at all
+
+    def check(self) -> None:
+        """Raise CycleError with every problem, if there is one."""
+        labels = {self._target(path).now for path in self._earlier} - {""}
+        made = {line.label for line in self.lines.values()} - {""}
+        if made or self._moves:
+            self.problems += walking.clashes(labels | {goal.parent.name for goal in self._goals()})
+        if self.problems:
+            several = "s" * (len(self.problems) > 1)
+            raise CycleError(
+                f"{len(self.problems)} problem{several}; nothing was corrected:",
+                problems=list(dict.fromkeys(self.problems)),
+            )
+
+    def close(self) -> Outcome:
+        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
+        self.check()
+        changed = self.outcome.corrected or self.outcome.undone
+        if changed and self._opening:
+            open_day(self.project, self.day)
+        for source, goal in self._moves.items():
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(goal)
+            sync_folder(goal.parent)
+            if not any(source.parent.iterdir()):
+                source.parent.rmdir()
+        if changed:
+            corrections.write(self.project, self.day, self.lines.values())
+        return self.outcome
+
+    def _goals(self) -> list[Path]:
+        """The open day's files as they will lie."""
+        here = self.project.images(self.day).glob("*/*")
+        return [path for path in here if path not in self._moves] + list(self._moves.values())
+
+
+def relabel(
+    project: Project, paths: Sequence[str | Path], *, to: str, day: str, reason: str = ""
+) -> Outcome:
+    """Give images another class from `day` on; files of the open day are moved to its folder.
+
+    Raises CycleError that lists all that cannot be done; then nothing is.
+    """
+    desk = Desk(project, day)
+    desk.check_class(to)
+    for target in desk.targets(paths):
+        desk.relabel(target, to, reason)
+    return desk.close()
+
+
+def relabel_class(project: Project, *, old: str, new: str, day: str, reason: str = "") -> Outcome:
+    """Rename a class, or merge it into one that exists: all its images get the other label."""
+    desk = Desk(project, day)
+    desk.check_class(new)
+    targets = desk.of_class(old)
+    if not targets:
+        known = sorted(set(desk.history.images["label"]))
+        desk.problems.append(f"no image is of the class {old!r} (there are {', '.join(known)})")
+    for target in targets:
+        desk.relabel(target, new, reason)
+    return desk.close()
+
+
+def relabel_from(project: Project, file: Path, *, day: str) -> Outcome:
+    """Do what a table of decisions says, as `dayfold audit` wrote it and a person filled it in.
+
+    A class's name in the column `decision` relabels the image of the row, `withdraw` withdraws it,
+    `keep` and nothing leave it; `path` or `image` says which. Other columns are not read. Raises
+    CycleError with every row that does not fit; then nothing is done.
+    """
+    desk = Desk(project, day)
+    for number, which, decision in _decisions(file):
+        before = len(desk.problems)
+        for target in desk.targets([which]):
+            if decision == WITHDRAW:
+                desk.withdraw(target, f"decided in {file.name}")
+            else:
+                desk.check_class(decision)
+                desk.relabel(target, decision, f"decided in {file.name}")
+        desk.problems[before:] = [f"line {number}: {one}" for one in desk.problems[before:]]
+    return desk.close()
+
+
+def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
+    """The line, the image's path or id and the decision of every row that has one."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise CycleError(f"{file} does not exist.", mend="dayfold audit writes one") from None
+    except UnicodeDecodeError:
+        raise CycleError(f"{file} is not UTF-8.", mend="save it as CSV UTF-8") from None
+    header = text.partition("\n")[0]
+    # Some spreadsheets write semicolons.
+    rows = csv.DictReader(io.StringIO(text), delimiter=";" if "," not in header else ",")
+    names = set(rows.fieldnames or ())
+    if "decision" not in names or not names & {"path", "image"}:
+        raise CycleError(
+            f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
+            mend="fill in the column `decision` of what dayfold audit wrote",
+        )
+    for row in rows:
+        decision = from_spreadsheet(row["decision"] or "").strip()
+        if decision and decision != KEEP:
+            which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
+            yield rows.line_num, which, decision
+
+
+def withdraw(project: Project, paths: Sequence[str | Path], *, reason: str, day: str) -> Outcome:
+    """Take images out of every data version from `day` on; their files stay where they are.
+
+    Raises CycleError that lists all that cannot be done; then nothing is.
+    """
+    desk = Desk(project, day)
+    check_reason(desk, reason)
+    for target in desk.targets(paths):
+        desk.withdraw(target, reason)
+    return desk.close()
+
+
+def check_reason(desk: Desk, reason: str) -> None:
+    """Note a withdrawal without a reason, or with one that is not a line of text."""
+    if not reason.strip() or not reason.isprintable():
+        desk.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
+
+
+def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str) -> Outcome:
+    """Take today's corrections of these images back; CycleError lists those that have none."""
+    desk = Desk(project, day)
+    for target in desk.targets(paths):
+        desk.undo(target, action)
+    return desk.close()
+
+
+def undo_class(project: Project, *, old: str, new: str, day: str) -> Outcome:
+    """Take back what `relabel_class` recorded today; files of the open day stay where they are."""
+    desk = Desk(project, day)
+    targets = [target for target in desk.of_class(new) if target.image and target.label == old]
+    if not targets:
+        desk.problems.append(f"no image of {old!r} was given the class {new!r} on {day}")
+    for target in targets:
+        desk.undo(target, "relabel")
+    return desk.close()

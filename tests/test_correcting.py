@@ -1,0 +1,258 @@
+"""Labels are corrected and images withdrawn as events of the open day; then a day is made of it."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+
+import polars as pl
+import pytest
+
+from dayfold.demo import DAYS
+from dayfold.ledger import manifest
+from dayfold.project.layout import Project
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE, FOUR = DAYS[:4]
+HEADER = "action,image,label,reason\n"
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def lines_of(project):
+    return table(project.corrections(FOUR))
+
+
+def files(project, day, label):
+    return sorted(
+        str(path.relative_to(project.root)) for path in project.images(day).glob(f"{label}/*")
+    )
+
+
+@pytest.fixture
+def relabel(copy, shell):
+    def run(*words, code=0, day=FOUR):
+        return shell(copy.root, "dayfold", "relabel", *words, "--day", day, code=code)
+
+    return run
+
+
+@pytest.fixture
+def withdraw(copy, shell):
+    def run(*words, code=0, day=FOUR):
+        return shell(copy.root, "dayfold", "withdraw", *words, "--day", day, code=code)
+
+    return run
+
+
+def test_a_relabel_opens_the_day_and_is_undone_by_one_word(copy, shell, relabel):
+    path = files(copy, ONE, "3")[0]
+    said = relabel(path, "--to", "5")
+    assert f"1 corrected from {FOUR} on, in data/corrections/{FOUR}.csv:\n  {path}" in said
+    (line,) = lines_of(copy)
+    row = manifest.history(copy, THREE).images.filter(path=path).row(0, named=True)
+    assert (line["action"], line["image"], line["label"]) == ("relabel", row["image"], "5")
+    # The open day is meant where none is named; the same again changes nothing.
+    assert "1 as asked already" in shell(copy.root, "dayfold", "relabel", path, "--to", "5")
+    assert "1 taken back" in shell(copy.root, "dayfold", "relabel", path, "--undo")
+    assert copy.corrections(FOUR).read_text() == HEADER
+    relabel(path, "--to", "5")
+    assert "1 taken back" in relabel(path, "--to", "3")
+    assert copy.corrections(FOUR).read_text() == HEADER
+
+
+def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell, relabel, tmp_path):
+    first, second, third = files(copy, ONE, "3")[:3]
+    shutil.copy(copy.root / second, tmp_path / "a copy.png")
+    images = manifest.history(copy, THREE).images
+    image = images.filter(path=third)["image"].item()
+    relabel(first, str(tmp_path / "a copy.png"), image, "--to", "5")
+    assert len(lines_of(copy)) == 3
+    within = copy.images(ONE) / "3"
+    said = shell(within, "dayfold", "relabel", ".", "--to", "5")
+    assert f"{len(files(copy, ONE, '3')) - 3} corrected" in said
+    assert "3 as asked already" in said
+
+
+def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabel, withdraw):
+    path = files(copy, ONE, "3")[0]
+    said = relabel(path, "nowhere.png", f"data/images/{ONE}/9", "--to", " .x", code=1)
+    assert "3 problems; nothing was corrected:" in said
+    assert "- nowhere.png is no image of this project" in said
+    assert f"- data/images/{ONE}/9 is no image of this project" in said
+    assert "- the class ' .x' is no class name (empty, with / or a dot or space at its end)" in said
+    assert not copy.corrections(FOUR).exists()
+    assert "needs a reason" in withdraw(path, code=1)
+    assert f"has no withdraw on {FOUR} to undo" in withdraw(path, "--undo", code=1)
+    assert f"{THREE} is sealed" in relabel(path, "--to", "5", code=1, day=THREE)
+    assert "Give either images, or --class, or --from" in relabel("--to", "5", code=1)
+    assert "--to CLASS goes with" in relabel(path, code=1)
+    withdraw(path, "--reason", "no consent")
+    assert "was withdrawn; --undo that first" in relabel(path, "--to", "5", code=1)
+    withdraw(path, "--undo")
+    assert lines_of(copy) == []
+
+
+def test_a_class_that_another_is_taken_for_by_case_is_refused(copy, relabel):
+    relabel("--class", "3", "--to", "three")
+    said = relabel(files(copy, ONE, "5")[0], "--to", "Three", code=1)
+    assert "classes 'Three' and 'three' differ by case or Unicode form only" in said
+
+
+def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits):
+    shell(copy.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
+    count = len(files(copy, FOUR, "*"))
+    path, other = files(copy, FOUR, "*")[:2]
+    name = path.rpartition("/")[2]
+    said = relabel(path, "--to", "new")
+    assert "1 of the open day moved" in said
+    assert files(copy, FOUR, "new") == [f"data/images/{FOUR}/new/{name}"]
+    assert lines_of(copy) == []
+    # A name that is taken is no reason to lose a file.
+    shutil.copy(copy.root / other, copy.images(FOUR) / "new" / other.rpartition("/")[2])
+    relabel(other, "--to", "new")
+    assert len(files(copy, FOUR, "new")) == 3
+    assert len(files(copy, FOUR, "*")) == count + 1
+    moved = files(copy, FOUR, "new")[0]
+    assert "take the file away" in withdraw(moved, "--reason", "blurred", code=1)
+    assert "move it back with relabel" in relabel(moved, "--undo", code=1)
+    relabel("--class", "new", "--to", path.split("/")[3])
+    assert files(copy, FOUR, "new") == []
+    assert not (copy.images(FOUR) / "new").exists()
+
+
+def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
+    first, second, third, fourth = files(copy, ONE, "3")[:4]
+    audit = tmp_path / "audit.csv"
+    header = "image,path,label,suggested,score,decision\n"
+    audit.write_text(f"{header},{first},3,5,0.9,5\n,{second},3,5,0.8,maybe\x07\n,no,3,5,0.8,5\n")
+    said = relabel("--from", str(audit), code=1)
+    assert r"line 3: the class 'maybe\x07' has unprintable letters" in said
+    assert "line 4: no is no image of this project" in said
+    assert not copy.corrections(FOUR).exists()
+    rows = f",{first},3,5,0.9,5\n,{second},3,5,0.8,keep\n,{third},3,5,0.7,\n"
+    audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
+    assert "2 corrected" in relabel("--from", str(audit))
+    assert {line["action"] for line in lines_of(copy)} == {"relabel", "withdraw"}
+    assert {line["reason"] for line in lines_of(copy)} == {"decided in audit.csv"}
+    # As a spreadsheet may save it; with the apostrophe that keeps a cell from being computed.
+    audit.write_text(f"\ufeffpath;decision\r\n{second};'=5\r\n")
+    relabel("--from", str(audit))
+    assert "=5" in {line["label"] for line in lines_of(copy)}
+    audit.write_text("path,verdict\n")
+    assert "without `decision` and `path`" in relabel("--from", str(audit), code=1)
+
+
+def test_a_merge_is_undone_as_one(copy, relabel):
+    relabel("--class", "3", "--to", "5")
+    assert f"no image of '3' was given the class '7' on {FOUR}" in relabel(
+        "--class", "3", "--to", "7", "--undo", code=1
+    )
+    relabel("--class", "3", "--to", "5", "--undo")
+    assert lines_of(copy) == []
+    said = relabel("--class", "12", "--to", "5", code=1)
+    assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
+
+
+@pytest.fixture(scope="module")
+def corrected(three_days, shell, digits, tmp_path_factory):
+    """Three days, and a fourth that renames 0, merges 1 into 2 and withdraws a third of 3."""
+    root = tmp_path_factory.mktemp("corrected") / "scans"
+    shutil.copytree(three_days.root, root, symlinks=True)
+    project = Project(root)
+    shell(root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
+    shell(root, "dayfold", "relabel", "--class", "0", "--to", "zero")
+    shell(root, "dayfold", "relabel", "--class", "1", "--to", "2")
+    some = files(project, ONE, "3")[::3]
+    shell(root, "dayfold", "withdraw", *some, "--reason", "no consent")
+    shell(root, "dvc", "repro")
+    shell(root, "dayfold", "seal")
+    return project
+
+
+def test_a_withdrawn_image_is_in_nothing_that_a_day_reads_or_writes(corrected):
+    gone = manifest.history(corrected, FOUR).withdrawn
+    withdrawn = manifest.history(corrected, THREE).images.filter(pl.col("image").is_in(gone))
+    assert set(withdrawn["split"]) == {"train", "validation", "test"}
+    for path in (corrected.replay, corrected.predictions):
+        images = {row["image"] for row in table(path)}
+        assert images
+        assert not images & gone
+    text = corrected.plot("flips").read_text()
+    assert not any(path in text for path in withdrawn["path"])
+
+
+def test_all_that_is_measured_goes_by_the_corrected_labels(corrected):
+    labels = {"2", "3", "4", "5", "6", "7", "8", "zero"}
+    assert json.loads(corrected.metrics.read_bytes())["classes"].keys() == labels
+    rows = table(corrected.evaluation(FOUR))
+    assert {row["label"] for row in rows} == labels
+    # Yesterday's model too: what it calls by the old names it calls by the new ones.
+    assert {row["predicted"] for row in rows} <= labels
+    shown = table(corrected.plot("classification"))
+    assert {row["label"] for row in shown} == labels
+    replayed = table(corrected.replay)
+    old = {row["path"].split("/")[3] for row in replayed if row["label"] == "2"}
+    assert old == {"1", "2"}
+
+
+def test_a_class_without_images_keeps_its_row_and_is_never_predicted(corrected):
+    made = json.loads(corrected.provenance.read_bytes())
+    assert made["classes"] == [*"01234567", "8", "zero"]
+    assert made["retired_classes"] == ["0", "1"]
+    # Another name is no new class.
+    assert made["new_classes"] == ["8"]
+    predicted = {row["predicted"] for row in table(corrected.predictions)}
+    assert predicted <= {*"2345678", "zero"}
+
+
+def test_a_renamed_class_is_known_at_once(corrected):
+    """With 4 updates of 8 images nothing new is learnt: what is known was in the copied row."""
+    before, after = Counter(), Counter()
+    for counts, day, label in ((before, THREE, "0"), (after, FOUR, "zero")):
+        for row in table(corrected.evaluation(day)):
+            if (row["model"], row["label"], row["cohort"]) == (day, label, ONE):
+                counts[row["predicted"]] += int(row["images"])
+    assert before.total() == after.total()
+    assert after["zero"] >= before["0"] / 2 > 0
+
+
+def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
+    cells = {(row["day"], row["cohort"]): row for row in table(corrected.plot("cohorts"))}
+    for row in table(three_days.plot("cohorts")):
+        mine = cells[row["day"], row["cohort"]]
+        assert {key: mine[key] for key in row if key != "corrected"} == {
+            key: row[key] for key in row if key != "corrected"
+        }
+    test = manifest.history(corrected, FOUR).corrections.filter(split="test")
+    counted = {cohort: part["image"].n_unique() for (cohort,), part in test.group_by("day")}
+    for (day, cohort), row in cells.items():
+        assert int(row["corrected"]) == (counted.get(cohort, 0) if day < FOUR else 0)
+    lines = shell(corrected.root, "dayfold", "log").splitlines()
+    assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
+    assert lines[5].startswith(f"~ measured before up to {test['image'].n_unique()} of the test")
+    # What was new on a day goes by the names of then, and so do its figures.
+    assert [line.split()[2] for line in lines[1:5]] == ["6", "7", "8", "8"]
+    assert lines[4].split()[3] == "+8"
+
+
+def test_a_sealed_day_of_corrections_comes_back_as_it_was(corrected, shell):
+    assert "up to date" in shell(corrected.root, "dvc", "repro")
+    assert shell(corrected.root, "git", "status", "--porcelain") == ""
+
+
+def test_what_a_hand_changed_of_sealed_days_is_named_with_its_undo(copy, shell, relabel):
+    relabel(files(copy, ONE, "3")[0], "--to", "5")
+    edited, gone = f"data/corrections/{ONE}.csv", f"data/evaluations/{TWO}.csv"
+    (copy.root / edited).write_text(f"{HEADER}withdraw,,,\n")
+    (copy.root / gone).unlink()
+    undo = f"git checkout HEAD -- {edited} {gone}"
+    assert f"next    {undo}" in shell(copy.root, "dayfold", "status")
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"edited or deleted by hand:\n  - {edited}\n  - {gone}\n" in said
+    assert undo in said
+    shell(copy.root, *undo.split())
+    assert "by hand" not in shell(copy.root, "dayfold", "status")
+    assert "not up to date" in shell(copy.root, "dayfold", "seal", code=1)
