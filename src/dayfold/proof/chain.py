@@ -162,7 +162,7 @@ def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
 def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[Finding]:
     """The files of a day that later days read: as they were sealed, byte by byte."""
     day = sealed.day
-    for name in map(project.name, _settled(project, day, is_current=is_current)):
+    for name in _settled(project, sealed, is_current=is_current):
         kept, path = sealed.files.get(name), project.root / name
         if kept is None:
             continue
@@ -174,18 +174,15 @@ def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iter
         yield from _tracked(project, sealed)
 
 
-def _settled(project: Project, day: str, *, is_current: bool) -> Iterator[Path]:
-    yield from (
-        project.manifest(day),
-        project.corrections(day),
-        project.evaluation(day),
-        project.gate(day),
-    )
+def _settled(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[str]:
+    """What of a day stays as it is: its own files for ever, the others until the next day."""
+    yield project.name(project.corrections(sealed.day))
+    for pin in sealed.outs():
+        if is_current or sealed.day in pin.path:
+            yield pin.path
     if is_current:
-        yield from (project.dvc_lock, project.metrics, project.provenance)
-        yield from (project.parent.with_suffix(".dvc"), project.tracked(day))
-        plots = ("training", "classification", "flips", "cohorts", "confusion")
-        yield from map(project.plot, plots)
+        pins = (project.parent.with_suffix(".dvc"), project.tracked(sealed.day))
+        yield from map(project.name, (project.dvc_lock, *pins))
 
 
 def _tracked(project: Project, sealed: Sealed) -> Iterator[Finding]:

@@ -68,6 +68,14 @@ class Sealed:
         return values
 
     @property
+    def has_lock(self) -> bool:
+        """Whether git has a dvc.lock of the day that can be parsed."""
+        try:
+            return bool(self.outs())
+        except (DayfoldError, *UNREADABLE):
+            return False
+
+    @property
     def is_readable(self) -> bool:
         """Whether git has what the day's pins are read from, and it can be parsed."""
         try:
@@ -107,31 +115,37 @@ class Sealed:
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
     """Read the days' files out of git, all by one process: a thousand days in seconds."""
-    wanted = [
-        (day, project.name(path))
+    own = {
+        day: [
+            project.name(path)
+            for path in (
+                project.params,
+                project.dvc_lock,
+                project.corrections(day),
+                project.tracked(day),
+                project.tracked_month(day),
+                project.parent.with_suffix(".dvc"),
+            )
+        ]
         for day in days
-        for path in (
-            project.params,
-            project.dvc_lock,
-            project.metrics,
-            project.provenance,
-            project.manifest(day),
-            project.corrections(day),
-            project.evaluation(day),
-            project.gate(day),
-            project.tracked(day),
-            project.tracked_month(day),
-            project.parent.with_suffix(".dvc"),
-            *map(project.plot, ("training", "classification", "flips", "cohorts", "confusion")),
-        )
-    ]
-    names = [f"{vcs.TAG}{day}:{path}" for day, path in wanted]
-    found = vcs.blobs(project.root, names)
-    files: dict[str, dict[str, bytes]] = {day: {} for day in days}
-    for (day, path), name in zip(wanted, names, strict=True):
-        if name in found:
-            files[day][path] = found[name]
-    return {day: Sealed(project, day, mine) for day, mine in files.items()}
+    }
+    files = _files(project, own)
+    days_ = {day: Sealed(project, day, mine) for day, mine in files.items()}
+    # And what the stages made, as far as git keeps it: dvc.lock names all of it.
+    made = {day: [pin.path for pin in one.outs()] for day, one in days_.items() if one.has_lock}
+    for day, more in _files(project, made).items():
+        files[day].update(more)
+    return days_
+
+
+def _files(project: Project, paths: Mapping[str, Sequence[str]]) -> dict[str, dict[str, bytes]]:
+    """The bytes of these paths at the tags of their days, as far as git has them."""
+    names = {f"{vcs.TAG}{day}:{path}": (day, path) for day, some in paths.items() for path in some}
+    files: dict[str, dict[str, bytes]] = {day: {} for day in paths}
+    for name, data in vcs.blobs(project.root, list(names)).items():
+        day, path = names[name]
+        files[day][path] = data
+    return files
 
 
 def chosen(project: Project, days: Sequence[str]) -> list[str]:
