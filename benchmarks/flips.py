@@ -31,7 +31,7 @@ KINDS = {
     "cached objects": (".dvc/cache/files/md5/*/*", ".dvc/cache/[0-9a-f][0-9a-f]/*"),
     "manifests": ("data/manifests/*.csv",),
     "corrections": ("data/corrections/*.csv",),
-    "evaluations": ("data/evaluations/*.csv", "data/gates/*.csv"),
+    "evaluations": ("data/evaluations/*.csv", "data/gates/*.csv", "data/looks/*.csv"),
     "figures": ("metrics.json", "data/provenance.json", "data/plots/*.csv"),
     "pins": ("dvc.lock", "data/parent.dvc", "data/images/*.dvc"),
     "git objects": (".git/objects/[0-9a-f][0-9a-f]/*", ".git/objects/pack/*.pack"),

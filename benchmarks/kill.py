@@ -160,6 +160,7 @@ def again(root: Path, words: Sequence[str], lost: Lost) -> None:
         lost.waited += 1  # for what outlived its DVC
         time.sleep(WAIT_SECONDS)
     lost.steps.append(f"{' '.join(words)}: {said.strip()[-400:]}")
+    print(f"manual step: {lost.steps[-1]}", flush=True)
     finish(root, ("dayfold", "doctor", "--fix"))
     finish(root, words)
 

@@ -1,5 +1,7 @@
 """What a kill leaves behind is mended by the next command, which says so, and nothing else is."""
 
+import os
+import signal
 import subprocess
 import time
 
@@ -123,6 +125,24 @@ def test_one_command_at_a_time_works_in_a_project(copy, shell):
     with only_one(copy.cycle_lock, "testing"):
         said = shell(copy.root, "dayfold", "open", FOUR, code=1)
     assert "Another process is at work in this project (process " in said
+
+
+def test_while_dvc_repro_is_at_work_nothing_else_begins(copy, shell):
+    repro = subprocess.Popen(
+        ["dvc", "repro", "--force"],
+        cwd=copy.root,
+        env=vcs.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    finally:
+        os.killpg(repro.pid, signal.SIGKILL)
+        repro.wait()
+    assert "is at work in this project" in said
+    assert "wait for it, or stop it; then give the command again" in said
 
 
 def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):

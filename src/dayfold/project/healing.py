@@ -36,15 +36,16 @@ def ready(project: Project, *, say: Callable[[str], None]) -> Iterator[None]:
     """Work on a project alone, after mending what an earlier command that was killed left behind.
 
     Says of each thing what was mended. Raises CycleError where the project cannot be written to,
-    or where another command of dayfold's is at work in it.
+    or where another command of dayfold's or a `dvc repro` is at work in it.
     """
     check_writable(project)
     with only_one(project.cycle_lock, "at work"):
-        found = wounds(project)
-        busy = at_work(project) if found else []
-        if busy:
+        found, busy = wounds(project), at_work(project)
+        # A git or `dvc push` beside us does no harm, unless what we found is what it is writing.
+        making = [one for one in busy if {"repro", "exp", *STAGES} & set(one.split())]
+        if making or (found and busy):
             raise CycleError(
-                f"{', '.join(busy)} is at work in this project, which is not whole:",
+                f"{', '.join(making or busy)} is at work in this project.",
                 problems=[wound.what for wound in found],
                 mend="wait for it, or stop it; then give the command again",
             )
