@@ -84,12 +84,19 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         commands=making.commands(day),
         specs=specs,
         values=values,
+        packed={name: _packed(rows) for name, rows in values.items()},
         hidden={"classes": drawing.hidden(day)},
         style=Markup((template / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         scripts=[Markup(text) for text in (library, script)],  # noqa: S704
         # Only these two scripts run, whatever a name in the data may hold.
         trusted=" ".join(_hash(text) for text in (library, script)),
     )
+
+
+def _packed(rows: drawing.Values) -> dict[str, Any]:
+    """Rows with their keys named once: half as many bytes."""
+    keys = list(rows[0]) if rows else []
+    return {"keys": keys, "rows": [[row[key] for key in keys] for row in rows]}
 
 
 def _hash(text: str) -> str:

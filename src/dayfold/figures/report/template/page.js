@@ -1,7 +1,12 @@
 "use strict";
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const values = read("values");
+const values = Object.fromEntries(
+  Object.entries(read("values")).map(([name, { keys, rows }]) => [
+    name,
+    rows.map((row) => Object.fromEntries(row.map((value, at) => [keys[at], value]))),
+  ]),
+);
 const charts = new Map();
 
 // Charts: a specification each, drawn as SVG, so that it takes its colours from the style sheet.

@@ -1,0 +1,133 @@
+"""Histories with all that a report is made of, without any training: for speed, and for names."""
+
+import subprocess
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from builders import image, make_project, place, png, write_day
+from dayfold import draws
+from dayfold.figures import gate, log
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.manifest import Row
+from dayfold.ledger.tables import (
+    BacktestRun,
+    Check,
+    Doubt,
+    Evaluation,
+    Flip,
+    NearDuplicate,
+    PolicyAccuracy,
+    PoolShare,
+    Prediction,
+    Replayed,
+)
+from dayfold.project import params as params_file
+from dayfold.project.files import json_bytes, sha256, write_bytes
+from dayfold.project.layout import ORIGIN, Project
+
+PER_CELL = 10  # images of a class and day: 7 to train, 1 to validate, 2 to test
+SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
+
+
+def dates(count: int) -> list[str]:
+    return [(date(2025, 6, 2) + timedelta(days=n)).isoformat() for n in range(count)]
+
+
+def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bool) -> Project:
+    """Write a project whose last label is new on the last day; its images too if `files`."""
+    project = make_project(root)
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    number, parent = 0, ORIGIN
+    for day in days:
+        rows = []
+        for label in labels if day == days[-1] else labels[:-1]:
+            folder = label.replace("/", "")
+            for split in SPLITS:
+                name = f"{project.name(project.images(day))}/{folder}/{number}.png"
+                if files:
+                    place(project.images(day), folder, [number])
+                id_ = sha256(png(number)) if files else image(number)
+                rows.append(Row("add", id_, name, label, "", split))
+                number += 1
+        write_day(project, day, parent, rows)
+        _evaluate(project, day, days, labels)
+        parent = day
+    params_file.edit(project.params, {"day": days[-1], "parent": days[-2]})
+    params = params_file.read(project.params)
+    figures = log.lines(project, params)[-1].figures
+    checks = gate.checks(figures, new=[labels[-1]], **params.gate.model_dump())
+    tables.write(project.gate(days[-1]), Check, checks)
+    _plans_and_predictions(project, days[-1], labels)
+    _backtest(project, days)
+    return project
+
+
+def _evaluate(project: Project, day: str, days: Sequence[str], labels: Sequence[str]) -> None:
+    """Of the two test images of a cohort and class, one is wrong now and then."""
+    rows = []
+    for cohort in days[: days.index(day) + 1]:
+        known = labels if cohort == days[-1] else labels[:-1]
+        chance = draws.uniforms("right", 0, day + cohort, ids=list(known))
+        for place_, (label, u) in enumerate(zip(known, chance, strict=True)):
+            before = None if day == days[0] else 1
+            if u < 0.3:
+                other = known[place_ - 1]
+                rows.append((day, cohort, label, other, 6, 1, 0.65, before))
+            right = 1 if u < 0.3 else 2
+            rows.append((day, cohort, label, label, 9, right, 0.94, before))
+    tables.write(project.evaluation(day), Evaluation, sorted(rows))
+
+
+def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) -> None:
+    images = manifest.history(project, day).images
+    held = images.filter(pl.col("split") != "train")
+    answers = []
+    for row in held.iter_rows(named=True):
+        wrong = int(row["image"][:4], 16) % 9 == 0
+        said = labels[labels.index(row["label"]) - 1] if wrong else row["label"]
+        sure = 0.5 + int(row["image"][4:8], 16) / 2**17
+        answers.append((row["image"], row["day"], row["split"], row["label"], said, sure))
+    tables.write(project.predictions, Prediction, answers)
+    test = held.filter((pl.col("split") == "test") & (pl.col("label") == labels[0]))
+    flips = [(path, labels[0], labels[0], labels[1], 0.8) for path in test["path"].head(20)]
+    tables.write(project.plot("flips"), Flip, flips)
+    rows = images.filter(pl.col("split") == "train")
+    shares = rows.group_by("day", "label").len().sort("day", "label")
+    table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]
+    tables.write(project.shares, PoolShare, table)
+    some = rows.filter(pl.col("day") != day).head(50).select("image", "path", "label", "day")
+    replayed = [(*row, 1.0, 0.1, "class_balanced") for row in some.iter_rows()]
+    tables.write(project.replay, Replayed, replayed)
+    few = held.head(14).select("image", "path", "label")
+    tables.write(
+        project.audit(day), Doubt, [(*row, labels[-1], 0.91, "") for row in few.iter_rows()]
+    )
+    one, two = (tuple(row) for row in held.select("path", "label", "split").head(2).iter_rows())
+    tables.write(project.plot("near_duplicates"), NearDuplicate, [(*one, *two, 3)])
+    facts = {
+        "day": day,
+        "recipe": {"epochs": 3, "augment": {"flip": 0.0}, "device": "cpu"},
+        "fingerprint": {"python": "3.11.7", "threads": 1},
+        "sha256": {"model": sha256(b"model"), "manifest": sha256(b"manifest")},
+    }
+    write_bytes(project.provenance, json_bytes(facts))
+
+
+def _backtest(project: Project, days: Sequence[str]) -> None:
+    cells = [
+        (policy, seed, day, cohort, accuracy)
+        for policy, accuracy in (("naive", 0.3), ("cumulative", 0.9))
+        for seed in (0, 1)
+        for day in days
+        for cohort in days
+        if cohort <= day
+    ]
+    tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
+    runs = [
+        BacktestRun(policy, seed, acc, 0.1, -0.1, 0.2, 0.9, 0.8, 0.5, 0.01, None, None, 9, 9, 1.0)
+        for policy, acc in (("naive", 0.3), ("cumulative", 0.9))
+        for seed in (0, 1)
+    ]
+    tables.write(project.backtest("runs"), BacktestRun, runs)
