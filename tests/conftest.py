@@ -1,9 +1,11 @@
 """Fixtures of several test files."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -101,3 +103,35 @@ def copy(three_days: Project, tmp_path: Path) -> Project:
     """A copy of the three days, to be changed at will."""
     shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
     return Project(tmp_path / "scans")
+
+
+# Nothing that a browser does on its own account, and nothing of a person's own profile.
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium, driven by selenium, that logs its console and its requests."""
+    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(found) and "CI" not in os.environ:
+        pytest.skip("no Chromium here: apt install chromium chromium-driver")
+    assert all(found), "CI is set, so the pages must be looked at: install chromium-driver"
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    for word in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(found[1]))
+    yield driver
+    driver.quit()

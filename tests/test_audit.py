@@ -188,26 +188,8 @@ def test_images_that_are_not_here_are_not_judged_and_counted(copy, shell):
     assert shell(copy.root, "git", "status", "--porcelain", "data/audit") == ""
 
 
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium that saves into tmp_path; a test that needs one is skipped without it."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no Chromium")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(word)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.slow
-def test_what_is_decided_on_the_page_is_saved_as_the_table_of_decisions(browser, tmp_path):
+def test_what_is_decided_on_the_page_is_saved_as_the_table_of_decisions(chromium, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -221,19 +203,21 @@ def test_what_is_decided_on_the_page_is_saved_as_the_table_of_decisions(browser,
         Doubt("b" * 64, "data/images/x/2.png", names[1], names[2], 0.5, "keep"),
     ]
     deciding.write(project, Audit(DAYS[0], names, doubts, 9, 2, 1, []))
-    browser.get(project.audit_page(DAYS[0]).as_uri())
-    assert browser.find_element(By.ID, "decided").text == "1 of 2 decided"
-    first, second = browser.find_elements(By.TAG_NAME, "select")
+    saving = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    chromium.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
+    chromium.get(project.audit_page(DAYS[0]).as_uri())
+    assert chromium.find_element(By.ID, "decided").text == "1 of 2 decided"
+    first, second = chromium.find_elements(By.TAG_NAME, "select")
     said = [option.text for option in Select(first).options]
     likely = ["undecided", f"it is {names[1]}", f"keep {names[0]}"]
     assert said == [*likely, "it is -none", "withdraw the image"]
     Select(first).select_by_visible_text("it is -none")
     Select(second).select_by_visible_text("withdraw the image")
-    assert browser.find_element(By.ID, "decided").text == "2 of 2 decided"
-    browser.find_element(By.ID, "save").click()
+    assert chromium.find_element(By.ID, "decided").text == "2 of 2 decided"
+    chromium.find_element(By.ID, "save").click()
     saved = tmp_path / f"{DAYS[0]}.csv"
-    WebDriverWait(browser, 20).until(lambda _: saved.exists())
-    assert browser.get_log("browser") == []
+    WebDriverWait(chromium, 20).until(lambda _: saved.exists())
+    assert chromium.get_log("browser") == []
     table = tables.read(saved, Doubt)
     assert table["decision"].to_list() == ["'-none", "withdraw"]
     assert table["label"].to_list() == [f"'{names[0]}", names[1]]

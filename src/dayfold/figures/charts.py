@@ -108,6 +108,7 @@ def class_curves(values: Sequence[Mapping[str, Any]]) -> Spec:
     spec["params"].append({"name": "measure", "value": "f1"})
     spec["transform"].append({"calculate": "datum[measure]", "as": "value"})
     spec["encoding"]["y"]["scale"] = {"zero": False, "nice": True}
+    spec["encoding"]["color"]["scale"]["scheme"] = "tableau10"  # classes have no order
     spec["encoding"]["x"]["title"] = "model of"
     spec["description"] = "F1 and other measures of each class, by the day of the model."
     return spec
@@ -230,11 +231,14 @@ def heat_map(
         "$schema": SCHEMA,
         "description": description,
         "width": 640 if wide else {"step": 52},
-        "height": {"step": 8 if len(rows) > 3 * TOLD_APART else 14 if wide else 30},
+        # A width that is fitted asks for a height in all, not for one a row.
+        "height": len(rows) * (8 if len(rows) > 3 * TOLD_APART else 14) if wide else {"step": 30},
         "data": {"values": list(values)},
         "encoding": {
             "x": _edge(column, columns, wide=wide),
             "y": _edge(row, rows, wide=wide and len(rows) > TOLD_APART),
+            # Of the numbers too: they lie on the cells.
+            "tooltip": [_told(name) for name in values[0]] if values else [],
         },
         "layer": [
             {
@@ -249,7 +253,6 @@ def heat_map(
                         "scale": {"domain": list(domain), "range": [0.04, 0.9], "clamp": True},
                         "legend": None,
                     },
-                    "tooltip": [_told(name) for name in values[0]] if values else [],
                 },
             },
             *([] if wide else texts),
