@@ -12,7 +12,7 @@ import pytest
 
 from builders import image, place
 from dayfold.cycle import opening
-from dayfold.ledger import corrections, manifest, tables
+from dayfold.ledger import corrections, grouping, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Evaluation
 from dayfold.project import params as params_file
@@ -34,6 +34,7 @@ def with_history(base: Project, root: Path, days: int) -> Project:
     for number, day in enumerate(DAYS[:days]):
         place(project.images(day), "0", range(number * 10, number * 10 + 10))
         corrections.write_empty(project, day)
+        grouping.write_empty(project, day)
         parent = DAYS[number - 1] if number else ORIGIN
         rows = [
             Row("add", image(number * 10 + n), f"{day}/0/{n}.png", "0", "", "test")
@@ -50,9 +51,10 @@ def with_history(base: Project, root: Path, days: int) -> Project:
         opening.fold_into_month(project, day)
     params_file.edit(project.params, {"day": DAYS[days - 1], "parent": DAYS[days - 2]})
     made = (project.weights, project.replay, project.shares, project.model, project.provenance)
-    names = ("training", "classification", "flips", "cohorts", "confusion")
+    names = ("near_duplicates", "training", "classification", "flips", "cohorts", "confusion")
     plots = (project.plot(name) for name in names)
-    made += (project.predictions, project.metrics, project.gate(DAYS[days - 1]))
+    today = DAYS[days - 1]
+    made += (project.predictions, project.metrics, project.gate(today), project.looks(today))
     for path in (*made, *plots):
         write_bytes(path, path.name.encode())
     vcs.dvc(root, "commit", "--quiet", "--force")
