@@ -154,3 +154,11 @@ def test_mcnemar_by_hand():
 def test_many_flips_are_no_trouble():
     assert mcnemar(20_000, 19_000) < 1e-5
     assert mcnemar(4000, 0) == 0
+
+
+def test_p_values_are_raised_by_their_number_and_keep_their_order():
+    # Smallest to largest: 3 x 0.01, 2 x 0.03, 1 x 0.04, which may not be below the one before.
+    assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert intervals.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert intervals.holm([0.2]) == [0.2]
+    assert intervals.holm([]) == []

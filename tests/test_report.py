@@ -13,7 +13,7 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures.report import page
 from dayfold.ledger import tables
-from dayfold.ledger.tables import Flip
+from dayfold.ledger.tables import Evaluation, Flip
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -296,6 +296,50 @@ def test_a_damaged_or_missing_image_is_named_and_not_shown(tmp_path):
     html = page.write(project, None, forced={}).read_text()
     assert "not here: dvc checkout" in html
     assert "not the bytes that the manifest pins" in html
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "said"),
+    [
+        (6, 0, "6 right yesterday are wrong today, 0 wrong yesterday are right: worse beyond"),
+        (0, 20, "better beyond chance (McNemar, p < 0.001)"),
+        (1, 1, "1 wrong yesterday is right: within what chance explains (McNemar, p = 1.000)"),
+    ],
+)
+def test_flips_are_said_with_their_direction_and_what_chance_explains(
+    tmp_path, worse, better, said
+):
+    one, two = histories.dates(2)
+    project = histories.write_history(tmp_path, days=[one, two], labels=LABELS, files=False)
+    cell = (one, "a", "a", 9)
+    rows = [(one, *cell, 60, 0.9, None)]
+    tables.write(project.evaluation(one), Evaluation, rows)
+    rows = [
+        (two, *cell, 60 - worse, 0.9, 60 - worse - better),
+        (two, one, "a", "b", 9, worse, 0.9, worse),
+    ]
+    tables.write(project.evaluation(two), Evaluation, [row for row in rows if row[5]])
+    html = page.write(project, None, forced={}).read_text()
+    assert said.replace("<", "&lt;") in html
+
+
+def test_screenshots_are_made_for_a_person_to_look_at(chromium, written, repository):
+    import base64
+
+    folder = repository / "build" / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    for scheme in ("light", "dark"):
+        for width in (1280, 390):
+            look(chromium, written, width)
+            colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
+            whole = {"format": "png", "captureBeyondViewport": True}
+            found = chromium.execute_cdp_cmd("Page.captureScreenshot", whole)["data"]
+            picture = folder / f"{scheme}-{width}.png"
+            picture.write_bytes(base64.b64decode(found))
+            with Image.open(picture) as image:
+                assert image.width in (width, width - 15)  # less its scroll bar
+                assert image.height > 3000
 
 
 def test_the_headline_names_the_new_class_and_how_it_did(written):

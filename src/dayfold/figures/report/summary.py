@@ -9,6 +9,7 @@ from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
 
 KEYS = ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate")
+LEAST_P = 0.001  # a smaller p is not told to the digit
 NAMED = 3  # new classes that are named one by one
 
 
@@ -120,12 +121,14 @@ def _of_flips(day: Day) -> str:
     asked, negative, positive = metrics.flips(day.counts)
     if not asked:
         return "There is no earlier model to compare with."
-    worse = day.figures["worse_than_yesterday"]
-    verdict = "more than chance explains" if worse["significant"] else "within what chance explains"
+    p = day.figures["worse_than_yesterday"]["p"]
+    verdict = "within what chance explains"
+    if p < SIGNIFICANT:
+        verdict = f"{'worse' if negative > positive else 'better'} beyond chance"
     return (
-        f"Of {asked:,} test images, {negative:,} right yesterday {_are(negative)} wrong today and "
+        f"Of {asked:,} test images, {negative:,} right yesterday {_are(negative)} wrong today, "
         f"{positive:,} wrong yesterday {_are(positive)} right: {verdict} "
-        f"(McNemar, p = {worse['p']:.3f})."
+        f"(McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
     )
 
 
