@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that the code knows best (`make docs`): cli.md, params.md, house.md.
+"""Write what the code knows best (`make docs`): docs/cli.md, params.md, house.md, two plots.
 
 A test holds the pages against what this makes.
 """
@@ -6,11 +6,14 @@ A test holds the pages against what this makes.
 import ast
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 
 import typer
 
 from dayfold.cli import app
+from dayfold.figures import charts
+from dayfold.project.files import json_bytes
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))? +# (?P<comment>.+)$")
@@ -88,8 +91,19 @@ def page(title: str, said: str, body: str) -> str:
     return f"# {title}\n\n{MADE}\n\n{said}\n\n{body}\n"
 
 
-PAGES = {"cli.md": cli, "params.md": params, "house.md": house}
+def plots(name: str) -> str:
+    """A template of `dvc plots`, from the charts of the report."""
+    return json_bytes(charts.dvc_templates()[name]).decode()
+
+
+PAGES = {
+    "docs/cli.md": cli,
+    "docs/params.md": params,
+    "docs/house.md": house,
+    ".dvc/plots/cohorts.json": partial(plots, "cohorts"),
+    ".dvc/plots/confusion_counts.json": partial(plots, "confusion_counts"),
+}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():
-        (ROOT / "docs" / name).write_text(make(), encoding="utf-8")
+        (ROOT / name).write_text(make(), encoding="utf-8")

@@ -15,7 +15,7 @@ GENERATE = run_path(str(ROOT / "docs" / "generate.py"))
 
 @pytest.mark.parametrize("name", GENERATE["PAGES"])
 def test_a_page_made_of_the_code_is_what_the_code_says_today(name):
-    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    page = (ROOT / name).read_text(encoding="utf-8")
     assert page == GENERATE["PAGES"][name](), "make docs"
 
 

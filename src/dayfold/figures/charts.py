@@ -177,7 +177,7 @@ def _unless_another_is_pointed_at() -> Spec:
 
 def _told(name: str) -> Spec:
     """A line of a tooltip."""
-    titles = {**_DAYS, "low": "95% from", "high": "95% to"}
+    titles = {**_DAYS, "low": "95% from", "high": "95% to", "corrected": "corrected later"}
     entry: Spec = {"field": name, "title": titles.get(name, MEASURES.get(name, name))}
     if name in ("accuracy", "low", "high", "f1", "precision", "recall", "confidence", "share"):
         return {**entry, "type": "quantitative", "format": ".3f"}
@@ -307,6 +307,72 @@ def on_page(spec: Spec, source: str) -> Spec:
         color = {**spec["encoding"]["color"], "legend": None}
         shown["encoding"] = {**spec["encoding"], "color": color}
     return shown
+
+
+def dvc_templates() -> dict[str, Spec]:
+    """Return the curve and the confusion matrix as `dvc plots` fills them in, by template.
+
+    Of several revisions the curves lie in one chart, with other dashes, and the matrices side by
+    side. DVC gives every value as text, and draws with Vega-Lite 5.
+    """
+    curve = forgetting_curve([CohortAccuracy("", "", 0.0, 0, 0.0, 0.0, 0)])
+    matrix = heat_map(
+        [{"label": "", "predicted": "", "images": 0, "share": 0.0}],
+        row="label",
+        column="predicted",
+        strength="share",
+        written="images",
+        domain=(0, 1),
+        description="The confusion matrix: a row a label, a column a prediction.",
+    )
+    for spec, names in ((curve, ("x", "y", "color")), (matrix, ("x", "y"))):
+        for name in names:  # as the data will have it
+            spec["encoding"][name]["scale"].pop("domain", None)
+    curve["encoding"]["y"]["scale"] = {"zero": False, "nice": True}
+    curve["encoding"] |= {
+        "strokeDash": {
+            "field": "rev",
+            "type": "nominal",
+            "sort": None,
+            "title": "revision",
+            "legend": {
+                "symbolType": "stroke",
+                "symbolStrokeWidth": 2,
+                "symbolSize": 300,
+                "symbolStrokeColor": PICTURE.muted,
+            },
+        },
+        "detail": [{"field": "rev", "type": "nominal"}],
+    }
+    curve["layer"][1]["encoding"]["strokeDash"] = {"value": [1, 0]}
+    curve["transform"] = [_number(name) for name in ("accuracy", "low", "high")]
+    curve.pop("params")
+    sides = ("width", "height", "encoding", "layer")
+    side_by_side = {
+        **{key: value for key, value in matrix.items() if key not in sides},
+        "transform": [
+            _number("images"),
+            {
+                "joinaggregate": [{"op": "sum", "field": "images", "as": "total"}],
+                "groupby": ["rev", "label"],
+            },
+            {"calculate": "datum.images / datum.total", "as": "share"},
+        ],
+        "facet": {"column": {"field": "rev", "type": "nominal", "sort": None, "title": None}},
+        "spec": {key: matrix[key] for key in sides},
+    }
+    filled_in = {
+        "$schema": SCHEMA.replace("/v6", "/v5"),
+        "data": {"values": "<DVC_METRIC_DATA>"},
+        "title": "<DVC_METRIC_TITLE>",
+        "config": config(PICTURE),
+    }
+    found = {"cohorts": curve, "confusion_counts": side_by_side}
+    return {name: {**spec, **filled_in} for name, spec in found.items()}
+
+
+def _number(name: str) -> Spec:
+    return {"calculate": f"toNumber(datum['{name}'])", "as": name}
 
 
 def write_png(spec: Spec, path: Path) -> None:

@@ -122,7 +122,7 @@ def _doubts(day: Day, see: Any) -> Gallery:
         "doubts",
         "Most doubtful labels",
         "Images whose label is probably wrong, by predictions of models that were not trained on "
-        "them.",
+        "them. A score of 0 is surely wrong, 1 surely right.",
         none if table is not None else "There is no audit of this day; dayfold audit makes one.",
         len(rows),
         [
