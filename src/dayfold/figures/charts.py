@@ -260,6 +260,19 @@ def heat_map(
     }
 
 
+def confusion_matrix(values: Sequence[Mapping[str, Any]]) -> Spec:
+    """Return the heat map of label, predicted, images, and share (of the label's images) rows."""
+    return heat_map(
+        values,
+        row="label",
+        column="predicted",
+        strength="share",
+        written="images",
+        domain=(0, 1),
+        description="The confusion matrix: a row a label, a column a prediction.",
+    )
+
+
 def _edge(name: str, names: Sequence[str], *, wide: bool) -> Spec:
     """An axis of a heat map: of days or of classes."""
     axis: Spec = {"grid": False, "domain": False, "labelLimit": 90, "labelOverlap": "greedy"}
@@ -316,15 +329,7 @@ def dvc_templates() -> dict[str, Spec]:
     side. DVC gives every value as text, and draws with Vega-Lite 5.
     """
     curve = forgetting_curve([CohortAccuracy("", "", 0.0, 0, 0.0, 0.0, 0)])
-    matrix = heat_map(
-        [{"label": "", "predicted": "", "images": 0, "share": 0.0}],
-        row="label",
-        column="predicted",
-        strength="share",
-        written="images",
-        domain=(0, 1),
-        description="The confusion matrix: a row a label, a column a prediction.",
-    )
+    matrix = confusion_matrix([{"label": "", "predicted": "", "images": 0, "share": 0.0}])
     for spec, names in ((curve, ("x", "y", "color")), (matrix, ("x", "y"))):
         for name in names:  # as the data will have it
             spec["encoding"][name]["scale"].pop("domain", None)

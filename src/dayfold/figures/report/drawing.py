@@ -53,15 +53,7 @@ def charts_of(day: Day) -> tuple[dict[str, Spec], dict[str, Values]]:
         ),
         "classes": charts.on_page(charts.class_curves(classes), "classes"),
         "confusion": charts.on_page(
-            charts.heat_map(
-                confusion,
-                row="label",
-                column="predicted",
-                strength="share",
-                written="images",
-                domain=(0, 1),
-                description="The confusion matrix: a row a label, a column a prediction.",
-            ),
+            charts.confusion_matrix(confusion),
             "confusion",
         ),
         "arrivals": charts.on_page(
