@@ -4,16 +4,19 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from builders import DAYS, ROOT, make_project, open_day, place
 from dayfold import cli
-from dayfold.project import vcs
-from dayfold.project.files import PART
+from dayfold.ledger.intake import workers
+from dayfold.project import params, vcs
+from dayfold.project.files import PART, sha256_file
 from dayfold.project.layout import Project
+from faults import Disk, WorkersDisk
 
 DAY = DAYS[0]
 COMMANDS = (
@@ -22,44 +25,6 @@ COMMANDS = (
     ("weights",),
     ("replay",),
 )
-
-
-class Disk:
-    """Counts what is asked of the disk under a folder, and fails at the n-th."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, self.fails_at, self.error = 0, 0, errno.EIO
-        write, fsync, rename = os.fdopen, os.fsync, os.replace
-        monkeypatch.setattr(os, "fdopen", self._failing_file(write))
-        monkeypatch.setattr(os, "fsync", self._failing(fsync))
-        monkeypatch.setattr(os, "replace", self._failing(rename))
-
-    def step(self) -> None:
-        self.count += 1
-        if self.count == self.fails_at:
-            raise OSError(self.error, os.strerror(self.error))
-
-    def _failing(self, real: Callable[..., object]) -> Callable[..., object]:
-        def called(*words: object, **options: object) -> object:
-            self.step()
-            return real(*words, **options)
-
-        return called
-
-    def _failing_file(self, real: Callable[..., object]) -> Callable[..., object]:
-        def opened(descriptor: int, mode: str = "r", *words: object, **options: object) -> object:
-            file = real(descriptor, mode, *words, **options)
-            if "w" not in mode:
-                return file
-            try:
-                self.step()
-            except OSError:
-                file.write(b"half")  # so much was still free
-                file.close()
-                raise
-            return file
-
-        return opened
 
 
 def run(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -93,48 +58,123 @@ def opened(tmp_path: Path) -> Project:
     return project
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+ERRORS = pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+
+
+@ERRORS
 def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
     opened, monkeypatch, capsys, tmp_path, error
 ):
     shutil.copytree(opened.root, tmp_path / "begin")
     monkeypatch.chdir(opened.root)
-    disk = Disk(monkeypatch)
-    disk.error = error
-    for words in COMMANDS:
-        assert run(words, capsys) == (0, "")
-    whole, steps = made(opened), disk.count
-    # A write, two fsyncs and a rename a table; images are written by workers, and renamed here.
-    assert steps >= 4 * 6 + 3
-    for number in range(1, steps + 1):
+    with Disk() as disk:
+        disk.error = error
+        for words in COMMANDS:
+            assert run(words, capsys) == (0, "")
+        whole, steps = made(opened), disk.count
+        # A write, two fsyncs and a rename a table; images are renamed here, and written by workers.
+        assert steps >= 4 * 6 + 3
+        for number in range(1, steps + 1):
+            shutil.rmtree(opened.data)
+            shutil.copytree(tmp_path / "begin" / "data", opened.data)
+            disk.count, disk.fails_at = 0, number
+            for words in COMMANDS:
+                code, said = run(words, capsys)
+                if code:
+                    break
+            assert code == 1, number
+            assert len(said.splitlines()) == 1
+            assert os.strerror(error) in said
+            assert str(opened.data) in said  # the file that was meant
+            assert not list(opened.data.rglob(f".*{PART}"))
+            for words in COMMANDS:
+                assert run(words, capsys) == (0, ""), number
+            assert made(opened) == whole, number
+
+
+@ERRORS
+@pytest.mark.parametrize("source", ["folder", "archive"])
+def test_the_nth_failing_step_of_a_worker_adds_nothing(
+    opened, monkeypatch, capsys, tmp_path, error, source
+):
+    (tmp_path / "faults").mkdir()
+    disk = WorkersDisk(tmp_path / "faults")
+    given = tmp_path / "in"
+    if source == "archive":
+        given = tmp_path / "in.zip"
+        with zipfile.ZipFile(given, "w") as archive:
+            for path in sorted((tmp_path / "in").rglob("*.png")):
+                archive.write(path, path.relative_to(tmp_path / "in"))
+    add = ("add", str(given), "--day", DAY)
+    shutil.copytree(opened.root, tmp_path / "begin")
+    monkeypatch.chdir(opened.root)
+
+    def add_with(fails_at: int) -> tuple[int, str]:
         shutil.rmtree(opened.data)
         shutil.copytree(tmp_path / "begin" / "data", opened.data)
-        disk.count, disk.fails_at = 0, number
-        for words in COMMANDS:
-            code, said = run(words, capsys)
-            if code:
-                break
+        workers.end_idle()
+        with monkeypatch.context() as worker:
+            for name, value in disk.environment(fails_at, error).items():
+                worker.setenv(name, value)
+            answer = run(add, capsys)
+        workers.end_idle()
+        return answer
+
+    begin = made(opened)
+    assert add_with(0) == (0, "")
+    whole, steps = made(opened), disk.count
+    # A write, two fsyncs and two renames an image; an archive's are written once before.
+    assert steps == 3 * 5 + 3 * (source == "archive")
+    for number in range(1, steps + 1):
+        code, said = add_with(number)
         assert code == 1, number
-        assert len(said.splitlines()) == 1
+        assert len(said.splitlines()) == 1, said
         assert os.strerror(error) in said
-        assert str(opened.data) in said  # the file that was meant
-        assert not list(opened.data.rglob(f".*{PART}"))
-        for words in COMMANDS:
-            assert run(words, capsys) == (0, ""), number
+        assert made(opened) == begin, number
+        assert run(add, capsys) == (0, ""), number
         assert made(opened) == whole, number
 
 
+def every_failing_step(
+    command: str, results: Sequence[Path], capsys: pytest.CaptureFixture[str]
+) -> set[str]:
+    """Fail a stage of a real day at every step, and run it again; what it said meanwhile."""
+    said_of_it = set()
+    with Disk() as disk:
+        assert run((command,), capsys)[0] == 0
+        steps, whole = disk.count, [sha256_file(path) for path in results]
+        for number in range(1, steps + 1):
+            disk.count, disk.fails_at, disk.error = 0, number, errno.ENOSPC
+            code, said = run((command,), capsys)
+            lines = said.splitlines()
+            assert len(lines) == 1, (number, said)
+            assert "No space left on device" in said
+            said_of_it.add(lines[0].partition(":")[0] if code else "goes on")
+            if code:
+                assert run((command,), capsys)[0] == 0
+            assert [sha256_file(path) for path in results] == whole, number
+            assert not list(Path.cwd().rglob(f".*{PART}"))
+    return said_of_it
+
+
 @pytest.mark.slow
-def test_the_day_of_a_real_project_is_the_same_after_any_failing_figure(copy, monkeypatch, capsys):
+def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy.root)
-    disk = Disk(monkeypatch)
-    assert run(("curve",), capsys)[0] == 0
-    steps = disk.count
-    for number in range(1, steps + 1):
-        disk.count, disk.fails_at, disk.error = 0, number, errno.ENOSPC
-        code, said = run(("curve",), capsys)
-        assert (code, len(said.splitlines())) == (1, 1), number
-        assert "No space left on device" in said
-        assert run(("curve",), capsys)[0] == 0
-        assert vcs.git(copy.root, "status", "--porcelain") == ""
+    # A checkpoint after the first of two updates.
+    few = {"train.updates_per_epoch": 2, "checkpoint.minutes": 1e-6}
+    params.edit(copy.params, few)
+    said = every_failing_step("train", [copy.model, copy.plot("training")], capsys)
+    # Without a checkpoint the day goes on: it only costs time.
+    assert said == {"goes on", "dayfold"}
+    assert not list(copy.checkpoints.glob("*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "curve"])
+def test_a_day_is_the_same_after_any_failing_step_of_its_figures(
+    copy, monkeypatch, capsys, command
+):
+    monkeypatch.chdir(copy.root)
+    every_failing_step(command, [copy.predictions, copy.metrics], capsys)
+    assert vcs.git(copy.root, "status", "--porcelain") == ""
     assert vcs.stale(copy.root) == []

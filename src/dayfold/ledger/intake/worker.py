@@ -81,15 +81,18 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the archive `unpack` into the folder `into`; what is `refused` of it, or `failed`."""
+    """Unpack the archive `unpack` into the folder `into`; what is `refused` of it.
+
+    Or `unreadable`: what is wrong with the archive. Or `failed`: that it could not be written.
+    """
     try:
         return {"refused": archives.unpack(Path(request["unpack"]), Path(request["into"]))}
     except IntakeError as error:
-        return {"failed": error.what}
+        return {"unreadable": error.what}
     except OSError as error:
         return {"failed": f"{request['unpack']} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
-        return {"failed": f"{request['unpack']} needs more memory than an archive may."}
+        return {"unreadable": f"{request['unpack']} needs more memory than an archive may."}
 
 
 def _read(path: Path) -> bytes:

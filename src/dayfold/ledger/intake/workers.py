@@ -153,13 +153,15 @@ def answers(
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why.
 
-    Raises IntakeError where it cannot be read, or makes the worker crash.
+    Raises IntakeError where it cannot be read, makes the worker crash, or has no room.
     """
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
+    if "unreadable" in answer:
+        raise IntakeError(answer["unreadable"], mend="give the folder of class folders")
     if "failed" in answer:
-        raise IntakeError(answer["failed"], mend="give the folder of class folders")
+        raise IntakeError(answer["failed"])
     return [(name, reason) for name, reason in answer["refused"]]
 
 
