@@ -75,7 +75,7 @@ def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: P
     shell(root.parent, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
     project = Project(root)
     small = {"train.epochs": 1, "train.updates_per_epoch": 4, "train.batch_size": 8}
-    params.edit(project.params, {**small, "train.threads": 2, "replay.size": 100})
+    params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
     # Trained so little, no day would pass.
     params.edit(project.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
     one, two, three = demo.DAYS[:3]

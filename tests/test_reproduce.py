@@ -73,11 +73,11 @@ def test_another_thread_count_differs_in_bits_and_not_in_plans_images_by_the_rem
     shell(copy.root, "dvc", "push", "--all-tags")
     shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "elsewhere")
     clone = Project(tmp_path / "elsewhere")
-    said = shell(clone.root, "dayfold", "reproduce", TWO, "--threads", "1", code=1)
-    assert "differs: threads 2 → 1" in said
+    said = shell(clone.root, "dayfold", "reproduce", TWO, "--threads", "2", code=1)
+    assert "differs: threads 1 → 2" in said
     assert "expect A and D" in said
     assert f"{TWO}  A equal  B DIFFERS  model: " in said
-    assert "why: fingerprint: threads 2 → 1" in said
+    assert "why: fingerprint: threads 1 → 2" in said
     assert "of 1 that were made, 1 are equal at level A and 0 at level B" in said
     assert not clone.images(TWO).exists()
 
