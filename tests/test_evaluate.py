@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS, image
-from dayfold.errors import LedgerError
 from dayfold.figures import metrics
-from dayfold.ledger.tables import BINS, Evaluation, Flip, schema
+from dayfold.ledger import tables
+from dayfold.ledger.tables import BINS, Evaluation, Flip, Prediction, schema
+from dayfold.project import params
 from dayfold.stages import evaluate
 
 ONE, TWO = DAYS[:2]
@@ -75,6 +76,45 @@ def test_flips_are_listed_by_path_with_both_answers():
     assert evaluate.negative_flips(held, parent) == []
 
 
-def test_an_image_that_yesterday_s_model_was_not_asked_about_is_told():
-    with pytest.raises(LedgerError, match="lack 1 of 1 test images"):
-        evaluate.counted(predictions(("a", "a", 0.5)), model=TWO, parent={})
+@given(cohorts=st.lists(st.integers(1, 30), min_size=1, max_size=4), most=st.integers(1, 12))
+def test_a_sample_is_the_smaller_part_of_a_larger_one_in_every_cohort(cohorts, most):
+    held = pl.DataFrame(
+        [
+            (str(day // 2), ("validation", "test")[day % 2], f"{day}-{number}")
+            for day, size in enumerate(cohorts)
+            for number in range(size)
+        ],
+        schema=["day", "split", "image"],
+        orient="row",
+    )
+    few, more = (evaluate.sample(held, size) for size in (most, most + 1))
+    sizes = few.group_by("day", "split", maintain_order=True).len()["len"].to_list()
+    assert sizes == [min(size, most) for size in cohorts]
+    assert set(few["image"]) <= set(more["image"])
+    assert few.equals(held.filter(pl.col("image").is_in(few["image"].implode())))
+    # Whoever is taken out, the others stay in.
+    gone = few["image"][0]
+    assert set(few["image"]) - {gone} <= set(
+        evaluate.sample(held.filter(pl.col("image") != gone), most)["image"]
+    )
+    assert evaluate.sample(held, None) is held
+
+
+@pytest.mark.slow
+def test_a_sample_that_grows_asks_yesterday_s_model_about_what_is_new_in_it(copy, monkeypatch):
+    monkeypatch.chdir(copy.root)
+    read = params.read(copy.params)
+    limited = params.changed(read, {"evaluate.max_per_cohort": 4})
+    whole = tables.read(copy.predictions, Prediction)
+    flips = copy.plot("flips").read_bytes()
+    evaluate.run(copy, limited)
+    few = tables.read(copy.predictions, Prediction)
+    assert set(few.group_by("day", "split").len()["len"]) == {4}
+    # As if yesterday's evening had been so limited, and today no more.
+    known = tables.read(copy.parent_predictions, Prediction)
+    known = known.join(few, on="image", how="semi")
+    tables.write(copy.parent_predictions, Prediction, known.iter_rows())
+    evaluate.run(copy, read)
+    said = tables.read(copy.predictions, Prediction)
+    assert said.drop("confidence").equals(whole.drop("confidence"))
+    assert copy.plot("flips").read_bytes() == flips

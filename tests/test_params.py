@@ -233,9 +233,13 @@ def test_an_edit_that_changes_nothing_changes_no_byte(path):
 
 def test_an_edited_section_s_values_of_every_type_come_back(path):
     changed(path)
-    changes = {"origin.classes": ["cat", "no"], "replay.policy": "uniform", "train.warm_up": 0.25}
+    changes = {
+        "origin.classes": ["cat", "no"],
+        "replay.policy": "uniform",
+        "train.warm_up": 0.25,
+        "train.learning_rate": 1e-5,
+        "evaluate.max_per_cohort": None,
+    }
     params_file.edit(path, changes)
     params = params_file.read(path)
-    assert params.origin.classes == ["cat", "no"]
-    assert params.replay.policy == "uniform"
-    assert params.train.warm_up == 0.25
+    assert params == params_file.changed(params, changes)

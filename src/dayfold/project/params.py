@@ -145,6 +145,7 @@ class Evaluate(_Section):
     """How the held-out images are predicted."""
 
     batch_size: Positive
+    max_per_cohort: Positive | None
 
 
 class Checkpoint(_Section):
@@ -277,6 +278,8 @@ def edit(path: Path, changes: dict[str, object]) -> None:
     editor.preserve_quotes = True
     editor.width = 1000
     editor.indent(mapping=2, sequence=4, offset=2)
+    editor.representer.add_representer(type(None), _null)
+    editor.representer.add_representer(float, _float)
     document = editor.load(path.read_text(encoding="utf-8"))
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
@@ -288,6 +291,18 @@ def edit(path: Path, changes: dict[str, object]) -> None:
     text = StringIO()
     editor.dump(document, text)
     write_bytes(path, text.getvalue().encode())
+
+
+def _null(representer: Any, _: None) -> Any:
+    """None as `null`: ruamel would leave the key without a value."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _float(representer: Any, value: float) -> Any:
+    """A small float as 1.0e-06: YAML 1.1 reads ruamel's 1e-06 as text."""
+    text = repr(value)
+    text = text if "." in text else text.replace("e", ".0e")
+    return representer.represent_scalar("tag:yaml.org,2002:float", text)
 
 
 def _quoted(value: object) -> object:

@@ -8,7 +8,7 @@ from functools import partial
 import polars as pl
 from sklearn.metrics import classification_report
 
-from dayfold.errors import LedgerError
+from dayfold import draws
 from dayfold.figures import metrics
 from dayfold.learning import device, network, pixels
 from dayfold.learning.device import Machine
@@ -58,19 +58,12 @@ def counted(
 ) -> list[Evaluation]:
     """Count one model's test predictions by cohort, label, predicted class and bin, sorted.
 
-    `parent` maps an image to what yesterday's model said of it; whether that was right is judged
-    by today's labels, which may have been corrected since. Raises LedgerError where it has not been
-    asked about an image.
+    `parent` maps every image to what yesterday's model says of it; whether that is right is judged
+    by today's labels, which may have been corrected since.
     """
     cells: dict[tuple[str, str, str, int], list[tuple[str, float]]] = {}
     columns = ("day", "label", "predicted", "image", "confidence")
     test = predictions.filter(pl.col("split") == "test").select(columns)
-    unasked = 0 if parent is None else len(set(test["image"]) - parent.keys())
-    if unasked:
-        raise LedgerError(
-            f"Yesterday's predictions lack {unasked} of {len(test)} test images.",
-            mend="dvc checkout data/parent",
-        )
     for cohort, label, predicted, image, confidence in test.iter_rows():
         tenth = min(int(confidence * tables.BINS), tables.BINS - 1)
         cells.setdefault((cohort, label, predicted, tenth), []).append((image, confidence))
@@ -107,6 +100,19 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
     ]
 
 
+def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
+    """Return `most` images of every day and split (all of them with None), in the order given.
+
+    A uniform sample by a hash of the image: the same on every day, whatever the seed, and one of
+    a smaller size is part of it.
+    """
+    if most is None:
+        return held
+    key = pl.Series("key", draws.uniforms("evaluate", ids=held["image"].to_list()))
+    turn = pl.col("key").rank("ordinal").over("day", "split")
+    return held.with_columns(key).filter(turn <= most).drop("key")
+
+
 def run(project: Project, params: Params) -> None:
     """Predict the held-out images; write predictions, evaluation, classification and flips."""
     day = params.day
@@ -116,23 +122,29 @@ def run(project: Project, params: Params) -> None:
         device=recipe["device"], precision=recipe["precision"], threads=recipe["threads"]
     )
     history = manifest.history(project, day)
-    held = history.split(*manifest.HELD_OUT)
-    arrived, old = held.filter(pl.col("day") == day), held.filter(pl.col("day") != day)
+    held = sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
     parent = network.load(project.parent_model)
+    # What yesterday's model calls by a class's old name it calls by its new one.
+    renamed = pl.col("predicted").replace(history.classes()[day].renamed)
+    before = tables.read(project.parent_predictions, Prediction).with_columns(renamed)
+    # Today's images; old ones too, where a sample has grown.
+    is_new = ~pl.col("image").is_in(before["image"].implode())
     ask = partial(predict, project, machine=machine, batch_size=params.evaluate.batch_size)
     began = time.monotonic()
     with Ticker("evaluating", len(held), "images") as ticker:
-        [mine_old] = ask([model], old, ticker=ticker)
+        [mine] = ask([model], held.filter(~is_new), ticker=ticker)
         both = [model, parent] if parent.classes else [model]
-        mine_new, *theirs_new = ask(both, arrived, ticker=ticker)
+        mine_new, *theirs = ask(both, held.filter(is_new), ticker=ticker)
     seconds = time.monotonic() - began
-    # What yesterday's model calls by a class's old name it calls by its new one.
-    renamed = history.classes()[day].renamed
-    theirs_new = [table.with_columns(pl.col("predicted").replace(renamed)) for table in theirs_new]
-    mine = pl.concat([mine_old, mine_new]).sort("day", "path")
-    before = _said_before(project, theirs_new, renamed)
-    counts = [counted(mine, model=day, parent=before)]
-    counts += [counted(table, model=params.parent, parent=None) for table in theirs_new]
+    mine = pl.concat([mine, mine_new]).sort("day", "path")
+    theirs = [table.with_columns(renamed) for table in theirs]
+    said = [table.select("image", "predicted") for table in (before, *theirs)]
+    before_by_image = dict(pl.concat(said).iter_rows()) if theirs else None
+    counts = [counted(mine, model=day, parent=before_by_image)]
+    counts += [
+        counted(table.filter(pl.col("day") == day), model=params.parent, parent=None)
+        for table in theirs
+    ]
     tables.write(project.predictions, Prediction, mine.select(Prediction._fields).iter_rows())
     tables.write(project.evaluation(day), Evaluation, [row for rows in counts for row in rows])
     table = pl.DataFrame(counts[0], schema=tables.schema(Evaluation), orient="row")
@@ -140,24 +152,12 @@ def run(project: Project, params: Params) -> None:
     tables.write(
         project.plot("classification"), ClassScore, scores.select(ClassScore._fields).iter_rows()
     )
-    flips = negative_flips(mine, before)
+    flips = negative_flips(mine, before_by_image)
     tables.write(project.plot("flips"), Flip, flips)
     _print_report(mine.filter(pl.col("split") == "test"))
-    if before is not None:
+    if before_by_image is not None:
         _print_flips(project, metrics.flips(table), flips)
     print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
-
-
-def _said_before(
-    project: Project, theirs_new: list[pl.DataFrame], renamed: dict[str, str]
-) -> dict[str, str] | None:
-    """What yesterday's model says of each image: yesterday of the old ones, just now of today's."""
-    if not theirs_new:
-        return None
-    old = tables.read(project.parent_predictions, Prediction)
-    old = old.with_columns(pl.col("predicted").replace(renamed))
-    both = [table.select("image", "predicted") for table in (old, *theirs_new)]
-    return dict(pl.concat(both).iter_rows())
 
 
 def _print_report(test: pl.DataFrame) -> None:
