@@ -216,7 +216,7 @@ def test_the_rate_rises_then_falls_to_nothing():
 
 def test_biases_and_batch_norms_do_not_decay(recipe):
     net = network.build(start_of(1), 32)
-    decaying, still = fitting._optimizer(net, recipe).param_groups
+    decaying, still = fitting.adamw(net, recipe).param_groups
     assert {p.ndim for p in decaying["params"]} == {2, 4}
     assert {p.ndim for p in still["params"]} == {1}
     assert still["weight_decay"] == 0

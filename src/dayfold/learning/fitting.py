@@ -75,7 +75,7 @@ def fit(
         )
     net = network.build(start, recipe.image_size_px).to(machine.device)
     loss_of = _Loss(recipe, pool, teacher, machine)
-    optimizer = _optimizer(net, recipe)
+    optimizer = adamw(net, recipe)
     average = None
     if recipe.ema_decay:
         ema = swa_utils.get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
@@ -197,7 +197,7 @@ def _measure_batch_norms(
         swa_utils.update_bn([pixels.normalised(b.to(machine.device)) for b in batches], net)
 
 
-def _optimizer(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
+def adamw(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
     matrices = [p for p in net.parameters() if p.ndim > 1]
     vectors = [p for p in net.parameters() if p.ndim <= 1]
