@@ -388,3 +388,13 @@ def test_a_day_without_test_images_has_no_figures():
     found = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
     assert {value for _, value in leaves(found)} == {None}
     assert found["classes"] == found["interval"]["classes"] == {}
+
+
+def test_of_many_days_every_nth_is_drawn_and_the_last():
+    days = [f"{number:04}" for number in range(1000)]
+    assert retention.drawn(days[:128]) == days[:128]
+    # One more than 128: every second of them, and number 128 is the last anyhow.
+    assert retention.drawn(days[:129]) == days[:129:2]
+    assert retention.drawn(days[:130]) == [*days[:129:2], days[129]]
+    assert retention.drawn(days) == [*days[:999:8], days[999]]
+    assert len(retention.drawn(days)) <= retention.DRAWN + 1

@@ -16,6 +16,7 @@ from dayfold.figures.intervals import UNKNOWN, Ends, linear, wilson
 from dayfold.ledger.tables import CohortAccuracy
 
 Matrix = NDArray[np.float64]
+DRAWN = 128  # days of the accuracy matrix that are drawn
 Cells = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows and columns of a matrix
 Figures = dict[str, float | None]
 HIT = pl.col("label") == pl.col("predicted")
@@ -65,8 +66,10 @@ def cohorts(
 ) -> list[CohortAccuracy]:
     """Return the cells of the accuracy matrix that have test images, by day and cohort.
 
-    `corrected` are corrections of test images as (cohort, day of the correction, image).
+    They are for drawing, so of more than DRAWN days only some are there (`drawn`). `corrected` are
+    corrections of test images as (cohort, day of the correction, image).
     """
+    days = drawn(days)
     at: dict[str, list[tuple[str, str]]] = {}
     for cohort, on, image in corrected:
         at.setdefault(cohort, []).append((on, image))
@@ -86,6 +89,17 @@ def cohorts(
         for j, cohort in enumerate(days[: i + 1])
         if images[i, j]
     ]
+
+
+def drawn(days: Sequence[str]) -> Sequence[str]:
+    """Return every day, or every second, fourth, eighth…, so that DRAWN are left; and the last.
+
+    A matrix grows with the square of its days: of a thousand it would be 500,000 cells a day.
+    """
+    step = 1
+    while len(days) > DRAWN * step:
+        step *= 2
+    return days if step == 1 else [*days[:-1:step], days[-1]]
 
 
 def counted(counts: pl.DataFrame, *keys: str) -> pl.DataFrame:
