@@ -251,7 +251,7 @@ def test_what_a_hand_changed_of_sealed_days_is_named_with_its_undo(copy, shell, 
     undo = f"git checkout HEAD -- {edited} {gone}"
     assert f"next    {undo}" in shell(copy.root, "dayfold", "status")
     said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"edited or deleted by hand:\n  - {edited}\n  - {gone}\n" in said
+    assert f"by hand:\n  - {edited} is not what git has\n  - {gone} is not" in said
     assert undo in said
     shell(copy.root, *undo.split())
     assert "by hand" not in shell(copy.root, "dayfold", "status")

@@ -103,12 +103,12 @@ def test_images_that_are_known_are_not_added_again_and_open_no_day(copy, shell, 
 
 
 def test_a_sealed_day_that_was_made_again_is_not_built_upon(copy, shell):
-    edited = copy.evaluation(TWO).read_text()
-    copy.evaluation(TWO).write_text(edited.replace(TWO, ONE, 1))
+    edited = copy.evaluation(THREE).read_text()
+    copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
     said = shell(copy.root, "dayfold", "open", FOUR, code=1)
-    assert f"{THREE} is not as it was sealed: data/evaluations/{TWO}.csv" in said
+    assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
     assert f"git checkout day/{THREE} -- dvc.lock" in said
-    copy.evaluation(TWO).write_text(edited)
+    copy.evaluation(THREE).write_text(edited)
     shell(copy.root, "dayfold", "open", FOUR)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dayfold.cycle import settled
 from dayfold.cycle.opening import check_may_open, open_day
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
@@ -62,6 +63,8 @@ def add(
     opening = now.day != day
     if opening:
         check_may_open(project, now, day)
+    else:
+        settled.check(project, now.params, now.sealed)
     history = manifest.history(project, now.next_parent if opening else now.params.parent)
     delivery = Delivery()
     with _scratch(project) as scratch:

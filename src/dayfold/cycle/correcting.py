@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dayfold.cycle import settled
 from dayfold.cycle.opening import check_may_open, open_day
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
@@ -66,6 +67,8 @@ class Desk:
             )
         if self._opening:
             check_may_open(project, now, day)
+        else:
+            settled.check(project, now.params, now.sealed)
         self.history = manifest.history(
             project, now.next_parent if self._opening else now.params.parent
         )

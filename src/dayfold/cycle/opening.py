@@ -3,6 +3,7 @@
 import yaml
 
 from dayfold.create import make_origin
+from dayfold.cycle import settled
 from dayfold.cycle.standing import (
     Standing,
     check_history,
@@ -73,6 +74,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             mend="git checkout the branch of the last day, then dvc checkout",
         )
     check_history(project)
+    settled.check(project, now.params, now.sealed)
     check_is_as_sealed(project, now.day)
 
 

@@ -3,14 +3,9 @@
 from pathlib import Path
 
 from dayfold.create import require_identity
-from dayfold.cycle.standing import (
-    DAY_PATHS,
-    check_history,
-    edited,
-    stale,
-    standing,
-    undo_edits,
-)
+from dayfold.cycle import settled
+from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
+from dayfold.cycle.standing import check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.project import cache, vcs
@@ -26,7 +21,6 @@ OWN_PATHS = (
     "data/.gitignore",
     "data/images/.gitignore",
 )
-TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 SAMPLED = 9  # sealed days whose models are looked for when a day is sealed
 FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
@@ -48,13 +42,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
         raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
-    by_hand = edited(project, now)
-    if by_hand:
-        raise CycleError(
-            "Files of sealed days were edited or deleted by hand:",
-            problems=by_hand,
-            mend=f"{undo_edits(by_hand)}; to correct a label: dayfold relabel",
-        )
+    settled.check(project, now.params, now.sealed)
     changed = stale(project, now.day)
     if changed:
         raise CycleError(

@@ -1,9 +1,9 @@
 """Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
+from dayfold.cycle import settled
+from dayfold.cycle.settled import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
 from dayfold.ledger import manifest
@@ -13,20 +13,6 @@ from dayfold.project import vcs
 from dayfold.project.files import md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
-
-# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
-DAY_PATHS = (
-    "dvc.lock",
-    "metrics.json",
-    "data/corrections",
-    "data/manifests",
-    "data/evaluations",
-    "data/gates",
-    "data/groups",
-    "data/looks",
-    "data/plots",
-    "data/provenance.json",
-)
 
 
 @dataclass(frozen=True)
@@ -112,21 +98,6 @@ def check_is_as_sealed(project: Project, day: str) -> None:
         )
 
 
-def edited(project: Project, now: Standing) -> list[str]:
-    """Return the files of sealed days that git keeps and that were edited or deleted since."""
-    if not now.sealed:
-        return []
-    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "HEAD", "--", *DAY_PATHS)
-    names = vcs.git(project.root, *words).split("\0")
-    days = {day for day in now.sealed if day != now.day}
-    return sorted(name for name in names if PurePosixPath(name).stem in days)
-
-
-def undo_edits(names: Sequence[str]) -> str:
-    """The command that brings files of sealed days back."""
-    return f"git checkout HEAD -- {' '.join(names)}"
-
-
 def stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
@@ -142,6 +113,10 @@ def advice(project: Project) -> list[str]:
         f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} days",
     ]
+    by_hand = settled.edits(project, now.params, now.sealed)
+    if by_hand:
+        lines += ["sealed days were edited by hand", *(f"  - {one}" for one in by_hand.lines())]
+        return [*lines, f"next    {by_hand.undo()}"]
     if now.is_sealed:
         try:
             check_is_as_sealed(project, now.day)
@@ -155,10 +130,6 @@ def advice(project: Project) -> list[str]:
         f"images  {sum(labels.values())} in {len(labels)} classes"
         + (f"; new: {', '.join(new)}" if new else "")
     )
-    by_hand = edited(project, now)
-    if by_hand:
-        lines += ["sealed days were edited by hand", *(f"  - {name}" for name in by_hand)]
-        return [*lines, f"next    {undo_edits(by_hand)}"]
     changed = stale(project, now.day)
     if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]

@@ -191,6 +191,10 @@ class Project:
         return self.scratch / "ledger"
 
     @property
+    def settled_mark(self) -> Path:
+        return self.scratch / "settled"
+
+    @property
     def checkpoints(self) -> Path:
         return self.scratch / "checkpoints"
 

@@ -1,0 +1,238 @@
+"""What is sealed stays as it was sealed: what a hand edited, deleted or added is found and told."""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import polars as pl
+
+from dayfold.errors import CycleError, LedgerError
+from dayfold.ledger import manifest
+from dayfold.ledger.intake.walking import is_clutter
+from dayfold.ledger.manifest import History
+from dayfold.project import cache, vcs
+from dayfold.project.console import Ticker
+from dayfold.project.files import PART, sha256_file
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
+from dayfold.proof import chain
+
+# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
+DAY_PATHS = (
+    "dvc.lock",
+    "metrics.json",
+    "data/corrections",
+    "data/manifests",
+    "data/evaluations",
+    "data/gates",
+    "data/groups",
+    "data/looks",
+    "data/plots",
+    "data/provenance.json",
+)
+TRACKED_IMAGES = ":(glob)data/images/*.dvc"
+SHOWN = 10  # files of a kind
+
+
+@dataclass
+class Edits:
+    """Files of sealed days that are not as they were sealed, by what became of them.
+
+    `in_git` are tables and `.dvc` files, the others images.
+    """
+
+    in_git: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return what was found, a line a file, and how many more of a kind."""
+        found = []
+        for names, what in (
+            (self.in_git, "is not what git has"),
+            (self.changed, "was changed"),
+            (self.deleted, "was deleted"),
+            (self.added, "was added"),
+        ):
+            found += [f"{name} {what}" for name in names[:SHOWN]]
+            found += [f"and {len(names) - SHOWN} more {what}"] * (len(names) > SHOWN)
+        return found
+
+    def undo(self) -> str:
+        """Return the command that brings all of it back."""
+        images = (*self.changed, *self.deleted, *self.added)
+        folders = sorted({"/".join(name.split("/")[:3]) for name in images})
+        steps = [f"git checkout HEAD -- {' '.join(self.in_git)}"] * bool(self.in_git)
+        # Without --force DVC keeps a file that was changed.
+        steps += [f"dvc checkout --force {' '.join(folders)}"] * bool(folders)
+        first = "move what was added elsewhere (DVC deletes it), then: " if self.added else ""
+        return first + " && ".join(steps)
+
+    def further(self) -> str:
+        """Return what else a person may want to know."""
+        cached = "; if an image stays changed, its cached copy is: dayfold verify --read-data"
+        return cached * bool(self.changed) + "; to correct a label: dayfold relabel"
+
+
+def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
+    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
+
+    Otherwise note the time, so that the next check looks closely only at what is younger.
+    """
+    mark = project.settled_mark
+    part = mark.with_name(mark.name + PART)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    # Its time is that of the disk, from before anything was looked at.
+    part.write_bytes(b"")
+    if found := edits(project, params, sealed):
+        part.unlink()
+        raise CycleError(
+            "Files of sealed days were edited, deleted or added by hand:",
+            problems=found.lines(),
+            mend=found.undo() + found.further(),
+        )
+    part.replace(mark)
+
+
+def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits | None:
+    """Return what of the sealed days is not as it was sealed, or None; nothing is written.
+
+    What the last sealed day made is not looked at while no other is open: it may be made again. A
+    day whose folder of images is not there at all is one that was not pulled.
+    """
+    if not sealed:
+        return None
+    found = Edits(in_git=_in_git(project, {day for day in sealed if day != params.day}))
+    try:
+        _images(project, params, sealed, found)
+    except LedgerError:
+        if not found.in_git:  # a manifest among them: first things first
+            raise
+    return found if found.lines() else None
+
+
+def _in_git(project: Project, days: set[str]) -> list[str]:
+    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "HEAD", "--")
+    names = vcs.git(project.root, *words, *DAY_PATHS, TRACKED_IMAGES).split("\0")[:-1]
+    tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
+    return sorted(tables + _pins(project, [name for name in names if name.endswith(".dvc")]))
+
+
+def _pins(project: Project, changed: list[str]) -> list[str]:
+    """The changed .dvc files, if they no longer pin what they did: `open` moves pins to a month."""
+    for name, data in vcs.blobs(project.root, [f"HEAD:{name}" for name in changed]).items():
+        for day, entry in cache.entries(data, name).items():
+            path = chain.tracking(project, day)
+            try:
+                now = cache.entries(path.read_bytes(), project.name(path)).get(day)
+            except (LedgerError, OSError):
+                now = None
+            if now != entry:
+                return changed
+    return []
+
+
+def _images(project: Project, params: Params, sealed: Sequence[str], found: Edits) -> None:
+    """Compare with the manifests the days on which a file or a name is younger than the mark.
+
+    A file is read only where it is younger itself, or in a folder that is: on most evenings none.
+    """
+    mark = project.settled_mark
+    since = mark.stat().st_mtime_ns if mark.exists() else None
+    last = params.day if params.day in sealed else params.parent
+    days = [day for day in sealed if day <= last and project.images(day).is_dir()]
+    if since is not None:
+        days = [day for day in days if _is_touched(str(project.images(day)), since)]
+    if days:
+        known = manifest.history(project, last)
+        files: dict[str, bool] = {}
+        for day in set(days) & set(known.days):
+            folder = project.images(day)
+            files |= _files(str(folder), f"{project.name(folder)}/", since)
+        _compare(project, known, set(days), files, found)
+
+
+def _is_touched(folder: str, since: int) -> bool:
+    """Whether a folder or anything below it is younger; all images of a project pass through."""
+    if _is_young(os.stat(folder), since):  # noqa: PTH116
+        return True
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if _is_touched(entry.path, since):
+                    return True
+                continue
+            try:
+                if _is_young(entry.stat(), since):
+                    return True
+            except OSError:
+                return True  # a link to what DVC's cache has lost
+    return False
+
+
+def _files(folder: str, name: str, since: int | None, *, young: bool = False) -> dict[str, bool]:
+    """Every file below a folder, and whether it may have been changed since."""
+    found: dict[str, bool] = {}
+    young = young or (since is not None and _is_young(os.stat(folder), since))  # noqa: PTH116
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_clutter(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                found |= _files(entry.path, f"{name}{entry.name}/", since, young=young)
+                continue
+            try:
+                info = entry.stat()
+            except OSError:
+                continue  # as good as deleted
+            found[name + entry.name] = young or (since is not None and _is_young(info, since))
+    return found
+
+
+def _is_young(info: os.stat_result, since: int) -> bool:
+    """Whether a file or folder was written, moved or given another time since.
+
+    A file of several links is one that DVC's cache has too: read-only, and each link that is made
+    or removed elsewhere changes its st_ctime.
+    """
+    if info.st_mtime_ns >= since:
+        return True
+    return info.st_ctime_ns >= since and (info.st_nlink == 1 or stat.S_ISDIR(info.st_mode))
+
+
+def _compare(
+    project: Project, known: History, days: set[str], files: dict[str, bool], found: Edits
+) -> None:
+    """Sort into `found` the files of these days that the manifests do not name, or name otherwise.
+
+    A withdrawn image may be there or not.
+    """
+    image_of = dict(
+        known.images.filter(pl.col("day").is_in(list(days))).select("path", "image").iter_rows()
+    )
+    gone = set(known.corrections.filter(action="withdraw")["path"])
+    mine = {name: young for name, young in files.items() if name.split("/")[2] in days}
+    found.deleted += sorted(image_of.keys() - mine.keys())
+    found.added += sorted(mine.keys() - image_of.keys() - gone)
+    found.changed += _changed(
+        project, {name: image_of[name] for name in sorted(mine) if mine[name] and name in image_of}
+    )
+
+
+def _changed(project: Project, images: dict[str, str]) -> Iterable[str]:
+    """Those of the files whose bytes are not these images."""
+    if not images:
+        return
+    with (
+        Ticker("reading", len(images), "images") as ticker,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        hashes = pool.map(lambda name: sha256_file(project.root / name), images)
+        for done, (name, found) in enumerate(zip(images, hashes, strict=True), start=1):
+            ticker.so_far(done, len(images))
+            if found != images[name]:
+                yield name
