@@ -2,15 +2,18 @@
 
 import csv
 import json
+import re
 import shutil
 from collections import Counter
 
 import polars as pl
 import pytest
 
+import dayfold
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project.layout import Project
+from dayfold.serve import auditing
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
@@ -206,6 +209,24 @@ def test_a_class_without_images_keeps_its_row_and_is_never_predicted(corrected):
     assert made["new_classes"] == ["8"]
     predicted = {row["predicted"] for row in table(corrected.predictions)}
     assert predicted <= {*"2345678", "zero"}
+
+
+def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected, tmp_path, shell):
+    kept = (*"2345678", "zero")
+    model = dayfold.load(corrected.root, FOUR)
+    assert model.classes == kept
+    (answer,) = model.predict(corrected.root / files(corrected, ONE, "3")[0])
+    assert set(answer.probabilities) == set(kept)
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+    assert auditing.run(corrected, top=1).classes == kept
+    shell(corrected.root, "dayfold", "export", str(tmp_path / "m.safetensors"), "--day", FOUR)
+    readme = (tmp_path / "m.README.md").read_text()
+    assert "0. `0` (retired: its probability is 0)\n1. `1` (retired" in readme
+    assert "\n9. `zero`\n" in readme
+    card = (tmp_path / "m.MODEL_CARD.md").read_text()
+    assert "tells 8 classes apart" in card
+    assert "Retired, as no image has their label any more: 0, 1." in card
+    assert not re.search(r"^\| [01] \|", card, re.MULTILINE)
 
 
 def test_a_renamed_class_is_known_at_once(corrected):

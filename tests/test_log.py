@@ -8,6 +8,7 @@ from rich.console import Console
 
 from builders import DAYS, make_project
 from dayfold.figures import log, metrics
+from dayfold.figures.evidence import Few
 from dayfold.figures.log import DayLine
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check, Evaluation, schema
@@ -35,6 +36,7 @@ def history(worse):
     ]
 
 
+NONE = Few({}, {})
 VERDICTS = dict.fromkeys(DAYS[:3], "ok")
 
 
@@ -43,11 +45,11 @@ def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
     first, second = printed(log.table(lines, VERDICTS))[1:3]
     assert "*" not in first
     assert "0.125*" in second
-    (note,) = log.notes(lines, {})
+    (note,) = log.notes(lines, {}, NONE)
     assert note.startswith("* worse than the day before")
     lines = history(worse=4)
     assert not any("*" in line for line in printed(log.table(lines, VERDICTS)))
-    assert log.notes(lines, {TWO: "so be it"}) == [f"{TWO} was sealed by force: so be it"]
+    assert log.notes(lines, {TWO: "so be it"}, NONE) == [f"{TWO} was sealed by force: so be it"]
 
 
 def test_a_day_without_figures_has_its_line_and_names_are_no_markup():
@@ -75,10 +77,11 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
 
 
 def test_the_classes_of_a_day_have_their_intervals():
-    lines = printed(log.class_table(log.line_of(history(worse=5), None)))
+    lines = printed(log.class_table(log.line_of(history(worse=5), None), Few({}, {"cat": 3})))
     assert lines[0].split() == f"{TWO} images F1 95% recall 95% precision forg. flips conf.".split()
     # 35 of 40 right, all 35 that are called so: F1 70 / 75.
     assert lines[1].split()[:3] == ["cat", "40", "0.933"]
+    assert lines[1].endswith("too few to judge")
     assert len(lines) == 2
 
 
@@ -86,5 +89,13 @@ def test_figures_that_were_measured_before_a_correction_are_marked():
     first, second, third = history(worse=0)
     lines = [replace(first, corrected=4), second, third]
     assert [line.count("~") for line in printed(log.table(lines, VERDICTS))] == [0, 1, 0, 0]
-    (note,) = log.notes(lines, {})
+    (note,) = log.notes(lines, {}, NONE)
     assert note.startswith("~ measured before up to 4 of the test images were corrected")
+
+
+def test_what_has_too_few_test_images_stands_below_the_table():
+    few = Few({ONE: 4}, {"cat": 3, "[dog]": 0})
+    assert log.notes(history(worse=0), {}, few) == [
+        f"Too few test images to judge these cohorts by themselves: {ONE} (4).",
+        "Too few test images to judge these classes by themselves: cat (3), [dog] (0).",
+    ]

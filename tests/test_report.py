@@ -12,6 +12,8 @@ import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures.report import page
+from dayfold.figures.report.day import Day
+from dayfold.figures.report.making import changed_params
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Evaluation, Flip
 
@@ -380,3 +382,10 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert min(image.size) > 400
+
+
+def test_a_param_that_a_day_does_not_have_is_a_dash_and_null_is_null(project, tmp_path):
+    day = Day(project, DAYS[1], [], True, False, tmp_path)
+    day.params_before, day.params = {"gate.a": 0.5, "seed": 0}, {"gate.b": None, "seed": 0}
+    changed = [(key, page.shown(then), page.shown(now)) for key, then, now in changed_params(day)]
+    assert changed == [("gate.a", "0.5", "\N{EN DASH}"), ("gate.b", "\N{EN DASH}", "null")]

@@ -23,8 +23,11 @@ def log(
     """Show all days and their figures, from files alone; docs/metrics.md defines each."""
     from dayfold.cycle import sealing
     from dayfold.cycle.standing import standing
+    from dayfold.figures import evidence
     from dayfold.figures import log as history
+    from dayfold.ledger import manifest
     from dayfold.project.console import show
+    from dayfold.project.layout import ORIGIN
 
     project = Project.find()
     now = standing(project)
@@ -32,12 +35,14 @@ def log(
     if as_json:
         print(history.as_json(lines), end="")
     elif classes or day:
-        show(history.class_table(history.line_of(lines, day)))
+        line = history.line_of(lines, day)
+        show(history.class_table(line, evidence.few(manifest.history(project, line.day))))
     else:
         forced = sealing.forced(project)
         verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
         show(history.table(lines, verdicts))
-        for note in history.notes(lines, forced):
+        known = manifest.history(project, lines[-1].day if lines else ORIGIN)
+        for note in history.notes(lines, forced, evidence.few(known)):
             print(note)
 
 

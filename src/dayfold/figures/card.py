@@ -9,10 +9,9 @@ from typing import Any
 
 import polars as pl
 
+from dayfold.figures import evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
-
-FEW = 30  # test images: with fewer, a class's recall is known to no better than 10 points or so
 
 # What stands in the table of figures, by the keys of metrics.json.
 _FIGURES = {
@@ -32,6 +31,7 @@ def card(
     line: DayLine,
     history: History,
     *,
+    live: Sequence[str],
     metadata: Mapping[str, Any],
     provenance: Mapping[str, Any],
     verdict: str,
@@ -39,7 +39,8 @@ def card(
 ) -> str:
     """Return a day's card as Markdown.
 
-    `name` is the project's, `line` the day and its figures, `metadata` the model's own,
+    `name` is the project's, `line` the day and its figures, `live` the classes that the model can
+    answer with, `metadata` its own,
     `provenance` how it was made, `verdict` what became of it at the gate (`log.verdicts`) and
     `reasons` why, if it failed. What is not recorded stands on no card.
     """
@@ -47,7 +48,7 @@ def card(
     days = history.days
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A ResNet18 that tells {_count(metadata['classes'], 'class', 'classes')} apart in images "
+        f"A ResNet18 that tells {_count(live, 'class', 'classes')} apart in images "
         f"of {size} x {size} pixels. Trained on {line.day} from the model of "
         f"{provenance['parent']}, after {_count(days, 'day', 'days')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
@@ -56,14 +57,15 @@ def card(
         "and take images as independent; docs/metrics.md of dayfold defines every figure.",
         _figures(line),
         "## Classes and data",
-        _classes(line, history, metadata["classes"]),
+        _classes(line, history, live),
+        _retired([name for name in metadata["classes"] if name not in live]),
         _data(history, provenance),
         "## How sure it is",
         f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
         "temperature is fitted on this day's validation images (Guo et al. 2017) and changes no "
         "answer, only how sure it is.",
         "## Limits",
-        _bullets(_limits(history, metadata["classes"], reasons)),
+        _bullets(_limits(history, live, reasons)),
         "## How to make it again",
         "In a clone of the project, from what is pinned below, to the bit on such a machine:",
         f"```\ndvc fetch --all-tags\ndayfold reproduce {line.day}\n```",
@@ -109,6 +111,16 @@ def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
     return _table(header, rows)
 
 
+def _retired(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return (
+        f"Retired, as no image has their label any more: {', '.join(map(_plain, names))}. The "
+        "model keeps their outputs, so that all others keep their places, and never answers with "
+        "them."
+    )
+
+
 def _counts(history: History) -> dict[tuple[str, str], int]:
     table = history.images.group_by("label", "split").len()
     return {(label, split): count for label, split, count in table.iter_rows()}
@@ -129,20 +141,17 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
 
 
 def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) -> list[str]:
+    few = evidence.few(history)
     counts = _counts(history)
-    tested = {label: counts.get((label, "test"), 0) for label in classes}
-    few = [f"{_plain(label)} ({n})" for label, n in tested.items() if 0 < n < FEW]
-    none = [_plain(label) for label, n in tested.items() if not n]
+    none = [_plain(label) for label in classes if not counts.get((label, "test"))]
+    some = few._replace(classes={_plain(label): n for label, n in few.classes.items() if n})
     found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
     found.append(
         "It answers with one of its classes whatever an image shows, one of anything else too."
     )
     if none:
         found.append(f"Nothing is known of classes without test images: {', '.join(none)}.")
-    if few:
-        found.append(
-            f"Little is known of classes with fewer than {FEW} test images: {', '.join(few)}."
-        )
+    found += some.sentences()
     if history.images.filter(pl.col("group") == "").height:
         found.append(
             "Images are split one by one, not by patient or study (`data.group`): where several "

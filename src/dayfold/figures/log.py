@@ -9,6 +9,7 @@ from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import gate, metrics
+from dayfold.figures.evidence import Few
 from dayfold.ledger import manifest, tables
 from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
@@ -117,8 +118,11 @@ def _is_worse(figures: dict[str, Any] | None) -> bool:
     return bool(figures and figures["worse_than_yesterday"]["significant"])
 
 
-def notes(days: list[DayLine], forced: Mapping[str, str]) -> list[str]:
-    """Return what to say below the table: what a mark means, and why days were forced."""
+def notes(days: list[DayLine], forced: Mapping[str, str], few: Few) -> list[str]:
+    """Return what to say below the table: what a mark means, what is too few, why days were forced.
+
+    `few` is of the last day.
+    """
     starred = any(_is_worse(line.figures) for line in days)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
     corrected = max((line.corrected for line in days), default=0)
@@ -127,11 +131,15 @@ def notes(days: list[DayLine], forced: Mapping[str, str]) -> list[str]:
             f"{CORRECTED} measured before up to {corrected} of the test images were corrected or "
             "withdrawn: data/corrections/"
         )
+    legend += few.sentences()
     return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
 
 
-def class_table(line: DayLine) -> Table:
-    """Return a day's figures of each class as a table for the terminal, with 95% intervals."""
+def class_table(line: DayLine, few: Few) -> Table:
+    """Return a day's figures of each class as a table for the terminal, with 95% intervals.
+
+    `few` is of that day; a class that is in it is marked.
+    """
     figures = line.figures or {}
     drawn = _empty_table(line.day, "images")
     for name in ("F1", "95%", "recall", "95%", "precision", "forg.", "flips", "conf."):
@@ -144,7 +152,8 @@ def class_table(line: DayLine) -> Table:
             cells += [_shown(scores[name]), f"{low:.3f}..{high:.3f}"]
         rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
         cells += [_shown(scores[key]) for key in rest]
-        drawn.add_row(escape(label), *cells, "new" if label in line.new else "")
+        said = ["new"] * (label in line.new) + ["too few to judge"] * (label in few.classes)
+        drawn.add_row(escape(label), *cells, ", ".join(said))
     return drawn
 
 

@@ -180,6 +180,18 @@ def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
     return {**state, HEAD[0]: weight, HEAD[1]: bias}
 
 
+def retired(model: Model) -> tuple[str, ...]:
+    """Return the classes whose rows are kept for their places only: never predicted."""
+    are = (model.state[HEAD[1]] == RETIRED).tolist()
+    return tuple(name for name, is_retired in zip(model.classes, are, strict=True) if is_retired)
+
+
+def live(model: Model) -> tuple[str, ...]:
+    """Return the classes that the model can answer with, in order."""
+    gone = retired(model)
+    return tuple(name for name in model.classes if name not in gone)
+
+
 def random_origin(seed: int, *scope: str) -> Model:
     """Return a ResNet18 of stateless draws without a head's row: the same bytes everywhere.
 

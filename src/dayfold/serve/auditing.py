@@ -22,7 +22,7 @@ MANY = 0.1  # part of the labels that are doubted
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: the `doubts`, most doubtful first, and of what they are the worst.
+    """What an audit found: the `doubts`, most doubtful first, and the `classes` to choose from.
 
     `judged` labels were looked at, `doubted` of them are counted as wrong, `new` of these arrived
     on `day`; `skipped` says of which images nothing can be said.
@@ -90,7 +90,9 @@ def run(project: Project, *, top: int | None) -> Audit:
     ]
     tables.write(project.audit(day), Doubt, tables.for_people(doubts))
     both = int((found.doubted & new).sum())
-    return Audit(day, model.classes, doubts, len(rows), int(found.doubted.sum()), both, skipped)
+    return Audit(
+        day, network.live(model), doubts, len(rows), int(found.doubted.sum()), both, skipped
+    )
 
 
 def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:

@@ -32,7 +32,7 @@ class Answer:
 
     `label` is the most probable class, `confidence` its calibrated probability, `sure` whether that
     reaches `predict.threshold` of params.yaml. `probabilities` has every class, the most probable
-    first, and sums to 1.
+    first, and sums to 1; retired ones, which are never answered, are in none of these.
     """
 
     label: str
@@ -47,7 +47,8 @@ class Classifier:
     def __init__(self, model: Model, *, threshold: float) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
-        self.classes = model.classes
+        self.classes = network.live(model)
+        self._outputs, self._retired = model.classes, network.retired(model)
         self.threshold = threshold
         self.temperature = network.temperature(model)
         self.image_size_px: int = recipe["image_size_px"]
@@ -109,8 +110,10 @@ class Classifier:
         order = chances.argsort(dim=1, descending=True, stable=True)
         for row, places in zip(chances.tolist(), order.tolist(), strict=True):
             best = row[places[0]]
-            every = {self.classes[place]: row[place] for place in places}
-            yield Answer(self.classes[places[0]], best, best >= self.threshold, every)
+            every = {self._outputs[place]: row[place] for place in places}
+            for name in self._retired:
+                del every[name]
+            yield Answer(self._outputs[places[0]], best, best >= self.threshold, every)
 
 
 def _rgb(image: ImageLike) -> Image.Image:

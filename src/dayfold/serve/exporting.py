@@ -141,6 +141,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         project.root.name,
         line,
         history,
+        live=network.live(model),
         metadata=model.metadata,
         provenance=json.loads(provenance),
         verdict=verdicts[day],

@@ -53,7 +53,11 @@ def readme(file: str, form: str, model: Model, *, said: str) -> str:
     """Return the README of an exported model: its inputs, its outputs, a program that calls it."""
     size = model.metadata["recipe"]["image_size_px"]
     day = model.metadata["day"]
-    classes = "\n".join(f"{place}. `{name}`" for place, name in enumerate(model.classes))
+    gone = network.retired(model)
+    classes = "\n".join(
+        f"{place}. `{name}`{' (retired: its probability is 0)' * (name in gone)}"
+        for place, name in enumerate(model.classes)
+    )
     return f"""\
 # {file}: the model of {day}
 

@@ -11,7 +11,8 @@ import polars as pl
 import yaml
 
 from dayfold.errors import CycleError, DayfoldError, ToolError
-from dayfold.figures import gate, log
+from dayfold.figures import evidence, gate, log
+from dayfold.figures.evidence import Few
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
@@ -57,6 +58,11 @@ class Day:
     def history(self) -> History:
         """All images as they stand after this day."""
         return manifest.history(self.project, self.day)
+
+    @cached_property
+    def few(self) -> Few:
+        """Which cohorts and classes have too few test images to judge by."""
+        return evidence.few(self.history)
 
     @cached_property
     def evaluations(self) -> pl.DataFrame:

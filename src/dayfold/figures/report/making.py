@@ -14,6 +14,7 @@ from dayfold.project import vcs
 from dayfold.project.files import parse_csv
 
 OWN = ("day", "parent")  # params that differ every day
+ABSENT = object()  # of a param that a day's params.yaml does not have; null is a value
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,13 @@ def corrections(day: Day) -> list[Corrected]:
 
 
 def changed_params(day: Day) -> list[tuple[str, Any, Any]]:
-    """Return the params that differ from the day before: key, then, now."""
+    """Return the params that differ from the day before: key, then, now; `ABSENT` if not there."""
     now, then = day.params, day.params_before
     if not now or not then:
         return []
     keys = sorted({*now, *then} - set(OWN))
-    return [(key, then.get(key), now.get(key)) for key in keys if then.get(key) != now.get(key)]
+    both = [(key, then.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
+    return [(key, before, after) for key, before, after in both if before != after]
 
 
 def recipe(day: Day) -> dict[str, Any]:

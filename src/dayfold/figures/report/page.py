@@ -157,7 +157,9 @@ def share(value: float) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a param as params.yaml has it."""
+    """Return a param as params.yaml has it; a dash where it has none."""
+    if value is making.ABSENT:
+        return UNDEFINED
     names: dict[object, str] = {None: "null", True: "true", False: "false", "": '""'}
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shown, value))}]"
