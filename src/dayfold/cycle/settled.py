@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from dayfold.ledger.intake.walking import is_clutter
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
 from dayfold.project.console import Ticker
-from dayfold.project.files import PART, sha256_file
+from dayfold.project.files import sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.proof import chain
@@ -35,6 +36,8 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 SHOWN = 10  # files of a kind
+# What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
+FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
 @dataclass
@@ -83,19 +86,16 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
 
     Otherwise note the time, so that the next check looks closely only at what is younger.
     """
-    mark = project.settled_mark
-    part = mark.with_name(mark.name + PART)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    # Its time is that of the disk, from before anything was looked at.
-    part.write_bytes(b"")
+    if not sealed:
+        return
+    began = time.clock_gettime_ns(FILE_CLOCK)
     if found := edits(project, params, sealed):
-        part.unlink()
         raise CycleError(
             "Files of sealed days were edited, deleted or added by hand:",
             problems=found.lines(),
             mend=found.undo() + found.further(),
         )
-    part.replace(mark)
+    write_bytes(project.settled_mark, b"%d\n" % began)
 
 
 def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits | None:
@@ -104,8 +104,6 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits | No
     What the last sealed day made is not looked at while no other is open: it may be made again. A
     day whose folder of images is not there at all is one that was not pulled.
     """
-    if not sealed:
-        return None
     found = Edits(in_git=_in_git(project, {day for day in sealed if day != params.day}))
     try:
         _images(project, params, sealed, found)
@@ -141,8 +139,10 @@ def _images(project: Project, params: Params, sealed: Sequence[str], found: Edit
 
     A file is read only where it is younger itself, or in a folder that is: on most evenings none.
     """
-    mark = project.settled_mark
-    since = mark.stat().st_mtime_ns if mark.exists() else None
+    try:
+        since = int(project.settled_mark.read_bytes())
+    except (FileNotFoundError, ValueError):
+        since = None
     last = params.day if params.day in sealed else params.parent
     days = [day for day in sealed if day <= last and project.images(day).is_dir()]
     if since is not None:

@@ -113,7 +113,7 @@ def advice(project: Project) -> list[str]:
         f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} days",
     ]
-    by_hand = settled.edits(project, now.params, now.sealed)
+    by_hand = settled.edits(project, now.params, now.sealed) if now.sealed else None
     if by_hand:
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in by_hand.lines())]
         return [*lines, f"next    {by_hand.undo()}"]
