@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits
 from dayfold import backtest, create, draws
 from dayfold.backtest import POLICIES, History, Policy
 from dayfold.figures import comparison
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import manifest, splits, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun
 from dayfold.project import params as params_file
@@ -150,7 +150,8 @@ def build(name: str, seed: int, folder: Path, judge: str) -> History:
         for is_rare in (False, True):
             mine = [row for row in arrivals[number] if (row[2] == str(stream.rare)) == is_rare]
             fractions = RARE if is_rare else params.data.split.model_dump()
-            rows += snapshot.rows_of(mine, earlier=earlier, fractions=fractions)
+            units = splits.units(mine, earlier=earlier, expression="")
+            rows += snapshot.rows_of(mine, units=units, earlier=earlier, fractions=fractions)
         manifest.write(
             project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
         )

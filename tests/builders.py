@@ -10,7 +10,7 @@ from types import ModuleType
 
 from PIL import Image
 
-from dayfold.ledger import corrections, manifest
+from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256, sha256_file
@@ -103,17 +103,21 @@ def simulate(
             (image(number), f"data/images/{DAYS[position]}/{label}/{number}.png", label, group)
             for number, label, group in arrived
         ]
-        rows = snapshot.rows_of(tuples, earlier=earlier, fractions=dict(fractions))
+        units = splits.units(tuples, earlier=earlier, expression="")
+        rows = snapshot.rows_of(tuples, units=units, earlier=earlier, fractions=dict(fractions))
         histories.append(write_day(project, DAYS[position], parent, rows))
     return histories
 
 
-def write_day(project: Project, day: str, parent: str, rows: Sequence[Row]) -> History:
+def write_day(
+    project: Project, day: str, parent: str, rows: Sequence[Row], expression: str = ""
+) -> History:
     """Write a manifest of these rows upon its parent; the history up to it."""
     manifest.write(
         project.manifest(day),
         parent_day=parent,
         parent_sha256=sha256_file(project.manifest(parent)),
         rows=rows,
+        expression=expression,
     )
     return manifest.history(project, day)

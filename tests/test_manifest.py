@@ -1,5 +1,7 @@
 """Manifests hold what was written, whoever reads them; a changed one is found."""
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,8 @@ NAMES = [
 ]
 # A name is anything but NUL and "/", which no file may have in its name, and "\r", which intake
 # refuses: Python quotes it in CSV from 3.13 on only.
-TEXT = st.text(st.characters(exclude_characters="\0\r/", codec="utf-8"), min_size=1, max_size=12)
+LETTERS = st.characters(exclude_characters="\0\r/", codec="utf-8")
+TEXT = st.text(LETTERS, min_size=1, max_size=12).filter(lambda name: name not in (".", ".."))
 
 
 def add(number, label="cat", group="", split="train", path=None):
@@ -200,6 +203,43 @@ def test_a_manifest_of_a_later_day_is_no_parent(project):
         write_day(project, DAYS[2], DAYS[5], [add(2)])
 
 
+def rewritten(project, day, old, new):
+    path = project.manifest(day)
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize("parent", ["../../../etc/passwd", "day/foo", "2025-06-31", "", "none"])
+def test_a_parent_that_is_no_day_becomes_no_path(project, parent):
+    write_day(project, DAYS[0], ORIGIN, [add(1)])
+    rewritten(project, DAYS[0], f",{ORIGIN},", f",{parent},")
+    with pytest.raises(LedgerError, match="as its parent, which is no day") as caught:
+        manifest.history(project, DAYS[0])
+    assert repr(parent) in str(caught.value)
+    with pytest.raises(LedgerError, match="which is no day"):
+        manifest.parent_of(project.manifest(DAYS[0]).read_bytes(), "a manifest")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../../etc/passwd", "data/images/../../../x", ".."]
+)
+def test_a_path_that_leads_out_of_the_project_is_refused(project, path):
+    write_day(project, DAYS[0], ORIGIN, [add(1)])
+    rewritten(project, DAYS[0], add(1).path, path)
+    with pytest.raises(LedgerError, match="names files outside of the project") as caught:
+        manifest.history(project, DAYS[0])
+    assert caught.value.problems == [path]
+
+
+def test_a_manifest_says_by_which_expression_its_groups_were_read(project):
+    write_day(project, DAYS[0], ORIGIN, [add(1)])
+    write_day(project, DAYS[1], DAYS[0], [add(2)], r'(p\d+),"_')
+    known = write_day(project, DAYS[2], DAYS[1], [add(3)], r'(p\d+),"_')
+    assert known.expressions == ("", r'(p\d+),"_')
+    rewritten(project, DAYS[2], r"(p\d", "(p[")
+    with pytest.raises(LedgerError, match=r"data\.group .* unterminated"):
+        manifest.history(project, DAYS[2])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -275,6 +315,18 @@ def test_a_history_that_was_kept_is_that_of_reading_all_again(project, monkeypat
     assert kept == {history.sha256 for history in whole[1:3]}
     # It stands for what is before it: the first manifests are not read.
     project.manifest(DAYS[0]).unlink()
+    same(manifest.history(project, DAYS[3]), whole[3])
+
+
+def test_a_kept_history_that_lacks_a_table_is_read_again(project, monkeypatch):
+    """As another version kept it, or as somebody tidied up, down to its list of files."""
+    whole = chain(project, *EVENTS)
+    monkeypatch.setattr(manifest, "KEPT_FROM", 0)
+    manifest.history(project, DAYS[3])
+    facts = project.ledger_cache / whole[2].sha256 / "facts.json"
+    less = json.loads(facts.read_bytes())
+    del less["sha256"]["expressions.arrow"]
+    facts.write_text(json.dumps(less))
     same(manifest.history(project, DAYS[3]), whole[3])
 
 

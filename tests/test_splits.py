@@ -1,10 +1,13 @@
 """A split is given once, for ever, by names alone, and meets its fractions day by day."""
 
+import re
 from collections import Counter, defaultdict
+from itertools import count
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,24 +156,21 @@ def test_a_returning_group_keeps_its_split_in_another_class(project):
     assert Counter(history.split("test")["label"]) == {"cat": 2, "dog": 2}
 
 
+def rows_of(images, earlier, parts=FRACTIONS, expression=""):
+    units = splits.units(images, earlier=earlier, expression=expression)
+    return snapshot.rows_of(images, units=units, earlier=earlier, fractions=parts)
+
+
 def test_a_group_whose_images_were_all_withdrawn_still_keeps_its_split(project):
     (before,) = simulate(project, [[(number, "cat", f"p{number}") for number in range(10)]])
     held = before.split("test").row(0, named=True)
     gone = Row("withdraw", held["image"], held["path"], "", held["group"], held["split"])
     tuples = [(image(99), "data/images/x/cat/99.png", "cat", held["group"])]
-    rows = snapshot.rows_of(tuples, earlier=manifest.history(project, DAYS[0]), fractions=FRACTIONS)
+    rows = rows_of(tuples, manifest.history(project, DAYS[0]))
     assert [row.split for row in rows] == ["test"]
     after = write_day(project, DAYS[1], DAYS[0], [gone])
-    rows = snapshot.rows_of(tuples, earlier=after, fractions=FRACTIONS)
+    rows = rows_of(tuples, after)
     assert [row.split for row in rows] == ["test"]
-
-
-def by_study(patient):
-    """Another way of grouping: two patients to a study."""
-    return f"study {patient // 2}"
-
-
-GROUPINGS = (str, by_study, lambda patient: "")
 
 
 def corrected(known, random):
@@ -182,40 +182,127 @@ def corrected(known, random):
         yield Row(action, row["image"], row["path"], label, row["group"], row["split"])
 
 
-def generated(project, random):
-    """2 to 5 days: patients return, the fractions and the way of grouping change, labels too."""
-    numbers, known, parent = iter(range(1000)), manifest.history(project, ORIGIN), ORIGIN
+PATIENT, SAME, STUDY, NONE, COARSE = r"(p\d)_", r"/p(\d)_", r"(p\d_s\d)_", "", r"_(s\d)_"
+
+
+def arrival(number, day, random, expression, told):
+    """An image of a patient and study, its group read off its path or, as often as said, told."""
+    label, patient = random.choice(CLASSES), random.randrange(9)
+    path = f"data/images/{day}/{label}/p{patient}_s{random.randrange(3)}_{number}.png"
+    group = splits.group_of(path, expression)
+    return (image(number), path, label, f"told {patient}" if random.random() < told else group)
+
+
+def generated(project, random, expressions, told=0.1):
+    """2 to 5 days: patients return, the fractions and the expression change, labels too."""
+    numbers, known, parent = count(), manifest.history(project, ORIGIN), ORIGIN
     for day in DAYS[: random.randrange(2, 6)]:
         shares = [random.randrange(21) for _ in SPLITS]
         total = sum(shares) or 1
         parts = dict(zip(SPLITS, (share / total for share in shares), strict=True))
-        grouping = random.choice(GROUPINGS)
-        arrived = []
-        for _ in range(random.randrange(1, 16)):
-            number, label = next(numbers), random.choice(CLASSES)
-            path = f"data/images/{day}/{label}/{number}.png"
-            arrived.append((image(number), path, label, grouping(random.randrange(9))))
-        rows = snapshot.rows_of(arrived, earlier=known, fractions=parts)
-        known = write_day(project, day, parent, [*rows, *corrected(known, random)])
+        expression = random.choice(expressions)
+        arrived = [
+            arrival(next(numbers), day, random, expression, told)
+            for _ in range(random.randrange(1, 16))
+        ]
+        rows = rows_of(arrived, known, parts, expression)
+        rows += corrected(known, random)
+        known = write_day(project, day, parent, rows, expression)
         parent = day
         yield known
 
 
+def kin_of(names, known):
+    """The images of `known` that have a name in common with these, or with others that have."""
+    names, found = set(names), {}
+    while more := {one: its for one, its in known.items() if one not in found and its & names}:
+        found |= more
+        names |= set().union(*more.values())
+    return found
+
+
 @pytest.mark.slow
-def test_in_a_thousand_histories_no_group_and_no_image_is_ever_on_two_sides(project):
+def test_in_a_thousand_histories_what_belongs_together_stays_together(project):
+    """Whatever the days' expressions: as a search through all images ever finds, day by day.
+
+    Every second history has only expressions that tell patients apart, and no told groups: there
+    no patient who was met under or after one that names patients is ever on two sides.
+    """
     met = Counter()
     for seed in range(1000):
-        sides, groups = {}, {}
-        for history in generated(project, Random(seed)):  # noqa: S311
-            for row in history.images.iter_rows(named=True):
-                for unit in filter(None, (row["image"], row["group"])):
-                    assert sides.setdefault(unit, row["split"]) == row["split"]
-                # Another way of grouping does not reach back.
-                assert groups.setdefault(row["image"], row["group"]) == row["group"]
+        strict, random = seed % 2 == 0, Random(seed)  # noqa: S311
+        expressions = (PATIENT, SAME, STUDY, NONE, *[COARSE] * (not strict))
+        sides, ever, of_patient, named = {}, {}, {}, set()
+        for history in generated(project, random, expressions, told=0.0 if strict else 0.1):
+            rows = history.images.rows(named=True)
+            for row in rows:
+                # The group that an image was given stays, and so does its split.
+                assert ever.setdefault(row["image"], (row["path"], row["group"]))[1] == row["group"]
+                assert sides.get(row["image"], row["split"]) == row["split"]
+            changed = len(history.expressions) > 1
+            applied = [one for one in history.expressions if one and changed]
+            names = {
+                one: {group, *(re.search(regex, path)[1] for regex in applied)} - {""}
+                for one, (path, group) in ever.items()
+            }
+            split_of = {row["image"]: row["split"] for row in rows}
+            today = set(manifest.added(history, history.days[-1])["image"])
+            for one in today:
+                kin = kin_of(names[one], names).keys() | {one}
+                earlier = {sides[other] for other in kin if other in sides}
+                met["joined"] += bool(earlier) and changed
+                met["torn"] += len(earlier) > 1
+                # Where the model has learnt from any of them, nothing more is held out.
+                expected = min(earlier, key=SPLITS.index) if earlier else split_of[one]
+                assert {split_of[other] for other in kin & today} == {expected}
+            sides |= split_of
+            for row in rows:
+                patient = re.search(PATIENT, row["path"])[1]
+                if patient not in of_patient and {PATIENT, SAME} & set(history.expressions):
+                    named.add(patient)
+                of_patient.setdefault(patient, set()).add(row["split"])
             met.update(history.corrections["action"])
+        assert not strict or all(len(of_patient[patient]) == 1 for patient in named)
+        met["named"] += strict * len(named)
         met["days"] += len(history.days)
-        met["groups"] += history.images["group"].n_unique()
     assert min(met.values()) > 1000, met
+
+
+def test_no_image_is_measured_on_whose_patient_was_learnt_from_before_the_expression_came(project):
+    """Ten images one by one, 7 of them for training; then it is told that they are two patients."""
+    first = [
+        (image(n), f"data/images/{DAYS[0]}/cat/p{n % 2}_s0_{n}.png", "cat", "") for n in range(10)
+    ]
+    known = write_day(project, DAYS[0], ORIGIN, rows_of(first, manifest.history(project, ORIGIN)))
+    assert set(known.images["split"]) == set(SPLITS)
+    new = [(image(n), f"data/images/{DAYS[1]}/cat/p0_s0_{n}.png", "cat", "p0") for n in (90, 91)]
+    new += [(image(n), f"data/images/{DAYS[1]}/cat/p9_s0_{n}.png", "cat", "p9") for n in (92, 93)]
+    units = splits.units(new, earlier=known, expression=PATIENT)
+    assert units.torn() == ["p0"]
+    mine = known.images.filter(pl.col("path").str.contains("/p0_"))
+    assert units.live["p0"] == Counter(mine["split"])
+    rows = rows_of(new, known, expression=PATIENT)
+    assert [row.split for row in rows] == ["train"] * 2 + [rows[2].split] * 2
+
+
+def test_a_study_of_a_known_patient_stays_with_them_when_studies_become_the_groups(project):
+    tests = {"train": 0.0, "validation": 0.0, "test": 1.0}
+    path = "data/images/{}/cat/p{}_s{}_{}.png".format
+    first = [(image(n), path(DAYS[0], n, 0, n), "cat", f"p{n}") for n in range(8)]
+    known = manifest.history(project, ORIGIN)
+    rows = rows_of(first, known, tests, PATIENT)
+    known = write_day(project, DAYS[0], ORIGIN, rows, PATIENT)
+    held = [row.group for row in rows if row.split == "test"]
+    assert len(held) == 7  # the first of a class is trained on
+    second = [(image(90), path(DAYS[1], held[0][1:], 2, 90), "cat", f"{held[0]}_s2")]
+    only_train = {"train": 1.0, "validation": 0.0, "test": 0.0}
+    (row,) = rows_of(second, known, only_train, STUDY)
+    assert (row.group, row.split) == (f"{held[0]}_s2", "test")
+    known = write_day(project, DAYS[1], DAYS[0], [row], STUDY)
+    # Nor does it help to ask for no groups at all; a patient who was never seen is free.
+    third = [(image(91), path(DAYS[2], held[1][1:], 7, 91), "cat", "")]
+    third += [(image(92), path(DAYS[2], 9, 9, 92), "cat", "")]
+    assert [row.split for row in rows_of(third, known, only_train)] == ["test", "train"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ and every file in it by its own: what is damaged is not there. It can always be 
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -20,8 +21,8 @@ FACTS = "facts.json"
 Tables = dict[str, pl.DataFrame]
 
 
-def load(project: Project, pin: str) -> Tables | None:
-    """Return the tables kept for a manifest's sha256, mapped into memory; None without them."""
+def load(project: Project, pin: str, names: Iterable[str]) -> Tables | None:
+    """Return these tables as kept for a manifest's sha256, mapped into memory; None unless all."""
     folder = project.ledger_cache / pin
     try:
         facts = json.loads((folder / FACTS).read_bytes())
@@ -30,7 +31,10 @@ def load(project: Project, pin: str) -> Tables | None:
         for name, digest in facts["sha256"].items():
             if sha256_file(folder / name) != digest:
                 return None
-        return {name.removesuffix(".arrow"): pl.read_ipc(folder / name) for name in facts["sha256"]}
+        kept = {name: folder / f"{name}.arrow" for name in names}
+        if {path.name for path in kept.values()} - facts["sha256"].keys():
+            return None
+        return {name: pl.read_ipc(path) for name, path in kept.items()}
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
         return None
 

@@ -1,8 +1,10 @@
 """Manifests: what each data version adds and changes, chained by hash back to the origin.
 
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
+In its column `group` it says by which `data.group` the day's groups were read.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from dayfold.errors import LedgerError
 from dayfold.ledger import cache
 from dayfold.ledger.tables import schema
 from dayfold.project.files import parse_csv, sha256, write_csv
-from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.layout import ORIGIN, Project, is_day
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
+KEPT = ("images", "corrections", "groups", "withdrawn", "expressions", "days")  # of a history
 KEPT_FROM = 20_000  # images; a shorter history is read again faster than it is kept
 ACTIONS = ("parent", "add", "relabel", "withdraw")
 
@@ -59,13 +62,15 @@ class History:
     `withdrawn` are the ids of those. `corrections` has what was corrected since an image arrived,
     oldest first: on (the day of the correction), action, image, path, before, label, group, split,
     day; `before` is the label that it had until then. `groups` (group, split) has every group ever
-    seen; `days` are the data versions, oldest first; `sha256` pins all.
+    seen, `expressions` every `data.group`; `days` are the data versions, oldest first; `sha256`
+    pins all.
     """
 
     images: pl.DataFrame
     corrections: pl.DataFrame
     groups: pl.DataFrame
     withdrawn: frozenset[str]
+    expressions: tuple[str, ...]
     days: tuple[str, ...]
     sha256: str
 
@@ -108,16 +113,30 @@ class History:
         return found
 
 
-def write(path: Path, *, parent_day: str, parent_sha256: str, rows: Iterable[Row]) -> None:
-    """Write one day's manifest: the parent's pin first, then the rows by action, path and image."""
+def write(
+    path: Path, *, parent_day: str, parent_sha256: str, rows: Iterable[Row], expression: str = ""
+) -> None:
+    """Write one day's manifest: the parent's pin first, then the rows by action, path and image.
+
+    `expression` is the day's `data.group`.
+    """
     ordered = sorted(rows, key=lambda row: (ACTIONS.index(row.action), row.path, row.image))
-    pin = Row("parent", parent_sha256, parent_day, "", "", "")
+    pin = Row("parent", parent_sha256, parent_day, "", expression, "")
     write_csv(path, Row._fields, [pin, *ordered])
 
 
 def write_origin(path: Path) -> None:
     """Write the first parent: a header and nothing else."""
     write_csv(path, Row._fields, [])
+
+
+class _Link(NamedTuple):
+    """A day's manifest as it was read."""
+
+    day: str
+    sha256: str
+    expression: str
+    events: pl.DataFrame
 
 
 def history(project: Project, day: str) -> History:
@@ -127,7 +146,7 @@ def history(project: Project, day: str) -> History:
     the next one pins, stands for all before it. Raises LedgerError where a manifest is missing or
     is not the one that its child pins.
     """
-    chain: list[tuple[str, str, pl.DataFrame]] = []  # (day, sha256, events), youngest first
+    chain: list[_Link] = []  # youngest first
     expected = ""
     while True:
         before = _kept(project, expected) if expected else None
@@ -145,7 +164,7 @@ def history(project: Project, day: str) -> History:
         if expected and found != expected:
             raise LedgerError(
                 f"{name} was changed after the next day had been made: its sha256 is {found[:12]}…,"
-                f" {chain[-1][0]} pins {expected[:12]}….",
+                f" {chain[-1].day} pins {expected[:12]}….",
                 mend=_restore(day, name),
             )
         if day == ORIGIN:
@@ -153,7 +172,8 @@ def history(project: Project, day: str) -> History:
             break
         table = parse_csv(data, schema(Row), name)
         _check_first(table, name)
-        chain.append((day, found, table[1:]))
+        _check_paths(table, name)
+        chain.append(_Link(day, found, table.item(0, "group"), table[1:]))
         expected, parent = table.item(0, "image"), table.item(0, "path")
         if parent != ORIGIN and parent >= day:
             raise LedgerError(f"{name} names the later day {parent} as its parent.")
@@ -168,15 +188,22 @@ def _empty(pin: str) -> History:
     images = pl.DataFrame(schema={**schema(Row), "day": pl.String}).drop("action")
     names = ("on", "action", "image", "path", "before", "label", "group", "split", "day")
     corrections = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    return History(images, corrections, images.select("group", "split"), frozenset(), (), pin)
+    return History(images, corrections, images.select("group", "split"), frozenset(), (), (), pin)
 
 
 def _kept(project: Project, pin: str) -> History | None:
-    tables = cache.load(project, pin)
+    tables = cache.load(project, pin, KEPT)
     if tables is None:
         return None
-    withdrawn, days = frozenset(tables["withdrawn"]["image"]), tuple(tables["days"]["day"])
-    return History(tables["images"], tables["corrections"], tables["groups"], withdrawn, days, pin)
+    return History(
+        tables["images"],
+        tables["corrections"],
+        tables["groups"],
+        frozenset(tables["withdrawn"]["image"]),
+        tuple(tables["expressions"]["expression"]),
+        tuple(tables["days"]["day"]),
+        pin,
+    )
 
 
 def _keep(project: Project, known: History) -> None:
@@ -186,6 +213,9 @@ def _keep(project: Project, known: History) -> None:
             "corrections": known.corrections,
             "groups": known.groups,
             "withdrawn": pl.DataFrame({"image": sorted(known.withdrawn)}, {"image": pl.String}),
+            "expressions": pl.DataFrame(
+                {"expression": known.expressions}, {"expression": pl.String}
+            ),
             "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
         }
         cache.keep(project, known.sha256, tables)
@@ -202,8 +232,27 @@ def parent_of(data: bytes, name: str) -> tuple[str, str]:
 
 
 def _check_first(table: pl.DataFrame, name: str) -> None:
+    """The parent's day becomes a path and a tag: it is a day, or the origin, and nothing else."""
     if table.is_empty() or table.item(0, "action") != "parent":
         raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
+    parent, expression = table.item(0, "path"), table.item(0, "group")
+    undo = f"git log -- {name} shows who changed it; git checkout -- {name} undoes it"
+    if parent != ORIGIN and not is_day(parent):
+        raise LedgerError(f"{name} names {parent!r} as its parent, which is no day.", mend=undo)
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise LedgerError(f"{name}: data.group {expression!r}: {error}", mend=undo) from None
+
+
+def _check_paths(table: pl.DataFrame, name: str) -> None:
+    outside = table.filter(pl.col("path").str.contains(r"^/|(^|/)\.\.(/|$)"))["path"]
+    if len(outside):
+        raise LedgerError(
+            f"{name} names files outside of the project:",
+            problems=outside.head(10).to_list(),
+            mend=f"git log -- {name} shows who changed it; git checkout -- {name} undoes it",
+        )
 
 
 def _restore(day: str, name: str) -> str:
@@ -216,14 +265,14 @@ def added(history: History, day: str) -> pl.DataFrame:
     return history.images.filter(pl.col("day") == day)
 
 
-def _fold(known: History, chain: Sequence[tuple[str, str, pl.DataFrame]]) -> History:
-    """Apply (day, sha256, events), oldest first: the last label counts, a withdrawal is for ever.
+def _fold(known: History, chain: Sequence[_Link]) -> History:
+    """Apply the manifests, oldest first: the last label counts, a withdrawal is for ever.
 
     Days come in order, so what is new is sorted by itself and stands after what is known.
     """
     if not chain:
         return known
-    events = pl.concat([table.with_columns(day=pl.lit(day)) for day, _, table in chain])
+    events = pl.concat([link.events.with_columns(day=pl.lit(link.day)) for link in chain])
     arrived = events.filter(pl.col("action") == "add").drop("action").sort("day", "path")
     withdrawn = known.withdrawn | frozenset(events.filter(action="withdraw")["image"])
     images = pl.concat([known.images, arrived])
@@ -249,8 +298,11 @@ def _fold(known: History, chain: Sequence[tuple[str, str, pl.DataFrame]]) -> His
         groups = pl.concat([known.groups, groups]).unique(maintain_order=True)
     else:
         groups = known.groups
-    days = (*known.days, *(day for day, _, _ in chain))
-    return History(images, corrections, groups, withdrawn, days, chain[-1][1])
+    expressions = dict.fromkeys((*known.expressions, *(link.expression for link in chain)))
+    days = (*known.days, *(link.day for link in chain))
+    return History(
+        images, corrections, groups, withdrawn, tuple(expressions), days, chain[-1].sha256
+    )
 
 
 def _any_twice(known: pl.Series, arrived: pl.Series) -> bool:

@@ -15,14 +15,18 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _NEARLY = re.compile(r"(\d{4})[-/._ ]?(\d{1,2})[-/._ ]?(\d{1,2})", re.ASCII)
 
 
+def is_day(day: str) -> bool:
+    """Whether `day` is a real date as YYYY-MM-DD: what is not becomes no path, tag or command."""
+    try:
+        return bool(_DAY.fullmatch(day) and date.fromisoformat(day))
+    except ValueError:
+        return False
+
+
 def check_day(day: str) -> str:
     """Return `day` if it is a date as YYYY-MM-DD; CycleError otherwise."""
-    try:
-        if _DAY.fullmatch(day):
-            date.fromisoformat(day)
-            return day
-    except ValueError:
-        pass
+    if is_day(day):
+        return day
     meant = _meant(day)
     mend = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
     raise CycleError(f"{day!r} is not a day.", mend=mend)

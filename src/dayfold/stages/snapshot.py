@@ -10,6 +10,7 @@ from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.walking import walk
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
@@ -19,21 +20,25 @@ SHOWN = 5  # lines of a kind
 
 
 def rows_of(
-    images: Sequence[tuple[str, str, str, str]], *, earlier: History, fractions: dict[str, float]
+    images: Sequence[tuple[str, str, str, str]],
+    *,
+    units: Units,
+    earlier: History,
+    fractions: dict[str, float],
 ) -> list[Row]:
     """Return the `add` rows of (image, path, label, group) tuples, each with its split.
 
-    A pure function of the set of tuples and the history. A group that was seen before keeps its
-    split; a new one is counted in the class of its first image by id.
+    A pure function of the set of tuples, their units and the history. A unit that was seen before
+    keeps its split; a new one is counted in the class of its first image by id.
     """
-    settled = dict(earlier.groups.iter_rows())
     newcomers: dict[str, str] = {}
-    for image, _, label, group in sorted(images):
-        if group not in settled:
-            newcomers.setdefault(group or image, label)
+    for image, _, label, _ in sorted(images):
+        if units.of[image] not in units.settled:
+            newcomers.setdefault(units.of[image], label)
     given = splits.assign(newcomers, before=_units_by_split(earlier), fractions=fractions)
+    split_of = {**given, **units.settled}
     return [
-        Row("add", image, path, label, group, settled.get(group) or given[group or image])
+        Row("add", image, path, label, group, split_of[units.of[image]])
         for image, path, label, group in images
     ]
 
@@ -95,7 +100,9 @@ def run(project: Project, params: Params) -> None:
         raise IntakeError(
             f"There is no new image in {project.name(folder)}.", mend="dayfold add FOLDER"
         )
-    added = rows_of(tuples, earlier=earlier, fractions=data.split.model_dump())
+    units = splits.units(tuples, earlier=earlier, expression=data.group)
+    fractions = data.split.model_dump()
+    added = rows_of(tuples, units=units, earlier=earlier, fractions=fractions)
     look_of = {item.image: item.look for item in delivery.images}
     tables.write(project.looks(day), Look, sorted(look_of.items()))
     alike = []
@@ -113,9 +120,10 @@ def run(project: Project, params: Params) -> None:
         parent_day=params.parent,
         parent_sha256=earlier.sha256,
         rows=[*added, *corrected],
+        expression=data.group,
     )
     _report(day, added, corrected, earlier)
-    for line in (*_passed_over(delivery), *_of_lookalikes(alike)):
+    for line in (*_passed_over(delivery), *_torn(units), *_of_lookalikes(alike)):
         print(line)
 
 
@@ -140,6 +148,24 @@ def _passed_over(delivery: Delivery) -> Iterator[str]:
             yield f"{kind}: and {len(remarks) - SHOWN} more"
     if delivery.ignored:
         yield f"{delivery.ignored} hidden files ignored"
+
+
+def _torn(units: Units) -> Iterator[str]:
+    """Which patients of today are on both sides, since `data.group` was another or none before."""
+    torn = units.torn()
+    for unit in torn[:SHOWN]:
+        counts = units.live[unit]
+        said = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS if counts[split])
+        new = list(units.of.values()).count(unit)
+        yield escaped(
+            f"warning: {unit!r} joins images that another data.group had split ({said}); its {new} "
+            f"of today are for {units.settled[unit]}"
+        )
+    if torn:
+        yield (
+            f"{len(torn)} such groups: figures on their held-out images are better than the truth; "
+            "dayfold withdraw takes these out (docs/corrections.md, Groups)"
+        )
 
 
 def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
