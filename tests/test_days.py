@@ -6,6 +6,7 @@ import pytest
 
 from dayfold.cli.top import day_of
 from dayfold.errors import CycleError
+from dayfold.project import vcs
 from dayfold.project.layout import check_day
 
 
@@ -55,3 +56,12 @@ def test_words_are_refused_with_their_dates():
             day_of(given)
         assert caught.value.mend == f"give a day up to {now.isoformat()}"
     assert day_of(None) == day_of(now.isoformat()) == now.isoformat()
+
+
+def test_a_stranger_s_tag_is_no_day(tmp_path, shell):
+    shell(tmp_path, "git", "init", "--quiet")
+    shell(tmp_path, "git", "commit", "--quiet", "--allow-empty", "--message", "one")
+    for tag in ("day/2025-06-03", "day/2025-06-02", "day/foo", "day/2025-02-30", "day/a/b"):
+        shell(tmp_path, "git", "tag", "--annotate", "--message", tag, tag)
+    assert vcs.sealed_days(tmp_path) == ["2025-06-02", "2025-06-03"]
+    assert list(vcs.seals(tmp_path)) == ["2025-06-02", "2025-06-03"]

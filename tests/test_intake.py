@@ -114,6 +114,18 @@ def test_a_name_with_odd_but_printable_letters_is_taken(folder, nothing):
     assert (len(found.images), problems_of(found)) == (1, [])
 
 
+@pytest.mark.parametrize("decision", ["keep", "withdraw"])
+def test_no_class_is_called_as_an_audit_s_decision(folder, nothing, decision):
+    place(folder, decision, [1])
+    place(folder, f"{decision}_", [2])
+    delivery = inspect(folder, nothing)
+    assert [item.label for item in delivery.images] == [f"{decision}_"]
+    (refused,) = delivery.refused
+    assert f"{decision} is no class name: in an audit's table it is a decision" in str(refused)
+    assert f"call it {decision}_" in str(refused)
+    assert corrections.label_problem(decision)
+
+
 def test_hidden_files_and_clutter_are_passed_over_and_counted(folder, nothing):
     place(folder, "cat", [1])
     (folder / ".DS_Store").touch()

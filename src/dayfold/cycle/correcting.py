@@ -14,10 +14,10 @@ from dayfold.errors import CycleError, IntakeError
 from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.intake import walking
+from dayfold.ledger.intake.walking import KEEP, WITHDRAW
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
-KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit besides the name of a class
 _NOTHING = Correction("", "", "", "")
 
 

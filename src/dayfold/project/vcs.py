@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from dayfold.errors import ToolError
+from dayfold.project.layout import is_day
 
 # What DVC and git say where one of them was killed before.
 KILLED = ("RWLock", ".lock': File exists", "dvc.lock'")
@@ -125,16 +126,17 @@ def behind(root: Path) -> int:
 
 
 def sealed_days(root: Path) -> list[str]:
-    """The days that have a tag, in order."""
+    """The days that have a tag, in order; day/x is a stranger's tag, and x becomes no path."""
     tags = git(root, "tag", "--list", f"{TAG}*").splitlines()
-    return sorted(tag.removeprefix(TAG) for tag in tags)
+    return sorted(day for day in (tag.removeprefix(TAG) for tag in tags) if is_day(day))
 
 
 def seals(root: Path) -> dict[str, str]:
     """The whole message of every sealed day's tag, by day, in order."""
     words = ("for-each-ref", "--format=%(refname:strip=3)%00%(contents)%00", f"refs/tags/{TAG}")
     fields = git(root, *words).split("\0")[:-1]
-    return dict(sorted(zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)))
+    found = zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
+    return dict(sorted((day, message) for day, message in found if is_day(day)))
 
 
 def outputs(lock: bytes) -> dict[str, str]:

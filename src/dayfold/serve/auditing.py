@@ -15,7 +15,7 @@ from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.layout import Project
+from dayfold.project.layout import Project, check_day
 
 MANY = 0.1  # part of the labels that are doubted
 
@@ -46,7 +46,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     already are kept, in more rows if need be. Raises ImageMissingError where no image is here.
     """
     model = network.load(project.model)
-    day = model.metadata["day"]
+    day = check_day(model.metadata["day"])
     images = manifest.history(project, day).images
     here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
     known = pl.Series(images["label"].is_in(list(model.classes)))

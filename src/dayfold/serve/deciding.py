@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from dayfold.figures.report.pictures import thumbnail
 from dayfold.ledger.decode import no_warnings
+from dayfold.ledger.intake.walking import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
@@ -53,9 +54,9 @@ def choices(doubt: Doubt, classes: Sequence[str]) -> list[tuple[str, str]]:
     found = [
         ("", "undecided"),
         (doubt.suggested, f"it is {doubt.suggested}"),
-        ("keep", f"keep {doubt.label}"),
+        (KEEP, f"keep {doubt.label}"),
         *((name, f"it is {name}") for name in rest),
-        ("withdraw", "withdraw the image"),
+        (WITHDRAW, "withdraw the image"),
     ]
     known = {decision for decision, _ in found}
     return found + [(doubt.decision, doubt.decision)] * (doubt.decision not in known)

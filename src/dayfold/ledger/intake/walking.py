@@ -11,6 +11,7 @@ from dayfold.project.files import PART, escaped
 # Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
+KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit beside the classes, so none itself
 SHAPE = "(expected <class>/<image>)"
 
 
@@ -87,6 +88,8 @@ def name_problem(name: str, kind: str) -> str:
         return "has unprintable letters in its class name"
     if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
         return "is no class name (empty, with / or a dot or space at its end)"
+    if kind == "class" and name in (KEEP, WITHDRAW):
+        return f"is no class name: in an audit's table it is a decision; call it {name}_ say"
     return ""
 
 
