@@ -10,24 +10,18 @@ workers, and how many bytes they read for each that was given (Linux: /proc/<pid
 """
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from fuzz import DAY, make_project, peak
 from PIL import Image
 
 from dayfold.cycle import adding
-from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import workers
-from dayfold.project import params as params_file
-from dayfold.project.layout import ORIGIN, Project
 
-ROOT = Path(__file__).parents[1]
-DAY = "2025-06-01"
 TARGET = 1000  # images a minute and core
 
 
@@ -44,19 +38,6 @@ def write_scans(folder: Path, count: int, side: int = 512) -> int:
         Image.fromarray(grey.astype(np.uint8)).save(path, compress_level=6)
         total += path.stat().st_size
     return total
-
-
-def make_project(root: Path) -> Project:
-    """A project whose day is open; nothing here trains, so it needs no model."""
-    project = Project(root)
-    root.mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", project.params)
-    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-    manifest.write_origin(project.manifest(ORIGIN))
-    params_file.edit(project.params, {"day": DAY, "parent": ORIGIN})
-    project.images(DAY).mkdir(parents=True)
-    corrections.write_empty(project, DAY)
-    return project
 
 
 def start_workers(top: Path, using: int) -> None:
@@ -76,8 +57,7 @@ def spent() -> tuple[int, float, float]:
     for worker in workers.idle():
         lines = Path(f"/proc/{worker}/io").read_text(encoding="ascii").splitlines()
         read += int(lines[0].split()[1])
-        status = Path(f"/proc/{worker}/status").read_text(encoding="ascii").splitlines()
-        most = max(most, *(int(s.split()[1]) / 1024 for s in status if s.startswith("VmHWM")))
+        most = max(most, peak(worker))
         times = Path(f"/proc/{worker}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         seconds += (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
     return read, most, seconds

@@ -1,5 +1,6 @@
 """What several test files build: projects, small distinct images, simulated histories."""
 
+import csv
 import io
 import shutil
 import sys
@@ -10,7 +11,10 @@ from types import ModuleType
 
 from PIL import Image
 
+from dayfold.cycle import adding
+from dayfold.cycle.adding import Options
 from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256, sha256_file
@@ -121,3 +125,28 @@ def write_day(
         expression=expression,
     )
     return manifest.history(project, day)
+
+
+def add(project: Project, source: Path, **options: object) -> Delivery:
+    """Add what a folder holds to DAYS[0]; what was found."""
+    _, delivery = adding.add(project, source, day=DAYS[0], options=Options(**options))
+    return delivery
+
+
+def taken(project: Project) -> dict[str, bytes]:
+    """The files of DAYS[0], by path below its folder."""
+    return contents(project.images(DAYS[0]))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder, by path; git's and DVC's own left out."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", ".dvc"} & set(path.parts)
+    }
+
+
+def rejected(project: Project) -> list[dict[str, str]]:
+    """The list of what was refused on DAYS[0]."""
+    return list(csv.DictReader(project.rejected(DAYS[0]).read_text().splitlines()))

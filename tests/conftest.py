@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from builders import make_project
+from builders import DAYS, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
@@ -25,6 +25,22 @@ settings.load_profile("patient")
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def receiving(tmp_path: Path) -> Project:
+    """A project with DAYS[0] open; git is there, and nothing trains."""
+    made = make_project(tmp_path / "project")
+    vcs.git(made.root, "init", "--quiet")
+    open_day(made, DAYS[0])
+    return made
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    made = tmp_path / "given"
+    made.mkdir()
+    return made
 
 
 @pytest.fixture(scope="session")

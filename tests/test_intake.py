@@ -17,7 +17,7 @@ from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN
 from dayfold.stages import snapshot
 
-RULES = {"min_side_px": 8, "max_pixels": 10**6, "frames": "first"}
+RULES = checking.Rules(min_side_px=8, max_pixels=10**6, frames="first")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def nothing(project):
 
 def inspect(folder, history, **options):
     delivery = Delivery()
-    checking.inspect(walk(folder, delivery), delivery, history, **{**RULES, **options})
+    checking.inspect(walk(folder, delivery), delivery, history, rules=RULES, **options)
     return delivery
 
 

@@ -121,8 +121,7 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     deliver(tmp_path / "new", "cat", [1], "BMP")
     delivery = Delivery()
     found = walk(tmp_path / "new", delivery)
-    rules = {"min_side_px": 8, "max_pixels": 10**6, "frames": "first"}
-    checking.inspect(found, delivery, history, **rules)
+    checking.inspect(found, delivery, history, rules=checking.Rules(8, 10**6, "first"))
     earlier = looks.read(project, history.days)
     checking.warn_of_lookalikes(delivery, history, earlier, within=4)
     said = sorted(map(str, delivery.warned))

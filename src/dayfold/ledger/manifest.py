@@ -14,14 +14,14 @@ from typing import NamedTuple
 import polars as pl
 
 from dayfold.errors import LedgerError
-from dayfold.ledger import cache
+from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
 from dayfold.project.files import parse_csv, sha256, write_csv
 from dayfold.project.layout import ORIGIN, Project, is_day
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
-KEPT = ("images", "corrections", "groups", "withdrawn", "expressions", "days")  # of a history
+TABLES = ("images", "corrections", "groups", "withdrawn", "expressions", "days")  # of a kept one
 KEPT_FROM = 20_000  # images; a shorter history is read again faster than it is kept
 ACTIONS = ("parent", "add", "relabel", "withdraw")
 
@@ -142,7 +142,7 @@ class _Link(NamedTuple):
 def history(project: Project, day: str) -> History:
     """Read the chain of manifests from `day` back, and fold it.
 
-    Back to the origin, or to a day whose history is kept (`cache`): its manifest's sha256, which
+    Back to the origin, or to a day whose history is kept (kept.py): its manifest's sha256, which
     the next one pins, stands for all before it. Raises LedgerError where a manifest is missing or
     is not the one that its child pins.
     """
@@ -192,7 +192,7 @@ def _empty(pin: str) -> History:
 
 
 def _kept(project: Project, pin: str) -> History | None:
-    tables = cache.load(project, pin, KEPT)
+    tables = kept.load(project, pin, TABLES)
     if tables is None:
         return None
     return History(
@@ -218,7 +218,7 @@ def _keep(project: Project, known: History) -> None:
             ),
             "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
         }
-        cache.keep(project, known.sha256, tables)
+        kept.keep(project, known.sha256, tables)
 
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:

@@ -71,14 +71,7 @@ def run(project: Project, params: Params) -> None:
     folder = project.images(day)
     delivery = Delivery()
     found = walk(folder, delivery, within=f"{project.name(folder)}/") if folder.is_dir() else []
-    checking.inspect(
-        found,
-        delivery,
-        earlier,
-        min_side_px=data.min_side_px,
-        max_pixels=data.max_pixels,
-        frames=data.frames,
-    )
+    checking.inspect(found, delivery, earlier, rules=checking.Rules.of(data))
     told = grouping.read(project, day)
     tuples = []
     for item in delivery.images:

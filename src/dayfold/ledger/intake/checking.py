@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -11,6 +12,23 @@ from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.walking import clashing
 from dayfold.ledger.manifest import History
+from dayfold.project.params import Data
+
+
+class Rules(NamedTuple):
+    """What of `data` in params.yaml decides whether a file is taken, for `add` and snapshot alike.
+
+    `frames` says what becomes of several: first or refuse.
+    """
+
+    min_side_px: int
+    max_pixels: int
+    frames: str
+
+    @classmethod
+    def of(cls, data: Data) -> "Rules":
+        """Return those of a project."""
+        return cls(data.min_side_px, data.max_pixels, data.frames)
 
 
 def inspect(
@@ -18,9 +36,7 @@ def inspect(
     delivery: Delivery,
     history: History,
     *,
-    min_side_px: int,
-    max_pixels: int,
-    frames: str,
+    rules: Rules,
     today: Mapping[str, tuple[str, str]] | None = None,
     stage: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -42,9 +58,9 @@ def inspect(
             delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
-    rules = {"min_side_px": min_side_px, "max_pixels": max_pixels, "frames": frames}
     requests = [
-        {"path": str(one.path.absolute()), "stage": str(stage or ""), **rules} for one in takable
+        {"path": str(one.path.absolute()), "stage": str(stage or ""), **rules._asdict()}
+        for one in takable
     ]
     checked: list[Delivered] = []
     for one, answer in zip(takable, workers.answers(requests, progress=progress), strict=True):

@@ -1,0 +1,85 @@
+"""What `add` is told of patients and studies reaches the manifest."""
+
+import numpy as np
+
+from builders import DAYS, add, open_day, place, png, taken
+from dayfold.cycle import adding
+from dayfold.cycle.adding import Options
+from dayfold.ledger import manifest
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256
+from dayfold.stages import snapshot
+from test_dicom import scan
+
+DAY = DAYS[0]
+
+
+def test_labels_of_a_csv_and_its_groups_reach_the_manifest(receiving, source):
+    place(source / "deep", "er", range(4))
+    place(source, "not-a-class", [9])
+    file = source / "labels.csv"
+    rows = [f"deep/er/{n}.png,{'cat' if n < 3 else 'dog'},p{n % 2}\n" for n in range(4)]
+    file.write_text("path,label,group\n" + "".join(rows) + "deep/er/7.png,cat,p1\n")
+    delivery = add(receiving, source, labels=file)
+    assert sorted(taken(receiving)) == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/3.png"]
+    assert [str(remark) for remark in delivery.refused] == ["deep/er/7.png (line 6) is not there"]
+    snapshot.run(receiving, params_file.read(receiving.params))
+    images = manifest.history(receiving, DAY).images
+    assert dict(images.select("image", "group").iter_rows()) == {
+        sha256(png(number)): f"p{number % 2}" for number in range(4)
+    }
+    assert images.group_by("group").agg(split="split").explode("split").unique().height == 2
+
+
+def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(receiving, source):
+    place(source, "cat", range(3))
+    file = source / "labels.csv"
+    add(receiving, source)
+    file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p1\n")
+    assert len(add(receiving, source, labels=file).known) == 2
+    snapshot.run(receiving, params_file.read(receiving.params))
+    groups = dict(manifest.history(receiving, DAY).images.select("path", "group").iter_rows())
+    assert [groups[f"data/images/{DAY}/cat/{n}.png"] for n in range(3)] == ["p0", "p1", ""]
+    open_day(receiving, DAYS[1])
+    file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p9\n")
+    options = Options(labels=file)
+    _, delivery = adding.add(receiving, source, day=DAYS[1], options=options)
+    assert [str(one) for one in delivery.warned if one.place != "."] == [
+        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
+    ]
+    assert not receiving.groups(DAYS[1]).exists()
+
+
+def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(receiving, source):
+    (source / "cyst").mkdir()
+    (receiving.images(DAY) / "cyst").mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(4):
+        pixels = draw.integers(0, 256, (16, 16)).astype("uint8")
+        data = scan(pixels, PatientID=f"P{number % 2}")
+        folder = source if number < 2 else receiving.images(DAY)
+        (folder / "cyst" / f"{number}.dcm").write_bytes(data)
+    add(receiving, source)
+    assert receiving.groups(DAY).exists() is False
+    snapshot.run(receiving, params_file.read(receiving.params))
+    images = manifest.history(receiving, DAY).images
+    groups = {path[-5]: group for path, group in images.select("path", "group").iter_rows()}
+    assert groups["0"] == groups["2"] != groups["1"] == groups["3"]
+    assert groups["0"].startswith("patient-")
+
+
+def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, source):
+    params_file.edit(receiving.params, {"data.group": r"/(p\d+)-"})
+    pixels = np.zeros((16, 16), "uint8")
+    (source / "cyst").mkdir()
+    (source / "cyst" / "p7-1.dcm").write_bytes(scan(pixels, PatientID="A"))
+    (source / "cyst" / "1.dcm").write_bytes(scan(pixels + 1, PatientID="A"))
+    (source / "cyst" / "1.png").write_bytes(png(1))
+    delivery = add(receiving, source)
+    assert [str(remark) for remark in delivery.refused] == [
+        "cyst/1.png has no group in it by data.group"
+    ]
+    snapshot.run(receiving, params_file.read(receiving.params))
+    groups = sorted(manifest.history(receiving, DAY).images["group"])
+    assert groups[0] == "p7"
+    assert groups[1].startswith("patient-")

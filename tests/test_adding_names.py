@@ -1,0 +1,118 @@
+"""`add` takes names as they are, escapes what it prints, and mixes no two of them up."""
+
+import os
+import tempfile
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from builders import DAYS, add, place, png, rejected, taken
+from dayfold.ledger import manifest
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.walking import walk
+from dayfold.project import params as params_file
+from dayfold.stages import snapshot
+
+DAY = DAYS[0]
+ODD = [
+    "'quotes' and \"more\".png",
+    "-rf.png",
+    "=cmd().png",
+    "[red]x[red].png",
+    "a,b;c.png",
+    "$(reboot).png",
+    "%s%d{}.png",
+    "x" * 251 + ".png",
+    "no ending",
+    "日本語.png",
+]
+
+
+def test_odd_names_come_through_as_they_are(receiving, source):
+    (source / "-=dog").mkdir()
+    for number, name in enumerate(ODD):
+        (source / "-=dog" / name).write_bytes(png(number))
+    add(receiving, source)
+    assert taken(receiving) == {f"-=dog/{name}": png(number) for number, name in enumerate(ODD)}
+    snapshot.run(receiving, params_file.read(receiving.params))
+    paths = set(manifest.history(receiving, DAY).images["path"])
+    assert paths == {f"data/images/{DAY}/-=dog/{name}" for name in ODD}
+
+
+def test_unprintable_names_are_listed_escaped_and_stay(receiving, source, capsys):
+    place(source, "cat", [1])
+    names = [b"two\nlines.png", b"\x1b[2Jclear.png", b"\xff.png", b"tab\t.png"]
+    for name in names:
+        with open(os.fsencode(source / "cat") + b"/" + name, "wb") as file:  # noqa: PTH123
+            file.write(png(9))
+    delivery = add(receiving, source)
+    assert len(delivery.refused) == 4
+    assert all(str(remark).isprintable() for remark in delivery.refused)
+    text = receiving.rejected(DAY).read_text()
+    assert len(text.splitlines()) == 5
+    assert "cat/two\\nlines.png" in text
+    assert "cat/\\udcff.png" in text
+
+
+def test_letters_that_turn_the_terminal_s_text_round_are_escaped(receiving, source):
+    name = "gnp.\u202eexe.png"
+    (source / "cat").mkdir()
+    (source / "cat" / name).write_bytes(png(1))
+    assert len(add(receiving, source).images) == 1
+    known = add(receiving, source).known
+    assert str(known[0]) == (
+        f"cat/gnp.\\u202eexe.png has the same bytes as data/images/{DAY}/cat/gnp.\\u202eexe.png"
+    )
+
+
+def test_no_cell_of_the_list_is_a_formula(receiving, source):
+    place(source, "cat", [1])
+    for label in ("=1+1", "+2", "-3", "@sum"):
+        (source / label).mkdir()
+        (source / label / "x.png").write_bytes(b"")
+    add(receiving, source, yes=True)
+    assert [row["path"] for row in rejected(receiving)] == [
+        "./+2/x.png",
+        "./-3/x.png",
+        "./=1+1/x.png",
+        "./@sum/x.png",
+    ]
+
+
+def test_names_are_composed_and_never_differ_by_case_only(receiving, source):
+    (source / "cat").mkdir()
+    decomposed = unicodedata.normalize("NFD", "é.png")
+    for number, name in enumerate((decomposed, "É.png", "a.png", "A.png")):
+        (source / "cat" / name).write_bytes(png(number))
+    add(receiving, source)
+    names = [path.partition("/")[2] for path in taken(receiving)]
+    assert "a.png" in names or "A.png" in names
+    assert all(unicodedata.is_normalized("NFC", name) for name in names)
+    assert len({name.casefold() for name in names}) == 4
+    assert sorted(taken(receiving).values()) == sorted(map(png, range(4)))
+
+
+@pytest.fixture
+def elsewhere():
+    """A folder that every user can come to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhere):
+    place(elsewhere, "cat", [1])
+    place(elsewhere, "dog", [2])
+    (elsewhere / "dog").chmod(0)
+    delivery = Delivery()
+    me = os.geteuid()
+    if me == 0:  # nothing is closed to root
+        os.seteuid(65534)
+    try:
+        found = walk(elsewhere, delivery)
+    finally:
+        os.seteuid(me)
+        (elsewhere / "dog").chmod(0o755)
+    assert [one.place for one in found] == ["cat/1.png"]
+    assert list(map(str, delivery.refused)) == ["dog cannot be read (Permission denied)"]

@@ -1,0 +1,147 @@
+"""Odd shapes are asked about, and every outcome of `add` is told with what to do."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from builders import DAYS, add, encoded, place, png, taken
+from dayfold.cycle import arrivals
+from dayfold.cycle.adding import Options
+from dayfold.errors import IntakeError
+from dayfold.ledger.intake import shapes
+from dayfold.project import params as params_file
+from dayfold.project.console import show
+from dayfold.stages import snapshot
+
+DAY = DAYS[0]
+
+
+def many(source, count):
+    for number in range(count):
+        place(source, f"class-{number}", [number])
+
+
+def test_a_class_an_image_is_asked_about(receiving, source):
+    many(source, shapes.FEW)
+    with pytest.raises(IntakeError, match="looks odd, so nothing was added") as caught:
+        add(receiving, source)
+    assert "wrong folder, one level too high or low?" in caught.value.problems[0]
+    assert "--yes" in caught.value.mend
+    assert taken(receiving) == {}
+    delivery = add(receiving, source, yes=True)
+    assert len(delivery.images) == shapes.FEW
+    assert "is odd" in str(delivery.warned[0])
+
+
+def test_few_classes_of_one_image_are_a_day_like_any_other(receiving, source):
+    many(source, shapes.FEW - 1)
+    assert len(add(receiving, source).images) == shapes.FEW - 1
+
+
+def test_classes_named_like_days_and_very_many_files_are_asked_about():
+    (said,) = shapes.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
+    assert "dayfold backfill" in said
+    assert shapes.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
+    assert shapes.suspicions({"cat": shapes.MANY - 1}, set()) == []
+    (said,) = shapes.suspicions({"cat": 100_000}, set())
+    assert "100000 files" in said
+
+
+def test_very_many_files_are_asked_about_before_any_is_read(receiving, source, monkeypatch):
+    monkeypatch.setattr(shapes, "MANY", 500)
+    (source / "cat").mkdir()
+    first = source / "cat" / "0.png"
+    first.write_bytes(b"not read")
+    for number in range(1, shapes.MANY):
+        os.link(first, source / "cat" / f"{number}.png")
+    with pytest.raises(IntakeError, match="looks odd") as caught:
+        add(receiving, source)
+    assert caught.value.problems == [f"{shapes.MANY} files are a great many for one day"]
+
+
+def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, source):
+    assert add(receiving, source).images == []
+    (source / "cat").mkdir()
+    delivery = add(receiving, source)
+    assert list(map(str, delivery.warned)) == ["cat is a class folder without an image"]
+
+
+def test_one_image_is_a_day(receiving, source):
+    place(source, "cat", [1])
+    assert len(add(receiving, source).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "mend"),
+    [
+        (["today/cat/1.png", "more/dog/2.png"], "one level deeper"),
+        (["1.png", "2.png"], "give the folder above"),
+    ],
+)
+def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, mend):
+    for number, name in enumerate(made):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(png(number))
+    with pytest.raises(IntakeError) as caught:
+        add(receiving, source)
+    assert mend in caught.value.mend
+
+
+def test_the_same_bytes_as_in_a_class_of_today_are_refused_with_the_way_to_correct_it(
+    receiving, source
+):
+    place(source, "cat", [1])
+    add(receiving, source)
+    (source / "cat").rename(source / "dog")
+    place(source, "dog", [2])
+    delivery = add(receiving, source)
+    (refused,) = delivery.refused
+    assert f"data/images/{DAY}/cat/1.png has the same bytes as 'cat'" in str(refused)
+    assert f"dayfold relabel data/images/{DAY}/cat/1.png --to dog" in str(refused)
+
+
+def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving, source, capsys):
+    place(source, "cat", range(3))
+    place(source, "cat", [1], prefix="copy of ")
+    for number in range(12):
+        (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
+    (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
+    (source / "cat" / ".hidden").touch()
+    show(arrivals.table(receiving, DAY, add(receiving, source), Options()))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == [DAY, "files"]
+    assert lines[1].split() == ["added", "4", "cat", "4"]
+    assert lines[2].split()[:3] == ["already", "known", "1"]
+    assert lines[3].split()[:3] == ["refused", "12", "cat/[bold]bad-00.png"]
+    assert lines[13].strip() == f"and 2 more, in data/rejected/{DAY}.csv"
+    assert lines[14].split()[:3] == ["warned", "1", "cat/photo.png"]
+    assert lines[15].split()[:2] == ["ignored", "1"]
+
+
+def encoded_jpeg():
+    return encoded(Image.new("RGB", (9, 9)), "JPEG")
+
+
+def test_snapshot_makes_the_same_checks_and_lists_them_all(receiving):
+    folder = receiving.images(DAY)
+    place(folder, "cat", [1])
+    (folder / "cat" / "page.png").write_text("<html>")
+    (folder / "cat" / "deeper").mkdir()
+    (folder / "loose.png").write_bytes(png(2))
+    (folder / "cat" / "link.png").symlink_to(folder / "cat" / "1.png")
+    (folder / "dog").mkdir()
+    (folder / "dog" / "same.png").write_bytes(png(1))
+    with pytest.raises(IntakeError, match="6 problems") as caught:
+        snapshot.run(receiving, params_file.read(receiving.params))
+    listed = caught.value.problems
+    assert len(listed) == 6
+    for name in (
+        "cat/page.png",
+        "cat/deeper",
+        "loose.png",
+        "cat/link.png",
+        "cat/1.png",
+        "dog/same.png",
+    ):
+        assert sum(line.startswith(f"data/images/{DAY}/{name} ") for line in listed) == 1
