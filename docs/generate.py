@@ -1,4 +1,4 @@
-"""Write what the code knows best (`make docs`): docs/cli.md, params.md, house.md, two plots.
+"""Write what the code knows best (`make docs`): docs/cli.md, params.md, house.md, .dvc/plots.
 
 A test holds the pages against what this makes.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from dayfold.cli import app
-from dayfold.figures import charts
+from dayfold.figures import dvcplots
 from dayfold.project.files import json_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -92,16 +92,15 @@ def page(title: str, said: str, body: str) -> str:
 
 
 def plots(name: str) -> str:
-    """A template of `dvc plots`, from the charts of the report."""
-    return json_bytes(charts.dvc_templates()[name]).decode()
+    """A template of `dvc plots`."""
+    return json_bytes(dvcplots.templates()[name]).decode()
 
 
 PAGES = {
     "docs/cli.md": cli,
     "docs/params.md": params,
     "docs/house.md": house,
-    ".dvc/plots/cohorts.json": partial(plots, "cohorts"),
-    ".dvc/plots/confusion_counts.json": partial(plots, "confusion_counts"),
+    **{f".dvc/plots/{name}.json": partial(plots, name) for name in dvcplots.templates()},
 }
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ def test_policies_are_drawn_as_means_over_seeds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cohorts", "confusion"])
+@pytest.mark.parametrize("name", ["cohorts", "confusion", "classification"])
 def test_dvc_plots_draws_the_same_charts(three_days, shell, name):
     said = shell(three_days.root, "dvc", "plots", "show", f"data/plots/{name}.csv", "--show-vega")
     spec = json.loads(said[said.index("{") :])
-    assert spec["layer" if name == "cohorts" else "spec"]
+    assert spec["spec" if name == "confusion" else "layer"]
     svg = vl_convert.vegalite_to_svg(spec, vl_version="5.20")
     rows = three_days.plot(name).read_text().splitlines()[1:]
-    drawn = symbols(svg) if name == "cohorts" else svg.count('description="rect mark"')
-    assert drawn == len(rows)
+    mark = {"cohorts": "point", "confusion": "rect mark", "classification": "bar"}[name]
+    assert svg.count(f'aria-roledescription="{mark}"') == len(rows)

@@ -164,7 +164,7 @@ def _lines(
                 "mark": {"type": "point", "filled": True, "size": 14 if many else 46},
                 "encoding": {
                     "opacity": _unless_another_is_pointed_at(),
-                    "tooltip": [_told(name) for name in shown],
+                    "tooltip": [told(name) for name in shown],
                 },
             },
         ],
@@ -175,8 +175,8 @@ def _unless_another_is_pointed_at() -> Spec:
     return {"condition": {"param": "at", "value": 1}, "value": 0.15}
 
 
-def _told(name: str) -> Spec:
-    """A line of a tooltip."""
+def told(name: str) -> Spec:
+    """Return a line of a tooltip: a column under its title, a measure with three digits."""
     titles = {**_DAYS, "low": "95% from", "high": "95% to", "corrected": "corrected later"}
     entry: Spec = {"field": name, "title": titles.get(name, MEASURES.get(name, name))}
     if name in ("accuracy", "low", "high", "f1", "precision", "recall", "confidence", "share"):
@@ -238,7 +238,7 @@ def heat_map(
             "x": _edge(column, columns, wide=wide),
             "y": _edge(row, rows, wide=wide and len(rows) > TOLD_APART),
             # Of the numbers too: they lie on the cells.
-            "tooltip": [_told(name) for name in values[0]] if values else [],
+            "tooltip": [told(name) for name in values[0]] if values else [],
         },
         "layer": [
             {
@@ -320,64 +320,6 @@ def on_page(spec: Spec, source: str) -> Spec:
         color = {**spec["encoding"]["color"], "legend": None}
         shown["encoding"] = {**spec["encoding"], "color": color}
     return shown
-
-
-def dvc_templates() -> dict[str, Spec]:
-    """Return the curve and the confusion matrix as `dvc plots` fills them in, by template.
-
-    Of several revisions the curves lie in one chart, with other dashes, and the matrices side by
-    side. DVC gives every value as text, and draws with Vega-Lite 5.
-    """
-    curve = forgetting_curve([CohortAccuracy("", "", 0.0, 0, 0.0, 0.0, 0)])
-    matrix = confusion_matrix([{"label": "", "predicted": "", "images": 0, "share": 0.0}])
-    for spec, names in ((curve, ("x", "y", "color")), (matrix, ("x", "y"))):
-        for name in names:  # as the data will have it
-            spec["encoding"][name]["scale"].pop("domain", None)
-    curve["encoding"]["y"]["scale"] = {"zero": False, "nice": True}
-    curve["encoding"] |= {
-        "strokeDash": {
-            "field": "rev",
-            "type": "nominal",
-            "sort": None,
-            "title": "revision",
-            "legend": {
-                "symbolType": "stroke",
-                "symbolStrokeWidth": 2,
-                "symbolSize": 300,
-                "symbolStrokeColor": PICTURE.muted,
-            },
-        },
-        "detail": [{"field": "rev", "type": "nominal"}],
-    }
-    curve["layer"][1]["encoding"]["strokeDash"] = {"value": [1, 0]}
-    curve["transform"] = [_number(name) for name in ("accuracy", "low", "high")]
-    curve.pop("params")
-    sides = ("width", "height", "encoding", "layer")
-    side_by_side = {
-        **{key: value for key, value in matrix.items() if key not in sides},
-        "transform": [
-            _number("images"),
-            {
-                "joinaggregate": [{"op": "sum", "field": "images", "as": "total"}],
-                "groupby": ["rev", "label"],
-            },
-            {"calculate": "datum.images / datum.total", "as": "share"},
-        ],
-        "facet": {"column": {"field": "rev", "type": "nominal", "sort": None, "title": None}},
-        "spec": {key: matrix[key] for key in sides},
-    }
-    filled_in = {
-        "$schema": SCHEMA.replace("/v6", "/v5"),
-        "data": {"values": "<DVC_METRIC_DATA>"},
-        "title": "<DVC_METRIC_TITLE>",
-        "config": config(PICTURE),
-    }
-    found = {"cohorts": curve, "confusion_counts": side_by_side}
-    return {name: {**spec, **filled_in} for name, spec in found.items()}
-
-
-def _number(name: str) -> Spec:
-    return {"calculate": f"toNumber(datum['{name}'])", "as": name}
 
 
 def write_png(spec: Spec, path: Path) -> None:
