@@ -21,7 +21,7 @@ CHECK_VERSION = import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) els
 	make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs install lock clean distclean
+.PHONY: help demo test lint docs install browser lock clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +30,7 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 	@printf '\n==> dayfold demo\n'
 	@$(VENV)/bin/dayfold demo demo/
 
-test: lint ## install, then lint and run all tests, the slow ones too
+test: lint browser ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
@@ -47,6 +47,18 @@ docs: $(STAMP) ## write the pages of docs/ that are made of the code
 
 install: $(STAMP) ## make .venv and install dayfold in it
 	@echo 'dayfold is installed: $(VENV)/bin/dayfold --help'
+
+# The tests look at the report and the audit's page in a headless Chromium; without one they pass
+# those tests over, unless CI is set.
+browser: ## install Chromium for the tests, as root on Debian; elsewhere say what is missing
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo '==> Installing chromium and chromium-driver' && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; \
+	} || { \
+		echo 'There is no chromium with chromedriver here, so tests of pages are passed over.'; \
+		echo 'On Debian and Ubuntu: sudo apt install chromium chromium-driver'; \
+	}
 
 lock: $(PY) ## remake requirements.lock from pyproject.toml
 	@test -x $(VENV)/bin/uv || $(PY) -m pip install -q uv
