@@ -245,6 +245,12 @@ def test_on_paper_there_is_ink_on_white_and_nothing_to_press(shown):
     assert shown.execute_script(of, "body", "backgroundColor") == "rgb(255, 255, 255)"
     for place in ("nav", "[data-all]", "[data-copy]"):
         assert shown.execute_script(of, place, "display") == "none"
+    after = "return getComputedStyle(document.querySelector('th > button'), '::after').display"
+    assert shown.execute_script(after) == "none"
+    # Which measure is drawn stays said, but not as something to choose.
+    assert shown.execute_script(of, ".choice", "display") != "none"
+    assert shown.execute_script(of, ".choice select", "borderStyle") == "none"
+    assert shown.execute_script(of, "p", "breakInside") == "avoid"
 
 
 def test_a_hundred_days_are_one_page_of_a_few_megabytes_in_seconds(chromium, tmp_path):
