@@ -60,7 +60,7 @@ def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
     assert caught.value.what.startswith(f"data/corrections/{DAYS[1]}.csv")
     found = caught.value.problems
     assert [problem.split(":")[0] for problem in found] == ["line 2", "line 3", "line 5", "line 6"]
-    assert "action 'rename' is neither relabel nor withdraw" in found[0]
+    assert "action 'rename' is none of relabel, withdraw, erase" in found[0]
     assert f"no image '{image(9)[:12]}'… on an earlier day" in found[1]
     assert f"a second correction of data/images/{DAYS[0]}/cat/1.png" in found[2]
     assert "without a label" in found[3]

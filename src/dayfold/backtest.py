@@ -16,7 +16,7 @@ import yaml
 from dayfold import __version__
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison, log, retention
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -79,12 +79,16 @@ class History:
     """What is replayed: the project, its days, the model that the first of them starts from.
 
     `parent` is the folder of that model and its predictions, `origin` the origin's model.
+    `manifests` are those of all days up to the last one, where they are not the project's own:
+    `withdrawn` images are in none of them.
     """
 
     project: Project
     days: tuple[str, ...]
     parent: Path
     origin: Path
+    manifests: Mapping[str, bytes] = field(default_factory=dict)
+    withdrawn: int = 0
 
 
 def run_days(
@@ -98,8 +102,8 @@ def run_days(
     """Train and evaluate every day of a history under a policy, in the folder of `scratch`.
 
     The stages are those of `dvc repro`, so with a project's own params the figures are those of the
-    real days. A folder that was left half way is gone on with; `tick` is told of every day, those
-    that were done before too.
+    real days, as long as nothing was withdrawn. A folder that was left half way is gone on with;
+    `tick` is told of every day, those that were done before too.
     """
     changed = params_file.changed(params, policy.changes)
     done = [day for day in history.days if _record(scratch, day).exists()]
@@ -126,7 +130,7 @@ def _run_day(
     from dayfold.stages import evaluate, replay, train, weights
 
     _restore_yesterday(scratch)  # where an earlier run was stopped
-    days = manifest.history(history.project, day).days
+    days = manifest.history(scratch, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
     weights.run(scratch, today)
@@ -178,8 +182,10 @@ def _lay_out(history: History, scratch: Project) -> None:
     scratch.data.mkdir(parents=True, exist_ok=True)
     for folder in ("images", "manifests"):
         link = scratch.data / folder
-        if not link.is_symlink():
+        if not link.is_symlink() and not (folder == "manifests" and history.manifests):
             link.symlink_to((history.project.data / folder).resolve())
+    for day, data in history.manifests.items():
+        write_bytes(scratch.manifest(day), data)
     earlier = [day for day in _evaluated(history.project) if day < history.days[0]]
     for day in earlier:
         source = history.project.evaluation(day)
@@ -272,6 +278,11 @@ def compare(
         TemporaryDirectory(dir=_scratch(project)) as folder,
     ):
         history = _sealed(project, Path(folder), first, last)
+        if history.withdrawn:
+            say(
+                f"left out of every day: {history.withdrawn} images that were withdrawn by now; "
+                "the project's own policy is not what the real days were"
+            )
         total = len(policies) * seeds * len(history.days)
         say(
             f"{total} days to train: policies x seeds x days, {len(policies)} x {seeds} x "
@@ -312,17 +323,20 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         source = (".", project.name(project.parent), "--rev", vcs.TAG + day)
         vcs.dvc(project.root, "get", "--quiet", *source, "--out", str(folder / name))
     model = project.parent_model.name
-    return History(project, days, folder / "parent", folder / "origin" / model)
+    left = corrections.without_withdrawn(project, days[-1])
+    return History(project, days, folder / "parent", folder / "origin" / model, *left)
 
 
 def _key(history: History, params: Params, policy: Policy) -> str:
     """A name of all that a run's figures depend on: what was left half way is found by it."""
+    last = history.days[-1]
+    pin = sha256_file(history.project.manifest(last))
     inputs = {
         "version": __version__,
         "policy": [dict(policy.changes), policy.full_passes, policy.from_origin],
         "params": params.model_dump(include={*TUNABLE, "seed", "evaluate"}),
         "days": list(history.days),
-        "manifest": sha256_file(history.project.manifest(history.days[-1])),
+        "manifest": sha256(history.manifests[last]) if history.manifests else pin,
         "parent": sha256_file(history.parent / history.project.parent_model.name),
     }
     return sha256(canonical_json(inputs).encode())[:16]

@@ -1,5 +1,6 @@
 """The commands that correct what is known: labels, and images that must not be used."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,23 +85,58 @@ def relabel(
 def withdraw(
     paths: Paths = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the record keeps it.")] = "",
+    erase: Annotated[
+        bool,
+        typer.Option(
+            "--erase", help="Remove their bytes too, here and in DVC's remotes, for good."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --erase: do not ask.")] = False,
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
-    """Take images out of all that follows: training, replay, evaluation. The files stay."""
+    """Take images out of all that follows: training, replay, evaluation. The files stay.
+
+    With `--erase`, for consent that was withdrawn, a line of text takes the place of their bytes;
+    it asks first, and works for images that were withdrawn before. Without PATH it erases here what
+    is recorded as erased, in another clone say.
+    """
     from dayfold.cycle import correcting
     from dayfold.project.healing import ready
 
-    if not paths:
+    if not paths and not erase:
         raise CycleError("Give images to withdraw.", mend="withdraw --help")
+    if undo and erase:
+        raise CycleError("What was erased cannot be brought back.", mend="withdraw --help")
     project = Project.find()
     with ready(project, say=say):
         today = _day(project, day)
+        if erase:
+            _erase(project, paths or [], reason=reason, day=today, yes=yes)
+            return
         if undo:
-            done = correcting.undo(project, paths, action="withdraw", day=today)
+            done = correcting.undo(project, paths or [], action="withdraw", day=today)
         else:
-            done = correcting.withdraw(project, paths, reason=reason, day=today)
+            done = correcting.withdraw(project, paths or [], reason=reason, day=today)
     _print(project, done)
+
+
+def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
+    from dayfold.cycle import erasing
+
+    found = erasing.plan(project, paths, reason=reason, day=day)
+    for line in erasing.described(found):
+        print(line)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise CycleError(
+                "Erasing cannot be taken back, and nobody is here to be asked; nothing was done.",
+                mend="dayfold withdraw … --erase --yes",
+            )
+        if not typer.confirm("this cannot be taken back; erase?"):
+            raise CycleError("Nothing was done.")
+    erasing.carry_out(found, say=say)
+    print("next: dvc repro" if found.desk.outcome.corrected else "nothing new was recorded")
 
 
 def _print(project: Project, done: "Outcome") -> None:

@@ -12,7 +12,7 @@ from dayfold.cycle.opening import check_may_open, open_day
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
 from dayfold.ledger import corrections, manifest, splits
-from dayfold.ledger.corrections import Correction
+from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import walking
 from dayfold.ledger.intake.walking import KEEP, WITHDRAW
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
@@ -53,22 +53,16 @@ class Desk:
     """A day's corrections while they are worked on: nothing is written before `close`.
 
     Opens `day` on closing if it is not open. Raises CycleError where the day is sealed or cannot be
-    opened.
+    opened; with `writes` false that is left to `check_day`.
     """
 
-    def __init__(self, project: Project, day: str) -> None:
+    def __init__(self, project: Project, day: str, *, writes: bool = True) -> None:
         now = standing(project)
-        self.project, self.day, self.sealed = project, day, now.sealed
-        self._expression, self._opening = now.params.data.group, now.day != day
-        if now.day == day and now.is_sealed:
-            raise CycleError(
-                f"{day} is sealed; its corrections are settled.",
-                mend="give a later --day, or take the seal back: dayfold unseal",
-            )
-        if self._opening:
-            check_may_open(project, now, day)
-        else:
-            settled.check(project, now.params, now.sealed)
+        self.project, self.day, self._now = project, day, now
+        self._expression = now.params.data.group
+        self._opening = now.day != day or now.is_sealed
+        if writes:
+            self.check_day()
         self.history = manifest.history(
             project, now.next_parent if self._opening else now.params.parent
         )
@@ -80,6 +74,18 @@ class Desk:
         self._of_image = {row[1]: row for row in self._earlier.values()}
         self._moves: dict[Path, Path] = {}
         self.outcome, self.problems = Outcome(day), list[str]()
+
+    def check_day(self) -> None:
+        """Raise CycleError where nothing can be corrected on this day."""
+        if self._now.day == self.day and self._now.is_sealed:
+            raise CycleError(
+                f"{self.day} is sealed; its corrections are settled.",
+                mend="give a later --day, or take the seal back: dayfold unseal",
+            )
+        if self._opening:
+            check_may_open(self.project, self._now, self.day)
+        else:
+            settled.check(self.project, self._now.params, self._now.sealed)
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
         """Return the images that are meant by files, folders or ids, each once.
@@ -148,7 +154,9 @@ class Desk:
             self._move(target, label)
         elif not target.now:
             mend = "; --undo that first" if target.label else " on an earlier day"
-            self.problems.append(f"{target.path} was withdrawn{mend}")
+            is_gone = self.lines.get(target.image, _NOTHING).action == ERASE
+            said = "was erased" if is_gone else f"was withdrawn{mend}"
+            self.problems.append(f"{target.path} {said}")
         elif target.label == label:
             # Back to what it was: nothing is left to correct.
             del self.lines[target.image]
@@ -169,11 +177,29 @@ class Desk:
             self.lines[target.image] = Correction(WITHDRAW, target.image, "", reason)
             self.outcome.corrected.append(target.path)
 
+    def erase(self, target: Target, reason: str) -> None:
+        """Record that an image's bytes go, and take it out of every data version from today's on.
+
+        Without a reason that of today's withdrawal stands.
+        """
+        line = self.lines.get(target.image, _NOTHING)
+        said = reason or (line.reason if line.action == WITHDRAW else "")
+        if not target.image:
+            self.problems.append(
+                f"{target.path} is of the open day and in no sealed one: take the file away"
+            )
+        else:
+            check_reason(self, said)
+            self.lines[target.image] = Correction(ERASE, target.image, "", said)
+            self.outcome.corrected.append(target.path)
+
     def undo(self, target: Target, action: str) -> None:
         """Take a correction of the day's back."""
         line = self.lines.get(target.image, _NOTHING)
         if not target.image:
             self.problems.append(f"{target.path} is of the open day: move it back with relabel")
+        elif line.action == ERASE:
+            self.problems.append(f"{target.path} was erased: that cannot be taken back")
         elif line.action != action:
             self.problems.append(f"{target.path} has no {action} on {self.day} to undo")
         else:

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from dayfold import draws
 from dayfold.errors import ImageMissingError, IntakeError
-from dayfold.ledger.decode import decode, no_warnings
+from dayfold.ledger.decode import ERASED, decode, no_warnings
+from dayfold.ledger.placeholder import placeholder
 from dayfold.project.files import sha256
 
 CHUNK = 2048  # images decoded at a time: memory does not grow with the history
@@ -34,7 +35,8 @@ def load(
     """Read, check and decode images: uint8 [n, 3, size, size], black bars where not square.
 
     Every file's bytes must have the sha256 that the manifest pins. Raises ImageMissingError that
-    lists all missing and changed files, with the command that brings them back.
+    lists all missing, changed and erased files, with the command that brings them back, or the one
+    that goes on without what was erased.
     """
     pixels = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
 
@@ -44,6 +46,8 @@ def load(
             data = path.read_bytes()
         except OSError:
             return f"{paths[position]} is missing"
+        if data == placeholder(images[position]):
+            return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
         try:
@@ -56,13 +60,15 @@ def load(
     with no_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
     if problems:
-        folders = sorted({"/".join(p.split("/")[:3]) for p in problems})
+        left = [problem for problem in problems if not problem.endswith(ERASED)]
+        folders = sorted({"/".join(p.split("/")[:3]) for p in left})
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20),
             # Without --force DVC keeps a file that was changed.
             mend="; ".join(
-                f"dvc checkout --force {f} || dvc pull --force {f}" for f in folders[:5]
+                [f"dvc checkout --force {f} || dvc pull --force {f}" for f in folders[:5]]
+                or ["dayfold reproduce --all --without makes the days without what was erased"]
             ),
         )
     return pixels

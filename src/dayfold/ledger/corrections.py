@@ -1,4 +1,4 @@
-"""data/corrections/<day>.csv: labels corrected and images withdrawn on a day."""
+"""data/corrections/<day>.csv: labels corrected, images withdrawn and images erased on a day."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -6,11 +6,14 @@ from typing import NamedTuple
 import polars as pl
 
 from dayfold.errors import LedgerError
-from dayfold.ledger import tables
+from dayfold.ledger import manifest, tables
 from dayfold.ledger.intake import walking
 from dayfold.ledger.manifest import History, Row
-from dayfold.project.layout import Project
+from dayfold.project import vcs
+from dayfold.project.files import parse_csv
+from dayfold.project.layout import ORIGIN, Project
 
+ERASE = "erase"  # withdrawn, and its bytes are gone
 LONGEST = 255  # bytes of a class's name: it must do as a folder's
 
 
@@ -18,7 +21,8 @@ class Correction(NamedTuple):
     """One line: what became of an image of an earlier day.
 
     `relabel` gives it the class `label`; `withdraw` takes it out of all data versions from this one
-    on. `reason` is a person's.
+    on; `erase` does so as well, unless an earlier day has, and says that its bytes are gone.
+    `reason` is a person's.
     """
 
     action: str
@@ -46,6 +50,45 @@ def lines(project: Project, day: str) -> dict[str, Correction]:
     return {row[1]: Correction(*row) for row in table.iter_rows()}
 
 
+def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
+    """Return the images that were withdrawn or erased on any day that is known here, by image.
+
+    Each with the day and its line: of sealed days as their tags have it, whatever is checked out,
+    and of the open day. `actions` are "withdraw" and "erase", both if none is named; of two lines
+    the last counts. Lines of a file that cannot be read are left out: `dayfold verify` tells of it.
+    """
+    sealed = vcs.sealed_days(project.root)
+    names = {f"{vcs.TAG}{day}:{project.name(project.corrections(day))}": day for day in sealed}
+    tables_ = {names[name]: data for name, data in vcs.blobs(project.root, list(names)).items()}
+    for path in project.corrections("").parent.glob("*.csv"):
+        if path.stem not in sealed:
+            tables_[path.stem] = path.read_bytes()
+    found = {}
+    for day, data in sorted(tables_.items()):
+        try:
+            table = parse_csv(data, tables.schema(Correction), day)
+        except LedgerError:
+            continue
+        for line in map(Correction._make, table.iter_rows()):
+            if line.action in (actions or ("withdraw", ERASE)):
+                found[line.image] = day, line
+    return found
+
+
+def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], int]:
+    """Return the manifests up to a day as if what is withdrawn by now had never come.
+
+    The origin's too; and how many images those are. No manifests where there are none.
+    """
+    history = manifest.history(project, last)
+    withdrawn = gone(project).keys() & {*history.images["image"], *history.withdrawn}
+    if not withdrawn:
+        return {}, 0
+    chain = [(day, project.manifest(day).read_bytes()) for day in history.days]
+    origin = {ORIGIN: project.manifest(ORIGIN).read_bytes()}
+    return origin | manifest.without(chain, withdrawn), len(withdrawn)
+
+
 def label_problem(label: str) -> str:
     """Say what is wrong with a class's name; nothing if it would do as a folder's."""
     if wrong := walking.name_problem(label, "class"):
@@ -58,8 +101,9 @@ def label_problem(label: str) -> str:
 def read(project: Project, day: str, known: History) -> list[Row]:
     """Return the day's corrections as rows of its manifest.
 
-    Each line names an image of an earlier day by its sha256: `relabel` with the new label, or
-    `withdraw`. Raises LedgerError that lists every line that does not fit.
+    Each line names an image of an earlier day by its sha256: `relabel` with the new label,
+    `withdraw` or `erase`. An erased image is withdrawn too; one that was on an earlier day has no
+    row. Raises LedgerError that lists every line that does not fit.
     """
     name = project.name(project.corrections(day))
     table = tables.read(project.corrections(day), Correction)
@@ -73,11 +117,11 @@ def read(project: Project, day: str, known: History) -> list[Row]:
     for number, line in enumerate(table.iter_rows(named=True), start=2):
         action, image, label = line["action"], line["image"], line["label"].strip()
         at = images.get(image)
-        if action not in ("relabel", "withdraw"):
-            problems.append(f"line {number}: action {action!r} is neither relabel nor withdraw")
+        if action not in ("relabel", "withdraw", ERASE):
+            problems.append(f"line {number}: action {action!r} is none of relabel, withdraw, erase")
         elif at is None:
             problems.append(f"line {number}: no image {image[:12]!r}… on an earlier day")
-        elif image in known.withdrawn:
+        elif image in known.withdrawn and action != ERASE:
             problems.append(f"line {number}: {at['path']} was withdrawn on an earlier day")
         elif image in seen:
             problems.append(f"line {number}: a second correction of {at['path']}")
@@ -88,7 +132,8 @@ def read(project: Project, day: str, known: History) -> list[Row]:
         else:
             seen.add(image)
             kept = (at["path"], label if action == "relabel" else "", at["group"], at["split"])
-            rows.append(Row(action, image, *kept))
+            if image not in known.withdrawn:
+                rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
     problems += walking.clashes(_classes_after(known, rows))
     if problems:
         raise LedgerError(

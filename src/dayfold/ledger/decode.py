@@ -13,11 +13,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dayfold.errors import IntakeError
 from dayfold.ledger import dicom
+from dayfold.ledger.placeholder import erased_image
 from dayfold.project.files import escaped
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte at 3 bytes each: Pillow's own limit
+
+ERASED = "was erased: a line of text is in its place"
 
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
@@ -64,6 +67,8 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")
+    if erased_image(data):
+        raise IntakeError(ERASED)
     with _refusals():
         if dicom.is_dicom(data):
             found = dicom.read(data, check_pixels=partial(_check_pixels, most=max_pixels))

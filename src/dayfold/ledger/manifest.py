@@ -6,7 +6,7 @@ In its column `group` it says by which `data.group` the day's groups were read.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
-from dayfold.project.files import parse_csv, sha256, write_csv
+from dayfold.project.files import csv_bytes, parse_csv, sha256, write_bytes
 from dayfold.project.layout import ORIGIN, Project, is_day
 
 SPLITS = ("train", "validation", "test")
@@ -120,9 +120,30 @@ def write(
 
     `expression` is the day's `data.group`.
     """
+    write_bytes(path, _bytes(Row("parent", parent_sha256, parent_day, "", expression, ""), rows))
+
+
+def _bytes(pin: Row, rows: Iterable[Row]) -> bytes:
     ordered = sorted(rows, key=lambda row: (ACTIONS.index(row.action), row.path, row.image))
-    pin = Row("parent", parent_sha256, parent_day, "", expression, "")
-    write_csv(path, Row._fields, [pin, *ordered])
+    return csv_bytes(Row._fields, [pin, *ordered])
+
+
+def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict[str, bytes]:
+    """Return a chain of manifests, oldest first, as it would be if some images had never been.
+
+    `chain` has each day and its manifest. All that is left stays as it was, splits too; each
+    manifest pins the one before it as that is now. Nothing changes up to the first of the images.
+    """
+    made: dict[str, bytes] = {}
+    for day, data in chain:
+        table = parse_csv(data, schema(Row), day)
+        _check_first(table, day)
+        pin = Row._make(table.row(0))
+        left = table[1:].filter(~pl.col("image").is_in(list(images)))
+        if pin.path in made:
+            pin = pin._replace(image=sha256(made[pin.path]))
+        made[day] = _bytes(pin, map(Row._make, left.iter_rows()))
+    return made
 
 
 def write_origin(path: Path) -> None:

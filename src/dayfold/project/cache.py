@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from dayfold.errors import LedgerError
 from dayfold.project import vcs
 from dayfold.project.files import md5, write_bytes
 
+READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it hashes, or deletes
 FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
 
 
@@ -38,6 +40,11 @@ def object_path(cache: Path, key: str) -> Path:
     return cache / "files" / "md5" / key[:2] / key[2:]
 
 
+def object_paths(cache: Path, key: str) -> tuple[Path, Path]:
+    """Return where it keeps them, and where DVC did before version 3: both may be there."""
+    return object_path(cache, key), cache / key[:2] / key[2:]
+
+
 def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
     """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
     try:
@@ -61,11 +68,15 @@ def pins(text: bytes, source: str) -> list[Pin]:
 
 def listing(cache: Path, key: str) -> dict[str, str]:
     """Return the files of a folder's object: path within it → MD5; KeyError if it is not here."""
-    try:
-        data = object_path(cache, key).read_bytes()
-        return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
-    except (FileNotFoundError, ValueError, TypeError):
-        raise KeyError(key) from None
+    for path in object_paths(cache, key):
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            return listed(path.read_bytes())
+    raise KeyError(key)
+
+
+def listed(data: bytes) -> dict[str, str]:
+    """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
+    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
 
 
 def folder_md5(files: Mapping[str, str]) -> str:
@@ -82,16 +93,14 @@ def put_back(cache: Path, data: bytes) -> None:
     """Give the cache an object that it had lost, unless it has it; read-only, as DVC has them."""
     path = object_path(cache, md5(data))
     if not path.exists():
-        write_bytes(path, data)
-        path.chmod(0o444)
+        write_bytes(path, data, mode=READ_ONLY)
 
 
 def put_folder_back(cache: Path, files: Mapping[str, str]) -> None:
     """Give the cache the list of a folder's files that it had lost, unless it has it."""
     path = object_path(cache, folder_md5(files))
     if not path.exists():
-        write_bytes(path, _folder_bytes(files))
-        path.chmod(0o444)
+        write_bytes(path, _folder_bytes(files), mode=READ_ONLY)
 
 
 def link(source: Path, target: Path) -> None:

@@ -42,8 +42,11 @@ def md5_file(path: Path) -> str:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder.
+
+    `mode` are its rights from the first moment that it is there, by default the usual ones.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, so that what a kill leaves is taken for no image; never too long; its own a name.
     part = path.with_name(f".{sha256(path.name.encode())[:32]}{PART}")
@@ -54,6 +57,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         part.replace(path)
         sync_folder(path.parent)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
+from dayfold.ledger.corrections import ERASE
 from dayfold.project import cache, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, STAGES, Project
@@ -66,9 +67,10 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
     `current` is the sealed day whose outputs lie in the working tree, or nothing.
     """
     parents: list[Sealed | None] = [None, *line]
+    withdrawn: set[str] = set()
     for parent, sealed in zip(parents, line, strict=False):
         try:
-            yield from _record(sealed)
+            yield from _record(sealed, withdrawn)
             if parent is None or parent.day == sealed.parent[0]:  # or its tag is missing
                 yield from _link(sealed, parent)
             yield from _working_tree(project, sealed, is_current=sealed.day == current)
@@ -90,8 +92,11 @@ def _origin(project: Project) -> Iterator[Finding]:
         )
 
 
-def _record(sealed: Sealed) -> Iterator[Finding]:
-    """What a day says of itself: dvc.lock, params, provenance and manifest agree."""
+def _record(sealed: Sealed, withdrawn: set[str]) -> Iterator[Finding]:
+    """What a day says of itself: dvc.lock, params, provenance and manifest agree.
+
+    `withdrawn` are the images that earlier days have withdrawn; the day's own are added.
+    """
     project, day = sealed.project, sealed.day
     tag = f"{vcs.TAG}{day}"
     redo = (
@@ -118,10 +123,18 @@ def _record(sealed: Sealed) -> Iterator[Finding]:
     name = project.name(project.manifest(day))
     if sealed.provenance["sha256"]["manifest"] != sha256(sealed.file(name)):
         yield Finding(day, f"the model was made from another {name}", redo)
-    written = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
+    # Who erases an image withdraws it, unless that was done before.
+    written = {
+        ("withdraw" if action == ERASE else action, image)
+        for action, image in _corrections(
+            sealed.files.get(project.name(project.corrections(day)), b"")
+        )
+        if not (action == ERASE and image in withdrawn)
+    }
     rows = {row for row in _corrections(sealed.file(name)) if row[0] not in ("parent", "add")}
     if written != rows:
         yield Finding(day, f"{name} does not apply data/corrections/{day}.csv", redo)
+    withdrawn |= {image for action, image in rows if action == "withdraw"}
 
 
 def _corrections(data: bytes) -> set[tuple[str, str]]:

@@ -67,7 +67,7 @@ def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = ""
     model = made.name(made.model)
     if model in differing[1:]:
         told.append(_told(sealed, made, objects, model))
-    told += _drift(sealed, made)
+    told += drift(sealed, made)
     changed = differences(then["fingerprint"], mine["fingerprint"])
     return Rebuilt(
         sealed.day, plans, bits, "; ".join(told), _why(changed, plans=plans, inherited=inherited)
@@ -135,7 +135,7 @@ def _told(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
     if not new.exists():
         return f"{name} was not made"
     if path == made.name(made.model):
-        return _tensors(sealed, new, objects, path)
+        return tensors(sealed, new, objects, path)
     old = sealed.files.get(path)
     if old is None:
         [key] = [pin.md5 for pin in sealed.outs() if pin.path == path]
@@ -151,8 +151,8 @@ def _told(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
     return f"{name}: one is longer than the other"
 
 
-def _tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
-    """How many tensors of the model differ, and which the most."""
+def tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
+    """Say how many tensors of the model differ from the recorded one's, and which the most."""
     from dayfold.learning import network
 
     [key] = [pin.md5 for pin in sealed.outs("train") if pin.path == path]
@@ -182,8 +182,8 @@ def _tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
     )
 
 
-def _drift(sealed: Sealed, made: Project) -> list[str]:
-    """How far average_accuracy moved, where it did: level D."""
+def drift(sealed: Sealed, made: Project) -> list[str]:
+    """Say how far average_accuracy moved, where it did: level D."""
     if not made.metrics.exists():
         return []
     name = "average_accuracy"

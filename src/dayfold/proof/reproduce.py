@@ -1,19 +1,21 @@
 """Days made again from what git and DVC keep, and compared with what was recorded of them."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.ledger import corrections
 from dayfold.project import cache
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project
-from dayfold.proof import record, worktree
+from dayfold.proof import record, seen, worktree
 from dayfold.proof.compare import LEVELS, Rebuilt, compare, differences
 from dayfold.proof.record import Sealed
 from dayfold.proof.worktree import Bench
@@ -21,11 +23,12 @@ from dayfold.proof.worktree import Bench
 Say = Callable[[str], None]
 
 
-class _How(NamedTuple):
-    """What is done otherwise than the days were made: `reproduce` tells of each."""
+class How(NamedTuple):
+    """What is done otherwise than the days were made, and what cannot be: `reproduce` tells."""
 
-    threads: int | None
-    restore: bool
+    threads: int | None = None
+    restore: bool = False
+    needs: Mapping[str, Sequence[str]] = MappingProxyType({})  # erased images, by day
 
 
 def reproduce(
@@ -45,34 +48,27 @@ def reproduce(
     (but for an origin that is not made from the seed). `threads` trains with another number of
     them: a control, which must come out different. `restore` gives DVC's cache what it has lost of
     a day that came out identical; apart from that nothing in the project is changed, and nothing
-    is left behind. Raises CycleError where a day is not sealed.
+    is left behind. A day that needs an image that was erased is told, and not made. Raises
+    CycleError where a day is not sealed.
     """
-    wanted = record.chosen(project, days)
     if from_scratch and jobs > 1:
         raise CycleError(
             "From scratch, each day starts from the one before it: one at a time.",
             mend="leave out --jobs, or --from-scratch",
         )
-    line = [sealed.day for sealed in record.line(project, wanted[-1])]
-    strays = [day for day in wanted if day not in line]
-    if strays:
-        raise CycleError(
-            f"Not of one history with {wanted[-1]}: {', '.join(strays)}.",
-            mend="reproduce them by themselves; docs/operations.md, two clones that sealed",
-        )
-    if from_scratch:
-        wanted = line
-    sealed = record.read(project, wanted)
+    line, wanted = line_of(project, days)
+    wanted = line if from_scratch else wanted
     say(f"{LEVELS}\n")
-    for text in _fingerprints(list(sealed.values()), threads):
+    for text in fingerprints(wanted, threads):
         say(text)
     say("")
     with (
         worktree.bench(project, empty_cache=from_scratch) as bench,
         Ticker("reproducing", len(wanted), "days") as ticker,
     ):
-        how = _How(threads, restore)
-        todo = [(sealed[day], line[: line.index(day) + 1]) for day in wanted]
+        how = How(threads, restore, needed(project, line, wanted, bench.cache))
+        names = [one.day for one in line]
+        todo = [(one, names[: names.index(one.day) + 1]) for one in wanted]
         made = _in_a_row(bench, todo, how) if from_scratch else _apart(bench, todo, jobs, how)
         results = []
         for result in made:
@@ -82,12 +78,41 @@ def reproduce(
     return sorted(results, key=lambda result: result.day)
 
 
+def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[Sealed]]:
+    """Return the line from the origin to the last of these sealed days, and these days of it.
+
+    All sealed ones if none is named. Raises CycleError where they are not sealed, or not of one
+    history.
+    """
+    wanted = record.chosen(project, days)
+    line = record.line(project, wanted[-1])
+    strays = sorted(set(wanted) - {one.day for one in line})
+    if strays:
+        raise CycleError(
+            f"Not of one history with {wanted[-1]}: {', '.join(strays)}.",
+            mend="reproduce them by themselves; docs/operations.md, two clones that sealed",
+        )
+    return line, [one for one in line if one.day in wanted]
+
+
+def needed(
+    project: Project, line: Sequence[Sealed], wanted: Sequence[Sealed], objects: Path
+) -> dict[str, list[str]]:
+    """Return the paths of the erased images of a line that its `wanted` days read, by day."""
+    gone = corrections.gone(project, corrections.ERASE)
+    found: dict[str, list[str]] = {}
+    for one in seen.seen(seen.of_line(line, gone) if gone else [], wanted, objects):
+        for day in one.days:
+            found.setdefault(day, []).append(one.path)
+    return found
+
+
 def _apart(
-    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], jobs: int, how: _How
+    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], jobs: int, how: How
 ) -> Iterator[Rebuilt]:
     """Each day from its recorded parent, `jobs` of them at a time."""
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_day, bench, one, line, how) for one, line in todo]
+        futures = [pool.submit(again, bench, one, line, how) for one, line in todo]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -98,40 +123,46 @@ def _apart(
 
 
 def _in_a_row(
-    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], how: _How
+    bench: Bench, todo: Sequence[tuple[Sealed, list[str]]], how: How
 ) -> Iterator[Rebuilt]:
     """Each day from the day that was just made, the first from the origin."""
     parent, since = None, ""
     for number, (sealed, line) in enumerate(todo):
         keep = bench.root / "made" / sealed.day
-        result = _day(bench, sealed, line, how, parent=parent, keep=keep, inherited=since)
+        result = again(bench, sealed, line, how, parent=parent, keep=keep, inherited=since)
         yield result
         if not result.identical:
             since = since or sealed.day
         if not keep.exists():
             for later, _ in todo[number + 1 :]:
-                yield Rebuilt(later.day, False, False, problem=f"{sealed.day} could not be made")
+                hint = f": {_without(later.day)}" * (sealed.day in how.needs)
+                yield _unmade(later, f"{sealed.day} could not be made{hint}")
             return
         if parent:
             shutil.rmtree(parent)
         parent = keep
 
 
-def _day(
+def _without(day: str) -> str:
+    return f"dayfold reproduce {day} --without"
+
+
+def again(
     bench: Bench,
     sealed: Sealed,
     line: list[str],
-    how: _How,
+    how: How,
     *,
     parent: Path | None = None,
     keep: Path | None = None,
     inherited: str = "",
 ) -> Rebuilt:
-    """Make a day and compare it; its model and predictions stay in `keep` where that is given."""
-    pinned = sealed.params.get("dayfold")
-    if pinned != __version__:
-        why = f"it was made by dayfold {pinned}, installed is {__version__}"
-        return _unmade(sealed, f"{why}: pip install dayfold=={pinned}")
+    """Make a day and compare it; its model and predictions go to `keep` where that is given."""
+    if wrong := wrong_version(sealed):
+        return _unmade(sealed, wrong)
+    if paths := how.needs.get(sealed.day):
+        several = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        return _unmade(sealed, f"it needs {paths[0]}{several}, erased: {_without(sealed.day)}")
     try:
         with bench.day(sealed, line, parent) as folder:
             if how.threads is not None:
@@ -148,15 +179,29 @@ def _day(
             if how.restore and result.identical:
                 _restore(bench, sealed, folder)
             if keep:
-                keep.mkdir(parents=True)
-                for made, name in (
-                    (folder.model, folder.parent_model.name),
-                    (folder.predictions, folder.parent_predictions.name),
-                ):
-                    made.rename(keep / name)
+                keep_parent(folder, keep)
             return result
     except DayfoldError as error:
         return _unmade(sealed, str(error).replace("\n", " "))
+
+
+def wrong_version(sealed: Sealed) -> str:
+    """Say why the installed dayfold cannot make a day again; nothing if it can."""
+    pinned = sealed.params.get("dayfold")
+    if pinned == __version__:
+        return ""
+    why = f"it was made by dayfold {pinned}, installed is {__version__}"
+    return f"{why}: pip install dayfold=={pinned}"
+
+
+def keep_parent(folder: Project, keep: Path) -> None:
+    """Move what a day hands on to the next one into the new folder `keep`."""
+    keep.mkdir(parents=True)
+    for made, name in (
+        (folder.model, folder.parent_model.name),
+        (folder.predictions, folder.parent_predictions.name),
+    ):
+        made.rename(keep / name)
 
 
 def _restore(bench: Bench, sealed: Sealed, folder: Project) -> None:
@@ -175,7 +220,7 @@ def _unmade(sealed: Sealed, problem: str) -> Rebuilt:
     return Rebuilt(sealed.day, False, False, problem=problem)
 
 
-def _fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
+def fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
     """Say which level to expect: the recorded fingerprints against this machine's."""
     from dayfold.learning import device, fingerprint
 

@@ -22,6 +22,7 @@ from dayfold.project.files import md5_file, parse_csv
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import chain, record
 from dayfold.proof.chain import Finding
+from dayfold.proof.erased import Erased, erased
 from dayfold.proof.record import Sealed
 
 CHUNK_BYTES = 1 << 20
@@ -31,11 +32,15 @@ LEGACY = "[0-9a-f]" * 2
 
 @dataclass
 class Verified:
-    """What was found: `damage`, and what is `absent` here, by day; and how much was read."""
+    """What was found: `damage`, and what is `absent` here, by day; and how much was read.
+
+    `erased` are the files and objects that are the text in an erased image's place.
+    """
 
     days: list[str]
     damage: list[Finding] = field(default_factory=list)
     absent: list[Finding] = field(default_factory=list)
+    erased: int = 0
     files: int = 0
     bytes: int = 0
 
@@ -83,7 +88,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
         found.damage += _git(project)
         reads = [*_images(project, line), *_outputs(project, line, params.day)]
         reads += _objects(objects, owners)
-        _read_all(project, reads, objects, owners, found)
+        _read_all(project, reads, objects, owners, erased(project, line), found)
     found.damage.sort()
     return found
 
@@ -102,6 +107,8 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
         if read_data
         else "no image or model was read: --read-data does"
     )
+    if found.erased:
+        read += f", {found.erased} of them text in the place of erased images"
     state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
     yield f"{len(found.days)} days from {found.days[0]} to {found.days[-1]}: {state}; {read}"
 
@@ -232,6 +239,7 @@ def _read_all(
     reads: Sequence[_Read],
     objects: Path,
     owners: Mapping[str, tuple[str, str]],
+    gone: Erased,
     found: Verified,
 ) -> None:
     size = sum(one.path.stat().st_size for one in reads if one.path.exists())
@@ -245,7 +253,12 @@ def _read_all(
         for one, (whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
             done += count
             ticker.so_far(done >> 20, size >> 20)
-            if not whole:
+            name = _called(project, one, objects, owners)
+            judged = gone.judged(one.path, name, one.day, is_whole=whole)
+            if judged is not None:
+                found.damage += judged
+                found.erased += not judged
+            elif not whole:
                 bad.append(one)
     damaged = {one.path for one in bad}
     for one in bad:
@@ -253,6 +266,15 @@ def _read_all(
             found.damage.append(_object_finding(project, one, owners, damaged))
         else:
             found.damage.append(_file_finding(project, one, objects, owners, damaged))
+
+
+def _called(
+    project: Project, one: _Read, objects: Path, owners: Mapping[str, tuple[str, str]]
+) -> str:
+    """The path whose bytes these are: of an object of the cache the one that was kept by it."""
+    if objects not in one.path.parents:
+        return project.name(one.path)
+    return owners.get(one.path.parent.name + one.path.name, ("", ""))[1]
 
 
 def _is_whole(one: _Read) -> tuple[bool, int]:

@@ -12,7 +12,7 @@ from dayfold.figures import audit
 from dayfold.figures.audit import Doubts
 from dayfold.learning import calibration, device, features, network
 from dayfold.learning.network import Model
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project, check_day
@@ -47,7 +47,9 @@ def run(project: Project, *, top: int | None) -> Audit:
     """
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
-    images = manifest.history(project, day).images
+    # What was withdrawn on the day that is open now too: the model's day does not know of it.
+    withdrawn = list(corrections.gone(project))
+    images = manifest.history(project, day).images.filter(~pl.col("image").is_in(withdrawn))
     here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
     known = pl.Series(images["label"].is_in(list(model.classes)))
     rows = images.filter(here & known)

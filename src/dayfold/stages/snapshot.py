@@ -89,7 +89,7 @@ def run(project: Project, params: Params) -> None:
             mend="mend or remove these files, then dvc repro",
         )
     corrected = corrections.read(project, day, earlier)
-    if not tuples and not corrected:
+    if not tuples and not corrections.lines(project, day):
         raise IntakeError(
             f"There is no new image in {project.name(folder)}.", mend="dayfold add FOLDER"
         )

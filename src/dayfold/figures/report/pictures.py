@@ -3,7 +3,7 @@
 import base64
 import io
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,7 +14,7 @@ from PIL import Image
 
 from dayfold.errors import IntakeError
 from dayfold.figures.report.day import Day
-from dayfold.ledger import tables
+from dayfold.ledger import corrections, tables
 from dayfold.ledger.decode import decode, no_warnings
 from dayfold.ledger.tables import Doubt, Flip, NearDuplicate, Prediction
 from dayfold.project.files import sha256
@@ -59,7 +59,10 @@ class Gallery:
 def galleries(day: Day) -> list[Gallery]:
     """Return the four galleries of a day; one whose data cannot be had says so."""
     ids = dict(day.history.images.select("path", "image").iter_rows())
-    see = partial(thumbnail, day.project, ids)
+    # Of an earlier day: what was withdrawn since is shown no more.
+    withdrawn = corrections.gone(day.project)
+    gone = {path for path, image in ids.items() if image in withdrawn}
+    see = partial(thumbnail, day.project, ids, withdrawn=gone)
     with no_warnings():
         return [_flips(day, see), _mistakes(day, see), _doubts(day, see), _alike(day, see)]
 
@@ -192,9 +195,13 @@ def relabel(path: str, label: str) -> str:
     return shlex.join(("dayfold", "relabel", path, "--to", label))
 
 
-def thumbnail(project: Project, ids: Mapping[str, str], name: str) -> Thumbnail:
-    """Return an image of the history, checked against its sha256."""
+def thumbnail(
+    project: Project, ids: Mapping[str, str], name: str, *, withdrawn: Collection[str] = ()
+) -> Thumbnail:
+    """Return an image of the history, checked against its sha256; nothing of a withdrawn one."""
     path = project.root / name
+    if name in withdrawn:
+        return Thumbnail(None, "withdrawn since", is_small=False)
     try:
         data = path.read_bytes()
         if sha256(data) != ids.get(name):
