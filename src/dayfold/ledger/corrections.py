@@ -57,7 +57,8 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     and of the open day. `actions` are "withdraw" and "erase", both if none is named; of two lines
     the last counts. Lines of a file that cannot be read are left out: `dayfold verify` tells of it.
     """
-    sealed = vcs.sealed_days(project.root)
+    # A folder that came without git has its files.
+    sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
     names = {f"{vcs.TAG}{day}:{project.name(project.corrections(day))}": day for day in sealed}
     tables_ = {names[name]: data for name, data in vcs.blobs(project.root, list(names)).items()}
     for path in project.corrections("").parent.glob("*.csv"):

@@ -53,11 +53,11 @@ class Remote:
     @staticmethod
     def _replace(store: Any, key: str, text: bytes, folder: str) -> bool:
         fs, path = store.fs, store.oid_to_path(key)
-        there = bool(fs.exists(path))
-        if not there and not fs.exists(store.oid_to_path(folder)):
+        found = _bytes(fs, path)
+        if found is None and _bytes(fs, store.oid_to_path(folder)) is None:
             return False
         is_folder = fs.protocol == "local"
-        if there and fs.cat_file(path) == text:
+        if found == text:
             if is_folder:
                 Path(path).chmod(READ_ONLY)
             return False
@@ -68,7 +68,20 @@ class Remote:
             fs.pipe_file(path, text)
         if fs.cat_file(path) != text:
             raise OSError(f"{path} was written and still has other bytes")
-        return there
+        return found is not None
+
+
+def _bytes(fs: Any, path: str) -> bytes | None:
+    """What a remote has there; None where nothing is.
+
+    Asked by reading: a server that cannot be reached has a file as little, for fsspec's `exists`,
+    as one that has not got it.
+    """
+    try:
+        found: bytes = fs.cat_file(path)
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def remotes(root: Path) -> list[Remote]:

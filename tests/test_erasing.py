@@ -1,0 +1,357 @@
+"""Erased images: their bytes are nowhere, their event stays, and all that comes after goes on."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from builders import DAYS as SMALL_DAYS
+from builders import ROOT, make_project, open_day, place, png, take_in
+from dayfold.cycle import erasing
+from dayfold.demo import DAYS
+from dayfold.errors import CycleError
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.placeholder import placeholder
+from dayfold.project import remotes, vcs
+from dayfold.project.files import sha256, sha256_file
+from dayfold.project.layout import Project
+from dayfold.proof.verify import verify
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
+
+
+def holders(folder: Path, images: set[str], *, but: str = ".git") -> list[str]:
+    """Every file below a folder that has the bytes of one of these images."""
+    return [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and but not in path.parts and sha256_file(path) in images
+    ]
+
+
+# A small project, of git and DVC without a model: one sealed day, and an open one.
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shell) -> Path:
+    """Ten images of a sealed day, pushed to the folder beside, and a day that is open."""
+    project = make_project(tmp_path_factory.mktemp("small") / "project")
+    root = project.root
+    take_in(project, SMALL_DAYS[0], {"cat": range(10)})
+    for words in (
+        ("git", "init", "--quiet"),
+        ("dvc", "init", "--quiet"),
+        ("dvc", "config", "cache.type", "hardlink,copy"),
+        ("dvc", "remote", "add", "--default", "store", "../store"),
+        ("dvc", "add", "--quiet", f"data/images/{SMALL_DAYS[0]}"),
+        ("git", "add", "."),
+        ("git", "commit", "--quiet", "--message", "one"),
+        ("git", "tag", "--annotate", "--message", "one", f"day/{SMALL_DAYS[0]}"),
+        ("dvc", "push", "--quiet"),
+    ):
+        shell(root, *words)
+    open_day(project, SMALL_DAYS[1])
+    shutil.copy(ROOT / "dvc.yaml", project.dvc_yaml)
+    return root.parent
+
+
+@pytest.fixture
+def small(made, tmp_path) -> Project:
+    """A copy of it, to be changed at will."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path / "project")
+
+
+def erase(project: Project, *paths: str | Path, reason: str = "consent") -> list[str]:
+    said: list[str] = []
+    found = erasing.plan(project, paths, reason=reason, day=SMALL_DAYS[1])
+    erasing.carry_out(found, say=said.append)
+    return said
+
+
+def test_every_copy_goes_hard_links_and_the_older_layout_too(small, tmp_path):
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    image = sha256(png(3))
+    (cached,) = [one for one in holders(small.root, {image}) if "cache" in one]
+    legacy = small.root / ".dvc" / "cache" / cached[-33:-31] / cached[-30:]
+    legacy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, legacy)
+    in_store = tmp_path / "store" / cached[-33:-31] / cached[-30:]
+    in_store.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, in_store)
+    path.unlink()
+    for link in (path, small.root / "a link.png"):
+        os.link(small.root / cached, link)
+    os.link(small.root / cached, tmp_path / "outside.png")
+    shutil.copy(path, small.root / ".dvc" / "tmp" / "copy")
+    page = small.report(SMALL_DAYS[0])
+    page.parent.mkdir()
+    page.write_text(f"<img alt='{small.name(path)}'>")
+    assert len(holders(small.root, {image})) == 5
+    found = erasing.plan(small, [path], reason="consent", day=SMALL_DAYS[1])
+    text = "\n".join(erasing.described(found))
+    assert "and copies: a link.png, .dvc/tmp/copy" in text
+    assert "1 more names of the same file (hard links) lie outside the project: find" in text
+    assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
+    erasing.carry_out(found, say=lambda _: None)
+    assert holders(small.root, {image}) == []
+    assert holders(tmp_path / "store", {image}) == []
+    assert path.read_bytes() == placeholder(image)
+    assert (small.root / cached).read_bytes() == placeholder(image)
+    assert (small.root / cached).stat().st_mode & 0o777 == 0o444
+    assert not page.exists()
+    # All others are whole, and DVC finds nothing changed.
+    assert len(holders(small.root, {sha256(png(number)) for number in range(10)})) == 18
+    assert vcs.stale(small.root, f"data/images/{SMALL_DAYS[0]}.dvc") == []
+    assert vcs.dvc(small.root, "push").strip() == "Everything is up to date."
+
+
+def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
+    small, tmp_path, monkeypatch
+):
+    """One image is killed at each write and removal, the next one a step further."""
+    step, stop = 0, -1
+
+    def counted(function):
+        def run(*words, **options):
+            nonlocal step
+            step += 1
+            if step == stop:
+                raise KeyboardInterrupt
+            return function(*words, **options)
+
+        return run
+
+    for module in (erasing, remotes, corrections.tables):
+        name = "write_csv" if module is corrections.tables else "write_bytes"
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+    monkeypatch.setattr(vcs, "dvc", counted(vcs.dvc))
+    folder, killed = small.images(SMALL_DAYS[0]) / "cat", 0
+    for number in range(10):
+        (small.root / f"copy{number}.png").write_bytes(png(number))
+        found = erasing.plan(small, [folder / f"{number}.png"], reason="x", day=SMALL_DAYS[1])
+        step, stop = 0, number + 1
+        try:
+            erasing.carry_out(found, say=lambda _: None)
+        except KeyboardInterrupt:
+            killed += 1
+        stop = -1
+    assert 5 <= killed < 10  # event, remote, copy, cache, file, checkout; and then it ends
+    everything = {sha256(png(number)) for number in range(10)}
+    assert holders(tmp_path, everything) != []
+    said = erase(small, folder)
+    assert holders(tmp_path, everything) == []
+    assert vcs.stale(small.root, f"data/images/{SMALL_DAYS[0]}.dvc") == []
+    lines = corrections.lines(small, SMALL_DAYS[1]).values()
+    assert {line.image for line in lines if line.action == "erase"} == everything
+    # And once more there is nothing left to do.
+    assert [line for line in erase(small) if "erased" in line] == [
+        "remote store: 0 erased",
+        "here: 0 files and objects erased",
+    ]
+    assert said
+
+
+def test_a_clone_without_images_erases_in_the_remote(small, tmp_path, shell):
+    shell(tmp_path, "git", "clone", "--quiet", "project", "clone")
+    clone = Project(tmp_path / "clone")
+    open_day(clone, SMALL_DAYS[1])
+    image = sha256(png(3))
+    said = erase(clone, image)
+    assert "remote store: 1 erased" in said
+    assert holders(tmp_path / "store", {image}) == []
+    # The first clone still has the bytes, and is told how to erase them when it knows the event.
+    assert len(holders(small.root, {image})) == 2
+    shutil.copy(clone.corrections(SMALL_DAYS[1]), small.corrections(SMALL_DAYS[1]))
+    assert "here: 2 files and objects erased" in erase(small)
+    assert holders(small.root, {image}) == []
+
+
+def test_a_remote_that_cannot_be_reached_is_told_and_the_rest_is_done(small, tmp_path, shell):
+    shell(small.root, "dvc", "remote", "add", "--local", "away", "http://127.0.0.1:9/store")
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    found = erasing.plan(small, [path], reason="consent", day=SMALL_DAYS[1])
+    with pytest.raises(CycleError, match="Recorded, and erased here, but not everywhere") as caught:
+        erasing.carry_out(found, say=lambda _: None)
+    assert caught.value.problems[0].startswith("remote away (http://127.0.0.1:9/store): ")
+    assert caught.value.mend.endswith("dayfold withdraw --erase")
+    assert holders(tmp_path, {sha256(png(3))}) == []
+    shell(small.root, "dvc", "remote", "remove", "--local", "away")
+    erase(small)
+
+
+def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
+    (new,) = place(small.images(SMALL_DAYS[1]), "cat", [11])
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    with pytest.raises(CycleError) as caught:
+        erase(small, new, path, "nowhere", reason="")
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "nowhere",
+        small.name(new),
+        "a",
+    ]
+    with pytest.raises(CycleError, match="No image is recorded as erased"):
+        erase(small)
+    said = shell(small.root, "dayfold", "withdraw", str(path), "--erase", "--reason", "x", code=1)
+    assert "nobody is here to be asked; nothing was done" in said
+    assert sha256_file(path) == sha256(png(3))
+    assert corrections.lines(small, SMALL_DAYS[1]) == {}
+
+
+def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, shell):
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    shell(small.root, "dayfold", "withdraw", str(path), "--reason", "blurred")
+    # The reason of today's withdrawal stands.
+    erase(small, path, reason="")
+    (line,) = corrections.lines(small, SMALL_DAYS[1]).values()
+    assert (line.action, line.reason) == ("erase", "blurred")
+    said = shell(small.root, "dayfold", "withdraw", str(path), "--undo", code=1)
+    assert "was erased: that cannot be taken back" in said
+    assert "was erased" in shell(small.root, "dayfold", "relabel", str(path), "--to", "x", code=1)
+    said = shell(small.root, "dayfold", "withdraw", "--erase", "--undo", code=1)
+    assert "What was erased cannot be brought back" in said
+    (again,) = place(small.images(SMALL_DAYS[1]), "dog", [3])
+    text = again.with_name("text.png")
+    shutil.copy(path, text)
+    said = shell(small.root, "dayfold", "snapshot", code=1)
+    assert f"{small.name(text)} was erased: a line of text is in its place" in said
+
+
+# The three real days, shared by a folder; then a fourth that erases, and a clone's fifth.
+
+
+@pytest.fixture(scope="module")
+def shared(three_days, tmp_path_factory, shell) -> Project:
+    """Three sealed days, pushed to a folder; nothing of them is open."""
+    folder = tmp_path_factory.mktemp("erased")
+    shutil.copytree(three_days.root, folder / "scans", symlinks=True)
+    project = Project(folder / "scans")
+    shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
+    shell(project.root, "git", "remote", "add", "origin", "../shared.git")
+    for words in ((), ("--local",)):
+        shell(project.root, "dvc", "remote", "add", *words, "-d", "store", str(folder / "store"))
+    shell(project.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
+    shell(project.root, "dvc", "push", "--all-tags")
+    return project
+
+
+def some(project: Project, day: str, split: str) -> dict[str, str]:
+    rows = manifest.history(project, THREE).images.filter(day=day, split=split)
+    return rows.row(0, named=True)
+
+
+@pytest.fixture(scope="module")
+def erased(shared, shell) -> tuple[Project, list[dict[str, str]], str]:
+    """A training and a test image of the second day, erased on the fourth, which is open."""
+    images = [some(shared, TWO, split) for split in ("train", "test")]
+    paths = [row["path"] for row in images]
+    words = ("--erase", "--reason", "consent", "--yes", "--day", FOUR)
+    return shared, images, shell(shared.root, "dayfold", "withdraw", *paths, *words)
+
+
+def test_the_days_that_saw_an_image_are_told(erased):
+    project, (trained, tested), said = erased
+    assert (
+        f"  {tested['path']}\n    the models of {TWO} to {THREE} were calibrated or tested" in said
+    )
+    assert f"  {trained['path']}\n    the models of {TWO}" in said
+    assert f"{TWO} to {THREE} can no longer be made again as recorded" in said
+    assert "here: 4 files and objects erased" in said
+    ids = {row["image"] for row in (trained, tested)}
+    assert holders(project.root.parent, ids) == []
+
+
+def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_path, shell):
+    project, (trained, tested), _ = erased
+    found = verify(project, read_data=True)
+    assert (found.damage, found.erased) == ([], 4)
+    # The text of another image in an image's place, and any other text, are damage.
+    file, object_ = project.root / tested["path"], project.root / trained["path"]
+    kept = file.read_bytes()
+    file.unlink()
+    file.write_bytes(placeholder(trained["image"]))
+    [(day, what, _)] = verify(project, read_data=True).damage
+    assert (day, what) == (TWO, f"{tested['path']} is damaged")
+    file.write_bytes(kept)
+    other = next(path for path in object_.parent.iterdir() if path.name != object_.name)
+    whole = other.read_bytes()
+    other.unlink()
+    other.write_bytes(whole[:-1])
+    [(_, what, mend)] = verify(project, read_data=True).damage
+    assert what == f"{project.name(other)} is damaged"
+    shell(project.root, "sh", "-c", mend)
+    # Without the event it is damage.
+    lines = project.corrections(FOUR).read_text()
+    project.corrections(FOUR).write_text("".join(lines.splitlines(keepends=True)[:2]))
+    damage = verify(project, read_data=True).damage
+    assert {(day, what.partition(":")[0]) for day, what, _ in damage} == {
+        (TWO, row["path"])
+        for row in (trained, tested)
+        if row["image"] not in project.corrections(FOUR).read_text()
+    }
+    assert len(damage) == 2  # the file and the object
+    project.corrections(FOUR).write_text(lines)
+    # And with it, bytes that came back.
+    assert verify(project, read_data=True).damage == []
+
+
+def test_a_day_that_needs_an_erased_image_is_told_and_made_without_it(erased, shell):
+    project, (trained, tested), _ = erased
+    said = shell(project.root, "dayfold", "reproduce", TWO, THREE, code=1)
+    for day in (TWO, THREE):
+        (line,) = [line for line in said.splitlines() if line.startswith(f"{day}  ")]
+        assert line.endswith(f", erased: dayfold reproduce {day} --without")
+        assert tested["path"] in line or trained["path"] in line
+    said = shell(project.root, "dayfold", "reproduce", ONE, TWO, "--without")
+    assert f"{ONE}  identical\n" in said
+    (line,) = [line for line in said.splitlines() if line.startswith(f"{TWO}  ")]
+    assert line.startswith(f"{TWO}  made without 2 erased images, so not as recorded: model: ")
+    (line,) = [line for line in said.splitlines() if line.startswith("            differs: ")]
+    assert f"manifests/{TWO}.csv, weights.csv" in line
+    assert "model.safetensors" in line
+    assert "1 of 1 days before the first erased image identical" in said
+    assert "1 of 1 made without what was erased" in said
+    said = shell(project.root, "dayfold", "reproduce", ONE, "--without", code=1)
+    assert f"No image up to {ONE} was erased" in said
+
+
+def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, tmp_path):
+    project, images, _ = erased
+    ids = {row["image"] for row in images}
+    shell(project.root, "dayfold", "run", str(digits / FOUR), "--day", FOUR)
+    assert ids <= manifest.history(project, FOUR).withdrawn
+    for path in (project.replay, project.predictions):
+        rows = csv.DictReader(path.read_text().splitlines())
+        assert not {row["image"] for row in rows} & ids
+    shell(project.root, "dvc", "push", "--quiet")
+    branch = vcs.branch(project.root)
+    shell(project.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
+    vcs.git(project.root.parent / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    url = f"file://{project.root.parent / 'shared.git'}"
+    shell(tmp_path, "git", "clone", "--quiet", url, "fresh")
+    fresh = Project(tmp_path / "fresh")
+    shell(fresh.root, "dvc", "pull", "--quiet")
+    assert vcs.stale(fresh.root) == []
+    found = verify(fresh, read_data=True)
+    assert (found.damage, found.erased) == ([], 4)
+    # An image that an earlier day withdrew, and a day of that alone.
+    gone = some(project, ONE, "train")
+    shell(fresh.root, "dayfold", "withdraw", gone["path"], "--reason", "x", "--day", FIVE)
+    shell(fresh.root, "dvc", "repro")
+    shell(fresh.root, "dayfold", "seal")
+    last = "2025-06-09"
+    words = ("--erase", "--yes", "--reason", "consent", "--day", last)
+    said = shell(fresh.root, "dayfold", "withdraw", gone["image"], *words)
+    assert f"the models of {ONE}" in said
+    assert f"{FIVE} were trained" not in said
+    shell(fresh.root, "dvc", "repro", "snapshot")
+    assert fresh.manifest(last).read_text().splitlines()[1:] == [
+        f"parent,{sha256_file(fresh.manifest(FIVE))},{FIVE},,,"
+    ]
+    assert holders(fresh.root, {gone["image"]}) == []
+    found = verify(fresh, read_data=True)
+    assert (found.damage, found.erased) == ([], 6)
