@@ -10,8 +10,10 @@ from builders import DAYS, make_project, take_in
 from dayfold import backtest, create, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.errors import CycleError, ParamsError
-from dayfold.ledger import tables
-from dayfold.ledger.tables import Replayed
+from dayfold.ledger import corrections, manifest, tables
+from dayfold.ledger.corrections import Correction
+from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.tables import Prediction, Replayed
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one, sha256, sha256_file
 from dayfold.project.layout import Project
@@ -122,6 +124,35 @@ def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
     assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 8, 8]
     rows = tables.read(scratch.replay, Replayed)
     assert (len(rows), set(rows["reason"])) == (21, {"all"})
+
+
+def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tmp_path):
+    real, made = history
+    assert corrections.without_withdrawn(real.project, DAYS[2]) == ({}, 0)
+    project = Project(tmp_path / "project")
+    shutil.copytree(real.project.root, project.root)
+    images = manifest.history(project, DAYS[2]).images
+    trained = images.filter(day=DAYS[0], split="train").row(0, named=True)
+    tested = images.filter(day=DAYS[1], split="test").row(0, named=True)
+    # On a fourth day, which is open; one of them was erased, so no day could read it.
+    lines = [
+        Correction("withdraw", trained["image"], "", "blurred"),
+        Correction("erase", tested["image"], "", "consent"),
+    ]
+    corrections.write(project, DAYS[3], lines)
+    (project.root / trained["path"]).unlink()
+    (project.root / tested["path"]).write_bytes(placeholder(tested["image"]))
+    left = corrections.without_withdrawn(project, DAYS[2])
+    assert left[1] == 2
+    without = History(project, real.days, real.parent, real.origin, *left)
+    scratch = run(without, tmp_path / "scratch")
+    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14 - 1, 7 + 6, 10 + 6]
+    gone = {trained["image"], tested["image"]}
+    for path, kind in ((scratch.replay, Replayed), (scratch.predictions, Prediction)):
+        assert not gone & set(tables.read(path, kind)["image"])
+    params = params_file.read(project.params)
+    policy = POLICIES["project"]
+    assert backtest._key(without, params, policy) != backtest._key(real, params, policy)
 
 
 def test_naive_replays_nothing_and_scratch_begins_at_the_origin(history, tmp_path):

@@ -134,3 +134,26 @@ def test_what_was_withdrawn_before_is_not_corrected_again(project):
         corrections.read(project, DAYS[2], earlier)
     (problem,) = caught.value.problems
     assert f"data/images/{DAYS[0]}/cat/2.png was withdrawn on an earlier day" in problem
+
+
+def test_an_erased_image_is_withdrawn_unless_it_was_and_a_day_may_hold_that_alone(project):
+    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
+    rows = correct(project, f"erase,{image(1)},,consent", f"withdraw,{image(2)},,blurred")
+    assert [(row.action, row.image) for row in rows] == [
+        ("withdraw", image(1)),
+        ("withdraw", image(2)),
+    ]
+    earlier = write_day(project, DAYS[1], DAYS[0], rows)
+    project.corrections(DAYS[2]).write_text(HEADER + f"erase,{image(2)},,consent\n")
+    assert corrections.read(project, DAYS[2], earlier) == []
+    params_file.edit(project.params, {"day": DAYS[2], "parent": DAYS[1]})
+    snapshot.run(project, params_file.read(project.params))
+    after = manifest.history(project, DAYS[2])
+    assert (after.days, after.withdrawn) == (DAYS[:3], {image(1), image(2)})
+    found = corrections.gone(project)
+    # The first day's line stands alone, of the second image the last one counts.
+    assert {key: (day, line.action) for key, (day, line) in found.items()} == {
+        image(1): (DAYS[1], "erase"),
+        image(2): (DAYS[2], "erase"),
+    }
+    assert corrections.gone(project, "withdraw").keys() == {image(2)}

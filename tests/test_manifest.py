@@ -343,3 +343,25 @@ def test_a_kept_history_that_is_damaged_is_read_again(project, monkeypatch, name
     manifest.history(project, DAYS[3])
     project.manifest(DAYS[0]).unlink()
     same(manifest.history(project, DAYS[3]), whole[3])
+
+
+def test_a_chain_without_images_is_that_of_a_history_in_which_they_never_came(project):
+    arrivals = [[(1, "cat", ""), (2, "cat", "p")], [(3, "dog", "p")], [(4, "dog", "")]]
+    *_, before = simulate(project, arrivals)
+    corrected = [Row("relabel", image(2), "x", "dog", "p", "train")]
+    corrected += [Row("withdraw", image(3), "y", "", "p", "train")]
+    write_day(project, DAYS[3], DAYS[2], corrected)
+    days = DAYS[:4]
+    chain = [(day, project.manifest(day).read_bytes()) for day in days]
+    assert manifest.without(chain, []) == dict(chain)
+    made = manifest.without(chain, [image(3)])
+    assert made[DAYS[0]] == chain[0][1]  # up to the image nothing changes
+    for day, data in made.items():
+        project.manifest(day).write_bytes(data)
+    after = manifest.history(project, DAYS[3])
+    assert (after.days, after.withdrawn) == (days, frozenset())
+    kept = {row["image"]: row for row in before.images.iter_rows(named=True)}
+    for row in after.images.iter_rows(named=True):
+        label = "dog" if row["image"] == image(2) else kept[row["image"]]["label"]
+        assert row == {**kept[row["image"]], "label": label}
+    assert set(after.images["image"]) == {image(1), image(2), image(4)}

@@ -14,7 +14,8 @@ from dayfold.errors import CycleError
 from dayfold.figures.report import page
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.making import changed_params
-from dayfold.ledger import tables
+from dayfold.ledger import corrections, manifest, tables
+from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip
 
 HOSTILE = "<script>alert(1)<script>"
@@ -293,6 +294,17 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         "Not here, and so left out:",
     ):
         assert sentence in said, sentence
+
+
+def test_an_image_that_was_withdrawn_since_is_not_shown(tmp_path):
+    days = histories.dates(2)
+    project = histories.write_history(tmp_path / "since", days=days, labels=("a", "b"), files=True)
+    path = tables.read(project.plot("flips"), Flip)["path"][0]
+    image = manifest.history(project, days[-1]).images.filter(path=path)["image"].item()
+    assert "withdrawn since" not in page.write(project, None, forced={}).read_text()
+    corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
+    html = page.write(project, None, forced={}).read_text()
+    assert "withdrawn since" in html
 
 
 def test_a_damaged_or_missing_image_is_named_and_not_shown(tmp_path):

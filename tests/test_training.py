@@ -9,6 +9,7 @@ from dayfold.errors import ImageMissingError
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.fitting import Pool
 from dayfold.learning.network import Model
+from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 
@@ -283,6 +284,19 @@ def test_missing_and_changed_images_are_all_named_with_the_way_to_get_them_back(
     ]
     assert "dvc checkout --force data/images/2025-06-02 ||" in caught.value.mend
     assert "2025-06-04" not in caught.value.mend
+
+
+def test_an_erased_image_is_neither_learnt_from_nor_taken_for_damage(tmp_path):
+    image, other = sha256(b"an image"), sha256(b"another")
+    (tmp_path / "a.png").write_bytes(placeholder(image))
+    with pytest.raises(ImageMissingError) as caught:
+        pixels.load(tmp_path, ["a.png"], [image], 32)
+    assert caught.value.problems == ["a.png was erased: a line of text is in its place"]
+    assert "dayfold reproduce --all --without" in caught.value.mend
+    # In the place of another image it is.
+    with pytest.raises(ImageMissingError, match="cannot be read") as caught:
+        pixels.load(tmp_path, ["a.png"], [other], 32)
+    assert caught.value.problems == ["a.png is no longer the image that was added"]
 
 
 def test_threads_and_determinism_are_set_for_the_process():

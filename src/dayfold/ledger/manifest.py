@@ -16,7 +16,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
-from dayfold.project.files import csv_bytes, parse_csv, sha256, write_bytes
+from dayfold.project.files import csv_bytes, parse_csv, sha256, write_bytes, write_csv
 from dayfold.project.layout import ORIGIN, Project, is_day
 
 SPLITS = ("train", "validation", "test")
