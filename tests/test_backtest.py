@@ -127,7 +127,7 @@ def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
 
 
 def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tmp_path):
-    real, made = history
+    real, _ = history
     assert corrections.without_withdrawn(real.project, DAYS[2]) == ({}, 0)
     project = Project(tmp_path / "project")
     shutil.copytree(real.project.root, project.root)

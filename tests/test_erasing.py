@@ -12,7 +12,7 @@ from builders import ROOT, make_project, open_day, place, png, take_in
 from dayfold.cycle import erasing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections, manifest
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import remotes, vcs
 from dayfold.project.files import sha256, sha256_file
@@ -94,7 +94,7 @@ def test_every_copy_goes_hard_links_and_the_older_layout_too(small, tmp_path):
     found = erasing.plan(small, [path], reason="consent", day=SMALL_DAYS[1])
     text = "\n".join(erasing.described(found))
     assert "and copies: a link.png, .dvc/tmp/copy" in text
-    assert "1 more names of the same file (hard links) lie outside the project: find" in text
+    assert "1 more hard links of the same file lie outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
     erasing.carry_out(found, say=lambda _: None)
     assert holders(small.root, {image}) == []
@@ -151,7 +151,7 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     # And once more there is nothing left to do.
     assert [line for line in erase(small) if "erased" in line] == [
         "remote store: 0 erased",
-        "here: 0 files and objects erased",
+        "here: 0 files and objects erased, 0 copies removed",
     ]
     assert said
 
@@ -167,7 +167,7 @@ def test_a_clone_without_images_erases_in_the_remote(small, tmp_path, shell):
     # The first clone still has the bytes, and is told how to erase them when it knows the event.
     assert len(holders(small.root, {image})) == 2
     shutil.copy(clone.corrections(SMALL_DAYS[1]), small.corrections(SMALL_DAYS[1]))
-    assert "here: 2 files and objects erased" in erase(small)
+    assert "here: 2 files and objects erased, 0 copies removed" in erase(small)
     assert holders(small.root, {image}) == []
 
 
@@ -317,6 +317,16 @@ def test_a_day_that_needs_an_erased_image_is_told_and_made_without_it(erased, sh
     assert "1 of 1 made without what was erased" in said
     said = shell(project.root, "dayfold", "reproduce", ONE, "--without", code=1)
     assert f"No image up to {ONE} was erased" in said
+
+
+def test_a_backtest_goes_without_it_and_says_so(erased, shell):
+    project, _, _ = erased
+    said = shell(project.root, "dayfold", "backtest", "--policy", "project", "--days", f"{TWO}..")
+    assert "left out of every day: 2 images that were withdrawn by now" in said
+    [scratch] = [Project(path.parent) for path in project.scratch.glob("backtest/*/data")]
+    assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
+    before, now = (tables.evaluations(one, TWO)[0].filter(model=TWO) for one in (project, scratch))
+    assert now["images"].sum() == before["images"].sum() - 1
 
 
 def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, tmp_path):

@@ -172,7 +172,7 @@ def _outside(
         if path not in texts or not erased_image(path.read_bytes())
     }
     return [
-        f"{count} more names of the same file (hard links) lie outside the project: "
+        f"{count} more hard links of the same file lie outside the project: "
         f"find / -xdev -inum {number}"
         for number, count in left.items()
         if count > 0
@@ -203,6 +203,12 @@ def described(found: Erasure) -> Iterator[str]:
     where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in found.remotes)]
     yield f"from {', '.join(where)}"
     yield from found.outside
+    for remote in found.remotes:
+        if remote.verifies:
+            yield (
+                f"the remote {remote.name} is set to verify, so that DVC would not take the text "
+                f"from it: dvc remote modify {remote.name} verify false"
+            )
     used = sorted({day for one in found.seen for day in one.days if day in days})
     if used:
         yield (
@@ -241,8 +247,7 @@ def carry_out(found: Erasure, *, say: Say) -> None:
                 path.unlink()
                 count += 1
     _put_texts(found, [*files, *(path for path in found.copies if _is_tracked(project, path))])
-    copies = f", {len(found.copies)} copies" if found.copies else ""
-    say(f"here: {count} files and objects erased{copies}")
+    say(f"here: {count} files and objects erased, {len(found.copies)} copies removed")
     for page in found.pages:
         say(f"removed {project.name(page)}: it showed what is erased")
     if problems:
@@ -272,6 +277,8 @@ def _from_cache(one: _Stored, objects: Path) -> int:
     if not one.md5:
         return 0
     count = 0
+    # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
+    cache.put_back(objects, one.text)
     first, before = cache.object_paths(objects, one.md5)
     lists = cache.object_paths(objects, one.folder)
     for path in (first, before):

@@ -20,12 +20,14 @@ from dayfold.project.files import write_bytes
 class Remote:
     """A remote of this project, by its name and URL; `stores` are DVC's layouts of it, 3's first.
 
-    Where the remote cannot be used object by object `problem` says why.
+    `verifies`: what comes from it is hashed. Where the remote cannot be used object by object
+    `problem` says why.
     """
 
     name: str
     url: str
     stores: tuple[Any, ...]
+    verifies: bool = False
     problem: str = ""
 
     def listing(self, key: str) -> dict[str, str]:
@@ -101,13 +103,13 @@ def _remotes(repo: Any) -> Iterator[Remote]:
     from dvc.exceptions import DvcException
 
     for name, options in repo.config["remote"].items():
-        url = str(options["url"])
+        url, verifies = str(options["url"]), bool(options.get("verify"))
         try:
             found = repo.cloud.get_remote(name)
             if found.worktree or found.fs.version_aware:
                 said = "keeps files by name and versions (worktree or version_aware), not by hash"
-                yield Remote(name, url, (), said)
+                yield Remote(name, url, (), problem=said)
             else:
-                yield Remote(name, url, (found.odb, found.legacy_odb))
+                yield Remote(name, url, (found.odb, found.legacy_odb), verifies)
         except DvcException as error:  # without the package for it, for one
-            yield Remote(name, url, (), " ".join(str(error).split()))
+            yield Remote(name, url, (), problem=" ".join(str(error).split()))
