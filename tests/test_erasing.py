@@ -2,8 +2,14 @@
 
 import csv
 import os
+import pty
 import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -219,6 +225,35 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, s
     shutil.copy(path, text)
     said = shell(small.root, "dayfold", "snapshot", code=1)
     assert f"{small.name(text)} was erased: a line of text is in its place" in said
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b"n\n", "Nothing was done"), (b"", "Aborted")])
+def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answer, said):
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    terminal, its = pty.openpty()
+    process = subprocess.Popen(
+        ["dayfold", "withdraw", str(path), "--erase", "--reason", "x"],
+        cwd=small.root,
+        env=vcs.environment(),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    shown, asked = b"", False
+    with suppress(OSError):  # it has ended
+        while select([terminal], [], [], 120)[0]:
+            shown += os.read(terminal, 4096)
+            if b"[y/N]" in shown and not asked:
+                asked = True
+                time.sleep(0.5)  # until it reads
+                os.write(terminal, answer) if answer else process.send_signal(signal.SIGINT)
+    os.close(terminal)
+    assert process.wait(60) == 1, shown
+    assert said in shown.decode()
+    assert sha256_file(path) == sha256(png(3))
+    assert corrections.lines(small, SMALL_DAYS[1]) == {}
 
 
 # The three real days, shared by a folder; then a fourth that erases, and a clone's fifth.

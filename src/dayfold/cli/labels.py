@@ -1,5 +1,6 @@
 """The commands that correct what is known: labels, and images that must not be used."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,6 +134,8 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
                 "Erasing cannot be taken back, and nobody is here to be asked; nothing was done.",
                 mend="dayfold withdraw … --erase --yes",
             )
+        # polars takes SIGINT so that reads go on after it: Ctrl-C would wait for a line.
+        signal.siginterrupt(signal.SIGINT, True)
         if not typer.confirm("this cannot be taken back; erase?"):
             raise CycleError("Nothing was done.")
     erasing.carry_out(found, say=say)
