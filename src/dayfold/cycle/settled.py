@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import polars as pl
 
 from dayfold.errors import CycleError, LedgerError
-from dayfold.ledger import manifest
+from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.walking import is_clutter
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
@@ -209,12 +209,16 @@ def _compare(
 ) -> None:
     """Sort into `found` the files of these days that the manifests do not name, or name otherwise.
 
-    A withdrawn image may be there or not.
+    A withdrawn image may be there or not; a text stands in the place of one that was erased, on
+    the open day too.
     """
     image_of = dict(
         known.images.filter(pl.col("day").is_in(list(days))).select("path", "image").iter_rows()
     )
     gone = set(known.corrections.filter(action="withdraw")["path"])
+    erased = corrections.gone(project, corrections.ERASE)
+    gone |= {name for name, image in image_of.items() if image in erased}
+    image_of = {name: image for name, image in image_of.items() if name not in gone}
     mine = {name: young for name, young in files.items() if name.split("/")[2] in days}
     found.deleted += sorted(image_of.keys() - mine.keys())
     found.added += sorted(mine.keys() - image_of.keys() - gone)
