@@ -103,6 +103,7 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "exponential": {"weights.schedule": "exponential"},
     "linear over 5": {"weights.schedule": "linear", "weights.recent_versions": 5},
     "over history": {"weights.over": "history"},
+    "replay 0": {"replay.size": 0, "replay.minimum_per_class": 0},
     "replay 100": {"replay.size": 100},
     "replay 1000": {"replay.size": 1000},
     "uniform": {"replay.policy": "uniform"},
