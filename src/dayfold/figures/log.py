@@ -138,11 +138,11 @@ def notes(days: list[DayLine], forced: Mapping[str, str], few: Few) -> list[str]
 def class_table(line: DayLine, few: Few) -> Table:
     """Return a day's figures of each class as a table for the terminal, with 95% intervals.
 
-    `few` is of that day; a class that is in it is marked.
+    `few` is of that day; a class that is in it is marked: too few test images to judge it.
     """
     figures = line.figures or {}
     drawn = _empty_table(line.day, "images")
-    for name in ("F1", "95%", "recall", "95%", "precision", "forg.", "flips", "conf."):
+    for name in ("F1", "95%", "recall", "95%", "prec.", "forg.", "flips", "conf."):
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("")
     for label, scores in figures["classes"].items():
@@ -152,7 +152,7 @@ def class_table(line: DayLine, few: Few) -> Table:
             cells += [_shown(scores[name]), f"{low:.3f}..{high:.3f}"]
         rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
         cells += [_shown(scores[key]) for key in rest]
-        said = ["new"] * (label in line.new) + ["too few to judge"] * (label in few.classes)
+        said = ["new"] * (label in line.new) + ["few"] * (label in few.classes)
         drawn.add_row(escape(label), *cells, ", ".join(said))
     return drawn
 
