@@ -12,6 +12,7 @@ and memory format, and what torch.compile takes to start and gains.
 import argparse
 import contextlib
 import io
+import json
 import os
 import statistics
 import subprocess
@@ -114,14 +115,17 @@ class Bare:
         return count * self._batch_size / (time.perf_counter() - began)
 
 
-def timed_training(project: Project, params: Params) -> float:
-    """The images a second of the train stage, all of it."""
+def timed_training(project: Project, params: Params) -> tuple[float, str]:
+    """The images a second of the train stage, all of it; and where its seconds went."""
     recipe = params.train
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         train.run(project, params)
+    seconds = time.perf_counter() - began
     images = recipe.epochs * recipe.updates_per_epoch * recipe.batch_size
-    return images / (time.perf_counter() - began)
+    spent = json.loads(project.provenance.read_bytes())["seconds"]
+    rest = seconds - spent["decode"] - spent["train"]
+    return images / seconds, f"{spent['decode']:.1f} | {spent['train']:.1f} | {rest:.1f}"
 
 
 def side_by_side(project: Project, params: Params, rounds: int) -> float:
@@ -134,15 +138,18 @@ def side_by_side(project: Project, params: Params, rounds: int) -> float:
     timed_training(project, params)  # the first one loads what the others find loaded
     bare = Bare(network.load(project.model), params, machine)
     bare.updates(5)
-    print("| round | bare loop, img/s | train stage, img/s | ratio |\n| --- | --- | --- | --- |")
+    print(
+        "| round | bare loop, img/s | train stage, img/s | ratio | decoding, s | updates and "
+        "validation, s | rest, s |\n|" + " --- |" * 7
+    )
     ratios = []
     for number in range(1, rounds + 1):
         # Half of the bare updates before and half after: a machine that slows down slows both.
         first = bare.updates(updates // 2)
-        stage = timed_training(project, params)
+        stage, spent = timed_training(project, params)
         alone = statistics.harmonic_mean([first, bare.updates(updates // 2)])
         ratios.append(stage / alone)
-        print(f"| {number} | {alone:.1f} | {stage:.1f} | {ratios[-1]:.3f} |", flush=True)
+        print(f"| {number} | {alone:.1f} | {stage:.1f} | {ratios[-1]:.3f} | {spent} |", flush=True)
     return statistics.median(ratios)
 
 
