@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dayfold.cycle import settled
-from dayfold.cycle.opening import check_may_open, open_day
+from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
-from dayfold.errors import CycleError, IntakeError
+from dayfold.errors import IntakeError
 from dayfold.ledger import grouping, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
@@ -21,7 +20,7 @@ from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
-from dayfold.project.layout import Project, check_day
+from dayfold.project.layout import Project
 from dayfold.project.params import Data
 
 MOST_BYTES = 255  # of a file's name, on every common file system
@@ -55,17 +54,8 @@ def add(
     options = options or Options()
     source = Path(source)
     now = standing(project)
-    if now.day == check_day(day) and now.is_sealed:
-        raise CycleError(
-            f"{day} is sealed; its images are settled.",
-            mend="give a later --day, or take the seal back: dayfold unseal",
-        )
-    opening = now.day != day
-    if opening:
-        check_may_open(project, now, day)
-    else:
-        settled.check(project, now.params, now.sealed)
-    history = manifest.history(project, now.next_parent if opening else now.params.parent)
+    check_may_change(project, now, day, what="images")
+    history = manifest.history(project, now.params.parent if now.day == day else now.next_parent)
     delivery = Delivery()
     with _scratch(project) as scratch:
         found = _find(source, delivery, options, scratch)
@@ -91,7 +81,9 @@ def add(
             _record_refused(project, day, source, delivery)
         _check_outcome(source, delivery, options)
         if not options.dry_run and (targets or delivery.groups):
-            _take_in(project, day, targets, stage, opening=opening, groups=delivery.groups)
+            if now.day != day:
+                make_open(project, now, day)
+            _take_in(project, day, targets, stage, delivery.groups)
         if options.move and not options.dry_run:
             for item, _ in targets:
                 item.path.unlink()
@@ -257,13 +249,9 @@ def _take_in(
     day: str,
     targets: list[tuple[Delivered, Path]],
     stage: Path,
-    *,
-    opening: bool,
     groups: dict[str, str],
 ) -> None:
-    """Move the checked bytes from the stage to their places; open the day first if need be."""
-    if opening:
-        open_day(project, day)
+    """Move the checked bytes from the stage to their places in the open day."""
     if groups:
         grouping.add(project, day, groups)
     folders = {target.parent for _, target in targets}

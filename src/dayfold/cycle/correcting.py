@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dayfold.cycle import settled
-from dayfold.cycle.opening import check_may_open, open_day
+from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
 from dayfold.ledger import corrections, manifest, splits
@@ -77,15 +76,7 @@ class Desk:
 
     def check_day(self) -> None:
         """Raise CycleError where nothing can be corrected on this day."""
-        if self._now.day == self.day and self._now.is_sealed:
-            raise CycleError(
-                f"{self.day} is sealed; its corrections are settled.",
-                mend="give a later --day, or take the seal back: dayfold unseal",
-            )
-        if self._opening:
-            check_may_open(self.project, self._now, self.day)
-        else:
-            settled.check(self.project, self._now.params, self._now.sealed)
+        check_may_change(self.project, self._now, self.day, what="corrections")
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
         """Return the images that are meant by files, folders or ids, each once.
@@ -250,7 +241,7 @@ class Desk:
         self.check()
         changed = self.outcome.corrected or self.outcome.undone
         if changed and self._opening:
-            open_day(self.project, self.day)
+            make_open(self.project, self._now, self.day)
         for source, goal in self._moves.items():
             goal.parent.mkdir(parents=True, exist_ok=True)
             source.rename(goal)

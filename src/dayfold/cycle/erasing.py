@@ -111,7 +111,8 @@ def _stored(
     """By DVC's list of the day's folder, of the cache or of a remote; or else by the file."""
     name = Path(one.path).relative_to(project.name(project.images(one.day))).as_posix()
     listings: list[Callable[[str], dict[str, str]]] = [partial(cache.listing, objects)]
-    for listing in (*listings, *(remote.listing for remote in stores)):
+    listings += [remote.listing for remote in stores]
+    for listing in listings:
         try:
             return _Stored(one, listing(folder)[name], folder)
         except KeyError:
@@ -246,7 +247,10 @@ def carry_out(found: Erasure, *, say: Say) -> None:
             if path.exists() and _has_bytes(path, one):
                 path.unlink()
                 count += 1
-    _put_texts(found, [*files, *(path for path in found.copies if _is_tracked(project, path))])
+    sealed = {project.images(day) for day in vcs.sealed_days(root)}
+    # Of a copy in a sealed day's folder: DVC misses it there.
+    files += [path for path in found.copies if sealed & set(path.parents)]
+    _put_texts(found, files)
     say(f"here: {count} files and objects erased, {len(found.copies)} copies removed")
     for page in found.pages:
         say(f"removed {project.name(page)}: it showed what is erased")
@@ -289,14 +293,6 @@ def _from_cache(one: _Stored, objects: Path) -> int:
             write_bytes(path, one.text, mode=READ_ONLY)
             count += there
     return count
-
-
-def _is_tracked(project: Project, path: Path) -> bool:
-    """Whether a copy lay in a sealed day's folder: DVC misses it there."""
-    folder = project.data / "images"
-    return path.is_relative_to(folder) and (
-        path.relative_to(folder).parts[0] in vcs.sealed_days(project.root)
-    )
 
 
 def _put_texts(found: Erasure, files: Sequence[Path]) -> None:

@@ -27,6 +27,11 @@ def open_day(project: Project, day: str) -> None:
     """
     now = standing(project)
     check_may_open(project, now, day)
+    make_open(project, now, day)
+
+
+def make_open(project: Project, now: Standing, day: str) -> None:
+    """Open a day that `check_may_open` has let pass."""
     project.images(day).mkdir(parents=True, exist_ok=True)
     corrections.write_empty(project, day)
     grouping.write_empty(project, day)
@@ -40,6 +45,19 @@ def open_day(project: Project, day: str) -> None:
     vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
     # Last: until params.yaml says so, the day is not open, and opening it again is harmless.
     params_file.edit(project.params, {"day": day, "parent": now.next_parent})
+
+
+def check_may_change(project: Project, now: Standing, day: str, *, what: str) -> None:
+    """Raise CycleError where `what` of a day is settled: sealed, not open, and not to be opened."""
+    if now.day != check_day(day):
+        check_may_open(project, now, day)
+        return
+    if now.is_sealed:
+        raise CycleError(
+            f"{day} is sealed; its {what} are settled.",
+            mend="give a later --day, or take the seal back: dayfold unseal",
+        )
+    settled.check(project, now.params, now.sealed)
 
 
 def check_may_open(project: Project, now: Standing, day: str) -> None:

@@ -219,12 +219,10 @@ def _compare(
     erased = corrections.gone(project, corrections.ERASE)
     gone |= {name for name, image in image_of.items() if image in erased}
     image_of = {name: image for name, image in image_of.items() if name not in gone}
-    mine = {name: young for name, young in files.items() if name.split("/")[2] in days}
-    found.deleted += sorted(image_of.keys() - mine.keys())
-    found.added += sorted(mine.keys() - image_of.keys() - gone)
-    found.changed += _changed(
-        project, {name: image_of[name] for name in sorted(mine) if mine[name] and name in image_of}
-    )
+    found.deleted += sorted(image_of.keys() - files.keys())
+    found.added += sorted(files.keys() - image_of.keys() - gone)
+    young = sorted(name for name, is_young in files.items() if is_young)
+    found.changed += _changed(project, {name: image_of[name] for name in young if name in image_of})
 
 
 def _changed(project: Project, images: dict[str, str]) -> Iterable[str]:

@@ -16,7 +16,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
-from dayfold.project.files import csv_bytes, parse_csv, sha256, write_bytes, write_csv
+from dayfold.project.files import csv_bytes, parse_csv, sha256, who_changed, write_bytes, write_csv
 from dayfold.project.layout import ORIGIN, Project, is_day
 
 SPLITS = ("train", "validation", "test")
@@ -257,7 +257,7 @@ def _check_first(table: pl.DataFrame, name: str) -> None:
     if table.is_empty() or table.item(0, "action") != "parent":
         raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
     parent, expression = table.item(0, "path"), table.item(0, "group")
-    undo = f"git log -- {name} shows who changed it; git checkout -- {name} undoes it"
+    undo = who_changed(name)
     if parent != ORIGIN and not is_day(parent):
         raise LedgerError(f"{name} names {parent!r} as its parent, which is no day.", mend=undo)
     try:
@@ -272,7 +272,7 @@ def _check_paths(table: pl.DataFrame, name: str) -> None:
         raise LedgerError(
             f"{name} names files outside of the project:",
             problems=outside.head(10).to_list(),
-            mend=f"git log -- {name} shows who changed it; git checkout -- {name} undoes it",
+            mend=who_changed(name),
         )
 
 

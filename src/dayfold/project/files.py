@@ -118,6 +118,11 @@ def from_spreadsheet(text: str) -> str:
     return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
 
 
+def who_changed(source: str) -> str:
+    """Return the way on where somebody edited a file that git keeps."""
+    return f"git log -- {source} shows who changed it; git checkout -- {source} undoes it"
+
+
 def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl.DataFrame":
     """Read CSV bytes whose header must be exactly the schema's names.
 
@@ -131,7 +136,7 @@ def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl
     if header != ",".join(schema):
         raise LedgerError(
             f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
-            mend=f"git log -- {source} shows who changed it; git checkout -- {source} undoes it",
+            mend=who_changed(source),
         )
     try:
         return pl.read_csv(data, schema=schema, empty_string_is_null=False)

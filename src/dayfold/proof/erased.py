@@ -4,14 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from dayfold.ledger import corrections
 from dayfold.ledger.corrections import Correction
-from dayfold.ledger.manifest import Row
 from dayfold.ledger.placeholder import erased_image
-from dayfold.ledger.tables import schema
-from dayfold.project.files import parse_csv
 from dayfold.project.layout import Project
 from dayfold.proof.chain import Finding
 from dayfold.proof.record import Sealed
@@ -53,7 +48,5 @@ def erased(project: Project, line: Sequence[Sealed]) -> Erased:
     """Read what of the images of a line of days is recorded as erased."""
     images: dict[str, str] = {}
     for sealed in line:
-        name = project.name(project.manifest(sealed.day))
-        rows = parse_csv(sealed.file(name), schema(Row), name).filter(pl.col("action") == "add")
-        images |= dict(rows.select("path", "image").iter_rows())
+        images |= dict(sealed.rows().filter(action="add").select("path", "image").iter_rows())
     return Erased(corrections.gone(project, corrections.ERASE), images)

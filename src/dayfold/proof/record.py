@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import polars as pl
 import yaml
 
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
+from dayfold.ledger.manifest import Row
+from dayfold.ledger.tables import schema
 from dayfold.project import cache, vcs
 from dayfold.project.cache import Pin
+from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, STAGES, Project, check_day
 
 # What the parsers raise on bytes that git itself could not vouch for.
@@ -89,6 +93,11 @@ class Sealed:
         """The parent's day and the sha256 of its manifest, as the manifest pins them."""
         name = self.project.name(self.project.manifest(self.day))
         return manifest.parent_of(self.file(name), name)
+
+    def rows(self) -> pl.DataFrame:
+        """Read the rows of the day's manifest, its parent's pin among them."""
+        name = self.project.name(self.project.manifest(self.day))
+        return parse_csv(self.file(name), schema(Row), name)
 
     @cached_property
     def tracked(self) -> dict[str, Any] | None:

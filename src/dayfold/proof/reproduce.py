@@ -58,10 +58,7 @@ def reproduce(
         )
     line, wanted = line_of(project, days)
     wanted = line if from_scratch else wanted
-    say(f"{LEVELS}\n")
-    for text in fingerprints(wanted, threads):
-        say(text)
-    say("")
+    introduce(LEVELS, wanted, threads, say)
     with (
         worktree.bench(project, empty_cache=from_scratch) as bench,
         Ticker("reproducing", len(wanted), "days") as ticker,
@@ -220,7 +217,15 @@ def _unmade(sealed: Sealed, problem: str) -> Rebuilt:
     return Rebuilt(sealed.day, False, False, problem=problem)
 
 
-def fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
+def introduce(text: str, days: Sequence[Sealed], threads: int | None, say: Say) -> None:
+    """Say what is to come, and which level to expect."""
+    say(f"{text}\n")
+    for line in _fingerprints(days, threads):
+        say(line)
+    say("")
+
+
+def _fingerprints(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
     """Say which level to expect: the recorded fingerprints against this machine's."""
     from dayfold.learning import device, fingerprint
 

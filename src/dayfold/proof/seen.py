@@ -8,10 +8,9 @@ import polars as pl
 
 from dayfold.errors import LedgerError
 from dayfold.ledger import tables
-from dayfold.ledger.manifest import HELD_OUT, History, Row
-from dayfold.ledger.tables import Replayed, schema
+from dayfold.ledger.manifest import HELD_OUT, History
+from dayfold.ledger.tables import Replayed
 from dayfold.project import cache
-from dayfold.project.files import parse_csv
 from dayfold.proof.record import Sealed
 
 
@@ -72,9 +71,7 @@ def of_line(line: Sequence[Sealed], images: Collection[str]) -> list[Seen]:
     """Return the same of what the manifests of sealed days, oldest first, add and withdraw."""
     found: dict[str, Seen] = {}
     for sealed in line:
-        name = sealed.project.name(sealed.project.manifest(sealed.day))
-        rows = parse_csv(sealed.file(name), schema(Row), name)
-        for row in rows.filter(pl.col("image").is_in(list(images))).iter_rows(named=True):
+        for row in sealed.rows().filter(pl.col("image").is_in(list(images))).iter_rows(named=True):
             if row["action"] == "add":
                 found[row["image"]] = Seen(row["image"], row["path"], row["split"], sealed.day, "")
             elif row["action"] == "withdraw":

@@ -10,15 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
-
-from dayfold.ledger.manifest import Row
-from dayfold.ledger.tables import schema
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
 from dayfold.project.console import Ticker
-from dayfold.project.files import md5_file, parse_csv
+from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import chain, record
 from dayfold.proof.chain import Finding
@@ -201,8 +197,8 @@ def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
         name = project.name(project.manifest(sealed.day))
         if name not in sealed.files or not project.images(sealed.day).is_dir():
             continue
-        rows = parse_csv(sealed.files[name], schema(Row), name).filter(pl.col("action") == "add")
-        for path, image in rows.select("path", "image").iter_rows():
+        rows = sealed.rows().filter(action="add").select("path", "image")
+        for path, image in rows.iter_rows():
             yield _Read(project.root / path, "", image, sealed.day)
 
 

@@ -16,7 +16,7 @@ from dayfold.proof.reproduce import (
     How,
     Say,
     again,
-    fingerprints,
+    introduce,
     keep_parent,
     line_of,
     shown,
@@ -66,10 +66,7 @@ def without(
         )
     first = min(one.day for one in left_out)
     todo = [one for one in line if from_scratch or one in wanted or one.day >= first]
-    say(f"{INTRODUCTION}\n")
-    for text in fingerprints(todo, None):
-        say(text)
-    say("")
+    introduce(INTRODUCTION, todo, None, say)
     with (
         worktree.bench(project, empty_cache=from_scratch) as bench,
         Ticker("reproducing", len(todo), "days") as ticker,
