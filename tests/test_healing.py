@@ -1,8 +1,10 @@
 """What a kill leaves behind is mended by the next command, which says so, and nothing else is."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -35,6 +37,30 @@ def test_a_broken_rwlock_is_removed(copy, shell, content):
     said = shell(copy.root, "dayfold", "open", FOUR)
     assert "DVC was killed: .dvc/tmp/rwlock is broken: removed" in said
     assert f"{FOUR} is open" in said
+
+
+@pytest.mark.parametrize("mode", ["write", "read"])
+def test_a_lock_whose_process_is_another_program_now_is_removed(copy, shell, mode):
+    path = copy.root / ".dvc" / "tmp" / "rwlock"
+    holder = {"pid": os.getpid(), "cmd": "dvc/__main__.py repro"}
+    locks = {str(copy.metrics): holder if mode == "write" else [holder]}
+    path.write_text(json.dumps({mode: locks}))
+    copy.metrics.unlink()
+    assert "is busy" in shell(copy.root, "dvc", "repro", code=255)
+    assert mended(copy) == [
+        f"DVC was killed: .dvc/tmp/rwlock names process {os.getpid()}, now another program: removed"
+    ]
+    shell(copy.root, "dvc", "repro")
+
+
+def test_a_lock_of_a_dvc_that_runs_or_is_gone_is_left_to_dvc(copy):
+    path = copy.root / ".dvc" / "tmp" / "rwlock"
+    running = subprocess.Popen([sys.executable, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
+    holder = {"pid": running.pid, "cmd": "dvc/__main__.py repro"}
+    path.write_text(json.dumps({"write": {str(copy.metrics): holder}}))
+    assert mended(copy) == []
+    running.communicate(b"\n")
+    assert mended(copy) == []
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7])

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,16 +114,36 @@ def _is_free(lock: Path) -> bool:
 
 
 def _rwlock(project: Project) -> Iterator[Wound]:
-    """DVC writes .dvc/tmp/rwlock in place: a kill leaves an empty one, on which it then fails."""
+    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on.
+
+    An empty file, as it is written in place; or the lock of a process whose number went to another
+    program since, after a restart for instance: DVC asks only whether there is such a process.
+    """
     path = project.root / ".dvc" / "tmp" / "rwlock"
     try:
-        whole = isinstance(json.loads(path.read_bytes()), dict)
+        held = json.loads(path.read_bytes())
+        writers, readers = held.get("write", {}).values(), held.get("read", {}).values()
+        holders = {one["pid"] for one in (*writers, *chain.from_iterable(readers))}
+        written = path.stat().st_mtime
     except FileNotFoundError:
         return
-    except ValueError:
-        whole = False
-    if not whole:
+    except (ValueError, AttributeError, TypeError, KeyError):
         yield Wound("DVC was killed: .dvc/tmp/rwlock is broken", "removed", path.unlink)
+        return
+    others = ", ".join(str(pid) for pid in sorted(holders) if _is_another_program(pid, written))
+    if others:
+        what = f"DVC was killed: .dvc/tmp/rwlock names process {others}, now another program"
+        yield Wound(what, "removed", path.unlink)
+
+
+def _is_another_program(pid: int, written: float) -> bool:
+    """Whether a process runs that took no lock of DVC's in a file of this time, in seconds."""
+    try:
+        process = psutil.Process(pid)
+        is_dvc = "dvc" in {Path(word).name for word in process.cmdline()[:4]}
+        return not is_dvc or process.create_time() > written + 1
+    except psutil.Error:
+        return False  # DVC sees itself that there is none
 
 
 def _git_locks(project: Project) -> Iterator[Wound]:
