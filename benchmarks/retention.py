@@ -4,9 +4,11 @@
         [--judge test|validation]
 
 A stream is a plain project folder without git and DVC; its days are trained and evaluated by the
-same code as `dayfold backtest`. Interrupted, it goes on where it was. It prints Markdown tables.
-Defaults are chosen by `--judge validation`: the very same trainings, with the validation images in
-the place of the test images, so that no value is tuned on a test split.
+same code as `dayfold backtest`. It prints Markdown tables. Every finished run is a line of
+benchmarks/retention.csv and is not made again as long as its recipe is the same: interrupted, or on
+another machine, it goes on where it was. Defaults are chosen by `--judge validation`: the very same
+trainings, with the validation images in the place of the test images, so that no value is tuned on
+a test split.
 """
 
 import argparse
@@ -17,9 +19,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
-from shutil import copy
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
@@ -32,16 +34,24 @@ from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker
-from dayfold.project.files import sha256
+from dayfold.project.files import canonical_json, parse_csv, sha256, write_csv
 from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.params import Params
 from dayfold.stages import snapshot
 
 ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).with_suffix(".csv")
+COLUMNS = {
+    "judge": pl.String(),
+    "stream": pl.String(),
+    "recipe": pl.String(),
+    **tables.schema(BacktestRun),
+}
 DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
 BUDGET = {  # as many updates a day as the default; a stream takes a minute on one core
     "train.image_size_px": 16,
     "train.epochs": 1,
-    "train.updates_per_epoch": 100,
+    "train.updates_per_epoch": 150,
     "train.threads": 1,
 }
 RARE = {"train": 0.2, "validation": 0.05, "test": 0.75}  # 8 of 40 images, 30 to test on
@@ -96,18 +106,27 @@ COMPARED = ("project", "naive", "cumulative")
 # absent.
 ABLATION_STREAMS = ("new classes", "rare class", "recurring")
 VARIANTS: dict[str, dict[str, backtest.Value]] = {
-    "weight 1.0": {"weights.recent": 1.0},
-    "no class balance (3.0)": {"weights.class_balance": 0.0},
-    "no class balance, weight 1.0": {"weights.class_balance": 0.0, "weights.recent": 1.0},
+    "weight 3.0": {"weights.recent": 3.0},
+    "no class balance": {"weights.class_balance": 0.0},
+    "no class balance, weight 3.0": {"weights.class_balance": 0.0, "weights.recent": 3.0},
     "class balance 0.5": {"weights.class_balance": 0.5},
-    "exponential": {"weights.schedule": "exponential"},
-    "linear over 5": {"weights.schedule": "linear", "weights.recent_versions": 5},
+    "exponential from 3.0": {"weights.schedule": "exponential", "weights.recent": 3.0},
+    "linear from 3.0 over 5": {
+        "weights.schedule": "linear",
+        "weights.recent": 3.0,
+        "weights.recent_versions": 5,
+    },
     "over history": {"weights.over": "history"},
     "replay 0": {"replay.size": 0, "replay.minimum_per_class": 0},
     "replay 100": {"replay.size": 100},
+    "replay 300": {"replay.size": 300},
     "replay 1000": {"replay.size": 1000},
     "uniform": {"replay.policy": "uniform"},
-    "recency": {"replay.policy": "recency", "weights.schedule": "exponential"},
+    "recency, exponential from 3.0": {
+        "replay.policy": "recency",
+        "weights.schedule": "exponential",
+        "weights.recent": 3.0,
+    },
     "hard": {"replay.policy": "hard"},
     "herding": {"replay.policy": "herding"},
     "distill 0.5": {"train.distill": 0.5},
@@ -116,7 +135,20 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "shrink and perturb": {"train.shrink": 0.8, "train.perturb": 0.1},
     "loss: recency": {"train.loss": "recency"},
     "no smoothing": {"train.label_smoothing": 0.0},
+    "no weight decay": {"train.weight_decay": 0.0},
 }
+
+
+def recipe(policy: Policy, seed: int) -> Params:
+    """Return the repository's params with the benchmark's budget and a policy's changes."""
+    params = params_file.read(ROOT / "params.yaml").model_copy(update={"seed": seed})
+    return params_file.changed(params, {"origin.weights": "random", **BUDGET, **policy.changes})
+
+
+def recipe_key(policy: Policy) -> str:
+    """Return eight characters that are others as soon as a day would be trained otherwise."""
+    sections = recipe(policy, 0).model_dump(include={*backtest.TUNABLE, "evaluate"})
+    return sha256(canonical_json([sections, policy.full_passes]).encode())[:8]
 
 
 def build(name: str, seed: int, folder: Path, judge: str) -> History:
@@ -127,12 +159,7 @@ def build(name: str, seed: int, folder: Path, judge: str) -> History:
     if (folder / "ready").exists():
         return history
     project.data.mkdir(parents=True, exist_ok=True)
-    copy(ROOT / "params.yaml", project.params)
-    params_file.edit(
-        project.params,
-        {"seed": seed, "origin.weights": "random", **BUDGET},
-    )
-    params = params_file.read(project.params)
+    params = recipe(POLICIES["project"], seed)
     manifest.write_origin(project.manifest(ORIGIN))
     create.make_origin(project, params)
     project.parent.rename(folder / "origin")
@@ -217,38 +244,63 @@ def _stream(folder: Path, judge: str, stream: str, seed: int) -> History:
     return build(stream, seed, folder / judge / "streams" / f"{stream}-{seed}", judge)
 
 
-def job(
-    folder: Path, judge: str, stream: str, policy: Policy, seed: int
-) -> tuple[str, BacktestRun]:
-    """Run a policy over a stream, unless that was done before."""
+def job(folder: Path, judge: str, stream: str, policy: Policy, seed: int) -> BacktestRun:
+    """Run a policy over a stream; go on with what an interrupted one left."""
     history = _stream(folder, judge, stream, seed)
-    params = params_file.read(history.project.params)
-    scratch = Project(folder / judge / "runs" / stream / policy.name / str(seed))
+    runs = folder / judge / "runs" / stream / policy.name
+    scratch = Project(runs / f"{seed}-{recipe_key(policy)}")
+    params = recipe(POLICIES["project"], seed)
     backtest.run_days(history, scratch, params, policy)
-    return stream, backtest.summary(scratch, params, policy.name, seed, history.days)
+    return backtest.summary(scratch, params, policy.name, seed, history.days)
+
+
+Job = tuple[str, Policy, int]  # stream, policy, seed
+Results = dict[tuple[str, str, str, int], tuple[str, BacktestRun]]
+
+
+def results() -> Results:
+    """Return (judge, stream, policy, seed) → recipe and figures of every run on record."""
+    found: Results = {}
+    if RESULTS.exists():
+        lines = parse_csv(RESULTS.read_bytes(), COLUMNS, RESULTS.name)
+        for judge, stream, recipe, *figures in lines.iter_rows():
+            run = BacktestRun(*figures)
+            found[judge, stream, run.policy, run.seed] = recipe, run
+    return found
 
 
 def run(
-    folder: Path, judge: str, jobs: Sequence[tuple[str, Policy, int]], processes: int
+    folder: Path, judge: str, jobs: Sequence[Job], processes: int
 ) -> dict[str, list[BacktestRun]]:
-    """Run (stream, policy, seed) jobs, two or more at a time; the runs a stream, in their order."""
-    done: dict[str, list[BacktestRun]] = {}
+    """Run what is not on record, `processes` at a time; the runs a stream, in the jobs' order."""
+    done = results()
+
+    def key(one: Job) -> tuple[str, str, str, int]:
+        stream, policy, seed = one
+        return judge, stream, policy.name, seed
+
+    keys = {policy.name: recipe_key(policy) for _, policy, _ in jobs}
+    recorded = {at: made for at, (made, _) in done.items()}
+    missing = [one for one in jobs if recorded.get(key(one)) != keys[one[1].name]]
     with (
-        Ticker("runs", len(jobs), "runs") as ticker,
+        Ticker("runs", len(missing), "runs") as ticker,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
     ):
-        needed = dict.fromkeys((folder, judge, stream, seed) for stream, _, seed in jobs)
+        needed = dict.fromkeys((folder, judge, stream, seed) for stream, _, seed in missing)
         for made in [pool.submit(_stream, *one) for one in needed]:
             made.result()
-        waiting = [pool.submit(job, folder, judge, *one) for one in jobs]
+        waiting = {pool.submit(job, folder, judge, *one): one for one in missing}
         for finished in as_completed(waiting):
-            stream, result = finished.result()
-            ticker.line(f"{stream}: {comparison.line(result)}")
+            one, figures = waiting[finished], finished.result()
+            done[key(one)] = keys[one[1].name], figures
+            lines = [(*at[:2], *made, *figures) for at, (*made, figures) in sorted(done.items())]
+            write_csv(RESULTS, list(COLUMNS), lines)
+            ticker.line(f"{one[0]}: {comparison.line(figures)}")
             ticker.advance(1)
-        for future in waiting:
-            stream, result = future.result()
-            done.setdefault(stream, []).append(result)
-    return done
+    found: dict[str, list[BacktestRun]] = {}
+    for one in jobs:
+        found.setdefault(one[0], []).append(done[key(one)][1])
+    return found
 
 
 def markdown(found: Mapping[str, Sequence[BacktestRun]]) -> str:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from builders import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+# The README that a new project begins with has commands too.
+SPEAKING = (*PAGES, ROOT / "src" / "dayfold" / "template" / "README.md")
 # Of a fence without a language, the lines are commands that begin like one.
 SHELL, PLAIN = ("sh", "bash", "console"), ""
 TOOLS = ("dayfold", "dvc", "git", "make")

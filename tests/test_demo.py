@@ -1,7 +1,6 @@
 """The demo: its digits, its manners, and what its days come to with the default params."""
 
 import json
-import shutil
 from collections import Counter
 
 import numpy as np
@@ -9,15 +8,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from builders import make_project
-from dayfold import create, demo
-from dayfold.cycle import opening
-from dayfold.demo import DAYS
+from builders import ROOT, make_project
+from dayfold import demo
+from dayfold.demo import DAYS, PICTURE
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections
-from dayfold.project import params as params_file
-from dayfold.project.layout import ORIGIN
-from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
+from dayfold.project import vcs
+from dayfold.project.layout import Project
 
 
 def test_every_digit_is_written_once_as_it_is(digits):
@@ -57,19 +53,14 @@ def test_the_demo_leaves_other_folders_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_with_default_params_little_is_forgotten_and_every_class_is_known(tmp_path, digits):
-    project = make_project(tmp_path, origin__weights="random", train__image_size_px=32)
-    create.make_origin(project, params_file.read(project.params))
-    parent = ORIGIN
-    for day in DAYS:
-        shutil.copytree(digits / day, project.images(day))
-        corrections.write_empty(project, day)
-        params_file.edit(project.params, {"day": day, "parent": parent})
-        for stage in (snapshot, weights, replay, train, evaluate, curve):
-            stage.run(project, params_file.read(project.params))
-        if day != DAYS[-1]:
-            opening.inherit(project)
-        parent = day
+def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".venv"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    said = shell(tmp_path, "make", "demo")
+    assert "==> dayfold demo" in said
+    project = Project(tmp_path / "demo")
+    assert vcs.sealed_days(project.root) == list(DAYS)
+    assert (project.root / PICTURE).stat().st_size > 10_000
     figures = json.loads(project.metrics.read_bytes())
     assert figures["forgetting"] <= 0.05
     assert {name: scores["f1"] for name, scores in figures["classes"].items()}.keys() == set(

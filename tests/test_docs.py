@@ -15,11 +15,9 @@ from dvc.cli.parser import get_main_parser
 
 from builders import ROOT
 from dayfold.cli import app
-from pages import PAGES, commands
+from pages import PAGES, SPEAKING, commands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The README that a new project begins with has commands too.
-SPEAKING = (*PAGES, ROOT / "src" / "dayfold" / "template" / "README.md")
 GENERATE = run_path(str(ROOT / "docs" / "generate.py"))
 COMMANDS = typer.main.get_command(app).commands
 

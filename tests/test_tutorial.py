@@ -149,7 +149,7 @@ def test_training_and_evaluation_go_by_the_decision(walk):
 
 
 def test_the_params_of_each_day_are_kept_with_it(walk):
-    for day, size in ((THREE, 300), (LAST, 60)):
+    for day, size in ((THREE, 400), (LAST, 60)):
         text = vcs.git(walk.project.root, "show", f"{vcs.TAG}{day}:params.yaml")
         assert f"  size: {size} " in text
     assert params_file.read(walk.project.params).day == LAST
