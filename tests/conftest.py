@@ -60,7 +60,7 @@ def shell() -> Shell:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=600,
+            timeout=1800,
         )
         assert done.returncode == code, done.stdout
         assert "Traceback" not in done.stdout, done.stdout
