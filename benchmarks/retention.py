@@ -48,7 +48,7 @@ COLUMNS = {
     **tables.schema(BacktestRun),
 }
 DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
-BUDGET = {  # as many updates a day as the default; a stream takes a minute on one core
+BUDGET = {  # as many updates a day as the default; a stream takes one to three minutes on one core
     "train.image_size_px": 16,
     "train.epochs": 1,
     "train.updates_per_epoch": 150,
@@ -263,9 +263,9 @@ def results() -> Results:
     found: Results = {}
     if RESULTS.exists():
         lines = parse_csv(RESULTS.read_bytes(), COLUMNS, RESULTS.name)
-        for judge, stream, recipe, *figures in lines.iter_rows():
-            run = BacktestRun(*figures)
-            found[judge, stream, run.policy, run.seed] = recipe, run
+        for judge, stream, made, *figures in lines.iter_rows():
+            one = BacktestRun(*figures)
+            found[judge, stream, one.policy, one.seed] = made, one
     return found
 
 

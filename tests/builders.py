@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
@@ -34,6 +35,13 @@ def benchmark(name: str) -> ModuleType:
     module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def a_free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from builders import DAYS, make_project, take_in
+from builders import DAYS, a_free_port, make_project, take_in
 from dayfold import create
 from dayfold.errors import ParamsError
 from dayfold.learning import processes
@@ -151,12 +150,6 @@ def on_machine(number, project, port):
     """One of two machines, by torchrun's own options; here both are this one, with a clone each."""
     options = {"NNODES": 2, "NODE_RANK": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return start(project, **{f"PET_{name}": str(value) for name, value in options.items()})
-
-
-def a_free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 @pytest.mark.slow

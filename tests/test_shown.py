@@ -4,7 +4,6 @@ import inspect
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders import ROOT
+from builders import ROOT, a_free_port
 from conftest import IDENTITY
 from dayfold.project import vcs
 from pages import SPEAKING, commands
@@ -162,14 +161,13 @@ class Walk:
         (self.home / ".gitconfig").write_text(
             f'[init]\ndefaultBranch = main\n[url "{top}/"]\ninsteadOf = git@example.org:\n'
         )
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            port = str(listening.getsockname()[1])
-        mine = {"HOME": self.home, "SCANS": self.project, "PORT": port, "BROWSER": "true"}
         self._environment = {
             **vcs.environment(),
             **IDENTITY,
-            **{k: str(v) for k, v in mine.items()},
+            "HOME": str(self.home),
+            "SCANS": str(self.project),
+            "PORT": str(a_free_port()),
+            "BROWSER": "true",
         }
         self._waiting: list[tuple[str, subprocess.Popen[str]]] = []
 
