@@ -60,7 +60,7 @@ def test_the_root_s_params_are_valid_and_unopened():
     params = params_file.read(ROOT / "params.yaml")
     assert (params.day, params.parent) == ("none", "origin")
     recency = params.weights
-    assert (recency.schedule, recency.recent, recency.base) == ("step", 3.0, 1.0)
+    assert (recency.schedule, recency.recent, recency.base) == ("step", 1.0, 1.0)
     assert (recency.recent_versions, recency.class_balance) == (1, 1.0)
 
 
