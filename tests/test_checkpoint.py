@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from builders import image
-from dayfold.learning import checkpoint, device, fitting, network
+from dayfold.learning import checkpoint, device, fitting, network, pixels
 from dayfold.learning.checkpoint import Keeper, Saved
-from dayfold.learning.fitting import Pool
+from dayfold.learning.inputs import Pool
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project import params as params_file
 
@@ -38,9 +38,9 @@ def train(recipe, monkeypatch):
     start = network.grown(network.random_origin(0), ["a", "b", "c"], seed=0)
     teacher = network.grown(network.random_origin(1), ["a", "b"], seed=0)
     log = []
-    changes = fitting.pixels.changes
+    changes = pixels.changes
     monkeypatch.setattr(
-        fitting.pixels,
+        pixels,
         "changes",
         lambda names, *scope, **place: (
             log.append((*names, scope, place)) or changes(names, *scope, **place)

@@ -7,11 +7,11 @@ from PIL import Image
 
 from dayfold.errors import ImageMissingError
 from dayfold.learning import device, fitting, network, pixels
-from dayfold.learning.fitting import Pool
-from dayfold.learning.network import Model
+from dayfold.learning.inputs import Images, Pool
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
+from pools import pool_of, start_of
 
 NO_CHANGE = dict.fromkeys(
     ("flip", "rotate_degrees", "shift", "scale", "brightness", "contrast"), 0.0
@@ -24,18 +24,6 @@ def recipe(repository):
     return whole.model_copy(
         update={"image_size_px": 32, "epochs": 2, "updates_per_epoch": 3, "batch_size": 8}
     )
-
-
-def pool_of(count: int, classes: int) -> Pool:
-    images = [f"{number:064x}" for number in range(count)]
-    values = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    targets = torch.arange(count) % classes
-    return Pool(torch.from_numpy(values), targets, images, [1.0] * count)
-
-
-def start_of(classes: int, seed: int = 0) -> Model:
-    names = [str(number) for number in range(classes)]
-    return network.grown(network.random_origin(seed), names, seed=0)
 
 
 def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
@@ -130,7 +118,8 @@ def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_els
     machine = device.resolve(device="cpu", precision="fp32", threads=1)
     teacher = start_of(2, seed=1)
     asked = recipe.model_copy(update={"distill": 1.0, "distill_temperature": 2.0})
-    loss = fitting._Loss(asked, pool_of(4, 3), teacher, machine)
+    inputs = Images(asked, 0, "2025-06-02", machine)
+    loss = fitting._Loss(asked, pool_of(4, 3), teacher, machine, inputs)
     net = network.build(teacher, 32).eval()
     batch = pixels.normalised(pool_of(4, 3).pixels)
     with torch.no_grad():

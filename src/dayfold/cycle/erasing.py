@@ -47,7 +47,8 @@ class _Stored:
 class Erasure:
     """What is to be erased, and from where: found and checked, and nothing done yet.
 
-    `copies` are other files of the project with the same bytes, `pages` those that show an image,
+    `copies` are other files of the project with the same bytes, and what the frozen part of a
+    network made of them; `pages` those that show an image,
     `outside` says which bytes have more names on the disk than were found.
     """
 
@@ -95,6 +96,9 @@ def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str
         for one in seen(of_history(desk.history, images), line, objects)
     ]
     copies = list(_copies(desk, found, objects))
+    copies += [
+        path for one in found for path in sorted(project.activations.glob(f"*/{one.seen.image}"))
+    ]
     pages = [
         path
         for folder in (project.report(day).parent, project.audit_page(day).parent)

@@ -2,8 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -13,25 +12,16 @@ from torch.nn import functional
 from torch.optim import swa_utils
 
 from dayfold import draws
-from dayfold.learning import checkpoint, network, pixels
+from dayfold.learning import checkpoint, network
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.device import Machine
+from dayfold.learning.inputs import Images, Inputs, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
 VALIDATION_BATCH = 256  # images predicted at a time
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Images in memory: uint8 [n, 3, size, size], class ids int64 [n], ids, weights."""
-
-    pixels: torch.Tensor
-    targets: torch.Tensor
-    images: Sequence[str]
-    weights: Sequence[float]
 
 
 def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> float:
@@ -53,6 +43,7 @@ def fit(
     day: str,
     machine: Machine,
     report: Callable[[TrainingStep], None],
+    inputs: Inputs | None = None,
     team: Team = ALONE,
     saved: Saved | None = None,
     keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
@@ -60,12 +51,13 @@ def fit(
     """Train a network from `start` on weighted draws from `pool`; tell `report` of every update.
 
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
-    Which images, in which order, changed how: `draws.epoch_order` and `pixels.changes`, of seed,
-    day, epoch and image only. Validation is looked at, never learnt from. `teacher` is yesterday's
-    model, asked where `recipe.distill` is above 0. Each process of a `team` takes its slice of
-    every batch of the one plan, and all end with the same network. After every update but the last,
-    `keep` is given its number and a function that returns the training's state; with what was kept
-    of the same training as `saved`, it goes on from there, to the same bits.
+    Which images, in which order, changed how: `draws.epoch_order` and `inputs`, of seed, day, epoch
+    and image only; without `inputs` the whole network is trained, on images. Validation is looked
+    at, never learnt from. `teacher` is yesterday's model, asked where `recipe.distill` is above 0.
+    Each process of a `team` takes its slice of every batch of the one plan, and all end with the
+    same network. After every update but the last, `keep` is given its number and a function that
+    returns the training's state; with what was kept of the same training as `saved`, it goes on
+    from there, to the same bits.
 
     Returns the trained state dict and how often each image of the pool was drawn, int64 [n].
     """
@@ -73,9 +65,11 @@ def fit(
         start = network.perturbed(
             start, shrink=recipe.shrink, perturb=recipe.perturb, seed=seed, day=day
         )
+    inputs = inputs or Images(recipe, seed, day, machine)
     net = network.build(start, recipe.image_size_px).to(machine.device)
-    loss_of = _Loss(recipe, pool, teacher, machine)
-    optimizer = adamw(net, recipe)
+    learner = inputs.learner(net)
+    loss_of = _Loss(recipe, pool, teacher, machine, inputs)
+    optimizer = adamw(learner, recipe)
     average = None
     if recipe.ema_decay:
         ema = swa_utils.get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
@@ -91,7 +85,7 @@ def fit(
         count = recipe.updates_per_epoch * recipe.batch_size
         plan = draws.epoch_order(pool.images, chances, count, seed, day, epoch)
         drawn += np.bincount(plan, minlength=len(drawn))
-        net.train()
+        learner.train()
         for first in range(0, len(plan), recipe.batch_size):
             if update < done:
                 update += 1
@@ -102,14 +96,11 @@ def fit(
                 group["lr"] = rate
             part = team.slice(len(chosen))
             whole, chosen = len(chosen), chosen[part]
-            batch = pixels.normalised(pool.pixels[chosen].to(machine.device))
-            names = [pool.images[position] for position in chosen]
-            fields = pixels.changes(names, seed, day, epoch, first=first + part.start)
-            batch = pixels.augmented(batch, fields, **recipe.augment.model_dump())
-            loss = loss_of(net, batch, chosen)
+            batch = inputs.drawn(pool, chosen, epoch, first=first + part.start)
+            loss = loss_of(learner, batch, chosen)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            loss_of_batch = team.combine(net, loss, len(chosen) / whole)
+            loss_of_batch = team.combine(learner, loss, len(chosen) / whole)
             optimizer.step()
             if average:
                 average.update_parameters(net)
@@ -117,8 +108,9 @@ def fit(
             last = first + recipe.batch_size >= len(plan)
             if update == updates:
                 net = average.module if average else net
-                _measure_batch_norms(net, pool, recipe, machine, seed, day)
-            accuracy = _accuracy(net, validation, machine) if last else None
+                learner = inputs.learner(net)
+                _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
+            accuracy = _accuracy(learner, inputs, validation, machine) if last else None
             report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
             if update < updates:
                 keep(update, partial(checkpoint.gather, net, optimizer, average))
@@ -128,21 +120,30 @@ def fit(
 class _Loss:
     """Cross-entropy with smoothed labels, and what the recipe adds to it."""
 
-    def __init__(self, recipe: Train, pool: Pool, teacher: Model | None, machine: Machine) -> None:
+    def __init__(
+        self,
+        recipe: Train,
+        pool: Pool,
+        teacher: Model | None,
+        machine: Machine,
+        inputs: Inputs,
+    ) -> None:
         self._recipe, self._machine = recipe, machine
         self._targets = pool.targets.to(machine.device)
         weights = torch.tensor(pool.weights, dtype=torch.float32)
         self._weights = (weights / weights.mean()).to(machine.device)
         self._teacher: torch.nn.Module | None = None
         if recipe.distill and teacher and teacher.classes:
-            self._teacher = network.build(teacher, recipe.image_size_px).to(machine.device).eval()
+            net = network.build(teacher, recipe.image_size_px).to(machine.device)
+            # Its frozen part is that of the network in training, so it is given the same.
+            self._teacher = inputs.learner(net).eval()
 
     def __call__(
-        self, net: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
+        self, learner: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
     ) -> torch.Tensor:
-        """The loss of a batch, float32 []: of images `chosen`, int64 [n], changed into `batch`."""
+        """The loss of a batch, float32 []: of images `chosen`, int64 [n], made into `batch`."""
         with self._machine.autocast():
-            logits = net(batch)
+            logits = learner(batch)
         losses = functional.cross_entropy(
             logits.float(),
             self._targets[chosen],
@@ -177,7 +178,13 @@ class _Loss:
 
 
 def _measure_batch_norms(
-    net: torch.nn.Module, pool: Pool, recipe: Train, machine: Machine, seed: int, day: str
+    learner: torch.nn.Module,
+    inputs: Inputs,
+    pool: Pool,
+    recipe: Train,
+    machine: Machine,
+    seed: int,
+    day: str,
 ) -> None:
     """Replace the batch norms' running statistics by those of a class-balanced sample."""
     if not recipe.batch_norm_images:
@@ -192,15 +199,17 @@ def _measure_batch_norms(
             seats[labels[position]] -= 1
             chosen.append(int(position))
     whole = max(len(chosen) // recipe.batch_size, 1) * recipe.batch_size
-    batches = torch.split(pool.pixels[chosen[:whole]], recipe.batch_size)
+    batches = np.split(
+        np.asarray(chosen[:whole]), range(recipe.batch_size, whole, recipe.batch_size)
+    )
     with machine.autocast():
-        swa_utils.update_bn([pixels.normalised(b.to(machine.device)) for b in batches], net)
+        swa_utils.update_bn([inputs.plain(pool, batch) for batch in batches], learner)
 
 
-def adamw(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
+def adamw(learner: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
-    matrices = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim <= 1]
+    matrices = [p for p in learner.parameters() if p.ndim > 1]
+    vectors = [p for p in learner.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": recipe.weight_decay},
@@ -211,8 +220,14 @@ def adamw(net: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
     )
 
 
-def _accuracy(net: torch.nn.Module, pool: Pool, machine: Machine) -> float | None:
-    if not len(pool.images):
+def _accuracy(
+    learner: torch.nn.Module, inputs: Inputs, pool: Pool, machine: Machine
+) -> float | None:
+    count = len(pool.images)
+    if not count:
         return None
-    chances = network.probabilities(net, pool.pixels, machine, batch_size=VALIDATION_BATCH)
-    return float((chances.argmax(1) == pool.targets).double().mean())
+    learner.eval()
+    batches = np.split(np.arange(count), range(VALIDATION_BATCH, count, VALIDATION_BATCH))
+    with torch.inference_mode(), machine.autocast():
+        said = [learner(inputs.plain(pool, batch)).argmax(1).cpu() for batch in batches]
+    return float((torch.cat(said) == pool.targets).double().mean())

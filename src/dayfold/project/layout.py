@@ -203,6 +203,10 @@ class Project:
         return self.scratch / "checkpoints"
 
     @property
+    def activations(self) -> Path:
+        return self.scratch / "activations"
+
+    @property
     def backtest_lock(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold-backtest.lock"
 

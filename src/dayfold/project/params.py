@@ -125,6 +125,8 @@ class Train(_Section):
     perturb: Share
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     batch_norm_images: Annotated[int, Field(ge=0)]
+    frozen_through: Literal["none", "stem", "layer1", "layer2", "layer3"]
+    frozen_variants: Positive
     augment: Augment
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
@@ -137,6 +139,15 @@ class Train(_Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is too small for {self.processes} processes: "
                 "each needs 2 images of a batch or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_frozen_is_left_alone(self) -> "Train":
+        if self.frozen_through != "none" and (self.shrink < 1 or self.perturb):
+            raise ValueError(
+                f"frozen_through {self.frozen_through} and shrink or perturb exclude each other: "
+                "one keeps weights that the other changes"
             )
         return self
 

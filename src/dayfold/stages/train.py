@@ -19,12 +19,13 @@ from dayfold.learning import (
     device,
     fingerprint,
     fitting,
+    inputs,
     network,
     pixels,
     processes,
 )
 from dayfold.learning.device import Machine
-from dayfold.learning.fitting import Pool
+from dayfold.learning.inputs import Activations, Pool
 from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
@@ -66,8 +67,9 @@ def _machine(recipe: Train) -> Machine:
 
 
 def _train(project: Project, params: Params, team: Team) -> None:
-    day, seed, recipe = params.day, params.seed, params.train
+    day, seed = params.day, params.seed
     parent = network.load(project.parent_model)
+    recipe = inputs.frozen_today(params.train, parent)
     history = manifest.history(project, day)
     shares = tables.read(project.shares, PoolShare).filter(pl.col("day") == day)
     replay = tables.read(project.replay, Replayed)
@@ -114,7 +116,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
     if retired:
         print(f"retired   {', '.join(retired)}: without images now, never predicted", flush=True)
-    inputs = {
+    taken = {
         "dayfold": __version__,
         "day": day,
         "classes": list(start.classes),
@@ -122,10 +124,10 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "sha256": pins,
         "fingerprint": here,
     }
-    team.agree(canonical_json(inputs).encode(), "The inputs or the fingerprint")
+    team.agree(canonical_json(taken).encode(), "The inputs or the fingerprint")
     keeper = checkpoint.Keeper(
         project.checkpoints,
-        inputs,
+        taken,
         epoch_updates=recipe.updates_per_epoch,
         every_minutes=params.checkpoint.minutes,
     )
@@ -133,6 +135,17 @@ def _train(project: Project, params: Params, team: Team) -> None:
     steps = saved.steps if saved else []
     if saved:
         print(f"resumed   going on from update {saved.update}, where training was stopped")
+    activations = None
+    if recipe.frozen_through != "none":
+        activations = Activations(
+            start, project.activations, here, recipe=recipe, seed=seed, day=day, machine=machine
+        )
+        count = len(rows) + len(held)
+        with Ticker("freezing", count, "images") as ticker:
+            made = activations.make(pool, validation, progress=ticker.advance)
+        print(
+            f"frozen    through {recipe.frozen_through}: activations of {count} images, {made} new"
+        )
     with _progress(recipe, steps) as report:
         state, drawn = fitting.fit(
             start,
@@ -145,6 +158,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
             day=day,
             machine=machine,
             report=report,
+            inputs=activations,
             team=team,
             saved=saved,
             keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
@@ -193,6 +207,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     }
     write_bytes(project.provenance, json_bytes(provenance))
     keeper.remove()
+    inputs.prune(project.activations)
 
 
 def _temperature(model: Model, validation: Pool, size: int, machine: Machine) -> float:
