@@ -115,6 +115,15 @@ def test_every_copy_goes_hard_links_and_the_older_layout_too(small, tmp_path):
     assert vcs.dvc(small.root, "push").strip() == "Everything is up to date."
 
 
+def test_what_a_frozen_network_made_of_an_image_goes_too(small):
+    kept = [small.activations / "key" / sha256(png(number)) for number in (3, 4)]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"activations")
+    erase(small, small.images(SMALL_DAYS[0]) / "cat" / "3.png")
+    assert [path.exists() for path in kept] == [False, True]
+
+
 def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     small, tmp_path, monkeypatch
 ):

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dayfold.errors import CycleError
-from dayfold.figures import gate, metrics
+from dayfold.figures import gate, known
 from dayfold.figures.evidence import Few
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import manifest
 from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
@@ -53,8 +53,7 @@ def lines(project: Project, params: Params) -> list[DayLine]:
         )
         for day, classes in history.classes().items()
     ]
-    evaluations, days = tables.evaluations(project, until)
-    figures = metrics.day_metrics(evaluations, days, {line.day: line.new for line in found})
+    figures = known.day_figures(project, until, {line.day: line.new for line in found})
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 

@@ -304,8 +304,13 @@ def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in cells]
 
 
+def evaluated(project: Project, until: str) -> list[str]:
+    """Return the days up to `until` that have evaluations, in order."""
+    return sorted(path.stem for path in project.evaluations.glob("*.csv") if path.stem <= until)
+
+
 def evaluations(project: Project, until: str) -> tuple[pl.DataFrame, list[str]]:
     """Return all days' evaluations up to `until` as one table, and those days in order."""
-    days = sorted(path.stem for path in project.evaluations.glob("*.csv") if path.stem <= until)
+    days = evaluated(project, until)
     empty = pl.DataFrame(schema=schema(Evaluation))
     return pl.concat([empty, *(read(project.evaluation(day), Evaluation) for day in days)]), days

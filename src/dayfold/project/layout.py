@@ -195,6 +195,10 @@ class Project:
         return self.scratch / "ledger"
 
     @property
+    def known_figures(self) -> Path:
+        return self.scratch / "figures.json"
+
+    @property
     def settled_mark(self) -> Path:
         return self.scratch / "settled"
 
