@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 
 # More options for pytest: make test PYTEST_ARGS="-m 'not slow'"
 PYTEST_ARGS ?=
+# How many test files run at once. Of more than two at once, trainings starve each other.
+PYTEST_WORKERS ?= 2
 # More options for uv: make lock LOCK_ARGS=--upgrade
 LOCK_ARGS ?=
 
@@ -32,7 +34,7 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 
 test: lint browser ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## install, then check style, format and types
 	@printf '\n==> ruff check\n'

@@ -29,6 +29,7 @@ from sklearn.datasets import load_digits
 from dayfold import backtest, create, draws
 from dayfold.backtest import POLICIES, History, Policy
 from dayfold.figures import comparison
+from dayfold.learning.inputs import DEPTHS
 from dayfold.ledger import manifest, splits, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun
@@ -136,6 +137,7 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "loss: recency": {"train.loss": "recency"},
     "no smoothing": {"train.label_smoothing": 0.0},
     "no weight decay": {"train.weight_decay": 0.0},
+    **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
 }
 
 

@@ -5,8 +5,10 @@
 Cuts that many pieces of 512 x 512 px out of scikit-learn's two photographs, writes them as JPEG
 and PNG files, adds them to a new project, and times the train stage: from the files to the model.
 Beside it, in turn, so that what else the machine does falls on both: a bare loop of the same
-updates over one batch that is already in memory. Then the arithmetic: the bare loop by precision
-and memory format, and what torch.compile takes to start and gains.
+updates over one batch that is already in memory. Then frozen depth: the train stage by
+`train.frozen_through`, on the day that makes the activations and on one that finds them. Then the
+arithmetic: the bare loop by precision and memory format, and what torch.compile takes to start and
+gains.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,8 +33,10 @@ from sklearn.datasets import load_sample_images
 
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.device import Machine
+from dayfold.learning.inputs import DEPTHS
 from dayfold.learning.network import Model
 from dayfold.project import params as params_file
+from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.stages import train
@@ -153,6 +158,23 @@ def side_by_side(project: Project, params: Params, rounds: int) -> float:
     return statistics.median(ratios)
 
 
+def frozen_depth(project: Project, params: Params) -> None:
+    """Print the train stage's speed by frozen depth: activations made, and found."""
+    # A random origin is never frozen: the model that was just trained is yesterday's now.
+    write_bytes(project.parent_model, project.model.read_bytes())
+    print("| frozen through | made, img/s | found, img/s | against none | kept, MB an image |")
+    print("|" + " --- |" * 5)
+    whole = 0.0
+    for depth in ("none", *DEPTHS):
+        own = params_file.changed(params, {"train.frozen_through": depth})
+        first, then = (timed_training(project, own)[0] for _ in range(2))
+        whole = whole or then
+        sizes = [path.stat().st_size for path in project.activations.glob("*/*")]
+        kept = f"{statistics.mean(sizes) / 1e6:.2f}" if sizes else "-"
+        print(f"| {depth} | {first:.1f} | {then:.1f} | {then / whole:.2f} | {kept} |", flush=True)
+        shutil.rmtree(project.activations, ignore_errors=True)
+
+
 def arithmetic(project: Project, params: Params) -> None:
     """Print the bare loop's speed by precision and memory format, each in turn, thrice."""
     model, chosen = network.load(project.model), params.train
@@ -183,7 +205,7 @@ def arithmetic(project: Project, params: Params) -> None:
 
 
 def main() -> None:
-    """Make the project in a temporary folder, and print both tables."""
+    """Make the project in a temporary folder, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=600)
@@ -203,6 +225,7 @@ def main() -> None:
         goal = GOALS.get(options.size)
         if goal:
             print(f"{'met   ' if ratio >= goal else 'MISSED'} ratio: {ratio:.3f} (>= {goal})")
+        frozen_depth(project, params)
         arithmetic(project, params)
 
 

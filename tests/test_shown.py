@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -46,7 +47,8 @@ READ_AS = {
     # On a terminal it asks.
     "--erase": "--erase --yes",
     # ImageNet's weights are a download.
-    "dayfold init scans &&": "dayfold init scans --weights random --image-size 16 &&",
+    "dayfold init scans &&": "dayfold init scans --weights random --image-size 16 &&"
+    " sed -i 's/updates_per_epoch: 30/updates_per_epoch: 2/' scans/params.yaml &&",
     "--weights imagenet --image-size 224": "--weights random --image-size 16",
     "/mnt/team/store": "../store",
     " URL": " ../store",
@@ -202,9 +204,10 @@ class Walk:
         self._waiting.append((command, running))
         if is_first_of_two:  # it waits for the second machine
             return
+        began = time.monotonic()
         for typed_in, one in self._waiting:
             said, _ = one.communicate("y\n", timeout=300)  # to `dvc gc`, which asks
-            print(f"$ {typed_in}\n{said}")
+            print(f"{time.monotonic() - began:.1f} s $ {typed_in}\n{said}")
             assert one.returncode == 0, f"{typed_in}\n{said}"
         self._waiting = []
         self._here = Path(ended.read_text().strip())
