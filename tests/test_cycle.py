@@ -28,6 +28,15 @@ def test_outside_a_project_every_command_says_how_to_make_one(tmp_path, shell):
         assert "dayfold init" in said
 
 
+def test_nothing_is_reported_to_the_makers_of_dvc(tmp_path, shell):
+    """DVC leaves what it is about to send in a temporary file."""
+    (tmp_path / "tmp").mkdir()
+    words = ("dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
+    shell(tmp_path, *words, TMPDIR=str(tmp_path / "tmp"), DVC_NO_ANALYTICS="")
+    reports = [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]
+    assert not any(b"cmd_class" in path.read_bytes() for path in reports)
+
+
 def test_a_day_is_not_opened_before_the_last_is_sealed(copy, shell):
     shell(copy.root, "dayfold", "open", FOUR)
     said = shell(copy.root, "dayfold", "open", DAYS[4], code=1)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from builders import DAYS, encoded, open_day
+from dayfold.errors import LedgerError
 from dayfold.ledger import lookalikes, looks, manifest, tables
 from dayfold.ledger.decode import decode
 from dayfold.ledger.intake import checking
@@ -88,7 +89,7 @@ def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, c
     snapshot.run(project, params_file.read(project.params))
     assert project.plot("near_duplicates").read_text().count("\n") == 1
     history = manifest.history(project, DAYS[0])
-    assert looks.read(project, [DAYS[0]]).keys() == set(history.images["image"])
+    assert set(looks.read(project, [DAYS[0]])["image"]) == set(history.images["image"])
     # The same pictures as JPEG: some of them fall on the other side, one is another class.
     open_day(project, DAYS[1])
     deliver(project.images(DAYS[1]), "cat", range(19), "JPEG")
@@ -131,3 +132,12 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
         f"dog/1.jpeg looks like data/images/{DAYS[0]}/cat/1.png, which is 'cat'",
         "dog/2.jpeg looks like bird/2.png, which is 'bird'",
     ]
+
+
+def test_a_file_of_looks_with_other_columns_is_named(project):
+    for day in DAYS[:2]:
+        tables.write(project.looks(day), tables.Look, [(day, "0" * 32)])
+    assert sorted(looks.read(project, DAYS)["image"]) == sorted(DAYS[:2])
+    project.looks(DAYS[1]).write_text("image,picture\n")
+    with pytest.raises(LedgerError, match=rf"looks/{DAYS[1]}\.csv has the columns"):
+        looks.read(project, DAYS)

@@ -108,14 +108,16 @@ def day_metrics(
     recalled = retention.recalled(evaluations, days)
     # The origin as a model is in none of these: it is no day, and it sorts after every date.
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    tables = {str(key[0]): part for key, part in own.partition_by("model", as_dict=True).items()}
+    asked = own.filter(pl.col("model").is_in([day for day in days if day in new]))
+    tables = {str(key[0]): part for key, part in asked.partition_by("model", as_dict=True).items()}
+    labels = dict(own.group_by("model").agg(pl.col("label").n_unique()).iter_rows())
     ahead = retention.counted(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
     reached = {cohort: (right, total) for cohort, right, total in ahead.iter_rows()}
     figures = {}
     for position, day in enumerate(days):
         if day in new:
             known = [cohort for cohort in days[: position + 1] if cohort in reached]
-            classes = [tables[cohort]["label"].n_unique() for cohort in known]
+            classes = [labels[cohort] for cohort in known]
             mine = tables.get(day, own.clear())
             parts = (
                 retention.figures(counts.until(position + 1)),

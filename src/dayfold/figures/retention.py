@@ -73,7 +73,8 @@ def cohorts(
     at: dict[str, list[tuple[str, str]]] = {}
     for cohort, on, image in corrected:
         at.setdefault(cohort, []).append((on, image))
-    right, images = matrix_counts(evaluations, days)
+    shown = [pl.col(name).is_in(days) for name in ("model", "cohort")]
+    right, images = matrix_counts(evaluations.filter(*shown), days)
     low, high = wilson(right, images)
     return [
         CohortAccuracy(

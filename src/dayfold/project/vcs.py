@@ -20,10 +20,12 @@ TAG = "day/"  # the tag of a sealed day is day/<day>
 def environment() -> dict[str, str]:
     """The environment of a child: this Python's own commands come first on its path.
 
-    So `dvc` runs the stages' `dayfold` from the same installation without an activated venv.
+    So `dvc` runs the stages' `dayfold` from the same installation without an activated venv. And
+    `dvc init` reports nothing to DVC's makers: what says so in a project is not there yet.
     """
     here = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": here + os.pathsep + os.environ.get("PATH", "")}
+    path = here + os.pathsep + os.environ.get("PATH", "")
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def _run(command: Sequence[str], root: Path, *, show: bool) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from dayfold.ledger import lookalikes
+from dayfold.ledger import lookalikes, looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.walking import clashing
@@ -141,31 +141,18 @@ def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> Non
 
 
 def warn_of_lookalikes(
-    delivery: Delivery, history: History, looks: Mapping[str, str], *, within: int
+    delivery: Delivery, history: History, earlier: pl.DataFrame, *, within: int
 ) -> None:
     """Warn of each image that looks like one of another class, of this delivery or earlier.
 
-    `looks` maps an earlier image to how it looks.
+    `earlier` (image, look) says how the history's images look.
     """
-    earlier = [
-        (looks[row["image"]], row["label"], row["path"])
-        for row in history.images.iter_rows(named=True)
-        if row["image"] in looks
-    ]
-    mine = [(item.look, item.label, item.place) for item in delivery.images]
-    code: dict[str, int] = {}
-    for _, label, _ in [*earlier, *mine]:
-        code.setdefault(label, len(code))
-    others = [*earlier, *mine]
-    for position, other, bits in lookalikes.nearest(
-        [look for look, *_ in mine],
-        [code[label] for _, label, _ in mine],
-        [look for look, *_ in others],
-        [code[label] for _, label, _ in others],
-        within=within,
-    ):
-        _, label, place = others[other]
+    rows = [(item.look, item.place, item.label) for item in delivery.images]
+    columns = dict.fromkeys(("look", "path", "label"), pl.String)
+    mine = pl.DataFrame(rows, schema=columns, orient="row")
+    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"], within=within)
+    for (_, place, _), (_, other, label), bits in found:
         delivery.warn(
-            mine[position][2],
-            f"looks like {place}, which is {label!r} ({bits} of {lookalikes.BITS} bits differ)",
+            place,
+            f"looks like {other}, which is {label!r} ({bits} of {lookalikes.BITS} bits differ)",
         )
