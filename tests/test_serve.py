@@ -64,10 +64,14 @@ def test_a_path_a_pil_image_and_an_array_are_the_same_image(three_days, model, h
         loaded = opened.copy()
     grey = np.asarray(loaded)
     colour = np.stack([grey] * 3, axis=2)
-    # One at a time: the last bits of a sum of floats depend on how many images share a batch.
-    images = (path, str(path), loaded, grey, colour)
-    by_path, *others = (model.predict([image])[0] for image in images)
-    assert others == [by_path] * 4
+    images = (str(path), loaded, grey, colour)
+    by_path, *others = model.predict(images)
+    assert others == [by_path] * 3
+    # The last bits of a sum of floats depend on how many images share a batch.
+    (alone,) = model.predict(path)
+    assert all(model.predict([image]) == [alone] for image in images)
+    assert alone.label == by_path.label
+    assert alone.probabilities == pytest.approx(by_path.probabilities, abs=1e-5)
 
 
 def test_all_images_that_cannot_be_used_are_named_at_once(model, tmp_path):
