@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 # More options for pytest: make test PYTEST_ARGS="-m 'not slow'"
 PYTEST_ARGS ?=
-# How many test files run at once. Of more than two at once, trainings starve each other.
+# How many test files run at once; trainings share the cores.
 PYTEST_WORKERS ?= 2
 # More options for uv: make lock LOCK_ARGS=--upgrade
 LOCK_ARGS ?=

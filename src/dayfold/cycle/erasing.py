@@ -48,8 +48,8 @@ class Erasure:
     """What is to be erased, and from where: found and checked, and nothing done yet.
 
     `copies` are other files of the project with the same bytes, and what the frozen part of a
-    network made of them; `pages` those that show an image,
-    `outside` says which bytes have more names on the disk than were found.
+    network made of them; `pages` those that show an image, `outside` says which bytes have more
+    names on the disk than were found.
     """
 
     project: Project

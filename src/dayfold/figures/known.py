@@ -12,7 +12,15 @@ from typing import Any
 from dayfold import __version__
 from dayfold.figures import metrics
 from dayfold.ledger import tables
-from dayfold.project.files import canonical_json, json_bytes, sha256, sha256_file, write_bytes
+from dayfold.project.files import (
+    canonical_json,
+    json_bytes,
+    sha256,
+    sha256_file,
+    with_digest,
+    without_digest,
+    write_bytes,
+)
 from dayfold.project.layout import Project
 
 KEPT_FROM = 20  # days; a shorter history is counted again faster than it is looked up
@@ -36,7 +44,8 @@ def day_figures(
         found |= metrics.day_metrics(evaluations, days, missing)
         if len(pins) >= KEPT_FROM:
             with suppress(OSError):  # a project that one may only read
-                _write(project, {pins[day]: figures for day, figures in found.items()})
+                data = json_bytes({pins[day]: figures for day, figures in found.items()})
+                write_bytes(project.known_figures, with_digest(data))
     return {day: found[day] for day in pins if day in found}
 
 
@@ -50,13 +59,6 @@ def _pins(project: Project, until: str, new: Mapping[str, Collection[str]]) -> d
 
 
 def _read(project: Project) -> dict[str, Figures]:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        digest, _, data = project.known_figures.read_bytes().partition(b"\n")
-        if sha256(data).encode() == digest:
-            return dict(json.loads(data))
+    with suppress(OSError, ValueError):
+        return dict(json.loads(without_digest(project.known_figures.read_bytes())))
     return {}
-
-
-def _write(project: Project, figures: Mapping[str, Figures]) -> None:
-    data = json_bytes(dict(figures))
-    write_bytes(project.known_figures, b"\n".join([sha256(data).encode(), data]))

@@ -16,7 +16,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from dayfold.learning.network import METADATA_KEY, State
 from dayfold.ledger.tables import TrainingStep
-from dayfold.project.files import canonical_json, sha256, write_bytes
+from dayfold.project.files import (
+    canonical_json,
+    sha256,
+    with_digest,
+    without_digest,
+    write_bytes,
+)
 
 FORMAT = 1  # of the file and of what `gather` puts into it
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
@@ -152,14 +158,12 @@ def made(saved: Saved, inputs: str) -> bytes:
     }
     facts = {"inputs": inputs, "update": saved.update, "seconds": saved.seconds}
     data = safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(facts)})
-    return b"\n".join([sha256(data).encode(), data])
+    return with_digest(data)
 
 
 def read(data: bytes, inputs: str) -> Saved:
     """Read a checkpoint's bytes; ValueError says what is wrong with them."""
-    digest, _, data = data.partition(b"\n")
-    if sha256(data).encode() != digest:
-        raise ValueError("is damaged")
+    data = without_digest(data)
     try:
         size = int.from_bytes(data[:8], "little")
         facts = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][METADATA_KEY])

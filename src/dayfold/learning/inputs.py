@@ -21,14 +21,14 @@ from dayfold import draws
 from dayfold.learning import network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
-from dayfold.project.files import canonical_json, sha256
+from dayfold.project.files import canonical_json, sha256, with_digest, without_digest
 from dayfold.project.params import Train
 
 FORMAT = 1  # of a kept file
 # How many of ResNet18's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
 DEPTHS = {"stem": 4, "layer1": 5, "layer2": 6, "layer3": 7}
 KEPT_BYTES = 8 * 2**30  # of activations: what was not used for longest goes first
-_DIGEST_BYTES = 32
+_DIGEST_BYTES = len(with_digest(b""))
 _LARGEST = torch.finfo(torch.float16).max
 
 
@@ -145,7 +145,7 @@ class Activations:
                     data = self._of(image, pool.pixels[position])
                     # Not fsynced: what a power cut leaves is not whole, and made again.
                     own = path.with_name(f"{image}-{os.getpid()}")
-                    own.write_bytes(bytes.fromhex(sha256(data)) + data)
+                    own.write_bytes(with_digest(data))
                     own.replace(path)
                     made += 1
                 progress(1)
@@ -154,10 +154,10 @@ class Activations:
     def _is_whole(self, path: Path) -> bool:
         try:
             os.utime(path)
-            data = path.read_bytes()
-        except FileNotFoundError:
+            without_digest(path.read_bytes())
+        except (FileNotFoundError, ValueError):
             return False
-        return sha256(data[_DIGEST_BYTES:]) == data[:_DIGEST_BYTES].hex()
+        return True
 
     def _of(self, image: str, of: torch.Tensor) -> bytes:
         batch = pixels.normalised(of.unsqueeze(0).to(self._machine.device))

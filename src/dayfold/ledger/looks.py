@@ -25,9 +25,8 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
     if all(part.startswith(header) and part.endswith(b"\n") for part in parts):
         rows = b"".join(part.removeprefix(header) for part in parts)
         try:
-            return parse_csv(header + rows, tables.schema(Look), "data/looks").unique(
-                "image", keep="last"
-            )
+            whole = parse_csv(header + rows, tables.schema(Look), "data/looks")
+            return whole.unique("image", keep="last")
         except LedgerError:
             pass  # told below, by the file's name
     every = [pl.DataFrame(schema=tables.schema(Look)), *(tables.read(path, Look) for path in paths)]

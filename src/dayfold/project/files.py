@@ -147,6 +147,19 @@ def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl
         ) from error
 
 
+def with_digest(data: bytes) -> bytes:
+    """Return data with the sha256 of it on a line before, by which damage is noticed."""
+    return b"\n".join([sha256(data).encode(), data])
+
+
+def without_digest(data: bytes) -> bytes:
+    """Return what `with_digest` was given; ValueError where it is damaged."""
+    digest, _, rest = data.partition(b"\n")
+    if sha256(rest).encode() != digest:
+        raise ValueError("is damaged")
+    return rest
+
+
 def json_bytes(value: Any) -> bytes:
     """JSON for people: two spaces, keys in the order given, a newline at the end."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
