@@ -136,7 +136,8 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_
     # The checkpoint of an epoch is there for certain when the next one is done.
     for shell_path, moment in zip(SHELLS, ("epoch 2/4", "epoch 3/4"), strict=True):
         stop_dvc_at(project.root, shell_path, moment, see_a_second_trainer_refuse)
-    assert len(list(project.checkpoints.iterdir())) == 1
+    # A kill in the middle of writing leaves a part beside it, which the next training removes.
+    assert len(list(project.checkpoints.glob("*.checkpoint"))) == 1
     said = shell(project.root, "dvc", "repro")
     assert re.search(r"going on from update (12|18), where training was stopped", said)
     assert list(project.checkpoints.iterdir()) == []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import dayfold
@@ -19,6 +19,7 @@ from dayfold.errors import IntakeError
 
 SECONDS = 60.0  # that one file may take
 UNPACKING_SECONDS = 3600.0  # that an archive may take
+_PIECE = 16  # files, at most, that a thread checks before it tells of them
 _PROGRAM = Path(__file__).with_name("worker.py")
 
 # Idle workers, for the next call: a process starts slower than it decodes.
@@ -44,6 +45,10 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        assert self._process.stdout  # noqa: S101 - it was asked for
+        self._answers = self._process.stdout.fileno()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._answers, selectors.EVENT_READ)
         self._rest = b""
 
     @property
@@ -67,23 +72,20 @@ class _Worker:
             raise _CrashError(f"makes its decoder crash ({name})") from None
 
     def _line(self, seconds: float) -> bytes:
-        assert self._process.stdout  # noqa: S101 - it was asked for
-        descriptor = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                if not selector.select(seconds):
-                    raise IntakeError(f"takes longer than {seconds:g} s to decode")
-                part = os.read(descriptor, 2**16)
-                if not part:
-                    raise EOFError
-                self._rest += part
+        while b"\n" not in self._rest:
+            if not self._selector.select(seconds):
+                raise IntakeError(f"takes longer than {seconds:g} s to decode")
+            part = os.read(self._answers, 2**16)
+            if not part:
+                raise EOFError
+            self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
     def end(self) -> None:
         """Kill the process, whatever it is doing."""
         self._process.kill()
+        self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 # What a broken pipe still holds is of no use to anyone.
@@ -139,13 +141,18 @@ def answers(
     """
     limit = SECONDS if seconds is None else seconds
     found: list[dict[str, Any]] = []
-    pool = ThreadPoolExecutor(max(1, min(cpus(), len(requests) // 4)))
+    threads = max(1, min(cpus(), len(requests) // 4))
+    size = max(1, min(_PIECE, len(requests) // (4 * threads)))
+    pieces = [requests[at : at + size] for at in range(0, len(requests), size)]
+    stopped = Event()
+    pool = ThreadPoolExecutor(threads)
     try:
-        for answer in pool.map(lambda request: _answer(request, limit), requests):
-            found.append(answer)
+        for some in pool.map(lambda piece: _answers(piece, limit, stopped), pieces):
+            found += some
             progress(len(found), len(requests))
     finally:
         # After Ctrl-C the files that nobody looked at yet are left alone.
+        stopped.set()
         pool.shutdown(cancel_futures=True)
     return found
 
@@ -165,16 +172,26 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     return [(name, reason) for name, reason in answer["refused"]]
 
 
-def _answer(request: dict[str, Any], seconds: float) -> dict[str, Any]:
-    for _ in range(2):
+def _answers(
+    requests: Sequence[dict[str, Any]], seconds: float, stopped: Event
+) -> list[dict[str, Any]]:
+    """Answer in order, by one worker as long as it lives; no more of them once it is `stopped`."""
+    found: list[dict[str, Any]] = []
+    died_over = -1
+    while len(found) < len(requests) and not stopped.is_set():
         try:
             with _borrowed() as worker:
-                return worker.ask(request, seconds)
-        except _CrashError as error:
-            reason = error.what  # twice, or it was not the file's doing
+                for request in requests[len(found) :]:
+                    if stopped.is_set():
+                        break
+                    found.append(worker.ask(request, seconds))
         except IntakeError as error:
-            return {"image": "", "refused": error.what}
-    return {"image": "", "refused": reason}
+            # A crash counts when it comes twice: the first may not have been the file's doing.
+            again = died_over == len(found)
+            died_over = len(found)
+            if again or not isinstance(error, _CrashError):
+                found.append({"image": "", "refused": error.what})
+    return found
 
 
 def cpus() -> int:
