@@ -115,6 +115,19 @@ def test_a_pin_of_dvc_s_that_was_edited_is_told_and_one_that_only_moved_is_not(c
     assert problems(checked)
 
 
+def test_an_open_day_s_pin_that_was_committed_by_hand_is_no_edit_of_a_sealed_day(
+    checked, shell, digits
+):
+    root = checked.root
+    shell(root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
+    shell(root, "dvc", "add", checked.name(checked.images(FOUR)))
+    shell(root, "git", "add", checked.name(checked.tracked(FOUR)))
+    shell(root, "git", "commit", "--quiet", "--message", "by hand")
+    image(checked, FOUR).unlink()
+    shell(root, "dvc", "add", checked.name(checked.images(FOUR)))
+    check(checked)
+
+
 def test_only_what_is_younger_than_the_last_check_is_read(checked, monkeypatch):
     read = []
     hashed = settled.sha256_file

@@ -117,20 +117,27 @@ def _in_git(project: Project, days: set[str]) -> list[str]:
     words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "HEAD", "--")
     names = vcs.git(project.root, *words, *DAY_PATHS, TRACKED_IMAGES).split("\0")[:-1]
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
-    return sorted(tables + _pins(project, [name for name in names if name.endswith(".dvc")]))
+    pins = [name for name in names if name.endswith(".dvc")]
+    return sorted(tables + _pins(project, pins, days))
 
 
-def _pins(project: Project, changed: list[str]) -> list[str]:
-    """The changed .dvc files, if they no longer pin what they did: `open` moves pins to a month."""
-    for name, data in vcs.blobs(project.root, [f"HEAD:{name}" for name in changed]).items():
-        for day, entry in cache.entries(data, name).items():
+def _pins(project: Project, changed: list[str], days: set[str]) -> list[str]:
+    """Those of the changed .dvc files that have one of the days, if a day's pin is another now.
+
+    `open` moves pins to a month's file: to another place, but the same pins.
+    """
+    blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in changed])
+    had = {name.removeprefix("HEAD:"): cache.entries(data, name) for name, data in blobs.items()}
+    had = {name: entries for name, entries in had.items() if days & entries.keys()}
+    for entries in had.values():
+        for day in days & entries.keys():
             path = chain.tracking(project, day)
             try:
                 now = cache.entries(path.read_bytes(), project.name(path)).get(day)
             except (LedgerError, OSError):
                 now = None
-            if now != entry:
-                return changed
+            if now != entries[day]:
+                return list(had)
     return []
 
 
