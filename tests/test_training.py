@@ -1,5 +1,7 @@
 """Training and pixels: stateless, bounded, and sensible with few images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dayfold.learning.inputs import Images, Pool
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
+from dayfold.project.layout import Project
 from pools import pool_of, start_of
 
 NO_CHANGE = dict.fromkeys(
@@ -258,6 +261,20 @@ def test_an_image_is_whole_with_bars_where_it_is_not_square(tmp_path):
     assert loaded.shape == (1, 3, 32, 32)
     assert loaded[0, :, 0, 0].tolist() == [0, 0, 0]
     assert loaded[0, :, 16, 0].tolist() == [10, 20, 30]
+
+
+def test_many_pixels_lie_in_a_file_without_a_name_and_are_the_same(tmp_path, monkeypatch):
+    images = [write_image(tmp_path / f"{grey}.png", (grey, 0, 0)) for grey in range(40)]
+    paths = [f"{grey}.png" for grey in range(40)]
+    in_memory = pixels.load(tmp_path, paths, images, 32)
+    monkeypatch.setattr(pixels, "MAPPED_BYTES", 0)
+    mapped = pixels.load(tmp_path, paths, images, 32)
+    assert torch.equal(mapped, in_memory)
+    assert list(Project(tmp_path).scratch.iterdir()) == []
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        (line,) = [line for line in maps.read_text().splitlines() if str(tmp_path) in line]
+        assert line.endswith("(deleted)")
 
 
 def test_missing_and_changed_images_are_all_named_with_the_way_to_get_them_back(tmp_path):

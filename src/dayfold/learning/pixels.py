@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,9 @@ from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project.files import sha256
+from dayfold.project.layout import Project
 
+MAPPED_BYTES = 2**30  # more pixels than that lie in a file that is mapped into memory
 CHUNK = 2048  # images decoded at a time: memory does not grow with the history
 # The mean and standard deviation of ImageNet's RGB, on which torchvision's weights were trained.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -34,11 +37,13 @@ def load(
 ) -> torch.Tensor:
     """Read, check and decode images: uint8 [n, 3, size, size], black bars where not square.
 
-    Every file's bytes must have the sha256 that the manifest pins. Raises ImageMissingError that
-    lists all missing, changed and erased files, with the command that brings them back, or the one
-    that goes on without what was erased.
+    Every file's bytes must have the sha256 that the manifest pins. More than MAPPED_BYTES lie in a
+    file without a name on the project's disk, of which the system keeps in memory what it has room
+    for. Raises ImageMissingError that lists all missing, changed and erased files, with the command
+    that brings them back, or the one that goes on without what was erased; OSError where the disk
+    has no room.
     """
-    pixels = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+    pixels = _room((len(paths), 3, size, size), Project(root).scratch)
 
     def one(position: int) -> str | None:
         path = root / paths[position]
@@ -74,6 +79,21 @@ def load(
     return pixels
 
 
+def _room(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
+    """Room for uint8 values: in memory, or in a mapped file in `folder`."""
+    count = math.prod(shape)
+    if count <= MAPPED_BYTES:
+        return torch.empty(shape, dtype=torch.uint8)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            # On a full disk, a write to the map would be a crash without a word.
+            os.posix_fallocate(file.fileno(), 0, count)
+        else:  # macOS
+            file.truncate(count)
+        return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
+
+
 def squared(image: Image.Image, size: int) -> torch.Tensor:
     """Return an RGB image as the network sees it: uint8 [3, size, size].
 
@@ -93,8 +113,9 @@ def in_chunks(
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
     """Return what the network takes: uint8 [n, 3, h, w] → float32, channels last, about N(0, 1)."""
-    scaled = pixels.to(memory_format=torch.channels_last).float() / 255
-    return (scaled - MEAN.to(pixels.device)) / STD.to(pixels.device)
+    # In place: at 224 px, a new tensor for each step costs more than the arithmetic.
+    scaled = pixels.to(memory_format=torch.channels_last).float().div_(255)
+    return scaled.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
 
 
 def changes(
@@ -147,5 +168,5 @@ def augmented(
         factor = (1 + spread[:, 6] * contrast).view(-1, 1, 1, 1)
         middle = batch.mean(dim=(1, 2, 3), keepdim=True)
         added = (spread[:, 5] * brightness).view(-1, 1, 1, 1) / STD.to(batch.device)
-        batch = (batch - middle) * factor + middle + added
+        batch = (batch - middle).mul_(factor).add_(middle).add_(added)
     return batch.contiguous(memory_format=torch.channels_last)
