@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from dayfold import backtest, create, draws
 from dayfold.backtest import POLICIES, History, Policy
 from dayfold.figures import comparison
-from dayfold.learning.inputs import DEPTHS
+from dayfold.learning.activations import DEPTHS
 from dayfold.ledger import manifest, splits, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun

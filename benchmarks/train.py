@@ -32,8 +32,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning.activations import DEPTHS
 from dayfold.learning.device import Machine
-from dayfold.learning.inputs import DEPTHS
 from dayfold.learning.network import Model
 from dayfold.project import params as params_file
 from dayfold.project.files import write_bytes

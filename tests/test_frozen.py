@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dayfold.errors import ParamsError
-from dayfold.learning import device, fitting, inputs, network, pixels
-from dayfold.learning.inputs import DEPTHS, Activations, Pool
+from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning.activations import DEPTHS, Activations, frozen_today, prune
+from dayfold.learning.inputs import Pool
 from dayfold.project import params as params_file
 from pools import pool_of, start_of
 
@@ -193,9 +194,9 @@ def test_of_one_variant_the_image_is_as_it_is(activations):
 
 
 def test_a_random_origin_has_nothing_to_freeze(recipe):
-    assert inputs.frozen_today(recipe, network.random_origin(0)).frozen_through == "none"
+    assert frozen_today(recipe, network.random_origin(0)).frozen_through == "none"
     sealed = network.Model({}, ("a",), {"day": DAY})
-    assert inputs.frozen_today(recipe, sealed) == recipe
+    assert frozen_today(recipe, sealed) == recipe
 
 
 def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_path):
@@ -204,11 +205,11 @@ def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_pa
     size = next(tmp_path.glob("*/*")).stat().st_size
     activations(two)
     activations(one)
-    inputs.prune(tmp_path, most=5 * size)
+    prune(tmp_path, most=5 * size)
     left = {path.name for path in tmp_path.glob("*/*")}
     assert set(one.images) < left
     assert len(left) == 5
-    inputs.prune(tmp_path, most=0)
+    prune(tmp_path, most=0)
     assert not list(tmp_path.iterdir())
 
 

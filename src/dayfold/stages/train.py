@@ -14,18 +14,19 @@ import torch
 from dayfold import __version__, draws
 from dayfold.errors import CycleError
 from dayfold.learning import (
+    activations,
     calibration,
     checkpoint,
     device,
     fingerprint,
     fitting,
-    inputs,
     network,
     pixels,
     processes,
 )
+from dayfold.learning.activations import Activations
 from dayfold.learning.device import Machine
-from dayfold.learning.inputs import Activations, Pool
+from dayfold.learning.inputs import Pool
 from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
@@ -69,7 +70,7 @@ def _machine(recipe: Train) -> Machine:
 def _train(project: Project, params: Params, team: Team) -> None:
     day, seed = params.day, params.seed
     parent = network.load(project.parent_model)
-    recipe = inputs.frozen_today(params.train, parent)
+    recipe = activations.frozen_today(params.train, parent)
     history = manifest.history(project, day)
     shares = tables.read(project.shares, PoolShare).filter(pl.col("day") == day)
     replay = tables.read(project.replay, Replayed)
@@ -135,14 +136,14 @@ def _train(project: Project, params: Params, team: Team) -> None:
     steps = saved.steps if saved else []
     if saved:
         print(f"resumed   going on from update {saved.update}, where training was stopped")
-    activations = None
+    frozen = None
     if recipe.frozen_through != "none":
-        activations = Activations(
+        frozen = Activations(
             start, project.activations, here, recipe=recipe, seed=seed, day=day, machine=machine
         )
         count = len(rows) + len(held)
         with Ticker("freezing", count, "images") as ticker:
-            made = activations.make(pool, validation, progress=ticker.advance)
+            made = frozen.make(pool, validation, progress=ticker.advance)
         print(
             f"frozen    through {recipe.frozen_through}: activations of {count} images, {made} new"
         )
@@ -158,7 +159,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
             day=day,
             machine=machine,
             report=report,
-            inputs=activations,
+            inputs=frozen,
             team=team,
             saved=saved,
             keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
@@ -207,7 +208,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     }
     write_bytes(project.provenance, json_bytes(provenance))
     keeper.remove()
-    inputs.prune(project.activations)
+    activations.prune(project.activations)
 
 
 def _temperature(model: Model, validation: Pool, size: int, machine: Machine) -> float:
