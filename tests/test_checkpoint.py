@@ -50,7 +50,7 @@ def train(recipe, monkeypatch):
     def run(saved=None, keep=None, **options):
         steps = saved.steps if saved else []
         log.clear()
-        state, drawn = fitting.fit(
+        state, drawn, _ = fitting.fit(
             start,
             pool,
             pool,

@@ -52,7 +52,7 @@ def train(recipe, machine, activations):
         own = recipe.model_copy(update=options)
         validation, steps = pool_of(4, 3), []
         given, _ = activations(pool, validation, **options)
-        state, drawn = fitting.fit(
+        state, drawn, _ = fitting.fit(
             start_of(3),
             pool,
             validation,
@@ -117,7 +117,7 @@ def test_a_training_is_the_same_whether_activations_are_kept_or_made(train, tmp_
 
 def test_the_plan_is_that_of_a_training_of_the_whole_network(recipe, machine, train):
     pool = pool_of(10, 3)
-    _, drawn = fitting.fit(
+    _, drawn, _ = fitting.fit(
         start_of(3),
         pool,
         pool_of(4, 3),

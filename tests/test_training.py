@@ -32,7 +32,7 @@ def recipe(repository):
 def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
     machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
     steps = []
-    state, drawn = fitting.fit(
+    state, drawn, _ = fitting.fit(
         start_of(classes),
         pool,
         pool_of(4, classes),
@@ -51,6 +51,47 @@ def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
     two, again, _ = trained(pool_of(10, 3), recipe, 3)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert steps == again
+
+
+def test_validation_is_looked_at_whole_after_the_last_epoch_and_sampled_before(recipe, monkeypatch):
+    monkeypatch.setattr(fitting, "EPOCH_VALIDATION", 5)
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
+    steps, validation = [], pool_of(7, 3)
+    state, _, logits = fitting.fit(
+        start_of(3),
+        pool_of(10, 3),
+        validation,
+        teacher=None,
+        recipe=recipe,
+        seed=0,
+        day="2025-06-02",
+        machine=machine,
+        report=steps.append,
+    )
+    before, last = (step.validation_accuracy for step in steps if step.step % 3 == 0)
+    assert before * 5 == pytest.approx(round(before * 5))
+    assert last == pytest.approx(float((logits.argmax(1) == validation.targets).double().mean()))
+    net = network.build(network.Model(state, start_of(3).classes, {}), recipe.image_size_px)
+    said = network.outputs(net, validation.pixels, machine, batch_size=fitting.VALIDATION_BATCH)
+    assert torch.equal(said, logits)
+
+
+def test_without_validation_images_a_day_is_trained_all_the_same(recipe):
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
+    steps = []
+    fitted = fitting.fit(
+        start_of(3),
+        pool_of(10, 3),
+        pool_of(0, 3),
+        teacher=None,
+        recipe=recipe,
+        seed=0,
+        day="2025-06-02",
+        machine=machine,
+        report=steps.append,
+    )
+    assert fitted.logits.shape == (0, 3)
+    assert {step.validation_accuracy for step in steps} == {None}
 
 
 def test_the_order_of_the_pool_does_not_change_the_model(recipe):

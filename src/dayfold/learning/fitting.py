@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,18 @@ from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
 VALIDATION_BATCH = 256  # images predicted at a time
+EPOCH_VALIDATION = 128  # images, at most, looked at after an epoch that is not the last
+
+
+class Fitted(NamedTuple):
+    """A trained state, how often each image of the pool was drawn, and what validation came to.
+
+    `drawn` int64 [n]; `logits` float32 [validation images, classes], of the trained network.
+    """
+
+    state: State
+    drawn: NDArray[np.int64]
+    logits: torch.Tensor
 
 
 def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> float:
@@ -47,19 +60,18 @@ def fit(
     team: Team = ALONE,
     saved: Saved | None = None,
     keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
-) -> tuple[State, NDArray[np.int64]]:
+) -> Fitted:
     """Train a network from `start` on weighted draws from `pool`; tell `report` of every update.
 
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
     Which images, in which order, changed how: `draws.epoch_order` and `inputs`, of seed, day, epoch
     and image only; without `inputs` the whole network is trained, on images. Validation is looked
-    at, never learnt from. `teacher` is yesterday's model, asked where `recipe.distill` is above 0.
+    at, never learnt from: all of it after the last epoch, up to EPOCH_VALIDATION images after each
+    before. `teacher` is yesterday's model, asked where `recipe.distill` is above 0.
     Each process of a `team` takes its slice of every batch of the one plan, and all end with the
     same network. After every update but the last, `keep` is given its number and a function that
     returns the training's state; with what was kept of the same training as `saved`, it goes on
     from there, to the same bits.
-
-    Returns the trained state dict and how often each image of the pool was drawn, int64 [n].
     """
     if recipe.shrink < 1 or recipe.perturb:
         start = network.perturbed(
@@ -80,6 +92,8 @@ def fit(
     updates = recipe.epochs * recipe.updates_per_epoch
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
+    sample = np.argsort(draws.uniforms("looked at", seed, day, ids=validation.images))
+    sample = sample[:EPOCH_VALIDATION]
     update = 0
     for epoch in range(1, recipe.epochs + 1):
         count = recipe.updates_per_epoch * recipe.batch_size
@@ -110,11 +124,15 @@ def fit(
                 net = average.module if average else net
                 learner = inputs.learner(net)
                 _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
-            accuracy = _accuracy(learner, inputs, validation, machine) if last else None
+            accuracy = None
+            if last:
+                asked = np.arange(len(validation.images)) if update == updates else sample
+                logits = _logits(learner, inputs, validation, asked, machine)
+                accuracy = _accuracy(logits, validation.targets[asked])
             report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
             if update < updates:
                 keep(update, partial(checkpoint.gather, net, optimizer, average))
-    return network.state_of(net, start, recipe.image_size_px), drawn
+    return Fitted(network.state_of(net, start, recipe.image_size_px), drawn, logits)
 
 
 class _Loss:
@@ -220,14 +238,19 @@ def adamw(learner: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
     )
 
 
-def _accuracy(
-    learner: torch.nn.Module, inputs: Inputs, pool: Pool, machine: Machine
-) -> float | None:
-    count = len(pool.images)
-    if not count:
-        return None
+def _logits(
+    learner: torch.nn.Module,
+    inputs: Inputs,
+    pool: Pool,
+    asked: NDArray[np.int64],
+    machine: Machine,
+) -> torch.Tensor:
+    """What the network makes of images by position, as they are: float32 [n, classes]."""
     learner.eval()
-    batches = np.split(np.arange(count), range(VALIDATION_BATCH, count, VALIDATION_BATCH))
+    batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
     with torch.inference_mode(), machine.autocast():
-        said = [learner(inputs.plain(pool, batch)).argmax(1).cpu() for batch in batches]
-    return float((torch.cat(said) == pool.targets).double().mean())
+        return torch.cat([learner(inputs.plain(pool, batch)).float().cpu() for batch in batches])
+
+
+def _accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float | None:
+    return float((logits.argmax(1) == targets).double().mean()) if len(targets) else None

@@ -27,7 +27,6 @@ from dayfold.learning import (
 from dayfold.learning.activations import Activations
 from dayfold.learning.device import Machine
 from dayfold.learning.inputs import Pool
-from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
@@ -148,7 +147,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
             f"frozen    through {recipe.frozen_through}: activations of {count} images, {made} new"
         )
     with _progress(recipe, steps) as report:
-        state, drawn = fitting.fit(
+        state, drawn, logits = fitting.fit(
             start,
             pool,
             validation,
@@ -167,7 +166,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     team.agree(b"".join(tensor.numpy().tobytes() for tensor in state.values()), "The weights")
     if not team.leads:
         return
-    temperature = _temperature(Model(state, start.classes, {}), validation, size, machine)
+    temperature = calibration.temperature(logits.double().numpy(), validation.targets.numpy())
     print(f"calibrated at temperature {temperature:g}, on {len(held)} validation images")
     state = network.with_retired(state, whole, retired)
     metadata = {
@@ -209,15 +208,6 @@ def _train(project: Project, params: Params, team: Team) -> None:
     write_bytes(project.provenance, json_bytes(provenance))
     keeper.remove()
     activations.prune(project.activations)
-
-
-def _temperature(model: Model, validation: Pool, size: int, machine: Machine) -> float:
-    """By what the trained model's logits are divided to be as sure as they are right."""
-    if not len(validation.images):
-        return 1.0
-    net = network.build(model, size).to(machine.device)
-    logits = network.outputs(net, validation.pixels, machine, batch_size=fitting.VALIDATION_BATCH)
-    return calibration.temperature(logits.double().numpy(), validation.targets.numpy())
 
 
 def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
