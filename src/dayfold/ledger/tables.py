@@ -145,7 +145,10 @@ class Flip(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """plots/training.csv: one update; the validation accuracy at the end of each epoch only."""
+    """plots/training.csv: one update; the validation accuracy at the end of each epoch only.
+
+    After the last epoch that of all validation images, before it of a sample (fitting.fit).
+    """
 
     step: int
     epoch: int
