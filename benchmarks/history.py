@@ -7,8 +7,8 @@ manifest of 1,000 rows in ten classes, looks, evaluations, a gate, a pin of the 
 a tag each; no images, as in a clone that was not pulled, but for the few that a real day replays or
 is judged by. Then come three real days of 20 images: yesterday by `dayfold run`; today command by
 command, each three times but `log`, in turn over the projects, so that what else the machine does
-falls on all; tomorrow by `dayfold run`, once. Prints medians, the ratio of the longest history to the
-shortest, the longest one's CPU seconds and peak memory, and what of it meets its goal.
+falls on all; tomorrow by `dayfold run`, once. Prints medians, the ratio of the longest history to
+the shortest, the longest one's CPU seconds and peak memory, and what of it meets its goal.
 """
 
 import argparse
