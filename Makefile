@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 # How many test files run at once; trainings share the cores.
 PYTEST_WORKERS ?= 2
+# What measures seconds: nothing may run beside it.
+TIMED := tests/test_scale.py
 # More options for uv: make lock LOCK_ARGS=--upgrade
 LOCK_ARGS ?=
 
@@ -34,7 +36,10 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 
 test: lint browser ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
-	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile \
+		--ignore=$(TIMED) $(PYTEST_ARGS)
+	@printf '\n==> pytest, where seconds are measured\n'
+	@$(PY) -m pytest $(TIMED) $(PYTEST_ARGS) || test $$? -eq 5 # all deselected
 
 lint: $(STAMP) ## install, then check style, format and types
 	@printf '\n==> ruff check\n'
