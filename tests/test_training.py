@@ -29,13 +29,13 @@ def recipe(repository):
     )
 
 
-def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
+def fitted(pool: Pool, validation: Pool, recipe, classes, machine=None, teacher=None, **options):
     machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
     steps = []
-    state, drawn, _ = fitting.fit(
+    made = fitting.fit(
         start_of(classes),
         pool,
-        pool_of(4, classes),
+        validation,
         teacher=teacher,
         recipe=recipe.model_copy(update=options),
         seed=0,
@@ -43,7 +43,13 @@ def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **opti
         machine=machine,
         report=steps.append,
     )
-    return state, steps, drawn
+    return made, steps
+
+
+def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
+    validation = pool_of(4, classes)
+    made, steps = fitted(pool, validation, recipe, classes, machine, teacher, **options)
+    return made.state, steps, made.drawn
 
 
 def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
@@ -55,42 +61,20 @@ def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
 
 def test_validation_is_looked_at_whole_after_the_last_epoch_and_sampled_before(recipe, monkeypatch):
     monkeypatch.setattr(fitting, "EPOCH_VALIDATION", 5)
-    machine = device.resolve(device="cpu", precision="fp32", threads=1)
-    steps, validation = [], pool_of(7, 3)
-    state, _, logits = fitting.fit(
-        start_of(3),
-        pool_of(10, 3),
-        validation,
-        teacher=None,
-        recipe=recipe,
-        seed=0,
-        day="2025-06-02",
-        machine=machine,
-        report=steps.append,
-    )
+    validation = pool_of(7, 3)
+    (state, _, logits), steps = fitted(pool_of(10, 3), validation, recipe, 3)
     before, last = (step.validation_accuracy for step in steps if step.step % 3 == 0)
     assert before * 5 == pytest.approx(round(before * 5))
     assert last == pytest.approx(float((logits.argmax(1) == validation.targets).double().mean()))
     net = network.build(network.Model(state, start_of(3).classes, {}), recipe.image_size_px)
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
     said = network.outputs(net, validation.pixels, machine, batch_size=fitting.VALIDATION_BATCH)
     assert torch.equal(said, logits)
 
 
 def test_without_validation_images_a_day_is_trained_all_the_same(recipe):
-    machine = device.resolve(device="cpu", precision="fp32", threads=1)
-    steps = []
-    fitted = fitting.fit(
-        start_of(3),
-        pool_of(10, 3),
-        pool_of(0, 3),
-        teacher=None,
-        recipe=recipe,
-        seed=0,
-        day="2025-06-02",
-        machine=machine,
-        report=steps.append,
-    )
-    assert fitted.logits.shape == (0, 3)
+    made, steps = fitted(pool_of(10, 3), pool_of(0, 3), recipe, 3)
+    assert made.logits.shape == (0, 3)
     assert {step.validation_accuracy for step in steps} == {None}
 
 

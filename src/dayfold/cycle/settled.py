@@ -131,12 +131,7 @@ def _pins(project: Project, changed: list[str], days: set[str]) -> list[str]:
     had = {name: entries for name, entries in had.items() if days & entries.keys()}
     for entries in had.values():
         for day in days & entries.keys():
-            path = chain.tracking(project, day)
-            try:
-                now = cache.entries(path.read_bytes(), project.name(path)).get(day)
-            except (LedgerError, OSError):
-                now = None
-            if now != entries[day]:
+            if chain.pinned(project, day) != entries[day]:
                 return list(had)
     return []
 

@@ -92,8 +92,10 @@ def fit(
     updates = recipe.epochs * recipe.updates_per_epoch
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
-    sample = np.argsort(draws.uniforms("looked at", seed, day, ids=validation.images))
-    sample = sample[:EPOCH_VALIDATION]
+    equal = [1.0] * len(validation.images)
+    sample, _ = draws.priority_sample(
+        validation.images, equal, EPOCH_VALIDATION, "looked at", seed, day
+    )
     update = 0
     for epoch in range(1, recipe.epochs + 1):
         count = recipe.updates_per_epoch * recipe.batch_size
@@ -127,7 +129,9 @@ def fit(
             accuracy = None
             if last:
                 asked = np.arange(len(validation.images)) if update == updates else sample
-                logits = _logits(learner, inputs, validation, asked, machine)
+                batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
+                shown = (inputs.plain(validation, batch) for batch in batches)
+                logits = network.answers(learner, shown, machine)
                 accuracy = _accuracy(logits, validation.targets[asked])
             report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
             if update < updates:
@@ -236,20 +240,6 @@ def adamw(learner: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
         lr=recipe.learning_rate,
         fused=True,
     )
-
-
-def _logits(
-    learner: torch.nn.Module,
-    inputs: Inputs,
-    pool: Pool,
-    asked: NDArray[np.int64],
-    machine: Machine,
-) -> torch.Tensor:
-    """What the network makes of images by position, as they are: float32 [n, classes]."""
-    learner.eval()
-    batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
-    with torch.inference_mode(), machine.autocast():
-        return torch.cat([learner(inputs.plain(pool, batch)).float().cpu() for batch in batches])
 
 
 def _accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float | None:

@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -335,10 +335,14 @@ def outputs(
     net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
 ) -> torch.Tensor:
     """Return what the network makes of images: uint8 [n, 3, h, w] → float32 [n, outputs]."""
+    parts = torch.split(images, batch_size)
+    return answers(net, (pixels.normalised(part.to(machine.device)) for part in parts), machine)
+
+
+def answers(
+    net: torch.nn.Module, batches: Iterable[torch.Tensor], machine: Machine
+) -> torch.Tensor:
+    """Return what the network makes of batches that are ready for it: float32 [n, outputs]."""
     net.eval()
     with torch.inference_mode(), machine.autocast():
-        parts = [
-            net(pixels.normalised(part.to(machine.device))).float().cpu()
-            for part in torch.split(images, batch_size)
-        ]
-    return torch.cat(parts)
+        return torch.cat([net(batch).float().cpu() for batch in batches])

@@ -8,7 +8,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
@@ -201,13 +201,8 @@ def _settled(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[
 def _tracked(project: Project, sealed: Sealed) -> Iterator[Finding]:
     """The day's images are still pinned, by its own .dvc file or by its month's."""
     day = sealed.day
-    path = tracking(project, day)
-    name = project.name(path)
-    try:
-        entry = cache.entries(path.read_bytes(), name).get(day)
-    except (DayfoldError, OSError):
-        entry = None
-    if entry != sealed.tracked:
+    name = project.name(tracking(project, day))
+    if pinned(project, day) != sealed.tracked:
         back = f"rm -f {name} && git checkout HEAD -- {name}"
         yield Finding(day, f"{name} does not pin the images that were sealed", back)
 
@@ -216,3 +211,15 @@ def tracking(project: Project, day: str) -> Path:
     """The .dvc file that tracks the day's images now."""
     own = project.tracked(day)
     return own if own.exists() else project.tracked_month(day)
+
+
+def pinned(project: Project, day: str) -> dict[str, Any] | None:
+    """What the day's .dvc file says of its images now; None where it cannot be read, or says none.
+
+    The file is the day's own, or its month's.
+    """
+    path = tracking(project, day)
+    try:
+        return cache.entries(path.read_bytes(), project.name(path)).get(day)
+    except (DayfoldError, OSError):
+        return None
