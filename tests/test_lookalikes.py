@@ -1,6 +1,7 @@
 """Near duplicates are found: the same picture in other bytes, and no other."""
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -75,6 +76,16 @@ def test_the_same_pairs_are_found_however_many_are_compared_at_once(monkeypatch)
     assert lookalikes.nearest(some, kinds, some, kinds, within=2) == at_once
 
 
+def test_the_near_ones_are_those_that_one_can_be_named_with():
+    draw = np.random.default_rng(1)
+    some = [f"{number:032x}" if number else "" for number in draw.integers(0, 2**9, 300)]
+    mine = some[:10]
+    is_near = lookalikes.near(mine, some, within=2)
+    by_one = [lookalikes.nearest(mine, [0] * 10, [other], [1], within=2) for other in some]
+    assert is_near.tolist() == [bool(found) for found in by_one]
+    assert 10 < is_near.sum() < 290
+
+
 def deliver(folder, label, seeds, form="PNG"):
     (folder / label).mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -132,6 +143,19 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
         f"dog/1.jpeg looks like data/images/{DAYS[0]}/cat/1.png, which is 'cat'",
         "dog/2.jpeg looks like bird/2.png, which is 'bird'",
     ]
+
+
+def test_how_an_image_looks_is_what_was_written_last(project):
+    open_day(project, DAYS[0])
+    deliver(project.images(DAYS[0]), "cat", [1])
+    snapshot.run(project, params_file.read(project.params))
+    history = manifest.history(project, DAYS[0])
+    image = history.images["image"][0]
+    mine = pl.DataFrame({"look": ["f" * 32], "path": ["dog/1.png"], "label": ["dog"]})
+    for last, found in (("f" * 32, 1), ("0" * 32, 0)):
+        earlier = pl.DataFrame({"image": [image] * 3, "look": ["f" * 32, "0" * 32, last]})
+        words = {"history": history, "earlier": earlier, "kind": ["label"], "within": 4}
+        assert len(looks.nearest(mine, **words)) == found
 
 
 def test_a_file_of_looks_with_other_columns_is_named(project):

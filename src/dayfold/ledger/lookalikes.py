@@ -1,6 +1,6 @@
 """Near duplicates: how an image looks, in 128 bits, and which images look alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,31 +42,42 @@ def nearest(
     That is the nearest of the others of another kind, the first of several; at most `within` bits
     may differ. Empty looks are near to none.
     """
-    a, b = _words(looks), _words(others)
-    mine, its = _there(looks), _there(others)
+    mine, a = _words(looks)
+    its, b = _words(others)
     kind, other_kind = np.asarray(kinds, dtype=np.int64), np.asarray(other_kinds, dtype=np.int64)
     found: list[tuple[int, int, int]] = []
-    if not len(its):
-        return found
-    step = max(1, _AT_ONCE // len(its))
-    for start in range(0, len(mine), step):
-        block = mine[start : start + step]
-        far = np.bitwise_count(a[block, None, 0] ^ b[None, its, 0])
-        far += np.bitwise_count(a[block, None, 1] ^ b[None, its, 1])
-        far[kind[block, None] == other_kind[None, its]] = BITS + 1
+    for block, far in _distances(a, b):
+        far[kind[mine[block], None] == other_kind[None, its]] = BITS + 1
         best = far.argmin(axis=1)
         for row in np.flatnonzero(far.min(axis=1) <= within):
             column = best[row]
-            found.append((int(block[row]), int(its[column]), int(far[row, column])))
+            found.append((int(mine[block][row]), int(its[column]), int(far[row, column])))
     return found
 
 
-def _there(looks: Sequence[str]) -> NDArray[np.int64]:
-    """The positions of the looks that are not empty."""
-    return np.flatnonzero([bool(one) for one in looks]).astype(np.int64)
+def near(looks: Sequence[str], others: Sequence[str], *, within: int) -> NDArray[np.bool_]:
+    """Return which of the others are near to any of the looks, whatever their kind: bool [n]."""
+    its, b = _words(others)
+    found = np.zeros(len(others), dtype=np.bool_)
+    for _, far in _distances(_words(looks)[1], b):
+        found[its] |= (far <= within).any(axis=0)
+    return found
 
 
-def _words(looks: Sequence[str]) -> NDArray[np.uint64]:
-    """Looks as two words each: uint64 [n, 2]."""
-    joined = "".join(one or "0" * (BITS // 4) for one in looks)
-    return np.frombuffer(bytes.fromhex(joined), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+def _words(looks: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The positions of the looks that are not empty, and these as two words each: uint64 [n, 2]."""
+    lengths = np.fromiter(map(len, looks), dtype=np.int64, count=len(looks))
+    words = np.frombuffer(bytes.fromhex("".join(looks)), dtype=">u8").reshape(-1, 2)
+    return np.flatnonzero(lengths), words.astype(np.uint64)
+
+
+def _distances(
+    a: NDArray[np.uint64], b: NDArray[np.uint64]
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Blocks of rows of `a`, and the bits in which each differs from each of `b`: uint8 [m, n]."""
+    step = max(1, _AT_ONCE // max(1, len(b)))
+    for start in range(0, len(a) if len(b) else 0, step):
+        block = slice(start, start + step)
+        far = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
+        far += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
+        yield block, far

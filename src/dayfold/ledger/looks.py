@@ -14,23 +14,22 @@ from dayfold.project.layout import Project
 
 
 def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
-    """Return how the images of these days look (image, look); a day without its file is left out.
+    """Return how the images of these days look (image, look), in the days' order.
 
-    All files are parsed as one: of a thousand days that is a tenth of the time. Raises LedgerError
-    that names a file with other columns.
+    A day without its file is left out. All files are parsed as one: of a thousand days that is a
+    tenth of the time. Raises LedgerError that names a file with other columns.
     """
     paths = [path for path in map(project.looks, days) if path.exists()]
     header = ",".join(Look._fields).encode() + b"\n"
     parts = [path.read_bytes() for path in paths]
     if all(part.startswith(header) and part.endswith(b"\n") for part in parts):
-        rows = b"".join(part.removeprefix(header) for part in parts)
+        whole = b"".join([header, *(part.removeprefix(header) for part in parts)])
         try:
-            whole = parse_csv(header + rows, tables.schema(Look), "data/looks")
-            return whole.unique("image", keep="last")
+            return parse_csv(whole, tables.schema(Look), "data/looks")
         except LedgerError:
             pass  # told below, by the file's name
     every = [pl.DataFrame(schema=tables.schema(Look)), *(tables.read(path, Look) for path in paths)]
-    return pl.concat(every).unique("image", keep="last")
+    return pl.concat(every)
 
 
 def nearest(
@@ -45,9 +44,14 @@ def nearest(
 
     That is the nearest (lookalikes.nearest) in the history or in `mine` itself of those that differ
     in a column of `kind`. `mine` has the columns look, path and label, split too if `kind` has it;
-    `earlier` (image, look) says how the history's images look.
+    `earlier` (image, look) says how the history's images look; of an image's rows the last counts.
     """
-    past = history.images.join(earlier, on="image", maintain_order="left").select(mine.columns)
+    # Of a million rows a few are near: only these are matched with their images.
+    is_near = lookalikes.near(mine["look"].to_list(), earlier["look"].to_list(), within=within)
+    matched = earlier["image"].is_in(earlier["image"].filter(pl.Series(is_near)).implode())
+    looked = earlier.filter(matched).unique("image", keep="last")
+    images = history.images.filter(pl.col("image").is_in(looked["image"].implode()))
+    past = images.join(looked, on="image", maintain_order="left").select(mine.columns)
     others = pl.concat([past, mine])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
     kinds, seen = named.to_series().to_list(), others["look"].to_list()

@@ -132,7 +132,7 @@ def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl
     import polars as pl
 
     data = data.removeprefix(b"\xef\xbb\xbf")  # a mark that spreadsheets write
-    header = data.split(b"\n", 1)[0].decode(errors="replace").rstrip("\r")
+    header = io.BytesIO(data).readline().decode(errors="replace").rstrip("\r\n")
     if header != ",".join(schema):
         raise LedgerError(
             f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
