@@ -1,11 +1,13 @@
 """`add` takes what is good at once, or nothing, and loses no file."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -80,13 +82,35 @@ def test_move_takes_the_added_files_away_and_no_others(receiving, source):
     assert sorted(path.name for path in source.glob("*/*")) == ["3.png", "copy of 1.png"]
 
 
+def test_move_from_where_nothing_can_be_taken_away_adds_all_and_says_so(
+    receiving, source, monkeypatch
+):
+    place(source, "cat", [1, 2])
+    unlink = Path.unlink
+
+    def closed(path, **options):  # to root no folder is closed
+        if path == source / "cat" / "1.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", closed)
+    delivery = add(receiving, source, move=True)
+    assert len(taken(receiving)) == len(delivery.images) == 2
+    assert list(map(str, delivery.warned)) == [
+        "cat/1.png was added, but stays where it is, too (Permission denied)"
+    ]
+    assert [path.name for path in source.glob("*/*")] == ["1.png"]
+
+
 def test_nothing_is_left_in_the_scratch_folder(receiving, source):
     place(source, "cat", [1])
     add(receiving, source)
     assert list(receiving.scratch.iterdir()) == []
 
 
-def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source):
+# The stage is there before the first worker has started, and filled when all have.
+@pytest.mark.parametrize("waiting_for", ["adding/stage", "adding/stage/*"])
+def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source, waiting_for):
     place(source, "cat", range(600))
     code = (
         "import sys; from pathlib import Path; from dayfold.cycle import adding\n"
@@ -101,15 +125,23 @@ def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source)
         start_new_session=True,
     )
     assert running.stdout.readline() == b"go\n"
-    while not list(receiving.scratch.glob("adding/stage/*")):
+    while not list(receiving.scratch.glob(waiting_for)):
         time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does: the workers get it too
+    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does
     _, said = running.communicate(timeout=60)
     assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert said.count(b"Traceback") == 1  # and none of a worker's
     assert taken(receiving) == {}
     assert list(receiving.scratch.iterdir()) == []
     assert len(add(receiving, source).images) == 600
     assert len(taken(receiving)) == 600
+
+
+def test_add_works_where_its_output_is_closed(receiving, source, shell):
+    place(source, "cat", [1])
+    (receiving.root / "dvc.yaml").touch()
+    assert shell(receiving.root, "bash", "-c", f"dayfold add {source} --day {DAY} >&-") == ""
+    assert taken(receiving) == {"cat/1.png": png(1)}
 
 
 @pytest.mark.parametrize("top", ["", "today/"])
@@ -127,6 +159,24 @@ def test_a_zip_is_taken_as_the_folder_that_it_was(receiving, tmp_path, top):
     assert list(receiving.scratch.iterdir()) == []
     with pytest.raises(IntakeError, match="is an archive"):
         add(receiving, path, move=True)
+
+
+def test_what_lies_beside_the_classes_in_an_archive_is_refused_by_itself(receiving, tmp_path):
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.writestr("scans/cat/1.png", png(1))
+        archive.writestr("scans/readme.txt", "of the clinic")
+    (refused,) = add(receiving, tmp_path / "scans.zip").refused
+    assert refused.place == "readme.txt"
+    assert taken(receiving) == {"cat/1.png": png(1)}
+
+
+def test_a_class_with_a_folder_in_it_is_not_taken_for_the_folder_of_classes(receiving, tmp_path):
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.writestr("cat/1.png", png(1))
+        archive.writestr("cat/old/2.png", png(2))
+    (refused,) = add(receiving, tmp_path / "scans.zip").refused
+    assert refused.place == "cat/old"
+    assert taken(receiving) == {"cat/1.png": png(1)}
 
 
 def test_what_is_neither_a_folder_nor_an_archive_is_refused(receiving, source):

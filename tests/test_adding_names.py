@@ -93,6 +93,14 @@ def test_names_are_composed_and_never_differ_by_case_only(receiving, source):
     assert sorted(taken(receiving).values()) == sorted(map(png, range(4)))
 
 
+def test_a_class_whose_composed_name_fits_no_folder_is_refused(receiving, source):
+    place(source, "cat", [1])
+    place(source, "\u0958" * 85, [2])  # 255 bytes, which NFC makes 510
+    (refused,) = add(receiving, source).refused
+    assert refused.said == "is too long for a class name (more than 255 bytes)"
+    assert taken(receiving) == {"cat/1.png": png(1)}
+
+
 @pytest.fixture
 def elsewhere():
     """A folder that every user can come to."""
@@ -116,3 +124,17 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
         (elsewhere / "dog").chmod(0o755)
     assert [one.place for one in found] == ["cat/1.png"]
     assert list(map(str, delivery.refused)) == ["dog cannot be read (Permission denied)"]
+
+
+def test_links_that_lead_to_themselves_are_not_followed(receiving, source):
+    place(source, "cat", [1])
+    (source / "cat" / "loop.png").symlink_to(source / "cat" / "loop.png")
+    (source / "all").symlink_to(source)
+    os.mkfifo(source / "cat" / "pipe.png")
+    refused = {one.place: one.said for one in add(receiving, source).refused}
+    assert refused == {
+        "all": "is a link; links are not followed",
+        "cat/loop.png": "is a link; links are not followed",
+        "cat/pipe.png": "is not a file (expected <class>/<image>)",
+    }
+    assert taken(receiving) == {"cat/1.png": png(1)}

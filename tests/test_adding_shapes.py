@@ -1,6 +1,7 @@
 """Odd shapes are asked about, and every outcome of `add` is told with what to do."""
 
 import os
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -121,6 +122,24 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
 
 def encoded_jpeg():
     return encoded(Image.new("RGB", (9, 9)), "JPEG")
+
+
+def test_snapshot_refuses_names_that_add_would_have_changed(receiving):
+    folder = receiving.images(DAY)
+    for number, name in enumerate(("a.png", "A.png", unicodedata.normalize("NFD", "é.png"))):
+        place(folder, "cat", [number])[0].rename(folder / "cat" / name)
+    with pytest.raises(IntakeError, match="2 problems") as caught:
+        snapshot.run(receiving, params_file.read(receiving.params))
+    case, form = sorted(caught.value.problems)
+    assert "cat/A.png where case is not told apart" in case
+    assert "not in composed Unicode (NFC)" in form
+
+
+def test_snapshot_says_what_is_odd(receiving, capsys):
+    for number in range(12):
+        place(receiving.images(DAY), f"class {number}", [number])
+    snapshot.run(receiving, params_file.read(receiving.params))
+    assert "is odd: 12 new classes hold one file each" in capsys.readouterr().out
 
 
 def test_snapshot_makes_the_same_checks_and_lists_them_all(receiving):

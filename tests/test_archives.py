@@ -54,6 +54,14 @@ def test_every_kind_of_archive_gives_its_files(tmp_path, into, mode):
     assert tree(into) == dict(GOOD)
 
 
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path, into):
+    inner = zipped(tmp_path / "inner.zip", [("dog/2.png", png(2))]).read_bytes()
+    path = tarred(tmp_path / "scans.tar", [GOOD[0], ("cat/z.zip", inner)])
+    assert zipfile.is_zipfile(path)
+    assert archives.unpack(path, into) == []
+    assert tree(into) == {"cat/1.png": png(1), "cat/z.zip": inner}
+
+
 @pytest.mark.parametrize(
     "name", ["../out.png", "/etc/out.png", "cat/../../out.png", "cat\\1.png", "cat/.."]
 )

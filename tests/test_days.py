@@ -26,9 +26,7 @@ def test_a_date_is_a_day(day):
         ("2025-02-30", "2025-02-28"),
         ("2024-02-31", "2024-02-29"),
         ("2025-06-31", "2025-06-30"),
-        ("2025-13-01", None),
         ("2025-06-99", "2025-06-30"),
-        ("2025-06-00", None),
         ("04.06.2025", None),
         ("../../etc", None),
         ("2025-06-04\n", "2025-06-04"),
@@ -41,6 +39,13 @@ def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
         check_day(typed)
     expected = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
     assert caught.value.mend == expected
+
+
+@pytest.mark.parametrize("typed", ["2025-13-01", "2025-06-00"])
+def test_a_date_that_the_calendar_does_not_have_is_told_so(typed):
+    with pytest.raises(CycleError, match="is not a day") as caught:
+        check_day(typed)
+    assert caught.value.mend == "give one of the calendar, 2025-06-04 say"
 
 
 def test_words_are_refused_with_their_dates():

@@ -216,6 +216,14 @@ def test_a_truncated_file_is_refused(form, options, part):
         decode(data[: int(len(data) * part)])
 
 
+@pytest.mark.parametrize("missing", [1, 4, 8, 12, 16, 22])
+def test_a_png_without_its_end_is_refused(missing):
+    data = encoded(NOISE)
+    assert decode(data + b"what an upload left").size == (64, 64)
+    with pytest.raises(IntakeError, match="is damaged"):
+        decode(data[:-missing])
+
+
 def test_a_flipped_bit_in_a_png_is_found():
     data = bytearray(encoded(NOISE))
     data[len(data) // 2] ^= 1

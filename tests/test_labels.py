@@ -1,6 +1,8 @@
 """A CSV of labels is checked row by row; what it names is what is checked."""
 
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -63,11 +65,16 @@ def test_what_spreadsheets_write_is_read(folder, encoding, end):
         ("a/1.png,c\0t", "the label 'c\\\\x00t' has unprintable letters"),
         ("3.png,dog", "stands on line 2 already"),
         ("./3.png,dog", "stands on line 2 already"),
+        (".hidden.png,cat", "is hidden"),
+        ("a/Thumbs.db,cat", "is hidden, or of what desktops leave behind"),
+        ("a/1.png," + "c" * 256, f"the label {'c' * 256!r} is too long for a class name"),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused_and_the_others_are_taken(folder, row, reason):
     (folder / "link.png").symlink_to(folder / "3.png")
     (folder / "linked").symlink_to(folder / "a" / "b")
+    for clutter in (".hidden.png", "a/Thumbs.db"):
+        (folder / clutter).write_bytes(png(4))
     found, delivery = read(folder, f"path,label\n3.png,cat\n{row}\na/b/2.png,cat\n")
     assert [one.place for one in found] == ["3.png", "a/b/2.png"]
     (refused,) = delivery.refused
@@ -90,11 +97,26 @@ def test_files_that_no_row_names_are_counted(folder):
     ]
 
 
+def test_the_table_itself_is_no_file_that_it_does_not_name(folder, monkeypatch):
+    (folder / "labels.csv").write_text("path,label\n3.png,cat\na/1.png,cat\na/b/2.png,cat\n")
+    monkeypatch.chdir(folder)
+    delivery = Delivery()
+    assert len(labels.read(Path("labels.csv"), folder, delivery)) == 3
+    assert delivery.warned == []
+
+
+def test_a_pipe_without_anybody_at_its_other_end_is_refused(folder):
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(IntakeError, match="is not a file"):
+        labels.read(folder / "pipe", folder, Delivery())
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "has the columns ''"),
         ("path;label\n3.png;cat\n", "has the columns 'path;label'"),
+        ("path\tlabel\n3.png\tcat\n", r"has the columns 'path\\tlabel'"),
         ("label,path\ncat,3.png\n", "has the columns 'label,path'"),
         ("path,label\n3.png\n", "rows that do not fit"),
         ("path,label\n3.png,cat,p1\n", "rows that do not fit"),

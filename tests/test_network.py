@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import resnet18
@@ -169,6 +170,27 @@ def test_a_pickle_with_code_is_never_run(tmp_path):
     with pytest.raises(ModelError, match="holds no plain tensors"):
         origin.make(str(tmp_path / "bad.pt"), seed=0, classes=())
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.safetensors"])
+def test_any_damage_of_a_foreign_model_is_told(tmp_path, name):
+    whole = tmp_path / "whole.pt"
+    torch.save({"conv1.weight": torch.zeros(4)}, whole)
+    data, draw = whole.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"\x80\x02\x8a\n", *(data[: len(data) * part // 8] for part in range(1, 8))]
+    for _ in range(40):
+        mutated = bytearray(data)
+        for at in draw.integers(0, len(data), 8):
+            mutated[at] = draw.integers(256)
+        damaged.append(bytes(mutated))
+    refused = 0
+    for part in damaged:
+        (tmp_path / name).write_bytes(part)
+        try:
+            network.read_foreign(tmp_path / name)
+        except ModelError:
+            refused += 1
+    assert refused > len(damaged) / 2
 
 
 def test_a_file_that_is_no_model_of_ours_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project.layout import check_day
 
+INTERRUPTED = 128 + 2  # the exit code after Ctrl-C, as shells have it
 _AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
@@ -33,6 +35,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that a user can mend is printed without a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A class's name may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):
@@ -43,8 +48,13 @@ def main() -> None:
         print(f"dayfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        print(f"dayfold: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"dayfold: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("dayfold: interrupted", file=sys.stderr)
+        raise
 
 
 def _version(asked: bool) -> None:

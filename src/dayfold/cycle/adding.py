@@ -13,17 +13,16 @@ from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError
 from dayfold.ledger import grouping, looks, manifest, splits, tables
+from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import is_clutter, tally, walk
+from dayfold.ledger.intake.walking import MOST_BYTES, folded, is_clutter, tally, walk
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Data
-
-MOST_BYTES = 255  # of a file's name, on every common file system
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,11 @@ def add(
             _take_in(project, day, targets, stage, delivery.groups)
         if options.move and not options.dry_run:
             for item, _ in targets:
-                item.path.unlink()
+                try:
+                    item.path.unlink()
+                except OSError as error:
+                    said = f"was added, but stays where it is, too ({error.strerror})"
+                    delivery.warn(item.place, said)
     return day, delivery
 
 
@@ -107,7 +110,8 @@ def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> 
     folder = source
     if not source.is_dir():
         if not source.is_file():
-            raise IntakeError(f"{source} is not there.", mend="give the folder of class folders")
+            what = "is neither a folder nor a file" if source.exists() else "is not there"
+            raise IntakeError(f"{source} {what}.", mend="give the folder of class folders")
         if options.move:
             raise IntakeError(f"{source} is an archive.", mend="leave out --move")
         folder = scratch / "unpacked"
@@ -122,12 +126,17 @@ def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> 
 
 
 def _below_the_top(folder: Path) -> Path:
-    """The folder inside, where all of an archive is in one: it was packed by its name."""
+    """The folder inside, where all of an archive is in one: it was packed by its name.
+
+    What may be an image and lies beside the folders there tells that it is a class.
+    """
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
     inner = [entry for entry in entries[0].iterdir() if not is_clutter(entry.name)]
-    return entries[0] if inner and all(entry.is_dir() for entry in inner) else folder
+    loose = {entry.suffix.lower() for entry in inner if not entry.is_dir()}
+    is_class = not loose.isdisjoint({*IMAGE_ENDINGS, ""}) or len(loose) == len(inner)
+    return folder if is_class else entries[0]
 
 
 def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
@@ -162,13 +171,13 @@ def _targets(
 
     An image without a group, or whose group another name would change, is refused.
     """
-    taken = {_folded(path) for path in project.images(day).glob("*/*")}
+    taken = {folded(path) for path in project.images(day).glob("*/*")}
     targets, kept = [], []
     for item in delivery.images:
         name = unicodedata.normalize("NFC", item.path.name)
         own = target = project.images(day) / item.label / name
         # A composed name can be longer than the one it was.
-        if _folded(own) in taken or len(name.encode()) > MOST_BYTES:
+        if folded(own) in taken or len(name.encode()) > MOST_BYTES:
             stem = own.stem.encode()[:200].decode(errors="ignore")
             ending = own.suffix.encode()[:40].decode(errors="ignore")
             target = own.with_name(f"{stem}-{item.image[:8]}{ending}")
@@ -187,17 +196,11 @@ def _targets(
                 item.image,
             )
             continue
-        taken.add(_folded(target))
+        taken.add(folded(target))
         targets.append((item, target))
         kept.append(item)
     delivery.images = kept
     return targets
-
-
-def _folded(path: Path) -> tuple[str, str]:
-    """A path as a file system takes it that tells neither case nor Unicode forms apart."""
-    label, name = (unicodedata.normalize("NFC", part) for part in (path.parent.name, path.name))
-    return label, name.casefold()
 
 
 def _warn_of_lookalikes(project: Project, history: History, delivery: Delivery, data: Data) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -278,9 +277,13 @@ def read_foreign(path: Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist.") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    # The readers raise about anything on damaged bytes.
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
-            f"{path} holds no plain tensors: {str(error).splitlines()[0]}",
+            f"{path} holds no plain tensors: {said}",
             mend="save it with torch.save(model.state_dict(), …) or as safetensors",
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

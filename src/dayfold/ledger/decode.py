@@ -17,11 +17,22 @@ from dayfold.ledger.placeholder import erased_image
 from dayfold.project.files import escaped
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
+ENDINGS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "DICOM": (".dcm", ".dicom", ".ima", ""),  # scanners write names without an ending
+}
+IMAGE_ENDINGS = frozenset(ending for endings in ENDINGS.values() for ending in endings) - {""}
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte at 3 bytes each: Pillow's own limit
 
 ERASED = "was erased: a line of text is in its place"
 
+_PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk's name and its checksum
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
@@ -79,6 +90,8 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         is_jpeg = image.format in ("JPEG", "MPO")
         has_frames = bool(getattr(image, "is_animated", False)) and not is_jpeg
         form = "JPEG" if is_jpeg else str(image.format)
+        if form == "PNG" and _PNG_END not in data:  # Pillow does not ask for it
+            raise IntakeError("is damaged (its end is missing)")
         return Decoded(rgb(image, max_pixels=max_pixels), form, has_frames)
 
 

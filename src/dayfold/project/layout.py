@@ -28,7 +28,8 @@ def check_day(day: str) -> str:
     if is_day(day):
         return day
     meant = _meant(day)
-    mend = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
+    shape = "give one of the calendar" if _DAY.fullmatch(day) else "write it as YYYY-MM-DD"
+    mend = f"did you mean {meant}?" if meant else f"{shape}, 2025-06-04 say"
     raise CycleError(f"{day!r} is not a day.", mend=mend)
 
 

@@ -1,14 +1,15 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import checking, shapes
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk
+from dayfold.ledger.intake.walking import folded, tally, walk
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
@@ -72,10 +73,15 @@ def run(project: Project, params: Params) -> None:
     delivery = Delivery()
     found = walk(folder, delivery, within=f"{project.name(folder)}/") if folder.is_dir() else []
     checking.inspect(found, delivery, earlier, rules=checking.Rules.of(data))
+    for odd in shapes.suspicions(tally(found), set(earlier.images["label"].unique())):
+        delivery.warn(project.name(folder), f"is odd: {odd}")
     told = grouping.read(project, day)
-    tuples = []
+    tuples, names = [], dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
+        if problem := _name_problem(path, names.setdefault(folded(item.path), path)):
+            delivery.refuse(path, problem)
+            continue
         try:
             group = told.get(item.image) or splits.group_of(path, data.group, item.ids)
         except IntakeError:
@@ -118,6 +124,15 @@ def run(project: Project, params: Params) -> None:
     _report(day, added, corrected, earlier)
     for line in (*_passed_over(delivery), *_torn(units), *_of_lookalikes(alike)):
         print(line)
+
+
+def _name_problem(path: str, same: str) -> str:
+    """Why a file put there by hand cannot stay under its name; `same` is the first one like it."""
+    if not unicodedata.is_normalized("NFC", path):
+        return "has letters that are not in composed Unicode (NFC); dayfold add composes them"
+    if path != same:
+        return f"is {same} where case is not told apart; give one of them another name"
+    return ""
 
 
 def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) -> None:

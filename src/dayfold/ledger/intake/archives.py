@@ -15,6 +15,7 @@ MAX_FILE = 2**29  # bytes of one file: half a gigabyte
 MAX_TOTAL = 2**36  # bytes of all: 64 GB
 MAX_FILES = 1_000_000
 _PIECE = 2**20
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
@@ -27,7 +28,10 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     file is no archive, cannot be read as one, or has more than MAX_FILES files or MAX_TOTAL bytes.
     """
     refused: list[tuple[str, str]] = []
-    members = _zipped(archive) if zipfile.is_zipfile(archive) else _tarred(archive)
+    # By its beginning: zipfile looks at the end, and takes a tar for the zip that is its last file.
+    with archive.open("rb") as file:
+        is_zip = file.read(4) in _ZIP
+    members = _zipped(archive) if is_zip else _tarred(archive)
     files = total = 0
     with closing(members):
         for name, size, problem, source in members:

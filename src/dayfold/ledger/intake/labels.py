@@ -40,7 +40,7 @@ def read(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
         else:
             first[path] = number
             found.append(Found(path, escaped(name), label, group))
-    unnamed = sum(path not in first for path in _all_files(folder) if path != file)
+    unnamed = sum(path not in first and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
         delivery.warn(".", f"holds {unnamed} files that {file.name} does not name; they are left")
     return found
@@ -49,6 +49,8 @@ def read(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
 def _rows(file: Path) -> list[tuple[int, tuple[str, str, str]]]:
     """The rows with their lines; a missing third column is empty."""
     mend = "columns path,label or path,label,group, comma-separated, UTF-8"
+    if file.exists() and not file.is_file():  # a pipe may have nobody at its other end
+        raise IntakeError(f"{file} is not a file.", mend="--labels FILE")
     try:
         with file.open("rb") as opened:
             data = opened.read(_MOST + 1)
@@ -67,7 +69,7 @@ def _rows(file: Path) -> list[tuple[int, tuple[str, str, str]]]:
     header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
     if header not in (COLUMNS[:2], COLUMNS):
         shown = escaped(",".join(header)[:200])
-        raise IntakeError(f"{file} has the columns {shown!r}.", mend=mend)
+        raise IntakeError(f"{file} has the columns '{shown}'.", mend=mend)
     problems = [
         f"line {number} has {len(row)} columns, not {len(header)}"
         for number, row in rows[1:]
@@ -85,6 +87,8 @@ def _inside(folder: Path, name: str) -> Path | str:
         return "is no path inside the folder"
     if problem := name_problem(name, "file"):
         return problem
+    if is_clutter(parts[-1]):
+        return "is hidden, or of what desktops leave behind; such files are never taken"
     # A Mac stores é as two letters and a spreadsheet as one.
     for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
         path = folder

@@ -13,6 +13,7 @@ _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
 KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit beside the classes, so none itself
 SHAPE = "(expected <class>/<image>)"
+MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
 
 def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
@@ -31,7 +32,7 @@ def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
             delivery.refuse(place, "is a link; links are not followed")
         elif not stat.S_ISDIR(mode):
             delivery.refuse(place, f"lies in no class folder {SHAPE}")
-        elif problem := name_problem(entry.name, "class"):
+        elif problem := name_problem(label, "class"):
             delivery.refuse(place, problem)
         elif labels.count(label) > 1:
             delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
@@ -90,11 +91,21 @@ def name_problem(name: str, kind: str) -> str:
         return "is no class name (empty, with / or a dot or space at its end)"
     if kind == "class" and name in (KEEP, WITHDRAW):
         return f"is no class name: in an audit's table it is a decision; call it {name}_ say"
+    if kind == "class" and len(name.encode()) > MOST_BYTES:
+        return f"is too long for a class name (more than {MOST_BYTES} bytes)"
     return ""
 
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def folded(path: Path) -> tuple[str, str]:
+    """A file's class and name as a file system takes them that tells neither case nor forms apart.
+
+    Forms are those of Unicode, composed and not.
+    """
+    return _composed(path.parent.name), _composed(path.name).casefold()
 
 
 def count(folder: Path) -> dict[str, int]:

@@ -7,7 +7,6 @@ is the other end). It must start fast: nothing here imports more than Pillow and
 import json
 import os
 import resource
-import signal
 import stat
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from dayfold.errors import IntakeError
-from dayfold.ledger.decode import examine
+from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine
 from dayfold.ledger.intake import archives
 from dayfold.ledger.lookalikes import look
 from dayfold.project.files import sha256, write_bytes
@@ -24,16 +23,6 @@ from dayfold.project.files import sha256, write_bytes
 MAX_BYTES = 2**29  # of a file: half a gigabyte
 _PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
 _ROOM = 2**28  # for what else a decoder needs
-_ENDINGS = {
-    "PNG": (".png", ".apng"),
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "BMP": (".bmp", ".dib"),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "DICOM": (".dcm", ".dicom", ".ima", ""),  # scanners write names without an ending
-}
-_FOREIGN = {ending for endings in _ENDINGS.values() for ending in endings} - {""}
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +48,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
             raise IntakeError("has several frames (data.frames is refuse)")
         warned = ["has several frames; the first one is taken"] * found.has_frames
         ending = Path(request["path"]).suffix.lower()
-        if ending in _FOREIGN and ending not in _ENDINGS[found.form]:
+        if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
@@ -134,8 +123,6 @@ def _own_size() -> int:
 
 def main() -> None:
     """Answer requests until standard input ends, as it does when the parent dies."""
-    # Ctrl-C is the parent's to handle, which then ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     # What a decoder's library prints must not come between the answers, nor on the terminal.
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -44,6 +44,8 @@ class _Worker:
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Ctrl-C is for the parent alone, also while a worker starts.
+            process_group=0,
         )
         assert self._process.stdout  # noqa: S101 - it was asked for
         self._answers = self._process.stdout.fileno()
