@@ -11,6 +11,7 @@ from builders import make_project
 from dayfold.cycle import sealing
 from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
+from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
@@ -119,6 +120,18 @@ def test_the_last_day_that_passed_is_neither_failed_nor_unsealed(tmp_path):
     # A day without any limit passed.
     tables.write(project.gate(JUNE[2]), Check, [])
     assert gate.last_passed(project, sealed) == JUNE[2]
+
+
+@pytest.mark.parametrize("line", ["x", "max_forgetting", "min_class_f1,cat,0.5,,,,0"])
+def test_a_line_that_no_gate_wrote_is_refused_by_name(tmp_path, line):
+    project = make_project(tmp_path)
+    tables.write(
+        project.gate(JUNE[0]), Check, [Check("min_class_f1", "cat", 0.5, 0.8, 0.7, 0.9, 1)]
+    )
+    with project.gate(JUNE[0]).open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(LedgerError, match=f"gates/{JUNE[0]}.csv"):
+        gate.read(project, JUNE[0])
 
 
 @pytest.mark.slow

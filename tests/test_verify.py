@@ -43,7 +43,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
 def test_each_mend_brings_the_thing_back(copy, shell):
     chance = np.random.default_rng(2)
     image = sorted(copy.images(TWO).rglob("*.png"))[0]
-    for path in (image, copy.manifest(ONE), copy.predictions):
+    for path in (image, copy.manifest(ONE), copy.groups(ONE), copy.predictions):
         if path.stat().st_nlink > 1:  # else the flip is in the cache as well
             data = path.read_bytes()
             path.unlink()
@@ -53,6 +53,15 @@ def test_each_mend_brings_the_thing_back(copy, shell):
         assert copy.name(path) in what
         shell(copy.root, "sh", "-c", mend)
         assert verify(copy, read_data=True).damage == []
+
+
+def test_a_table_that_was_deleted_is_found_and_comes_back(copy, shell):
+    for path in (copy.groups(ONE), copy.corrections(TWO), copy.looks(THREE)):
+        path.unlink()
+        [(_, what, mend)] = verify(copy, read_data=False).damage
+        assert what == f"{copy.name(path)} is missing"
+        shell(copy.root, "sh", "-c", mend)
+    assert verify(copy, read_data=False).damage == []
 
 
 def test_a_parent_that_is_not_yesterdays_model_is_found(copy):

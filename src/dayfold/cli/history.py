@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import HISTORY, command, say
+from dayfold.cli.top import HISTORY, command, say, warn_of_edits
 from dayfold.project.layout import Project, check_day
 
 
@@ -30,6 +30,7 @@ def log(
     from dayfold.project.layout import ORIGIN
 
     project = Project.find()
+    warn_of_edits(project)
     now = standing(project)
     lines = history.lines(project, now.params)
     if as_json:
@@ -67,6 +68,7 @@ def report(
     from dayfold.figures.report import page
 
     project = Project.find()
+    warn_of_edits(project)
     chosen = check_day(day) if day else None
     if png:
         page.write_curve(project, chosen, png)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import MODEL, command, say, without_collector
+from dayfold.cli.top import MODEL, command, say, warn_of_edits, without_collector
 from dayfold.project.layout import Project
 
 ModelDay = Annotated[
@@ -62,8 +62,9 @@ def export(
     with without_collector():
         from dayfold.serve import exporting
 
-    meant = exporting.form_of(file, form)
-    for path in exporting.export(Project.find(), file, day=day, form=meant, say=say):
+    meant, project = exporting.form_of(file, form), Project.find()
+    warn_of_edits(project)
+    for path in exporting.export(project, file, day=day, form=meant, say=say):
         print(f"written: {path}")
 
 

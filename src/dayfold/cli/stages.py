@@ -7,9 +7,14 @@ from dayfold.cli.top import STAGES, command, without_collector
 from dayfold.errors import CycleError
 from dayfold.project.layout import UNOPENED, Project
 
+# What goes by tables of sealed days. In a worktree of `dayfold reproduce`, where no branch is
+# checked out and nothing can be sealed, they may be others.
+GO_BY_TABLES = ("snapshot", "curve")
+
 
 def _stage(name: str) -> None:
-    from dayfold.project import lifeline
+    from dayfold.cycle import settled
+    from dayfold.project import lifeline, vcs
     from dayfold.project import params as params_file
 
     if lifeline.DVC_STAGE in os.environ:
@@ -18,6 +23,8 @@ def _stage(name: str) -> None:
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
+    if name in GO_BY_TABLES and vcs.is_on_branch(project.root):
+        settled.check_tables(project, params, vcs.sealed_days(project.root))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     stage.run(project, params)

@@ -14,7 +14,7 @@ import typer
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.project.layout import check_day
+from dayfold.project.layout import Project, check_day
 
 INTERRUPTED = 128 + 2  # the exit code after Ctrl-C, as shells have it
 _AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
@@ -114,6 +114,16 @@ def without_collector() -> Iterator[None]:
     yield
     gc.freeze()
     gc.enable()
+
+
+def warn_of_edits(project: Project) -> None:
+    """Say on stderr if tables that figures are read from are not as they were sealed."""
+    from dayfold.cycle import standing
+
+    try:
+        standing.check_tables(project)
+    except CycleError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -5,8 +5,9 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
@@ -16,7 +17,7 @@ from dayfold.ledger.intake.walking import is_clutter
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
 from dayfold.project.console import Ticker
-from dayfold.project.files import sha256_file, write_bytes
+from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.proof import chain
@@ -36,6 +37,7 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 SHOWN = 10  # files of a kind
+HERE = Project(Path())  # paths as a person types them at the project's top
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
@@ -44,34 +46,44 @@ FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 class Edits:
     """Files of sealed days that are not as they were sealed, by what became of them.
 
-    `in_git` are tables and `.dvc` files, the others images.
+    `in_git` are tables and `.dvc` files, the others images and what data/parent holds. `parent` is
+    the day whose model and predictions data/parent.dvc should pin, where it does not.
     """
 
     in_git: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    parent: str = ""
 
     def lines(self) -> list[str]:
         """Return what was found, a line a file, and how many more of a kind."""
-        found = []
+        found = [f"{HERE.parent}.dvc is not what {self.parent} made"] * bool(self.parent)
         for names, what in (
             (self.in_git, "is not what git has"),
             (self.changed, "was changed"),
             (self.deleted, "was deleted"),
             (self.added, "was added"),
         ):
-            found += [f"{name} {what}" for name in names[:SHOWN]]
+            found += [escaped(f"{name} {what}") for name in names[:SHOWN]]
             found += [f"and {len(names) - SHOWN} more {what}"] * (len(names) > SHOWN)
         return found
 
     def undo(self) -> str:
         """Return the command that brings all of it back."""
-        images = (*self.changed, *self.deleted, *self.added)
-        folders = sorted({"/".join(name.split("/")[:3]) for name in images})
+        names = (*self.changed, *self.deleted, *self.added)
+        folders = sorted({_tracked(name) for name in names})
         steps = [f"git checkout HEAD -- {' '.join(self.in_git)}"] * bool(self.in_git)
-        # Without --force DVC keeps a file that was changed.
-        steps += [f"dvc checkout --force {' '.join(folders)}"] * bool(folders)
+        steps += [vcs.bringing_back(*folders)] * bool(folders)
+        if self.parent:
+            # HEAD has the parent of a day before, and `dvc repro` has pinned what was edited.
+            steps += [f"rm -rf {HERE.parent}"]
+            for made, kept in (
+                (HERE.model, HERE.parent_model),
+                (HERE.predictions, HERE.parent_predictions),
+            ):
+                steps += [f"dvc get . {made} --rev {vcs.TAG}{self.parent} --out {kept}"]
+            steps += [f"dvc add {HERE.parent}"]
         first = "move what was added elsewhere (DVC deletes it), then: " if self.added else ""
         return first + " && ".join(steps)
 
@@ -81,41 +93,95 @@ class Edits:
         return cached * bool(self.changed) + "; to correct a label: dayfold relabel"
 
 
-def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
-    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
+def _tracked(name: str) -> str:
+    """The folder of a file as DVC tracks it: that of a day's images, or data/parent."""
+    return "/".join(name.split("/")[: 3 if name.startswith("data/images/") else 2])
 
-    Otherwise note the time, so that the next check looks closely only at what is younger.
-    """
-    if not sealed:
-        return
-    began = time.clock_gettime_ns(FILE_CLOCK)
-    if found := edits(project, params, sealed):
+
+def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
+    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed."""
+    _refuse(edits(project, params, sealed))
+
+
+def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
+    """The same of what git has of sealed days alone: no image is looked at, nothing written."""
+    _refuse(Edits(_in_git(project, params, sealed)))
+
+
+def _refuse(found: Edits) -> None:
+    if found.lines():
         raise CycleError(
             "Files of sealed days were edited, deleted or added by hand:",
             problems=found.lines(),
             mend=found.undo() + found.further(),
         )
-    write_bytes(project.settled_mark, b"%d\n" % began)
 
 
-def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits | None:
-    """Return what of the sealed days is not as it was sealed, or None; nothing is written.
+def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
+    """Return what of the sealed days is not as it was sealed.
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
-    day whose folder of images is not there at all is one that was not pulled.
+    day whose images were never seen here is one that was not pulled. Where nothing is found the
+    time is noted, so that the next look is a close one only at what is younger.
     """
-    found = Edits(in_git=_in_git(project, {day for day in sealed if day != params.day}))
+    began = time.clock_gettime_ns(FILE_CLOCK)
+    since, seen = _noted(project)
+    here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
+    last = params.day if params.day in sealed else params.parent
+    days = {day for day in sealed if day <= last}
+    found = Edits(_in_git(project, params, sealed))
+    _parent(project, params, sealed, since, found)
+    touched = {day for day in days & here if _is_touched(str(project.images(day)), since)}
     try:
-        _images(project, params, sealed, found)
+        _images(project, last, touched, days & seen - here, since, found)
     except LedgerError:
         if not found.in_git:  # a manifest among them: first things first
             raise
-    return found if found.lines() else None
+    # In the checkout of an earlier day the later ones were not looked at.
+    if not found.lines() and days == set(sealed):
+        since = began
+    with suppress(OSError):  # `status` also looks at a project that cannot be written to
+        noted = (str(since), *sorted(seen | here))
+        write_bytes(project.settled_mark, "".join(f"{one}\n" for one in noted).encode())
+    return found
 
 
-def _in_git(project: Project, days: set[str]) -> list[str]:
-    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "HEAD", "--")
-    names = vcs.git(project.root, *words, *DAY_PATHS, TRACKED_IMAGES).split("\0")[:-1]
+def _noted(project: Project) -> tuple[int, set[str]]:
+    """When all was last found as it was sealed (0: never), and whose images have been here."""
+    try:
+        since, *days = project.settled_mark.read_text(encoding="utf-8").split()
+        return int(since), set(days)
+    except (FileNotFoundError, ValueError):
+        return 0, set()
+
+
+def _parent(
+    project: Project, params: Params, sealed: Sequence[str], since: int, found: Edits
+) -> None:
+    """Compare data/parent with what a sealed day made: its pin, and the files that are younger."""
+    if params.parent not in sealed:
+        return
+    made = chain.handed_on(project, vcs.sealed_outputs(project.root, params.parent))
+    pins = chain.entries(project, project.parent.with_suffix(".dvc"))
+    if pins.get(project.parent.name, {}).get("md5") != cache.folder_md5(made):
+        found.parent = params.parent
+    elif project.parent.is_dir():
+        folder = f"{project.name(project.parent)}/"
+        files = _files(str(project.parent), folder, since)
+        md5_of = {folder + name: key for name, key in made.items()}
+        found.deleted += sorted(md5_of.keys() - files.keys())
+        found.added += sorted(files.keys() - md5_of.keys())
+        young = [name for name in sorted(md5_of) if files.get(name)]
+        found.changed += [name for name in young if md5_file(project.root / name) != md5_of[name]]
+
+
+def _in_git(project: Project, params: Params, sealed: Sequence[str]) -> list[str]:
+    days = {day for day in sealed if day != params.day}
+    if not days:
+        return []
+    # Without what was added: in the middle of a merge it is what others have sealed.
+    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
+    names = vcs.git(project.root, *words, "--", *DAY_PATHS, TRACKED_IMAGES).split("\0")[:-1]
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     pins = [name for name in names if name.endswith(".dvc")]
     return sorted(tables + _pins(project, pins, days))
@@ -136,26 +202,20 @@ def _pins(project: Project, changed: list[str], days: set[str]) -> list[str]:
     return []
 
 
-def _images(project: Project, params: Params, sealed: Sequence[str], found: Edits) -> None:
-    """Compare with the manifests the days on which a file or a name is younger than the mark.
+def _images(
+    project: Project, last: str, touched: set[str], gone: set[str], since: int, found: Edits
+) -> None:
+    """Compare with the manifests the days that were touched since, or whose folders are gone.
 
     A file is read only where it is younger itself, or in a folder that is: on most evenings none.
     """
-    try:
-        since = int(project.settled_mark.read_bytes())
-    except (FileNotFoundError, ValueError):
-        since = None
-    last = params.day if params.day in sealed else params.parent
-    days = [day for day in sealed if day <= last and project.images(day).is_dir()]
-    if since is not None:
-        days = [day for day in days if _is_touched(str(project.images(day)), since)]
-    if days:
+    if touched or gone:
         known = manifest.history(project, last)
         files: dict[str, bool] = {}
-        for day in set(days) & set(known.days):
+        for day in touched & set(known.days):
             folder = project.images(day)
             files |= _files(str(folder), f"{project.name(folder)}/", since)
-        _compare(project, known, set(days), files, found)
+        _compare(project, known, touched | gone, files, found)
 
 
 def _is_touched(folder: str, since: int) -> bool:
@@ -176,10 +236,10 @@ def _is_touched(folder: str, since: int) -> bool:
     return False
 
 
-def _files(folder: str, name: str, since: int | None, *, young: bool = False) -> dict[str, bool]:
+def _files(folder: str, name: str, since: int, *, young: bool = False) -> dict[str, bool]:
     """Every file below a folder, and whether it may have been changed since."""
     found: dict[str, bool] = {}
-    young = young or (since is not None and _is_young(os.stat(folder), since))  # noqa: PTH116
+    young = young or _is_young(os.stat(folder), since)  # noqa: PTH116
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_clutter(entry.name):
@@ -191,7 +251,7 @@ def _files(folder: str, name: str, since: int | None, *, young: bool = False) ->
                 info = entry.stat()
             except OSError:
                 continue  # as good as deleted
-            found[name + entry.name] = young or (since is not None and _is_young(info, since))
+            found[name + entry.name] = young or _is_young(info, since)
     return found
 
 

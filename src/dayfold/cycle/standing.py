@@ -78,24 +78,33 @@ def is_committed(project: Project, day: str) -> bool:
     return name in vcs.blobs(project.root, [name])
 
 
-def check_is_as_sealed(project: Project, day: str) -> None:
+def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False) -> None:
     """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
 
     An experiment, or a `dvc repro` with other params, makes the day again in place; the next day
-    must not be built on that without a word.
+    must not be built on that without a word. With `tables_alone` git alone is asked.
     """
     tag = vcs.TAG + day
     changed = vcs.git(project.root, "diff", "--name-only", tag, "--", *DAY_PATHS).split()
-    made = vcs.outputs(project.dvc_lock.read_bytes())
-    for path in (project.model, project.predictions):
-        if not path.exists() or md5_file(path) != made[project.name(path)]:
-            changed.append(project.name(path))
+    if not tables_alone:
+        made = vcs.outputs(project.dvc_lock.read_bytes())
+        for path in (project.model, project.predictions):
+            if not path.exists() or md5_file(path) != made[project.name(path)]:
+                changed.append(project.name(path))
     if changed:
         raise CycleError(
             f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
             mend=f"to go back to what was sealed: git checkout {tag} -- {' '.join(DAY_PATHS)} "
             "&& dvc checkout --force; to keep the new one: dayfold unseal && dayfold seal",
         )
+
+
+def check_tables(project: Project) -> None:
+    """Raise CycleError where tables that figures are read from are not as they were sealed."""
+    now = standing(project)
+    settled.check_tables(project, now.params, now.sealed)
+    if now.is_sealed:
+        check_is_as_sealed(project, now.day, tables_alone=True)
 
 
 def stale(project: Project, day: str) -> list[str]:
@@ -113,9 +122,9 @@ def advice(project: Project) -> list[str]:
         f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} days",
     ]
-    by_hand = settled.edits(project, now.params, now.sealed) if now.sealed else None
-    if by_hand:
-        lines += ["sealed days were edited by hand", *(f"  - {one}" for one in by_hand.lines())]
+    by_hand = settled.edits(project, now.params, now.sealed)
+    if found := by_hand.lines():
+        lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
         return [*lines, f"next    {by_hand.undo()}"]
     if now.is_sealed:
         try:

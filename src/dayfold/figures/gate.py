@@ -7,6 +7,7 @@ it is hardly by chance that the limit is passed, so three points on thirty image
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from dayfold.errors import LedgerError
 from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
@@ -72,7 +73,22 @@ def reasons(found: Sequence[Check]) -> list[str]:
 
 def read(project: Project, day: str) -> list[Check]:
     """Return what `curve` recorded of a day; LedgerError where there is no such record."""
-    return [Check(*row) for row in tables.read(project.gate(day), Check).iter_rows()]
+    path = project.gate(day)
+    found = [Check(*row) for row in tables.read(path, Check).iter_rows()]
+    if not all(map(_is_whole, found)):
+        name = project.name(path)
+        raise LedgerError(
+            f"{name} has a line that `dayfold curve` did not write.",
+            mend=f"git checkout HEAD -- {name}; or, of the open day, dvc repro --force curve",
+        )
+    return found
+
+
+def _is_whole(check: Check) -> bool:
+    """Whether a check is of a limit that is known, and has the figures that its reason names."""
+    figures = (check.value, check.low, check.high)
+    known = check.limit in _NAMES and check.passed in (0, 1) and check.bound is not None
+    return known and (bool(check.passed) or None not in figures)
 
 
 def last_passed(project: Project, sealed: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ from dayfold import draws
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings
 from dayfold.ledger.placeholder import placeholder
+from dayfold.project import vcs
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
@@ -70,9 +71,8 @@ def load(
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20),
-            # Without --force DVC keeps a file that was changed.
             mend="; ".join(
-                [f"dvc checkout --force {f} || dvc pull --force {f}" for f in folders[:5]]
+                [vcs.bringing_back(folder) for folder in folders[:5]]
                 or ["dayfold reproduce --all --without makes the days without what was erased"]
             ),
         )

@@ -61,6 +61,16 @@ def dvc(root: Path, *words: str, show: bool = False) -> str:
     return _run([*_DVC, *words], root, show=show)
 
 
+def bringing_back(*targets: str) -> str:
+    """The command with which a person has DVC's files again as they were, whatever became of them.
+
+    Without --force DVC keeps a file that was changed. A checkout that finds an object of its cache
+    damaged drops it, and with it the whole folder of the working tree: then a remote is asked.
+    """
+    names = " ".join(targets)
+    return f"dvc checkout --force {names} || dvc pull --force {names}"
+
+
 def git(root: Path, *words: str) -> str:
     """Run a git command at the project's top and return what it prints."""
     return _run(["git", *words], root, show=False)
@@ -112,6 +122,11 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
 def branch(root: Path) -> str:
     """The branch that is checked out; empty where none is (a detached HEAD)."""
     return git(root, "branch", "--show-current").strip()
+
+
+def is_on_branch(root: Path) -> bool:
+    """Whether a branch is checked out; not where there is no repository, or no git."""
+    return git_says(root, "symbolic-ref", "--quiet", "HEAD")
 
 
 def branches_of(root: Path, tag: str) -> list[str]:

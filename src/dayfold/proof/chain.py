@@ -6,7 +6,7 @@ no model is read, so a thousand days take seconds.
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def _record(sealed: Sealed, withdrawn: set[str]) -> Iterator[Finding]:
         made[f"{project.name(project.images(day))}"] = sealed.images.md5
     made[project.name(project.parent)] = sealed.parent_pin.md5
     for name, data in sealed.files.items():
-        if name.startswith("data/corrections/"):
+        if name.startswith(("data/corrections/", "data/groups/")):
             made[name] = md5(data)
         elif name in made and md5(data) != made[name]:
             yield Finding(day, f"{name} at {tag} is not the one that dvc.lock pins", redo)
@@ -163,13 +163,16 @@ def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
         yield Finding(before, f"{name} at its tag is not the one that {day} pins", redo)
     if sealed.provenance["sha256"]["parent"] != parent.provenance["sha256"]["model"]:
         yield Finding(day, f"its parent is not the model that {before} sealed", redo)
-    made = dict(parent.outs())
-    files = {
+    if sealed.parent_pin.md5 != cache.folder_md5(handed_on(project, dict(parent.outs()))):
+        yield Finding(day, f"data/parent.dvc is not what {before} made", redo)
+
+
+def handed_on(project: Project, made: Mapping[str, str]) -> dict[str, str]:
+    """The files of data/parent with their MD5, of what the day before made (path → MD5)."""
+    return {
         project.parent_model.name: made[project.name(project.model)],
         project.parent_predictions.name: made[project.name(project.predictions)],
     }
-    if sealed.parent_pin.md5 != cache.folder_md5(files):
-        yield Finding(day, f"data/parent.dvc is not what {before} made", redo)
 
 
 def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[Finding]:
@@ -190,6 +193,7 @@ def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iter
 def _settled(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[str]:
     """What of a day stays as it is: its own files for ever, the others until the next day."""
     yield project.name(project.corrections(sealed.day))
+    yield project.name(project.groups(sealed.day))
     for pin in sealed.outs():
         if is_current or sealed.day in pin.path:
             yield pin.path
@@ -218,8 +222,12 @@ def pinned(project: Project, day: str) -> dict[str, Any] | None:
 
     The file is the day's own, or its month's.
     """
-    path = tracking(project, day)
+    return entries(project, tracking(project, day)).get(day)
+
+
+def entries(project: Project, path: Path) -> dict[str, dict[str, Any]]:
+    """What a .dvc file says of each path now; nothing where it cannot be read."""
     try:
-        return cache.entries(path.read_bytes(), project.name(path)).get(day)
+        return cache.entries(path.read_bytes(), project.name(path))
     except (DayfoldError, OSError):
-        return None
+        return {}

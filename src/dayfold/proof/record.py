@@ -131,6 +131,7 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
                 project.params,
                 project.dvc_lock,
                 project.corrections(day),
+                project.groups(day),
                 project.tracked(day),
                 project.tracked_month(day),
                 project.parent.with_suffix(".dvc"),

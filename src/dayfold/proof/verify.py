@@ -215,10 +215,8 @@ def _outputs(project: Project, line: Sequence[Sealed], current: str) -> Iterator
     else:
         parent = last
     if parent is not None:
-        made = dict(parent.outs())
-        yield _Read(project.parent_model, made[project.name(project.model)], "", parent.day)
-        predictions = made[project.name(project.predictions)]
-        yield _Read(project.parent_predictions, predictions, "", parent.day)
+        for name, key in chain.handed_on(project, dict(parent.outs())).items():
+            yield _Read(project.parent / name, key, "", parent.day)
 
 
 def _objects(objects: Path, owners: Mapping[str, tuple[str, str]]) -> Iterator[_Read]:
