@@ -85,7 +85,7 @@ def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabe
     assert "3 problems; nothing was corrected:" in said
     assert "- nowhere.png is no image of this project" in said
     assert f"- data/images/{ONE}/9 is no image of this project" in said
-    assert "- the class ' .x' is no class name (empty, with / or a dot or space at its end)" in said
+    assert "- the class ' .x' is no class name (empty, with /, a dot first or a space" in said
     assert not copy.corrections(FOUR).exists()
     assert "needs a reason" in withdraw(path, code=1)
     assert f"has no withdraw on {FOUR} to undo" in withdraw(path, "--undo", code=1)
@@ -124,6 +124,13 @@ def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits)
     relabel("--class", "new", "--to", path.split("/")[3])
     assert files(copy, FOUR, "new") == []
     assert not (copy.images(FOUR) / "new").exists()
+    relabel("--class", "3", "--to", "new")
+    moved = files(copy, FOUR, "new")
+    said = relabel("--class", "3", "--to", "new", "--undo")
+    assert f"{len(moved)} of the open day stay in that class's folder" in said
+    assert files(copy, FOUR, "new") == moved
+    said = relabel("--class", "3", "--to", "new", "--undo", code=1)
+    assert f"its files of the open day: dayfold relabel data/images/{FOUR}/new --to CLASS" in said
 
 
 def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
@@ -136,6 +143,11 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     assert "line 4: no is no image of this project" in said
     assert not copy.corrections(FOUR).exists()
     rows = f",{first},3,5,0.9,5\n,{second},3,5,0.8,keep\n,{third},3,5,0.7,\n"
+    audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
+    twice = f"{header}{rows},{first},3,,0.6,withdraw\n"
+    audit.write_text(twice)
+    said = relabel("--from", str(audit), code=1)
+    assert f"line 5: {first} is decided on line 2" in said
     audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
     assert "2 corrected" in relabel("--from", str(audit))
     assert {line["action"] for line in lines_of(copy)} == {"relabel", "withdraw"}
@@ -157,6 +169,10 @@ def test_a_merge_is_undone_as_one(copy, relabel):
     assert lines_of(copy) == []
     said = relabel("--class", "12", "--to", "5", code=1)
     assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
+    relabel("--class", "3", "--to", "cafe\u0301")
+    assert {line["label"] for line in lines_of(copy)} == {"café"}
+    said = relabel("--class", "3", "--to", "5", code=1)
+    assert "no image is of the class '3' (there are 0, 1, 2, 4, 5, 6, 7, café)" in said
 
 
 @pytest.fixture(scope="module")

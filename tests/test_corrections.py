@@ -3,7 +3,7 @@
 import pytest
 
 from builders import DAYS, image, open_day, place, simulate, take_in, write_day
-from dayfold.errors import LedgerError
+from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
@@ -110,7 +110,36 @@ def test_a_corrected_image_may_come_again_under_its_new_class_only(project):
     assert added["path"].to_list() == [f"data/images/{DAYS[2]}/dog/50.png"]
 
 
-@pytest.mark.parametrize("label", [".hidden", "a/b", "a\\b", "bell\x07", "é" * 128])
+def test_what_was_corrected_today_counts_for_what_comes_today(project):
+    before = take_in(project, DAYS[0], {"cat": range(4)})
+    open_day(project, DAYS[1])
+    ids = dict(before.images.select("path", "image").iter_rows())
+    zero, one = (ids[f"data/images/{DAYS[0]}/cat/{number}.png"] for number in (0, 1))
+    text = f"{HEADER}relabel,{zero},dog,\nwithdraw,{one},,blurred\n"
+    project.corrections(DAYS[1]).write_text(text)
+    _, other, _ = place(project.images(DAYS[1]), "dog", [0, 2, 50])
+    withdrawn, _ = place(project.images(DAYS[1]), "cat", [1, 3])
+    with pytest.raises(IntakeError) as caught:
+        snapshot.run(project, params_file.read(project.params))
+    problems = sorted(caught.value.problems)
+    assert problems[0] == f"{project.name(withdrawn)} was withdrawn"
+    assert "dog/2.png is given as 'dog', but" in problems[1]
+    withdrawn.unlink()
+    other.unlink()
+    snapshot.run(project, params_file.read(project.params))
+    added = manifest.added(manifest.history(project, DAYS[1]), DAYS[1])
+    assert added["path"].to_list() == [f"data/images/{DAYS[1]}/dog/50.png"]
+
+
+def test_a_class_that_nothing_teaches_is_told(project, capsys):
+    tested = take_in(project, DAYS[0], {"cat": range(20)}).split("test")["image"][0]
+    open_day(project, DAYS[1])
+    project.corrections(DAYS[1]).write_text(f"{HEADER}relabel,{tested},dog,\n")
+    snapshot.run(project, params_file.read(project.params))
+    assert "warning: no training image of dog: the model cannot learn it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", [".hidden", "a/b", "a\\b", "bell\x07", "é" * 128, "cafe\u0301"])
 def test_a_class_has_a_name_that_a_folder_may_have(project, label):
     simulate(project, [[(1, "cat", "")]])
     with pytest.raises(LedgerError) as caught:

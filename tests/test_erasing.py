@@ -205,17 +205,35 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
     with pytest.raises(CycleError) as caught:
         erase(small, new, path, "nowhere", reason="")
-    assert [problem.split()[0] for problem in caught.value.problems] == [
-        "nowhere",
-        small.name(new),
-        "a",
-    ]
+    assert [problem.split()[0] for problem in caught.value.problems] == ["nowhere", "a"]
+    assert new.exists()
     with pytest.raises(CycleError, match="No image is recorded as erased"):
         erase(small)
     said = shell(small.root, "dayfold", "withdraw", str(path), "--erase", "--reason", "x", code=1)
     assert "nobody is here to be asked; nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
     assert corrections.lines(small, SMALL_DAYS[1]) == {}
+
+
+def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, tmp_path, shell):
+    day = SMALL_DAYS[1]
+    new, other = place(small.images(day), "cat", [11, 12])
+    shell(small.root, "dvc", "add", "--quiet", small.name(small.images(day)))
+    shell(small.root, "dvc", "push", "--quiet")
+    shutil.copy(new, small.root / "copy.png")
+    image = {sha256(png(11))}
+    assert len(holders(small.root, image)) == 3
+    found = erasing.plan(small, [new], reason="", day=day)
+    text = "\n".join(erasing.described(found))
+    assert "to be erased: 1 image\n" in text
+    assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
+    erasing.carry_out(found, say=lambda _: None)
+    assert holders(small.root, image) == []
+    assert holders(tmp_path / "store", image) == []
+    assert other.exists()
+    assert corrections.lines(small, day) == {}  # no sealed day has it, so no event tells of it
+    shell(small.root, "dvc", "add", "--quiet", small.name(small.images(day)))
+    assert holders(small.root, image) == []
 
 
 def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, shell):

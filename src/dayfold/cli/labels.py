@@ -139,7 +139,8 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
         if not typer.confirm("this cannot be taken back; erase?"):
             raise CycleError("Nothing was done.")
     erasing.carry_out(found, say=say)
-    print("next: dvc repro" if found.desk.outcome.corrected else "nothing new was recorded")
+    is_new = found.desk.outcome.corrected or found.opened
+    print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
 def _print(project: Project, done: "Outcome") -> None:
@@ -149,6 +150,7 @@ def _print(project: Project, done: "Outcome") -> None:
         (done.moved, "of the open day moved to the other class's folder"),
         (done.undone, f"taken back: as before {done.day}"),
         (done.unchanged, "as asked already"),
+        (done.left, "of the open day stay in that class's folder; dayfold relabel moves them"),
     ):
         if paths:
             print(f"{len(paths)} {said}:")

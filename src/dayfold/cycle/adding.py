@@ -12,7 +12,7 @@ from pathlib import Path
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError
-from dayfold.ledger import grouping, looks, manifest, splits, tables
+from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
@@ -55,6 +55,8 @@ def add(
     now = standing(project)
     check_may_change(project, now, day, what="images")
     history = manifest.history(project, now.params.parent if now.day == day else now.next_parent)
+    if now.day == day:
+        history = corrections.applied(history, corrections.lines(project, day))
     delivery = Delivery()
     with _scratch(project) as scratch:
         found = _find(source, delivery, options, scratch)

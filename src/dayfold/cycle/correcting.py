@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from dayfold.errors import CycleError, IntakeError
 from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import walking
-from dayfold.ledger.intake.walking import KEEP, WITHDRAW
+from dayfold.ledger.intake.walking import KEEP, WITHDRAW, composed
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
@@ -38,7 +39,8 @@ class Target:
 class Outcome:
     """What a command did, as paths: images corrected, files moved, corrections taken back.
 
-    `unchanged` are those that were as asked already.
+    `unchanged` are those that were as asked already, `left` files of the open day that an undo of a
+    class leaves where they are.
     """
 
     day: str
@@ -46,6 +48,7 @@ class Outcome:
     moved: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
 
 class Desk:
@@ -108,8 +111,9 @@ class Desk:
         folder = self.project.images(self.day)
         for name in self._names(given):
             path = self.project.root / name
-            if not self._opening and path.is_relative_to(folder) and path != folder:
-                files = [path] if path.is_file() else sorted(path.glob("*"))
+            if not self._opening and path.is_relative_to(folder):
+                below = "*/*" if path == folder else "*"
+                files = [path] if path.is_file() else sorted(path.glob(below))
                 labels = {file: file.parent.name for file in files if file.parent.parent == folder}
                 return [
                     Target(self.project.name(file), "", label, label)
@@ -160,7 +164,8 @@ class Desk:
         """Take an image out of every data version from today's on."""
         if not target.image:
             self.problems.append(
-                f"{target.path} is of the open day and in no sealed one: take the file away"
+                f"{target.path} is of the open day and in no sealed one: take the file away, "
+                "or withdraw --erase for its bytes in DVC's cache too"
             )
         elif not target.now:
             self.outcome.unchanged.append(target.path)
@@ -175,14 +180,9 @@ class Desk:
         """
         line = self.lines.get(target.image, _NOTHING)
         said = reason or (line.reason if line.action == WITHDRAW else "")
-        if not target.image:
-            self.problems.append(
-                f"{target.path} is of the open day and in no sealed one: take the file away"
-            )
-        else:
-            check_reason(self, said)
-            self.lines[target.image] = Correction(ERASE, target.image, "", said)
-            self.outcome.corrected.append(target.path)
+        check_reason(self, said)
+        self.lines[target.image] = Correction(ERASE, target.image, "", said)
+        self.outcome.corrected.append(target.path)
 
     def undo(self, target: Target, action: str) -> None:
         """Take a correction of the day's back."""
@@ -192,7 +192,9 @@ class Desk:
         elif line.action == ERASE:
             self.problems.append(f"{target.path} was erased: that cannot be taken back")
         elif line.action != action:
-            self.problems.append(f"{target.path} has no {action} on {self.day} to undo")
+            sealed = f"; {self._now.day} is sealed: dayfold unseal, or correct it again"
+            mend = sealed if self._now.is_sealed else ""
+            self.problems.append(f"{target.path} has no {action} on {self.day} to undo{mend}")
         else:
             del self.lines[target.image]
             self.outcome.undone.append(target.path)
@@ -265,7 +267,7 @@ def relabel(
 
     Raises CycleError that lists all that cannot be done; then nothing is.
     """
-    desk = Desk(project, day)
+    desk, to = Desk(project, day), composed(to)
     desk.check_class(to)
     for target in desk.targets(paths):
         desk.relabel(target, to, reason)
@@ -274,11 +276,12 @@ def relabel(
 
 def relabel_class(project: Project, *, old: str, new: str, day: str, reason: str = "") -> Outcome:
     """Rename a class, or merge it into one that exists: all its images get the other label."""
-    desk = Desk(project, day)
+    desk, new = Desk(project, day), composed(new)
     desk.check_class(new)
-    targets = desk.of_class(old)
+    targets = desk.of_class(old) or desk.of_class(composed(old))
     if not targets:
-        known = sorted(set(desk.history.images["label"]))
+        now = corrections.applied(desk.history, desk.lines)
+        known = sorted(set(now.images["label"]))
         desk.problems.append(f"no image is of the class {old!r} (there are {', '.join(known)})")
     for target in targets:
         desk.relabel(target, new, reason)
@@ -292,11 +295,13 @@ def relabel_from(project: Project, file: Path, *, day: str) -> Outcome:
     `keep` and nothing leave it; `path` or `image` says which. Other columns are not read. Raises
     CycleError with every row that does not fit; then nothing is done.
     """
-    desk = Desk(project, day)
+    desk, first = Desk(project, day), dict[str, int]()
     for number, which, decision in _decisions(file):
         before = len(desk.problems)
         for target in desk.targets([which]):
-            if decision == WITHDRAW:
+            if first.setdefault(target.path, number) != number:
+                desk.problems.append(f"{target.path} is decided on line {first[target.path]}")
+            elif decision == WITHDRAW:
                 desk.withdraw(target, f"decided in {file.name}")
             else:
                 desk.check_class(decision)
@@ -323,7 +328,7 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
             mend="fill in the column `decision` of what dayfold audit wrote",
         )
     for row in rows:
-        decision = from_spreadsheet(row["decision"] or "").strip()
+        decision = composed(from_spreadsheet(row["decision"] or "").strip())
         if decision and decision != KEEP:
             which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
             yield rows.line_num, which, decision
@@ -357,10 +362,17 @@ def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str
 
 def undo_class(project: Project, *, old: str, new: str, day: str) -> Outcome:
     """Take back what `relabel_class` recorded today; files of the open day stay where they are."""
-    desk = Desk(project, day)
-    targets = [target for target in desk.of_class(new) if target.image and target.label == old]
+    desk, new = Desk(project, day), composed(new)
+    of_new = desk.of_class(new)
+    targets = [target for target in of_new if target.image and target.label == old]
+    desk.outcome.left = [target.path for target in of_new if not target.image]
     if not targets:
-        desk.problems.append(f"no image of {old!r} was given the class {new!r} on {day}")
+        folder = project.name(project.images(day) / new)
+        mend = f"; its files of the open day: dayfold relabel {shlex.quote(folder)} --to CLASS"
+        desk.problems.append(
+            f"no image of {old!r} was given the class {new!r} on {day}"
+            + mend * bool(desk.outcome.left)
+        )
     for target in targets:
         desk.undo(target, "relabel")
     return desk.close()

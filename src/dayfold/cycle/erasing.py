@@ -43,19 +43,30 @@ class _Stored:
         return placeholder(self.seen.image)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A file of the open day, its sha256, and the MD5 by which DVC's cache may have it."""
+
+    path: str
+    image: str
+    md5: str
+
+
 @dataclass
 class Erasure:
     """What is to be erased, and from where: found and checked, and nothing done yet.
 
-    `copies` are other files of the project with the same bytes, and what the frozen part of a
-    network made of them; `pages` those that show an image, `outside` says which bytes have more
-    names on the disk than were found.
+    `opened` are files of the open day, which no sealed day has and no record names. `copies` are
+    files of the project with the bytes of any, and what the frozen part of a network made of them;
+    `pages` those that show an image, `outside` says which bytes have more names on the disk than
+    were found.
     """
 
     project: Project
     desk: Desk
     objects: Path
     stored: list[_Stored]
+    opened: list[_Opened]
     remotes: list[Remote]
     copies: list[Path]
     pages: list[Path]
@@ -76,8 +87,9 @@ def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str
     known = corrections.gone(project, corrections.ERASE)
     desk = Desk(project, day, writes=False)
     mine = {*desk.history.images["image"], *desk.history.corrections["image"]}
-    targets = desk.targets(paths or sorted(mine & known.keys()))
-    if not targets and not desk.problems:
+    meant = desk.targets(paths or sorted(mine & known.keys()))
+    targets = [target for target in meant if target.image]
+    if not meant and not desk.problems:
         raise CycleError("No image is recorded as erased.", mend="dayfold withdraw --erase PATH…")
     news = [target for target in targets if target.image not in known]
     for target in news:
@@ -95,18 +107,21 @@ def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str
         _stored(project, one, lists.get(one.day, ""), objects, stores)
         for one in seen(of_history(desk.history, images), line, objects)
     ]
-    copies = list(_copies(desk, found, objects))
-    copies += [
-        path for one in found for path in sorted(project.activations.glob(f"*/{one.seen.image}"))
-    ]
+    files = [(target.path, project.root / target.path) for target in meant if not target.image]
+    opened = [_Opened(name, sha256_file(path), md5_file(path)) for name, path in files]
+    copies = list(_copies(desk, found, opened, objects))
+    copies += [path for one in opened for path in cache.object_paths(objects, one.md5)]
+    for image in (*(one.seen.image for one in found), *(one.image for one in opened)):
+        copies += sorted(project.activations.glob(f"*/{image}"))
+    copies = [path for path in copies if path.is_file()]
     pages = [
         path
         for folder in (project.report(day).parent, project.audit_page(day).parent)
         for path in sorted(folder.glob("*.html"))
-        if _shows(path, found)
+        if _shows(path, [*(one.seen.path for one in found), *(one.path for one in opened)])
     ]
     outside = _outside(project, found, objects, copies)
-    return Erasure(project, desk, objects, found, stores, copies, pages, outside)
+    return Erasure(project, desk, objects, found, opened, stores, copies, pages, outside)
 
 
 def _stored(
@@ -136,8 +151,10 @@ def _has_bytes(path: Path, one: _Stored) -> bool:
     return path.read_bytes() != one.text
 
 
-def _copies(desk: Desk, found: Sequence[_Stored], objects: Path) -> Iterator[Path]:
-    """Other files of the project with the bytes of an image: same size, then same sha256."""
+def _copies(
+    desk: Desk, found: Sequence[_Stored], opened: Sequence[_Opened], objects: Path
+) -> Iterator[Path]:
+    """Files of the project with the bytes of an image, beside its own: same size and sha256."""
     project = desk.project
     sizes = {
         path.stat().st_size
@@ -145,9 +162,10 @@ def _copies(desk: Desk, found: Sequence[_Stored], objects: Path) -> Iterator[Pat
         for path in _places(project, one, objects)
         if _has_bytes(path, one)
     }
+    sizes |= {(project.root / one.path).stat().st_size for one in opened}
     if not sizes:
         return
-    wanted = {one.seen.image for one in found}
+    wanted = {one.seen.image for one in found} | {one.image for one in opened}
     # What the ledger or the cache names by a hash needs no reading.
     known = set(desk.history.images["path"]) | set(desk.history.corrections["path"])
     for folder, folders, names in os.walk(project.root):
@@ -184,16 +202,17 @@ def _outside(
     ]
 
 
-def _shows(page: Path, found: Iterable[_Stored]) -> bool:
+def _shows(page: Path, names: Iterable[str]) -> bool:
     text = page.read_text(encoding="utf-8", errors="replace")
-    return any(str(escape(one.seen.path)) in text for one in found)
+    return any(str(escape(name)) in text for name in names)
 
 
 def described(found: Erasure) -> Iterator[str]:
     """Say what is to be erased, which days' models saw it, and what follows, a line each."""
     project, days = found.project, found.desk.history.days
-    several = len(found.stored) > 1
-    yield f"to be erased: {len(found.stored)} image{'s' * several}"
+    count = len(found.stored) + len(found.opened)
+    yield f"to be erased: {count} image{'s' * (count > 1)}"
+    yield from (f"  {one.path} (of the open day, in no sealed one)" for one in found.opened)
     for one in found.seen:
         yield f"  {one.path}"
         if one.trained:
@@ -237,6 +256,10 @@ def carry_out(found: Erasure, *, say: Say) -> None:
     for remote in found.remotes:
         try:
             count = _from_remote(remote, found.stored)
+            count += sum(
+                remote.replace(one.md5, placeholder(one.image), folder=one.md5)
+                for one in found.opened
+            )
             say(f"remote {remote.name}: {count} erased")
         except ToolError as error:
             problems.append(error.what)

@@ -36,13 +36,15 @@ def card(
     provenance: Mapping[str, Any],
     verdict: str,
     reasons: Sequence[str],
+    erased: Sequence[str] = (),
 ) -> str:
     """Return a day's card as Markdown.
 
     `name` is the project's, `line` the day and its figures, `live` the classes that the model can
     answer with, `metadata` its own,
     `provenance` how it was made, `verdict` what became of it at the gate (`log.verdicts`) and
-    `reasons` why, if it failed. What is not recorded stands on no card.
+    `reasons` why, if it failed; `erased` are the paths of images that it was made with and that
+    were erased since. What is not recorded stands on no card.
     """
     recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
     days = history.days
@@ -67,13 +69,25 @@ def card(
         "## Limits",
         _bullets(_limits(history, live, reasons)),
         "## How to make it again",
-        "In a clone of the project, from what is pinned below, to the bit on such a machine:",
-        f"```\ndvc fetch --all-tags\ndayfold reproduce {line.day}\n```",
+        _again(line.day, erased),
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
         _table(("recipe", ""), ((k, str(v)) for k, v in _flat(recipe))),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _again(day: str, erased: Sequence[str]) -> str:
+    if erased:
+        return (
+            f"It cannot be made again: it was made with {_count(erased, 'image', 'images')} that "
+            "were erased since. The history without them, which is another model's:\n\n"
+            f"```\ndvc fetch --all-tags\ndayfold reproduce {day} --without\n```"
+        )
+    return (
+        "In a clone of the project, from what is pinned below, to the bit on such a machine:\n\n"
+        f"```\ndvc fetch --all-tags\ndayfold reproduce {day}\n```"
+    )
 
 
 def _figures(line: DayLine) -> str:

@@ -1,6 +1,7 @@
 """data/corrections/<day>.csv: labels corrected, images withdrawn and images erased on a day."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import polars as pl
@@ -14,7 +15,6 @@ from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, Project
 
 ERASE = "erase"  # withdrawn, and its bytes are gone
-LONGEST = 255  # bytes of a class's name: it must do as a folder's
 
 
 class Correction(NamedTuple):
@@ -90,13 +90,31 @@ def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], in
     return origin | manifest.without(chain, withdrawn), len(withdrawn)
 
 
+def applied(known: History, lines: Mapping[str, Correction]) -> History:
+    """Return a history as it stands with a day's corrections, by image, that no manifest has yet.
+
+    Only its images and what is withdrawn differ.
+    """
+    if not lines:
+        return known
+    labels = {image: line.label for image, line in lines.items() if line.label}
+    gone = lines.keys() - labels.keys()
+    label = pl.col("image").replace_strict(
+        list(labels), list(labels.values()), default=None, return_dtype=pl.String
+    )
+    images = known.images.filter(~pl.col("image").is_in(list(gone))).with_columns(
+        label=pl.coalesce(label, "label")
+    )
+    return replace(known, images=images, withdrawn=known.withdrawn | gone)
+
+
 def label_problem(label: str) -> str:
     """Say what is wrong with a class's name; nothing if it would do as a folder's."""
     if wrong := walking.name_problem(label, "class"):
         return wrong
-    if "\\" in label:
-        return "has a backslash in it"
-    return f"is longer than {LONGEST} bytes" if len(label.encode()) > LONGEST else ""
+    if label != walking.composed(label):
+        return "is not in composed Unicode (NFC)"
+    return "has a backslash in it" if "\\" in label else ""
 
 
 def read(project: Project, day: str, known: History) -> list[Row]:

@@ -23,11 +23,12 @@ from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
+from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
-from dayfold.project import vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
+from dayfold.proof import record, reproduce
 from dayfold.serve import days, papers
 
 ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
@@ -137,6 +138,11 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         provenance = vcs.git(project.root, "show", f"{vcs.TAG}{day}:{name}")
     else:
         provenance = project.provenance.read_text(encoding="utf-8")
+    erased = []
+    if day in sealed:
+        made = [one for one in record.line(project, day) if one.has_lock]
+        objects = cache.folder(project.root)
+        erased = reproduce.needed(project, made, made[-1:], objects).get(day, [])
     return card(
         project.root.name,
         line,
@@ -146,6 +152,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         provenance=json.loads(provenance),
         verdict=verdicts[day],
         reasons=gate.reasons(gate.read(project, day)),
+        erased=erased,
     )
 
 

@@ -72,7 +72,8 @@ def run(project: Project, params: Params) -> None:
     folder = project.images(day)
     delivery = Delivery()
     found = walk(folder, delivery, within=f"{project.name(folder)}/") if folder.is_dir() else []
-    checking.inspect(found, delivery, earlier, rules=checking.Rules.of(data))
+    standing = corrections.applied(earlier, corrections.lines(project, day))
+    checking.inspect(found, delivery, standing, rules=checking.Rules.of(data))
     for odd in shapes.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(folder), f"is odd: {odd}")
     told = grouping.read(project, day)
@@ -147,6 +148,15 @@ def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) 
     )
     if corrected:
         print(f"{len(corrected)} corrections of earlier days")
+    rows = [*added, *corrected]
+    changed = [row.image for row in corrected]
+    before = earlier.split("train").filter(~pl.col("image").is_in(changed))["label"].unique()
+    learnt = {row.label for row in rows if row.split == "train"} | set(before)
+    if unlearnt := sorted({row.label for row in rows} - learnt - {""}):
+        print(
+            escaped(f"warning: no training image of {', '.join(unlearnt)}: ")
+            + "the model cannot learn it before one comes, and its test images count as wrong"
+        )
 
 
 def _passed_over(delivery: Delivery) -> Iterator[str]:

@@ -86,7 +86,8 @@ def _train(project: Project, params: Params, team: Team) -> None:
         )
     newcomers = sorted({*arrived["label"], *replay["label"]} - set(parent.classes))
     classes = history.classes()[day]
-    renamed = {new: old for old, new in classes.renamed.items()}
+    renamed = {later: old for old, later in classes.renamed.items()}
+    new = [name for name in newcomers if name not in renamed]
     whole = network.grown(parent, newcomers, seed, like=renamed)
     retired = [name for name in whole.classes if name in classes.retired]
     start = network.without(whole, retired)
@@ -113,7 +114,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         pool = _load(project, rows, start.classes, size, ticker)
         validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
     decoded = time.monotonic() - began
-    _print_recipe(params, machine, start.classes, newcomers, today, replay, decoded)
+    _print_recipe(params, machine, start.classes, new, today, replay, decoded)
     if retired:
         print(f"retired   {', '.join(retired)}: without images now, never predicted", flush=True)
     taken = {
@@ -185,7 +186,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "day": day,
         "parent": params.parent,
         "classes": list(whole.classes),
-        "new_classes": [name for name in newcomers if name not in renamed],
+        "new_classes": new,
         "retired_classes": retired,
         "images": {
             "today": len(arrived),
@@ -238,7 +239,7 @@ def _print_recipe(
     params: Params,
     machine: Machine,
     classes: Sequence[str],
-    newcomers: Sequence[str],
+    new: Sequence[str],
     today: pl.DataFrame,
     replay: pl.DataFrame,
     decoded: float,
@@ -247,8 +248,8 @@ def _print_recipe(
     mass = [float(today["weight"].sum()), float(replay["weight"].sum())]
     updates = recipe.epochs * recipe.updates_per_epoch
     print(f"from      {params.parent}, {len(classes)} classes")
-    if newcomers:
-        print(f"new       {', '.join(newcomers)}")
+    if new:
+        print(f"new       {', '.join(new)}")
     print(
         f"images    {len(today)} of today ({mass[0] / sum(mass):.1%} of the draws), "
         f"{len(replay)} replayed; decoded in {decoded:.1f} s"

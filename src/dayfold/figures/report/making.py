@@ -8,6 +8,7 @@ import polars as pl
 
 from dayfold.figures.report.day import Day, dotted
 from dayfold.ledger import manifest
+from dayfold.ledger.corrections import ERASE, gone
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import PoolShare, Replayed, schema
 from dayfold.project import vcs
@@ -126,8 +127,11 @@ def commands(day: Day) -> list[tuple[str, str]]:
     if not day.is_sealed:
         return [("dvc repro", "makes what is not up to date"), ("dayfold seal", "settles the day")]
     tag = vcs.TAG + day.day
+    again = "trains it again and compares every output, to the bit"
+    if gone(day.project, ERASE):
+        again += "; where it needs an image that was erased, --without leaves that out"
     return [
         (f"git checkout {tag} && dvc checkout", "this day's images, params, model and figures"),
         ("dvc repro", "nothing to do: all is up to date"),
-        (f"dayfold reproduce {day.day}", "trains it again and compares every output, to the bit"),
+        (f"dayfold reproduce {day.day}", again),
     ]

@@ -94,7 +94,7 @@ def _sort_out_copies(
         first = items[0]
         if image in history.withdrawn:
             for item in items:
-                delivery.refuse(item.place, "was withdrawn on an earlier day", image)
+                delivery.refuse(item.place, "was withdrawn", image)
         elif image in before:
             label, place = before[image]
             for item in items:

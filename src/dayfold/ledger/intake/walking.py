@@ -24,10 +24,10 @@ def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
     """
     found: list[Found] = []
     entries = list(_entries(folder, within or ".", delivery))
-    labels = [_composed(entry.name) for entry, mode in entries if stat.S_ISDIR(mode)]
+    labels = [composed(entry.name) for entry, mode in entries if stat.S_ISDIR(mode)]
     for entry, mode in entries:
         place = within + escaped(entry.name)
-        label = _composed(entry.name)
+        label = composed(entry.name)
         if stat.S_ISLNK(mode):
             delivery.refuse(place, "is a link; links are not followed")
         elif not stat.S_ISDIR(mode):
@@ -88,7 +88,7 @@ def name_problem(name: str, kind: str) -> str:
     if kind == "class" and not name.isprintable():
         return "has unprintable letters in its class name"
     if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
-        return "is no class name (empty, with / or a dot or space at its end)"
+        return "is no class name (empty, with /, a dot first or a space at an end)"
     if kind == "class" and name in (KEEP, WITHDRAW):
         return f"is no class name: in an audit's table it is a decision; call it {name}_ say"
     if kind == "class" and len(name.encode()) > MOST_BYTES:
@@ -96,7 +96,8 @@ def name_problem(name: str, kind: str) -> str:
     return ""
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """A name in its composed Unicode form (NFC): the one that a class has."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -105,7 +106,7 @@ def folded(path: Path) -> tuple[str, str]:
 
     Forms are those of Unicode, composed and not.
     """
-    return _composed(path.parent.name), _composed(path.name).casefold()
+    return composed(path.parent.name), composed(path.name).casefold()
 
 
 def count(folder: Path) -> dict[str, int]:
@@ -133,7 +134,7 @@ def clashing(classes: Iterable[str]) -> dict[str, str]:
     """
     same: dict[str, list[str]] = {}
     for name in sorted(set(classes)):
-        same.setdefault(_composed(name).casefold(), []).append(name)
+        same.setdefault(composed(name).casefold(), []).append(name)
     return {
         name: f"{' and '.join(map(repr, names))} differ by case or Unicode form only"
         for names in same.values()
