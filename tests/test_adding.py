@@ -18,6 +18,11 @@ from dayfold.project.files import sha256
 DAY = DAYS[0]
 
 
+def left_over(project):
+    """What is in the scratch folder, beside what is noted of sealed days."""
+    return [path for path in project.scratch.iterdir() if path != project.settled_mark]
+
+
 def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source):
     place(source, "cat", [1, 2])
     (source / "cat" / "page.png").write_text("<html>")
@@ -105,7 +110,7 @@ def test_move_from_where_nothing_can_be_taken_away_adds_all_and_says_so(
 def test_nothing_is_left_in_the_scratch_folder(receiving, source):
     place(source, "cat", [1])
     add(receiving, source)
-    assert list(receiving.scratch.iterdir()) == []
+    assert left_over(receiving) == []
 
 
 # The stage is there before the first worker has started, and filled when all have.
@@ -132,7 +137,7 @@ def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source,
     assert said.rstrip().endswith(b"KeyboardInterrupt")
     assert said.count(b"Traceback") == 1  # and none of a worker's
     assert taken(receiving) == {}
-    assert list(receiving.scratch.iterdir()) == []
+    assert left_over(receiving) == []
     assert len(add(receiving, source).images) == 600
     assert len(taken(receiving)) == 600
 
@@ -156,7 +161,7 @@ def test_a_zip_is_taken_as_the_folder_that_it_was(receiving, tmp_path, top):
     delivery = add(receiving, path)
     assert taken(receiving) == {"cat/1.png": png(1), "dog/2.png": png(2)}
     assert sorted(remark.place for remark in delivery.refused) == ["../4.png", "dog/3.png"]
-    assert list(receiving.scratch.iterdir()) == []
+    assert left_over(receiving) == []
     with pytest.raises(IntakeError, match="is an archive"):
         add(receiving, path, move=True)
 

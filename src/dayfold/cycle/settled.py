@@ -104,8 +104,8 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
 
 
 def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
-    """The same of what git has of sealed days alone: no image is looked at, nothing written."""
-    _refuse(Edits(_in_git(project, params, sealed)))
+    """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
+    _refuse(Edits(_in_git(project, params, sealed, DAY_PATHS)))
 
 
 def _refuse(found: Edits) -> None:
@@ -129,7 +129,7 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if day <= last}
-    found = Edits(_in_git(project, params, sealed))
+    found = Edits(_in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES)))
     _parent(project, params, sealed, since, found)
     touched = {day for day in days & here if _is_touched(str(project.images(day)), since)}
     try:
@@ -159,9 +159,11 @@ def _parent(
     project: Project, params: Params, sealed: Sequence[str], since: int, found: Edits
 ) -> None:
     """Compare data/parent with what a sealed day made: its pin, and the files that are younger."""
-    if params.parent not in sealed:
+    name = f"{vcs.TAG}{params.parent}:{project.name(project.dvc_lock)}"
+    lock = vcs.blobs(project.root, [name]).get(name) if params.parent in sealed else None
+    if lock is None:
         return
-    made = chain.handed_on(project, vcs.sealed_outputs(project.root, params.parent))
+    made = chain.handed_on(project, vcs.outputs(lock))
     pins = chain.entries(project, project.parent.with_suffix(".dvc"))
     if pins.get(project.parent.name, {}).get("md5") != cache.folder_md5(made):
         found.parent = params.parent
@@ -175,13 +177,16 @@ def _parent(
         found.changed += [name for name in young if md5_file(project.root / name) != md5_of[name]]
 
 
-def _in_git(project: Project, params: Params, sealed: Sequence[str]) -> list[str]:
+def _in_git(
+    project: Project, params: Params, sealed: Sequence[str], paths: Sequence[str]
+) -> list[str]:
+    """Which of these files of sealed days are not what the last commit has."""
     days = {day for day in sealed if day != params.day}
     if not days:
         return []
     # Without what was added: in the middle of a merge it is what others have sealed.
     words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
-    names = vcs.git(project.root, *words, "--", *DAY_PATHS, TRACKED_IMAGES).split("\0")[:-1]
+    names = vcs.git(project.root, *words, "--", *paths).split("\0")[:-1]
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     pins = [name for name in names if name.endswith(".dvc")]
     return sorted(tables + _pins(project, pins, days))
