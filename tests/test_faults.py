@@ -85,7 +85,7 @@ def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
             assert code == 1, number
             assert len(said.splitlines()) == 1
             assert os.strerror(error) in said
-            assert str(opened.data) in said  # the file that was meant
+            assert str(opened.root) in said  # the file that was meant
             assert not list(opened.data.rglob(f".*{PART}"))
             for words in COMMANDS:
                 assert run(words, capsys) == (0, ""), number

@@ -1,11 +1,11 @@
 """What is sealed stays as it was sealed: what a hand edited, deleted or added is found and told."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +37,7 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 SHOWN = 10  # files of a kind
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HERE = Project(Path())  # paths as a person types them at the project's top
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
@@ -140,9 +141,12 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     # In the checkout of an earlier day the later ones were not looked at.
     if not found.lines() and days == set(sealed):
         since = began
-    with suppress(OSError):  # `status` also looks at a project that cannot be written to
-        noted = (str(since), *sorted(seen | here))
+    noted = (str(since), *sorted(seen | here))
+    try:
         write_bytes(project.settled_mark, "".join(f"{one}\n" for one in noted).encode())
+    except OSError as error:
+        if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
+            raise
     return found
 
 
