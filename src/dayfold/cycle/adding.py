@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dayfold.ledger import corrections, grouping, looks, manifest, splits, table
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import MOST_BYTES, folded, is_clutter, tally, walk
+from dayfold.ledger.intake.walking import MOST_BYTES, composed, folded, is_clutter, tally, walk
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
@@ -176,7 +175,7 @@ def _targets(
     taken = {folded(path) for path in project.images(day).glob("*/*")}
     targets, kept = [], []
     for item in delivery.images:
-        name = unicodedata.normalize("NFC", item.path.name)
+        name = composed(item.path.name)
         own = target = project.images(day) / item.label / name
         # A composed name can be longer than the one it was.
         if folded(own) in taken or len(name.encode()) > MOST_BYTES:

@@ -1,6 +1,5 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 import polars as pl
@@ -9,7 +8,7 @@ from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking, shapes
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import folded, tally, walk
+from dayfold.ledger.intake.walking import composed, folded, tally, walk
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
@@ -129,7 +128,7 @@ def run(project: Project, params: Params) -> None:
 
 def _name_problem(path: str, same: str) -> str:
     """Why a file put there by hand cannot stay under its name; `same` is the first one like it."""
-    if not unicodedata.is_normalized("NFC", path):
+    if path != composed(path):
         return "has letters that are not in composed Unicode (NFC); dayfold add composes them"
     if path != same:
         return f"is {same} where case is not told apart; give one of them another name"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake.delivery import Delivery, Found
-from dayfold.ledger.intake.walking import is_clutter, name_problem
+from dayfold.ledger.intake.walking import composed, is_clutter, name_problem
 from dayfold.project.files import escaped
 
 COLUMNS = ("path", "label", "group")
@@ -27,7 +27,7 @@ def read(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
     found: list[Found] = []
     first: dict[Path, int] = {}
     for number, cells in rows:
-        name, label, group = (unicodedata.normalize("NFC", cell.strip()) for cell in cells)
+        name, label, group = (composed(cell.strip()) for cell in cells)
         place, path = f"{escaped(cells[0])} (line {number})", _inside(folder, cells[0].strip())
         problem = name_problem(label, "class") or name_problem(group, "group")
         if isinstance(path, str):
@@ -90,7 +90,7 @@ def _inside(folder: Path, name: str) -> Path | str:
     if is_clutter(parts[-1]):
         return "is hidden, or of what desktops leave behind; such files are never taken"
     # A Mac stores é as two letters and a spreadsheet as one.
-    for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+    for form in (name, composed(name), unicodedata.normalize("NFD", name)):
         path = folder
         for part in PurePosixPath(form).parts:
             path = path / part
