@@ -31,8 +31,8 @@ def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source
     assert taken(receiving) == {"cat/1.png": png(1), "cat/2.png": png(2)}
     assert len(delivery.images) == 2
     assert [(row["source"], row["path"], row["image"]) for row in rejected(receiving)] == [
-        (str(source), "cat/page.png", sha256(b"<html>")),
-        (str(source), "loose.png", ""),
+        ("../given", "cat/page.png", sha256(b"<html>")),
+        ("../given", "loose.png", ""),
     ]
     assert "is not an image" in rejected(receiving)[0]["reason"]
     assert (source / "cat" / "page.png").read_text() == "<html>"
@@ -48,6 +48,15 @@ def test_a_refused_file_that_is_mended_is_taken_and_no_longer_listed(receiving, 
     assert sorted(taken(receiving)) == ["cat/1.png", "cat/2.png"]
     assert [remark.place for remark in delivery.known] == ["cat/1.png"]
     assert [row["path"] for row in rejected(receiving)] == ["cat/3.png"]
+
+
+def test_one_source_is_listed_once_however_it_is_spelled(receiving, source, monkeypatch):
+    place(source, "cat", [1])
+    (source / "cat" / "2.png").write_bytes(b"")
+    monkeypatch.chdir(source.parent)
+    for spelled in (source, Path(source.name), Path("..", source.parent.name, source.name)):
+        add(receiving, spelled)
+    assert len(rejected(receiving)) == 1
 
 
 def test_strict_adds_nothing_if_anything_is_refused(receiving, source):

@@ -79,6 +79,18 @@ def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell,
     assert "3 as asked already" in said
 
 
+def test_the_undo_of_a_folder_takes_back_what_was_corrected_in_it(copy, relabel, withdraw):
+    first, second, third = files(copy, ONE, "3")[:3]
+    relabel(first, second, "--to", "5")
+    withdraw(third, "--reason", "blurred")
+    folder = f"data/images/{ONE}/3"
+    assert "2 taken back" in relabel(folder, first, "--undo")
+    assert [line["action"] for line in lines_of(copy)] == ["withdraw"]
+    assert f"{first} has no relabel on {FOUR} to undo" in relabel(folder, "--undo", code=1)
+    assert "1 taken back" in withdraw(folder, "--undo")
+    assert lines_of(copy) == []
+
+
 def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabel, withdraw):
     path = files(copy, ONE, "3")[0]
     said = relabel(path, "nowhere.png", f"data/images/{ONE}/9", "--to", " .x", code=1)
@@ -186,7 +198,7 @@ def corrected(three_days, shell, digits, tmp_path_factory):
     shell(root, "dayfold", "relabel", "--class", "1", "--to", "2")
     some = files(project, ONE, "3")[::3]
     shell(root, "dayfold", "withdraw", *some, "--reason", "no consent")
-    shell(root, "dvc", "repro")
+    (root.parent / "repro.log").write_text(shell(root, "dvc", "repro"))
     shell(root, "dayfold", "seal")
     return project
 
@@ -223,6 +235,7 @@ def test_a_class_without_images_keeps_its_row_and_is_never_predicted(corrected):
     assert made["retired_classes"] == ["0", "1"]
     # Another name is no new class.
     assert made["new_classes"] == ["8"]
+    assert "\nnew       8\n" in (corrected.root.parent / "repro.log").read_text()
     predicted = {row["predicted"] for row in table(corrected.predictions)}
     assert predicted <= {*"2345678", "zero"}
 

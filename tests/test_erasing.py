@@ -382,6 +382,23 @@ def test_a_day_that_needs_an_erased_image_is_told_and_made_without_it(erased, sh
     assert f"No image up to {ONE} was erased" in said
 
 
+def test_the_papers_of_a_day_that_saw_it_promise_no_rebuild(erased, shell, tmp_path):
+    project, (trained, _), _ = erased
+    card, again = tmp_path / "MODEL_CARD.md", f"dayfold reproduce {TWO}"
+    shell(project.root, "dayfold", "export", str(card), "--day", TWO)
+    text = card.read_text(encoding="utf-8")
+    assert "It cannot be made again: it was made with 2 images that were erased since" in text
+    assert f"{again} --without\n" in text
+    shell(project.root, "dayfold", "export", str(card), "--day", ONE)
+    text = card.read_text(encoding="utf-8")
+    assert "to the bit on such a machine" in text
+    assert "--without" not in text
+    shell(project.root, "dayfold", "report", "--day", TWO)
+    page = project.report(TWO).read_text(encoding="utf-8")
+    assert "where it needs an image that was erased, --without leaves that out" in page
+    assert Path(trained["path"]).name not in page
+
+
 def test_a_backtest_goes_without_it_and_says_so(erased, shell):
     project, _, _ = erased
     said = shell(project.root, "dayfold", "backtest", "--policy", "project", "--days", f"{TWO}..")

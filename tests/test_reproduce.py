@@ -98,7 +98,8 @@ def test_interrupted_it_leaves_no_worktree(copy):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=300)
-    assert process.returncode
+    assert process.returncode == 130
+    assert said.endswith(b"\ndayfold: interrupted\n")
     assert b"Traceback" not in said
     assert len(worktrees(copy)) == 1
     assert not copy.rebuilt.exists()

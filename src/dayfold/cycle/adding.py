@@ -1,6 +1,7 @@
 """Adding images: checked one by one; what is good comes into the day's folder at once."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,15 @@ from dayfold.ledger import corrections, grouping, looks, manifest, splits, table
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import checking, labels, shapes, workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import MOST_BYTES, composed, folded, is_clutter, tally, walk
+from dayfold.ledger.intake.walking import (
+    MOST_BYTES,
+    composed,
+    folded,
+    is_clutter,
+    substitute,
+    tally,
+    walk,
+)
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
@@ -85,12 +94,7 @@ def add(
                 make_open(project, now, day)
             _take_in(project, day, targets, stage, delivery.groups)
         if options.move and not options.dry_run:
-            for item, _ in targets:
-                try:
-                    item.path.unlink()
-                except OSError as error:
-                    said = f"was added, but stays where it is, too ({error.strerror})"
-                    delivery.warn(item.place, said)
+            _remove_given(delivery)
     return day, delivery
 
 
@@ -179,9 +183,7 @@ def _targets(
         own = target = project.images(day) / item.label / name
         # A composed name can be longer than the one it was.
         if folded(own) in taken or len(name.encode()) > MOST_BYTES:
-            stem = own.stem.encode()[:200].decode(errors="ignore")
-            ending = own.suffix.encode()[:40].decode(errors="ignore")
-            target = own.with_name(f"{stem}-{item.image[:8]}{ending}")
+            target = own.with_name(substitute(name, item.image))
         try:
             own_group, group = (
                 item.told or splits.group_of(project.name(path), expression, item.ids)
@@ -235,7 +237,7 @@ def _mend(refused: list[Remark]) -> str:
 
 def _record_refused(project: Project, day: str, source: Path, delivery: Delivery) -> None:
     """Bring data/rejected/<day>.csv up to date: of this source, what is refused now."""
-    path, given = project.rejected(day), _cell(escaped(str(source)))
+    path, given = project.rejected(day), _cell(escaped(os.path.relpath(source, project.root)))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
     rows |= {(given, _cell(one.place), one.image, escaped(one.said)) for one in delivery.refused}
@@ -265,6 +267,16 @@ def _take_in(
         _place(stage / item.image, target)
     for folder in sorted(folders | {project.images(day)}):
         sync_folder(folder)
+
+
+def _remove_given(delivery: Delivery) -> None:
+    """Take away what was added from where it was given."""
+    for item in delivery.images:
+        try:
+            item.path.unlink()
+        except OSError as error:
+            said = f"was added, but stays where it is, too ({error.strerror})"
+            delivery.warn(item.place, said)
 
 
 def _place(staged: Path, target: Path) -> None:

@@ -184,6 +184,10 @@ class Desk:
         self.lines[target.image] = Correction(ERASE, target.image, "", said)
         self.outcome.corrected.append(target.path)
 
+    def is_undone_by(self, target: Target, action: str) -> bool:
+        """Whether the day has this correction of the image."""
+        return self.lines.get(target.image, _NOTHING).action == action
+
     def undo(self, target: Target, action: str) -> None:
         """Take a correction of the day's back."""
         line = self.lines.get(target.image, _NOTHING)
@@ -191,7 +195,7 @@ class Desk:
             self.problems.append(f"{target.path} is of the open day: move it back with relabel")
         elif line.action == ERASE:
             self.problems.append(f"{target.path} was erased: that cannot be taken back")
-        elif line.action != action:
+        elif not self.is_undone_by(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold unseal, or correct it again"
             mend = sealed if self._now.is_sealed else ""
             self.problems.append(f"{target.path} has no {action} on {self.day} to undo{mend}")
@@ -208,8 +212,7 @@ class Desk:
         source = self.project.root / target.path
         goal = self.project.images(self.day) / label / source.name
         if goal in self._moves.values() or goal.exists():
-            stem = goal.stem.encode()[:200].decode(errors="ignore")
-            goal = goal.with_stem(f"{stem}-{sha256_file(source)[:8]}")
+            goal = goal.with_name(walking.substitute(goal.name, sha256_file(source)))
         name = self.project.name(goal)
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
@@ -353,9 +356,16 @@ def check_reason(desk: Desk, reason: str) -> None:
 
 
 def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str) -> Outcome:
-    """Take today's corrections of these images back; CycleError lists those that have none."""
-    desk = Desk(project, day)
-    for target in desk.targets(paths):
+    """Take today's corrections of these images back; CycleError lists those that have none.
+
+    Of a folder only the images that were corrected are meant, if there is one.
+    """
+    desk, meant = Desk(project, day), dict[str, Target]()
+    for given in paths:
+        found = desk.targets([given])
+        mine = [target for target in found if desk.is_undone_by(target, action)]
+        meant |= {target.path: target for target in mine or found}
+    for target in meant.values():
         desk.undo(target, action)
     return desk.close()
 

@@ -32,8 +32,8 @@ class ImageGroup(NamedTuple):
 class Rejected(NamedTuple):
     """rejected/<day>.csv: a file that was given for the day and not taken, and why.
 
-    `path` is its place in `source`, as both were given; `image` the sha256 of its bytes, empty
-    where they could not be read.
+    `source` is as seen from the project's folder, `path` its place in there; `image` the sha256 of
+    its bytes, empty where they could not be read.
     """
 
     source: str

@@ -1,5 +1,6 @@
 """Any sealed day's model, by name: through git and DVC, checked against what the day's tag pins."""
 
+import shlex
 from tempfile import TemporaryDirectory
 
 from dayfold.errors import CycleError, ModelError, ToolError
@@ -7,7 +8,7 @@ from dayfold.figures import gate
 from dayfold.learning import network
 from dayfold.learning.network import Model
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import cache, vcs
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
 
@@ -75,8 +76,10 @@ def model_of(project: Project, day: str) -> Model:
                 f"git checkout {vcs.TAG}{day} && dvc pull && dvc repro",
             ) from None
         if md5_file(copy) != pinned:
+            damaged = cache.object_path(cache.folder(project.root), pinned)
             raise ModelError(
                 f"What DVC's cache has as the model of {day} is not the one that was sealed.",
-                mend="its copy here is damaged: remove it from .dvc/cache and dvc pull",
+                mend=f"the damaged copy goes, a whole one comes: rm -f {shlex.quote(str(damaged))} "
+                "&& dvc fetch --all-tags",
             )
         return network.load(copy)

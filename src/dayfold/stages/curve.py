@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from dayfold.errors import CycleError
 from dayfold.figures import gate, metrics, retention
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
@@ -16,6 +17,8 @@ from dayfold.project.params import Params
 def run(project: Project, params: Params) -> None:
     """Read evaluations, manifests, provenance; write metrics.json, the day's gate, two plots."""
     evaluations, days = tables.evaluations(project, params.day)
+    if params.day not in days:
+        raise CycleError(f"There is no evaluation of {params.day} yet.", mend="dvc repro")
     provenance = json.loads(project.provenance.read_bytes())
     new = provenance["new_classes"]
     figures = metrics.day_metrics(evaluations, days, {params.day: new})[params.day]

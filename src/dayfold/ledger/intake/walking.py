@@ -101,6 +101,14 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def substitute(name: str, image: str) -> str:
+    """A file's name with the head of its image's id, for where its own is taken; never too long."""
+    path = Path(name)
+    stem = path.stem.encode()[:200].decode(errors="ignore")
+    ending = path.suffix.encode()[:40].decode(errors="ignore")
+    return f"{stem}-{image[:8]}{ending}"
+
+
 def folded(path: Path) -> tuple[str, str]:
     """A file's class and name as a file system takes them that tells neither case nor forms apart.
 
