@@ -7,8 +7,8 @@ from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import gate
 from dayfold.learning import network
 from dayfold.learning.network import Model
-from dayfold.project import params as params_file
 from dayfold.project import cache, vcs
+from dayfold.project import params as params_file
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
 
