@@ -93,6 +93,11 @@ def test_figures_that_were_measured_before_a_correction_are_marked():
     assert note.startswith("~ measured before up to 4 of the test images were corrected")
 
 
+def test_withdrawn_images_that_no_line_counts_are_told():
+    (note,) = log.notes(history(worse=0), {}, NONE, withdrawn=2)
+    assert note == "2 withdrawn images are not counted: data/corrections/"
+
+
 def test_what_has_too_few_test_images_stands_below_the_table():
     few = Few({ONE: 4}, {"cat": 3, "[dog]": 0})
     assert log.notes(history(worse=0), {}, few) == [

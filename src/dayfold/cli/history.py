@@ -22,7 +22,6 @@ def log(
 ) -> None:
     """Show all days and their figures, from files alone; docs/metrics.md defines each."""
     from dayfold.cycle import sealing
-    from dayfold.cycle.standing import standing
     from dayfold.figures import evidence
     from dayfold.figures import log as history
     from dayfold.ledger import manifest
@@ -30,8 +29,7 @@ def log(
     from dayfold.project.layout import ORIGIN
 
     project = Project.find()
-    warn_of_edits(project)
-    now = standing(project)
+    now = warn_of_edits(project)
     lines = history.lines(project, now.params)
     if as_json:
         print(history.as_json(lines), end="")
@@ -43,7 +41,8 @@ def log(
         verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
         show(history.table(lines, verdicts))
         known = manifest.history(project, lines[-1].day if lines else ORIGIN)
-        for note in history.notes(lines, forced, evidence.few(known)):
+        few, gone = evidence.few(known), len(known.withdrawn)
+        for note in history.notes(lines, forced, few, withdrawn=gone):
             print(note)
 
 

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project.layout import Project, check_day
+
+if TYPE_CHECKING:
+    from dayfold.cycle.standing import Standing
 
 INTERRUPTED = 128 + 2  # the exit code after Ctrl-C, as shells have it
 _AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
@@ -116,14 +119,16 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-def warn_of_edits(project: Project) -> None:
+def warn_of_edits(project: Project) -> "Standing":
     """Say on stderr if tables that figures are read from are not as they were sealed."""
     from dayfold.cycle import standing
 
+    now = standing.standing(project)
     try:
-        standing.check_tables(project)
+        standing.check_tables(project, now)
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
+    return now
 
 
 def say(text: str) -> None:

@@ -99,9 +99,8 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
         )
 
 
-def check_tables(project: Project) -> None:
+def check_tables(project: Project, now: Standing) -> None:
     """Raise CycleError where tables that figures are read from are not as they were sealed."""
-    now = standing(project)
     settled.check_tables(project, now.params, now.sealed)
     if now.is_sealed:
         check_is_as_sealed(project, now.day, tables_alone=True)

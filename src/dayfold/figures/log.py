@@ -117,10 +117,12 @@ def _is_worse(figures: dict[str, Any] | None) -> bool:
     return bool(figures and figures["worse_than_yesterday"]["significant"])
 
 
-def notes(days: list[DayLine], forced: Mapping[str, str], few: Few) -> list[str]:
+def notes(
+    days: list[DayLine], forced: Mapping[str, str], few: Few, *, withdrawn: int = 0
+) -> list[str]:
     """Return what to say below the table: what a mark means, what is too few, why days were forced.
 
-    `few` is of the last day.
+    `few` is of the last day, `withdrawn` the number of images that were withdrawn up to it.
     """
     starred = any(_is_worse(line.figures) for line in days)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
@@ -130,6 +132,9 @@ def notes(days: list[DayLine], forced: Mapping[str, str], few: Few) -> list[str]
             f"{CORRECTED} measured before up to {corrected} of the test images were corrected or "
             "withdrawn: data/corrections/"
         )
+    if withdrawn:
+        are = "images are" if withdrawn > 1 else "image is"
+        legend.append(f"{withdrawn} withdrawn {are} not counted: data/corrections/")
     legend += few.sentences()
     return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
 
