@@ -77,7 +77,7 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "hard": {"replay.policy": "hard"},
     "herding": {"replay.policy": "herding"},
     "distill 0.5": {"train.distill": 0.5},
-    "EMA 0.9": {"train.ema_decay": 0.9},
+    "no EMA": {"train.ema_length": 0.0},
     "batch norms of 512": {"train.batch_norm_images": 512},
     "shrink and perturb": {"train.shrink": 0.8, "train.perturb": 0.1},
     "loss: recency": {"train.loss": "recency"},

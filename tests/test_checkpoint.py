@@ -24,7 +24,7 @@ def recipe(repository):
     """With all that has a state between updates, and all that could be forgotten."""
     whole = params_file.read(repository / "params.yaml").train
     budget = {"image_size_px": 16, "epochs": EPOCHS, "updates_per_epoch": UPDATES, "batch_size": 4}
-    options = {"ema_decay": 0.5, "distill": 0.5, "shrink": 0.9, "batch_norm_images": 4}
+    options = {"ema_length": 0.5, "distill": 0.5, "shrink": 0.9, "batch_norm_images": 4}
     return whole.model_copy(update=budget | options)
 
 

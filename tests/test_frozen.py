@@ -79,7 +79,7 @@ def is_frozen(name, depth):
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, depth):
     before = start_of(3).state
-    options = {"ema_decay": 0.5, "batch_norm_images": 8, "distill": 0.5}
+    options = {"ema_length": 0.5, "batch_norm_images": 8, "distill": 0.5}
     after, steps, _ = train(pool_of(10, 3), frozen_through=depth, **options)
     assert all(np.isfinite(step.loss) for step in steps)
     same = {name: torch.equal(before[name], after[name]) for name in before}

@@ -1,5 +1,6 @@
 """Training and pixels: stateless, bounded, and sensible with few images."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,7 @@ OPTIONS = {
     "distill": 0.5,
     "shrink": 0.9,
     "perturb": 0.1,
-    "ema_decay": 0.5,
+    "ema_length": 0.5,
     "batch_norm_images": 6,
 }
 
@@ -164,13 +165,19 @@ def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_els
 
 def test_the_mean_of_the_weights_is_the_exponential_one(recipe):
     one = recipe.model_copy(update={"epochs": 1})
-    first, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_decay=0.5)
-    plain, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1)
+    first, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_length=1.0)
+    plain, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_length=0.0)
     # The mean begins at the first update's weights.
     assert all(torch.equal(first[name], plain[name]) for name in plain)
     quiet = {"learning_rate": 1e-12, "weight_decay": 0.0}
-    still, _, _ = trained(pool_of(6, 2), one, 2, ema_decay=0.5, **quiet)
+    still, _, _ = trained(pool_of(6, 2), one, 2, ema_length=1.0, **quiet)
     assert torch.allclose(still["fc.weight"], start_of(2).state["fc.weight"], atol=1e-6)
+
+
+@pytest.mark.parametrize("updates", [12, 150, 1000])
+def test_the_first_update_weighs_the_same_however_many_follow(updates):
+    assert fitting.ema_decay(1 / 3, updates) ** updates == pytest.approx(math.exp(-3), abs=0.02)
+    assert fitting.ema_decay(0.0, updates) == 0
 
 
 def test_batch_norms_measured_again_hold_the_statistics_of_the_sample(recipe):

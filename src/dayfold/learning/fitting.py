@@ -45,6 +45,15 @@ def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
 
 
+def ema_decay(length: float, updates: int) -> float:
+    """Return the decay an update of an exponential mean that looks back on `length` x `updates`.
+
+    A part of the day's updates, as Karras et al. 2024 measure it, and no count: what the first
+    update still weighs is then the same in a day of 10 updates and of 1,000.
+    """
+    return 1 - 1 / max(1.0, length * updates)
+
+
 def fit(
     start: Model,
     pool: Pool,
@@ -82,14 +91,14 @@ def fit(
     learner = inputs.learner(net)
     loss_of = _Loss(recipe, pool, teacher, machine, inputs)
     optimizer = adamw(learner, recipe)
-    average = None
-    if recipe.ema_decay:
-        ema = swa_utils.get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+    updates = recipe.epochs * recipe.updates_per_epoch
+    average, decay = None, ema_decay(recipe.ema_length, updates)
+    if decay:
+        ema = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average = swa_utils.AveragedModel(net, multi_avg_fn=ema, use_buffers=True)
     if saved:
         checkpoint.scatter(saved.state, net, optimizer, average)
     done = saved.update if saved else 0
-    updates = recipe.epochs * recipe.updates_per_epoch
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
     equal = [1.0] * len(validation.images)

@@ -123,7 +123,7 @@ class Train(_Section):
     distill_temperature: Annotated[float, Field(gt=0, le=100)]
     shrink: Annotated[float, Field(gt=0, le=1)]
     perturb: Share
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    ema_length: Share
     batch_norm_images: Annotated[int, Field(ge=0)]
     frozen_through: Literal["none", "stem", "layer1", "layer2", "layer3"]
     frozen_variants: Positive
