@@ -8,7 +8,8 @@ import torch
 
 from dayfold.errors import ParamsError
 from dayfold.learning import device, fitting, network, pixels
-from dayfold.learning.activations import DEPTHS, Activations, frozen_today, prune
+from dayfold.learning.activations import DEPTHS, Activations, prune
+from dayfold.learning.fitting import on_parent
 from dayfold.learning.inputs import Pool
 from dayfold.project import params as params_file
 from pools import pool_of, start_of
@@ -193,10 +194,11 @@ def test_of_one_variant_the_image_is_as_it_is(activations):
     assert torch.equal(given.drawn(pool, chosen, 1, first=0), given.plain(pool, chosen))
 
 
-def test_a_random_origin_has_nothing_to_freeze(recipe):
-    assert frozen_today(recipe, network.random_origin(0)).frozen_through == "none"
+def test_a_random_origin_has_nothing_to_freeze_or_to_stay_near(recipe):
+    first = on_parent(recipe, network.random_origin(0))
+    assert (first.frozen_through, first.ema_length) == ("none", 0)
     sealed = network.Model({}, ("a",), {"day": DAY})
-    assert frozen_today(recipe, sealed) == recipe
+    assert on_parent(recipe, sealed) == recipe
 
 
 def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_path):

@@ -31,7 +31,6 @@ TINY = {
     "train__threads": 1,
     "train__precision": "fp32",
     "train__warm_up": 0.0,
-    "train__ema_length": 0.1,  # 3 updates: a whole third would lag behind so short a training
     "origin__weights": "random",
 }
 TRAIN = (

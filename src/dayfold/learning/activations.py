@@ -138,13 +138,6 @@ class Activations:
         return made.contiguous(memory_format=torch.channels_last)
 
 
-def frozen_today(recipe: Train, parent: Model) -> Train:
-    """Return the recipe of a day on this parent: a random origin has learnt nothing to freeze."""
-    if parent.metadata.get("made") != "random":
-        return recipe
-    return recipe.model_copy(update={"frozen_through": "none"})
-
-
 def prune(folder: Path, most: int = KEPT_BYTES) -> None:
     """Remove kept activations beyond so many bytes, those first that were not used for longest."""
     used = [(path.stat(), path) for path in folder.glob("*/*")]

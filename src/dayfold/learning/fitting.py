@@ -45,6 +45,16 @@ def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
 
 
+def on_parent(recipe: Train, parent: Model) -> Train:
+    """Return the recipe of a day on this parent.
+
+    A random origin has learnt nothing to freeze, and a mean would only lag behind what is learnt.
+    """
+    if parent.metadata.get("made") != "random":
+        return recipe
+    return recipe.model_copy(update={"frozen_through": "none", "ema_length": 0.0})
+
+
 def ema_decay(length: float, updates: int) -> float:
     """Return the decay an update of an exponential mean that looks back on `length` x `updates`.
 

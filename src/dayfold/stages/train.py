@@ -69,7 +69,7 @@ def _machine(recipe: Train) -> Machine:
 def _train(project: Project, params: Params, team: Team) -> None:
     day, seed = params.day, params.seed
     parent = network.load(project.parent_model)
-    recipe = activations.frozen_today(params.train, parent)
+    recipe = fitting.on_parent(params.train, parent)
     history = manifest.history(project, day)
     shares = tables.read(project.shares, PoolShare).filter(pl.col("day") == day)
     replay = tables.read(project.replay, Replayed)
