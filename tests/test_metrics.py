@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from builders import DAYS
+from builders import DAYS, make_project
+from dayfold.errors import CycleError
 from dayfold.figures import intervals, metrics, retention
 from dayfold.ledger.tables import BINS, Evaluation, schema
+from dayfold.project import params as params_file
+from dayfold.stages import curve
 
 NAN = math.nan
 R = np.array([[0.9, NAN, NAN], [0.7, 0.8, NAN], [0.6, 0.5, 1.0]])
@@ -398,3 +401,10 @@ def test_of_many_days_every_nth_is_drawn_and_the_last():
     assert retention.drawn(days[:130]) == [*days[:129:2], days[129]]
     assert retention.drawn(days) == [*days[:999:8], days[999]]
     assert len(retention.drawn(days)) <= retention.DRAWN + 1
+
+
+def test_curve_without_the_evaluation_of_its_day_says_what_makes_one(tmp_path):
+    project = make_project(tmp_path)
+    opened = params_file.read(project.params).model_copy(update={"day": DAYS[0]})
+    with pytest.raises(CycleError, match=f"no evaluation of {DAYS[0]} yet"):
+        curve.run(project, opened)
