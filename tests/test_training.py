@@ -30,7 +30,9 @@ def recipe(repository):
     )
 
 
-def fitted(pool: Pool, validation: Pool, recipe, classes, machine=None, teacher=None, **options):
+def fitted(
+    pool: Pool, validation: Pool, recipe, classes, machine=None, teacher=None, keep=None, **options
+):
     machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
     steps = []
     made = fitting.fit(
@@ -43,6 +45,7 @@ def fitted(pool: Pool, validation: Pool, recipe, classes, machine=None, teacher=
         day="2025-06-02",
         machine=machine,
         report=steps.append,
+        keep=keep or (lambda _update, _state: None),
     )
     return made, steps
 
@@ -164,11 +167,23 @@ def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_els
 
 
 def test_the_mean_of_the_weights_is_the_exponential_one(recipe):
+    two = {"epochs": 1, "updates_per_epoch": 2}
+    kept: list[torch.Tensor] = []
+    mean, _ = fitted(
+        pool_of(6, 2),
+        pool_of(4, 2),
+        recipe,
+        2,
+        keep=lambda _, state: kept.append(state()["net.fc.weight"].clone()),
+        ema_length=1.0,
+        **two,
+    )
+    last, _, _ = trained(pool_of(6, 2), recipe, 2, ema_length=0.0, **two)
+    # It begins at the first update's weights; over 2 updates its decay is a half.
+    assert not torch.allclose(kept[0], last["fc.weight"], atol=1e-5)
+    by_hand = (kept[0] + last["fc.weight"]) / 2
+    assert torch.allclose(mean.state["fc.weight"], by_hand, atol=1e-6)
     one = recipe.model_copy(update={"epochs": 1})
-    first, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_length=1.0)
-    plain, _, _ = trained(pool_of(6, 2), one, 2, updates_per_epoch=1, ema_length=0.0)
-    # The mean begins at the first update's weights.
-    assert all(torch.equal(first[name], plain[name]) for name in plain)
     quiet = {"learning_rate": 1e-12, "weight_decay": 0.0}
     still, _, _ = trained(pool_of(6, 2), one, 2, ema_length=1.0, **quiet)
     assert torch.allclose(still["fc.weight"], start_of(2).state["fc.weight"], atol=1e-6)

@@ -184,7 +184,7 @@ class Desk:
         self.lines[target.image] = Correction(ERASE, target.image, "", said)
         self.outcome.corrected.append(target.path)
 
-    def is_undone_by(self, target: Target, action: str) -> bool:
+    def has(self, target: Target, action: str) -> bool:
         """Whether the day has this correction of the image."""
         return self.lines.get(target.image, _NOTHING).action == action
 
@@ -195,7 +195,7 @@ class Desk:
             self.problems.append(f"{target.path} is of the open day: move it back with relabel")
         elif line.action == ERASE:
             self.problems.append(f"{target.path} was erased: that cannot be taken back")
-        elif not self.is_undone_by(target, action):
+        elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold unseal, or correct it again"
             mend = sealed if self._now.is_sealed else ""
             self.problems.append(f"{target.path} has no {action} on {self.day} to undo{mend}")
@@ -363,7 +363,7 @@ def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str
     desk, meant = Desk(project, day), dict[str, Target]()
     for given in paths:
         found = desk.targets([given])
-        mine = [target for target in found if desk.is_undone_by(target, action)]
+        mine = [target for target in found if desk.has(target, action)]
         meant |= {target.path: target for target in mine or found}
     for target in meant.values():
         desk.undo(target, action)
