@@ -69,8 +69,9 @@ def train(recipe, monkeypatch):
     return run
 
 
-def keeper(folder, inputs=None, minutes=1e9):
-    return Keeper(folder, inputs or {"day": DAY}, epoch_updates=UPDATES, every_minutes=minutes)
+def keeper(folder, inputs=None):
+    """Keep every update: as much as a process writes that was killed right after it."""
+    return Keeper(folder, inputs or {"day": DAY}, every_minutes=0)
 
 
 def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train, tmp_path):
@@ -78,8 +79,7 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     state, steps, drawn, batches = train()
     ended, pieces = None, []
     for update in range(1, EPOCHS * UPDATES):
-        # Every update is due: as much as a process writes that was killed right after it.
-        kept = keeper(tmp_path, minutes=0)
+        kept = keeper(tmp_path)
         saved = kept.going_on(kept.found())
         assert (saved.update if saved else 0) == update - 1
 
@@ -100,7 +100,7 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     assert all(torch.equal(state[name], ended[0][name]) for name in state)
 
 
-def test_a_checkpoint_is_written_after_every_epoch_and_within_one_by_the_clock(train, tmp_path):
+def test_a_checkpoint_is_written_by_the_clock(train, tmp_path):
     written = []
 
     def watched(kept):
@@ -113,13 +113,11 @@ def test_a_checkpoint_is_written_after_every_epoch_and_within_one_by_the_clock(t
         return keep
 
     small = {"epochs": 3, "updates_per_epoch": 2}
-    rare = Keeper(tmp_path, {}, epoch_updates=2, every_minutes=1e9)
-    train(keep=watched(rare), **small)
-    assert written == [2, 4]  # the last update needs none
-    written.clear()
-    often = Keeper(tmp_path, {}, epoch_updates=2, every_minutes=1e-9)
+    train(keep=watched(Keeper(tmp_path, {}, every_minutes=1e9)), **small)
+    assert written == []
+    often = Keeper(tmp_path, {}, every_minutes=1e-9)
     train(keep=watched(often), **small)
-    assert written == [1, 2, 3, 4, 5]
+    assert written == [1, 2, 3, 4, 5]  # the last update needs none
     often.remove()
     assert list(tmp_path.iterdir()) == []
 

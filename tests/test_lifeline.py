@@ -122,6 +122,7 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_
     project = Project(tmp_path / "p")
     recipe = {"epochs": 4, "updates_per_epoch": 6, "batch_size": 4, "threads": 1}
     params.edit(project.params, {f"train.{key}": value for key, value in recipe.items()})
+    params.edit(project.params, {"checkpoint.minutes": 1e-6})  # after every update
     source = tmp_path / "images"
     for label, first in (("cyst", 0), ("lesion", 100)):
         place(source, label, range(first, first + 12))
@@ -133,13 +134,14 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_
         assert "is busy, it is being blocked by" in shell(project.root, "dvc", "repro", code=255)
 
     wanted = (project.model, project.plot("training"))
-    # The checkpoint of an epoch is there for certain when the next one is done.
+    # What was kept in an epoch is there for certain when the next one is done.
     for shell_path, moment in zip(SHELLS, ("epoch 2/4", "epoch 3/4"), strict=True):
         stop_dvc_at(project.root, shell_path, moment, see_a_second_trainer_refuse)
     # A kill in the middle of writing leaves a part beside it, which the next training removes.
     assert len(list(project.checkpoints.glob("*.checkpoint"))) == 1
     said = shell(project.root, "dvc", "repro")
-    assert re.search(r"going on from update (12|18), where training was stopped", said)
+    going_on = re.search(r"going on from update (\d+), where training was stopped", said)
+    assert 12 <= int(going_on[1]) < 24
     assert list(project.checkpoints.iterdir()) == []
     made = [digest(path) for path in wanted]
     said = shell(project.root, "dvc", "repro", "--force", "--single-item", "train")

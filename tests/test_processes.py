@@ -32,6 +32,7 @@ TINY = {
     "train__precision": "fp32",
     "train__warm_up": 0.0,
     "origin__weights": "random",
+    "checkpoint__minutes": 0.005,  # less than an epoch takes
 }
 TRAIN = (
     "import sys\nfrom pathlib import Path\nfrom dayfold.project import params\n"

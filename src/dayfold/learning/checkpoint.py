@@ -79,17 +79,12 @@ def _under(prefix: str, state: State) -> State:
 
 
 class Keeper:
-    """The checkpoint of one training: a file named by a digest of all that the training takes.
+    """The checkpoint of one training: a file named by a digest of all that the training takes."""
 
-    Written at the end of every epoch, and within one `every_minutes` after the last.
-    """
-
-    def __init__(
-        self, folder: Path, inputs: Mapping[str, Any], *, epoch_updates: int, every_minutes: float
-    ) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, Any], *, every_minutes: float) -> None:
         self._inputs = sha256(canonical_json({"format": FORMAT, **inputs}).encode())
         self._path = folder / f"{self._inputs[:32]}.checkpoint"
-        self._epoch_updates, self._every_minutes = epoch_updates, every_minutes
+        self._every_minutes = every_minutes
         self._began = self._kept = time.monotonic()
         self._before = 0.0
 
@@ -120,8 +115,7 @@ class Keeper:
 
     def keep(self, update: int, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
         """Write the training after `update` updates, if it is time; a full disk stops nothing."""
-        due = time.monotonic() - self._kept >= 60 * self._every_minutes
-        if update % self._epoch_updates and not due:
+        if time.monotonic() - self._kept < 60 * self._every_minutes:
             return
         saved = Saved(update, [*steps], state(), self.seconds())
         try:

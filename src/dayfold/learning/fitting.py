@@ -23,7 +23,6 @@ from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
 VALIDATION_BATCH = 256  # images predicted at a time
-EPOCH_VALIDATION = 128  # images, at most, looked at after an epoch that is not the last
 
 
 class Fitted(NamedTuple):
@@ -85,8 +84,8 @@ def fit(
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
     Which images, in which order, changed how: `draws.epoch_order` and `inputs`, of seed, day, epoch
     and image only; without `inputs` the whole network is trained, on images. Validation is looked
-    at, never learnt from: all of it after the last epoch, up to EPOCH_VALIDATION images after each
-    before. `teacher` is yesterday's model, asked where `recipe.distill` is above 0.
+    at after the last update, never learnt from. `teacher` is yesterday's model, asked where
+    `recipe.distill` is above 0.
     Each process of a `team` takes its slice of every batch of the one plan, and all end with the
     same network. After every update but the last, `keep` is given its number and a function that
     returns the training's state; with what was kept of the same training as `saved`, it goes on
@@ -111,10 +110,6 @@ def fit(
     done = saved.update if saved else 0
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
-    equal = [1.0] * len(validation.images)
-    sample, _ = draws.priority_sample(
-        validation.images, equal, EPOCH_VALIDATION, "looked at", seed, day
-    )
     update = 0
     for epoch in range(1, recipe.epochs + 1):
         count = recipe.updates_per_epoch * recipe.batch_size
@@ -140,18 +135,16 @@ def fit(
             if average:
                 average.update_parameters(net)
             update += 1
-            last = first + recipe.batch_size >= len(plan)
+            accuracy = None
             if update == updates:
                 net = average.module if average else net
                 learner = inputs.learner(net)
                 _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
-            accuracy = None
-            if last:
-                asked = np.arange(len(validation.images)) if update == updates else sample
+                asked = np.arange(len(validation.images))
                 batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
                 shown = (inputs.plain(validation, batch) for batch in batches)
                 logits = network.answers(learner, shown, machine)
-                accuracy = _accuracy(logits, validation.targets[asked])
+                accuracy = _accuracy(logits, validation.targets)
             report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
             if update < updates:
                 keep(update, partial(checkpoint.gather, net, optimizer, average))

@@ -145,10 +145,7 @@ class Flip(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """plots/training.csv: one update; the validation accuracy at the end of each epoch only.
-
-    After the last epoch that of all validation images, before it of a sample (fitting.fit).
-    """
+    """plots/training.csv: one update; after the last, the accuracy on the validation images."""
 
     step: int
     epoch: int

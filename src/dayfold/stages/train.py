@@ -126,12 +126,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "fingerprint": here,
     }
     team.agree(canonical_json(taken).encode(), "The inputs or the fingerprint")
-    keeper = checkpoint.Keeper(
-        project.checkpoints,
-        taken,
-        epoch_updates=recipe.updates_per_epoch,
-        every_minutes=params.checkpoint.minutes,
-    )
+    keeper = checkpoint.Keeper(project.checkpoints, taken, every_minutes=params.checkpoint.minutes)
     saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
     steps = saved.steps if saved else []
     if saved:
@@ -271,16 +266,15 @@ def _print_recipe(
 def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[TrainingStep], None]]:
     """Keep every step, and show a bar on a terminal; elsewhere a line an epoch."""
     updates, began, done = recipe.epochs * recipe.updates_per_epoch, time.monotonic(), len(steps)
-    validation: list[float] = []
 
     with Ticker("training", updates * recipe.batch_size, "images") as ticker:
         ticker.so_far(done * recipe.batch_size, updates * recipe.batch_size)
 
         def report(step: TrainingStep) -> None:
             steps.append(step)
+            known = ""
             if step.validation_accuracy is not None:
-                validation[:] = [step.validation_accuracy]
-            known = f"  validation {validation[0]:.3f}" if validation else ""
+                known = f"  validation {step.validation_accuracy:.3f}"
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}{known}")
             if step.step % recipe.updates_per_epoch == 0:
                 seconds = (time.monotonic() - began) / (step.step - done)
