@@ -115,7 +115,7 @@ def test_a_checkpoint_is_written_by_the_clock(train, tmp_path):
     small = {"epochs": 3, "updates_per_epoch": 2}
     train(keep=watched(Keeper(tmp_path, {}, every_minutes=1e9)), **small)
     assert written == []
-    often = Keeper(tmp_path, {}, every_minutes=1e-9)
+    often = keeper(tmp_path)
     train(keep=watched(often), **small)
     assert written == [1, 2, 3, 4, 5]  # the last update needs none
     often.remove()
