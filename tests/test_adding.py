@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -149,6 +150,25 @@ def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source,
     assert left_over(receiving) == []
     assert len(add(receiving, source).images) == 600
     assert len(taken(receiving)) == 600
+
+
+def test_a_thread_that_starts_as_ctrl_c_comes_writes_nothing(receiving, source, monkeypatch):
+    place(source, "cat", range(40))
+    before, start = set(threading.enumerate()), threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        time.sleep(0.1)  # by then it would have asked a worker
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            add(receiving, source)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=60)
+    assert left_over(receiving) == []
+    assert len(add(receiving, source).images) == 40
 
 
 def test_add_works_where_its_output_is_closed(receiving, source, shell):

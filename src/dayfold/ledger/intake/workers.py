@@ -146,15 +146,24 @@ def answers(
     threads = max(1, min(cpus(), len(requests) // 4))
     size = max(1, min(_PIECE, len(requests) // (4 * threads)))
     pieces = [requests[at : at + size] for at in range(0, len(requests), size)]
-    stopped = Event()
+    ready, stopped = Event(), Event()
+
+    def answer(piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        # Where Ctrl-C comes as a thread starts, the pool does not know it, and waits for it never.
+        ready.wait()
+        return _answers(piece, limit, stopped)
+
     pool = ThreadPoolExecutor(threads)
     try:
-        for some in pool.map(lambda piece: _answers(piece, limit, stopped), pieces):
+        answered = pool.map(answer, pieces)
+        ready.set()
+        for some in answered:
             found += some
             progress(len(found), len(requests))
     finally:
         # After Ctrl-C the files that nobody looked at yet are left alone.
         stopped.set()
+        ready.set()
         pool.shutdown(cancel_futures=True)
     return found
 
