@@ -122,7 +122,7 @@ def test_a_checkpoint_is_written_by_the_clock(train, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-STEPS = [TrainingStep(1, 1, 0.1 + 0.2, 1e-5, None), TrainingStep(2, 1, 2 / 3, 0.5, 1.0)]
+STEPS = [TrainingStep(1, 1, 0.1 + 0.2, 1e-5), TrainingStep(2, 1, 2 / 3, 0.5)]
 SAVED = Saved(2, STEPS, {"net.a": torch.tensor([0.1, float("nan")]), "b": torch.tensor(3)}, 1.5)
 
 

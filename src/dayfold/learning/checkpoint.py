@@ -1,7 +1,6 @@
 """Checkpoints: a training that was stopped goes on, to the bits of one that was not."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -144,11 +143,10 @@ class Keeper:
 
 def made(saved: Saved, inputs: str) -> bytes:
     """Return a checkpoint's bytes: the sha256 of the rest on a line, then safetensors."""
-    rows = [[math.nan if value is None else value for value in step] for step in saved.steps]
     tensors = {
         **saved.state,
-        # float64 holds each of them exactly.
-        "steps": torch.tensor(rows, dtype=torch.float64).view(-1, len(TrainingStep._fields)),
+        # float64 holds each number exactly.
+        "steps": torch.tensor(saved.steps, dtype=torch.float64).view(-1, len(TrainingStep._fields)),
     }
     facts = {"inputs": inputs, "update": saved.update, "seconds": saved.seconds}
     data = safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(facts)})
@@ -172,9 +170,8 @@ def read(data: bytes, inputs: str) -> Saved:
     raise ValueError("is of another training")
 
 
-def _step(step: float, epoch: float, loss: float, rate: float, accuracy: float) -> TrainingStep:
-    known = None if math.isnan(accuracy) else accuracy
-    return TrainingStep(int(step), int(epoch), loss, rate, known)
+def _step(step: float, epoch: float, loss: float, rate: float) -> TrainingStep:
+    return TrainingStep(int(step), int(epoch), loss, rate)
 
 
 def _say(text: str) -> None:

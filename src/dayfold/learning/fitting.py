@@ -84,8 +84,8 @@ def fit(
     A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
     Which images, in which order, changed how: `draws.epoch_order` and `inputs`, of seed, day, epoch
     and image only; without `inputs` the whole network is trained, on images. Validation is looked
-    at after the last update, never learnt from. `teacher` is yesterday's model, asked where
-    `recipe.distill` is above 0.
+    at once, by the network that is kept, and never learnt from. `teacher` is yesterday's model,
+    asked where `recipe.distill` is above 0.
     Each process of a `team` takes its slice of every batch of the one plan, and all end with the
     same network. After every update but the last, `keep` is given its number and a function that
     returns the training's state; with what was kept of the same training as `saved`, it goes on
@@ -135,19 +135,16 @@ def fit(
             if average:
                 average.update_parameters(net)
             update += 1
-            accuracy = None
-            if update == updates:
-                net = average.module if average else net
-                learner = inputs.learner(net)
-                _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
-                asked = np.arange(len(validation.images))
-                batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
-                shown = (inputs.plain(validation, batch) for batch in batches)
-                logits = network.answers(learner, shown, machine)
-                accuracy = _accuracy(logits, validation.targets)
-            report(TrainingStep(update, epoch, loss_of_batch, rate, accuracy))
+            report(TrainingStep(update, epoch, loss_of_batch, rate))
             if update < updates:
                 keep(update, partial(checkpoint.gather, net, optimizer, average))
+    net = average.module if average else net
+    learner = inputs.learner(net)
+    _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
+    asked = np.arange(len(validation.images))
+    batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
+    shown = (inputs.plain(validation, batch) for batch in batches)
+    logits = network.answers(learner, shown, machine)
     return Fitted(network.state_of(net, start, recipe.image_size_px), drawn, logits)
 
 
@@ -252,7 +249,3 @@ def adamw(learner: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
         lr=recipe.learning_rate,
         fused=True,
     )
-
-
-def _accuracy(logits: torch.Tensor, targets: torch.Tensor) -> float | None:
-    return float((logits.argmax(1) == targets).double().mean()) if len(targets) else None

@@ -145,13 +145,12 @@ class Flip(NamedTuple):
 
 
 class TrainingStep(NamedTuple):
-    """plots/training.csv: one update; after the last, the accuracy on the validation images."""
+    """plots/training.csv: one update."""
 
     step: int
     epoch: int
     loss: float
     learning_rate: float
-    validation_accuracy: float | None
 
 
 class ClassScore(NamedTuple):

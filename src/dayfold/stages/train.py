@@ -163,7 +163,11 @@ def _train(project: Project, params: Params, team: Team) -> None:
     if not team.leads:
         return
     temperature = calibration.temperature(logits.double().numpy(), validation.targets.numpy())
-    print(f"calibrated at temperature {temperature:g}, on {len(held)} validation images")
+    right = int((logits.argmax(1) == validation.targets).sum())
+    print(
+        f"validated {right} of {len(held)} validation images right; "
+        f"calibrated on them, at temperature {temperature:g}"
+    )
     state = network.with_retired(state, whole, retired)
     metadata = {
         "classes": list(whole.classes),
@@ -188,6 +192,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
             "replayed": len(replay),
             "trained": len(rows),
         },
+        "validation": {"images": len(held), "right": right},
         "draws": {
             "all": int(drawn.sum()),
             "today": int(drawn[: len(today)].sum()),
@@ -272,14 +277,11 @@ def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[Tr
 
         def report(step: TrainingStep) -> None:
             steps.append(step)
-            known = ""
-            if step.validation_accuracy is not None:
-                known = f"  validation {step.validation_accuracy:.3f}"
-            ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}{known}")
+            ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}")
             if step.step % recipe.updates_per_epoch == 0:
                 seconds = (time.monotonic() - began) / (step.step - done)
                 ticker.line(
-                    f"epoch {step.epoch}/{recipe.epochs}  loss {step.loss:.3f}{known}  "
+                    f"epoch {step.epoch}/{recipe.epochs}  loss {step.loss:.3f}  "
                     f"{recipe.batch_size / seconds:.0f} img/s  "
                     f"{seconds * (updates - step.step):.0f} s left"
                 )
