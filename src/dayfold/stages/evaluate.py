@@ -104,7 +104,7 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
 def report(scores: pl.DataFrame) -> Table:
     """Return scikit-learn's classification report, of the classes that have test images.
 
-    Its own takes a second to import. `scores` as of `metrics.class_scores`.
+    Its own takes most of a second to import. `scores` as of `metrics.class_scores`.
     """
     drawn = Table(box=None, pad_edge=False, header_style="")
     drawn.add_column()
