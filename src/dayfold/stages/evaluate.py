@@ -113,10 +113,9 @@ def report(scores: pl.DataFrame) -> Table:
     figures, weight = pl.col("precision", "recall", "f1"), pl.col("support")
     whole = pl.lit(scores["support"].sum()).alias("support")
     rows = scores.select("label", figures, weight).rows()
-    if rows:
-        rows += scores.select(pl.lit("macro avg"), figures.mean(), whole).rows()
-        weighted = (figures * weight).sum() / weight.sum()
-        rows += scores.select(pl.lit("weighted avg"), weighted, whole).rows()
+    rows += scores.select(pl.lit("macro avg"), figures.mean(), whole).rows()
+    weighted = (figures * weight).sum() / weight.sum()
+    rows += scores.select(pl.lit("weighted avg"), weighted, whole).rows()
     for label, *row, support in rows:
         drawn.add_row(escape(label), *(f"{figure:.3f}" for figure in row), str(support))
     return drawn
@@ -176,7 +175,8 @@ def run(project: Project, params: Params) -> None:
     )
     flips = negative_flips(mine, before_by_image)
     tables.write(project.plot("flips"), Flip, flips)
-    show(report(scores))
+    if len(scores):
+        show(report(scores))
     if before_by_image is not None:
         _print_flips(project, metrics.flips(table), flips)
     print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
