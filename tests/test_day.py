@@ -176,7 +176,8 @@ def test_the_classification_report_is_printed_and_kept(copy, shell):
     ]
     rows = list(csv.DictReader(copy.plot("classification").read_text().splitlines()))
     assert [row["label"] for row in rows] == list("01234567")
-    assert sum(int(row["support"]) for row in rows) == len(tested)
+    counted = json.loads(copy.metrics.read_bytes())["images"]["tested"]
+    assert sum(int(row["support"]) for row in rows) == counted == len(tested)
 
 
 def test_log_shows_every_day_from_files_alone(copy, shell):
