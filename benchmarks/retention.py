@@ -83,7 +83,7 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "loss: recency": {"train.loss": "recency"},
     "no smoothing": {"train.label_smoothing": 0.0},
     "no weight decay": {"train.weight_decay": 0.0},
-    "bf16": {"train.precision": "bf16"},
+    "fp32": {"train.precision": "fp32"},
     **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
 }
 

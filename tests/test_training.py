@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import DAYS, make_project, take_in
+from dayfold import create
 from dayfold.errors import ImageMissingError
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.inputs import Images, Pool
@@ -15,6 +17,7 @@ from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
+from dayfold.stages import replay, train, weights
 from pools import pool_of, start_of
 
 NO_CHANGE = dict.fromkeys(
@@ -233,6 +236,18 @@ def test_few_images_train_to_a_model_that_answers(recipe, targets):
     state, steps, _ = trained(few, recipe, 2)
     assert all(np.isfinite(step.loss) for step in steps)
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_a_day_without_validation_images_says_that_it_is_not_calibrated(tmp_path, capsys):
+    small = {"image_size_px": 16, "epochs": 1, "updates_per_epoch": 1, "threads": 1}
+    changes = {f"train__{key}": value for key, value in small.items()}
+    project = make_project(tmp_path / "scans", origin__weights="random", **changes)
+    create.make_origin(project, params_file.read(project.params))
+    take_in(project, DAYS[0], {"cat": [1], "dog": [2]})
+    for stage in (weights, replay, train):
+        stage.run(project, params_file.read(project.params))
+    assert "validated nothing, without validation images" in capsys.readouterr().out
+    assert network.load(project.model).metadata["temperature"] == 1.0
 
 
 def test_the_rate_rises_then_falls_to_nothing():

@@ -167,6 +167,8 @@ def _train(project: Project, params: Params, team: Team) -> None:
     print(
         f"validated {right} of {len(held)} validation images right; "
         f"calibrated on them, at temperature {temperature:g}"
+        if len(held)
+        else "validated nothing, without validation images; so confidences are not calibrated"
     )
     state = network.with_retired(state, whole, retired)
     metadata = {
