@@ -239,9 +239,13 @@ def test_few_images_train_to_a_model_that_answers(recipe, targets):
 
 
 def test_a_day_without_validation_images_says_that_it_is_not_calibrated(tmp_path, capsys):
-    small = {"image_size_px": 16, "epochs": 1, "updates_per_epoch": 1, "threads": 1}
-    changes = {f"train__{key}": value for key, value in small.items()}
-    project = make_project(tmp_path / "scans", origin__weights="random", **changes)
+    project = make_project(
+        tmp_path / "scans",
+        origin__weights="random",
+        train__image_size_px=16,
+        train__epochs=1,
+        train__updates_per_epoch=1,
+    )
     create.make_origin(project, params_file.read(project.params))
     take_in(project, DAYS[0], {"cat": [1], "dog": [2]})
     for stage in (weights, replay, train):
