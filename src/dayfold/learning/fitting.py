@@ -167,7 +167,7 @@ class _Loss:
         if recipe.distill and teacher and teacher.classes:
             net = network.build(teacher, recipe.image_size_px).to(machine.device)
             # Its frozen part is that of the network in training, so it is given the same.
-            self._teacher = inputs.learner(net).eval()
+            self._teacher, self._known = inputs.learner(net).eval(), len(teacher.classes)
 
     def __call__(
         self, learner: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
@@ -185,13 +185,16 @@ class _Loss:
             losses = losses * self._weights[chosen]
         loss = losses.mean()
         if self._teacher:
-            loss = loss + self._recipe.distill * self._distance(self._teacher, logits, batch)
+            far = self._distance(self._teacher, logits, batch)
+            # Of a class that is new today yesterday's model can only say what is not true.
+            known = self._targets[chosen] < self._known
+            loss = loss + self._recipe.distill * (far * known).mean()
         return loss
 
     def _distance(
         self, teacher: torch.nn.Module, logits: torch.Tensor, batch: torch.Tensor
     ) -> torch.Tensor:
-        """How far the answers are from yesterday's on the classes that it knew.
+        """How far each answer is from yesterday's on the classes that it knew, float32 [n].
 
         T^2 KL(softmax(teacher / T) || softmax(student / T)): Hinton, Vinyals & Dean 2015, over the
         known classes only as in Li & Hoiem 2016 (learning without forgetting).
@@ -199,13 +202,13 @@ class _Loss:
         temperature = self._recipe.distill_temperature
         with torch.no_grad(), self._machine.autocast():
             wanted = teacher(batch).float()
-        given = logits[:, : wanted.shape[1]].float()
+        given = logits[:, : self._known].float()
         return temperature**2 * functional.kl_div(
             functional.log_softmax(given / temperature, dim=1),
             functional.log_softmax(wanted / temperature, dim=1),
-            reduction="batchmean",
+            reduction="none",
             log_target=True,
-        )
+        ).sum(dim=1)
 
 
 def _measure_batch_norms(
