@@ -16,6 +16,7 @@ from dayfold.cli import app
 HOME = ROOT / "src" / "dayfold"
 # From top to bottom; a room uses those below it. Rooms of one storey do not know each other.
 STOREYS = (
+    ("__main__",),
     ("cli",),
     ("demo", "backtest", "serve"),
     ("cycle",),
@@ -222,3 +223,19 @@ def test_nothing_runs_code_out_of_data(module):
             assert ast.unparse(keywords["formats"]) == "FORMATS"
         if name.endswith("Environment"):  # of Jinja
             assert ast.unparse(keywords["autoescape"]) == "True"
+
+
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_with_a_line():
+    code = (
+        "import os, signal, sys\n"
+        "from dayfold.__main__ import main\n"
+        "assert 'typer' not in sys.modules\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'typer':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "dayfold: interrupted\n")

@@ -19,7 +19,6 @@ from dayfold.project.layout import Project, check_day
 if TYPE_CHECKING:
     from dayfold.cycle.standing import Standing
 
-INTERRUPTED = 128 + 2  # the exit code after Ctrl-C, as shells have it
 _AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
@@ -54,10 +53,6 @@ def main() -> None:
         where = f": {error.filename}" if error.filename else ""
         print(f"dayfold: {error.strerror or error}{where}", file=sys.stderr)
         sys.exit(1)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:
-            print("dayfold: interrupted", file=sys.stderr)
-        raise
 
 
 def _version(asked: bool) -> None:
