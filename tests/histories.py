@@ -126,7 +126,9 @@ def _backtest(project: Project, days: Sequence[str]) -> None:
     ]
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     runs = [
-        BacktestRun(policy, seed, acc, 0.1, -0.1, 0.2, 0.9, 0.8, 0.5, 0.01, None, None, 9, 9, 1.0)
+        BacktestRun(
+            policy, seed, acc, acc, 0.1, -0.1, 0.2, 0.9, 0.8, 0.5, 0.01, None, None, 9, 9, 1.0
+        )
         for policy, acc in (("naive", 0.3), ("cumulative", 0.9))
         for seed in (0, 1)
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from builders import DAYS, make_project, take_in
@@ -91,6 +92,9 @@ def test_the_project_s_own_policy_gives_the_real_days_to_the_byte(history, tmp_p
     assert {(cell.day, cell.cohort) for cell in cells} == {
         (day, cohort) for day in real.days for cohort in real.days if cohort <= day
     }
+    rows = [[cell.accuracy for cell in cells if cell.day == day] for day in real.days]
+    assert found.average_accuracy == pytest.approx(np.mean(rows[-1]))
+    assert found.anytime_accuracy == pytest.approx(np.mean([np.mean(row) for row in rows]))
 
 
 def test_what_was_stopped_goes_on_and_ends_the_same(history, tmp_path):

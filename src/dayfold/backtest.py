@@ -228,6 +228,7 @@ def summary(
         policy=policy,
         seed=seed,
         average_accuracy=last["average_accuracy"],
+        anytime_accuracy=_mean([one["average_accuracy"] for one in figures]),
         forgetting=last["forgetting"],
         backward_transfer=last["backward_transfer"],
         forward_transfer=last["forward_transfer"],

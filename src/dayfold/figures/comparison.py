@@ -10,6 +10,7 @@ from dayfold.ledger.tables import BacktestRun
 
 COLUMNS = {
     "ACC": "average_accuracy",
+    "anytime ACC": "anytime_accuracy",
     "forgetting": "forgetting",
     "BWT": "backward_transfer",
     "FWT": "forward_transfer",

@@ -214,14 +214,15 @@ class Confusion(NamedTuple):
 class BacktestRun(NamedTuple):
     """backtest/runs.csv: a policy and seed over the days of a history.
 
-    The last day's figures, but `negative_flip_rate` a mean over days, `new_f1` and
-    `new_confidence` means over the days on which classes arrived; `images` in the pools of all
-    days, `draws` from them, and `seconds` of decoding and training, summed over days.
+    The last day's figures, but `anytime_accuracy` and `negative_flip_rate` means over days,
+    `new_f1` and `new_confidence` means over the days on which classes arrived; `images` in the
+    pools of all days, `draws` from them, and `seconds` of decoding and training, summed over days.
     """
 
     policy: str
     seed: int
     average_accuracy: float | None
+    anytime_accuracy: float | None
     forgetting: float | None
     backward_transfer: float | None
     forward_transfer: float | None
