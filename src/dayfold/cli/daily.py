@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, Source, command, day_of, say
-from dayfold.project.layout import Project
+from dayfold.cli.top import CYCLE, Day, Source, ask, command, day_of, here, say
 
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
@@ -62,12 +61,12 @@ def add(
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
     """
     from dayfold.cycle import adding, arrivals
+    from dayfold.cycle.ready import ready
     from dayfold.project.console import show
-    from dayfold.project.healing import ready
 
-    project = Project.find()
+    project = here()
     options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
-    with ready(project, say=say):
+    with ready(project, "add", say=say):
         opened, delivery = adding.add(project, source, day=day_of(day), options=options)
     show(arrivals.table(project, opened, delivery, options))
     print(arrivals.next_step(delivery, options))
@@ -77,10 +76,10 @@ def add(
 def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
     """Open a day without images: for dropping them into data/images/DAY by hand."""
     from dayfold.cycle import opening
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
-    project = Project.find()
-    with ready(project, say=say):
+    project = here()
+    with ready(project, "open", say=say):
         opening.open_day(project, day_of(day))
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
@@ -97,24 +96,43 @@ def seal(
     Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
     """
     from dayfold.cycle import sealing
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
-    project = Project.find()
-    with ready(project, say=say):
-        print(f"sealed as {sealing.seal(project, message, force=force)}")
+    project = here()
+    with ready(project, "seal", say=say):
+        for tag in sealing.seal(project, message, force=force):
+            print(f"sealed as {tag}")
     for line in sealing.warnings(project):
         print(line)
 
 
-@command(CYCLE, "dayfold unseal")
-def unseal() -> None:
-    """Take back the last day's seal, as long as nothing was pushed or built on it."""
-    from dayfold.cycle import sealing
-    from dayfold.project.healing import ready
+@command(CYCLE, "dayfold undo")
+def undo(
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Take back the seal alone; all files stay as they are.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Take back the last thing done: an experiment on a sealed day, a seal, or an open day.
 
-    project = Project.find()
-    with ready(project, say=say):
-        print(f"{sealing.unseal(project)} is open again; all its files are as they were")
+    A seal can be taken back until it is pushed. The images of an open day move to data/undone/.
+    """
+    from dayfold.cycle import undoing
+    from dayfold.cycle.ready import ready
+
+    project = here()
+    with ready(project, "undo", say=say):
+        found = undoing.plan(project, seal=seal)
+        for line in found.lines:
+            print(line)
+        ask("Take it back?", yes=yes, mend="dayfold undo --yes")
+        print(found.carry_out())
+
+
+@command(CYCLE, "dayfold undo --seal --yes", hidden=True)
+def unseal() -> None:
+    """Do what `dayfold undo --seal --yes` does: the name of before 0.2."""
+    undo(seal=True, yes=True)
 
 
 @command(CYCLE, "dayfold run ~/scans/today")
@@ -127,10 +145,10 @@ def run(source: Source, day: Day = None) -> None:
     (params.yaml) and stays open for a person to judge; 1: something else went wrong.
     """
     from dayfold.cycle import unattended
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
-    project = Project.find()
-    with ready(project, say=say):
+    project = here()
+    with ready(project, "run", say=say):
         unattended.run(project, source, day=day_of(day), say=say)
 
 
@@ -145,10 +163,10 @@ def backfill(
     Exit codes as of `dayfold run`: a day that does not pass the gate stops it with 3.
     """
     from dayfold.cycle import unattended
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
-    project = Project.find()
-    with ready(project, say=say):
+    project = here()
+    with ready(project, "backfill", say=say):
         unattended.backfill(project, source, say=say)
 
 
@@ -157,4 +175,4 @@ def status() -> None:
     """Say which day it is, whether it is sealed, and what to run next."""
     from dayfold.cycle import standing
 
-    print("\n".join(standing.advice(Project.find())))
+    print("\n".join(standing.advice(here(in_conflict=True))))

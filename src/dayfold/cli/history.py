@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import HISTORY, command, say, warn_of_edits
-from dayfold.project.layout import Project, check_day
+from dayfold.cli.top import HISTORY, command, here, say, warn_of_edits
+from dayfold.project.layout import check_day
 
 
 @command(HISTORY, "dayfold log --classes --day 2025-06-04")
@@ -28,7 +28,7 @@ def log(
     from dayfold.project.console import show
     from dayfold.project.layout import ORIGIN
 
-    project = Project.find()
+    project = here()
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
     if as_json:
@@ -66,7 +66,7 @@ def report(
     from dayfold.cycle import sealing
     from dayfold.figures.report import page
 
-    project = Project.find()
+    project = here()
     warn_of_edits(project)
     chosen = check_day(day) if day else None
     if png:
@@ -103,7 +103,7 @@ def backtest(
     from dayfold.figures import comparison
     from dayfold.project.console import show
 
-    project = Project.find()
+    project = here()
     policies = replayed.policies(policy or [], changes or [])
     first, last = replayed.span(days)
     runs = replayed.compare(

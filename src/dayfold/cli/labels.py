@@ -1,13 +1,11 @@
 """The commands that correct what is known: labels, and images that must not be used."""
 
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, command, day_of, say
+from dayfold.cli.top import LABELS, ask, command, day_of, here, say
 from dayfold.errors import CycleError
 from dayfold.project.layout import Project
 
@@ -55,7 +53,7 @@ def relabel(
     renames a class, or merges it into one that exists.
     """
     from dayfold.cycle import correcting
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
         raise CycleError("Give either images, or --class, or --from FILE.", mend="relabel --help")
@@ -66,8 +64,8 @@ def relabel(
         )
     if undo and file:
         raise CycleError("--undo takes back images or a --class.", mend="name them")
-    project = Project.find()
-    with ready(project, say=say):
+    project = here()
+    with ready(project, "relabel", say=say):
         today = _day(project, day)
         if file:
             done = correcting.relabel_from(project, file, day=today)
@@ -103,14 +101,14 @@ def withdraw(
     is recorded as erased, in another clone say.
     """
     from dayfold.cycle import correcting
-    from dayfold.project.healing import ready
+    from dayfold.cycle.ready import ready
 
     if not paths and not erase:
         raise CycleError("Give images to withdraw.", mend="withdraw --help")
     if undo and erase:
         raise CycleError("What was erased cannot be brought back.", mend="withdraw --help")
-    project = Project.find()
-    with ready(project, say=say):
+    project = here()
+    with ready(project, "withdraw", say=say):
         today = _day(project, day)
         if erase:
             _erase(project, paths or [], reason=reason, day=today, yes=yes)
@@ -128,16 +126,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
         print(line)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise CycleError(
-                "Erasing cannot be taken back, and nobody is here to be asked; nothing was done.",
-                mend="dayfold withdraw … --erase --yes",
-            )
-        # polars takes SIGINT so that reads go on after it: Ctrl-C would wait for a line.
-        signal.siginterrupt(signal.SIGINT, True)
-        if not typer.confirm("this cannot be taken back; erase?"):
-            raise CycleError("Nothing was done.")
+    ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
     is_new = found.desk.outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")

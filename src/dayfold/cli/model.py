@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import MODEL, command, say, warn_of_edits, without_collector
-from dayfold.project.layout import Project
+from dayfold.cli.top import MODEL, command, here, say, warn_of_edits, without_collector
 
 ModelDay = Annotated[
     str | None,
@@ -38,7 +37,7 @@ def predict(
 
     paths = predicting.images(sources)
     model = classifier.load(Path.cwd(), day)
-    say(days.said(Project.find(), model.day, day))
+    say(days.said(here(), model.day, day))
     predicting.predict(model, paths, top=top, csv=csv, say=say)
 
 
@@ -62,7 +61,7 @@ def export(
     with without_collector():
         from dayfold.serve import exporting
 
-    meant, project = exporting.form_of(file, form), Project.find()
+    meant, project = exporting.form_of(file, form), here()
     warn_of_edits(project)
     for path in exporting.export(project, file, day=day, form=meant, say=say):
         print(f"written: {path}")
@@ -86,7 +85,7 @@ def audit(
     with without_collector():
         from dayfold.serve import auditing, deciding
 
-    project = Project.find()
+    project = here()
     found = auditing.run(project, top=top)
     auditing.say(found, project, say)
     if html:

@@ -1,12 +1,12 @@
 """The commands that check: days made again, hashes read again, the state of a project."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import PROOF, command, say
+from dayfold.cli.top import PROOF, command, here, say
 from dayfold.errors import CycleError
-from dayfold.project.layout import Project
 
 
 @command(PROOF, "dayfold reproduce --all --from-scratch")
@@ -56,7 +56,7 @@ def reproduce(
         _without(days or [], from_scratch=from_scratch)
         return
     results = again.reproduce(
-        Project.find(),
+        here(),
         days or [],
         from_scratch=from_scratch,
         jobs=jobs,
@@ -72,7 +72,7 @@ def reproduce(
 def _without(days: list[str], *, from_scratch: bool) -> None:
     from dayfold.proof import without
 
-    results = without.without(Project.find(), days, from_scratch=from_scratch, say=say)
+    results = without.without(here(), days, from_scratch=from_scratch, say=say)
     print(f"\n{without.summary(results)}")
     if not without.is_as_expected(results):
         raise typer.Exit(1)
@@ -91,7 +91,7 @@ def verify(
     """
     from dayfold.proof import verify as checked
 
-    found = checked.verify(Project.find(), read_data=read_data)
+    found = checked.verify(here(), read_data=read_data)
     for line in checked.lines(found, read_data=read_data):
         print(line)
     if found.damage:
@@ -108,8 +108,13 @@ def doctor(
 
     Exit code 0 only when nothing is left to mend.
     """
+    from dayfold.cycle.ready import ready
     from dayfold.proof import doctor as examined
 
-    left = examined.examine(Project.find(), fix=fix, say=say)
+    project = here()
+    if fix:
+        with suppress(CycleError), ready(project, "doctor", say=say):
+            pass  # what is not ready is told below
+    left = examined.examine(project, fix=fix, say=say)
     if left:
         raise typer.Exit(1)

@@ -3,9 +3,9 @@
 import os
 from importlib import import_module
 
-from dayfold.cli.top import STAGES, command, without_collector
+from dayfold.cli.top import STAGES, command, here, without_collector
 from dayfold.errors import CycleError
-from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.layout import UNOPENED
 
 # What goes by tables of sealed days. In a worktree of `dayfold reproduce`, where no branch is
 # checked out and nothing can be sealed, they may be others.
@@ -19,11 +19,11 @@ def _stage(name: str) -> None:
 
     if lifeline.DVC_STAGE in os.environ:
         lifeline.tie()
-    project = Project.find()
+    project = here()
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
-    if name in GO_BY_TABLES and vcs.is_on_branch(project.root):
+    if name in GO_BY_TABLES and vcs.branch(project.root):
         settled.check_tables(project, params, vcs.sealed_days(project.root))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")

@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import typer
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.project import vcs
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
@@ -95,10 +97,23 @@ Source = Annotated[
 
 
 def command(
-    panel: str, example: str, name: str | None = None
+    panel: str, example: str, name: str | None = None, *, hidden: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command in a panel of `--help`, with an example at the end of its own."""
-    return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}")
+    return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
+
+
+def here(*, in_conflict: bool = False) -> Project:
+    """Return the project of the current folder.
+
+    Raises CycleError where there is none, where it is not the top of a git repository, and, unless
+    `in_conflict`, while files of it are in conflict.
+    """
+    project = Project.find()
+    vcs.check_is_top(project.root)
+    if not in_conflict:
+        vcs.check_no_conflict(project.root)
+    return project
 
 
 @contextmanager
@@ -124,6 +139,18 @@ def warn_of_edits(project: Project) -> "Standing":
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now
+
+
+def ask(question: str, *, yes: bool, mend: str) -> None:
+    """Go on where a person, or `yes`, says so; else CycleError, with nothing done."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CycleError("Nobody is here to be asked, so nothing was done.", mend=mend)
+    # polars takes SIGINT so that reads go on after it: Ctrl-C would wait for a line.
+    signal.siginterrupt(signal.SIGINT, True)
+    if not typer.confirm(question):
+        raise CycleError("Nothing was done.")
 
 
 def say(text: str) -> None:

@@ -1,5 +1,9 @@
 """Opening a day: yesterday's outputs become its parent."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import yaml
 
 from dayfold.create import make_origin
@@ -8,15 +12,17 @@ from dayfold.cycle.standing import (
     Standing,
     check_history,
     check_is_as_sealed,
-    is_committed,
+    check_tags,
     standing,
 )
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections, grouping
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
-from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
+
+STEP = "open"  # its name in the journal
 
 
 def open_day(project: Project, day: str) -> None:
@@ -32,19 +38,51 @@ def open_day(project: Project, day: str) -> None:
 
 def make_open(project: Project, now: Standing, day: str) -> None:
     """Open a day that `check_may_open` has let pass."""
-    project.images(day).mkdir(parents=True, exist_ok=True)
-    corrections.write_empty(project, day)
-    grouping.write_empty(project, day)
-    if now.is_unopened:
-        if not project.parent_model.exists():
-            make_origin(project, now.params)
-    else:
-        fold_into_month(project, now.day)
-        inherit(project)
-    tracked = (project.parent, project.images(day))
-    vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
-    # Last: until params.yaml says so, the day is not open, and opening it again is harmless.
-    params_file.edit(project.params, {"day": day, "parent": now.next_parent})
+    new = (project.tracked(day), project.corrections(day), project.groups(day))
+    before = [*new, project.parent.with_suffix(".dvc"), project.images(day).with_name(".gitignore")]
+    if not now.is_unopened:
+        before += [project.tracked(now.day), project.tracked_month(now.day)]
+    texts = {project.name(path): _text(path) for path in before}
+    with journal.step(project, STEP, day=day, texts=texts):
+        project.images(day).mkdir(parents=True, exist_ok=True)
+        corrections.write_empty(project, day)
+        grouping.write_empty(project, day)
+        if now.is_unopened:
+            if not project.parent_model.exists():
+                make_origin(project, now.params)
+        else:
+            fold_into_month(project, now.day)
+            inherit(project)
+        tracked = (project.parent, project.images(day))
+        vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
+        # In the index: `dvc exp run --temp` and `--queue` know of nothing else. Where a git is at
+        # work the index is its own, and only they would miss it.
+        vcs.git_says(project.root, "add", "--", *map(project.name, new))
+        # Last: until params.yaml says so, the day is not open.
+        params_file.edit(project.params, {"day": day, "parent": now.next_parent})
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def take_back(project: Project, facts: Mapping[str, Any]) -> str:
+    """Take back the opening of a day that was killed, by its note; say what was done."""
+    day, texts = facts["day"], facts["texts"]
+    if params_file.read(project.params).day == day:
+        return f"{day} is open"
+    for name, text in texts.items():
+        if text is None:
+            (project.root / name).unlink(missing_ok=True)
+        else:
+            write_bytes(project.root / name, text.encode())
+    vcs.git_says(project.root, "reset", "--quiet", "--", *texts)
+    if project.images(day).is_dir() and not any(project.images(day).iterdir()):
+        project.images(day).rmdir()
+    parent = project.name(project.parent.with_suffix(".dvc"))
+    if texts[parent] is not None:
+        vcs.dvc(project.root, "checkout", "--quiet", "--force", parent)
+    return f"the opening of {day} is taken back; run the command again"
 
 
 def check_may_change(project: Project, now: Standing, day: str, *, what: str) -> None:
@@ -65,17 +103,19 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     check_day(day)
     if day in now.sealed:
         raise CycleError(f"{day} is already sealed.", mend="dayfold status")
+    check_tags(project, now)
+    if day in vcs.tagged_days(project.root):
+        branches = vcs.branches_of(project.root, vcs.TAG + day)
+        there = f"git checkout {branches[0]} && dvc checkout" if branches else "git fetch --tags"
+        raise CycleError(
+            f"{day} is sealed on another line of history, so its tag {vcs.TAG}{day} is taken.",
+            mend=f"give another --day; or go on with that line: {there}",
+        )
     if now.day == day:
         raise CycleError(f"{day} is already open.", mend="dayfold status")
     if now.is_unopened:
         check_history(project)
         return
-    if not now.is_sealed and is_committed(project, now.day):
-        raise CycleError(
-            f"{now.day} is committed, but has no tag {vcs.TAG}{now.day} here.",
-            mend="git fetch --tags, if it was sealed elsewhere (a shallow clone has no old tags: "
-            "git fetch --unshallow --tags); dayfold seal, if that was stopped here",
-        )
     if not now.is_sealed:
         raise CycleError(
             f"{now.day} is open and not sealed, so {day} cannot be opened.",
@@ -86,10 +126,10 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             mend=f"give a day after {now.day}",
         )
-    if now.sealed[-1] > now.day:
+    if now.sealed[-1] != now.day:
         raise CycleError(
-            f"This is the checkout of {now.day}; days up to {now.sealed[-1]} are sealed.",
-            mend="git checkout the branch of the last day, then dvc checkout",
+            f"params.yaml says that the day is {now.day}; {now.sealed[-1]} is sealed after it.",
+            mend=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
         )
     check_history(project)
     settled.check(project, now.params, now.sealed)

@@ -1,14 +1,15 @@
-"""Sealing a day: one commit and one tag, of the project's own paths; and taking it back."""
+"""Sealing a day: one commit and one tag, of the project's own paths."""
 
 from pathlib import Path
 
 from dayfold.create import require_identity
 from dayfold.cycle import settled
 from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
-from dayfold.cycle.standing import check_history, stale, standing
+from dayfold.cycle.standing import Standing, check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
-from dayfold.project import cache, vcs
+from dayfold.project import cache, journal, vcs
+from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
@@ -25,8 +26,10 @@ SAMPLED = 9  # sealed days whose models are looked for when a day is sealed
 FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
 
-def seal(project: Project, message: str = "", *, force: bool = False) -> str:
-    """Commit the project's own paths and tag the open day; return the tag.
+def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
+    """Commit the project's own paths and tag the open day; return the tags that were made.
+
+    Days that are committed without their tag are tagged first (`tag_again`).
 
     Raises CycleError unless a day is open, DVC finds all its outputs up to date and the files of
     sealed days are as they were; GateError where it does not pass the gate. With `force` it is
@@ -36,13 +39,16 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
     now = standing(project)
     if now.is_unopened:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
-    if now.is_sealed:
+    if now.is_sealed and not now.untagged:
         raise CycleError(f"{now.day} is sealed already.", mend="dayfold add FOLDER --day NEXT")
     if force and not message.strip():
         raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
     settled.check(project, now.params, now.sealed)
+    tags = [vcs.TAG + day for day in tag_again(project, now)]
+    if now.is_sealed or vcs.TAG + now.day in tags:
+        return tags
     changed = stale(project, now.day)
     if changed:
         raise CycleError(
@@ -63,13 +69,54 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> str:
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
-    # Nothing to commit: an earlier `seal` was stopped before the tag.
-    if vcs.git(root, "status", "--porcelain", "--", *paths):
+    with journal.step(project, "seal", day=now.day):
         vcs.git(root, "add", "--", *paths)
         # Only these paths, whatever else is staged.
         vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
-    vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day)
-    return vcs.TAG + now.day
+        vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day)
+    return [*tags, vcs.TAG + now.day]
+
+
+def tag_again(project: Project, now: Standing) -> list[str]:
+    """Tag the days that are committed on this branch without their tag; return which.
+
+    A rebase, an amended commit and a squash merge leave a tag behind, and a kill between commit and
+    tag makes none. The tag comes to the commit that has the day, with the message that it had.
+    Raises CycleError where that commit is not the day as it was sealed: a person has to choose.
+    """
+    tagged, made = vcs.tagged_days(project.root), []
+    for day in now.untagged:
+        if day == now.day and day not in tagged and _is_changed(project):
+            continue  # committed by hand while it was open
+        made.append(day)
+        tag, name = vcs.TAG + day, project.name(project.manifest(day))
+        words = ("log", "--max-count=1", "--format=%H", "--diff-filter=A", "HEAD", "--", name)
+        commit = vcs.git(project.root, *words).strip()
+        is_own = params_file.day_of(vcs.blob(project.root, f"{commit}:params.yaml")) == day
+        different = ["its params.yaml is of another day"] * (not is_own)
+        if day in tagged:
+            compare = ("diff", "--name-only", "-z", tag, commit, "--", *DAY_PATHS)
+            different += vcs.split(vcs.git(project.root, *compare))
+        if different:
+            raise CycleError(
+                f"{day} was sealed as {tag}; what this branch has of it was changed since "
+                f"({', '.join(different[:5])}).",
+                mend=f"to keep both, with the files of this branch: git merge --strategy=ours {tag}"
+                if day in tagged
+                else f"take the tag from another clone: git fetch --tags; or name the commit of "
+                f"{day} yourself: git tag --annotate {tag} COMMIT",
+            )
+        kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
+        text = vcs.git(project.root, *kept) if day in tagged else ""
+        text = text or vcs.git(project.root, "log", "--max-count=1", "--format=%B", commit)
+        how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
+        vcs.git(project.root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
+    return made
+
+
+def _is_changed(project: Project) -> bool:
+    words = ("status", "--porcelain", "--untracked-files=all", "--", *OWN_PATHS, TRACKED_IMAGES)
+    return bool(vcs.git(project.root, *words))
 
 
 def lost(project: Project) -> list[str]:
@@ -117,31 +164,3 @@ def forced(project: Project) -> dict[str, str]:
         for day, message in vcs.seals(project.root).items()
         if message.rstrip().endswith(f"\n{FORCED}")
     }
-
-
-def unseal(project: Project) -> str:
-    """Take back the last day's seal: the tag and its commit go, all files stay; return the day.
-
-    Raises CycleError where other commits followed or the seal was pushed.
-    """
-    now = standing(project)
-    root, tag = project.root, vcs.TAG + now.day
-    if now.is_unopened or not now.is_sealed:
-        raise CycleError("The open day is not sealed.", mend="dayfold status")
-    if now.day != now.sealed[-1]:
-        raise CycleError(
-            f"{now.day} is not the last sealed day; {now.sealed[-1]} builds on it.",
-            mend="git checkout the branch of the last day",
-        )
-    if vcs.git(root, "rev-parse", "HEAD") != vcs.git(root, "rev-parse", f"{tag}^{{commit}}"):
-        raise CycleError(
-            f"Other commits followed the seal of {now.day}.", mend="go on with a new day"
-        )
-    if vcs.git(root, "branch", "--remotes", "--contains", "HEAD").strip():
-        raise CycleError(
-            f"The seal of {now.day} was pushed; others may build on it.",
-            mend="go on with a new day",
-        )
-    vcs.git(root, "tag", "--delete", tag)
-    vcs.git(root, "reset", "--quiet", "HEAD^")
-    return now.day

@@ -18,7 +18,7 @@ from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
-from dayfold.project.layout import Project
+from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Params
 from dayfold.proof import chain
 
@@ -37,6 +37,7 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 SHOWN = 10  # files of a kind
+PARENT = "parent"  # the line of data/parent among those of the days
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HERE = Project(Path())  # paths as a person types them at the project's top
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
@@ -126,37 +127,41 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     time is noted, so that the next look is a close one only at what is younger.
     """
     began = time.clock_gettime_ns(FILE_CLOCK)
-    since, seen = _noted(project)
+    noted = _noted(project)
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
-    days = {day for day in sealed if day <= last}
+    days = {day for day in sealed if is_day(last) and day <= last}
     found = Edits(_in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES)))
-    _parent(project, params, sealed, since, found)
-    touched = {day for day in days & here if _is_touched(str(project.images(day)), since)}
+    _parent(project, params, sealed, noted.get(PARENT, 0), found)
+    touched = {
+        day: noted.get(day, 0)
+        for day in days & here
+        if _is_touched(str(project.images(day)), noted.get(day, 0))
+    }
     try:
-        _images(project, last, touched, days & seen - here, since, found)
+        _images(project, last, touched, days & noted.keys() - here, found)
     except LedgerError:
         if not found.in_git:  # a manifest among them: first things first
             raise
-    # In the checkout of an earlier day the later ones were not looked at.
-    if not found.lines() and days == set(sealed):
-        since = began
-    noted = (str(since), *sorted(seen | here))
+    # Only what was looked at: in the checkout of an earlier day some are not.
+    looked_at = {*(days & here), PARENT} if not found.lines() else set()
+    noted |= dict.fromkeys(here - noted.keys(), 0) | dict.fromkeys(looked_at, began)
+    lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
-        write_bytes(project.settled_mark, "".join(f"{one}\n" for one in noted).encode())
+        write_bytes(project.settled_mark, "".join(lines).encode())
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
     return found
 
 
-def _noted(project: Project) -> tuple[int, set[str]]:
-    """When all was last found as it was sealed (0: never), and whose images have been here."""
+def _noted(project: Project) -> dict[str, int]:
+    """When each day whose images have been here was last found as sealed, in ns; 0: never."""
     try:
-        since, *days = project.settled_mark.read_text(encoding="utf-8").split()
-        return int(since), set(days)
+        lines = project.settled_mark.read_text(encoding="utf-8").splitlines()
+        return {day: int(since) for day, since in (line.split() for line in lines)}
     except (FileNotFoundError, ValueError):
-        return 0, set()
+        return {}  # or the file is of an earlier version
 
 
 def _parent(
@@ -212,19 +217,19 @@ def _pins(project: Project, changed: list[str], days: set[str]) -> list[str]:
 
 
 def _images(
-    project: Project, last: str, touched: set[str], gone: set[str], since: int, found: Edits
+    project: Project, last: str, touched: dict[str, int], gone: set[str], found: Edits
 ) -> None:
-    """Compare with the manifests the days that were touched since, or whose folders are gone.
+    """Compare with the manifests the days that were touched since a time, and those that are gone.
 
     A file is read only where it is younger itself, or in a folder that is: on most evenings none.
     """
     if touched or gone:
         known = manifest.history(project, last)
         files: dict[str, bool] = {}
-        for day in touched & set(known.days):
+        for day in touched.keys() & set(known.days):
             folder = project.images(day)
-            files |= _files(str(folder), f"{project.name(folder)}/", since)
-        _compare(project, known, touched | gone, files, found)
+            files |= _files(str(folder), f"{project.name(folder)}/", touched[day])
+        _compare(project, known, touched.keys() | gone, files, found)
 
 
 def _is_touched(folder: str, since: int) -> bool:

@@ -17,10 +17,14 @@ from dayfold.project.params import Params
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a project stands: its params, whether a day is open, and the days sealed so far."""
+    """Where a project stands: its params, and the days of its line of history.
+
+    `sealed` are those whose tag HEAD contains, `untagged` those that are committed without it.
+    """
 
     params: Params
     sealed: list[str]
+    untagged: list[str]
 
     @property
     def day(self) -> str:
@@ -44,8 +48,42 @@ class Standing:
 
 
 def standing(project: Project) -> Standing:
-    """Read params.yaml and the tags."""
-    return Standing(params_file.read(project.params), vcs.sealed_days(project.root))
+    """Read params.yaml, the tags and the last commit."""
+    params, sealed = params_file.read(project.params), vcs.sealed_days(project.root)
+    untagged = set(vcs.committed_days(project.root)) - set(sealed)
+    # After a merge of two lines the other one's manifests are there too.
+    line = list(manifest.line(project, params.day, params.parent)) if untagged else []
+    return Standing(params, sealed, [day for day in sorted(line) if day in untagged])
+
+
+def check_tags(project: Project, now: Standing) -> None:
+    """Raise CycleError, with the way on, where a day of this line has no tag on it.
+
+    A rebase, an amended commit and a squash merge make a commit again, and leave its tag behind.
+    """
+    if not now.untagged:
+        return
+    tagged = vcs.tagged_days(project.root)
+    problems = [
+        f"{vcs.TAG}{day} is on a commit that this branch has no longer"
+        if day in tagged
+        else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
+        for day in now.untagged
+    ]
+    raise CycleError(
+        "A committed day is sealed by its tag, and the branch lacks tags:",
+        problems=problems,
+        mend=_way_to_tags(project, [day for day in now.untagged if day not in tagged]),
+    )
+
+
+def _way_to_tags(project: Project, missing: list[str]) -> str:
+    """The command that brings the tags, or makes them."""
+    if vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        return "git fetch --unshallow --tags (this is a shallow clone)"
+    if missing and vcs.git(project.root, "remote").strip():
+        return "git fetch --tags; if that brings none: dayfold seal"
+    return "dayfold seal"
 
 
 def check_history(project: Project) -> None:
@@ -55,8 +93,7 @@ def check_history(project: Project) -> None:
     """
     root = project.root
     if not vcs.branch(root):
-        sealed = vcs.sealed_days(root)
-        branches = vcs.branches_of(root, vcs.TAG + sealed[-1]) if sealed else []
+        branches = vcs.branches_of(root, "HEAD")
         way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
         raise CycleError(
             "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
@@ -72,12 +109,6 @@ def check_history(project: Project) -> None:
         )
 
 
-def is_committed(project: Project, day: str) -> bool:
-    """Whether the last commit has the day already: sealed elsewhere, or a seal was stopped."""
-    name = f"HEAD:{project.name(project.manifest(day))}"
-    return name in vcs.blobs(project.root, [name])
-
-
 def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False) -> None:
     """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
 
@@ -85,7 +116,8 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     must not be built on that without a word. With `tables_alone` git alone is asked.
     """
     tag = vcs.TAG + day
-    changed = vcs.git(project.root, "diff", "--name-only", tag, "--", *DAY_PATHS).split()
+    words = ("diff", "--name-only", "-z", tag, "--", *DAY_PATHS)
+    changed = vcs.split(vcs.git(project.root, *words))
     if not tables_alone:
         made = vcs.outputs(project.dvc_lock.read_bytes())
         for path in (project.model, project.predictions):
@@ -94,8 +126,8 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     if changed:
         raise CycleError(
             f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
-            mend=f"to go back to what was sealed: git checkout {tag} -- {' '.join(DAY_PATHS)} "
-            "&& dvc checkout --force; to keep the new one: dayfold unseal && dayfold seal",
+            mend="dayfold undo brings back what was sealed; to keep the new one: "
+            "dayfold undo --seal && dayfold seal",
         )
 
 
@@ -117,10 +149,22 @@ def advice(project: Project) -> list[str]:
     now = standing(project)
     if now.is_unopened:
         return ["no day yet", "next: dayfold add FOLDER"]
+    is_untagged = now.day in now.untagged
+    state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
-        f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
-        f"sealed  {len(now.sealed)} days",
+        f"day     {now.day}, {state}; parent {now.params.parent}",
+        f"sealed  {len(now.sealed)} day{'s' * (len(now.sealed) != 1)}",
     ]
+    try:
+        vcs.check_nothing_under_way(project.root)
+        check_tags(project, now)
+    except CycleError as error:
+        return [
+            *lines,
+            error.what,
+            *(f"  - {one}" for one in error.problems),
+            f"next    {error.mend}",
+        ]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
@@ -129,7 +173,7 @@ def advice(project: Project) -> list[str]:
         try:
             check_is_as_sealed(project, now.day)
         except CycleError as error:
-            return [*lines, *str(error).splitlines()]
+            return [*lines, error.what, f"next    {error.mend}"]
         return [*lines, "next    dayfold add FOLDER"]
     labels = walking.count(project.images(now.day))
     history = manifest.history(project, now.params.parent)

@@ -34,7 +34,8 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         say(f"nothing new, so {day} was not opened")
         return
     vcs.dvc(project.root, "repro", show=True)
-    say(f"sealed as {sealing.seal(project)}")
+    for tag in sealing.seal(project):
+        say(f"sealed as {tag}")
     for line in sealing.warnings(project):
         say(line)
 

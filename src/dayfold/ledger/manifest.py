@@ -6,7 +6,7 @@ In its column `group` it says by which `data.group` the day's groups were read.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from dayfold.errors import LedgerError
 from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
 from dayfold.project.files import csv_bytes, parse_csv, sha256, who_changed, write_bytes, write_csv
-from dayfold.project.layout import ORIGIN, Project, is_day
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
@@ -240,6 +240,18 @@ def _keep(project: Project, known: History) -> None:
             "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
         }
         kept.keep(project, known.sha256, tables)
+
+
+def line(project: Project, day: str, parent: str) -> Iterator[str]:
+    """Yield the days from `day`, whose manifest may not be there yet, back to the first one."""
+    while day not in (ORIGIN, UNOPENED):
+        yield day
+        path = project.manifest(day)
+        if path.exists():
+            parent = parent_of(path.read_bytes(), project.name(path))[0]
+        if parent >= day:  # the origin, and what no manifest may say
+            return
+        day = parent
 
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:

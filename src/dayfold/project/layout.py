@@ -179,6 +179,9 @@ class Project:
     def audit_page(self, day: str) -> Path:
         return self.data / "audit" / f"{day}.html"
 
+    def undone(self, name: str) -> Path:
+        return self.data / "undone" / name
+
     @property
     def backtest_curves(self) -> Path:
         return self.data / "backtest" / "curves.png"
@@ -190,6 +193,10 @@ class Project:
     @property
     def scratch(self) -> Path:
         return self.root / ".dvc" / "tmp" / "dayfold"
+
+    @property
+    def journal(self) -> Path:
+        return self.scratch / "journal.json"
 
     @property
     def ledger_cache(self) -> Path:

@@ -37,6 +37,18 @@ def tie() -> None:
     threading.Thread(target=_watch, args=(line,), daemon=True).start()
 
 
+def main() -> None:
+    """Run DVC's command line in this process, which ends with the dayfold that started it.
+
+    As `python -m dayfold.project.lifeline dvc …`. A `dvc repro` that outlived a killed
+    `dayfold run` would go on writing while the next one begins.
+    """
+    tie()
+    from dvc.cli import main as dvc
+
+    sys.exit(dvc(sys.argv[2:]))
+
+
 def _line() -> list[psutil.Process]:
     """This process and those above it, up to the nearest Python; none where there is none."""
     try:
@@ -63,3 +75,7 @@ def _watch(line: list[psutil.Process]) -> None:
     while _holds(line):
         time.sleep(LOOK_EVERY_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

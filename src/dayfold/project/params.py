@@ -257,6 +257,14 @@ def read(path: Path) -> Params:
     return params
 
 
+def day_of(text: bytes) -> str:
+    """Return the day that a params.yaml names, unchecked; empty where it names none."""
+    try:
+        return str(yaml.load(text, Loader=yaml.CSafeLoader)["day"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        return ""
+
+
 def changed(params: Params, changes: Mapping[str, object]) -> Params:
     """Return params with dotted keys set; ParamsError lists all that is wrong."""
     values = params.model_dump()

@@ -4,17 +4,41 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from dayfold.errors import ToolError
+from dayfold.errors import CycleError, LedgerError, ToolError
 from dayfold.project.layout import is_day
 
 # What DVC and git say where one of them was killed before.
 KILLED = ("RWLock", ".lock': File exists", "dvc.lock'")
 TAG = "day/"  # the tag of a sealed day is day/<day>
+
+# Of git's environment variables these reach a child: who commits, how a server is reached, where
+# the configuration is. All others point git at another repository or change what it prints: a hook,
+# for one, exports GIT_DIR and GIT_INDEX_FILE of the repository that it is called in.
+_KEPT = (
+    *("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_SSH", "GIT_ASKPASS", "GIT_TERMINAL_PROMPT"),
+    *("GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_", "GIT_ALLOW_PROTOCOL", "GIT_EXEC_PATH"),
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
+    *("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"),
+)
+# What a person's configuration would change in what is read or committed here.
+_PINNED = {
+    "color.ui": "never",
+    "column.ui": "never",
+    "core.excludesFile": os.devnull,
+    "core.quotePath": "false",
+    "diff.relative": "false",
+    "diff.renames": "false",
+    "log.showSignature": "false",
+}
+_GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{key}={value}"))]
+# DVC's own command line, ended with this process even by kill -9.
+_DVC = [sys.executable, "-m", "dayfold.project.lifeline", "dvc"]
 
 
 def environment() -> dict[str, str]:
@@ -24,17 +48,37 @@ def environment() -> dict[str, str]:
     `dvc init` reports nothing to DVC's makers: what says so in a project is not there yet.
     """
     here = str(Path(sys.executable).parent)
-    path = here + os.pathsep + os.environ.get("PATH", "")
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or name.startswith(_KEPT)
+    }
+    return {
+        **kept,
+        "PATH": here + os.pathsep + os.environ.get("PATH", ""),
+        "DVC_NO_ANALYTICS": "1",
+        "LANGUAGE": "en",  # KILLED looks for English words
+        "GIT_OPTIONAL_LOCKS": "0",  # a `git status` that is killed leaves no lock
+    }
 
 
-def _run(command: Sequence[str], root: Path, *, show: bool) -> str:
+def _run(
+    command: Sequence[str],
+    root: Path,
+    *,
+    show: bool = False,
+    more: Mapping[str, str] | None = None,
+    given: str | None = None,
+) -> str:
+    """Run a command and return what it prints; `more` is added to its environment."""
     try:
         done = subprocess.run(
             command,
             cwd=root,
-            env=environment(),
-            text=True,
+            env={**environment(), **(more or {})},
+            input=given,
+            encoding="utf-8",  # paths, whatever the locale
+            errors="surrogateescape",
             stdout=None if show else subprocess.PIPE,
             stderr=None if show else subprocess.PIPE,
             check=False,
@@ -43,7 +87,8 @@ def _run(command: Sequence[str], root: Path, *, show: bool) -> str:
         raise ToolError(f"{command[0]} is not installed.", mend=f"install {command[0]}") from None
     if done.returncode != 0:
         said = [] if show else [line for line in done.stderr.splitlines() if line.strip()]
-        words = " ".join(command[2:] if command[:2] == _DVC[:2] else command)
+        tool = _DVC if command[: len(_DVC)] == _DVC else _GIT
+        words = " ".join([tool[-1] if tool is _DVC else "git", *command[len(tool) :]])
         killed = any(trace in line for line in said for trace in KILLED)
         raise ToolError(
             f"`{words}` failed (exit code {done.returncode}).",
@@ -51,9 +96,6 @@ def _run(command: Sequence[str], root: Path, *, show: bool) -> str:
             mend="dayfold doctor --fix, if a command was killed here" if killed else "",
         )
     return "" if show else done.stdout
-
-
-_DVC = [sys.executable, "-m", "dvc"]
 
 
 def dvc(root: Path, *words: str, show: bool = False) -> str:
@@ -71,9 +113,14 @@ def bringing_back(*targets: str) -> str:
     return f"dvc checkout --force {names} || dvc pull --force {names}"
 
 
-def git(root: Path, *words: str) -> str:
-    """Run a git command at the project's top and return what it prints."""
-    return _run(["git", *words], root, show=False)
+def git(
+    root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
+) -> str:
+    """Run a git command at the project's top and return what it prints.
+
+    `more` is added to its environment, `given` is its standard input.
+    """
+    return _run([*_GIT, *words], root, more=more, given=given)
 
 
 def git_says(root: Path, *words: str) -> bool:
@@ -85,6 +132,11 @@ def git_says(root: Path, *words: str) -> bool:
     return True
 
 
+def split(said: str) -> list[str]:
+    """The fields that a git command with `-z` prints."""
+    return said.split("\0")[:-1]
+
+
 def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     """The bytes of files in git, each named as <commit>:<path>, by one process.
 
@@ -94,7 +146,7 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     left = list(names)
     while left:
         done = subprocess.run(
-            ["git", "cat-file", "--batch"],
+            [*_GIT, "cat-file", "--batch"],
             cwd=root,
             env=environment(),
             input="".join(f"{name}\n" for name in left).encode(),
@@ -119,20 +171,25 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
+def blob(root: Path, name: str) -> bytes:
+    """The bytes of one file in git, named as <commit>:<path>; ToolError where it is not there."""
+    found = blobs(root, [name])
+    if name not in found:
+        raise ToolError(f"git has no readable {name}.", mend="git fsck")
+    return found[name]
+
+
 def branch(root: Path) -> str:
     """The branch that is checked out; empty where none is (a detached HEAD)."""
-    return git(root, "branch", "--show-current").strip()
+    words = ("symbolic-ref", "--quiet", "--short", "HEAD")
+    return git(root, *words).strip() if git_says(root, *words) else ""
 
 
-def is_on_branch(root: Path) -> bool:
-    """Whether a branch is checked out; not where there is no repository, or no git."""
-    return git_says(root, "symbolic-ref", "--quiet", "HEAD")
-
-
-def branches_of(root: Path, tag: str) -> list[str]:
-    """The local branches that a tag's commit is on."""
-    words = ("branch", "--contains", f"{tag}^{{commit}}", "--format=%(refname:short)")
-    return [name for name in git(root, *words).split("\n") if name and not name.startswith("(")]
+def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
+    """The branches that a commit is on: the local ones, or those of remotes as last fetched."""
+    where = "refs/remotes" if remote else "refs/heads"
+    words = ("for-each-ref", f"--contains={commit}", "--format=%(refname:short)", where)
+    return git(root, *words).split()
 
 
 def behind(root: Path) -> int:
@@ -142,29 +199,138 @@ def behind(root: Path) -> int:
     return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
 
 
+def tagged_days(root: Path, *, merged: bool = False) -> list[str]:
+    """The days that have a tag on any line of history, in order; `merged`: that HEAD contains.
+
+    day/x is a stranger's tag, and x becomes no path.
+    """
+    words = ["for-each-ref", "--format=%(refname:strip=3)", f"refs/tags/{TAG}"]
+    if merged:
+        if not _has_commit(root):
+            return []
+        words.insert(1, "--merged=HEAD")
+    return sorted(filter(is_day, git(root, *words).split("\n")))
+
+
 def sealed_days(root: Path) -> list[str]:
-    """The days that have a tag, in order; day/x is a stranger's tag, and x becomes no path."""
-    tags = git(root, "tag", "--list", f"{TAG}*").splitlines()
-    return sorted(day for day in (tag.removeprefix(TAG) for tag in tags) if is_day(day))
+    """The days that are sealed here, in order: those whose tag HEAD contains.
+
+    A tag of another branch is not, nor one whose commit a rebase or an amend has left behind.
+    """
+    return tagged_days(root, merged=True)
+
+
+def committed_days(root: Path) -> list[str]:
+    """The days whose manifest the last commit has, in order: all of its line, with a tag or not."""
+    if not _has_commit(root):
+        return []
+    words = ("ls-tree", "-z", "--name-only", "HEAD", "data/manifests/")
+    return sorted(filter(is_day, (Path(name).stem for name in split(git(root, *words)))))
+
+
+def _has_commit(root: Path) -> bool:
+    return git_says(root, "rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def seals(root: Path) -> dict[str, str]:
     """The whole message of every sealed day's tag, by day, in order."""
     words = ("for-each-ref", "--format=%(refname:strip=3)%00%(contents)%00", f"refs/tags/{TAG}")
-    fields = git(root, *words).split("\0")[:-1]
+    fields = split(git(root, *words))
     found = zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
-    return dict(sorted((day, message) for day, message in found if is_day(day)))
+    sealed = set(sealed_days(root))
+    return dict(sorted((day, message) for day, message in found if day in sealed))
+
+
+class UnderWay(NamedTuple):
+    """What git was told to do and has not ended: its name, the files in conflict, both ways out."""
+
+    name: str
+    conflicts: list[str]
+    go_on: str
+    take_back: str
+
+
+_UNDER_WAY = {
+    "MERGE_HEAD": ("a merge", "git commit", "git merge --abort"),
+    "rebase-merge": ("a rebase", "git rebase --continue", "git rebase --abort"),
+    "rebase-apply": ("a rebase", "git rebase --continue", "git rebase --abort"),
+    "CHERRY_PICK_HEAD": ("a cherry-pick", "git cherry-pick --continue", "git cherry-pick --abort"),
+    "REVERT_HEAD": ("a revert", "git revert --continue", "git revert --abort"),
+}
+
+
+def under_way(root: Path) -> UnderWay | None:
+    """Return the merge, rebase or the like that git is in the middle of; None if there is none."""
+    said = git(root, "ls-files", "--unmerged", "-z")
+    conflicts = sorted({entry.partition("\t")[2] for entry in split(said)})
+    places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
+    paths = git(root, "rev-parse", *places).splitlines()
+    for (name, go_on, take_back), path in zip(_UNDER_WAY.values(), paths, strict=True):
+        if (root / path).exists():
+            return UnderWay(name, conflicts, go_on, take_back)
+    if conflicts:
+        back = f"git checkout HEAD -- {' '.join(conflicts)}"
+        return UnderWay("a git stash pop or the like", conflicts, "git add FILES", back)
+    return None
+
+
+def check_no_conflict(root: Path) -> None:
+    """Raise CycleError while files are in conflict: their text is neither side's."""
+    found = under_way(root)
+    if found and found.conflicts:
+        shown = found.conflicts[:5]
+        more = [f"and {len(found.conflicts) - 5} more: git status"] * (len(found.conflicts) > 5)
+        raise CycleError(
+            f"{found.name[0].upper()}{found.name[1:]} is under way in this project, "
+            f"and {len(found.conflicts)} of its files are in conflict:",
+            problems=[*shown, *more],
+            mend=f"to take it back: {found.take_back}; to go on: docs/operations.md, How to merge "
+            f"dvc.lock, then {found.go_on}",
+        )
+
+
+def check_nothing_under_way(root: Path) -> None:
+    """Raise CycleError in the middle of a merge, a rebase or the like."""
+    check_no_conflict(root)
+    found = under_way(root)
+    if found:
+        raise CycleError(
+            f"{found.name[0].upper()}{found.name[1:]} is under way in this project.",
+            mend=f"end it: {found.go_on}; or take it back: {found.take_back}",
+        )
+
+
+def check_is_top(root: Path) -> None:
+    """Raise CycleError where a project is not the top of a git repository."""
+    if (root / ".git").exists():
+        return
+    if not git_says(root, "rev-parse"):
+        raise CycleError(f"{root} is no git repository.", mend="git init, or clone the project")
+    top = git(root, "rev-parse", "--show-toplevel").strip()
+    prefix = git(root, "rev-parse", "--show-prefix").strip().rstrip("/")
+    raise CycleError(
+        f"This project is the folder {prefix} of the git repository {top}. A project has a "
+        "repository of its own: its tags are of whole commits.",
+        mend=f"cd {top} && git subtree split --prefix {prefix} --branch {Path(prefix).name} && "
+        f"git clone --branch {Path(prefix).name} . ../{Path(prefix).name}",
+    )
 
 
 def outputs(lock: bytes) -> dict[str, str]:
     """The path and MD5 of every output that the bytes of a dvc.lock pin."""
-    stages = yaml.load(lock, Loader=yaml.CSafeLoader)["stages"]
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    try:
+        stages = yaml.load(lock, Loader=yaml.CSafeLoader)["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        raise LedgerError(
+            "dvc.lock is not whole: DVC cannot know what the stages made.",
+            mend="git checkout HEAD -- dvc.lock, then dvc repro",
+        ) from None
 
 
 def sealed_outputs(root: Path, day: str) -> dict[str, str]:
     """The same of a sealed day, as its tag has them."""
-    return outputs(git(root, "show", f"{TAG}{day}:dvc.lock").encode())
+    return outputs(blob(root, f"{TAG}{day}:dvc.lock"))
 
 
 def stale(root: Path, *targets: str) -> list[str]:

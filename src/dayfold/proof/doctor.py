@@ -12,8 +12,9 @@ import psutil
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.project import healing, vcs
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import duration
 from dayfold.project.files import only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
@@ -101,7 +102,7 @@ def _disk(project: Project) -> Sign:
     if free < SPARE_BYTES:
         return Sign("disk", found, "free some; in the project: dvc gc --all-tags, never gc -w")
     try:
-        healing.check_writable(project)
+        journal.check_writable(project)
     except CycleError as error:
         return Sign("disk", f"{found}; {error.problems[0]}", error.mend)
     return Sign("disk", found)
@@ -110,7 +111,7 @@ def _disk(project: Project) -> Sign:
 def _half_done(project: Project) -> Iterator[Sign]:
     """What kills left: of DVC, of git, of dayfold, of a trainer whose `dvc repro` is gone."""
     orphan = _orphan(project)
-    busy = healing.at_work(project)
+    busy = journal.at_work(project)
     if orphan:
         yield Sign(
             "trainer",
@@ -121,9 +122,17 @@ def _half_done(project: Project) -> Iterator[Sign]:
     elif busy:
         yield Sign("at work", ", ".join(busy))
         return
-    wounds = healing.wounds(project)
-    for wound in wounds:
-        yield Sign("half done", wound.what, wound.mend, wound.fix)
+    found = journal.half_done(project)
+    for one in found:
+        said = f"{one.what}, since {duration(one.age)}"
+        if one.is_lock and one.age < journal.YOUNG_SECONDS:
+            yield Sign("half done", said, "wait: a git may be at work, also in another container")
+        else:
+            yield Sign("half done", said, one.said, one.fix)
+    note = journal.read(project)
+    if note:
+        said = f"dayfold {note.command} was killed, or is at work in another container"
+        yield Sign("half done", said, "the next command goes on from there")
     left = worktree.leftovers(project)
     if left:
         yield Sign(
@@ -132,7 +141,7 @@ def _half_done(project: Project) -> Iterator[Sign]:
             "removed by the next one",
             partial(_clear, project),
         )
-    if not wounds and not left:
+    if not found and not left and not note:
         yield Sign("half done", "nothing")
 
 

@@ -135,9 +135,9 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
     if day in sealed:
         name = project.name(project.provenance)
-        provenance = vcs.git(project.root, "show", f"{vcs.TAG}{day}:{name}")
+        provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
     else:
-        provenance = project.provenance.read_text(encoding="utf-8")
+        provenance = project.provenance.read_bytes()
     erased = []
     if day in sealed:
         made = [one for one in record.line(project, day) if one.has_lock]

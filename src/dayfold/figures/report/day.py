@@ -150,7 +150,7 @@ class Day:
             return ""
 
     def _of_tag(self, day: str, path: Path) -> str:
-        return vcs.git(self.project.root, "show", f"{vcs.TAG}{day}:{self.project.name(path)}")
+        return vcs.blob(self.project.root, f"{vcs.TAG}{day}:{self.project.name(path)}").decode()
 
 
 def read(project: Project, day: str | None, folder: Path) -> Day:
