@@ -55,11 +55,18 @@ def make_open(project: Project, now: Standing, day: str) -> None:
             inherit(project)
         tracked = (project.parent, project.images(day))
         vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
-        # In the index: `dvc exp run --temp` and `--queue` know of nothing else. Where a git is at
-        # work the index is its own, and only they would miss it.
-        vcs.git_says(project.root, "add", "--", *map(project.name, new))
+        put_in_index(project, day)
         # Last: until params.yaml says so, the day is not open.
         params_file.edit(project.params, {"day": day, "parent": now.next_parent})
+
+
+def put_in_index(project: Project, day: str) -> None:
+    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others.
+
+    Where another git is at work the index is its own, and only those two miss the files.
+    """
+    own = (project.tracked(day), project.corrections(day), project.groups(day))
+    vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
 
 def _text(path: Path) -> str | None:

@@ -86,20 +86,24 @@ def _way_to_tags(project: Project, missing: list[str]) -> str:
     return "dayfold seal"
 
 
-def check_history(project: Project) -> None:
-    """Raise CycleError where what is sealed now would be on no branch, or beside another history.
-
-    Of the upstream branch it knows what the last `git fetch` told; no network is asked.
-    """
-    root = project.root
-    if not vcs.branch(root):
-        branches = vcs.branches_of(root, "HEAD")
+def check_branch(project: Project) -> None:
+    """Raise CycleError where no branch is checked out: what is sealed then is on none."""
+    if not vcs.branch(project.root):
+        branches = vcs.branches_of(project.root, "HEAD")
         way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
         raise CycleError(
             "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
             mend=f"{way}; or, to begin another history from here: git checkout -b NAME",
         )
-    behind = vcs.behind(root)
+
+
+def check_history(project: Project) -> None:
+    """Raise CycleError where what is sealed now would be on no branch, or beside another history.
+
+    Of the upstream branch it knows what the last `git fetch` told; no network is asked.
+    """
+    check_branch(project)
+    behind = vcs.behind(project.root)
     if behind:
         raise CycleError(
             f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
@@ -126,7 +130,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     if changed:
         raise CycleError(
             f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
-            mend="dayfold undo brings back what was sealed; to keep the new one: "
+            mend="dayfold undo, to have back what was sealed; to keep the new one: "
             "dayfold undo --seal && dayfold seal",
         )
 

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dayfold.cycle import opening
 from dayfold.cycle import standing as stands
 from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import Standing
@@ -60,7 +61,14 @@ def _of_experiment(project: Project, now: Standing) -> Undo:
 
 def _of_seal(project: Project, now: Standing) -> Undo:
     root, tag = project.root, vcs.TAG + now.day
+    stands.check_branch(project)
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
+    others = set(vcs.branches_of(root, commit)) - {vcs.branch(root)}
+    if others:
+        raise CycleError(
+            f"The seal of {now.day} is on other branches too: {', '.join(sorted(others))}.",
+            mend="go on with a new day, or delete those branches",
+        )
     if vcs.branches_of(root, commit, remote=True):
         raise CycleError(
             f"The seal of {now.day} was pushed; others may build on it.",
@@ -76,6 +84,7 @@ def _of_seal(project: Project, now: Standing) -> Undo:
 
     def carry_out() -> str:
         _drop_commit(project, commit, tag)
+        opening.put_in_index(project, now.day)
         return f"{now.day} is open again. Change it, then dvc repro and dayfold seal"
 
     line = f"{now.day} is sealed: its tag and its commit go, all files stay as they are"

@@ -1,4 +1,4 @@
-"""What a kill leaves behind is mended by the next command, which says so, and nothing else is."""
+"""What a killed command leaves is repaired by its note, and what has no note is told and left."""
 
 import json
 import os
@@ -6,50 +6,61 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
-from dayfold.cycle import opening
+from dayfold.cycle import opening, undoing
+from dayfold.cycle.ready import ready
 from dayfold.demo import DAYS
-from dayfold.errors import CycleError
-from dayfold.project import healing, vcs
+from dayfold.project import journal, vcs
 from dayfold.project.files import PART, only_one
+from dayfold.project.journal import Note
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
 
 
-def mended(project) -> list[str]:
+def killed(project, command="run", **changes) -> None:
+    """Leave the note of a command that ended without a word, a second ago."""
+    note = Note.of(command)._replace(began=time.time() - 1, **changes)
+    journal._write(project, note)
+
+
+def begun(project) -> list[str]:
+    """Begin a command, and return what it says before it works."""
     said: list[str] = []
-    with healing.ready(project, say=said.append):
+    with ready(project, "test", say=said.append):
         pass
+    assert journal.read(project) is None
     return said
 
 
 def test_a_project_that_is_whole_is_left_alone(three_days):
-    assert healing.wounds(three_days) == []
+    assert journal.half_done(three_days) == []
 
 
 @pytest.mark.parametrize("content", ["", '{"write": {"/data', "null"])
 def test_a_broken_rwlock_is_removed(copy, shell, content):
+    killed(copy)
     (copy.root / ".dvc" / "tmp" / "rwlock").write_text(content)
     shell(copy.root, "dvc", "repro", code=255)
     said = shell(copy.root, "dayfold", "open", FOUR)
-    assert "DVC was killed: .dvc/tmp/rwlock is broken: removed" in said
+    assert "dayfold run was killed: .dvc/tmp/rwlock is broken: removed" in said
     assert f"{FOUR} is open" in said
 
 
 @pytest.mark.parametrize("mode", ["write", "read"])
 def test_a_lock_whose_process_is_another_program_now_is_removed(copy, shell, mode):
+    killed(copy)
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     holder = {"pid": os.getpid(), "cmd": "dvc/__main__.py repro"}
     locks = {str(copy.metrics): holder if mode == "write" else [holder]}
     path.write_text(json.dumps({mode: locks}))
     copy.metrics.unlink()
     assert "is busy" in shell(copy.root, "dvc", "repro", code=255)
-    assert mended(copy) == [
-        f"DVC was killed: .dvc/tmp/rwlock names process {os.getpid()}, now another program: removed"
-    ]
+    [said] = begun(copy)
+    assert f".dvc/tmp/rwlock names process {os.getpid()}, which is another program now" in said
     shell(copy.root, "dvc", "repro")
 
 
@@ -58,9 +69,9 @@ def test_a_lock_of_a_dvc_that_runs_or_is_gone_is_left_to_dvc(copy):
     running = subprocess.Popen([sys.executable, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
     holder = {"pid": running.pid, "cmd": "dvc/__main__.py repro"}
     path.write_text(json.dumps({"write": {str(copy.metrics): holder}}))
-    assert mended(copy) == []
+    assert begun(copy) == []
     running.communicate(b"\n")
-    assert mended(copy) == []
+    assert begun(copy) == []
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.7])
@@ -68,83 +79,173 @@ def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again(copy, keep):
     whole = copy.dvc_lock.read_bytes()
     # In the middle of a line: "md5:" without a value.
     end = whole.index(b"md5: ", int(keep * len(whole) * 0.9)) + 4 if keep else 0
+    killed(copy)
     copy.dvc_lock.write_bytes(whole[:end])
-    [said] = mended(copy)
-    assert said.startswith("DVC was killed: dvc.lock is half written: that of the last commit")
+    [said] = begun(copy)
+    assert "dvc.lock is half written: that of the last commit is back" in said
     assert copy.dvc_lock.read_bytes() == whole
 
 
 def test_a_truncated_dvc_lock_that_no_commit_has_is_removed(copy):
     vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
     vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
+    killed(copy)
     copy.dvc_lock.write_text("schema: '2.0'\nstages:\n  snapshot:\n    cmd: dayfold snap")
-    assert "removed; dvc repro makes it again" in mended(copy)[0]
+    assert "removed; dvc repro makes it again" in begun(copy)[0]
     assert not copy.dvc_lock.exists()
 
 
-def test_a_lock_of_gits_is_removed_unless_a_git_is_at_work(copy):
-    lock = copy.root / ".git" / "index.lock"
-    lock.touch()
-    git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
-    try:
-        with pytest.raises(CycleError, match=r"git .* is at work in this project") as refused:
-            mended(copy)
-        assert "git was killed" in refused.value.problems[0]
+def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
+    """Older than the killed command, or without one: somebody else's."""
+    rwlock, lock = copy.root / ".dvc" / "tmp" / "rwlock", copy.root / ".git" / "index.lock"
+    part = copy.data / f".abc{PART}"
+    for path in (rwlock, lock, part):
+        path.write_text("")
+        os.utime(path, (time.time() - 300, time.time() - 300))
+    whole = copy.dvc_lock.read_bytes()
+    copy.dvc_lock.write_bytes(whole[:100])
+    os.utime(copy.dvc_lock, (time.time() - 300, time.time() - 300))
+    for note in (False, True):
+        if note:
+            killed(copy, step="seal", step_began=time.time() - 1)
+        said = begun(copy)
+        assert len(said) == 4
+        assert all("since 5 min; it is not dayfold's and was left alone" in line for line in said)
+        assert rwlock.exists()
         assert lock.exists()
-    finally:
-        git.communicate()
-    assert mended(copy) == ["git was killed: .git/index.lock was left: removed"]
+        assert part.exists()
+        assert copy.dvc_lock.read_bytes() == whole[:100]
+    said = shell(copy.root, "dayfold", "doctor", "--fix")
+    assert said.count("fixed half done") == 4
+    assert journal.half_done(copy) == []
+    assert copy.dvc_lock.read_bytes() == whole
+
+
+def test_a_lock_of_gits_is_removed_where_the_killed_step_had_called_git(copy):
+    lock = copy.root / ".git" / "index.lock"
+    killed(copy, step="seal", step_began=time.time() - 1)
+    lock.touch()
+    [said] = begun(copy)
+    assert said == "dayfold run was killed: git holds .git/index.lock: removed"
     vcs.git(copy.root, "add", "dvc.lock")
+
+
+@pytest.mark.parametrize("step_began", [0.0, -1000.0], ids=["no step", "a step of long ago"])
+def test_a_young_lock_of_another_git_is_left_alone_also_after_a_kill(copy, shell, step_began):
+    lock = copy.root / ".git" / "index.lock"
+    killed(copy, step="seal" * bool(step_began), step_began=step_began and time.time() + step_began)
+    lock.touch()
+    assert "was left alone" in begun(copy)[0]
+    said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
+    assert "wait: a git may be at work" in said
+    assert lock.exists()
+
+
+def test_a_git_that_outlived_a_killed_command_is_waited_for(copy):
+    lock = copy.root / ".git" / "index.lock"
+    git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
+    killed(copy, step="seal", step_began=time.time() - 1)
+    lock.touch()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        git.stdin.close()
+
+    with ready(copy, "test", say=say):
+        pass
+    git.wait()
+    assert said[0].startswith("waiting for git cat-file (process")
+    assert said[1].endswith("removed")
 
 
 def test_half_written_files_are_removed_and_other_hidden_ones_stay(copy):
     opening.open_day(copy, FOUR)
+    killed(copy)
     (copy.images(FOUR) / "cyst").mkdir()
     part = copy.images(FOUR) / "cyst" / f".abc{PART}"
     mine = copy.images(FOUR) / "cyst" / ".hidden"
     for path in (part, mine, copy.data / f".def{PART}"):
         path.write_text("half")
-    [said] = mended(copy)
-    assert "2 half-written files" in said
+    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True, True]
     assert not part.exists()
     assert mine.exists()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, steps):
+class Killed(BaseException):
+    """As a kill ends a function: nothing after it is done, not even on the way out."""
+
+
+@pytest.mark.parametrize("at", ["write_empty", "inherit", "put_in_index", "edit"])
+def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, monkeypatch, at):
     before = vcs.git(copy.root, "status", "--porcelain")
     parent = copy.parent_model.read_bytes()
-    copy.images(FOUR).mkdir()
-    opening.corrections.write_empty(copy, FOUR)
-    if steps > 1:
-        opening.fold_into_month(copy, THREE)
-        opening.inherit(copy)
-    if steps > 2:
-        vcs.dvc(copy.root, "add", "--quiet", "data/parent", copy.name(copy.images(FOUR)))
-    [said] = mended(copy)
-    assert said == f"`dayfold open` of {FOUR} was killed: taken back; give the command again"
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
+    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "open", say=print):
+        patched.setattr(place, at, stop)
+        opening.open_day(copy, FOUR)
+    [said] = begun(copy)
+    assert said.startswith(f"dayfold open was killed: the opening of {FOUR} is taken back")
     assert vcs.git(copy.root, "status", "--porcelain") == before
     assert copy.parent_model.read_bytes() == parent
     assert vcs.stale(copy.root) == []
     assert f"{FOUR} is open" in shell(copy.root, "dayfold", "open", FOUR)
-    assert healing.wounds(copy) == []
 
 
-def test_a_folder_of_a_later_day_with_images_is_never_taken_back(copy):
+@pytest.mark.parametrize("at", ["_move", "_bring_back", "edit", "_lay_out"])
+def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch, at):
+    before = vcs.git(copy.root, "status", "--porcelain")
+    shell(copy.root, "dayfold", "open", FOUR)
+    (copy.images(FOUR) / "cyst").mkdir()
+    (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
+
+    def stop(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo", say=print):
+        patched.setattr(undoing.params_file if at == "edit" else undoing, at, stop)
+        undoing.plan(copy).carry_out()
+    begun(copy)
+    assert (copy.undone(FOUR) / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"
+    assert vcs.git(copy.root, "status", "--porcelain") == before
+    if at == "_lay_out":
+        shell(copy.root, "dvc", "checkout", "--force")
+    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+
+
+def test_a_folder_of_a_later_day_is_never_touched(copy):
     image = copy.images(FOUR) / "cyst" / "1.png"
     image.parent.mkdir(parents=True)
     image.write_bytes(b"mine")
     opening.corrections.write_empty(copy, FOUR)
-    mended(copy)
+    copy.tracked(FOUR).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: {FOUR}\n")
+    begun(copy)
     assert image.read_bytes() == b"mine"
+    assert copy.tracked(FOUR).exists()
+    assert copy.corrections(FOUR).exists()
 
 
 def test_a_half_written_dvc_file_is_made_again(copy, shell):
     shell(copy.root, "dayfold", "open", FOUR)
     whole = copy.tracked(FOUR).read_text()
+    killed(copy)
     copy.tracked(FOUR).write_text(whole[:20])
-    assert "made again" in mended(copy)[0]
+    assert "made again" in begun(copy)[0]
     assert copy.tracked(FOUR).read_text() == whole
+
+
+def test_a_branch_called_like_a_stage_is_no_training_at_work(copy):
+    git = subprocess.Popen(
+        ["git", "hash-object", "--stdin", "--path", "train"], cwd=copy.root, stdin=subprocess.PIPE
+    )
+    try:
+        assert begun(copy) == []
+    finally:
+        git.communicate()
 
 
 def test_one_command_at_a_time_works_in_a_project(copy, shell):
@@ -168,7 +269,7 @@ def test_while_dvc_repro_is_at_work_nothing_else_begins(copy, shell):
         os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
     assert "is at work in this project" in said
-    assert "wait for it, or stop it; then give the command again" in said
+    assert "wait for it, or stop it; then run the command again" in said
 
 
 def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
@@ -202,7 +303,7 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
     ):
         assert words in said
     said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
-    assert "fixed half done  DVC was killed" in said
+    assert "fixed half done  .dvc/tmp/rwlock is broken" in said
     assert "2 things to mend" in said
     assert not mine.exists()
 
@@ -229,6 +330,6 @@ def test_the_doctor_finds_a_trainer_that_nobody_waits_for(copy, shell):
     said = shell(copy.root, "dayfold", "doctor", "--fix")
     assert "goes on training, but what had started it is gone" in said
     assert said.endswith("all is well\n")
-    assert healing.at_work(copy) == []
+    assert journal.at_work(copy) == []
     with only_one(copy.trainer_lock, "training"):
         pass

@@ -1,0 +1,257 @@
+"""git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from builders import place
+from dayfold.demo import DAYS
+from dayfold.project import params, vcs
+from dayfold.project.layout import Project
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
+
+# What people set, each of which changes what git prints.
+SETTINGS = {
+    "alias.tag": "log",
+    "color.ui": "always",
+    "column.ui": "always",
+    "core.excludesFile": "ignored",
+    "core.pager": "false",
+    "core.quotePath": "true",
+    "diff.external": "false",
+    "diff.mnemonicPrefix": "true",
+    "diff.noprefix": "true",
+    "diff.relative": "true",
+    "diff.renames": "copies",
+    "log.decorate": "full",
+    "log.showSignature": "true",
+    "pager.tag": "true",
+    "status.branch": "true",
+    "status.relativePaths": "false",
+    "status.short": "true",
+    "status.showUntrackedFiles": "no",
+    "tag.sort": "-creatordate",
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+    place(tmp_path / "in", "cyst", range(5000, 5004))
+    return tmp_path / "in"
+
+
+def status(shell, project: Project, **environment: str) -> str:
+    return shell(project.root, "dayfold", "status", **environment)
+
+
+def test_no_setting_of_git_changes_what_is_read_or_sealed(copy, shell, tmp_path):
+    (tmp_path / "ignored").write_text("data/\n*.csv\n*.lock\n*.dvc\n")
+    config = tmp_path / "gitconfig"
+    for key, value in SETTINGS.items():
+        value = str(tmp_path / "ignored") if key == "core.excludesFile" else value
+        shell(tmp_path, "git", "config", "--file", str(config), key, value)
+    mine = {"GIT_CONFIG_GLOBAL": str(config), "LANG": "de_DE.UTF-8"}
+    before = shell(copy.root, "git", "rev-parse", "HEAD^{tree}")
+    assert status(shell, copy, **mine) == status(shell, copy)
+    shell(copy.root, "dayfold", "undo", "--yes", **mine)
+    assert "next    dvc metrics diff, then dayfold seal" in status(shell, copy, **mine)
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **mine)
+    assert shell(copy.root, "git", "rev-parse", "HEAD^{tree}") == before
+    assert "nothing damaged" in shell(copy.root, "dayfold", "verify", **mine)
+
+
+def test_a_repository_that_the_environment_names_is_never_touched(copy, shell, tmp_path):
+    other = tmp_path / "other"
+    shell(tmp_path, "git", "init", "--quiet", "other")
+    shell(other, "git", "commit", "--quiet", "--allow-empty", "-m", "x")
+    inherited = {
+        "GIT_DIR": str(other / ".git"),
+        "GIT_INDEX_FILE": str(other / ".git" / "index"),
+        "GIT_WORK_TREE": str(other),
+        "GIT_OBJECT_DIRECTORY": str(other / ".git" / "objects"),
+        "GIT_COMMON_DIR": str(other / ".git"),
+        "GIT_PREFIX": "elsewhere/",
+        "GIT_NAMESPACE": "elsewhere",
+        "GIT_LITERAL_PATHSPECS": "1",
+    }
+    shell(copy.root, "dayfold", "undo", "--yes", **inherited)
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **inherited)
+    assert shell(other, "git", "rev-list", "--count", "--all") == "1\n"
+    assert shell(other, "git", "tag") == ""
+    # From a hook of another repository's worktree, which exports its own.
+    shell(other, "git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
+    hook = other / ".git" / "hooks" / "post-commit"
+    hook.write_text(f"#!/bin/sh\ncd {copy.root} && dayfold status > {tmp_path}/said\n")
+    hook.chmod(0o755)
+    shell(tmp_path / "tree", "git", "commit", "--quiet", "--allow-empty", "-m", "y")
+    assert "sealed  3 days" in (tmp_path / "said").read_text()
+
+
+def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
+    copy, shell, tmp_path
+):
+    shell(tmp_path, "git", "init", "--quiet", "all")
+    shell(tmp_path / "all", "git", "commit", "--quiet", "--allow-empty", "-m", "first")
+    branch = vcs.branch(copy.root)
+    shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "lab", str(copy.root), branch)
+    for words in (("status",), ("seal",), ("verify",), ("add", "."), ("log",), ("snapshot",)):
+        said = shell(tmp_path / "all" / "lab", "dayfold", *words, code=1)
+        assert "is the folder lab of the git repository" in said
+    command = said.rpartition("→ ")[2].strip()
+    shell(tmp_path / "all" / "lab", "sh", "-c", command)
+    cut = Project(tmp_path / "lab")
+    shell(cut.root, "git", "fetch", "--quiet", "--tags", str(copy.root))
+    shutil.copytree(copy.root / ".dvc" / "cache", cut.root / ".dvc" / "cache")
+    shell(cut.root, "dvc", "checkout")
+    assert f"{THREE}, sealed" in status(shell, cut)
+
+
+@pytest.mark.parametrize("how", ["rebase", "amend"])
+def test_a_seal_that_was_rebased_or_amended_is_told_and_tagged_again(copy, shell, tmp_path, how):
+    old = shell(copy.root, "git", "rev-parse", "HEAD").strip()
+    kept = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
+    if how == "amend":
+        shell(copy.root, "git", "commit", "--quiet", "--amend", "-m", "better words")
+    else:
+        shell(copy.root, "git", "checkout", "--quiet", "-b", "upstream", "HEAD^")
+        (copy.root / "README.md").write_text("more")
+        shell(copy.root, "git", "commit", "--quiet", "-am", "readme")
+        shell(copy.root, "git", "checkout", "--quiet", "-")
+        shell(copy.root, "git", "rebase", "--quiet", "upstream")
+    what = f"day/{THREE} is on a commit that this branch has no longer"
+    assert what in status(shell, copy)
+    assert what in shell(copy.root, "dayfold", "verify", code=1)
+    assert what in shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert what in shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    # A colleague who has the branch and not the tag.
+    mate = tmp_path / "mate"
+    shell(tmp_path, "git", "clone", "--quiet", "--no-tags", str(copy.root), "mate")
+    shell(mate, "git", "fetch", "--quiet", "origin", f"refs/tags/day/{TWO}:refs/tags/day/{TWO}")
+    shell(mate, "git", "fetch", "--quiet", "origin", f"refs/tags/day/{ONE}:refs/tags/day/{ONE}")
+    said = shell(mate, "dayfold", "status")
+    assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
+    assert "git fetch --tags; if that brings none: dayfold seal" in said
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+    new = shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}").strip()
+    assert new == shell(copy.root, "git", "rev-parse", "HEAD").strip() != old
+    assert kept == shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
+    assert f"{THREE}, sealed" in status(shell, copy)
+    assert "nothing damaged" in shell(copy.root, "dayfold", "verify")
+
+
+def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_told(copy, shell):
+    branch = vcs.branch(copy.root)
+    shell(copy.root, "git", "checkout", "--quiet", "-b", "work")
+    shell(copy.root, "git", "branch", "--quiet", "--force", branch, f"day/{ONE}")
+    shell(copy.root, "git", "checkout", "--quiet", branch)
+    shell(copy.root, "git", "merge", "--quiet", "--squash", "work")
+    shell(copy.root, "git", "commit", "--quiet", "-m", "two days at once")
+    said = status(shell, copy)
+    assert f"day/{TWO} is on a commit that this branch has no longer" in said
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert "its params.yaml is of another day" in said
+    command = said.rpartition("git merge")[2].split()
+    shell(copy.root, "git", "merge", *command, "-m", "Join what was sealed")
+    said = status(shell, copy)
+    assert f"day/{THREE} is on a commit" in said
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+    assert "sealed  3 days" in status(shell, copy)
+    assert "nothing damaged" in shell(copy.root, "dayfold", "verify")
+
+
+def test_another_history_goes_on_from_an_older_day_beside_the_first(copy, shell, images):
+    branch = vcs.branch(copy.root)
+    shell(copy.root, "git", "checkout", "--quiet", "-b", "mine", f"day/{TWO}")
+    shell(copy.root, "dvc", "checkout")
+    assert "sealed  2 days" in status(shell, copy)
+    said = shell(copy.root, "dayfold", "add", str(images), "--day", THREE, code=1)
+    assert f"{THREE} is sealed on another line of history" in said
+    assert f"git checkout {branch} && dvc checkout" in said
+    assert "next: dvc repro" in shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    assert f"{FOUR}, open; parent {TWO}" in status(shell, copy)
+    shell(copy.root, "dayfold", "undo", "--yes")
+    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    assert f"The seal of {TWO} is on other branches too: {branch}" in said
+    shell(copy.root, "git", "checkout", "--quiet", branch)
+    shell(copy.root, "dvc", "checkout")
+    assert "sealed  3 days" in status(shell, copy)
+
+
+def test_edits_are_found_after_coming_back_from_another_branch(copy, shell, images):
+    branch = vcs.branch(copy.root)
+    status(shell, copy)
+    shell(copy.root, "git", "checkout", "--quiet", "-b", "mine", f"day/{TWO}")
+    image = sorted(copy.images(THREE).rglob("*.png"))[0]
+    image.chmod(0o644)
+    image.write_bytes(image.read_bytes() + b"edited")
+    status(shell, copy)
+    shell(copy.root, "git", "checkout", "--quiet", branch)
+    assert f"{copy.name(image)} was changed" in status(shell, copy)
+
+
+def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(copy, shell, images):
+    shell(copy.root, "git", "checkout", "--quiet", "-b", "theirs", f"day/{TWO}")
+    for text, branch in (("theirs", "theirs"), ("ours", "-")):
+        shell(copy.root, "git", "checkout", "--quiet", branch)
+        for path in (copy.dvc_lock, copy.metrics):
+            path.write_text(path.read_text() + f"# {text}\n")
+        shell(copy.root, "git", "commit", "--quiet", "-am", text)
+    merge = ["git", "merge", "--quiet", "theirs"]
+    assert subprocess.run(merge, cwd=copy.root, capture_output=True).returncode
+    before = shell(copy.root, "git", "status", "--porcelain")
+    commands = (
+        ("add", str(images), "--day", FOUR),
+        ("open", FOUR),
+        ("seal",),
+        ("undo", "--yes"),
+        ("run", str(images), "--day", FOUR),
+        ("relabel", "x", "--to", "y"),
+        ("log",),
+        ("report",),
+        ("verify",),
+        ("doctor", "--fix"),
+        ("reproduce", "--all"),
+        ("audit",),
+        ("export", "x.pt"),
+        ("predict", str(images)),
+        ("curve",),
+    )
+    for words in commands:
+        said = shell(copy.root, "dayfold", *words, code=1)
+        assert "A merge is under way in this project" in said
+        assert "git merge --abort" in said
+    said = status(shell, copy)
+    assert "A merge is under way in this project" in said
+    assert "  - dvc.lock" in said
+    assert shell(copy.root, "git", "status", "--porcelain") == before
+    shell(copy.root, "git", "checkout", "--ours", "dvc.lock", "metrics.json")
+    shell(copy.root, "git", "add", "dvc.lock", "metrics.json")
+    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert "end it: git commit" in said
+    shell(copy.root, "dayfold", "log")
+    shell(copy.root, "git", "merge", "--abort")
+    assert "under way" not in status(shell, copy)
+
+
+def test_a_stash_of_an_open_day_loses_nothing(copy, shell, images):
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    before = shell(copy.root, "git", "status", "--porcelain")
+    shell(copy.root, "git", "stash", "push", "--quiet")
+    shell(copy.root, "dayfold", "doctor", "--fix")
+    shell(copy.root, "git", "stash", "pop", "--quiet", "--index")
+    assert shell(copy.root, "git", "status", "--porcelain") == before
+    assert f"{FOUR}, open" in status(shell, copy)
+    assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+
+
+def test_an_open_day_is_tried_in_a_temporary_folder_and_in_the_queue(copy, shell, images):
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    shell(copy.root, "dvc", "exp", "run", "--temp", "-S", "replay.size=5", "replay")
+    [name] = shell(copy.root, "dvc", "exp", "list", "--name-only").split()
+    shell(copy.root, "dvc", "exp", "apply", name)
+    assert params.read(copy.params).replay.size == 5
+    assert len(copy.replay.read_text().splitlines()) == 6
+    assert f"{FOUR}, open" in status(shell, copy)
