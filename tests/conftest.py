@@ -1,5 +1,6 @@
 """Fixtures of several test files."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from builders import DAYS, make_project, open_day
+import warm  # isort: skip - before dayfold asks which Python this is
+
+from builders import DAYS, copied, links, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
@@ -20,6 +23,13 @@ Shell = Callable[..., str]
 # A busy machine must not fail a property that holds.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(autouse=True)
+def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the marker `cold`, commands start as they are installed (see warm.py)."""
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.setenv(warm.COLD, "1")
 
 
 @pytest.fixture
@@ -85,10 +95,27 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: Path) -> Project:
-    """A real project with three sealed days, each come to in another way. Not to be changed."""
-    root = tmp_path_factory.mktemp("history") / "scans"
-    shell(root.parent, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Have a folder filled once a run, by the first worker that asks; a worker gets a copy."""
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"once-{name}"
+        with shared.with_suffix(".lock").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            if lock.read() != "made":
+                shared.mkdir()
+                make(shared)
+                lock.write("made")
+        return copied(shared, tmp_path_factory.mktemp(name) / name)
+
+    return made
+
+
+def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
+    root = folder / "scans"
+    shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
     project = Project(root)
     small = {"train.epochs": 1, "train.updates_per_epoch": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
@@ -102,7 +129,7 @@ def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: P
     shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal")
-    archive = root.parent / "archive"
+    archive = folder / "archive"
     for day in (one, two, three):
         shutil.copytree(digits / day, archive / day)
     (archive / three / "0").mkdir(exist_ok=True)
@@ -110,15 +137,21 @@ def three_days(tmp_path_factory: pytest.TempPathFactory, shell: Shell, digits: P
     # As if a backfill had been interrupted after the images of the third day were in.
     shell(root, "dayfold", "add", str(archive / three), "--day", three)
     said = shell(root, "dayfold", "backfill", str(archive))
-    (root.parent / "backfill.log").write_text(said)
-    return project
+    (folder / "backfill.log").write_text(said)
+
+
+@pytest.fixture(scope="session")
+def three_days(once: Callable[..., Path], shell: Shell, digits: Path) -> Project:
+    """A real project with three sealed days, each come to in another way. Not to be changed."""
+    return Project(once("history", lambda to: write_three_days(to, shell, digits)) / "scans")
 
 
 @pytest.fixture
-def copy(three_days: Project, tmp_path: Path) -> Project:
-    """A copy of the three days, to be changed at will."""
-    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
-    return Project(tmp_path / "scans")
+def copy(three_days: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy of the three days, to be changed at will; but what is read-only is not written to."""
+    before = links(three_days.root)
+    yield Project(copied(three_days.root, tmp_path / "scans"))
+    assert links(three_days.root) == before, "a file was changed in place, in every copy"
 
 
 # Nothing that a browser does on its own account, and nothing of a person's own profile.

@@ -255,6 +255,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, s
     assert f"{small.name(text)} was erased: a line of text is in its place" in said
 
 
+@pytest.mark.cold
 @pytest.mark.parametrize(("answer", "said"), [(b"n\n", "Nothing was done"), (b"", "Aborted")])
 def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answer, said):
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"

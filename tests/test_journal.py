@@ -254,6 +254,7 @@ def test_one_command_at_a_time_works_in_a_project(copy, shell):
     assert "Another process is at work in this project (process " in said
 
 
+@pytest.mark.cold
 def test_while_dvc_repro_is_at_work_nothing_else_begins(copy, shell):
     repro = subprocess.Popen(
         ["dvc", "repro", "--force"],
@@ -272,6 +273,7 @@ def test_while_dvc_repro_is_at_work_nothing_else_begins(copy, shell):
     assert "wait for it, or stop it; then run the command again" in said
 
 
+@pytest.mark.cold
 def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
     mount = ["unshare", "--mount", "--map-root-user"]
     if subprocess.run([*mount, "true"], capture_output=True).returncode:
@@ -308,6 +310,7 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
     assert not mine.exists()
 
 
+@pytest.mark.cold
 def test_the_doctor_finds_a_trainer_that_nobody_waits_for(copy, shell):
     # As `dvc repro` that was killed leaves it: adopted by the first process, holding the lock.
     holder = (

@@ -5,6 +5,7 @@ import pytest
 from builders import benchmark
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path):
     kill = benchmark("kill")

@@ -116,6 +116,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_path, shell):
     shell(tmp_path, "dayfold", "init", "p", "--weights", "random", "--image-size", "16")

@@ -82,6 +82,7 @@ def test_another_thread_count_differs_in_bits_and_not_in_plans_images_by_the_rem
     assert not clone.images(TWO).exists()
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_interrupted_it_leaves_no_worktree(copy):
     process = subprocess.Popen(

@@ -1,0 +1,252 @@
+"""Commands that start warm: `dayfold` and `dvc`, forked from one server that has imported it all.
+
+Most of what a test waits for is what its commands import: torch, DVC. So the first process of a
+test run starts one server that imports it once, and puts three programs before all others:
+`dayfold`, `dvc`, and `python` (sys.executable too, by which dayfold starts DVC). Each is
+warm_client.py, which starts in milliseconds. It hands its arguments, environment, current folder,
+umask and standard streams to the server, which forks; the child is the command. It runs the `main`
+that the installed program runs, with nothing replaced, and ends as a process of its own. The client
+passes signals on to it and ends as it ended; a client that is killed takes it along. DVC starts the
+stages by the same programs.
+
+A command starts cold, as the installed program:
+
+- with DAYFOLD_TESTS_COLD in its environment, which the marker `cold` sets: for tests of processes
+  (who started whom, what a kill or Ctrl-C does), of imports, of mounts;
+- with another value than the server's of what is read once as a process starts (AT_START);
+- without an open standard stream or current folder;
+- as `python` with anything but `-m dvc` and `-m dayfold`, and on all systems but Linux.
+
+A fork has none of its parent's threads, so the server never computes with torch or polars.
+"""
+
+import atexit
+import ctypes
+import gc
+import importlib
+import marshal
+import os
+import pkgutil
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from warm_client import COLD, PROGRAMS
+
+HOME = "DAYFOLD_TESTS_WARM"  # the folder of the programs; xdist's workers inherit it
+# What Python, libc, torch and polars read once, as they start.
+AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"TZ")
+# What their functions import when they are called.
+LATER = (
+    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "cleanlab.filter", "dulwich.worktree"),
+    *("networkx", "pydantic.type_adapter", "pyparsing", "rich.columns", "rich.markdown"),
+    *("rich.traceback", "ruamel.yaml", "tabulate", "typer.rich_utils", "vl_convert", "wcwidth"),
+)
+
+
+def start() -> None:
+    """Start the server, if this is the run's first process, and use its programs from here on."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # trainings run beside each other
+    if sys.platform != "linux" or COLD in os.environ:
+        return
+    if HOME not in os.environ:
+        home = Path(tempfile.mkdtemp(prefix="warm"))
+        text = Path(__file__).with_name("warm_client.py").read_text(encoding="utf-8")
+        for name in ("python", *PROGRAMS):
+            (home / name).write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
+            (home / name).chmod(0o755)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(home / "socket"))
+            listener.listen(128)
+            # The last word is room for the name of what a child runs.
+            server = subprocess.Popen(
+                [sys.executable, __file__, str(home), str(listener.fileno()), "-" * 2000],
+                stdin=subprocess.PIPE,  # the server ends when this process does
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+        atexit.register(_end, server, home)
+        places = (str(home), str(Path(sys.executable).parent), os.environ["PATH"])
+        os.environ |= {HOME: str(home), "PATH": os.pathsep.join(places)}
+    sys.executable = f"{os.environ[HOME]}/python"
+
+
+def _end(server: "subprocess.Popen[bytes]", home: Path) -> None:
+    server.communicate()
+    shutil.rmtree(home)
+
+
+class Request(NamedTuple):
+    """What a client sends: a command, and the standard streams and the folder to run it with."""
+
+    name: str
+    words: list[str]
+    environment: dict[bytes, bytes]
+    umask: int
+    files: list[int]
+
+    @classmethod
+    def of(cls, client: socket.socket) -> "Request":
+        head, files, _, _ = socket.recv_fds(client, 8, 4)
+        whole = client.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+        return cls(*marshal.loads(whole), files)  # noqa: S302 - our own client's
+
+    def at_start(self) -> dict[bytes, bytes]:
+        return {key: value for key, value in self.environment.items() if key.startswith(AT_START)}
+
+
+class Server:
+    """Forks for every request, and tells the client how the child ended."""
+
+    def __init__(self, home: Path, listener: socket.socket) -> None:
+        self._home, self._listener = home, listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(0, selectors.EVENT_READ, self._end)
+        self._at_start = Request("", [], dict(os.environb), 0, []).at_start()
+        self._running: dict[int, socket.socket] = {}  # each child's client
+
+    def serve(self) -> Request:
+        """Return in a child only, which is to become the command."""
+        self._selector.select()  # a run that gives no command imports nothing
+        import_all(str(self._home / "python"))
+        while True:
+            for key, _ in self._selector.select():
+                if request := key.data():
+                    return request
+
+    def _accept(self) -> Request | None:
+        client, _ = self._listener.accept()
+        try:
+            request = Request.of(client)
+        except (OSError, EOFError, ValueError):  # it was killed as it asked
+            client.close()
+            return None
+        if request.at_start() != self._at_start:
+            client.sendall(b"cold")
+            client.close()
+        elif child := os.fork():
+            self._running[child] = client
+            self._selector.register(client, selectors.EVENT_READ, partial(self._hear, child))
+            ended = os.pidfd_open(child)
+            self._selector.register(ended, selectors.EVENT_READ, partial(self._wait, child, ended))
+        else:
+            for key in list(self._selector.get_map().values()):
+                os.close(key.fd)
+            os.close(client.detach())
+            return request
+        for file in request.files:
+            os.close(file)
+        return None
+
+    def _hear(self, child: int) -> None:
+        """Pass the client's signals on; where it is gone, the command goes too."""
+        client = self._running[child]
+        said = b""
+        with suppress(ConnectionError):
+            said = client.recv(64)
+        for number in said or [signal.SIGKILL]:
+            os.kill(child, number)
+        if not said:
+            self._selector.unregister(client)
+
+    def _wait(self, child: int, ended: int) -> None:
+        _, status = os.waitpid(child, 0)
+        client = self._running.pop(child)
+        for file in (ended, client):
+            with suppress(KeyError):
+                self._selector.unregister(file)
+        with client, suppress(OSError):
+            client.sendall(str(status).encode())
+        os.close(ended)
+
+    def _end(self) -> NoReturn:
+        for child in self._running:
+            os.kill(child, signal.SIGKILL)
+        os._exit(0)
+
+
+def import_all(python: str) -> None:
+    """Import what commands import. What comes of it is not walked by their garbage collectors."""
+    sys.executable = python
+    gc.disable()
+    for name in ("dayfold", "dvc", "scmrepo"):
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if not module.name.endswith(("__main__", "worker")):
+                with suppress(ImportError):  # of a storage that is not installed
+                    importlib.import_module(module.name)
+    for name in LATER:
+        importlib.import_module(name)
+    gc.enable()
+    gc.freeze()
+
+
+def become(request: Request) -> None:
+    """Be the process that the client's caller asked for."""
+    for file, number in zip(request.files, (0, 1, 2), strict=False):
+        os.dup2(file, number)
+    os.fchdir(request.files[3])
+    for file in request.files:
+        os.close(file)
+    os.setpgid(0, 0)
+    os.umask(request.umask)
+    os.environ.clear()
+    os.environb.update(request.environment)
+    tempfile.tempdir = None
+    program = str(Path(sys.executable).with_name(request.name))
+    sys.argv = [program, *request.words]
+    sys.path[0] = str(Path(program).parent)
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    name_process(["python", *sys.argv])
+
+
+def name_process(words: list[str]) -> None:
+    """Show these words as the process's command line, over those that the server began with."""
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    begin, end = int(fields[45]), int(fields[46])
+    shown = b"\0".join(map(os.fsencode, words))[: end - begin - 1]
+    ctypes.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
+
+
+def run(program: str) -> NoReturn:
+    """Run the installed program of this name to its end, as Python would.
+
+    But for taking all modules apart, which shows nowhere and takes a second.
+    """
+    main = importlib.import_module({"dvc": "dvc.cli"}.get(program, "dayfold.__main__")).main
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # as it is closed: Python says so itself
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if code is None or isinstance(code, int):
+            os._exit((code or 0) & 0xFF)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Serve; in a child, be the command."""
+    home, listener = sys.argv[1:3]
+    request = Server(Path(home), socket.socket(fileno=int(listener))).serve()
+    become(request)
+    run(request.name)
+
+
+if __name__ == "__main__":
+    main()
+else:
+    start()
