@@ -251,7 +251,7 @@ def repro(made: History) -> None:
 def unseal(made: History) -> None:
     """Take back today's seal."""
     if made.today in vcs.sealed_days(made.project.root):
-        run(made.project.root, "dayfold unseal")
+        run(made.project.root, "dayfold undo --seal --yes")
 
 
 class Operation(NamedTuple):

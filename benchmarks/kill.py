@@ -49,11 +49,11 @@ SCRIPT = (
     ("dayfold", "run", f"../in/{TWO}", "--day", TWO),
     ("dayfold", "open", THREE),
     ("dayfold", "run", f"../in/{THREE}", "--day", THREE),
-    ("dayfold", "unseal"),
+    ("dayfold", "undo", "--seal", "--yes"),
     ("dayfold", "seal"),
     ("dayfold", "backfill", "../in"),
 )
-DONE = ("is sealed already", "is already open", "is not sealed")  # given again, it had been done
+DONE = ("is sealed already", "is already open", "has no seal")  # given again, it had been done
 KILLED_AT = (1, 3, 5, 6, 0, 1, 3, 6, 2)  # commands in turn: most kills where most is at stake
 TRIES, WAIT_SECONDS = 20, 3.0
 IDENTITY = {

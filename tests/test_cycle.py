@@ -116,21 +116,23 @@ def test_a_sealed_day_that_was_made_again_is_not_built_upon(copy, shell):
     copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
     said = shell(copy.root, "dayfold", "open", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
-    assert f"git checkout day/{THREE} -- dvc.lock" in said
-    copy.evaluation(THREE).write_text(edited)
+    assert "dayfold undo, to have back what was sealed" in said
+    assert "is as it was sealed" in shell(copy.root, "dayfold", "undo", "--yes")
+    assert copy.evaluation(THREE).read_text() == edited
     shell(copy.root, "dayfold", "open", FOUR)
 
 
 def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
     shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(copy.root, "dvc", "checkout")
-    said = shell(copy.root, "dayfold", "unseal", code=1)
-    assert f"{TWO} is not the last sealed day; {THREE} builds on it" in said
+    for words in (("undo", "--yes"), ("undo", "--seal", "--yes"), ("unseal",)):
+        said = shell(copy.root, "dayfold", *words, code=1)
+        assert "No branch is checked out (a detached HEAD)" in said
     source = str(write_scans(tmp_path / "new"))
     said = shell(copy.root, "dayfold", "add", source, "--day", THREE, code=1)
-    assert f"{THREE} is already sealed" in said
+    assert f"{THREE} is sealed on another line of history" in said
     said = shell(copy.root, "dayfold", "add", source, "--day", FOUR, code=1)
-    assert f"This is the checkout of {TWO}" in said
+    assert "No branch is checked out (a detached HEAD)" in said
 
 
 def test_seal_stopped_before_its_tag_is_finished_by_the_same_command(copy, shell):
@@ -175,7 +177,7 @@ def test_a_sealed_day_takes_no_images(copy, shell, tmp_path):
     source = str(write_scans(tmp_path / "late"))
     said = shell(copy.root, "dayfold", "add", source, "--day", THREE, code=1)
     assert f"{THREE} is sealed" in said
-    assert "dayfold unseal" in said
+    assert "dayfold undo" in said
 
 
 def test_seal_refuses_what_is_not_up_to_date(copy, shell, tmp_path):
@@ -186,12 +188,12 @@ def test_seal_refuses_what_is_not_up_to_date(copy, shell, tmp_path):
     assert "dvc repro" in said
 
 
-def test_seal_commits_its_own_paths_only_and_unseal_gives_them_back(copy, shell):
+def test_seal_commits_its_own_paths_only_and_undo_gives_them_back(copy, shell):
     root = copy.root
     (root / "notes.txt").write_text("mine")
     (root / "data" / "notes.txt").write_text("mine too")
     shell(root, "git", "add", "notes.txt")
-    assert f"{THREE} is open again" in shell(root, "dayfold", "unseal")
+    assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
     assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
     shell(root, "git", "add", "notes.txt")
     shell(root, "dayfold", "seal", "-m", "again")
@@ -204,16 +206,65 @@ def test_seal_commits_its_own_paths_only_and_unseal_gives_them_back(copy, shell)
     assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
 
 
-def test_unseal_refuses_once_others_may_have_the_day(copy, shell, tmp_path):
+def test_undo_refuses_a_seal_that_others_may_have(copy, shell, tmp_path):
     shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
     shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
     shell(copy.root, "git", "push", "--quiet", "origin", "HEAD")
-    assert "was pushed" in shell(copy.root, "dayfold", "unseal", code=1)
+    assert "was pushed" in shell(copy.root, "dayfold", "undo", "--yes", code=1)
 
 
-def test_unseal_refuses_after_another_commit(copy, shell):
-    shell(copy.root, "git", "commit", "--quiet", "--allow-empty", "-m", "more")
-    assert "Other commits followed" in shell(copy.root, "dayfold", "unseal", code=1)
+def test_undo_takes_a_seal_back_behind_commits_that_touch_nothing_of_the_day(copy, shell):
+    root = copy.root
+    params.edit(copy.params, {"train.learning_rate": 0.001})
+    (root / "README.md").write_text("more")
+    shell(root, "git", "commit", "--quiet", "--all", "-m", "more")
+    (root / "notes.txt").write_text("mine")
+    shell(root, "git", "add", "notes.txt")
+    before = copy.params.read_text()
+    assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
+    assert copy.params.read_text() == before
+    assert shell(root, "git", "log", "-2", "--format=%s").split("\n")[:2] == [
+        f"Take back the seal of {THREE}",
+        "more",
+    ]
+    assert "A  notes.txt" in shell(root, "git", "status", "--porcelain")
+    assert f"{THREE}, open; parent {TWO}" in shell(root, "dayfold", "status")
+    params.edit(copy.params, {"train.learning_rate": 0.0005})
+    shell(root, "dayfold", "seal")
+    assert "nothing damaged" in shell(root, "dayfold", "verify")
+
+
+def test_undo_refuses_where_a_later_commit_changed_what_the_seal_has(copy, shell):
+    copy.metrics.write_text("{}")
+    shell(copy.root, "git", "commit", "--quiet", "--all", "-m", "more")
+    said = shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
+    assert f"Later commits changed what the seal of {THREE} has: metrics.json" in said
+
+
+def test_undo_says_what_it_will_do_and_does_nothing_unasked(copy, shell):
+    before = shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}")
+    said = shell(copy.root, "dayfold", "undo", code=1)
+    assert f"{THREE} is sealed: its tag and its commit go" in said
+    assert "Nobody is here to be asked, so nothing was done" in said
+    assert shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
+
+
+def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, shell, tmp_path):
+    before = shell(copy.root, "git", "status", "--porcelain")
+    for number in (1, 2):
+        shell(copy.root, "dayfold", "relabel", str(sorted(copy.images(ONE).glob("*/*"))[0]),
+              "--to", "9", "--day", FOUR)  # fmt: skip
+        source = str(write_scans(tmp_path / "new"))
+        shell(copy.root, "dayfold", "add", source, "--day", FOUR)
+        params.edit(copy.params, {"replay.size": 7})
+        assert "is closed; its images are in" in shell(copy.root, "dayfold", "undo", "--yes")
+        kept = copy.undone(FOUR if number == 1 else f"{FOUR}-2")
+        assert len(list((kept / "images" / FOUR).rglob("*.png"))) == 3
+        assert "relabel" in (kept / "corrections" / f"{FOUR}.csv").read_text()
+        assert params.read(copy.params).replay.size == 7
+        params.edit(copy.params, {"replay.size": 100})
+        assert shell(copy.root, "git", "status", "--porcelain") == before
+        assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
 
 
 def test_status_says_what_comes_next(copy, shell, tmp_path):

@@ -137,7 +137,7 @@ def test_a_line_that_no_gate_wrote_is_refused_by_name(tmp_path, line):
 @pytest.mark.slow
 def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     root = copy.root
-    shell(root, "dayfold", "unseal")
+    shell(root, "dayfold", "undo", "--yes")
     params.edit(copy.params, {"gate.min_class_f1": 1.0, "gate.max_forgetting": 0.5})
     said = shell(root, "dvc", "repro")
     assert "Running stage 'curve'" in said

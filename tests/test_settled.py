@@ -180,7 +180,7 @@ def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, shell, digit
     shell(root, "git", "reset", "--quiet", "--hard", f"day/{ONE}")
     shell(root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     shell(root, "dvc", "checkout", "--quiet", "--force")
-    shell(root, "dayfold", "unseal")
+    shell(root, "dayfold", "undo", "--yes")
     copy.settled_mark.unlink()
     shell(root, "dayfold", "seal")
     path = image(copy)

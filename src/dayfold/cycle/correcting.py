@@ -196,7 +196,7 @@ class Desk:
         elif line.action == ERASE:
             self.problems.append(f"{target.path} was erased: that cannot be taken back")
         elif not self.has(target, action):
-            sealed = f"; {self._now.day} is sealed: dayfold unseal, or correct it again"
+            sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
             mend = sealed if self._now.is_sealed else ""
             self.problems.append(f"{target.path} has no {action} on {self.day} to undo{mend}")
         else:

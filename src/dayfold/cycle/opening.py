@@ -100,7 +100,7 @@ def check_may_change(project: Project, now: Standing, day: str, *, what: str) ->
     if now.is_sealed:
         raise CycleError(
             f"{day} is sealed; its {what} are settled.",
-            mend="give a later --day, or take the seal back: dayfold unseal",
+            mend="give a later --day, or take the seal back: dayfold undo",
         )
     settled.check(project, now.params, now.sealed)
 

@@ -70,53 +70,54 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal", day=now.day):
-        vcs.git(root, "add", "--", *paths)
-        # Only these paths, whatever else is staged.
-        vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
-        vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day)
+        # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
+        if vcs.git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
+            vcs.git(root, "add", "--", *paths)
+            # Only these paths, whatever else is staged.
+            vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+        commit = _commit_of(project, now, now.day)
+        vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
     return [*tags, vcs.TAG + now.day]
 
 
 def tag_again(project: Project, now: Standing) -> list[str]:
-    """Tag the days that are committed on this branch without their tag; return which.
+    """Tag the days of this branch whose tag it has lost; return which.
 
-    A rebase, an amended commit and a squash merge leave a tag behind, and a kill between commit and
-    tag makes none. The tag comes to the commit that has the day, with the message that it had.
-    Raises CycleError where that commit is not the day as it was sealed: a person has to choose.
+    A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
+    has the day now, with the message that it had. The open day, if it never had one, is left to
+    `seal`. Raises CycleError where that commit is not the day as it was sealed: a person chooses.
     """
-    tagged, made = vcs.tagged_days(project.root), []
-    for day in now.untagged:
-        if day == now.day and day not in tagged and _is_changed(project):
-            continue  # committed by hand while it was open
-        made.append(day)
-        tag, name = vcs.TAG + day, project.name(project.manifest(day))
-        words = ("log", "--max-count=1", "--format=%H", "--diff-filter=A", "HEAD", "--", name)
-        commit = vcs.git(project.root, *words).strip()
-        is_own = params_file.day_of(vcs.blob(project.root, f"{commit}:params.yaml")) == day
+    root, tagged = project.root, vcs.tagged_days(project.root)
+    days = [day for day in now.untagged if day in tagged or day != now.day]
+    for day in days:
+        tag, commit = vcs.TAG + day, _commit_of(project, now, day)
+        is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
         different = ["its params.yaml is of another day"] * (not is_own)
         if day in tagged:
             compare = ("diff", "--name-only", "-z", tag, commit, "--", *DAY_PATHS)
-            different += vcs.split(vcs.git(project.root, *compare))
+            different += vcs.split(vcs.git(root, *compare))
         if different:
             raise CycleError(
-                f"{day} was sealed as {tag}; what this branch has of it was changed since "
+                f"What this branch has of {day} is not what {tag} has "
                 f"({', '.join(different[:5])}).",
-                mend=f"to keep both, with the files of this branch: git merge --strategy=ours {tag}"
+                mend=f"to keep the tag, and the files of this branch: git merge --strategy=ours "
+                f"{tag}"
                 if day in tagged
-                else f"take the tag from another clone: git fetch --tags; or name the commit of "
-                f"{day} yourself: git tag --annotate {tag} COMMIT",
+                else f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT",
             )
         kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
-        text = vcs.git(project.root, *kept) if day in tagged else ""
-        text = text or vcs.git(project.root, "log", "--max-count=1", "--format=%B", commit)
+        text = vcs.git(root, *kept) if day in tagged else ""
+        text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
-        vcs.git(project.root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
-    return made
+        vcs.git(root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
+    return days
 
 
-def _is_changed(project: Project) -> bool:
-    words = ("status", "--porcelain", "--untracked-files=all", "--", *OWN_PATHS, TRACKED_IMAGES)
-    return bool(vcs.git(project.root, *words))
+def _commit_of(project: Project, now: Standing, day: str) -> str:
+    """The last commit of this branch that changed what the day made."""
+    own = (project.manifest(day), project.evaluation(day), project.gate(day))
+    paths = DAY_PATHS if day == now.day else tuple(map(project.name, own))
+    return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
 
 
 def lost(project: Project) -> list[str]:
