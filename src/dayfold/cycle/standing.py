@@ -162,6 +162,8 @@ def advice(project: Project) -> list[str]:
     try:
         vcs.check_nothing_under_way(project.root)
         check_tags(project, now)
+        if now.is_sealed:
+            check_history(project)
     except CycleError as error:
         return [
             *lines,
