@@ -169,7 +169,7 @@ def set_remote(root: Path, url: str, say: Say) -> None:
     place = url if "://" in url else str(Path(url).expanduser().absolute())
     say(f"DVC: images and models are shared through {place}")
     try:
-        vcs.dvc(root, "remote", "add", "--quiet", "--default", REMOTE, place)
+        vcs.dvc(root, "remote", "add", "--default", REMOTE, place)
         # It looks for what the remotes in the settings need.
         vcs.dvc(root, "version")
     except ToolError as error:
