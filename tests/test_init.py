@@ -90,7 +90,7 @@ def test_its_remote_is_dvc_s_default_and_can_be_pushed_to(made, shell):
     store = root.parent / "store"
     assert f"shared through {store}" in said
     listed = shell(root, "dvc", "remote", "list", **environment)
-    assert listed.split() == ["storage", str(store), "(default)"]
+    assert listed.split() == ["store", str(store), "(default)"]
     shell(root, "dvc", "push", "--quiet", **environment)
     assert any(path.is_file() for path in store.rglob("*"))
 

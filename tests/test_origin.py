@@ -206,6 +206,15 @@ def no_cache(tmp_path, monkeypatch):
     return tmp_path / "torch" / "hub" / "checkpoints" / NAME
 
 
+def test_torchvision_s_cache_is_where_torch_says(monkeypatch):
+    for name, value in (("XDG_CACHE_HOME", "/caches"), ("TORCH_HOME", "~/mine")):
+        monkeypatch.delenv("TORCH_HOME", raising=False)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        assert origin._torch_home() == Path(torch.hub.get_dir()).parent
+        monkeypatch.setenv(name, value)
+        assert origin._torch_home() == Path(torch.hub.get_dir()).parent
+
+
 @pytest.mark.parametrize("form", ["a pickle of Parameters", "a zip of tensors"])
 def test_the_published_file_is_downloaded_checked_and_made_the_origin(
     published, state, serve, no_cache, form

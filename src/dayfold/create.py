@@ -28,7 +28,7 @@ SHARED = (
 # No network beside one's own remotes. Links save a copy of every image and model; no symlinks, as
 # images are never read through one.
 BRANCH = "main"  # whatever init.defaultBranch says: the docs and a team's jobs name it
-REMOTE = "storage"  # the name of the DVC remote that `init --remote` sets up
+REMOTE = "store"  # the name of the DVC remote that `init --remote` sets up
 DVC_CONFIG = """\
 [core]
     analytics = false

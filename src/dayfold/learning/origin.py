@@ -1,5 +1,6 @@
 """The model that the first day starts from: ImageNet's, a random one, or a team's own."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,17 +63,21 @@ def make(weights: str, *, seed: int, classes: Sequence[str], say: Say = _silentl
     return foreign.origin(foreign.read(Path(weights)), classes, Path(weights).name)
 
 
+def _torch_home() -> Path:
+    """Where torch keeps what it downloads, by its own rule."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
+
+
 def published(url: str, *, sha256: str, say: Say) -> "Model":
     """Return the origin from a published file: torchvision's own copy of it, or a download.
 
     The file's full sha256 is compared before anything of it is parsed.
     """
-    import torch
-
     from dayfold.learning import download, foreign
 
     name = url.rpartition("/")[2]
-    kept = Path(torch.hub.get_dir(), "checkpoints", name)
+    kept = _torch_home() / "hub" / "checkpoints" / name
     if kept.is_file():
         if sha256_file(kept) == sha256:
             say(f"found in torchvision's cache: {kept}")
