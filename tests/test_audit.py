@@ -17,6 +17,7 @@ from dayfold.figures.audit import Doubts
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
+from dayfold.project.layout import Project
 
 FLIPPED = 0.03
 
@@ -144,6 +145,30 @@ def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record
     assert len(right) >= 0.9 * len(caught)
     table = tables.read(project.audit(DAYS[0]), Doubt)
     assert table["path"].to_list() == [doubt.path for doubt in found.doubts]
+
+
+@pytest.mark.slow
+def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(three_days, tmp_path):
+    from dayfold.serve import auditing
+
+    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
+    project = Project(tmp_path / "scans")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "doubts", lambda *given: certain(*given))
+        found = auditing.run(project, top=None)
+    assert (found.doubted, len(found.doubts)) == (0, auditing.FEW)
+    scores = [doubt.score for doubt in found.doubts]
+    assert scores == sorted(scores)
+    said = []
+    auditing.say(found, project, said.append)
+    assert said[0] == "No label is doubted. The least certain ones:"
+    assert said[1].startswith(found.doubts[0].path)
+    assert len(tables.read(project.audit(found.day), Doubt)) == auditing.FEW
+
+
+def certain(chances, labels):
+    """Doubts by which no label is counted as wrong."""
+    return Doubts(chances[np.arange(len(labels)), labels], chances.argmin(1), labels < 0)
 
 
 @pytest.mark.slow

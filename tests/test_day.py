@@ -244,9 +244,7 @@ def test_a_team_starts_from_its_own_classifier(tmp_path, digits, monkeypatch):
         monkeypatch.setenv(name, value)
     torch.save(resnet18(weights=None, num_classes=2).state_dict(), tmp_path / "team.pth")
     project = Project(tmp_path / "scans")
-    create.init(
-        project.root, weights=str(tmp_path / "team.pth"), classes=["7", "0"], image_size_px=32
-    )
+    create.init(project.root, create.Options(str(tmp_path / "team.pth"), ["7", "0"], 32))
     quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
     params_file.edit(project.params, quick)
     adding.add(project, digits / ONE, day=ONE)

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import resnet18
 
 from dayfold.errors import ModelError
-from dayfold.learning import device, network, origin
+from dayfold.learning import device, foreign, network, origin
 from dayfold.learning.network import HEAD, Model
 
 CPU = device.Machine("cpu", "fp32", 1)
@@ -187,7 +187,7 @@ def test_any_damage_of_a_foreign_model_is_told(tmp_path, name):
     for part in damaged:
         (tmp_path / name).write_bytes(part)
         try:
-            network.read_foreign(tmp_path / name)
+            foreign.read(tmp_path / name)
         except ModelError:
             refused += 1
     assert refused > len(damaged) / 2
@@ -240,3 +240,13 @@ def test_retired_classes_are_never_predicted_and_keep_their_rows():
     again = network.grown(Model(state, whole.classes, {}), (), seed=0)
     assert again.state["fc.bias"].tolist() == [0.0] * 4
     assert network.without(whole, set()) is whole
+
+
+def test_a_class_that_has_its_old_name_again_goes_on_with_the_row_of_the_other():
+    whole = trained_on(("a", "b", "c"))
+    whole.state["fc.bias"][1] = 0.5
+    state = network.with_retired(network.without(whole, {"a"}).state, whole, {"a"})
+    back = network.grown(Model(state, whole.classes, {}), (), seed=0, like={"a": "b"})
+    for name in HEAD:
+        assert torch.equal(back.state[name][0], whole.state[name][1])
+        assert torch.equal(back.state[name][1:], whole.state[name][1:])

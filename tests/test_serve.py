@@ -70,6 +70,10 @@ def test_a_path_a_pil_image_and_an_array_are_the_same_image(three_days, model, h
     # The last bits of a sum of floats depend on how many images share a batch.
     (alone,) = model.predict(path)
     assert all(model.predict([image]) == [alone] for image in images)
+    assert model.predict(colour) == model.predict(grey) == [alone]
+    assert len(model.predict(np.stack([colour] * 3))) == 3
+    with pytest.raises(IntakeError, match="1 of 1 images"):
+        model.predict(np.zeros((9, 8, 4), np.uint8))
     assert alone.label == by_path.label
     assert alone.probabilities == pytest.approx(by_path.probabilities, abs=1e-5)
 
@@ -125,22 +129,46 @@ def md5_of(project, day):
     return vcs.sealed_outputs(project.root, day)["data/model.safetensors"]
 
 
+def test_what_is_no_image_in_a_folder_is_passed_over_with_one_line(three_days, shell, tmp_path):
+    folder = tmp_path / "new"
+    shutil.copytree(three_days.images(ONE) / "3", folder / "3")
+    first, *others = sorted(folder.rglob("*.png"))
+    first.rename(folder / "an image by its bytes")
+    for name in ("notes.txt", "labels.csv", "3/read me", "3/empty"):
+        (folder / name).write_text("hello" * ("empty" not in name))
+    table = tmp_path / "said.csv"
+    words = ("dayfold", "predict", str(folder), "--csv", str(table), "--day", ONE)
+    said = shell(three_days.root, *words, code=0)
+    (line,) = [line for line in said.splitlines() if "passed over" in line]
+    assert line.startswith("passed over 4 files, no images: ")
+    assert line.endswith(" and 1 more")
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(rows) == len(others) + 1
+    assert all(row["predicted"] for row in rows)
+    named = shell(three_days.root, "dayfold", "predict", str(folder / "notes.txt"), code=4)
+    assert "notes.txt is not an image" in named
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "notes.txt").write_text("hello")
+    nothing = shell(three_days.root, "dayfold", "predict", str(tmp_path / "none"), code=1)
+    assert "There is no image in it" in nothing
+
+
 def test_predict_lists_bad_files_answers_the_others_and_exits_with_4(three_days, shell, tmp_path):
     folder = tmp_path / "new"
     shutil.copytree(three_days.images(ONE) / "3", folder / "3")
     images = len(list(folder.rglob("*.png")))
     (folder / ".hidden.png").write_bytes(b"")
-    (folder / "notes.txt").write_text("hello")
+    (folder / "notes.png").write_text("hello")
     table = tmp_path / "said.csv"
     words = ("dayfold", "predict", str(folder), "--csv", str(table), "--top", "2", "--day", ONE)
     said = shell(three_days.root, *words, code=4)
     assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
     assert f"1 of {images + 1} files cannot be predicted" in said
-    assert "notes.txt is not an image" in said
+    assert "notes.png is not an image" in said
     bad, *good = csv.DictReader(io.StringIO(table.read_text()))
     assert len(good) == images
     assert bad["predicted"] == ""
-    assert bad["problem"].startswith(f"{folder / 'notes.txt'} is not an image")
+    assert bad["problem"].startswith(f"{folder / 'notes.png'} is not an image")
     for row in good:
         assert 0 < float(row["confidence_2"]) <= float(row["confidence"]) <= 1
         assert (row["sure"], row["problem"]) in (("0", ""), ("1", ""))

@@ -156,7 +156,7 @@ def edited(copy, shell, images):
 def test_what_status_advises_leads_to_a_sealed_day(copy, shell, images, state):
     project = state(copy, shell, images) or copy
     done = []
-    while not (f"{FOUR}, sealed" in (said := shell(project.root, "dayfold", "status"))):
+    while f"{FOUR}, sealed" not in (said := shell(project.root, "dayfold", "status")):
         [command] = re.findall(r"^next +(.*)", said, re.MULTILINE)
         # The first of what may be done, without what is said of it.
         command = re.split(r"; |, or |, to | \(", command)[0].replace(", then ", " && ")

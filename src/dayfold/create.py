@@ -1,15 +1,17 @@
 """A new project from the template, and the origin that its first day starts from."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
-from dayfold.ledger.intake.workers import cpus
+from dayfold.project import gitfiles, vcs
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
@@ -25,6 +27,8 @@ SHARED = (
 )
 # No network beside one's own remotes. Links save a copy of every image and model; no symlinks, as
 # images are never read through one.
+BRANCH = "main"  # whatever init.defaultBranch says: the docs and a team's jobs name it
+REMOTE = "store"  # the name of the DVC remote that `init --remote` sets up
 DVC_CONFIG = """\
 [core]
     analytics = false
@@ -42,21 +46,46 @@ def _template() -> Iterator[tuple[Path, Path]]:
         yield (own if packaged else Path(__file__).parents[2]), own
 
 
-def init(folder: Path, *, weights: str, classes: Sequence[str], image_size_px: int | None) -> None:
+Say = Callable[[str], None]
+say_at_once: Say = partial(print, flush=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person chooses for a new project.
+
+    `weights` are "imagenet", "random" or a file, whose head's rows `classes` names; `remote` is the
+    URL or folder of a DVC remote, or "". A project in another git repository is made where
+    `agreed`, given a question, returns True.
+    """
+
+    weights: str
+    classes: Sequence[str] = ()
+    image_size_px: int | None = None
+    remote: str = ""
+    agreed: Callable[[str], bool] = lambda _question: False
+
+
+def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    Raises CycleError where the folder is in use, ModelError where the weights cannot be had; then
-    nothing is left behind.
+    `say` is told of every step. Raises CycleError where the folder is in use, or in another
+    repository without consent, or DVC does not take the remote, and ModelError where the weights
+    cannot be had; then nothing is left behind.
     """
+    if (folder / ".git").exists():
+        raise CycleError(
+            f"{folder} is a git repository already.",
+            mend="name a new folder; to share the project: git remote add origin URL in it",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", mend="name a new one")
-    if weights not in ("imagenet", "random"):
-        weights = str(Path(weights).absolute())
     folder = folder.resolve()
+    _check_outer(folder, options, say)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _fill(Project(folder), weights, classes, image_size_px)
+        _fill(Project(folder), options, say)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -65,13 +94,45 @@ def init(folder: Path, *, weights: str, classes: Sequence[str], image_size_px: i
         raise
 
 
-def _fill(
-    project: Project, weights: str, classes: Sequence[str], image_size_px: int | None
-) -> None:
-    root = project.root
-    vcs.git(root, "init", "--quiet")
+def _check_outer(folder: Path, options: Options, say: Say) -> None:
+    """Ask whether a project is meant to be in another repository, if that does not ignore it."""
+    above = next(path for path in folder.parents if path.is_dir())
+    try:
+        outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
+    except ToolError:
+        return  # in no repository
+    if vcs.git_says(above, "check-ignore", "--quiet", "--", f"{folder}/"):
+        say(f"{folder} is ignored by the git repository {outer}; it gets a repository of its own")
+        return
+    inside = folder.relative_to(outer).as_posix()
+    say(
+        f"{folder} is inside the git repository {outer}.\n"
+        "The project gets a repository of its own in it. The outer one takes in none of its files: "
+        f"it sees a nested repository.\nTo leave it out there: add /{inside}/ to {outer}/.gitignore"
+    )
+    if not options.agreed("Make the project there?"):
+        raise CycleError(
+            f"{folder} is inside another git repository; nothing was made.",
+            mend="name a folder outside of it, or say that it is meant: dayfold init … --yes",
+        )
+
+
+def _fill(project: Project, options: Options, say: Say) -> None:
+    root, weights = project.root, options.weights
+    if weights not in ("imagenet", "random"):
+        weights = str(Path(weights).absolute())
+    say(f"git: a repository with the branch {BRANCH}")
+    vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}")
     require_identity(root)
+    # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
+    write_bytes(root / ".gitignore", gitfiles.IGNORE.encode())
+    write_bytes(root / ".gitattributes", gitfiles.ATTRIBUTES.encode())
+    say("DVC: its folder and settings")
     vcs.dvc(root, "init", "--quiet")
+    (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
+    if options.remote:
+        set_remote(root, options.remote, say)
+    say("the pipeline, params.yaml and README.md")
     with _template() as (shared, own):
         for name in SHARED:
             target = root / name
@@ -81,33 +142,52 @@ def _fill(
             else:
                 shutil.copyfile(shared / name, target)
         shutil.copyfile(own / "README.md", root / "README.md")
-        shutil.copyfile(own / "gitignore", root / ".gitignore")
+        ignored = (own / "gitignore").read_bytes()
+        write_bytes(root / ".gitignore", ignored + b"\n" + gitfiles.IGNORE.encode())
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,
         "origin.weights": weights,
-        "origin.classes": list(classes),
+        "origin.classes": list(options.classes),
         # Another count gives other bits: this machine's is pinned once.
         "train.threads": cpus(),
     }
-    if image_size_px is not None:
-        changes["train.image_size_px"] = image_size_px
+    if options.image_size_px is not None:
+        changes["train.image_size_px"] = options.image_size_px
     params_file.edit(project.params, changes)
-    (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     # So that `dvc metrics diff` has something to compare the first day with.
     write_bytes(project.metrics, json_bytes({}))
-    make_origin(project, params_file.read(project.params))
+    make_origin(project, params_file.read(project.params), say=say)
+    say("the first commit")
     vcs.dvc(root, "add", "--quiet", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
 
 
-def make_origin(project: Project, params: Params) -> None:
+def set_remote(root: Path, url: str, say: Say) -> None:
+    """Make a URL or a folder DVC's default remote, if DVC knows its kind and can use it here."""
+    place = url if "://" in url else str(Path(url).expanduser().absolute())
+    say(f"DVC: images and models are shared through {place}")
+    try:
+        vcs.dvc(root, "remote", "add", "--default", REMOTE, place)
+        # It looks for what the remotes in the settings need.
+        vcs.dvc(root, "version")
+    except ToolError as error:
+        raise CycleError(
+            f"DVC does not take {url} as a remote.",
+            problems=error.problems,
+            mend="give a folder or a URL such as s3://bucket/path or ssh://host/path; what DVC "
+            "lacks for it is installed with pip",
+        ) from None
+
+
+def make_origin(project: Project, params: Params, *, say: Say = say_at_once) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
+    given = params.origin
+    say(f"weights: {given.weights}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    given = params.origin
-    origin.write(project, given.weights, seed=params.seed, classes=given.classes)
+    origin.write(project, given.weights, seed=params.seed, classes=given.classes, say=say)
 
 
 def require_identity(root: Path) -> None:

@@ -92,7 +92,7 @@ def run(folder: Path, *, say: Say) -> None:
 
 def _begin(folder: Path, say: Say) -> None:
     size = str(IMAGE_SIZE_PX)
-    words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size)
+    words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
     _shell(Path.cwd(), words, say)
     part = folder / f"{INCOMING}.part"
     write_digits(part)

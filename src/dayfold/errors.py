@@ -47,9 +47,9 @@ class IntakeError(DayfoldError):
 
 
 class UnreadableError(IntakeError):
-    """Some of the files that were to be predicted cannot be read; the others were answered."""
+    """Files that were to be predicted cannot be read as images; all others were answered."""
 
-    exit_code = 4  # its own: there are answers
+    exit_code = 4  # its own: there may be answers
 
 
 class LedgerError(DayfoldError):
@@ -62,6 +62,10 @@ class ImageMissingError(DayfoldError):
 
 class ModelError(DayfoldError):
     """A model file is missing, damaged, or not what its place calls for."""
+
+
+class TrainingError(DayfoldError):
+    """A training came to numbers that are not finite; nothing of it was kept."""
 
 
 class ToolError(DayfoldError):

@@ -1,5 +1,6 @@
 """The commands of the day's cycle."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,30 @@ def init(
         int | None,
         typer.Option(min=16, max=1024, help="Pixels a side; as in params.yaml if not given."),
     ] = None,
+    remote: Annotated[
+        str,
+        typer.Option(metavar="URL", help="A folder or URL that DVC shares images and models by."),
+    ] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask: make it inside another git repository.")
+    ] = False,
 ) -> None:
-    """Make a project: git, DVC, the pipeline, params.yaml and the origin's weights."""
+    """Make a project: git, DVC, the pipeline, params.yaml and the origin's weights.
+
+    ImageNet's weights are taken from torchvision's cache if they are there, and downloaded
+    otherwise. Inside another git repository the project gets a repository of its own, after a
+    question.
+    """
+    say(f"making a project in {directory}")
     from dayfold import create
 
     names = [name.strip() for name in classes.split(",")] if classes else []
-    create.init(directory, weights=weights, classes=names, image_size_px=image_size)
+
+    def agreed(question: str) -> bool:
+        return yes or (sys.stdin.isatty() and typer.confirm(question))
+
+    options = create.Options(weights, names, image_size, remote, agreed)
+    create.init(directory, options, say=say)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {directory} && dayfold add FOLDER")
 

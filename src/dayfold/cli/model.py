@@ -30,7 +30,8 @@ def predict(
 ) -> None:
     """Say what images show, how surely, and of which "not sure" (predict.threshold in params.yaml).
 
-    Exit code 4: some files cannot be read as images; they are listed, all others were answered.
+    In folders, files that are no images are passed over. Exit code 4: an image cannot be read, or a
+    file that was named is none; these are listed, all others were answered.
     """
     with without_collector():
         from dayfold.serve import classifier, days, predicting
@@ -38,7 +39,8 @@ def predict(
     paths = predicting.images(sources)
     model = classifier.load(Path.cwd(), day)
     say(days.said(here(), model.day, day))
-    predicting.predict(model, paths, top=top, csv=csv, say=say)
+    named = [path for path in sources if not path.is_dir()]
+    predicting.predict(model, paths, named=named, top=top, csv=csv, say=say)
 
 
 @command(MODEL, "dayfold export scans.onnx --day 2025-06-04")

@@ -28,6 +28,7 @@ from dayfold.ledger.intake.walking import (
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project.console import Ticker
+from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Data
@@ -161,7 +162,7 @@ def _today(project: Project, day: str) -> dict[str, tuple[str, str]]:
     if not project.images(day).is_dir():
         return {}
     there = walk(project.images(day), Delivery())
-    with ThreadPoolExecutor(workers.cpus()) as pool:
+    with ThreadPoolExecutor(cpus()) as pool:
         hashes = pool.map(lambda one: sha256_file(one.path), there)
         return {
             image: (one.label, project.name(one.path))

@@ -15,6 +15,8 @@ from dayfold.project.layout import Project
 # What `seal` commits: these paths of the project's own, never a stranger's.
 OWN_PATHS = (
     *DAY_PATHS,
+    ".gitattributes",
+    ".gitignore",
     "dvc.yaml",
     "params.yaml",
     "data/parent.dvc",

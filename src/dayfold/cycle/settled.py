@@ -17,6 +17,7 @@ from dayfold.ledger.intake.walking import is_clutter
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
 from dayfold.project.console import Ticker
+from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Params
@@ -307,7 +308,7 @@ def _changed(project: Project, images: dict[str, str]) -> Iterable[str]:
         return
     with (
         Ticker("reading", len(images), "images") as ticker,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cpus()) as pool,
     ):
         hashes = pool.map(lambda name: sha256_file(project.root / name), images)
         for done, (name, found) in enumerate(zip(images, hashes, strict=True), start=1):

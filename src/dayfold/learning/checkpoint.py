@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,17 @@ class Keeper:
         """Return how long the training has taken, with what an earlier process put into it."""
         return self._before + time.monotonic() - self._began
 
+    @contextmanager
+    def removed_on(self, kind: type[Exception]) -> Iterator[None]:
+        """Remove the checkpoint where the body raises such an error: none is to go on from it."""
+        try:
+            yield
+        except kind:
+            self.remove()
+            raise
+
     def remove(self) -> None:
-        """Remove the checkpoint: the model is written."""
+        """Remove the checkpoint, if there is one."""
         self._path.unlink(missing_ok=True)
 
     def _remove_others(self) -> None:

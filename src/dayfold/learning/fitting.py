@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.optim import swa_utils
 
 from dayfold import draws
+from dayfold.errors import TrainingError
 from dayfold.learning import checkpoint, network
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.device import Machine
@@ -131,13 +132,19 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             loss_of_batch = team.combine(learner, loss, len(chosen) / whole)
+            at = (update + 1, updates, rate)
+            if not math.isfinite(loss_of_batch):
+                raise _diverged("the loss", *at)
             optimizer.step()
             if average:
                 average.update_parameters(net)
             update += 1
             report(TrainingStep(update, epoch, loss_of_batch, rate))
+            # Once an epoch, and before it is kept: a look at all weights takes some milliseconds.
+            if update % recipe.updates_per_epoch == 0:
+                _check_finite(net, *at)
             if update < updates:
-                keep(update, partial(checkpoint.gather, net, optimizer, average))
+                keep(update, partial(_gather, net, optimizer, average, at))
     net = average.module if average else net
     learner = inputs.learner(net)
     _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
@@ -145,7 +152,37 @@ def fit(
     batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
     shown = (inputs.plain(validation, batch) for batch in batches)
     logits = network.answers(learner, shown, machine)
+    _check_finite(net, *at)
+    if not bool(logits.isfinite().all()):
+        raise _diverged("an answer on a validation image", *at)
     return Fitted(network.state_of(net, start, recipe.image_size_px), drawn, logits)
+
+
+def _gather(
+    net: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: swa_utils.AveragedModel | None,
+    at: tuple[int, int, float],
+) -> State:
+    _check_finite(net, *at)
+    return checkpoint.gather(net, optimizer, average)
+
+
+def _check_finite(net: torch.nn.Module, update: int, updates: int, rate: float) -> None:
+    for name, tensor in net.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise _diverged(f"the weight {name}", update, updates, rate)
+
+
+def _diverged(what: str, update: int, updates: int, rate: float) -> TrainingError:
+    """The error of a training whose numbers left the range of floats."""
+    return TrainingError(
+        f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
+        f"{what} is no longer finite (NaN or infinite). Nothing of it was kept.",
+        mend="in params.yaml, lower train.learning_rate (to a tenth, say) or raise train.warm_up; "
+        "if it stops at update 1, look at what it starts from (origin.weights, train.perturb); "
+        "with train.precision: bf16, try fp32; then dvc repro",
+    )
 
 
 class _Loss:

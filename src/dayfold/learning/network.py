@@ -41,7 +41,7 @@ class Model:
     metadata: Mapping[str, Any]
 
 
-def _blank(classes: int = 1) -> torch.nn.Module:
+def blank(classes: int = 1) -> torch.nn.Module:
     """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
     with torch.device("meta"):
         network: torch.nn.Module = resnet18(weights=None, num_classes=classes)
@@ -56,7 +56,7 @@ def build(model: Model, size: int) -> torch.nn.Module:
     train a third as fast at 32 px; from 64 px on no map is that small. `state_of` puts the others
     back. Kernels lie in memory as images do, channels last.
     """
-    network = _blank(len(model.classes))
+    network = blank(len(model.classes))
     state = dict(model.state)
     for name, kept in _taps(size).items():
         weight = f"{name}.weight"
@@ -104,7 +104,7 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
 @cache
 def _taps(size: int) -> dict[str, tuple[slice, ...]]:
     """The part of the kernel that sees the image, of every convolution onto a single pixel."""
-    network = _blank()
+    network = blank()
     kept: dict[str, tuple[slice, ...]] = {}
 
     def look(
@@ -129,10 +129,17 @@ def grown(
 
     Known rows stay as they are, to the bit. A new row is a draw from U(-b, b), b = 1/sqrt(512)
     (torch's own start of a linear layer) keyed by the class's name, its bias is 0; or, of a class
-    in `like`, a copy of that other class's row. A row that was retired has the bias 0 again.
+    in `like`, a copy of that other class's row. A row that was retired has the bias 0 again; of a
+    class in `like`, whose old name comes back, it is a copy too.
     """
     weight, bias = (model.state[name] for name in HEAD)
-    bias = torch.where(bias == RETIRED, 0, bias)
+    was_retired = bias == RETIRED
+    bias = torch.where(was_retired, 0, bias)
+    for at, name in enumerate(model.classes):
+        if was_retired[at] and like and like.get(name) in model.classes:
+            source = model.classes.index(like[name])
+            weight = torch.cat([weight[:at], weight[source : source + 1], weight[at + 1 :]])
+            bias[at] = bias[source]
     bound = 1 / math.sqrt(FEATURES)
     rows, biases = [], []
     for name in newcomers:
@@ -199,7 +206,7 @@ def random_origin(seed: int, *scope: str) -> Model:
     own start of a ResNet, with another shape of the distribution); batch norms at 1 and 0.
     """
     state = {}
-    for name, start in _blank().state_dict().items():
+    for name, start in blank().state_dict().items():
         if start.ndim == 4:
             out, _, height, width = start.shape
             bound = math.sqrt(6 / (out * height * width))
@@ -208,7 +215,7 @@ def random_origin(seed: int, *scope: str) -> Model:
         elif name not in HEAD:
             ones = name.endswith(("weight", "running_var"))
             state[name] = (torch.ones_like if ones else torch.zeros_like)(start, device="cpu")
-    return Model(_without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
+    return Model(without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
 
 
 def perturbed(model: Model, *, shrink: float, perturb: float, seed: int, day: str) -> Model:
@@ -228,69 +235,9 @@ def perturbed(model: Model, *, shrink: float, perturb: float, seed: int, day: st
     return Model(state, model.classes, model.metadata)
 
 
-def from_state_dict(state: State, classes: Sequence[str], source: str) -> Model:
-    """Return an origin from a torchvision ResNet18's state dict.
-
-    Its head is kept where `classes` names the rows, and dropped otherwise. Raises ModelError that
-    lists the tensors that are missing, foreign or of another shape.
-    """
-    expected = _blank().state_dict()
-    body = {name: tensor for name, tensor in state.items() if name not in HEAD}
-    problems = [f"{name} is missing" for name in expected if name not in {*body, *HEAD}]
-    problems += [f"{name} does not belong to a ResNet18" for name in body if name not in expected]
-    problems += [
-        f"{name} has the shape {list(tensor.shape)}, not {list(expected[name].shape)}"
-        for name, tensor in body.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    if classes:
-        shape = list(state[HEAD[0]].shape) if HEAD[0] in state else None
-        if shape != [len(classes), FEATURES] or HEAD[1] not in state:
-            problems.append(
-                f"fc.weight has the shape {shape}, but {len(classes)} classes are named"
-            )
-        if len(set(classes)) != len(classes) or not all(classes):
-            problems.append("the classes are not distinct names")
-    if problems:
-        raise ModelError(
-            f"{source} does not hold the weights of a torchvision ResNet18:", problems=problems[:12]
-        )
-    body = {
-        name: tensor.to(expected[name].dtype).contiguous() for name, tensor in sorted(body.items())
-    }
-    metadata = {"classes": list(classes), "day": "origin", "made": source}
-    if not classes:
-        return Model(_without_head(body), (), metadata)
-    head = {name: state[name].float().contiguous() for name in HEAD}
-    return Model({**body, **head}, tuple(classes), metadata)
-
-
-def _without_head(body: State) -> State:
+def without_head(body: State) -> State:
+    """Return the state dict with a head of no rows."""
     return {**body, HEAD[0]: torch.zeros(0, FEATURES), HEAD[1]: torch.zeros(0)}
-
-
-def read_foreign(path: Path) -> State:
-    """Read a state dict from safetensors or .pt/.pth; from the latter tensors only, no code."""
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist.") from None
-    except MemoryError:
-        raise
-    # The readers raise about anything on damaged bytes.
-    except Exception as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(
-            f"{path} holds no plain tensors: {said}",
-            mend="save it with torch.save(model.state_dict(), …) or as safetensors",
-        ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise ModelError(f"{path} holds no state dict of tensors.")
-    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def save(path: Path, state: State, metadata: Mapping[str, Any]) -> None:

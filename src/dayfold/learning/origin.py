@@ -1,8 +1,7 @@
 """The model that the first day starts from: ImageNet's, a random one, or a team's own."""
 
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,16 +15,28 @@ from dayfold.project.layout import Project
 if TYPE_CHECKING:  # torch is imported when there is something for it to do
     from dayfold.learning.network import Model
 
+Say = Callable[[str], None]
+
+
+def _silently(_line: str) -> None:
+    """Say nothing: what is made takes no time that a person would wonder about."""
+
+
 # torchvision's ResNet18_Weights.IMAGENET1K_V1. Its own loader checks 8 digits of the hash, and
 # those only when it downloads.
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-TIMEOUT_SECONDS = 15
+_MEND = (
+    "fetch that file where there is a network and give it as --weights FILE (in params.yaml: "
+    "origin.weights), or start from random ones: --weights random"
+)
 
 
-def write(project: Project, weights: str, *, seed: int, classes: Sequence[str]) -> None:
+def write(
+    project: Project, weights: str, *, seed: int, classes: Sequence[str], say: Say = _silently
+) -> None:
     """Write the parent of the first day: the origin's model, and no predictions."""
-    model = make(weights, seed=seed, classes=classes)
+    model = make(weights, seed=seed, classes=classes, say=say)
     from dayfold.learning import network
 
     tables.write(project.parent_predictions, Prediction, [])
@@ -33,7 +44,7 @@ def write(project: Project, weights: str, *, seed: int, classes: Sequence[str]) 
     network.save(project.parent_model, model.state, model.metadata)
 
 
-def make(weights: str, *, seed: int, classes: Sequence[str]) -> "Model":
+def make(weights: str, *, seed: int, classes: Sequence[str], say: Say = _silently) -> "Model":
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 
     `classes` names the rows of the file's head; without it the head is dropped. Raises ModelError
@@ -42,34 +53,37 @@ def make(weights: str, *, seed: int, classes: Sequence[str]) -> "Model":
     if classes and weights in ("imagenet", "random"):
         raise ModelError(f"Classes name the rows of a file's head; {weights} weights have none.")
     if weights == "imagenet":
-        return _imagenet()
-    from dayfold.learning import network
-
+        return published(IMAGENET_URL, sha256=IMAGENET_SHA256, say=say)
     if weights == "random":
-        return network.random_origin(seed)
-    state = network.read_foreign(Path(weights))
-    return network.from_state_dict(state, classes, Path(weights).name)
-
-
-def _imagenet() -> "Model":
-    """Download, compare with the full sha256, and only then parse."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "resnet18.pth")
-        try:
-            with urllib.request.urlopen(IMAGENET_URL, timeout=TIMEOUT_SECONDS) as answer:
-                path.write_bytes(answer.read())
-        except (urllib.error.URLError, OSError) as error:
-            raise ModelError(
-                f"ImageNet's weights cannot be downloaded from {IMAGENET_URL} "
-                f"({getattr(error, 'reason', error)}).",
-                mend="fetch that file where there is a network and give it as --weights FILE (in "
-                "params.yaml: origin.weights), or start from random ones: --weights random",
-            ) from None
-        if sha256_file(path) != IMAGENET_SHA256:
-            raise ModelError(
-                f"{IMAGENET_URL} is not the file that it should be (sha256 "
-                f"{sha256_file(path)[:12]}…, expected {IMAGENET_SHA256[:12]}…); it was not opened."
-            )
         from dayfold.learning import network
 
-        return network.from_state_dict(network.read_foreign(path), (), "imagenet")
+        return network.random_origin(seed)
+    from dayfold.learning import foreign
+
+    return foreign.origin(foreign.read(Path(weights)), classes, Path(weights).name)
+
+
+def _torch_home() -> Path:
+    """Where torch keeps what it downloads, by its own rule."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
+
+
+def published(url: str, *, sha256: str, say: Say) -> "Model":
+    """Return the origin from a published file: torchvision's own copy of it, or a download.
+
+    The file's full sha256 is compared before anything of it is parsed.
+    """
+    from dayfold.learning import download, foreign
+
+    name = url.rpartition("/")[2]
+    kept = _torch_home() / "hub" / "checkpoints" / name
+    if kept.is_file():
+        if sha256_file(kept) == sha256:
+            say(f"found in torchvision's cache: {kept}")
+            return foreign.origin(foreign.read(kept), (), "imagenet")
+        say(f"{kept} is another file than the published one, so it is not used")
+    with TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        download.fetch(url, path, sha256=sha256, what="ImageNet's weights", mend=_MEND, say=say)
+        return foreign.origin(foreign.read(path), (), "imagenet")

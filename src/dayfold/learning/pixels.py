@@ -19,6 +19,7 @@ from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import vcs
+from dayfold.project.cpus import cpus
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
@@ -63,7 +64,7 @@ def load(
         progress(1)
         return None
 
-    with no_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with no_warnings(), ThreadPoolExecutor(cpus()) as pool:
         problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
     if problems:
         left = [problem for problem in problems if not problem.endswith(ERASED)]

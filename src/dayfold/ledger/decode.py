@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,22 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         if form == "PNG" and _PNG_END not in data:  # Pillow does not ask for it
             raise IntakeError("is damaged (its end is missing)")
         return Decoded(rgb(image, max_pixels=max_pixels), form, has_frames)
+
+
+def begins_as_image(path: Path) -> bool:
+    """Whether a file begins as one of FORMATS or DICOM does, damaged or not; OSError if unread."""
+    with path.open("rb") as file:
+        if dicom.is_dicom(file.read(dicom.HEAD_BYTES)):
+            return True
+        file.seek(0)
+        try:
+            Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            return False
+        # Of an image whose header is damaged, or too large: it is told when it is decoded.
+        except Exception:
+            return True
+    return True
 
 
 def rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

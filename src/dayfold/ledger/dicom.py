@@ -34,9 +34,12 @@ class Scan:
     remarks: tuple[str, ...]
 
 
+HEAD_BYTES = 132  # by which a DICOM file is known
+
+
 def is_dicom(data: bytes) -> bool:
     """Whether bytes are a DICOM file: 128 bytes of anything, then DICM (PS3.10, 7.1)."""
-    return data[128:132] == b"DICM"
+    return data[128:HEAD_BYTES] == b"DICM"
 
 
 def read(data: bytes, *, check_pixels: Callable[[int, int], None]) -> Scan:

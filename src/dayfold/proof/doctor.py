@@ -1,6 +1,5 @@
 """How a machine and a project are, a line a thing, and how each that is not well is mended."""
 
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,9 +11,10 @@ import psutil
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.project import journal, vcs
+from dayfold.project import gitfiles, journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
+from dayfold.project.cpus import cpus
 from dayfold.project.files import only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
@@ -56,6 +56,7 @@ def examine(project: Project, *, fix: bool, say: Say) -> int:
 def _signs(project: Project) -> Iterator[Sign]:
     yield from _tools(project)
     yield _disk(project)
+    yield from _git_files(project)
     try:
         params = params_file.read(project.params)
     except DayfoldError as error:
@@ -94,6 +95,37 @@ def _tools(project: Project) -> Iterator[Sign]:
         )
     else:
         yield Sign("git", f"{said}, on branch {branch}")
+
+
+def _git_files(project: Project) -> Iterator[Sign]:
+    """Whether git keeps the bytes of what is hashed, and hides nothing that a seal commits."""
+    root = project.root
+    crlf, changing = gitfiles.converted(root), gitfiles.changed_by_git(root)
+    keep = "add what docs/operations.md shows to .gitattributes"
+    if crlf:
+        yield Sign(
+            "line ends",
+            f"git wrote {len(crlf)} files with other line ends (core.autocrlf), {crlf[0]} first",
+            f"{keep}, and check the files out again",
+            partial(gitfiles.keep_bytes, root),
+        )
+    elif changing:
+        yield Sign(
+            "line ends",
+            f"git may change the bytes of hashed files: {', '.join(changing[:5])}",
+            f"{keep}; the next seal commits it",
+            partial(gitfiles.keep_bytes, root),
+        )
+    else:
+        yield Sign("line ends", "git changes none of what is hashed")
+    hidden = gitfiles.hidden(root)
+    if hidden:
+        yield Sign(
+            "ignored",
+            f"git ignores files of the project: {', '.join(hidden[:5])}",
+            "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
+            partial(gitfiles.keep_visible, root),
+        )
 
 
 def _disk(project: Project) -> Sign:
@@ -184,14 +216,14 @@ def _computing(params: Params) -> Iterator[Sign]:
     machine = device.resolve(
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = f"{machine.device}, {machine.precision}, {machine.threads} threads on {cpus} CPUs"
+    here = cpus()
+    found = f"{machine.device}, {machine.precision}, {machine.threads} threads on {here} CPUs"
     unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
-    if machine.threads > cpus:
+    if machine.threads > here:
         yield Sign(
             "device",
             f"{found}: more threads than CPUs, which is slow",
-            f"train.threads: {cpus} in params.yaml (from the next day on: it changes the bits)",
+            f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)",
         )
     else:
         auto = f"; {' and '.join(unpinned)} as found here" if unpinned else ""

@@ -14,6 +14,7 @@ from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
 from dayfold.project.console import Ticker
+from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import chain, record
@@ -241,7 +242,7 @@ def _read_all(
     bad: list[_Read] = []
     with (
         Ticker("reading", size >> 20, "MiB") as ticker,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cpus()) as pool,
     ):
         done = 0
         for one, (whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):

@@ -18,6 +18,7 @@ from dayfold.project import params as params_file
 from dayfold.project.layout import Project, check_day
 
 MANY = 0.1  # part of the labels that are doubted
+FEW = 5  # labels that are shown where none is doubted
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def run(project: Project, *, top: int | None) -> Audit:
 
     Held-out images are judged by the model itself, which never learnt from them; training images
     by a logistic regression on the model's features that was fitted without them and without all
-    other images of their group. `top` rows, or all doubted ones. Decisions that the table has
-    already are kept, in more rows if need be. Raises ImageMissingError where no image is here.
+    other images of their group. `top` rows, or all doubted ones; where none is, the FEW least
+    certain. Decisions that the table has already are kept, in more rows if need be. Raises
+    ImageMissingError where no image is here.
     """
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
@@ -69,7 +71,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     ]
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
-    order = audit.ranking(found, new)[: top or int(found.doubted.sum())]
+    order = audit.ranking(found, new)[: top or int(found.doubted.sum()) or FEW]
     made = _decided(project, day)
     doubts = [
         Doubt(
@@ -150,6 +152,8 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
 
 def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:
     """Show the worst of an audit and what to do with its table."""
+    if found.doubts and not found.doubted:
+        show("No label is doubted. The least certain ones:")
     for doubt in found.doubts[:rows]:
         show(f"{doubt.path}: {doubt.label}, or {doubt.suggested}? ({doubt.score:.3f})")
     if len(found.doubts) > rows:

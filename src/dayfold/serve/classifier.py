@@ -1,6 +1,5 @@
 """A model that people can use: images in, classes with calibrated confidence out."""
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.project import params as params_file
+from dayfold.project.cpus import cpus
 from dayfold.project.layout import Project
 from dayfold.serve import days
 
@@ -54,7 +54,7 @@ class Classifier:
         self.image_size_px: int = recipe["image_size_px"]
         # As it was evaluated, where the hardware can.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
-        threads = torch.get_num_threads()
+        threads = min(torch.get_num_threads(), cpus())  # torch knows no quota
         self._machine = device.chosen(device="auto", precision=precision, threads=threads)
         self._net = network.build(model, self.image_size_px).to(self._machine.device)
 
@@ -65,11 +65,12 @@ class Classifier:
         """Return an answer an image, in order.
 
         An image is a path, a PIL image or an array, uint8 [h, w, 3] (RGB) or [h, w] (grey); one
-        alone is a list of one. All are decoded and padded as in training. Raises IntakeError that
-        lists every image that cannot be used.
+        alone is a list of one, an array [n, h, w, 3] is n images. All are decoded and padded as in
+        training. Raises IntakeError that lists every image that cannot be used.
         """
-        if isinstance(images, str | Path | Image.Image):
-            images = [images]
+        is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
+        if is_one_array or isinstance(images, str | Path | Image.Image):
+            images = [images]  # type: ignore[list-item]
         answers, problems = [], []
         for answer in self.each(images):
             if isinstance(answer, Answer):
@@ -86,7 +87,7 @@ class Classifier:
     def each(self, images: Iterable[ImageLike]) -> Iterator[Answer | str]:
         """Yield, an image, the answer or what is wrong with it, as they are worked out."""
         waiting = iter(images)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cpus()) as pool:
             while chunk := list(islice(waiting, CHUNK)):
                 with decode.no_warnings():
                     read = list(pool.map(self._read, chunk))

@@ -2,15 +2,17 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dayfold.errors import IntakeError, UnreadableError
+from dayfold.ledger import decode
 from dayfold.ledger.intake.walking import is_clutter
 from dayfold.project.files import for_spreadsheet, write_csv
 from dayfold.serve.classifier import Answer, Classifier
 
 SHOWN = 20  # files that cannot be read, listed one by one; a CSV has them all
+PASSED_OVER = 3  # names of files that are no images
 NOT_SURE = "not sure"
 
 
@@ -40,17 +42,29 @@ def predict(
     model: Classifier,
     paths: Sequence[Path],
     *,
+    named: Collection[Path] = (),
     top: int,
     csv: Path | None,
     say: Callable[[str], None],
 ) -> None:
     """Say what the model makes of each file, and how fast; into a CSV file if one is given.
 
-    Raises UnreadableError, when all others are answered, that lists the files that cannot be read,
-    and IntakeError where none can.
+    Files that are no images are passed over, but for those that were `named`. Raises
+    UnreadableError, when all others are answered, that lists the files that cannot be read, and
+    IntakeError where nothing is left.
     """
     if csv and csv.is_dir():
         raise IntakeError(f"{csv} is a folder.", mend="name a file: --csv predicted.csv")
+    with decode.no_warnings():
+        kept = [path in named or _may_be_image(path) for path in paths]
+    others = [_shown(path) for path, is_kept in zip(paths, kept, strict=True) if not is_kept]
+    paths = [path for path, is_kept in zip(paths, kept, strict=True) if is_kept]
+    if others:
+        more = len(others) - PASSED_OVER
+        listed = ", ".join(others[:PASSED_OVER]) + f" and {more} more" * (more > 0)
+        say(f"passed over {len(others)} file{'s' * (len(others) > 1)}, no images: {listed}")
+    if not paths:
+        raise IntakeError("There is no image in it.")
     top = min(top, len(model.classes))
     began = time.monotonic()
     width = min(max(len(_shown(path)) for path in paths), 60)
@@ -73,12 +87,19 @@ def predict(
     )
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
-        kind = UnreadableError if good else IntakeError
         more = len(problems) - SHOWN
-        raise kind(
+        raise UnreadableError(
             f"{len(problems)} of {len(paths)} files cannot be predicted:",
             problems=problems[:SHOWN] + [f"and {more} more"] * (more > 0),
         )
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether a file is an image by its name or by how its bytes begin, damaged or not."""
+    try:
+        return path.suffix.lower() in decode.IMAGE_ENDINGS or decode.begins_as_image(path)
+    except OSError:
+        return True  # what cannot be read is told, not passed over
 
 
 def line(answer: Answer, top: int, width: int) -> str:

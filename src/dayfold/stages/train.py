@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from dayfold import __version__, draws
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, TrainingError
 from dayfold.learning import (
     activations,
     calibration,
@@ -84,10 +84,11 @@ def _train(project: Project, params: Params, team: Team) -> None:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             mend="dayfold add more images, or set replay.size in params.yaml",
         )
-    newcomers = sorted({*arrived["label"], *replay["label"]} - set(parent.classes))
     classes = history.classes()[day]
+    # Of every class with images, also where none of them is in today's pool: a class that was
+    # renamed would otherwise be answered by neither of its names.
+    newcomers = sorted({*classes.live, *replay["label"]} - set(parent.classes))
     renamed = {later: old for old, later in classes.renamed.items()}
-    new = [name for name in newcomers if name not in renamed]
     whole = network.grown(parent, newcomers, seed, like=renamed)
     retired = [name for name in whole.classes if name in classes.retired]
     start = network.without(whole, retired)
@@ -114,7 +115,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         pool = _load(project, rows, start.classes, size, ticker)
         validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
     decoded = time.monotonic() - began
-    _print_recipe(params, machine, start.classes, new, today, replay, decoded)
+    _print_recipe(params, machine, start.classes, classes.new, today, replay, decoded)
     if retired:
         print(f"retired   {', '.join(retired)}: without images now, never predicted", flush=True)
     taken = {
@@ -142,13 +143,13 @@ def _train(project: Project, params: Params, team: Team) -> None:
         print(
             f"frozen    through {recipe.frozen_through}: activations of {count} images, {made} new"
         )
-    with _progress(recipe, steps) as report:
+    with keeper.removed_on(TrainingError), _progress(recipe, steps) as report:
         state, drawn, logits = fitting.fit(
             start,
             pool,
             validation,
             # Grown by nothing: a class that came back is asked about again.
-            teacher=network.without(network.grown(parent, (), seed), retired),
+            teacher=network.without(network.grown(parent, (), seed, like=renamed), retired),
             recipe=recipe,
             seed=seed,
             day=day,
@@ -187,7 +188,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "day": day,
         "parent": params.parent,
         "classes": list(whole.classes),
-        "new_classes": new,
+        "new_classes": list(classes.new),
         "retired_classes": retired,
         "images": {
             "today": len(arrived),

@@ -16,6 +16,7 @@ from typing import Any
 
 import dayfold
 from dayfold.errors import IntakeError
+from dayfold.project.cpus import cpus
 
 SECONDS = 60.0  # that one file may take
 UNPACKING_SECONDS = 3600.0  # that an archive may take
@@ -203,8 +204,3 @@ def _answers(
             if again or not isinstance(error, _CrashError):
                 found.append({"image": "", "refused": error.what})
     return found
-
-
-def cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

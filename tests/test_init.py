@@ -1,0 +1,223 @@
+"""A new project is right whatever the git of a person's own says, and says what it does."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import IDENTITY
+from dayfold import create
+from dayfold.project import gitfiles, vcs
+from dayfold.project.layout import Project
+from dayfold.proof import doctor
+
+RANDOM = ("--weights", "random", "--image-size", "16")
+# The hostile half of what people have in ~/.gitconfig and in the files that it names.
+CONFIG = """\
+[user]
+    name = A Tester
+    email = tester@example.org
+[init]
+    defaultBranch = trunk
+[core]
+    autocrlf = true
+    eol = crlf
+    excludesFile = {folder}/ignore
+    attributesFile = {folder}/attributes
+[filter "shout"]
+    smudge = tr a-z A-Z
+    clean = tr A-Z a-z
+"""
+IGNORED = ".*\n*.csv\n*.dvc\n*.json\n*.lock\n*.yaml\ndata/\nimages\nREADME*\n"
+ATTRIBUTES = "* text=auto eol=crlf\n*.csv filter=shout\n*.yaml ident\n"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The environment of a person with such a configuration."""
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "ignore").write_text(IGNORED)
+    (folder / "attributes").write_text(ATTRIBUTES)
+    (folder / "gitconfig").write_text(CONFIG.format(folder=folder))
+    return {"GIT_CONFIG_GLOBAL": str(folder / "gitconfig")}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shell, hostile):
+    """A project made by the command line, what it said, and its environment."""
+    folder = tmp_path_factory.mktemp("made")
+    words = ("init", "scans", *RANDOM, "--remote", "store")
+    said = shell(folder, "dayfold", *words, **hostile)
+    return folder / "scans", said, hostile
+
+
+@pytest.mark.slow
+def test_its_branch_is_main_and_all_of_it_is_committed(made, shell):
+    root, _, environment = made
+    assert shell(root, "git", "branch", "--show-current", **environment) == "main\n"
+    assert shell(root, "git", "status", "--porcelain", "--ignored", **environment) == (
+        "!! .dvc/cache/\n!! .dvc/tmp/\n!! data/parent/\n"
+    )
+    kept = shell(root, "git", "ls-files", **environment).split()
+    assert {"data/manifests/origin.csv", "data/parent.dvc", ".gitattributes"} < set(kept)
+
+
+@pytest.mark.slow
+def test_no_file_of_a_project_is_hidden_and_none_is_changed(made):
+    root, *_ = made
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made[2].items():
+            patch.setenv(name, value)
+        assert gitfiles.hidden(root) == []
+        assert gitfiles.changed_by_git(root) == []
+        signs = list(doctor._git_files(Project(root)))
+    assert [(sign.name, sign.mend) for sign in signs] == [("line ends", "")]
+
+
+@pytest.mark.slow
+def test_a_clone_has_the_very_bytes(made, shell, tmp_path):
+    root, _, environment = made
+    shell(tmp_path, "git", "clone", "--quiet", str(root), "clone", **environment)
+    for name in shell(root, "git", "ls-files", **environment).split():
+        if name != "README.md":
+            assert (tmp_path / "clone" / name).read_bytes() == (root / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_its_remote_is_dvc_s_default_and_can_be_pushed_to(made, shell):
+    root, said, environment = made
+    store = root.parent / "store"
+    assert f"shared through {store}" in said
+    listed = shell(root, "dvc", "remote", "list", **environment)
+    assert listed.split() == ["store", str(store), "(default)"]
+    shell(root, "dvc", "push", "--quiet", **environment)
+    assert any(path.is_file() for path in store.rglob("*"))
+
+
+@pytest.mark.slow
+def test_every_step_is_said_before_it_is_done(made):
+    said = made[1].splitlines()
+    begins = ("making", "git:", "DVC:", "DVC: images", "the pipeline", "weights:", "the first")
+    for line, begin in zip(said, begins, strict=False):
+        assert line.startswith(begin)
+
+
+def test_the_first_line_comes_before_anything_is_done(tmp_path):
+    began = time.monotonic()
+    words = (sys.executable, "-m", "dayfold", "init", "scans", *RANDOM)
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "making a project in scans\n"
+        seconds = time.monotonic() - began
+        assert not (tmp_path / "scans").exists() or seconds < 0.5
+        process.terminate()
+    assert seconds < 5  # on a machine that is busy; alone 0.3 s
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"), [("ftp://host/path", "ftp"), ("gs://bucket/path", "dvc-gs")]
+)
+def test_a_remote_that_dvc_does_not_know_is_refused_and_nothing_is_left(
+    tmp_path, shell, url, reason
+):
+    said = shell(tmp_path, "dayfold", "init", "scans", *RANDOM, "--remote", url, code=1)
+    assert f"DVC does not take {url} as a remote." in said
+    assert reason in said.partition("as a remote.")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def outer(tmp_path, shell):
+    """A git repository of something else, in a folder of its own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shell(folder, "git", "init", "--quiet")
+    (folder / ".gitignore").write_text("/scratch/\n")
+    return folder
+
+
+def test_in_another_repository_nothing_is_made_without_consent(outer, shell):
+    said = shell(outer, "dayfold", "init", "deep/scans", *RANDOM, code=1)
+    assert f"is inside the git repository {outer}" in said
+    assert f"add /deep/scans/ to {outer}/.gitignore" in said
+    assert "dayfold init … --yes" in said
+    assert sorted(path.name for path in outer.iterdir()) == [".git", ".gitignore"]
+
+
+@pytest.mark.slow
+def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
+    outer, shell, monkeypatch
+):
+    for name, value in IDENTITY.items():
+        monkeypatch.setenv(name, value)
+    asked = []
+    options = create.Options(
+        "random", image_size_px=16, agreed=lambda question: asked.append(question) or True
+    )
+    for place, questions in (("scratch/scans", 0), ("scans", 1)):
+        said = []
+        create.init(outer / place, options, say=said.append)
+        assert len(asked) == questions
+        assert str(outer) in said[0]
+        top = shell(outer / place, "git", "rev-parse", "--show-toplevel")
+        assert top == f"{outer / place}\n"
+    # A repository within, as git calls it: none of its files is the outer one's.
+    assert shell(outer, "git", "status", "--porcelain") == "?? .gitignore\n?? scans/\n"
+
+
+def test_a_repository_is_no_new_folder(outer, shell):
+    said = shell(outer.parent, "dayfold", "init", "work", *RANDOM, code=1)
+    assert "is a git repository already" in said
+
+
+def test_this_repository_is_a_project_with_the_same_files_for_git(repository):
+    assert (repository / ".gitattributes").read_text() == gitfiles.ATTRIBUTES
+    assert (repository / ".gitignore").read_text().endswith(gitfiles.IGNORE)
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch, hostile):
+    """A project of before: its tables in git, and nothing said about their bytes."""
+    for name, value in IDENTITY.items():
+        monkeypatch.setenv(name, value)
+    root = tmp_path / "old"
+    (root / "data" / "manifests").mkdir(parents=True)
+    (root / "data" / "manifests" / "origin.csv").write_bytes("action,image\nadd,é\n".encode())
+    (root / "params.yaml").write_bytes(b"a: 1\n")
+    (root / "notes.txt").write_bytes(b"mine\n")
+    vcs.git(root, "init", "--quiet")
+    vcs.git(root, "add", ".")
+    vcs.git(root, "commit", "--quiet", "--message", "before")
+    return root
+
+
+def test_an_old_project_is_mended_with_its_files_and_without_what_a_person_wrote(
+    old, tmp_path, monkeypatch
+):
+    clone = tmp_path / "clone"
+    vcs.git(tmp_path, "clone", "--quiet", "-c", "core.autocrlf=true", str(old), str(clone))
+    table = clone / "data" / "manifests" / "origin.csv"
+    assert table.read_bytes() == "action,image\r\nadd,é\r\n".encode()
+    (clone / "params.yaml").write_bytes(b"a: 2\r\n")  # an edit of a person's
+    (clone / ".gitattributes").write_text("*.txt text")
+    (sign,) = doctor._git_files(Project(clone))
+    assert sign.mend
+    sign.fix()
+    assert table.read_bytes() == (old / "data" / "manifests" / "origin.csv").read_bytes()
+    assert (clone / "params.yaml").read_bytes() == b"a: 2\r\n"
+    assert (clone / "notes.txt").read_bytes() == b"mine\r\n"
+    assert (clone / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
+    (sign,) = doctor._git_files(Project(clone))
+    assert not sign.mend
+    table.unlink()
+    vcs.git(clone, "checkout", "--quiet", "--", "data")
+    assert b"\r" not in table.read_bytes()
+
+
+def test_files_that_git_would_hide_are_named_and_shown_again(old, monkeypatch, hostile):
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    assert "data/manifests/2000-01-01.csv" in gitfiles.hidden(old)
+    for sign in doctor._git_files(Project(old)):
+        sign.fix()
+    assert gitfiles.hidden(old) == gitfiles.changed_by_git(old) == []
