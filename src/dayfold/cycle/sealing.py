@@ -1,5 +1,6 @@
 """Sealing a day: one commit and one tag, of the project's own paths."""
 
+import os
 from pathlib import Path
 
 from dayfold.create import require_identity
@@ -24,6 +25,8 @@ OWN_PATHS = (
     "data/.gitignore",
     "data/images/.gitignore",
 )
+# Whatever a person's own ignore file says.
+_NOT_IGNORED = ("-c", f"core.excludesFile={os.devnull}")
 SAMPLED = 9  # sealed days whose models are looked for when a day is sealed
 FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
@@ -73,8 +76,9 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal", day=now.day):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
-        if vcs.git(root, "status", "--porcelain", "--untracked-files=all", "--", *paths):
-            vcs.git(root, "add", "--", *paths)
+        changed = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
+        if vcs.git(root, *_NOT_IGNORED, *changed):
+            vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             # Only these paths, whatever else is staged.
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
         commit = _commit_of(project, now, now.day)

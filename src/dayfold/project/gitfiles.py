@@ -73,7 +73,7 @@ _CHANGING = ("text", "ident", "filter", "working-tree-encoding")
 
 def changed_by_git(root: Path) -> list[str]:
     """The kinds of files whose bytes git may change on their way in or out."""
-    said = vcs.git(root, "check-attr", "-z", *_CHANGING, "--", *_KINDS).split("\0")[:-1]
+    said = vcs.split(vcs.git(root, "check-attr", "-z", *_CHANGING, "--", *_KINDS))
     found = {
         name
         for name, attribute, value in zip(said[::3], said[1::3], said[2::3], strict=True)
@@ -84,7 +84,7 @@ def changed_by_git(root: Path) -> list[str]:
 
 def converted(root: Path) -> list[str]:
     """The project's files that are as git has them but for their line ends: CRLF for LF."""
-    lines = vcs.git(root, "ls-files", "-z", "--eol", "--", *_pathspecs()).split("\0")[:-1]
+    lines = vcs.split(vcs.git(root, "ls-files", "-z", "--eol", "--", *_pathspecs()))
     split = (line.partition("\t") for line in lines)
     names = [name for facts, _, name in split if facts.split()[:2] == ["i/lf", "w/crlf"]]
     kept = vcs.blobs(root, [f":./{name}" for name in names])

@@ -30,7 +30,6 @@ _KEPT = (
 _PINNED = {
     "color.ui": "never",
     "column.ui": "never",
-    "core.excludesFile": os.devnull,
     "core.quotePath": "false",
     "diff.relative": "false",
     "diff.renames": "false",
