@@ -16,7 +16,7 @@ from dayfold.project.cache import Pin
 from dayfold.project.console import Ticker
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.proof import chain, record
+from dayfold.proof import absent, chain, record
 from dayfold.proof.chain import Finding
 from dayfold.proof.erased import Erased, erased
 from dayfold.proof.record import Sealed
@@ -28,14 +28,18 @@ LEGACY = "[0-9a-f]" * 2
 
 @dataclass
 class Verified:
-    """What was found: `damage`, and what is `absent` here, by day; and how much was read.
+    """What was found: `damage`, what is not here but may come, and how much was read.
 
-    `erased` are the files and objects that are the text in an erased image's place.
+    `unpushed` are the days of which the default remote lacks something, as far as it was asked, and
+    `problem` says why it could not be. `erased` are the files and objects that are the text in an
+    erased image's place.
     """
 
     days: list[str]
     damage: list[Finding] = field(default_factory=list)
     absent: list[Finding] = field(default_factory=list)
+    unpushed: list[str] = field(default_factory=list)
+    problem: str = ""
     erased: int = 0
     files: int = 0
     bytes: int = 0
@@ -50,10 +54,11 @@ class _Read(NamedTuple):
     day: str
 
 
-def verify(project: Project, *, read_data: bool) -> Verified:
+def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every file that is kept.
 
-    Nothing is changed. The open day is not looked at but for its parent: it is not settled.
+    Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
+    default remote is asked for what is not here, with `ask_all` for everything.
     """
     params = params_file.read(project.params)
     sealed = vcs.sealed_days(project.root)
@@ -79,10 +84,12 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     ]
     objects = cache.folder(project.root)
     owners = _owners(project, line, objects)
-    _note_absent(project, line, objects, found)
+    missing = absent.look(project, line, objects, current=params.day, ask_all=ask_all)
+    found.damage += missing.lost
+    found.absent, found.unpushed, found.problem = missing.later, missing.unpushed, missing.problem
     if read_data:
         found.damage += _git(project)
-        reads = [*_images(project, line), *_outputs(project, line, params.day)]
+        reads = [*_images(project, line), *_outputs(project, line, params.day, objects)]
         reads += _objects(objects, owners)
         _read_all(project, reads, objects, owners, erased(project, line), found)
     found.damage.sort()
@@ -128,37 +135,6 @@ def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str
     return owners
 
 
-def _note_absent(project: Project, line: Sequence[Sealed], objects: Path, found: Verified) -> None:
-    """Note what of each day neither the working tree nor the cache has: a remote may have it."""
-    remote = vcs.dvc(project.root, "remote", "list").strip()
-    for sealed in line:
-        kept = [pin for pin in sealed.outs() if pin.path not in sealed.files]
-        gone = [pin.path for pin in kept if not cache.object_path(objects, pin.md5).exists()]
-        folder = project.images(sealed.day)
-        if sealed.images and not folder.is_dir():
-            in_cache = cache.object_path(objects, sealed.images.md5).exists()
-            if in_cache:
-                name = project.name(chain.tracking(project, sealed.day))
-                found.absent.append(
-                    Finding(sealed.day, "its images are in the cache only", f"dvc checkout {name}")
-                )
-            else:
-                gone.append(project.name(folder))
-        if gone:
-            what = f"not here: {', '.join(gone)}"
-            if remote:
-                found.absent.append(Finding(sealed.day, what, "dvc fetch --all-tags"))
-            else:
-                found.damage.append(
-                    Finding(
-                        sealed.day,
-                        f"{what}; nor is there a remote to ask",
-                        "take it from another clone, or make it again: dayfold reproduce "
-                        f"{sealed.day} --from-scratch --restore",
-                    )
-                )
-
-
 def _git(project: Project) -> Iterator[Finding]:
     """What git finds damaged in its own objects, tags and branches."""
     done = subprocess.run(
@@ -202,19 +178,22 @@ def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
             yield _Read(project.root / path, "", image, sealed.day)
 
 
-def _outputs(project: Project, line: Sequence[Sealed], current: str) -> Iterator[_Read]:
+def _outputs(
+    project: Project, line: Sequence[Sealed], current: str, objects: Path
+) -> Iterator[_Read]:
     """What DVC keeps of the sealed day in the working tree, and the parent of the open one."""
     if not line:
         return
     last = line[-1]
     if last.day == current:
         for path, key in last.outs():
-            if path not in last.files:
+            is_here = (project.root / path).exists() or cache.object_path(objects, key).exists()
+            if path not in last.files and is_here:  # else it is told as absent
                 yield _Read(project.root / path, key, "", last.day)
         parent = line[-2] if len(line) > 1 else None
     else:
         parent = last
-    if parent is not None:
+    if parent is not None and project.parent.is_dir():
         for name, key in chain.handed_on(project, dict(parent.outs())).items():
             yield _Read(project.parent / name, key, "", parent.day)
 
