@@ -102,7 +102,7 @@ def seal(
     project = Project.find()
     with ready(project, say=say):
         print(f"sealed as {sealing.seal(project, message, force=force)}")
-    for line in sealing.warnings(project):
+    for line in (*sealing.warnings(project), *sealing.sharing(project)):
         print(line)
 
 

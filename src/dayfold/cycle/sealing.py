@@ -8,7 +8,7 @@ from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
-from dayfold.project import cache, vcs
+from dayfold.project import cache, remotes, vcs
 from dayfold.project.layout import Project
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
@@ -107,6 +107,22 @@ def warnings(project: Project) -> list[str]:
         f"(of {SAMPLED} looked at)",
         "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore",
         "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes all other days' models",
+    ]
+
+
+def sharing(project: Project) -> list[str]:
+    """Say what to push next; after the first seal, without a remote, how to set one up."""
+    found, sealed = remotes.setup(project.root), vcs.sealed_days(project.root)
+    if found.default:
+        late = remotes.late(project.root, sealed)
+        first = "dayfold doctor --fix; " * bool(late)
+        return [f"next: {first}{remotes.pushing(project.root, all_tags=bool(late))}"]
+    if found.names or len(sealed) > 1:
+        return []
+    return [
+        "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",
+        "To share or back up: dvc remote add --default NAME URL && "
+        'git commit -m "Add a remote" .dvc/config; dayfold doctor --fix; dvc push --all-tags',
     ]
 
 

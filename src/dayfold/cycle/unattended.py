@@ -35,7 +35,7 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         return
     vcs.dvc(project.root, "repro", show=True)
     say(f"sealed as {sealing.seal(project)}")
-    for line in sealing.warnings(project):
+    for line in (*sealing.warnings(project), *sealing.sharing(project)):
         say(line)
 
 

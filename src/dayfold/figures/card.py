@@ -81,12 +81,13 @@ def _again(day: str, erased: Sequence[str]) -> str:
     if erased:
         return (
             f"It cannot be made again: it was made with {_count(erased, 'image', 'images')} that "
-            "were erased since. The history without them, which is another model's:\n\n"
-            f"```\ndvc fetch --all-tags\ndayfold reproduce {day} --without\n```"
+            "were erased since. This makes the history without them, so another model:\n\n"
+            f"```\ndayfold reproduce {day} --without\n```"
         )
     return (
-        "In a clone of the project, from what is pinned below, to the bit on such a machine:\n\n"
-        f"```\ndvc fetch --all-tags\ndayfold reproduce {day}\n```"
+        "In a clone of the project, from what is pinned below, to the bit on such a machine. What "
+        "the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
+        f"```\ndayfold reproduce {day}\n```"
     )
 
 

@@ -215,6 +215,25 @@ def hold_everywhere(root: Path) -> None:
         repo.drop_data_index()
 
 
+def pushing(root: Path, *, all_tags: bool = False) -> str:
+    """The command that pushes what was sealed; git's half only where git has a remote."""
+    git_too = " && git push --follow-tags" * bool(vcs.git(root, "remote").strip())
+    return f"dvc push{' --all-tags' * all_tags}{git_too}"
+
+
+def pulling(root: Path, keys: Iterable[str]) -> str:
+    """The command that brings into the working tree what lacks these objects of the day there."""
+    objects, found = cache.folder(root), setup(root)
+    if all(cache.object_path(objects, key).exists() for key in keys):
+        # Others of the day may be missing there.
+        return "dvc checkout" + " || dvc pull" * bool(found.default)
+    if found.default:
+        return "dvc pull"
+    if found.names:
+        return f"dvc remote default {found.names[0]} && dvc pull"
+    return "no remote is set up here to pull from: dayfold verify says what to do"
+
+
 def bring(root: Path, key: str) -> Path:
     """Return where DVC's cache has an object, fetched from a remote where it lacks it.
 
@@ -231,12 +250,23 @@ def bring(root: Path, key: str) -> Path:
         except ToolError as error:
             problems.append(error.what)
             continue
-        if data is not None and md5(data) == key:
+        if data is not None and md5(data) == key.removesuffix(cache.FOLDER):
             write_bytes(path, data, mode=READ_ONLY)
             return path
         state = remote.problem or ("does not have it" if data is None else "has other bytes")
         problems.append(f"remote {remote.name} ({remote.url}) {state}")
-    raise ToolError(f"DVC's cache lacks {key}.", problems=problems or ["no remote is set up"])
+    raise ToolError(
+        f"DVC's cache lacks the object {key}, and no remote has it:",
+        problems=problems or ["no remote is set up"],
+        mend="dayfold verify says what to do",
+    )
+
+
+def bring_folder(root: Path, key: str, target: Path) -> None:
+    """Lay out a folder of DVC's at `target`, by links into its cache; ToolError as `bring`."""
+    for found in cache.listed(bring(root, key).read_bytes()).values():
+        bring(root, found)
+    cache.lay_out(cache.folder(root), key, target)
 
 
 def ask(root: Path, keys: Iterable[str]) -> Answer:

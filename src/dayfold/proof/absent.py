@@ -1,6 +1,6 @@
 """What DVC keeps of the sealed days and this machine lacks: where it is, and what brings it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from dayfold.proof.chain import Finding
 from dayfold.proof.record import Sealed
 from dayfold.proof.seen import span
 
+Way = Callable[[str, str], str]
 SHOWN = 5  # paths of a line
 # So that DVC does not pass over days that were sealed before the remote was set up.
 FIRST = "dayfold doctor --fix; "
@@ -80,6 +81,37 @@ def look(
     if all(sealed.images is None or project.images(sealed.day).is_dir() for sealed in line):
         found.lost = [_or_again(one, gone) for one in found.lost]
     return found
+
+
+def of_images(project: Project, days: Iterable[str]) -> list[str]:
+    """Return those of the days whose folder of images DVC tracks and is not here."""
+    return [day for day in days if chain.pinned(project, day) and not project.images(day).is_dir()]
+
+
+def command(project: Project, days: Iterable[str]) -> str:
+    """Return the command that brings the images of these days."""
+    pins = (chain.pinned(project, day) for day in days)
+    return remotes.pulling(project.root, [str(pin["md5"]) for pin in pins if pin])
+
+
+def way(project: Project, keys: Sequence[str], days: Sequence[str]) -> Way:
+    """Return a function of the MD5 of damaged bytes and the command that has them brought again.
+
+    It is the command where the default remote has the bytes, or could not be asked; else words.
+    """
+    setup = remotes.setup(project.root)
+    answer = remotes.ask(project.root, keys) if setup.default else Answer()
+    first = FIRST if keys and remotes.late(project.root, days) else ""
+
+    def brought(key: str, command: str) -> str:
+        if not setup.default:
+            return "no remote is set up to bring it; another clone may have it"
+        if key in answer.lacking:
+            clone = "another clone may have it, to push it from there: dvc push --all-tags"
+            return f"the remote {setup.default} does not have it; {clone}"
+        return first * ("--all-tags" in command) + command
+
+    return brought
 
 
 def _kept(project: Project, sealed: Sealed, current: str) -> Iterator[_Kept]:

@@ -221,7 +221,7 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         yield Sign("remote", f"{name} could not be asked what it has: {found.problem}")
     elif found.unpushed:
         days = span(found.unpushed, found.days)
-        push = "dvc push --all-tags && git push --follow-tags"
+        push = remotes.pushing(project.root, all_tags=True)
         yield Sign("remote", f"{name} does not have all of {days} yet", push)
     elif is_well:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")

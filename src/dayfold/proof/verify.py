@@ -17,6 +17,7 @@ from dayfold.project.console import Ticker
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import absent, chain, record
+from dayfold.proof.absent import Way
 from dayfold.proof.chain import Finding
 from dayfold.proof.erased import Erased, erased
 from dayfold.proof.record import Sealed
@@ -234,11 +235,14 @@ def _read_all(
             elif not whole:
                 bad.append(one)
     damaged = {one.path for one in bad}
-    for one in bad:
+    keys = {path: key for key, (_, path) in owners.items()}
+    keyed = [one._replace(md5=one.md5 or keys.get(project.name(one.path), "")) for one in bad]
+    brought = absent.way(project, [one.md5 for one in keyed if one.md5], found.days)
+    for one in keyed:
         if objects in one.path.parents:
-            found.damage.append(_object_finding(project, one, owners, damaged))
+            found.damage.append(_object_finding(project, one, owners, damaged, brought))
         else:
-            found.damage.append(_file_finding(project, one, objects, owners, damaged))
+            found.damage.append(_file_finding(project, one, objects, damaged, brought))
 
 
 def _called(
@@ -271,6 +275,7 @@ def _object_finding(
     one: _Read,
     owners: Mapping[str, tuple[str, str]],
     damaged: set[Path],
+    brought: Way,
 ) -> Finding:
     """A damaged object of the cache: from its file in the working tree, or else from a remote."""
     key = one.path.parent.name + one.path.name
@@ -282,27 +287,26 @@ def _object_finding(
         back = f"rm -f {shown} && install -m 444 {name} {shown}"
         if md5_file(copy) == key:
             return Finding(day, what, back)
-    return Finding(day, what, f"rm -f {shown} && dvc fetch --all-tags")
+    return Finding(day, what, brought(key, f"rm -f {shown} && dvc fetch --all-tags"))
 
 
 def _file_finding(
     project: Project,
     one: _Read,
     objects: Path,
-    owners: Mapping[str, tuple[str, str]],
     damaged: set[Path],
+    brought: Way,
 ) -> Finding:
     """A damaged or missing file of the working tree: from the cache, or else from a remote."""
     name = project.name(one.path)
     state = "is damaged" if one.path.exists() else "is missing"
-    keys = [key for key, (_, path) in owners.items() if path == name]
-    key = one.md5 or (keys[0] if keys else "")
-    kept = cache.object_path(objects, key) if key else None
+    kept = cache.object_path(objects, one.md5) if one.md5 else None
     what = f"{name} {state}"
     if kept is not None and kept.exists() and kept not in damaged:
         return Finding(one.day, what, f"rm -f {name} && dvc checkout {_target(project, one.path)}")
     drop = "" if kept is None or not kept.exists() else f" {_shown(project, kept)}"
-    return Finding(one.day, what, f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}")
+    pull = f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}"
+    return Finding(one.day, what, brought(one.md5, pull))
 
 
 def _target(project: Project, path: Path) -> str:
