@@ -222,7 +222,7 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
     elif found.unpushed:
         days = span(found.unpushed, found.days)
         push = remotes.pushing(project.root, all_tags=True)
-        yield Sign("remote", f"{name} does not have all of {days} yet", push)
+        yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif is_well:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
 
