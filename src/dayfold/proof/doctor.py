@@ -1,4 +1,4 @@
-"""How a machine and a project are, a line a thing, and how each that is not well is mended."""
+"""Checks of machine and project, a line each, with a fix for each problem."""
 
 import os
 import platform
@@ -50,7 +50,7 @@ def examine(project: Project, *, fix: bool, say: Say) -> int:
             left += 1
             hint = "  (dayfold doctor --fix does it)" if sign.fix else ""
             say(f"MEND  {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
-    say(f"{left} things to mend" if left else "all is well")
+    say(f"{left} problem{'s' * (left > 1)} left" if left else "all is well")
     return left
 
 

@@ -78,7 +78,7 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
     found.damage += [
         Finding(
             day,
-            f"{vcs.TAG}{day} is not of the history of {last}",
+            f"{vcs.TAG}{day} is not part of the history of {last}",
             "docs/operations.md, two clones that sealed",
         )
         for day in strays
@@ -109,12 +109,13 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     read = (
         f"{found.files} files read, {found.bytes / 2**20:.0f} MiB"
         if read_data
-        else "no image or model was read: --read-data does"
+        else "images and models were not read (--read-data does)"
     )
     if found.erased:
-        read += f", {found.erased} of them text in the place of erased images"
+        read += f", {found.erased} of them placeholders of erased images"
     state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
-    yield f"{len(found.days)} days from {found.days[0]} to {found.days[-1]}: {state}; {read}"
+    count = f"{len(found.days)} day{'s' * (len(found.days) > 1)}"
+    yield f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
 
 
 def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str, tuple[str, str]]:
@@ -153,7 +154,7 @@ def _git(project: Project) -> Iterator[Finding]:
             yield Finding(
                 "git",
                 f"git fsck: {line}",
-                "fetch it from another clone: move the file named aside, then git fetch",
+                "move the named file away, then git fetch from another clone",
             )
 
 
