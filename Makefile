@@ -25,7 +25,7 @@ CHECK_VERSION = import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) els
 	make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs install browser lock clean distclean
+.PHONY: help demo test lint docs install browser sshd lock clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,7 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 	@printf '\n==> dayfold demo\n'
 	@$(VENV)/bin/dayfold demo demo/
 
-test: lint browser ## install, then lint and run all tests, the slow ones too
+test: lint browser sshd ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
 	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile \
 		--ignore=$(TIMED) $(PYTEST_ARGS)
@@ -65,6 +65,17 @@ browser: ## install Chromium for the tests, as root on Debian; elsewhere say wha
 	} || { \
 		echo 'There is no chromium with chromedriver here, so tests of pages are passed over.'; \
 		echo 'On Debian and Ubuntu: sudo apt install chromium chromium-driver'; \
+	}
+
+# The tests push to an SSH server on this machine, and likewise pass that over without one.
+sshd: ## install OpenSSH's server for the tests, as root on Debian; elsewhere say what is missing
+	@PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		echo '==> Installing openssh-server' && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server >/dev/null; \
+	} || { \
+		echo 'There is no sshd here, so the tests of a remote over SSH are passed over.'; \
+		echo 'On Debian and Ubuntu: sudo apt install openssh-server'; \
 	}
 
 lock: $(PY) ## remake requirements.lock from pyproject.toml

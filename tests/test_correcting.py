@@ -254,7 +254,7 @@ def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected
     assert "\n9. `zero`\n" in readme
     card = (tmp_path / "m.MODEL_CARD.md").read_text()
     assert "tells 8 classes apart" in card
-    assert "Retired, as no image has their label any more: 0, 1." in card
+    assert "Retired, because no image has their label any more: 0, 1." in card
     assert not re.search(r"^\| [01] \|", card, re.MULTILINE)
 
 

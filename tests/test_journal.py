@@ -301,12 +301,12 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
         ".dvc/tmp/rwlock is broken",
         "1 worktrees of a killed dayfold reproduce",
         f"the tag day/{TWO} is missing",
-        "4 things to mend",
+        "4 problems left",
     ):
         assert words in said
     said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
     assert "fixed half done  .dvc/tmp/rwlock is broken" in said
-    assert "2 things to mend" in said
+    assert "2 problems left" in said
     assert not mine.exists()
 
 

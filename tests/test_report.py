@@ -314,7 +314,7 @@ def test_a_damaged_or_missing_image_is_named_and_not_shown(tmp_path):
     (project.root / one).unlink()
     (project.root / two).write_bytes(b"no image")
     html = page.write(project, None, forced={}).read_text()
-    assert "not here: dvc checkout" in html
+    assert "not here: dvc checkout || dvc pull" in html
     assert "not the bytes that the manifest pins" in html
 
 

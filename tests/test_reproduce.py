@@ -128,7 +128,7 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
 def test_a_day_without_its_images_is_told_and_is_not_identical(clone):
     [result] = reproduce(clone, [ONE], say=lambda _: None)
     assert not result.identical
-    assert "can be had neither here nor from DVC's cache or a remote" in result.problem
+    assert "can be had neither here nor from a remote" in result.problem
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from dayfold.cycle import sealing
 from dayfold.demo import DAYS
-from dayfold.project import vcs
+from dayfold.project import remotes, vcs
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import Project
+from dayfold.proof.verify import verify
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
@@ -47,6 +49,79 @@ def test_a_fresh_clone_gets_any_day_and_runs_today(shared, tmp_path, shell):
     lock = vcs.outputs(fresh.dvc_lock.read_bytes())
     assert md5_file(fresh.model) == lock["data/model.safetensors"]
     assert vcs.stale(fresh.root) == []
+
+
+def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
+    shared, tmp_path, shell, digits
+):
+    fresh = clone(shared, tmp_path / "fresh")
+    gone = f"{THREE} is sealed, but not here yet: data/model.safetensors, data/predictions.csv."
+    assert f"{gone}\n→ dvc pull\n" in shell(fresh.root, "dayfold", "status")
+    said = shell(fresh.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, code=1)
+    assert f"{gone}\n→ dvc pull\n" in said
+    said = shell(fresh.root, "dayfold", "audit", code=1)
+    assert "data/model.safetensors is not here yet.\n→ dvc pull\n" in said
+    shell(fresh.root, "dayfold", "log")
+    said = shell(fresh.root, "dayfold", "report")
+    assert "no pictures from 3 of 3 days: their images are not here yet; dvc pull" in said
+    said = shell(fresh.root, "dayfold", "doctor")
+    assert "not here yet; the remote store has it" in said
+    assert "to get it: dvc pull\n" in said
+    found = verify(fresh, read_data=True)
+    assert found.damage == []
+    assert [one.mend for one in found.absent] == ["dvc pull", "dvc fetch --all-tags"]
+    # These bring the one model that they need.
+    image = next((digits / FOUR).rglob("*.png"))
+    assert "model of" in shell(fresh.root, "dayfold", "predict", str(image), "--day", ONE)
+    shell(fresh.root, "dayfold", "export", "model.safetensors", "--day", TWO)
+    assert (fresh.root / "model.safetensors").is_file()
+    shell(fresh.root, "dvc", "pull")
+    assert "next    dayfold add FOLDER" in shell(fresh.root, "dayfold", "status")
+    shell(fresh.root, "dvc", "fetch", "--all-tags")
+    found = verify(fresh, read_data=True)
+    assert (found.damage, found.absent) == ([], [])
+
+
+def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_path, shell):
+    shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share")
+    shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "fresh")
+    fresh = Project(tmp_path / "fresh")
+    # Days of before the remote are passed over: both ways DVC finds nothing to do.
+    shell(copy.root, "dvc", "push")
+    assert "up to date" in shell(copy.root, "dvc", "push", "--all-tags")
+    shell(fresh.root, "dvc", "pull")
+    assert "up to date" in shell(fresh.root, "dvc", "fetch", "--all-tags")
+    [(days, what, mend)] = verify(fresh, read_data=True).damage
+    assert days == f"{ONE} to {TWO}"
+    assert what.startswith("not here, and never pushed to the remote store: data/weights.csv, ")
+    push = "dayfold doctor --fix; dvc push --all-tags"
+    assert mend.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
+    said = shell(copy.root, "dayfold", "doctor", code=1)
+    assert f"dvc fetch --all-tags pass over {ONE} to {THREE}" in said
+    assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
+    shell(copy.root, "sh", "-c", push)
+    assert "store has all that this machine has" in shell(copy.root, "dayfold", "doctor")
+    found = verify(fresh, read_data=False)
+    assert found.damage == []
+    [(_, what, mend)] = found.absent
+    assert what.startswith("not here yet; the remote store has it")
+    shell(fresh.root, "sh", "-c", mend)
+    assert verify(fresh, read_data=False).absent == []
+
+
+def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_leaves(
+    copy, tmp_path, shell
+):
+    assert sealing.sharing(copy) == []  # it was said after the first
+    shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
+    assert "Nothing leaves this machine" in sealing.sharing(copy)[0]
+    shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    assert sealing.sharing(copy) == ["next: dayfold doctor --fix; dvc push --all-tags"]
+    remotes.hold_everywhere(copy.root)
+    assert sealing.sharing(copy) == ["next: dvc push"]
+    shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
+    assert sealing.sharing(copy) == ["next: dvc push && git push --follow-tags"]
 
 
 def test_without_a_branch_no_day_is_opened_or_sealed(copy, shell, tmp_path):

@@ -109,6 +109,7 @@ BEFORE = {
         "git remote add origin git@example.org:team/scans.git": """
             git init --bare ../team/scans.git
         """,
+        "dvc remote add --default store ssh://me@host/srv/store": "git restore .dvc/config",
         "dvc remote add --default store /mnt/team/store": "git restore .dvc/config",
         "dvc remote add --default store URL": """
             dvc remote remove store

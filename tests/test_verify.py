@@ -86,9 +86,9 @@ def test_a_day_whose_model_a_gc_deleted_is_told_by_seal_and_comes_back_identical
     )
     assert "dvc gc --all-tags" in said
     [(day, what, mend), *_] = verify(copy, read_data=False).damage
-    assert (day, "nor is there a remote to ask" in what) == (ONE, True)
-    shell(copy.root, *mend.partition(": ")[2].split())
-    assert [one for one in verify(copy, read_data=False).damage if one.day == ONE] == []
+    assert (day, "no remote is set up to ask" in what) == (f"{ONE} to {TWO}", True)
+    shell(copy.root, *mend.rpartition("make it again here: ")[2].split())
+    assert verify(copy, read_data=False).damage == []
 
 
 def test_verify_stops_at_nothing_where_git_is_broken(copy, shell):

@@ -45,4 +45,4 @@ def test_the_wheel_alone_makes_a_project_and_a_day(tmp_path, shell, digits, repo
     said = shell(project.root, command, "run", str(few), "--day", DAYS[0], **alone)
     assert f"sealed as day/{DAYS[0]}" in said
     # Its template and style sheet are in the wheel too.
-    assert "needs nothing else" in shell(project.root, command, "report", **alone)
+    assert "self-contained" in shell(project.root, command, "report", **alone)

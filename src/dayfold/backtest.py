@@ -19,7 +19,7 @@ from dayfold.figures import charts, comparison, log, retention
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import remotes, vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import (
     canonical_json,
@@ -31,6 +31,7 @@ from dayfold.project.files import (
 )
 from dayfold.project.layout import ORIGIN, Project, check_day
 from dayfold.project.params import Params
+from dayfold.proof import record
 
 Value = str | int | float
 
@@ -320,9 +321,9 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
             f"days are from {first or 'the first'} to {last or 'the last'}.",
             mend="dayfold log shows them",
         )
+    known = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        source = (".", project.name(project.parent), "--rev", vcs.TAG + day)
-        vcs.dvc(project.root, "get", "--quiet", *source, "--out", str(folder / name))
+        remotes.bring_folder(project.root, known[day].parent_pin.md5, folder / name)
     model = project.parent_model.name
     left = corrections.without_withdrawn(project, days[-1])
     return History(project, days, folder / "parent", folder / "origin" / model, *left)

@@ -121,7 +121,7 @@ def seal(
     with ready(project, "seal", say=say):
         for tag in sealing.seal(project, message, force=force):
             print(f"sealed as {tag}")
-    for line in sealing.warnings(project):
+    for line in (*sealing.warnings(project), *sealing.sharing(project)):
         print(line)
 
 

@@ -65,16 +65,22 @@ def report(
 
     from dayfold.cycle import sealing
     from dayfold.figures.report import page
+    from dayfold.proof import absent
 
     project = here()
-    warn_of_edits(project)
+    now = warn_of_edits(project)
     chosen = check_day(day) if day else None
     if png:
         page.write_curve(project, chosen, png)
         print(f"the forgetting curve is drawn in {png}")
         return
     path = page.write(project, chosen, forced=sealing.forced(project))
-    print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, needs nothing else")
+    print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
+    if gone := absent.of_images(project, now.sealed):
+        print(
+            f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
+            f"yet; {absent.command(project, gone)}, then dayfold report"
+        )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")
 

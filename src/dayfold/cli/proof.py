@@ -85,9 +85,9 @@ def verify(
         typer.Option("--read-data", help="Read every image, model and cached object as well."),
     ] = False,
 ) -> None:
-    """Check the chain from today to the origin: tags, manifests, parents, locks, corrections.
+    """Check the history back to the first day: tags, manifests, parents, locks, corrections.
 
-    Exit code 0 only when nothing is damaged; each damaged thing is named with its way back.
+    Exit code 0 only when nothing is damaged; each damaged thing is named with its repair.
     """
     from dayfold.proof import verify as checked
 
@@ -101,10 +101,10 @@ def verify(
 @command(PROOF, "dayfold doctor --fix")
 def doctor(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be mended without losing anything.")
+        bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")
     ] = False,
 ) -> None:
-    """Say how the machine and the project are, and how each thing that is not well is mended.
+    """Check machine and project; suggest fixes.
 
     Exit code 0 only when nothing is left to mend.
     """

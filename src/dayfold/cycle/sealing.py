@@ -9,7 +9,7 @@ from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import Standing, check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
-from dayfold.project import cache, journal, vcs
+from dayfold.project import cache, journal, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 
@@ -76,8 +76,8 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal", day=now.day):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
-        changed = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
-        if vcs.git(root, *_NOT_IGNORED, *changed):
+        status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
+        if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             # Only these paths, whatever else is staged.
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
@@ -161,6 +161,22 @@ def warnings(project: Project) -> list[str]:
         f"(of {SAMPLED} looked at)",
         "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore",
         "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes all other days' models",
+    ]
+
+
+def sharing(project: Project) -> list[str]:
+    """Say what to push next; after the first seal, without a remote, how to set one up."""
+    found, sealed = remotes.setup(project.root), vcs.sealed_days(project.root)
+    if found.default:
+        late = remotes.late(project.root, sealed)
+        first = "dayfold doctor --fix; " * bool(late)
+        return [f"next: {first}{remotes.pushing(project.root, all_tags=bool(late))}"]
+    if found.names or len(sealed) > 1:
+        return []
+    return [
+        "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",
+        "To share or back up: dvc remote add --default NAME URL && "
+        'git commit -m "Add a remote" .dvc/config; dayfold doctor --fix; dvc push --all-tags',
     ]
 
 

@@ -9,7 +9,7 @@ from dayfold.figures import gate
 from dayfold.ledger import manifest
 from dayfold.ledger.intake import walking
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import remotes, vcs
 from dayfold.project.files import md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
@@ -114,7 +114,7 @@ def check_history(project: Project) -> None:
 
 
 def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False) -> None:
-    """Raise CycleError unless the sealed day's files are those of its tag, to the byte.
+    """Raise CycleError unless the sealed day's files are here and those of its tag, to the byte.
 
     An experiment, or a `dvc repro` with other params, makes the day again in place; the next day
     must not be built on that without a word. With `tables_alone` git alone is asked.
@@ -122,11 +122,17 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     tag = vcs.TAG + day
     words = ("diff", "--name-only", "-z", tag, "--", *DAY_PATHS)
     changed = vcs.split(vcs.git(project.root, *words))
+    gone: list[str] = []
     if not tables_alone:
         made = vcs.outputs(project.dvc_lock.read_bytes())
-        for path in (project.model, project.predictions):
-            if not path.exists() or md5_file(path) != made[project.name(path)]:
-                changed.append(project.name(path))
+        paths = {project.name(path): path for path in (project.model, project.predictions)}
+        gone = [name for name, path in paths.items() if not path.exists()]
+        changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]
+    if gone and not changed:
+        raise CycleError(
+            f"{day} is sealed, but not here yet: {', '.join(gone)}.",
+            mend=remotes.pulling(project.root, [made[name] for name in gone]),
+        )
     if changed:
         raise CycleError(
             f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",

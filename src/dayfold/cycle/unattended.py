@@ -36,7 +36,7 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
     vcs.dvc(project.root, "repro", show=True)
     for tag in sealing.seal(project):
         say(f"sealed as {tag}")
-    for line in sealing.warnings(project):
+    for line in (*sealing.warnings(project), *sealing.sharing(project)):
         say(line)
 
 

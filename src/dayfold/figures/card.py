@@ -21,7 +21,7 @@ _FIGURES = {
     "macro_f1": "F1, mean of the classes",
     "worst_f1": "F1 of the worst class",
     "forgetting": "forgetting: mean fall of a day's accuracy from its best",
-    "negative_flip_rate": "right with the model before, wrong with this one",
+    "negative_flip_rate": "right with the previous model, wrong with this one",
     "calibration_error": "expected calibration error, before the temperature",
 }
 
@@ -55,17 +55,17 @@ def card(
         f"{provenance['parent']}, after {_count(days, 'day', 'days')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
         "## Figures",
-        "On test images, which no model of this project has learnt from. The intervals cover 95% "
-        "and take images as independent; docs/metrics.md of dayfold defines every figure.",
+        "On test images, which no model of this project was trained on. The 95% intervals assume "
+        "independent images; docs/metrics.md of dayfold defines every figure.",
         _figures(line),
         "## Classes and data",
         _classes(line, history, live),
         _retired([name for name in metadata["classes"] if name not in live]),
         _data(history, provenance),
-        "## How sure it is",
+        "## Confidence",
         f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
-        "temperature is fitted on this day's validation images (Guo et al. 2017) and changes no "
-        "answer, only how sure it is.",
+        "temperature is fitted on this day's validation images (Guo et al. 2017). It changes the "
+        "confidence, not the answer.",
         "## Limits",
         _bullets(_limits(history, live, reasons)),
         "## How to make it again",
@@ -81,12 +81,13 @@ def _again(day: str, erased: Sequence[str]) -> str:
     if erased:
         return (
             f"It cannot be made again: it was made with {_count(erased, 'image', 'images')} that "
-            "were erased since. The history without them, which is another model's:\n\n"
-            f"```\ndvc fetch --all-tags\ndayfold reproduce {day} --without\n```"
+            "were erased since. This makes the history without them, so another model:\n\n"
+            f"```\ndayfold reproduce {day} --without\n```"
         )
     return (
-        "In a clone of the project, from what is pinned below, to the bit on such a machine:\n\n"
-        f"```\ndvc fetch --all-tags\ndayfold reproduce {day}\n```"
+        "In a clone of the project, from what is pinned below, to the bit on such a machine. What "
+        "the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
+        f"```\ndayfold reproduce {day}\n```"
     )
 
 
@@ -129,9 +130,9 @@ def _retired(names: Sequence[str]) -> str:
     if not names:
         return ""
     return (
-        f"Retired, as no image has their label any more: {', '.join(map(_plain, names))}. The "
-        "model keeps their outputs, so that all others keep their places, and never answers with "
-        "them."
+        f"Retired, because no image has their label any more: {', '.join(map(_plain, names))}. The "
+        "model keeps their outputs, so the other classes keep their positions, and never answers "
+        "with them."
     )
 
 
@@ -160,20 +161,18 @@ def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) ->
     none = [_plain(label) for label in classes if not counts.get((label, "test"))]
     some = few._replace(classes={_plain(label): n for label, n in few.classes.items() if n})
     found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
-    found.append(
-        "It answers with one of its classes whatever an image shows, one of anything else too."
-    )
+    found.append("It always picks one of its classes, even for unrelated images.")
     if none:
-        found.append(f"Nothing is known of classes without test images: {', '.join(none)}.")
+        found.append(f"Not measured, because there are no test images: {', '.join(none)}.")
     found += some.sentences()
     if history.images.filter(pl.col("group") == "").height:
         found.append(
-            "Images are split one by one, not by patient or study (`data.group`): where several "
-            "show the same thing, the figures are better than the truth."
+            "Images are split one by one, not by patient or study (`data.group`). If several show "
+            "the same thing, the figures are too good."
         )
     found.append(
-        "It was measured on images that came as those that it learnt from: of other devices, "
-        "sites or preparations these figures say nothing."
+        "It was measured on images from the sources of its training images. The figures say "
+        "nothing about other devices, sites or preparations."
     )
     return found
 

@@ -260,7 +260,7 @@ def load(path: Path) -> Model:
             classes = tuple(metadata["classes"])
     except FileNotFoundError:
         raise ModelError(
-            f"The model {path.name} is not in {path.parent}.", mend="dvc checkout, or dvc pull"
+            f"The model {path.name} is not in {path.parent}.", mend="dvc checkout || dvc pull"
         ) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(

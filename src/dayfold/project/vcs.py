@@ -315,6 +315,13 @@ def check_is_top(root: Path) -> None:
     )
 
 
+def sealers(root: Path) -> dict[str, str]:
+    """Who sealed each day, by day: the name that its tag has."""
+    words = ("for-each-ref", "--format=%(refname:strip=3)%00%(taggername)", f"refs/tags/{TAG}")
+    lines = (line.split("\0") for line in git(root, *words).splitlines())
+    return {day: name for day, name in lines if is_day(day)}
+
+
 def outputs(lock: bytes) -> dict[str, str]:
     """The path and MD5 of every output that the bytes of a dvc.lock pin."""
     try:

@@ -77,7 +77,7 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
         except (DayfoldError, *UNREADABLE) as error:
             said = str(error).replace("\n", " ")
             yield Finding(
-                sealed.day, f"what git has of it cannot be read: {said}", "git fsck, git fetch"
+                sealed.day, f"its files in git cannot be read: {said}", "git fsck, git fetch"
             )
     yield from _origin(project)
 

@@ -141,7 +141,7 @@ def _told(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
         [key] = [pin.md5 for pin in sealed.outs() if pin.path == path]
         kept = cache.object_path(objects, key)
         if not kept.exists():
-            return f"{name} (what was recorded is not in the cache: dvc fetch --all-tags)"
+            return f"{name} (the recorded one is not here: dayfold verify)"
         old = kept.read_bytes()
     pairs = zip(old.splitlines(), new.read_bytes().splitlines(), strict=False)
     for number, (before, after) in enumerate(pairs, start=1):
@@ -158,7 +158,7 @@ def tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
     [key] = [pin.md5 for pin in sealed.outs("train") if pin.path == path]
     kept = cache.object_path(objects, key)
     if not kept.exists():
-        return "model (the recorded one is not in the cache: dvc fetch --all-tags)"
+        return "model (the recorded one is not here: dayfold verify)"
     try:
         old, made = network.load(kept), network.load(new)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""How a machine and a project are, a line a thing, and how each that is not well is mended."""
+"""Checks of machine and project, a line each, with a fix for each problem."""
 
 import platform
 import shutil
@@ -11,7 +11,7 @@ import psutil
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.project import gitfiles, journal, vcs
+from dayfold.project import gitfiles, journal, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
 from dayfold.project.cpus import cpus
@@ -19,6 +19,8 @@ from dayfold.project.files import only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
 from dayfold.proof import verify, worktree
+from dayfold.proof.seen import span
+from dayfold.proof.verify import Verified
 
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
 Say = Callable[[str], None]
@@ -49,7 +51,7 @@ def examine(project: Project, *, fix: bool, say: Say) -> int:
             left += 1
             hint = "  (dayfold doctor --fix does it)" if sign.fix else ""
             say(f"MEND  {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
-    say(f"{left} things to mend" if left else "all is well")
+    say(f"{left} problem{'s' * (left > 1)} left" if left else "all is well")
     return left
 
 
@@ -64,8 +66,9 @@ def _signs(project: Project) -> Iterator[Sign]:
         return
     yield from _half_done(project)
     yield from _computing(params)
-    yield from _sharing(project)
-    yield from _days(project, params)
+    found = verify.verify(project, read_data=False, ask_all=True)
+    yield from _sharing(project, found)
+    yield from _days(project, params, found)
 
 
 def _tools(project: Project) -> Iterator[Sign]:
@@ -230,15 +233,42 @@ def _computing(params: Params) -> Iterator[Sign]:
         yield Sign("device", f"{found}, pinned{auto}")
 
 
-def _sharing(project: Project) -> Iterator[Sign]:
-    remotes = [line.split()[0] for line in vcs.dvc(project.root, "remote", "list").splitlines()]
-    if remotes:
-        yield Sign("remote", ", ".join(remotes))
-    else:
-        yield Sign("remote", "none: images and models are on this machine only; docs/operations.md")
+def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
+    """The default remote: whether there is one, for which days, and what it lacks."""
+    setup = remotes.setup(project.root)
+    if not setup.names:
+        yield Sign(
+            "remote",
+            "none, so images and models are on this machine only (docs/operations.md, Sharing)",
+        )
+        return
+    if not setup.default:
+        names = ", ".join(setup.names)
+        yield Sign(
+            "remote", f"{names}; none is the default", f"dvc remote default {setup.names[0]}"
+        )
+        return
+    name, is_well = setup.default, True
+    if late := remotes.late(project.root, found.days):
+        is_well = False
+        yield Sign(
+            "remote",
+            f"{name} was set up after {late[-1]} was sealed, so that dvc push and dvc fetch "
+            f"--all-tags pass over {span(late, found.days)}",
+            f"dvc remote add --local --default {name} URL",
+            partial(remotes.hold_everywhere, project.root),
+        )
+    if found.problem:
+        yield Sign("remote", f"{name} could not be asked what it has: {found.problem}")
+    elif found.unpushed:
+        days = span(found.unpushed, found.days)
+        push = remotes.pushing(project.root, all_tags=True)
+        yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
+    elif is_well:
+        yield Sign("remote", f"{name} has all that this machine has of the sealed days")
 
 
-def _days(project: Project, params: Params) -> Iterator[Sign]:
+def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
     if params.day == UNOPENED:
         yield Sign("days", "none yet")
         return
@@ -255,10 +285,9 @@ def _days(project: Project, params: Params) -> Iterator[Sign]:
         )
     else:
         yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
-    found = verify.verify(project, read_data=False)
     for day, what, mend in found.damage:
         yield Sign("days", f"{day}: {what}", mend)
     for day, what, mend in found.absent:
-        yield Sign("days", f"{day}: {what}; when it is wanted: {mend}")
+        yield Sign("days", f"{day}: {what}; to get it: {mend}")
     if not found.damage:
-        yield Sign("days", f"{len(found.days)} sealed, their chain whole to the origin")
+        yield Sign("days", f"{len(found.days)} sealed, history complete")

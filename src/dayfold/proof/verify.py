@@ -17,7 +17,8 @@ from dayfold.project.console import Ticker
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.proof import chain, record
+from dayfold.proof import absent, chain, record
+from dayfold.proof.absent import Way
 from dayfold.proof.chain import Finding
 from dayfold.proof.erased import Erased, erased
 from dayfold.proof.record import Sealed
@@ -29,14 +30,18 @@ LEGACY = "[0-9a-f]" * 2
 
 @dataclass
 class Verified:
-    """What was found: `damage`, and what is `absent` here, by day; and how much was read.
+    """What was found: `damage`, what is not here but may come, and how much was read.
 
-    `erased` are the files and objects that are the text in an erased image's place.
+    `unpushed` are the days of which the default remote lacks something, as far as it was asked, and
+    `problem` says why it could not be. `erased` are the files and objects that are the text in an
+    erased image's place.
     """
 
     days: list[str]
     damage: list[Finding] = field(default_factory=list)
     absent: list[Finding] = field(default_factory=list)
+    unpushed: list[str] = field(default_factory=list)
+    problem: str = ""
     erased: int = 0
     files: int = 0
     bytes: int = 0
@@ -51,10 +56,11 @@ class _Read(NamedTuple):
     day: str
 
 
-def verify(project: Project, *, read_data: bool) -> Verified:
+def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every file that is kept.
 
-    Nothing is changed. The open day is not looked at but for its parent: it is not settled.
+    Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
+    default remote is asked for what is not here, with `ask_all` for everything.
     """
     params = params_file.read(project.params)
     sealed = vcs.sealed_days(project.root)
@@ -73,17 +79,19 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     found.damage += [
         Finding(
             day,
-            f"{vcs.TAG}{day} is not of the history of {last}",
+            f"{vcs.TAG}{day} is not part of the history of {last}",
             "docs/operations.md, two clones that sealed",
         )
         for day in strays
     ]
     objects = cache.folder(project.root)
     owners = _owners(project, line, objects)
-    _note_absent(project, line, objects, found)
+    missing = absent.look(project, line, objects, current=params.day, ask_all=ask_all)
+    found.damage += missing.lost
+    found.absent, found.unpushed, found.problem = missing.later, missing.unpushed, missing.problem
     if read_data:
         found.damage += _git(project)
-        reads = [*_images(project, line), *_outputs(project, line, params.day)]
+        reads = [*_images(project, line), *_outputs(project, line, params.day, objects)]
         reads += _objects(objects, owners)
         _read_all(project, reads, objects, owners, erased(project, line), found)
     found.damage.sort()
@@ -102,12 +110,13 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     read = (
         f"{found.files} files read, {found.bytes / 2**20:.0f} MiB"
         if read_data
-        else "no image or model was read: --read-data does"
+        else "images and models were not read (--read-data does)"
     )
     if found.erased:
-        read += f", {found.erased} of them text in the place of erased images"
+        read += f", {found.erased} of them placeholders of erased images"
     state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
-    yield f"{len(found.days)} days from {found.days[0]} to {found.days[-1]}: {state}; {read}"
+    count = f"{len(found.days)} day{'s' * (len(found.days) > 1)}"
+    yield f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
 
 
 def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str, tuple[str, str]]:
@@ -129,37 +138,6 @@ def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str
     return owners
 
 
-def _note_absent(project: Project, line: Sequence[Sealed], objects: Path, found: Verified) -> None:
-    """Note what of each day neither the working tree nor the cache has: a remote may have it."""
-    remote = vcs.dvc(project.root, "remote", "list").strip()
-    for sealed in line:
-        kept = [pin for pin in sealed.outs() if pin.path not in sealed.files]
-        gone = [pin.path for pin in kept if not cache.object_path(objects, pin.md5).exists()]
-        folder = project.images(sealed.day)
-        if sealed.images and not folder.is_dir():
-            in_cache = cache.object_path(objects, sealed.images.md5).exists()
-            if in_cache:
-                name = project.name(chain.tracking(project, sealed.day))
-                found.absent.append(
-                    Finding(sealed.day, "its images are in the cache only", f"dvc checkout {name}")
-                )
-            else:
-                gone.append(project.name(folder))
-        if gone:
-            what = f"not here: {', '.join(gone)}"
-            if remote:
-                found.absent.append(Finding(sealed.day, what, "dvc fetch --all-tags"))
-            else:
-                found.damage.append(
-                    Finding(
-                        sealed.day,
-                        f"{what}; nor is there a remote to ask",
-                        "take it from another clone, or make it again: dayfold reproduce "
-                        f"{sealed.day} --from-scratch --restore",
-                    )
-                )
-
-
 def _git(project: Project) -> Iterator[Finding]:
     """What git finds damaged in its own objects, tags and branches."""
     done = subprocess.run(
@@ -177,7 +155,7 @@ def _git(project: Project) -> Iterator[Finding]:
             yield Finding(
                 "git",
                 f"git fsck: {line}",
-                "fetch it from another clone: move the file named aside, then git fetch",
+                "move the named file away, then git fetch from another clone",
             )
 
 
@@ -203,19 +181,22 @@ def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
             yield _Read(project.root / path, "", image, sealed.day)
 
 
-def _outputs(project: Project, line: Sequence[Sealed], current: str) -> Iterator[_Read]:
+def _outputs(
+    project: Project, line: Sequence[Sealed], current: str, objects: Path
+) -> Iterator[_Read]:
     """What DVC keeps of the sealed day in the working tree, and the parent of the open one."""
     if not line:
         return
     last = line[-1]
     if last.day == current:
         for path, key in last.outs():
-            if path not in last.files:
+            is_here = (project.root / path).exists() or cache.object_path(objects, key).exists()
+            if path not in last.files and is_here:  # else it is told as absent
                 yield _Read(project.root / path, key, "", last.day)
         parent = line[-2] if len(line) > 1 else None
     else:
         parent = last
-    if parent is not None:
+    if parent is not None and project.parent.is_dir():
         for name, key in chain.handed_on(project, dict(parent.outs())).items():
             yield _Read(project.parent / name, key, "", parent.day)
 
@@ -256,11 +237,14 @@ def _read_all(
             elif not whole:
                 bad.append(one)
     damaged = {one.path for one in bad}
-    for one in bad:
+    keys = {path: key for key, (_, path) in owners.items()}
+    keyed = [one._replace(md5=one.md5 or keys.get(project.name(one.path), "")) for one in bad]
+    brought = absent.way(project, [one.md5 for one in keyed if one.md5], found.days)
+    for one in keyed:
         if objects in one.path.parents:
-            found.damage.append(_object_finding(project, one, owners, damaged))
+            found.damage.append(_object_finding(project, one, owners, damaged, brought))
         else:
-            found.damage.append(_file_finding(project, one, objects, owners, damaged))
+            found.damage.append(_file_finding(project, one, objects, damaged, brought))
 
 
 def _called(
@@ -293,6 +277,7 @@ def _object_finding(
     one: _Read,
     owners: Mapping[str, tuple[str, str]],
     damaged: set[Path],
+    brought: Way,
 ) -> Finding:
     """A damaged object of the cache: from its file in the working tree, or else from a remote."""
     key = one.path.parent.name + one.path.name
@@ -304,27 +289,26 @@ def _object_finding(
         back = f"rm -f {shown} && install -m 444 {name} {shown}"
         if md5_file(copy) == key:
             return Finding(day, what, back)
-    return Finding(day, what, f"rm -f {shown} && dvc fetch --all-tags")
+    return Finding(day, what, brought(key, f"rm -f {shown} && dvc fetch --all-tags"))
 
 
 def _file_finding(
     project: Project,
     one: _Read,
     objects: Path,
-    owners: Mapping[str, tuple[str, str]],
     damaged: set[Path],
+    brought: Way,
 ) -> Finding:
     """A damaged or missing file of the working tree: from the cache, or else from a remote."""
     name = project.name(one.path)
     state = "is damaged" if one.path.exists() else "is missing"
-    keys = [key for key, (_, path) in owners.items() if path == name]
-    key = one.md5 or (keys[0] if keys else "")
-    kept = cache.object_path(objects, key) if key else None
+    kept = cache.object_path(objects, one.md5) if one.md5 else None
     what = f"{name} {state}"
     if kept is not None and kept.exists() and kept not in damaged:
         return Finding(one.day, what, f"rm -f {name} && dvc checkout {_target(project, one.path)}")
     drop = "" if kept is None or not kept.exists() else f" {_shown(project, kept)}"
-    return Finding(one.day, what, f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}")
+    pull = f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}"
+    return Finding(one.day, what, brought(one.md5, pull))
 
 
 def _target(project: Project, path: Path) -> str:

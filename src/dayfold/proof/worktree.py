@@ -95,8 +95,8 @@ class Bench:
                 if attempt or not self.fetch(folder, *_tracked(folder)):
                     what = "its parent" if target == folder.parent else f"images of {target.name}"
                     raise CycleError(
-                        f"{what} can be had neither here nor from DVC's cache or a remote",
-                        mend="dvc fetch --all-tags",
+                        f"{what} can be had neither here nor from a remote",
+                        mend="dayfold verify says what to do",
                     ) from None
             else:
                 shutil.rmtree(target, ignore_errors=True)

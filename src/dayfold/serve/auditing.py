@@ -16,6 +16,8 @@ from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project, check_day
+from dayfold.proof import absent
+from dayfold.serve import days
 
 MANY = 0.1  # part of the labels that are doubted
 FEW = 5  # labels that are shown where none is doubted
@@ -47,6 +49,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     certain. Decisions that the table has already are kept, in more rows if need be. Raises
     ImageMissingError where no image is here.
     """
+    days.check_here(project)
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # What was withdrawn on the day that is open now too: the model's day does not know of it.
@@ -57,13 +60,14 @@ def run(project: Project, *, top: int | None) -> Audit:
     rows = images.filter(here & known)
     if rows.is_empty():
         raise ImageMissingError(
-            f"None of the {len(images)} images is here.", mend="dvc checkout, or dvc pull"
+            f"None of the {len(images)} images is here.",
+            mend=absent.command(project, images["day"].unique()),
         )
     found, judged = _doubts(project, model, rows)
     skipped = [
         f"{count} images {why}"
         for count, why in (
-            (int((~here).sum()), "are not here (dvc checkout)"),
+            (int((~here).sum()), "are not here (dvc checkout || dvc pull)"),
             (int((here & ~known).sum()), "are of classes that the model has not learnt"),
             (int((~judged).sum()), "are of classes with too few images or groups to judge them by"),
         )

@@ -1,14 +1,13 @@
 """Any sealed day's model, by name: through git and DVC, checked against what the day's tag pins."""
 
 import shlex
-from tempfile import TemporaryDirectory
 
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import gate
 from dayfold.learning import network
 from dayfold.learning.network import Model
-from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
+from dayfold.project import remotes, vcs
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
 
@@ -47,13 +46,24 @@ def said(project: Project, day: str, named: str | None) -> str:
     return f"model of {day}, the last day that passed its gate{failed}"
 
 
+def check_here(project: Project) -> None:
+    """Raise ModelError where DVC has a model of the day in params.yaml, and it is not in data/."""
+    lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
+    name = project.name(project.model)
+    if name in lock and not project.model.exists():
+        raise ModelError(
+            f"{name} is not here yet.", mend=remotes.pulling(project.root, [lock[name]])
+        )
+
+
 def model_of(project: Project, day: str) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 
-    What lies in data/ is taken where it is the sealed one; else `dvc get` brings it from the cache
-    or a remote. Raises ModelError where it is not, to the byte, the one that the tag pins.
+    What lies in data/ is taken where it is the sealed one; else what DVC's cache or a remote has.
+    Raises ModelError where it is not, to the byte, the one that the tag pins.
     """
     if day not in vcs.sealed_days(project.root):
+        check_here(project)
         model = network.load(project.model)
         if model.metadata["day"] != day:
             raise ModelError(f"{day} is open and has no model yet.", mend="dvc repro")
@@ -62,24 +72,17 @@ def model_of(project: Project, day: str) -> Model:
     pinned = vcs.sealed_outputs(project.root, day)[name]
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
-    project.scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=project.scratch) as folder:
-        copy = project.scratch / folder / project.model.name
-        source = (".", name, "--rev", vcs.TAG + day)
-        try:
-            vcs.dvc(project.root, "get", *source, "--out", str(copy))
-        except ToolError as error:
-            raise ModelError(
-                f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
-                problems=[line for line in error.problems if "troubles" not in line],
-                mend=f"dvc push, where it was made; or, in another clone, make it again: "
-                f"git checkout {vcs.TAG}{day} && dvc pull && dvc repro",
-            ) from None
-        if md5_file(copy) != pinned:
-            damaged = cache.object_path(cache.folder(project.root), pinned)
-            raise ModelError(
-                f"What DVC's cache has as the model of {day} is not the one that was sealed.",
-                mend=f"the damaged copy goes, a whole one comes: rm -f {shlex.quote(str(damaged))} "
-                "&& dvc fetch --all-tags",
-            )
-        return network.load(copy)
+    try:
+        kept = remotes.bring(project.root, pinned)
+    except ToolError as error:
+        raise ModelError(
+            f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
+            problems=error.problems,
+            mend=error.mend,
+        ) from None
+    if md5_file(kept) != pinned:
+        raise ModelError(
+            f"What DVC's cache has as the model of {day} is not the one that was sealed.",
+            mend=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
+        )
+    return network.load(kept)

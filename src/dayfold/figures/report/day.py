@@ -18,7 +18,7 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import remotes, vcs
 from dayfold.project.layout import ORIGIN, Project
 
 
@@ -133,10 +133,8 @@ class Day:
             if self.keeps(path):
                 target.write_text(self._of_tag(self.day, path), encoding="utf-8")
             else:
-                revision = ("--rev", vcs.TAG + self.day, "--out", str(target))
-                vcs.dvc(
-                    self.project.root, "get", "--quiet", ".", self.project.name(path), *revision
-                )
+                pinned = vcs.sealed_outputs(self.project.root, self.day)
+                return remotes.bring(self.project.root, pinned[self.project.name(path)])
         return target
 
     def _committed(self, path: Path) -> str:

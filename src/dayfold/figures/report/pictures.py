@@ -208,7 +208,7 @@ def thumbnail(
             return Thumbnail(None, "not the bytes that the manifest pins", is_small=False)
         image = decode(data)
     except OSError:
-        return Thumbnail(None, "not here: dvc checkout", is_small=False)
+        return Thumbnail(None, "not here: dvc checkout || dvc pull", is_small=False)
     except IntakeError as error:
         return Thumbnail(None, error.what, is_small=False)
     return _drawn(image)

@@ -1,0 +1,176 @@
+"""Remotes as teams have them: S3 and SSH, by servers on this machine, from the push to an erase."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from getpass import getuser
+from pathlib import Path
+
+import pytest
+
+from builders import a_free_port
+from conftest import Shell
+from dayfold.demo import DAYS
+from dayfold.ledger import manifest
+from dayfold.project import remotes, vcs
+from dayfold.project.files import md5_file
+from dayfold.project.layout import Project
+from dayfold.proof.verify import verify
+
+pytestmark = pytest.mark.slow
+ONE, TWO, THREE = DAYS[:3]
+
+
+@dataclass
+class Store:
+    """A remote: its URL, DVC's options for it, those of each machine alone, and what it holds.
+
+    `held` returns the MD5 of every object's bytes, as the server or the disk has them.
+    """
+
+    url: str
+    options: dict[str, str]
+    own: dict[str, str]
+    held: Callable[[], list[str]]
+
+
+@contextmanager
+def running(words: list[str], port: int, log: Path) -> Iterator[None]:
+    """A server that listens on the port, until the block ends."""
+    with log.open("wb") as said, subprocess.Popen(words, stdout=said, stderr=said) as server:
+        try:
+            until = time.monotonic() + 60
+            while not _listens(port):
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            yield
+        finally:
+            server.terminate()
+
+
+def _listens(port: int) -> bool:
+    import socket
+
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[Store]:
+    import boto3
+
+    port = a_free_port()
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    endpoint = f"http://127.0.0.1:{port}"
+    own = {"access_key_id": "a-key", "secret_access_key": "a-secret"}
+    with running(words, port, folder / "s3.log"):
+        bucket = boto3.resource(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="a-key",
+            aws_secret_access_key="a-secret",  # noqa: S106 (moto takes any)
+        ).create_bucket(Bucket="scans")
+
+        def held() -> list[str]:  # the ETag of an object that came in one part is its MD5
+            return [one.e_tag.strip('"') for one in bucket.objects.all()]
+
+        options = {"endpointurl": endpoint, "region": "us-east-1"}
+        yield Store("s3://scans/store", options, own, held)
+
+
+@contextmanager
+def ssh(folder: Path) -> Iterator[Store]:
+    sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
+    if not sshd and "CI" not in os.environ:
+        pytest.skip("no sshd here: apt install openssh-server")
+    assert sshd, "CI is set, so SSH must be tried: install openssh-server"
+    for name in ("host", "user"):
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(words, check=True)
+    port, store = a_free_port(), folder / "store"
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    (folder / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nPidFile none\n"
+        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+
+    def held() -> list[str]:
+        return [md5_file(path) for path in store.rglob("*") if path.is_file()]
+
+    words = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
+    with running(words, port, folder / "ssh.log"):
+        url = f"ssh://{getuser()}@127.0.0.1:{port}{store}"
+        yield Store(url, {}, {"keyfile": str(folder / "user")}, held)
+
+
+def set_up(shell: Shell, project: Project, store: Store) -> None:
+    """Give a clone what each machine keeps to itself."""
+    for name, value in store.own.items():
+        shell(project.root, "dvc", "remote", "modify", "--local", "store", name, value)
+
+
+@pytest.mark.parametrize("kind", [s3, ssh])
+def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, shell):
+    # Its first day alone, for time.
+    shell(copy.root, "git", "reset", "--quiet", "--hard", f"day/{ONE}")
+    shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
+    for day in (TWO, THREE):
+        shutil.rmtree(copy.images(day))
+    shell(copy.root, "dvc", "checkout", "--quiet")
+    with kind(tmp_path) as store:
+        shell(copy.root, "dvc", "remote", "add", "--default", "store", store.url)
+        for name, value in store.options.items():
+            shell(copy.root, "dvc", "remote", "modify", "store", name, value)
+        shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share")
+        set_up(shell, copy, store)
+        # Sealed before there was a remote: else DVC passes over their tags.
+        assert remotes.late(copy.root, [ONE]) == [ONE]
+        remotes.hold_everywhere(copy.root)
+        assert remotes.late(copy.root, [ONE]) == []
+        assert verify(copy, read_data=False, ask_all=True).unpushed == [ONE]
+        shell(copy.root, "dvc", "push", "--quiet", "--all-tags")
+        found = verify(copy, read_data=False, ask_all=True)
+        assert (found.unpushed, found.problem) == ([], "")
+        shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "clone")
+        clone = Project(tmp_path / "clone")
+        set_up(shell, clone, store)
+        [one] = verify(clone, read_data=True).absent
+        assert (one.mend, "the remote store has it" in one.what) == ("dvc pull", True)
+        shell(clone.root, "dvc", "pull", "--quiet")
+        found = verify(clone, read_data=True)
+        assert (found.damage, found.absent) == ([], [])
+        # Erased in the clone, the image is in the bucket or folder no more.
+        image = manifest.history(clone, ONE).images.row(0, named=True)
+        key, before = md5_file(clone.root / image["path"]), store.held()
+        assert key in before
+        words = ("--erase", "--reason", "consent", "--yes", "--day", TWO)
+        said = shell(clone.root, "dayfold", "withdraw", image["path"], *words)
+        assert "remote store: 1 erased" in said
+        after = store.held()
+        assert key not in after
+        assert len(after) == len(before)  # its text is in its place
+        shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "later")
+        later = Project(tmp_path / "later")
+        set_up(shell, later, store)
+        shell(later.root, "dvc", "pull", "--quiet")
+        assert vcs.stale(later.root) == []
+
+
+def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):
+    port = a_free_port()
+    shell(copy.root, "dvc", "remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    said = shell(copy.root, "dayfold", "doctor")
+    assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said
+    [one, *_] = verify(copy, read_data=False).absent
+    assert one.what.startswith("not here; the remote store could not be asked (remote store (http")
