@@ -8,6 +8,14 @@ import typer
 from dayfold.cli.top import CYCLE, Day, Source, command, day_of, say
 from dayfold.project.layout import Project
 
+ZipNames = Annotated[
+    str,
+    typer.Option(
+        metavar="ENCODING",
+        help="How a zip or tar spells names that are not UTF-8: cp437 (DOS), cp1252, cp932, gbk.",
+    ),
+]
+
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
 def init(
@@ -55,8 +63,9 @@ def add(
     yes: Annotated[
         bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
     ] = False,
+    zip_names: ZipNames = "",
 ) -> None:
-    """Check today's images and take the good ones in; opens the day if need be.
+    """Check today's images and take the good ones in; starts a new day if needed.
 
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
@@ -66,23 +75,28 @@ def add(
     from dayfold.project.healing import ready
 
     project = Project.find()
-    options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
+    options = adding.Options(
+        move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels, zip_names=zip_names
+    )
     with ready(project, say=say):
-        opened, delivery = adding.add(project, source, day=day_of(day), options=options)
-    show(arrivals.table(project, opened, delivery, options))
+        today, delivery = adding.add(project, source, day=day_of(day), options=options)
+    for line in arrivals.opening(project, today, delivery, options):
+        say(line)
+    show(arrivals.table(today, delivery, options))
     print(arrivals.next_step(delivery, options))
 
 
 @command(CYCLE, "dayfold open 2025-06-04", name="open")
 def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
     """Open a day without images: for dropping them into data/images/DAY by hand."""
-    from dayfold.cycle import opening
+    from dayfold.cycle import arrivals, opening
     from dayfold.project.healing import ready
 
     project = Project.find()
     with ready(project, say=say):
-        opening.open_day(project, day_of(day))
-    print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
+        parent = opening.open_day(project, day_of(day))
+    print(arrivals.opened(day, parent))
+    print(f"images go to {project.name(project.images(day))}/<class>/")
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
@@ -118,7 +132,7 @@ def unseal() -> None:
 
 
 @command(CYCLE, "dayfold run ~/scans/today")
-def run(source: Source, day: Day = None) -> None:
+def run(source: Source, day: Day = None, zip_names: ZipNames = "") -> None:
     """Add, reproduce and seal in one go: the form for a nightly job.
 
     Files that are refused stop nothing: they are said and listed in data/rejected/DAY.csv.
@@ -131,7 +145,7 @@ def run(source: Source, day: Day = None) -> None:
 
     project = Project.find()
     with ready(project, say=say):
-        unattended.run(project, source, day=day_of(day), say=say)
+        unattended.run(project, source, day=day_of(day), zip_names=zip_names, say=say)
 
 
 @command(CYCLE, "dayfold backfill ~/archive")

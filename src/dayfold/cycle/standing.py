@@ -1,13 +1,15 @@
 """Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dayfold.cycle import settled
 from dayfold.cycle.settled import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
-from dayfold.ledger import manifest
+from dayfold.ledger import manifest, strays
 from dayfold.ledger.intake import walking
+from dayfold.ledger.strays import Stray
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import md5_file
@@ -112,14 +114,22 @@ def stale(project: Project, day: str) -> list[str]:
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
 
 
+def _next(lost: Sequence[Stray]) -> str:
+    """How the next day is begun: with the images that are of no day, where there are any."""
+    return lost[0].command if lost else "dayfold add FOLDER"
+
+
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
+    is_open = not (now.is_unopened or now.is_sealed)
+    lost = strays.find(project, day=now.day, is_open=is_open)
     if now.is_unopened:
-        return ["no day yet", "next: dayfold add FOLDER"]
+        return ["no day yet", *map(str, lost), f"next: {_next(lost)}"]
     lines = [
         f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} days",
+        *(f"stray   {stray}: {stray.command}" for stray in lost),
     ]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():
@@ -130,8 +140,8 @@ def advice(project: Project) -> list[str]:
             check_is_as_sealed(project, now.day)
         except CycleError as error:
             return [*lines, *str(error).splitlines()]
-        return [*lines, "next    dayfold add FOLDER"]
-    labels = walking.count(project.images(now.day))
+        return [*lines, f"next    {_next(lost)}"]
+    labels = walking.count(project, now.day)
     history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(

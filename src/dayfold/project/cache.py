@@ -35,6 +35,18 @@ def folder(root: Path) -> Path:
     return Path(vcs.dvc(root, "cache", "dir").strip())
 
 
+def linked(link: Path, objects: Path) -> Path | None:
+    """Return the file of the cache `objects` that a link of DVC's leads to (cache.type symlink).
+
+    None where it leads elsewhere. Raises FileNotFoundError where the cache has lost the file.
+    """
+    home = objects.resolve()
+    if not link.resolve().is_relative_to(home):
+        return None
+    real = link.resolve(strict=True)
+    return real if real.is_file() else None
+
+
 def object_path(cache: Path, key: str) -> Path:
     """Return where the cache keeps the bytes of this MD5."""
     return cache / "files" / "md5" / key[:2] / key[2:]

@@ -12,6 +12,7 @@ import psutil
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.ledger import strays
 from dayfold.project import healing, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one
@@ -63,6 +64,7 @@ def _signs(project: Project) -> Iterator[Sign]:
     yield from _half_done(project)
     yield from _computing(params)
     yield from _sharing(project)
+    yield from _strays(project, params)
     yield from _days(project, params)
 
 
@@ -195,6 +197,12 @@ def _sharing(project: Project) -> Iterator[Sign]:
         yield Sign("remote", ", ".join(remotes))
     else:
         yield Sign("remote", "none: images and models are on this machine only; docs/operations.md")
+
+
+def _strays(project: Project, params: Params) -> Iterator[Sign]:
+    is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
+    for stray in strays.find(project, day=params.day, is_open=is_open):
+        yield Sign("images", str(stray), stray.command)
 
 
 def _days(project: Project, params: Params) -> Iterator[Sign]:
