@@ -97,8 +97,10 @@ def add(
         delivery.groups = _new_groups(project, day, delivery)
         if data.near_duplicate_bits is not None:
             _warn_of_lookalikes(project, history, delivery, data)
-        if now.day != day and (targets or lying):
-            delivery.opened, delivery.lying = now.next_parent, len(lying)
+        if now.day != day:
+            delivery.lying = len(lying)
+            if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
+                delivery.opened = now.next_parent
         _list(project, day, source, delivery, is_of_day=now.day == day and not options.dry_run)
         _check_outcome(source, delivery, options)
         if not options.dry_run:

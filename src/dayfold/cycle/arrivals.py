@@ -18,8 +18,9 @@ def opening(project: Project, day: str, delivery: Delivery, options: Options) ->
     if delivery.opened:
         yield opened(day, delivery.opened, would=options.dry_run)
     if delivery.lying:
-        folder = project.name(project.images(day))
-        yield f"{delivery.lying} images lay in {folder} already: they are of {day} now"
+        lay = f"{delivery.lying} images lay in {project.name(project.images(day))} already"
+        of_day = f"they are of {day} now" if delivery.opened else "earlier days have all of them"
+        yield f"{lay}: {of_day}"
 
 
 def opened(day: str, parent: str, *, would: bool = False) -> str:

@@ -70,6 +70,11 @@ class Data(_Section):
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
+        if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
+            raise ValueError(
+                f"has the control character {odd[0]!r}, which no path has: between double quotes "
+                "YAML takes a backslash for its own; use single quotes"
+            )
         if value and groups != 1:
             raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
         return value
@@ -228,8 +233,10 @@ def read(path: Path) -> Params:
         # The safe loader under another name: a node tree gives the lines, plain data the values.
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
         values = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path.name} is not YAML: {error}", mend=f"edit {path.name}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path.name} is not UTF-8: {error}", mend=f"edit {path.name}") from None
+    except yaml.YAMLError as error:
+        raise _not_yaml(path.name, text, error) from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
@@ -255,6 +262,23 @@ def read(path: Path) -> Params:
             mend=f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
+
+
+def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
+    """What YAML does not read, with its line; of an unknown escape, how it is written instead."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return ParamsError(f"{name} is not YAML: {error}", mend=f"edit {name}")
+    number = error.problem_mark.line
+    what = f"{name} is not YAML: line {number + 1}: {error.problem}."
+    if "escape character" not in str(error.problem):
+        return ParamsError(what, mend=f"edit {name}")
+    line = text.splitlines()[number].strip()
+    return ParamsError(
+        what,
+        problems=[f"{name}:{number + 1}: {line}"],
+        mend="between double quotes YAML takes a backslash for its own; use single quotes: "
+        + re.sub(r'"([^"\']*)"', r"'\1'", line.partition(" #")[0].rstrip()),
+    )
 
 
 def changed(params: Params, changes: Mapping[str, object]) -> Params:

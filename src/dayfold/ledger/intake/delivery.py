@@ -56,8 +56,8 @@ class Delivery:
     """What was given: good images, what is known, what is refused, warnings, what is ignored.
 
     `groups` are those that a CSV of labels names, by image, of what is new or of today. `listed` is
-    the file that has all lines of a kind (known, refused, warned). Where the day was opened for
-    it, `opened` is the day's parent and `lying` how many images lay in its folder before.
+    the file that has all lines of a kind (known, refused, warned). `opened` is the day's parent if
+    the day was opened for it, `lying` how many images lay in the folder of a day that was not open.
     """
 
     images: list[Delivered] = field(default_factory=list)
