@@ -96,7 +96,7 @@ def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")])
     with ready(project, say=say):
         parent = opening.open_day(project, day_of(day))
     print(arrivals.opened(day, parent))
-    print(f"images go to {project.name(project.images(day))}/<class>/")
+    print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')

@@ -19,7 +19,7 @@ def opening(project: Project, day: str, delivery: Delivery, options: Options) ->
         yield opened(day, delivery.opened, would=options.dry_run)
     if delivery.lying:
         lay = f"{delivery.lying} images lay in {project.name(project.images(day))} already"
-        of_day = f"they are of {day} now" if delivery.opened else "earlier days have all of them"
+        of_day = f"they are of {day} now" if delivery.opened else "earlier days have them too"
         yield f"{lay}: {of_day}"
 
 

@@ -65,7 +65,7 @@ class Edits:
             (self.deleted, "was deleted"),
             (self.added, "was added"),
         ):
-            found += map(escaped, first_few([f"{name} {what}" for name in names]))
+            found += [escaped(f"{line} {what}") for line in first_few(names)]
         return found
 
     def undo(self) -> str:

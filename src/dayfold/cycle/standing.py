@@ -116,20 +116,20 @@ def stale(project: Project, day: str) -> list[str]:
 
 def _next(lost: Sequence[Stray]) -> str:
     """How the next day is begun: with the images that are of no day, where there are any."""
-    return lost[0].command if lost else "dayfold add FOLDER"
+    return next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
 
 
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
     is_open = not (now.is_unopened or now.is_sealed)
-    lost = strays.find(project, day=now.day, is_open=is_open)
+    lost = strays.find(project, now.params, is_open=is_open)
     if now.is_unopened:
         return ["no day yet", *map(str, lost), f"next: {_next(lost)}"]
     lines = [
         f"day     {now.day}, {'sealed' if now.is_sealed else 'open'}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} days",
-        *(f"stray   {stray}: {stray.command}" for stray in lost),
+        *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():

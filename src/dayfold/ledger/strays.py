@@ -6,13 +6,20 @@ A `git stash`, `git clean` or "Reset workspace" takes a day's tables and leaves 
 from pathlib import Path
 from typing import NamedTuple
 
-from dayfold.ledger.intake import walking
+from dayfold.ledger import manifest
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.walking import walk_day
 from dayfold.project import vcs
-from dayfold.project.layout import UNOPENED, Project, is_day
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
+from dayfold.project.params import Params
 
 
 class Stray(NamedTuple):
-    """A folder of such images: how many there are, and the command that takes them in."""
+    """A folder of such images: how many are in it, and the command that takes them in.
+
+    There is none where earlier days have all of them.
+    """
 
     folder: str
     images: int
@@ -20,25 +27,33 @@ class Stray(NamedTuple):
 
     def __str__(self) -> str:
         plural = "s" * (self.images != 1)
-        return f"{self.folder} holds {self.images} image{plural} that belong to no day"
+        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
+        return f"{self.folder} holds {self.images} image{plural} that {what}"
 
 
-def find(project: Project, *, day: str, is_open: bool) -> list[Stray]:
+def find(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
     """Return the folders of images that are of no day, in order; nothing is changed.
 
-    `day` is that of params.yaml, open or the last that was sealed. A day is somebody's that has a
-    tag, on another branch too, or a manifest in git.
+    `is_open` says whether the day of params.yaml is. A day is somebody's that has a tag, on another
+    branch too, or a manifest in git.
     """
-    known = {day, *_tagged(project)}
-    folders = project.images(day).parent.glob("*-*-*")
-    days = sorted({path.name for path in folders if is_day(path.name) and path.is_dir()} - known)
-    days = [one for one in days if one not in _committed(project)] if days else []
-    counts = {one: sum(walking.count(project, one).values()) for one in days}
-    return [
-        Stray(project.name(project.images(one)), count, _command(project, one, day, is_open))
-        for one, count in counts.items()
-        if count
-    ]
+    known = {params.day, *_tagged(project)}
+    folders = (path for path in project.images("").glob("*-*-*") if path.is_dir())
+    days = sorted({path.name for path in folders if is_day(path.name)} - known)
+    if not days:
+        return []
+    committed = _committed(project)
+    last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
+    history = manifest.history(project, last)
+    had = {*history.images["image"], *history.withdrawn}
+    found = []
+    for day in days:
+        files = [] if day in committed else walk_day(project, day, Delivery())
+        if files:
+            is_new = any(sha256_file(one.path) not in had for one in files)
+            command = _command(project, day, params.day, is_open) if is_new else ""
+            found.append(Stray(project.name(project.images(day)), len(files), command))
+    return found
 
 
 def _command(project: Project, stray: str, day: str, is_open: bool) -> str:

@@ -201,7 +201,7 @@ def _sharing(project: Project) -> Iterator[Sign]:
 
 def _strays(project: Project, params: Params) -> Iterator[Sign]:
     is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
-    for stray in strays.find(project, day=params.day, is_open=is_open):
+    for stray in strays.find(project, params, is_open=is_open):
         yield Sign("images", str(stray), stray.command)
 
 

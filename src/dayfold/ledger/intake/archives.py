@@ -166,9 +166,9 @@ def _tarred(path: Path, encoding: str) -> Generator[_Member]:
 
 
 def _tar_name(path: Path, info: tarfile.TarInfo, encoding: str) -> str:
-    if info.name.isascii() or "path" in info.pax_headers:  # of which it is known to be UTF-8
-        return info.name
     raw = info.name.encode("utf-8", "surrogateescape")
+    if "path" in info.pax_headers and raw == info.name.encode("utf-8", "replace"):
+        return info.name  # the format says that it is UTF-8
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dayfold.errors import ToolError
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found
 from dayfold.project import cache
 from dayfold.project.files import PART, escaped
@@ -39,6 +40,8 @@ def _in_cache(link: Path, objects: Callable[[], Path]) -> Path | str:
     """The file of DVC's cache that a link leads to, or why it is not taken."""
     try:
         return cache.linked(link, objects()) or LINK
+    except ToolError:
+        return LINK  # no project of DVC's
     except OSError:
         return "is a link to what DVC's cache has lost: dvc pull"
 
