@@ -18,9 +18,8 @@ DAY = DAYS[0]
 def linked(receiving, source, tmp_path, request):
     """A project whose images DVC has put into an external cache and linked back."""
     vcs.dvc(receiving.root, "init", "--quiet")
-    vcs.dvc(receiving.root, "config", "--local", "cache.type", request.param)
-    vcs.dvc(receiving.root, "config", "--local", "cache.shared", "group")
-    vcs.dvc(receiving.root, "cache", "dir", "--local", str(tmp_path / "shared cache"))
+    cache = f'dir = "{tmp_path / "shared cache"}"\ntype = {request.param}\nshared = group'
+    (receiving.root / ".dvc" / "config.local").write_text(f"[cache]\n{cache}\n")
     place(source, "cat", range(6))
     add(receiving, source)
     vcs.dvc(receiving.root, "add", "--quiet", receiving.name(receiving.images(DAY)))
