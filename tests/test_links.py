@@ -42,13 +42,14 @@ def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tm
     folder = linked.images(DAY) / "cat"
     (tmp_path / "other.png").write_bytes(png(9))
     (folder / "a.png").symlink_to(tmp_path / "other.png")
-    (folder / "b.png").symlink_to("0.png")  # to a link: that is not how DVC makes them
     (folder / "c.png").symlink_to(folder)
+    (folder / "d.png").symlink_to("d.png")  # a loop
     (folder / "2.png").resolve().unlink()
-    with pytest.raises(IntakeError, match="3 problems") as caught:
+    with pytest.raises(IntakeError, match="4 problems") as caught:
         snapshot.run(linked, params_file.read(linked.params))
     said = " ".join(caught.value.problems)
     assert "a.png is a link; links are not followed" in said
+    assert "d.png is a link; links are not followed" in said
     assert "c.png is a link; links are not followed" in said
     assert "2.png is a link to what DVC's cache has lost: dvc pull" in said
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -36,15 +37,15 @@ def folder(root: Path) -> Path:
 
 
 def linked(link: Path, objects: Path) -> Path | None:
-    """Return the file of the cache `objects` that a link of DVC's leads to (cache.type symlink).
+    """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
 
-    None where it leads elsewhere. Raises FileNotFoundError where the cache has lost the file.
+    `objects` is the cache's folder itself, behind no link. None where the link leads elsewhere.
+    Raises FileNotFoundError where the cache has lost the file.
     """
-    home = objects.resolve()
-    if not link.resolve().is_relative_to(home):
+    real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
+    if not real.is_relative_to(objects):
         return None
-    real = link.resolve(strict=True)
-    return real if real.is_file() else None
+    return real if stat.S_ISREG(real.stat().st_mode) else None
 
 
 def object_path(cache: Path, key: str) -> Path:

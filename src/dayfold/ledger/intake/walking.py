@@ -31,7 +31,7 @@ def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
     if not folder.is_dir():
         return []
     # DVC is asked where its cache is when the first link is met: in most projects never.
-    objects = functools.cache(lambda: cache.folder(project.root))
+    objects = functools.cache(lambda: cache.folder(project.root).resolve())
     real = functools.partial(_in_cache, objects=objects)
     return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
 
