@@ -33,7 +33,7 @@ def test_after_a_reset_the_day_is_opened_again_by_the_same_folder(copy, shell, d
     assert f"→ {command}\n" in said
     said = shell(copy.root, "dayfold", "add", source, "--day", FOUR)
     assert said.startswith(f"opened {FOUR} (parent {THREE})\n")
-    assert f"{count} images lay in data/images/{FOUR} already: they are of {FOUR} now" in said
+    assert f"{count} images lay in data/images/{FOUR} already: part of {FOUR} now" in said
     assert said.endswith("next: dvc repro\n")
     assert f"day     {FOUR}, open" in shell(copy.root, "dayfold", "status")
 
@@ -64,7 +64,7 @@ def test_what_is_of_a_day_is_no_stray(copy, shell):
 def test_copies_of_images_of_earlier_days_open_no_day(copy, shell, digits):
     shutil.copytree(digits / TWO, copy.images(FOUR))
     said = shell(copy.root, "dayfold", "add", str(digits / TWO), "--day", FOUR)
-    assert f"lay in data/images/{FOUR} already: earlier days have them too" in said
+    assert f"lay in data/images/{FOUR}, but earlier days have them too" in said
     assert said.endswith("nothing new\n")
     said = shell(copy.root, "dayfold", "status")
     assert "that earlier days have too; it is not needed\n" in said

@@ -95,7 +95,8 @@ def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")])
     project = Project.find()
     with ready(project, say=say):
         parent = opening.open_day(project, day_of(day))
-    print(arrivals.opened(day, parent))
+    for line in arrivals.opened(project, day, parent):
+        print(line)
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
 

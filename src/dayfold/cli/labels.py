@@ -138,8 +138,8 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
             raise CycleError("Nothing was done.")
     erasing.carry_out(found, say=say)
     outcome = found.desk.outcome
-    if outcome.opened:
-        print(arrivals.opened(outcome.day, outcome.opened))
+    for line in arrivals.opened(project, outcome.day, outcome.opened):
+        print(line)
     is_new = outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
@@ -148,8 +148,8 @@ def _print(project: Project, done: "Outcome") -> None:
     from dayfold.cycle import arrivals
     from dayfold.project.console import first_few
 
-    if done.opened:
-        print(arrivals.opened(done.day, done.opened))
+    for line in arrivals.opened(project, done.day, done.opened):
+        print(line)
     name = project.name(project.corrections(done.day))
     for paths, said in (
         (done.corrected, f"corrected from {done.day} on, in {name}"),

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dayfold.cycle.adding import Options
+from dayfold.ledger.intake import walking
 from dayfold.ledger.intake.delivery import Delivery, Remark
 from dayfold.ledger.intake.walking import tally
 from dayfold.project.console import first_few
@@ -14,20 +15,32 @@ from dayfold.project.layout import Project
 
 
 def opening(project: Project, day: str, delivery: Delivery, options: Options) -> Iterator[str]:
-    """Yield what is to be said where the day was opened, or would be."""
+    """Yield what is to be said where `add` opened the day, or would, or left it unopened."""
     if delivery.opened:
-        yield opened(day, delivery.opened, would=options.dry_run)
-    if delivery.lying:
-        lay = f"{delivery.lying} images lay in {project.name(project.images(day))} already"
-        of_day = f"they are of {day} now" if delivery.opened else "earlier days have them too"
-        yield f"{lay}: {of_day}"
+        would = options.dry_run
+        yield from opened(project, day, delivery.opened, lying=delivery.lying, would=would)
+    elif delivery.lying:
+        folder = project.name(project.images(day))
+        yield f"{_images(delivery.lying)} in {folder}, but earlier days have them too"
 
 
-def opened(day: str, parent: str, *, would: bool = False) -> str:
-    """Return the line that tells of a day that a command opened; of none, nothing."""
+def opened(
+    project: Project, day: str, parent: str, *, lying: int | None = None, would: bool = False
+) -> Iterator[str]:
+    """Yield what is to be said of a day that a command opened; nothing without its parent.
+
+    `lying` is how many images were in its folder before, counted here if nothing was added since.
+    """
     if not parent:
-        return ""
-    return f"{'would open' if would else 'opened'} {day} (parent {parent})"
+        return
+    yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
+    lying = sum(walking.count(project, day).values()) if lying is None else lying
+    if lying:
+        yield f"{_images(lying)} in {project.name(project.images(day))} already: part of {day} now"
+
+
+def _images(count: int) -> str:
+    return "1 image lay" if count == 1 else f"{count} images lay"
 
 
 def table(day: str, delivery: Delivery, options: Options) -> Table:
