@@ -10,7 +10,9 @@ from builders import DAYS, add, encoded, place, png, taken
 from dayfold.cycle import arrivals
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
+from dayfold.ledger import tables
 from dayfold.ledger.intake import shapes
+from dayfold.ledger.tables import Told
 from dayfold.project import params as params_file
 from dayfold.project.console import show
 from dayfold.stages import snapshot
@@ -109,15 +111,15 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
     (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
     (source / "cat" / ".hidden").touch()
-    show(arrivals.table(receiving, DAY, add(receiving, source), Options()))
+    show(arrivals.table(DAY, add(receiving, source), Options()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == [DAY, "files"]
     assert lines[1].split() == ["added", "4", "cat", "4"]
     assert lines[2].split()[:3] == ["already", "known", "1"]
     assert lines[3].split()[:3] == ["refused", "12", "cat/[bold]bad-00.png"]
-    assert lines[13].strip() == f"and 2 more, in data/rejected/{DAY}.csv"
-    assert lines[14].split()[:3] == ["warned", "1", "cat/photo.png"]
-    assert lines[15].split()[:2] == ["ignored", "1"]
+    assert lines[8].strip() == f"and 7 more in data/rejected/{DAY}.csv"
+    assert lines[9].split()[:3] == ["warned", "1", "cat/photo.png"]
+    assert lines[10].split()[:2] == ["ignored", "1"]
 
 
 def encoded_jpeg():
@@ -153,7 +155,9 @@ def test_snapshot_makes_the_same_checks_and_lists_them_all(receiving):
     (folder / "dog" / "same.png").write_bytes(png(1))
     with pytest.raises(IntakeError, match="6 problems") as caught:
         snapshot.run(receiving, params_file.read(receiving.params))
-    listed = caught.value.problems
+    assert caught.value.problems[5] == "and 1 more in .dvc/tmp/dayfold/remarks.csv"
+    rows = tables.read(receiving.remarks, Told).filter(kind="refused").select("path", "said").rows()
+    listed = [" ".join(row) for row in rows]
     assert len(listed) == 6
     for name in (
         "cat/page.png",

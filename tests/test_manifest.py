@@ -208,6 +208,18 @@ def rewritten(project, day, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    "expression", ['(?x)\n  p(\\d+)  # the "patient"\n', "a\r\n(b)", "a\r(b)", 'x"(y)']
+)
+def test_a_data_group_of_several_lines_is_read_back_and_its_parent_too(project, expression):
+    history = write_day(project, DAYS[0], ORIGIN, [add(1)], expression)
+    assert history.expressions == (expression,)
+    data = project.manifest(DAYS[0]).read_bytes()
+    assert manifest.parent_of(data, "a manifest") == (ORIGIN, sha256_file(project.manifest(ORIGIN)))
+    after = write_day(project, DAYS[1], DAYS[0], [add(2)])
+    assert len(after.images) == 2
+
+
 @pytest.mark.parametrize("parent", ["../../../etc/passwd", "day/foo", "2025-06-31", "", "none"])
 def test_a_parent_that_is_no_day_becomes_no_path(project, parent):
     write_day(project, DAYS[0], ORIGIN, [add(1)])

@@ -188,6 +188,16 @@ def test_a_file_that_holds_no_keys_is_refused(path, text, words):
         params_file.read(path)
 
 
+def test_a_backslash_between_double_quotes_is_told_with_its_line_and_how_to_write_it(path):
+    number = line_of("  group")
+    with pytest.raises(ParamsError, match=f"line {number}: found unknown escape") as caught:
+        params_file.read(changed(path, ("  group", r'  group: "patient(\d+)"  # the patient')))
+    assert caught.value.mend.endswith(r"use single quotes: group: 'patient(\d+)'")
+    (problem,) = problems(path, ("  group", r'  group: "\bP(x)"'))  # to YAML a backspace
+    assert problem.startswith(f"params.yaml:{number}: data.group")
+    assert "use single quotes" in problem
+
+
 def test_a_file_that_is_not_utf_8_is_refused(path):
     path.write_bytes(TEXT.encode("utf-16"))
     with pytest.raises(ParamsError, match=r"params\.yaml is not"):

@@ -10,6 +10,7 @@ from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
+from dayfold.project.console import MOST_LINES
 from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
@@ -87,7 +88,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
         (added, "was added"),
     ):
         assert f"  - {checked.name(path)} {what}\n" in said
-    assert f"  - and {count + 1 - settled.SHOWN} more was deleted\n" in said
+    assert f"  - and {count + 1 - MOST_LINES} more was deleted\n" in said
     folders = " ".join(f"data/images/{day}" for day in (ONE, TWO, THREE))
     steps = (
         f"git checkout HEAD -- {checked.name(corrections)} && "

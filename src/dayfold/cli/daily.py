@@ -8,6 +8,14 @@ import typer
 
 from dayfold.cli.top import CYCLE, Day, Source, ask, command, day_of, here, say
 
+ZipNames = Annotated[
+    str,
+    typer.Option(
+        metavar="ENCODING",
+        help="How a zip or tar spells names that are not UTF-8: cp437 (DOS), cp1252, cp932, gbk.",
+    ),
+]
+
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
 def init(
@@ -73,8 +81,9 @@ def add(
     yes: Annotated[
         bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
     ] = False,
+    zip_names: ZipNames = "",
 ) -> None:
-    """Check today's images and take the good ones in; opens the day if need be.
+    """Check today's images and take the good ones in; starts a new day if needed.
 
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
@@ -84,22 +93,28 @@ def add(
     from dayfold.project.console import show
 
     project = here()
-    options = adding.Options(move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels)
+    options = adding.Options(
+        move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels, zip_names=zip_names
+    )
     with ready(project, "add", say=say):
-        opened, delivery = adding.add(project, source, day=day_of(day), options=options)
-    show(arrivals.table(project, opened, delivery, options))
+        today, delivery = adding.add(project, source, day=day_of(day), options=options)
+    for line in arrivals.opening(project, today, delivery, options):
+        say(line)
+    show(arrivals.table(today, delivery, options))
     print(arrivals.next_step(delivery, options))
 
 
 @command(CYCLE, "dayfold open 2025-06-04", name="open")
 def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
     """Open a day without images: for dropping them into data/images/DAY by hand."""
-    from dayfold.cycle import opening
+    from dayfold.cycle import arrivals, opening
     from dayfold.cycle.ready import ready
 
     project = here()
     with ready(project, "open", say=say):
-        opening.open_day(project, day_of(day))
+        parent = opening.open_day(project, day_of(day))
+    for line in arrivals.opened(project, day, parent):
+        print(line)
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 
 
@@ -155,7 +170,7 @@ def unseal() -> None:
 
 
 @command(CYCLE, "dayfold run ~/scans/today")
-def run(source: Source, day: Day = None) -> None:
+def run(source: Source, day: Day = None, zip_names: ZipNames = "") -> None:
     """Add, reproduce and seal in one go: the form for a nightly job.
 
     Files that are refused stop nothing: they are said and listed in data/rejected/DAY.csv.
@@ -168,7 +183,7 @@ def run(source: Source, day: Day = None) -> None:
 
     project = here()
     with ready(project, "run", say=say):
-        unattended.run(project, source, day=day_of(day), say=say)
+        unattended.run(project, source, day=day_of(day), zip_names=zip_names, say=say)
 
 
 @command(CYCLE, "dayfold backfill ~/archive")

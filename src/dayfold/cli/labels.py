@@ -12,8 +12,6 @@ from dayfold.project.layout import Project
 if TYPE_CHECKING:
     from dayfold.cycle.correcting import Outcome
 
-SHOWN = 5  # paths that are printed; all are in the day's file of corrections
-
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
 ]
@@ -121,18 +119,26 @@ def withdraw(
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
-    from dayfold.cycle import erasing
+    from dayfold.cycle import arrivals, erasing
 
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
         print(line)
     ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
-    is_new = found.desk.outcome.corrected or found.opened
+    outcome = found.desk.outcome
+    for line in arrivals.opened(project, outcome.day, outcome.opened):
+        print(line)
+    is_new = outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
 def _print(project: Project, done: "Outcome") -> None:
+    from dayfold.cycle import arrivals
+    from dayfold.project.console import first_few
+
+    for line in arrivals.opened(project, done.day, done.opened):
+        print(line)
     name = project.name(project.corrections(done.day))
     for paths, said in (
         (done.corrected, f"corrected from {done.day} on, in {name}"),
@@ -143,9 +149,7 @@ def _print(project: Project, done: "Outcome") -> None:
     ):
         if paths:
             print(f"{len(paths)} {said}:")
-            for path in paths[:SHOWN]:
-                print(f"  {path}")
-            if len(paths) > SHOWN:
-                print(f"  and {len(paths) - SHOWN} more")
+            for line in first_few(paths):
+                print(f"  {line}")
     changed = done.corrected or done.moved or done.undone
     print("next: dvc repro" if changed else "nothing changed")

@@ -10,12 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dayfold.cycle.opening import check_may_change, make_open
-from dayfold.cycle.standing import standing
+from dayfold.cycle.standing import Standing, standing
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
+from dayfold.ledger import corrections, grouping, looks, manifest, moved, splits, tables
 from dayfold.ledger.decode import IMAGE_ENDINGS
-from dayfold.ledger.intake import checking, labels, shapes, workers
-from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
+from dayfold.ledger.intake import archives, checking, labels, shapes, workers
+from dayfold.ledger.intake.delivery import (
+    Delivered,
+    Delivery,
+    Found,
+    Remark,
+    safe_cell,
+    write_down,
+)
 from dayfold.ledger.intake.walking import (
     MOST_BYTES,
     composed,
@@ -24,13 +31,14 @@ from dayfold.ledger.intake.walking import (
     substitute,
     tally,
     walk,
+    walk_day,
 )
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
-from dayfold.project.console import Ticker
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
-from dayfold.project.layout import Project
+from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Data
 
 
@@ -43,6 +51,7 @@ class Options:
     dry_run: bool = False
     yes: bool = False
     labels: Path | None = None
+    zip_names: str = ""
 
 
 def add(
@@ -51,9 +60,10 @@ def add(
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image. Every file is read once; its
-    checked bytes wait in .dvc/tmp and are moved into the day's folder when all are checked. What
-    is refused stays where it is and is listed in data/rejected/<day>.csv; known images stay too.
+    of labels. Opens `day` if it is not open and there is a new image, or if images lie in its
+    folder already. Every file is read once; its checked bytes wait in .dvc/tmp and are moved into
+    the day's folder when all are checked. What is refused stays where it is and is listed in
+    data/rejected/<day>.csv; known images stay too.
 
     Returns the day and what was found. Raises IntakeError, with nothing added, where nothing but
     refused files was given, where `strict` and any is refused, and where the delivery has an odd
@@ -63,12 +73,11 @@ def add(
     source = Path(source)
     now = standing(project)
     check_may_change(project, now, day, what="images")
-    history = manifest.history(project, now.params.parent if now.day == day else now.next_parent)
-    if now.day == day:
-        history = corrections.applied(history, corrections.lines(project, day))
     delivery = Delivery()
     with _scratch(project) as scratch:
-        found = _find(source, delivery, options, scratch)
+        found = _find(project, source, delivery, options, scratch)
+        lying = _today(project, day)
+        history, had = _known(project, now, day)
         if odd := shapes.suspicions(tally(found), set(history.images["label"].unique())):
             _ask(source, odd, delivery, options)
         stage = scratch / "stage"
@@ -80,23 +89,42 @@ def add(
                 delivery,
                 history,
                 rules=checking.Rules.of(data),
-                today=_today(project, day),
+                today=lying,
+                had=had,
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
         targets = _targets(project, day, delivery, data.group)
+        delivery.groups = _new_groups(project, day, delivery)
         if data.near_duplicate_bits is not None:
             _warn_of_lookalikes(project, history, delivery, data)
-        if not options.dry_run:
-            _record_refused(project, day, source, delivery)
+        if now.day != day:
+            delivery.lying = len(lying)
+            if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
+                delivery.opened = now.next_parent
+        _list(project, day, source, delivery, is_of_day=now.day == day and not options.dry_run)
         _check_outcome(source, delivery, options)
-        if not options.dry_run and (targets or delivery.groups):
-            if now.day != day:
+        if not options.dry_run:
+            if delivery.opened:
                 make_open(project, now, day)
-            _take_in(project, day, targets, stage, delivery.groups)
-        if options.move and not options.dry_run:
-            _remove_given(delivery)
+                _list(project, day, source, delivery, is_of_day=True)
+            if targets or delivery.groups:
+                _take_in(project, day, targets, stage, delivery.groups)
+            if options.move:
+                _remove_given(delivery)
     return day, delivery
+
+
+def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
+    """The history as the day's corrections leave it, and the classes that images had before."""
+    if now.day != day:
+        return manifest.history(project, now.next_parent), {}
+    history = manifest.history(project, now.params.parent)
+    lines = corrections.lines(project, day)
+    had = moved.given(project, day)
+    for image, label in corrections.labels_before(history, lines):
+        had.setdefault(image, set()).add(label)
+    return corrections.applied(history, lines), had
 
 
 @contextmanager
@@ -111,9 +139,16 @@ def _scratch(project: Project) -> Iterator[Path]:
         shutil.rmtree(top, ignore_errors=True)
 
 
-def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> list[Found]:
+def _find(
+    project: Project, source: Path, delivery: Delivery, options: Options, scratch: Path
+) -> list[Found]:
     """The files that a folder or an archive holds, by its class folders or by a CSV."""
     folder = source
+    if options.zip_names and not archives.is_encoding(options.zip_names):
+        raise IntakeError(
+            f"{options.zip_names!r} is no encoding of names in an archive.",
+            mend="--zip-names cp437 (DOS), cp1252 (Windows), cp932 (Japan), gbk (China) …",
+        )
     if not source.is_dir():
         if not source.is_file():
             what = "is neither a folder nor a file" if source.exists() else "is not there"
@@ -122,12 +157,14 @@ def _find(source: Path, delivery: Delivery, options: Options, scratch: Path) -> 
             raise IntakeError(f"{source} is an archive.", mend="leave out --move")
         folder = scratch / "unpacked"
         folder.mkdir()
-        for name, reason in workers.unpack(source, folder):
+        for name, reason in workers.unpack(source, folder, encoding=options.zip_names):
             delivery.refuse(escaped(name), reason)
         if options.labels is None:
             folder = _below_the_top(folder)
     if options.labels is not None:
         return labels.read(options.labels, folder, delivery)
+    if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
+        return walk_day(project, source.name, delivery)
     return walk(folder, delivery)
 
 
@@ -159,9 +196,7 @@ def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> 
 
 def _today(project: Project, day: str) -> dict[str, tuple[str, str]]:
     """The images that are in the day's folder already: sha256 → (class, place), unchecked."""
-    if not project.images(day).is_dir():
-        return {}
-    there = walk(project.images(day), Delivery())
+    there = walk_day(project, day, Delivery())
     with ThreadPoolExecutor(cpus()) as pool:
         hashes = pool.map(lambda one: sha256_file(one.path), there)
         return {
@@ -212,6 +247,14 @@ def _warn_of_lookalikes(project: Project, history: History, delivery: Delivery, 
     checking.warn_of_lookalikes(delivery, history, earlier, within=data.near_duplicate_bits or 0)
 
 
+def _new_groups(project: Project, day: str, delivery: Delivery) -> dict[str, str]:
+    """The groups that a CSV names and the day does not have yet."""
+    recorded = grouping.read(project, day) if delivery.groups else {}
+    return {
+        image: group for image, group in delivery.groups.items() if recorded.get(image) != group
+    }
+
+
 def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
     """Raise IntakeError where the refused files leave nothing to go on with."""
     refused = delivery.refused
@@ -219,7 +262,7 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
     if refused and (options.strict or is_all):
         raise IntakeError(
             f"{len(refused)} problems in {source}; nothing was added:",
-            problems=[str(problem) for problem in refused],
+            problems=first_few([str(problem) for problem in refused], delivery.listed["refused"]),
             mend=_mend(refused),
         )
 
@@ -236,19 +279,30 @@ def _mend(refused: list[Remark]) -> str:
     return "mend or remove these files and give it again"
 
 
+def _list(project: Project, day: str, source: Path, delivery: Delivery, *, is_of_day: bool) -> None:
+    """Write down what is said of files, so that what is printed may be short; `listed` says where.
+
+    What is refused is kept in data/rejected/<day>.csv: of this source, what is refused now. Where
+    nothing of the day may be left behind it stands with the rest, in .dvc/tmp.
+    """
+    kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
+    if is_of_day:
+        _record_refused(project, day, source, delivery)
+        delivery.listed["refused"] = project.name(project.rejected(day))
+        del kinds["refused"]
+    delivery.listed |= dict.fromkeys(kinds, write_down(project, kinds))
+
+
 def _record_refused(project: Project, day: str, source: Path, delivery: Delivery) -> None:
-    """Bring data/rejected/<day>.csv up to date: of this source, what is refused now."""
-    path, given = project.rejected(day), _cell(escaped(os.path.relpath(source, project.root)))
+    """Bring data/rejected/<day>.csv up to date."""
+    path, given = project.rejected(day), safe_cell(escaped(os.path.relpath(source, project.root)))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
-    rows |= {(given, _cell(one.place), one.image, escaped(one.said)) for one in delivery.refused}
+    rows |= {
+        (given, safe_cell(one.place), one.image, escaped(one.said)) for one in delivery.refused
+    }
     if rows != set(before):
         tables.write(path, Rejected, sorted(rows))
-
-
-def _cell(place: str) -> str:
-    """A place that no spreadsheet takes for a formula, and that still is that place."""
-    return f"./{place}" if place.startswith(("=", "+", "-", "@")) else place
 
 
 def _take_in(

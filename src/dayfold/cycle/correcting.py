@@ -11,10 +11,11 @@ from pathlib import Path
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
-from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger import corrections, manifest, moved, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import walking
 from dayfold.ledger.intake.walking import KEEP, WITHDRAW, composed
+from dayfold.ledger.tables import Moved
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
@@ -40,10 +41,11 @@ class Outcome:
     """What a command did, as paths: images corrected, files moved, corrections taken back.
 
     `unchanged` are those that were as asked already, `left` files of the open day that an undo of a
-    class leaves where they are.
+    class leaves where they are. `opened` is the day's parent where the command opened it.
     """
 
     day: str
+    opened: str = ""
     corrected: list[str] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
@@ -247,6 +249,13 @@ class Desk:
         changed = self.outcome.corrected or self.outcome.undone
         if changed and self._opening:
             make_open(self.project, self._now, self.day)
+            self.outcome.opened = self._now.next_parent
+        # First: a note of what was not moved does no harm.
+        moved.note(
+            self.project,
+            self.day,
+            [Moved(sha256_file(source), source.parent.name) for source in self._moves],
+        )
         for source, goal in self._moves.items():
             goal.parent.mkdir(parents=True, exist_ok=True)
             source.rename(goal)

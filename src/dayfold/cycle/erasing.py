@@ -113,6 +113,8 @@ def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str
     copies += [path for one in opened for path in cache.object_paths(objects, one.md5)]
     for image in (*(one.seen.image for one in found), *(one.image for one in opened)):
         copies += sorted(project.activations.glob(f"*/{image}"))
+    # A link of DVC's into its cache (cache.type symlink) would lead nowhere afterwards.
+    copies += [path for _, path in files if path.is_symlink()]
     copies = [path for path in copies if path.is_file()]
     pages = [
         path
@@ -223,7 +225,7 @@ def described(found: Erasure) -> Iterator[str]:
             yield f"    whether {span(one.unknown, days)} replayed it is not known here: dvc fetch"
     for name, paths in (("copies", found.copies), ("pages that show them", found.pages)):
         if paths:
-            yield f"and {name}: {', '.join(project.name(path) for path in paths)}"
+            yield f"and {name}: {', '.join(_named(project, path) for path in paths)}"
     where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in found.remotes)]
     yield f"from {', '.join(where)}"
     yield from found.outside
@@ -241,6 +243,11 @@ def described(found: Erasure) -> Iterator[str]:
         )
     if any(one.trained for one in found.seen):
         yield "models that learnt from an image, and those made from them since, stay as they are"
+
+
+def _named(project: Project, path: Path) -> str:
+    """A path from the project's top; that of a cache elsewhere whole."""
+    return project.name(path) if path.is_relative_to(project.root) else str(path)
 
 
 def carry_out(found: Erasure, *, say: Say) -> None:

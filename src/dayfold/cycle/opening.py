@@ -25,15 +25,17 @@ from dayfold.project.layout import Project, check_day
 STEP = "open"  # its name in the journal
 
 
-def open_day(project: Project, day: str) -> None:
+def open_day(project: Project, day: str) -> str:
     """Make `day` the open day: yesterday's outputs become its parent, its folder is made.
 
-    The first day's parent is the origin, made here if `init` has not. Raises CycleError while the
-    current day is not sealed or is no longer as it was sealed, or where `day` is not after it.
+    Returns the parent. The first day's is the origin, made here if `init` has not. Raises
+    CycleError while the current day is not sealed or is no longer as it was sealed, or where `day`
+    is not after it.
     """
     now = standing(project)
     check_may_open(project, now, day)
     make_open(project, now, day)
+    return now.next_parent
 
 
 def make_open(project: Project, now: Standing, day: str) -> None:

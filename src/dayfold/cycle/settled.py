@@ -16,7 +16,7 @@ from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.walking import is_clutter
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
-from dayfold.project.console import Ticker
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
@@ -37,7 +37,6 @@ DAY_PATHS = (
     "data/provenance.json",
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
-SHOWN = 10  # files of a kind
 PARENT = "parent"  # the line of data/parent among those of the days
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HERE = Project(Path())  # paths as a person types them at the project's top
@@ -68,8 +67,7 @@ class Edits:
             (self.deleted, "was deleted"),
             (self.added, "was added"),
         ):
-            found += [escaped(f"{name} {what}") for name in names[:SHOWN]]
-            found += [f"and {len(names) - SHOWN} more {what}"] * (len(names) > SHOWN)
+            found += [escaped(f"{line} {what}") for line in first_few(names)]
         return found
 
     def undo(self) -> str:

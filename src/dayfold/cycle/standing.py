@@ -1,13 +1,15 @@
 """Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dayfold.cycle import settled
 from dayfold.cycle.settled import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
-from dayfold.ledger import manifest
+from dayfold.ledger import manifest, strays
 from dayfold.ledger.intake import walking
+from dayfold.ledger.strays import Stray
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.files import md5_file
@@ -154,16 +156,24 @@ def stale(project: Project, day: str) -> list[str]:
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
 
 
+def _next(lost: Sequence[Stray]) -> str:
+    """How the next day is begun: with the images that are of no day, where there are any."""
+    return next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
+
+
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
+    is_open = not (now.is_unopened or now.is_sealed)
+    lost = strays.find(project, now.params, is_open=is_open)
     if now.is_unopened:
-        return ["no day yet", "next: dayfold add FOLDER"]
+        return ["no day yet", *map(str, lost), f"next    {_next(lost)}"]
     is_untagged = now.day in now.untagged
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
         f"day     {now.day}, {state}; parent {now.params.parent}",
         f"sealed  {len(now.sealed)} day{'s' * (len(now.sealed) != 1)}",
+        *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:
         vcs.check_nothing_under_way(project.root)
@@ -186,8 +196,8 @@ def advice(project: Project) -> list[str]:
             check_is_as_sealed(project, now.day)
         except CycleError as error:
             return [*lines, error.what, f"next    {error.mend}"]
-        return [*lines, "next    dayfold add FOLDER"]
-    labels = walking.count(project.images(now.day))
+        return [*lines, f"next    {_next(lost)}"]
+    labels = walking.count(project, now.day)
     history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(

@@ -12,7 +12,9 @@ from dayfold.project import vcs
 from dayfold.project.layout import Project, check_day
 
 
-def run(project: Project, source: Path, *, day: str, say: Callable[[str], None]) -> None:
+def run(
+    project: Project, source: Path, *, day: str, say: Callable[[str], None], zip_names: str = ""
+) -> None:
     """Add, reproduce and seal one day; a day that is sealed is left alone.
 
     Files that are refused stop nothing, as long as there are others: they are said and listed in
@@ -25,12 +27,15 @@ def run(project: Project, source: Path, *, day: str, say: Callable[[str], None])
         return
     if not now.is_unopened and not now.is_sealed and now.day != day:
         _check_gate_of_open_day(project, now.day)
-    _, delivery = adding.add(project, source, day=day)
+    options = adding.Options(zip_names=zip_names)
+    _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
-    say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
-    for line in arrivals.unusual(project, day, delivery):
+    for line in arrivals.opening(project, day, delivery, options):
         say(line)
-    if not delivery.images and now.day != day:
+    say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
+    for line in arrivals.unusual(delivery):
+        say(line)
+    if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")
         return
     vcs.dvc(project.root, "repro", show=True)

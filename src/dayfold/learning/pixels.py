@@ -19,6 +19,7 @@ from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import vcs
+from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
@@ -71,7 +72,7 @@ def load(
         folders = sorted({"/".join(p.split("/")[:3]) for p in left})
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
-            problems=problems[:20] + [f"and {len(problems) - 20} more"] * (len(problems) > 20),
+            problems=first_few(problems),
             mend="; ".join(
                 [vcs.bringing_back(folder) for folder in folders[:5]]
                 or ["dayfold reproduce --all --without makes the days without what was erased"]

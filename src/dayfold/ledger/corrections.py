@@ -108,6 +108,11 @@ def applied(known: History, lines: Mapping[str, Correction]) -> History:
     return replace(known, images=images, withdrawn=known.withdrawn | gone)
 
 
+def labels_before(known: History, lines: Mapping[str, Correction]) -> list[tuple[str, str]]:
+    """Return (image, class) of what a day's corrections, by image, are about: as it was before."""
+    return known.images.filter(pl.col("image").is_in(list(lines))).select("image", "label").rows()
+
+
 def label_problem(label: str) -> str:
     """Say what is wrong with a class's name; nothing if it would do as a folder's."""
     if wrong := walking.name_problem(label, "class"):

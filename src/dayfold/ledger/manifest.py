@@ -16,6 +16,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
+from dayfold.project.console import first_few
 from dayfold.project.files import csv_bytes, parse_csv, sha256, who_changed, write_bytes, write_csv
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
@@ -259,9 +260,18 @@ def parent_of(data: bytes, name: str) -> tuple[str, str]:
 
     Raises LedgerError, which calls the manifest `name`, where they say neither.
     """
-    table = parse_csv(b"".join(data.splitlines(keepends=True)[:2]), schema(Row), name)
+    table = parse_csv(_beginning(data), schema(Row), name)
     _check_first(table, name)
     return table.item(0, "path"), table.item(0, "image")
+
+
+def _beginning(data: bytes) -> bytes:
+    """The header and the first row: a quoted cell of it, `data.group` say, may have line breaks."""
+    end = rows = 0
+    while rows < 2 and end < len(data):
+        end = data.find(b"\n", end) + 1 or len(data)
+        rows += data.count(b'"', 0, end) % 2 == 0
+    return data[:end]
 
 
 def _check_first(table: pl.DataFrame, name: str) -> None:
@@ -283,7 +293,7 @@ def _check_paths(table: pl.DataFrame, name: str) -> None:
     if len(outside):
         raise LedgerError(
             f"{name} names files outside of the project:",
-            problems=outside.head(10).to_list(),
+            problems=first_few(outside.to_list(), name),
             mend=who_changed(name),
         )
 

@@ -29,6 +29,25 @@ class ImageGroup(NamedTuple):
     group: str
 
 
+class Moved(NamedTuple):
+    """.dvc/tmp/dayfold/moved/<day>.csv: the class that a file of the day had before a relabel."""
+
+    image: str
+    label: str
+
+
+class Told(NamedTuple):
+    """.dvc/tmp/dayfold/remarks.csv: one thing that the last `add` or snapshot had to say of a file.
+
+    `kind` is known, refused or warned. Written where not all of it was printed.
+    """
+
+    kind: str
+    path: str
+    image: str
+    said: str
+
+
 class Rejected(NamedTuple):
     """rejected/<day>.csv: a file that was given for the day and not taken, and why.
 

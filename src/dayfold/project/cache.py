@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,18 @@ class Pin(NamedTuple):
 def folder(root: Path) -> Path:
     """Return the folder of the project's cache; DVC knows whether it is elsewhere."""
     return Path(vcs.dvc(root, "cache", "dir").strip())
+
+
+def linked(link: Path, objects: Path) -> Path | None:
+    """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
+
+    `objects` is the cache's folder itself, behind no link. None where the link leads elsewhere.
+    Raises FileNotFoundError where the cache has lost the file.
+    """
+    real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
+    if not real.is_relative_to(objects):
+        return None
+    return real if stat.S_ISREG(real.stat().st_mode) else None
 
 
 def object_path(cache: Path, key: str) -> Path:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 LINE_EVERY_SECONDS = 15.0
+MOST_LINES = 5  # of a list that has more than a person reads at once
 FILE_COLUMNS = 200  # characters a line, where the output is no terminal
 
 
@@ -30,6 +32,16 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def first_few(lines: Sequence[str], where: str = "") -> list[str]:
+    """Return the first lines of a list, and how many more there are: in the file `where`, if any.
+
+    The one place that decides how long a list may be that a person is shown.
+    """
+    more = len(lines) - MOST_LINES
+    place = f" in {where}" if where else ""
+    return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]
 
 
 class Ticker:

@@ -207,6 +207,13 @@ class Project:
         return self.scratch / "figures.json"
 
     @property
+    def remarks(self) -> Path:
+        return self.scratch / "remarks.csv"
+
+    def moved(self, day: str) -> Path:
+        return self.scratch / "moved" / f"{day}.csv"
+
+    @property
     def settled_mark(self) -> Path:
         return self.scratch / "settled"
 

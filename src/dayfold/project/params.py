@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from pydantic import (
 
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
+from dayfold.project import lined
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 
@@ -70,6 +71,11 @@ class Data(_Section):
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from None
+        if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
+            raise ValueError(
+                f"has the control character {odd[0]!r}, which no path has: between double quotes "
+                "YAML takes a backslash for its own; use single quotes"
+            )
         if value and groups != 1:
             raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
         return value
@@ -223,13 +229,7 @@ def read(path: Path) -> Params:
     Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
     its line, and VersionError where the project is pinned to another version of dayfold.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        # The safe loader under another name: a node tree gives the lines, plain data the values.
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
-        values = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path.name} is not YAML: {error}", mend=f"edit {path.name}") from None
+    node, values = lined.load(path)
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
@@ -240,13 +240,13 @@ def read(path: Path) -> Params:
             mend=f"pip install dayfold=={pin}, or, to go on with the installed one, "
             f'set  dayfold: "{__version__}"  in {path.name} (today is then made again)',
         )
-    problems = [f"{path.name}:{line}" for line in _twice(node)]
+    problems = [f"{path.name}:{line}" for line in lined.twice(node)]
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         problems += [
-            f"{path.name}:{_line_of(node, list(map(str, problem['loc'])))}: {_explain(problem)}"
-            for problem in error.errors()
+            f"{path.name}:{lined.line_of(node, [*map(str, one['loc'])])}: {_explain(one)}"
+            for one in error.errors()
         ]
     if problems:
         raise ParamsError(
@@ -336,16 +336,6 @@ def _quoted(value: object) -> object:
     return DoubleQuotedScalarString(value) if isinstance(value, str) else value
 
 
-def _twice(node: Any, prefix: str = "") -> Iterator[str]:
-    """The keys that stand twice in one section: YAML would take the last without a word."""
-    seen: set[str] = set()
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
-        if key.value in seen:
-            yield f"{key.start_mark.line + 1}: {prefix}{key.value} stands twice"
-        seen.add(key.value)
-        yield from _twice(value, f"{prefix}{key.value}.")
-
-
 def _explain(problem: Any) -> str:
     """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
@@ -377,18 +367,3 @@ def _known_keys(sections: list[str]) -> list[str]:
     for section in sections:
         model = model.model_fields[section].annotation
     return list(model.model_fields)
-
-
-def _line_of(node: Any, where: list[str]) -> int:
-    """The line of a key in the node tree, or of the nearest section around it."""
-    line = 1
-    for part in where:
-        if not isinstance(node, yaml.MappingNode):
-            break  # an item of a list: the line of its key
-        for key, value in node.value:
-            if key.value == part:
-                line, node = key.start_mark.line + 1, value
-                break
-        else:
-            break
-    return line

@@ -11,6 +11,7 @@ import psutil
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
@@ -66,6 +67,7 @@ def _signs(project: Project) -> Iterator[Sign]:
         return
     yield from _half_done(project)
     yield from _computing(params)
+    yield from _strays(project, params)
     found = verify.verify(project, read_data=False, ask_all=True)
     yield from _sharing(project, found)
     yield from _days(project, params, found)
@@ -266,6 +268,12 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif is_well:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
+
+
+def _strays(project: Project, params: Params) -> Iterator[Sign]:
+    is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
+    for stray in strays.find(project, params, is_open=is_open):
+        yield Sign("images", str(stray), stray.command)
 
 
 def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:

@@ -58,6 +58,9 @@ class Bench:
         try:
             for out in sealed.outs():
                 (folder.root / out.path).unlink(missing_ok=True)
+            # The project's images may be links of DVC's into this cache (cache.type symlink).
+            local = folder.root / ".dvc" / "config.local"
+            local.write_text(f'[cache]\n    dir = "{self.cache}"\n', encoding="utf-8")
             for day in before:
                 self._lay_out_images(folder, day)
             if parent is not None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from dayfold.errors import IntakeError, UnreadableError
 from dayfold.ledger import decode
 from dayfold.ledger.intake.walking import is_clutter
+from dayfold.project.console import first_few
 from dayfold.project.files import for_spreadsheet, write_csv
 from dayfold.serve.classifier import Answer, Classifier
 
-SHOWN = 20  # files that cannot be read, listed one by one; a CSV has them all
 PASSED_OVER = 3  # names of files that are no images
 NOT_SURE = "not sure"
 
@@ -87,10 +87,9 @@ def predict(
     )
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
-        more = len(problems) - SHOWN
         raise UnreadableError(
             f"{len(problems)} of {len(paths)} files cannot be predicted:",
-            problems=problems[:SHOWN] + [f"and {more} more"] * (more > 0),
+            problems=first_few(problems, str(csv or "")),
         )
 
 

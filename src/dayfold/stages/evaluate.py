@@ -16,11 +16,9 @@ from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import ClassScore, Evaluation, Flip, Prediction
-from dayfold.project.console import Ticker, show
+from dayfold.project.console import Ticker, first_few, show
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-
-SHOWN = 10  # negative flips that are printed; all of them are written
 
 
 def predict(
@@ -187,7 +185,6 @@ def _print_flips(project: Project, count: metrics.Flips, flips: list[Flip]) -> N
         f"of {count.asked} test images, {count.negative} right yesterday are wrong today, "
         f"{count.positive} wrong yesterday are right"
     )
-    for flip in flips[:SHOWN]:
-        print(f"  {flip.path}: {flip.predicted} ({flip.confidence:.2f}), is {flip.label}")
-    if len(flips) > SHOWN:
-        print(f"  … all {len(flips)} in {project.name(project.plot('flips'))}")
+    lines = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
+    for line in first_few(lines, project.name(project.plot("flips"))):
+        print(f"  {line}")

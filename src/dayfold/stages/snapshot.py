@@ -7,16 +7,15 @@ import polars as pl
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking, shapes
-from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import composed, folded, tally, walk
+from dayfold.ledger.intake.delivery import Delivery, write_down
+from dayfold.ledger.intake.walking import composed, folded, tally, walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
+from dayfold.project.console import MOST_LINES, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-
-SHOWN = 5  # lines of a kind
 
 
 def rows_of(
@@ -70,9 +69,15 @@ def run(project: Project, params: Params) -> None:
     earlier = manifest.history(project, params.parent)
     folder = project.images(day)
     delivery = Delivery()
-    found = walk(folder, delivery, within=f"{project.name(folder)}/") if folder.is_dir() else []
-    standing = corrections.applied(earlier, corrections.lines(project, day))
-    checking.inspect(found, delivery, standing, rules=checking.Rules.of(data))
+    found = walk_day(project, day, delivery)
+    lines = corrections.lines(project, day)
+    checking.inspect(
+        found,
+        delivery,
+        corrections.applied(earlier, lines),
+        rules=checking.Rules.of(data),
+        had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
+    )
     for odd in shapes.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(folder), f"is odd: {odd}")
     told = grouping.read(project, day)
@@ -88,14 +93,16 @@ def run(project: Project, params: Params) -> None:
             delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
         else:
             tuples.append((item.image, path, item.label, group))
+    kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
+    listed = write_down(project, kinds)
     if delivery.refused:
         raise IntakeError(
             f"{len(delivery.refused)} problems in {project.name(folder)}; no manifest was written:",
-            problems=[str(problem) for problem in delivery.refused],
-            mend="mend or remove these files, then dvc repro",
+            problems=first_few([str(problem) for problem in delivery.refused], listed),
+            mend="fix or remove these files, then dvc repro",
         )
     corrected = corrections.read(project, day, earlier)
-    if not tuples and not corrections.lines(project, day):
+    if not tuples and not lines:
         raise IntakeError(
             f"There is no new image in {project.name(folder)}.", mend="dayfold add FOLDER"
         )
@@ -122,7 +129,7 @@ def run(project: Project, params: Params) -> None:
         expression=data.group,
     )
     _report(day, added, corrected, earlier)
-    for line in (*_passed_over(delivery), *_torn(units), *_of_lookalikes(alike)):
+    for line in (*_passed_over(delivery, listed), *_torn(units), *_of_lookalikes(alike)):
         print(line)
 
 
@@ -158,11 +165,9 @@ def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) 
         )
 
 
-def _passed_over(delivery: Delivery) -> Iterator[str]:
+def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:
     for kind, remarks in (("known", delivery.known), ("warning", delivery.warned)):
-        yield from (f"{kind}: {remark}" for remark in remarks[:SHOWN])
-        if len(remarks) > SHOWN:
-            yield f"{kind}: and {len(remarks) - SHOWN} more"
+        yield from (f"{kind}: {line}" for line in first_few([*map(str, remarks)], listed))
     if delivery.ignored:
         yield f"{delivery.ignored} hidden files ignored"
 
@@ -170,7 +175,7 @@ def _passed_over(delivery: Delivery) -> Iterator[str]:
 def _torn(units: Units) -> Iterator[str]:
     """Which patients of today are on both sides, since `data.group` was another or none before."""
     torn = units.torn()
-    for unit in torn[:SHOWN]:
+    for unit in torn[:MOST_LINES]:
         counts = units.live[unit]
         said = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS if counts[split])
         new = list(units.of.values()).count(unit)
@@ -186,7 +191,7 @@ def _torn(units: Units) -> Iterator[str]:
 
 
 def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
-    for one in alike[:SHOWN]:
+    for one in alike[:MOST_LINES]:
         yield escaped(
             f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
             f"({one.other_label}, {one.other_split})"

@@ -1,7 +1,7 @@
 """Files to check → images to take: each read once, decoded in a worker, told from its copies."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ def inspect(
     *,
     rules: Rules,
     today: Mapping[str, tuple[str, str]] | None = None,
+    had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
@@ -45,8 +46,9 @@ def inspect(
 
     Each file is read once, hashed, and decoded whole, in parallel; with `stage` the bytes that
     were checked are left there under their sha256. Bytes that come twice, or that the history or
-    `today` (image → class, place) has under the same class, are known; under another class they
-    are refused, all of them. `progress` is called with (files done, files in all).
+    `today` (image → class, place) has under the same class, are known, and so are those of a class
+    that was corrected since: the history and `had` (image → classes) tell which. Under another
+    class they are refused, all of them. `progress` is called with (files done, files in all).
     Raises OSError where a copy cannot be written.
     """
     today = dict(today or {})
@@ -59,7 +61,12 @@ def inspect(
         else:
             takable.append(one)
     requests = [
-        {"path": str(one.path.absolute()), "stage": str(stage or ""), **rules._asdict()}
+        {
+            "path": str(one.path.absolute()),
+            "real": str(one.real or ""),
+            "stage": str(stage or ""),
+            **rules._asdict(),
+        }
         for one in takable
     ]
     checked: list[Delivered] = []
@@ -73,19 +80,24 @@ def inspect(
             delivery.warn(one.place, what)
         seen = (answer["image"], answer["look"], one.group, answer["group"])
         checked.append(Delivered(one.path, one.place, one.label, *seen))
-    _sort_out_copies(checked, history, today, delivery)
+    _sort_out_copies(checked, history, today, had or {}, delivery)
 
 
 def _sort_out_copies(
     checked: Sequence[Delivered],
     history: History,
     today: Mapping[str, tuple[str, str]],
+    had: Mapping[str, Collection[str]],
     delivery: Delivery,
 ) -> None:
     given = [item.image for item in checked]
     earlier = history.images.filter(pl.col("image").is_in(given))
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
+    corrected = {image: set(labels) for image, labels in had.items()}
+    past = history.corrections.filter(pl.col("image").is_in(given))
+    for image, label in past.select("image", "before").iter_rows():
+        corrected.setdefault(image, set()).add(label)
     group_of = dict(earlier.select("image", "group").iter_rows())
     same: dict[str, list[Delivered]] = {}
     for item in checked:
@@ -98,8 +110,9 @@ def _sort_out_copies(
         elif image in before:
             label, place = before[image]
             for item in items:
-                if item.label == label:
-                    delivery.known.append(_copy_of(item, place))
+                if item.label == label or item.label in corrected.get(image, ()):
+                    since = f", corrected to {label!r} since" * (item.label != label)
+                    delivery.known.append(_copy_of(item, place, since))
                     _tell_group(item, group_of.get(image), delivery)
                 else:
                     mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
@@ -121,8 +134,9 @@ def _sort_out_copies(
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
-def _copy_of(item: Delivered, place: str) -> Remark:
-    return Remark(item.place, f"has the same bytes as {place}", item.image)
+def _copy_of(item: Delivered, place: str, since: str = "") -> Remark:
+    said = "lies there already" if item.place == place else f"has the same bytes as {place}"
+    return Remark(item.place, said + since, item.image)
 
 
 def _two_labels(item: Delivered, place: str, label: str) -> str:

@@ -1,19 +1,28 @@
 """What a delivery comes to: each file is added, known, refused or ignored; some are warned of."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Told
+from dayfold.project.console import MOST_LINES
 from dayfold.project.files import escaped
+from dayfold.project.layout import Project
 
 
 class Found(NamedTuple):
-    """A file to check: where it is, what a person calls it, its class, and its group if told."""
+    """A file to check: where it is, what a person calls it, its class, and its group if told.
+
+    `real` is where its bytes lie if it is a link of DVC's to its cache.
+    """
 
     path: Path
     place: str
     label: str
     group: str = ""
+    real: Path | None = None
 
 
 class Delivered(NamedTuple):
@@ -46,7 +55,9 @@ class Remark(NamedTuple):
 class Delivery:
     """What was given: good images, what is known, what is refused, warnings, what is ignored.
 
-    `groups` are those that a CSV of labels names, by image, of what is new or of today.
+    `groups` are those that a CSV of labels names, by image, of what is new or of today. `listed` is
+    the file that has all lines of a kind (known, refused, warned). `opened` is the day's parent if
+    the day was opened for it, `lying` how many images lay in the folder of a day that was not open.
     """
 
     images: list[Delivered] = field(default_factory=list)
@@ -54,7 +65,10 @@ class Delivery:
     refused: list[Remark] = field(default_factory=list)
     warned: list[Remark] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
+    listed: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
+    opened: str = ""
+    lying: int = 0
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:
         """Note a file that cannot be taken, and why."""
@@ -63,3 +77,20 @@ class Delivery:
     def warn(self, place: str, what: str) -> None:
         """Note what a person must know of a file that is taken."""
         self.warned.append(Remark(place, what))
+
+
+def safe_cell(place: str) -> str:
+    """A place that no spreadsheet takes for a formula, and that still is that place."""
+    return f"./{place}" if place.startswith(("=", "+", "-", "@")) else place
+
+
+def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
+    """Write all remarks, by kind, where one has more of them than are printed; return the file."""
+    if any(len(remarks) > MOST_LINES for remarks in kinds.values()):
+        rows = [
+            (kind, safe_cell(one.place), one.image, escaped(one.said))
+            for kind, remarks in kinds.items()
+            for one in remarks
+        ]
+        tables.write(project.remarks, Told, rows)
+    return project.name(project.remarks)

@@ -1,26 +1,63 @@
 """A folder of class folders → the files to check; nothing is followed, nothing is opened."""
 
+import functools
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from dayfold.errors import ToolError
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found
+from dayfold.project import cache
 from dayfold.project.files import PART, escaped
+from dayfold.project.layout import Project
 
 # Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
 KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit beside the classes, so none itself
 SHAPE = "(expected <class>/<image>)"
+LINK = "is a link; links are not followed"
 MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
 
-def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
+def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
+    """Return the files of a day's folder as `walk` does; none if there is no such folder.
+
+    Their places begin at the project's top. Where DVC links images into its cache (cache.type
+    symlink), such a link is the file that it leads to.
+    """
+    folder = project.images(day)
+    if not folder.is_dir():
+        return []
+    # DVC is asked where its cache is when the first link is met: in most projects never.
+    objects = functools.cache(lambda: cache.folder(project.root).resolve())
+    real = functools.partial(_in_cache, objects=objects)
+    return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
+
+
+def _in_cache(link: Path, objects: Callable[[], Path]) -> Path | str:
+    """The file of DVC's cache that a link leads to, or why it is not taken."""
+    try:
+        return cache.linked(link, objects()) or LINK
+    except ToolError:
+        return LINK  # no project of DVC's
+    except OSError:
+        return "is a link to what DVC's cache has lost: dvc pull"
+
+
+def walk(
+    folder: Path,
+    delivery: Delivery,
+    *,
+    within: str = "",
+    real: Callable[[Path], Path | str] = lambda _: LINK,
+) -> list[Found]:
     """Return the files of `folder`/<class>/, by class and name; refuse or count what else is there.
 
-    `within` comes before the place of each. Links are never followed; a class's name is taken in
-    its composed Unicode form (NFC).
+    `within` comes before the place of each. A link is the file that `real` returns, or refused for
+    the reason that it does: by default no link is followed. A class's name is taken in its composed
+    Unicode form (NFC).
     """
     found: list[Found] = []
     entries = list(_entries(folder, within or ".", delivery))
@@ -29,7 +66,7 @@ def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
         place = within + escaped(entry.name)
         label = composed(entry.name)
         if stat.S_ISLNK(mode):
-            delivery.refuse(place, "is a link; links are not followed")
+            delivery.refuse(place, LINK)
         elif not stat.S_ISDIR(mode):
             delivery.refuse(place, f"lies in no class folder {SHAPE}")
         elif problem := name_problem(label, "class"):
@@ -38,19 +75,29 @@ def walk(folder: Path, delivery: Delivery, *, within: str = "") -> list[Found]:
             delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
         else:
             before = len(found) + len(delivery.refused)
-            found += _files(entry, place, label, delivery)
+            found += _files(entry, place, label, delivery, real)
             if len(found) + len(delivery.refused) == before:
                 delivery.warn(place, "is a class folder without an image")
     return found
 
 
-def _files(folder: Path, place: str, label: str, delivery: Delivery) -> Iterator[Found]:
+def _files(
+    folder: Path,
+    place: str,
+    label: str,
+    delivery: Delivery,
+    real: Callable[[Path], Path | str],
+) -> Iterator[Found]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
         if problem := name_problem(file.name, "file"):
             delivery.refuse(shown, problem)
         elif stat.S_ISLNK(mode):
-            delivery.refuse(shown, "is a link; links are not followed")
+            target = real(file)
+            if isinstance(target, str):
+                delivery.refuse(shown, target)
+            else:
+                yield Found(file, shown, label, real=target)
         elif stat.S_ISDIR(mode):
             delivery.refuse(shown, f"is a folder {SHAPE}")
         elif not stat.S_ISREG(mode):
@@ -117,9 +164,9 @@ def folded(path: Path) -> tuple[str, str]:
     return composed(path.parent.name), composed(path.name).casefold()
 
 
-def count(folder: Path) -> dict[str, int]:
-    """How many files each class folder holds, unchecked."""
-    return tally(walk(folder, Delivery())) if folder.is_dir() else {}
+def count(project: Project, day: str) -> dict[str, int]:
+    """How many files each class folder of a day holds, unchecked."""
+    return tally(walk_day(project, day, Delivery()))
 
 
 def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:

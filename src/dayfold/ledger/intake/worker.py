@@ -28,13 +28,14 @@ _ROOM = 2**28  # for what else a decoder needs
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
 
-    The request has `path`, `stage` ("" for none), `min_side_px`, `max_pixels` and `frames`. The
-    answer has the file's `image` (sha256) where it could be read, and either `refused`, the
-    reason, or `look`, `group` and `warnings`. `failed` says that the copy could not be written.
+    The request has `path`, `stage` ("" for none), `min_side_px`, `max_pixels`, `frames`, and `real`
+    where its bytes lie elsewhere. The answer has the file's `image` (sha256) where it could be
+    read, and either `refused`, the reason, or `look`, `group` and `warnings`. `failed` says that
+    the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
-        data = _read(Path(request["path"]))
+        data = _read(Path(request.get("real") or request["path"]))
         answer["image"] = sha256(data)
         found = examine(data, max_pixels=request["max_pixels"])
         image = found.image
@@ -72,16 +73,18 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """Unpack the archive `unpack` into the folder `into`; what is `refused` of it.
 
-    Or `unreadable`: what is wrong with the archive. Or `failed`: that it could not be written.
+    Or `unreadable`: what is wrong with the archive, and with which `names` in it. Or `failed`: that
+    it could not be written. `encoding` is that of its names, where it is told.
     """
+    archive, into = Path(request["unpack"]), Path(request["into"])
     try:
-        return {"refused": archives.unpack(Path(request["unpack"]), Path(request["into"]))}
+        return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
     except IntakeError as error:
-        return {"unreadable": error.what}
+        return {"unreadable": error.what, "names": error.problems}
     except OSError as error:
-        return {"failed": f"{request['unpack']} cannot be unpacked: {error.strerror or error}."}
+        return {"failed": f"{archive} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
-        return {"unreadable": f"{request['unpack']} needs more memory than an archive may."}
+        return {"unreadable": f"{archive} needs more memory than an archive may.", "names": []}
 
 
 def _read(path: Path) -> bytes:

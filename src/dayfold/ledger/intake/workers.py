@@ -169,16 +169,21 @@ def answers(
     return found
 
 
-def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
+def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why.
 
-    Raises IntakeError where it cannot be read, makes the worker crash, or has no room.
+    Raises IntakeError where it cannot be read, makes the worker crash, or has no room, and where
+    the `encoding` of its names must be told.
     """
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
+    request["encoding"] = encoding
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
     if "unreadable" in answer:
-        raise IntakeError(answer["unreadable"], mend="give the folder of class folders")
+        mend = "give the folder of class folders"
+        if answer["names"]:
+            mend = "tell the encoding that reads them right: dayfold add … --zip-names cp437"
+        raise IntakeError(answer["unreadable"], problems=answer["names"], mend=mend)
     if "failed" in answer:
         raise IntakeError(answer["failed"])
     return [(name, reason) for name, reason in answer["refused"]]

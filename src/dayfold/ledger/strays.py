@@ -1,0 +1,68 @@
+"""Images in the folder of a day that is neither sealed nor open: they belong to no data version.
+
+A `git stash`, `git clean` or "Reset workspace" takes a day's tables and leaves its images.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from dayfold.ledger import manifest
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.walking import walk_day
+from dayfold.project import vcs
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
+from dayfold.project.params import Params
+
+
+class Stray(NamedTuple):
+    """A folder of such images: how many are in it, and the command that takes them in.
+
+    There is none where earlier days have all of them.
+    """
+
+    folder: str
+    images: int
+    command: str
+
+    def __str__(self) -> str:
+        plural = "s" * (self.images != 1)
+        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
+        return f"{self.folder} holds {self.images} image{plural} that {what}"
+
+
+def find(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
+    """Return the folders of images that are of no day, in order; nothing is changed.
+
+    `is_open` says whether the day of params.yaml is. A day is somebody's that has a tag, on another
+    branch too, or a manifest in git.
+    """
+    known = {params.day, *vcs.tagged_days(project.root)}
+    folders = (path for path in project.images("").glob("*-*-*") if path.is_dir())
+    days = sorted({path.name for path in folders if is_day(path.name)} - known)
+    if not days:
+        return []
+    committed = _committed(project)
+    last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
+    history = manifest.history(project, last)
+    had = {*history.images["image"], *history.withdrawn}
+    found = []
+    for day in days:
+        files = [] if day in committed else walk_day(project, day, Delivery())
+        if files:
+            is_new = any(sha256_file(one.path) not in had for one in files)
+            command = _command(project, day, params.day, is_open) if is_new else ""
+            found.append(Stray(project.name(project.images(day)), len(files), command))
+    return found
+
+
+def _command(project: Project, stray: str, day: str, is_open: bool) -> str:
+    command = f"dayfold add {project.name(project.images(stray))}"
+    if is_open:
+        return f"{command} --move --day {day}"
+    return f"{command} --day {stray}" if day in (UNOPENED, min(day, stray)) else f"{command} --move"
+
+
+def _committed(project: Project) -> set[str]:
+    names = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
+    return {Path(name).stem for name in vcs.split(names)}

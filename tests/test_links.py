@@ -1,0 +1,66 @@
+"""Images that DVC keeps as links into its cache are the files they lead to; no other link is."""
+
+import pytest
+
+from builders import DAYS, add, place, png, taken
+from dayfold.errors import IntakeError
+from dayfold.ledger import manifest, strays
+from dayfold.ledger.intake import walking
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.files import sha256
+from dayfold.stages import snapshot
+
+DAY = DAYS[0]
+
+
+@pytest.fixture(params=["symlink", "hardlink", "copy"])
+def linked(receiving, source, tmp_path, request):
+    """A project whose images DVC has put into an external cache and linked back."""
+    vcs.dvc(receiving.root, "init", "--quiet")
+    cache = f'dir = "{tmp_path / "shared cache"}"\ntype = {request.param}\nshared = group'
+    (receiving.root / ".dvc" / "config.local").write_text(f"[cache]\n{cache}\n")
+    place(source, "cat", range(6))
+    add(receiving, source)
+    vcs.dvc(receiving.root, "add", "--quiet", receiving.name(receiving.images(DAY)))
+    path = receiving.images(DAY) / "cat" / "1.png"
+    assert path.is_symlink() == (request.param == "symlink")
+    return receiving
+
+
+def test_a_link_into_the_cache_is_the_file_that_it_is(linked, source):
+    assert walking.count(linked, DAY) == {"cat": 6}
+    assert len(add(linked, source).known) == 6  # and today's folder is compared with
+    snapshot.run(linked, params_file.read(linked.params))
+    images = manifest.history(linked, DAY).images
+    assert set(images["image"]) == {sha256(png(number)) for number in range(6)}
+    assert set(images["path"]) == {f"data/images/{DAY}/cat/{number}.png" for number in range(6)}
+
+
+@pytest.mark.parametrize("linked", ["symlink"], indirect=True)
+def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tmp_path):
+    folder = linked.images(DAY) / "cat"
+    (tmp_path / "other.png").write_bytes(png(9))
+    (folder / "a.png").symlink_to(tmp_path / "other.png")
+    (folder / "c.png").symlink_to(folder)
+    (folder / "d.png").symlink_to("d.png")  # a loop
+    (folder / "2.png").resolve().unlink()
+    with pytest.raises(IntakeError, match="4 problems") as caught:
+        snapshot.run(linked, params_file.read(linked.params))
+    said = " ".join(caught.value.problems)
+    assert "a.png is a link; links are not followed" in said
+    assert "d.png is a link; links are not followed" in said
+    assert "c.png is a link; links are not followed" in said
+    assert "2.png is a link to what DVC's cache has lost: dvc pull" in said
+
+
+@pytest.mark.parametrize("linked", ["symlink"], indirect=True)
+def test_links_of_a_day_that_nobody_has_can_be_taken_in(linked):
+    linked.images(DAY).rename(linked.images(DAYS[2]))
+    params = params_file.read(linked.params)
+    (stray,) = strays.find(linked, params, is_open=True)
+    assert (stray.images, stray.folder) == (6, f"data/images/{DAYS[2]}")
+    add(linked, linked.root / stray.folder, move=True)
+    assert sorted(taken(linked)) == [f"cat/{number}.png" for number in range(6)]
+    assert not any(path.is_symlink() for path in linked.images(DAY).rglob("*"))
+    assert strays.find(linked, params, is_open=True) == []
