@@ -169,6 +169,7 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
 def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):
     port = a_free_port()
     shell(copy.root, "dvc", "remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
+    remotes.hold_everywhere(copy.root)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = shell(copy.root, "dayfold", "doctor")
     assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said
