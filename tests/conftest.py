@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import warm  # isort: skip - before dayfold asks which Python this is
 
+import touched
 from builders import DAYS, copied, links, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
@@ -23,6 +24,18 @@ Shell = Callable[..., str]
 # A busy machine must not fail a property that holds.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "only the test files that a change since COMMIT touches (see touched.py)"
+    parser.addoption("--touched", metavar="COMMIT", help=text)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    commit = config.getoption("--touched")
+    if not commit or not collection_path.match("test_*.py"):
+        return None
+    return not touched.is_touched(collection_path, touched.changed(commit)) or None
 
 
 @pytest.fixture(autouse=True)
