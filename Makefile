@@ -36,7 +36,8 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 
 test: lint browser ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
-	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist worksteal --durations 10 $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10 \
+		$(PYTEST_ARGS)
 
 check: lint ## install, then lint and run the quick tests of what differs from SINCE (HEAD)
 	@printf '\n==> pytest --touched $(SINCE)\n'
