@@ -9,10 +9,10 @@ STAMP := $(VENV)/.installed
 
 # More options for pytest: make test PYTEST_ARGS="-m 'not slow'"
 PYTEST_ARGS ?=
-# How many test files run at once; trainings share the cores.
+# How many tests run at once; trainings share the cores.
 PYTEST_WORKERS ?= 2
-# What measures seconds: nothing may run beside it.
-TIMED := tests/test_scale.py
+# The commit that make check compares with.
+SINCE ?= HEAD
 # More options for uv: make lock LOCK_ARGS=--upgrade
 LOCK_ARGS ?=
 
@@ -25,7 +25,7 @@ CHECK_VERSION = import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) els
 	make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs install browser sshd lock clean distclean
+.PHONY: help demo test check lint docs install browser sshd lock clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,10 +36,12 @@ demo: $(STAMP) ## install, then make a demo project in demo/ and run it
 
 test: lint browser sshd ## install, then lint and run all tests, the slow ones too
 	@printf '\n==> pytest\n'
-	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadfile \
-		--ignore=$(TIMED) $(PYTEST_ARGS)
-	@printf '\n==> pytest, where seconds are measured\n'
-	@$(PY) -m pytest $(TIMED) $(PYTEST_ARGS) || test $$? -eq 5 # all deselected
+	@$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 10 \
+		$(PYTEST_ARGS)
+
+check: lint ## install, then lint and run the quick tests of what differs from SINCE (HEAD)
+	@printf '\n==> pytest --touched $(SINCE)\n'
+	@$(PY) -m pytest -q -m 'not slow' --touched $(SINCE) $(PYTEST_ARGS) || test $$? -eq 5 # none is
 
 lint: $(STAMP) ## install, then check style, format and types
 	@printf '\n==> ruff check\n'

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import warm  # isort: skip - before dayfold asks which Python this is
 
+import touched
 from builders import DAYS, copied, links, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
@@ -23,6 +24,40 @@ Shell = Callable[..., str]
 # A busy machine must not fail a property that holds.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "only the test files that a change since COMMIT touches (see touched.py)"
+    parser.addoption("--touched", metavar="COMMIT", help=text)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    commit = config.getoption("--touched")
+    if not commit or not collection_path.match("test_*.py"):
+        return None
+    return not touched.is_touched(collection_path, touched.changed(commit)) or None
+
+
+# Begun first, so that no worker has one of them left when the others are done.
+LONG = ("test_shown", "test_demo", "test_tutorial", "test_erasing")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For xdist: what a module makes for several tests is made by one worker; the long go first."""
+    if not hasattr(config, "workerinput"):
+        return
+
+    def place(item: pytest.Item) -> int:
+        slow = item.get_closest_marker("slow") is not None
+        return 0 if item.path.stem in LONG and slow else 1 if slow else 2
+
+    for item in items:
+        found = item._fixtureinfo.name2fixturedefs.items()
+        shared = [name for name, made in found if made[-1].scope == "module"]
+        if names := sorted(set(shared) - {"chromium"}):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {names[-1]}"))
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

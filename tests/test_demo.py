@@ -1,7 +1,9 @@
 """The demo: its digits, its manners, and what its days come to with the default params."""
 
 import json
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,8 +56,12 @@ def test_the_demo_leaves_other_folders_alone(tmp_path):
 
 @pytest.mark.slow
 def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell):
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".venv"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).symlink_to(ROOT / name)
+    # As if this Python's programs had been installed there a moment ago.
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".installed").touch()
     said = shell(tmp_path, "make", "demo")
     assert "==> dayfold demo" in said
     project = Project(tmp_path / "demo")

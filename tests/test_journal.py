@@ -66,7 +66,8 @@ def test_a_lock_whose_process_is_another_program_now_is_removed(copy, shell, mod
 
 def test_a_lock_of_a_dvc_that_runs_or_is_gone_is_left_to_dvc(copy):
     path = copy.root / ".dvc" / "tmp" / "rwlock"
-    running = subprocess.Popen([sys.executable, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
+    python = f"{sys.prefix}/bin/python"  # it has this command line from the start
+    running = subprocess.Popen([python, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
     holder = {"pid": running.pid, "cmd": "dvc/__main__.py repro"}
     path.write_text(json.dumps({"write": {str(copy.metrics): holder}}))
     assert begun(copy) == []

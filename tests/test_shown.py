@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders import ROOT, a_free_port
+from builders import ROOT, a_free_port, copied
 from conftest import IDENTITY
 from dayfold.project import vcs
 from pages import SPEAKING, commands
@@ -43,7 +43,7 @@ READ_AS = {
     "cyst": "0",
     "tumour": "1",
     # Fewer days, for time.
-    "backtest --seeds 3": "backtest --seeds 2 --days ..2025-06-03",
+    "backtest --seeds 3": "backtest --seeds 1 --days ..2025-06-03",
     # On a terminal it asks.
     "--erase": "--erase --yes",
     # ImageNet's weights are a download.
@@ -234,7 +234,7 @@ def meant(command: str) -> str:
     "page", [one for one in SPEAKING if one.stem != "tutorial" and commands(one)], ids=name_of
 )
 def test_every_command_shown_is_run(page, three_days, tmp_path):
-    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
+    copied(three_days.root, tmp_path / "scans")
     archive = three_days.root.parent / "archive"
     is_none = shutil.ignore_patterns("page.png")
     shutil.copytree(archive, tmp_path / "home" / "archive", ignore=is_none)

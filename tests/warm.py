@@ -1,7 +1,7 @@
-"""Commands that start warm: `dayfold` and `dvc`, forked from one server that has imported it all.
+"""Commands that start warm: `dayfold` and `dvc`, forked from a server that has imported it all.
 
 Most of what a test waits for is what its commands import: torch, DVC. So the first process of a
-test run starts one server that imports it once, and puts three programs before all others:
+test run starts a server that imports it once, and puts three programs before all others:
 `dayfold`, `dvc`, and `python` (sys.executable too, by which dayfold starts DVC). Each is
 warm_client.py, which starts in milliseconds. It hands its arguments, environment, current folder,
 umask and standard streams to the server, which forks; the child is the command. It runs the `main`
@@ -17,7 +17,8 @@ A command starts cold, as the installed program:
 - without an open standard stream or current folder;
 - as `python` with anything but `-m dvc` and `-m dayfold`, and on all systems but Linux.
 
-A fork has none of its parent's threads, so the server never computes with torch or polars.
+A fork has none of its parent's threads, so the server never computes with torch or polars. It is
+two processes: one of them has torch too, and is for the commands that learn or predict.
 """
 
 import atexit
@@ -27,6 +28,7 @@ import importlib
 import marshal
 import os
 import pkgutil
+import select
 import selectors
 import shutil
 import signal
@@ -35,6 +37,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,12 +48,19 @@ from warm_client import COLD, PROGRAMS
 HOME = "DAYFOLD_TESTS_WARM"  # the folder of the programs; xdist's workers inherit it
 # What Python, libc, torch and polars read once, as they start.
 AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"TZ")
-# What their functions import when they are called.
+# Without torch: packages, and what their functions import when they are called.
+PACKAGES = (
+    *("dvc", "scmrepo", "dayfold.cli", "dayfold.project", "dayfold.ledger", "dayfold.figures"),
+    *("dayfold.cycle", "dayfold.proof"),
+)
 LATER = (
-    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "cleanlab.filter", "dulwich.worktree"),
-    *("networkx", "pydantic.type_adapter", "pyparsing", "rich.columns", "rich.markdown"),
+    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "dulwich.worktree", "networkx", "pyparsing"),
+    *("dayfold.stages.snapshot", "dayfold.stages.weights", "dayfold.stages.replay"),
+    *("dayfold.stages.curve", "pydantic.type_adapter", "rich.columns", "rich.markdown"),
     *("rich.traceback", "ruamel.yaml", "tabulate", "typer.rich_utils", "vl_convert", "wcwidth"),
 )
+LEARNING_PACKAGES = ("dayfold",)
+LEARNING_LATER = ("cleanlab.filter",)
 
 
 def start() -> None:
@@ -64,14 +74,16 @@ def start() -> None:
         for name in ("python", *PROGRAMS):
             (home / name).write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
             (home / name).chmod(0o755)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(home / "socket"))
-            listener.listen(128)
+        with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as learning:
+            for listener, name in ((other, "other"), (learning, "learning")):
+                listener.bind(str(home / name))
+                listener.listen(128)
+            files = [other.fileno(), learning.fileno()]
             # The last word is room for the name of what a child runs.
             server = subprocess.Popen(
-                [sys.executable, __file__, str(home), str(listener.fileno()), "-" * 2000],
+                [sys.executable, __file__, str(home), *map(str, files), "-" * 2000],
                 stdin=subprocess.PIPE,  # the server ends when this process does
-                pass_fds=[listener.fileno()],
+                pass_fds=files,
                 start_new_session=True,
             )
         atexit.register(_end, server, home)
@@ -100,25 +112,23 @@ class Request(NamedTuple):
         whole = client.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
         return cls(*marshal.loads(whole), files)  # noqa: S302 - our own client's
 
-    def at_start(self) -> dict[bytes, bytes]:
-        return {key: value for key, value in self.environment.items() if key.startswith(AT_START)}
+
+def at_start(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    return {key: value for key, value in environment.items() if key.startswith(AT_START)}
 
 
 class Server:
     """Forks for every request, and tells the client how the child ended."""
 
-    def __init__(self, home: Path, listener: socket.socket) -> None:
-        self._home, self._listener = home, listener
+    def __init__(self, listener: socket.socket, began: dict[bytes, bytes]) -> None:
+        self._listener, self._at_start = listener, began
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(0, selectors.EVENT_READ, self._end)
-        self._at_start = Request("", [], dict(os.environb), 0, []).at_start()
         self._running: dict[int, socket.socket] = {}  # each child's client
 
     def serve(self) -> Request:
         """Return in a child only, which is to become the command."""
-        self._selector.select()  # a run that gives no command imports nothing
-        import_all(str(self._home / "python"))
         while True:
             for key, _ in self._selector.select():
                 if request := key.data():
@@ -131,7 +141,7 @@ class Server:
         except (OSError, EOFError, ValueError):  # it was killed as it asked
             client.close()
             return None
-        if request.at_start() != self._at_start:
+        if at_start(request.environment) != self._at_start:
             client.sendall(b"cold")
             client.close()
         elif child := os.fork():
@@ -175,17 +185,16 @@ class Server:
         os._exit(0)
 
 
-def import_all(python: str) -> None:
-    """Import what commands import. What comes of it is not walked by their garbage collectors."""
-    sys.executable = python
+def import_all(packages: Sequence[str], later: Sequence[str]) -> None:
+    """Import packages whole, and modules. What comes of it no command's collector walks."""
     gc.disable()
-    for name in ("dayfold", "dvc", "scmrepo"):
+    for name in packages:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
             if not module.name.endswith(("__main__", "worker")):
                 with suppress(ImportError):  # of a storage that is not installed
                     importlib.import_module(module.name)
-    for name in LATER:
+    for name in later:
         importlib.import_module(name)
     gc.enable()
     gc.freeze()
@@ -239,9 +248,19 @@ def run(program: str) -> NoReturn:
 
 
 def main() -> None:
-    """Serve; in a child, be the command."""
-    home, listener = sys.argv[1:3]
-    request = Server(Path(home), socket.socket(fileno=int(listener))).serve()
+    """Serve; in a child, be the command. What no command has asked for yet is not imported."""
+    began = at_start(os.environb)
+    sys.executable = f"{sys.argv[1]}/python"
+    other, learning = (int(word) for word in sys.argv[2:4])
+    select.select([other, learning, 0], [], [])
+    import_all(PACKAGES, LATER)
+    listener = other
+    if os.fork() == 0:
+        listener = learning
+        select.select([learning, 0], [], [])
+        import_all(LEARNING_PACKAGES, LEARNING_LATER)
+    os.close(other if listener == learning else learning)
+    request = Server(socket.socket(fileno=listener), began).serve()
     become(request)
     run(request.name)
 

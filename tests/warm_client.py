@@ -9,6 +9,8 @@ import sys
 
 PROGRAMS = ("dayfold", "dvc")
 COLD = "DAYFOLD_TESTS_COLD"
+# The commands that need torch, which makes a fork three times as large.
+LEARNING = ("audit", "backtest", "evaluate", "export", "init", "predict", "train")
 SIGNALS = (1, 2, 3, 15)  # hang-up, interrupt, quit, terminate: passed on to the command
 
 
@@ -29,7 +31,8 @@ def main() -> None:
 def run_warm(folder: str, name: str, words: list[str]) -> None:
     """Have the server run a command, and end as it ends; return where it cannot."""
     server = _socket.socket(_socket.AF_UNIX)
-    server.connect(f"{folder}/socket")
+    learns = name == "dayfold" and words[:1] != [] and words[0] in LEARNING
+    server.connect(f"{folder}/{'learning' if learns else 'other'}")
     umask = os.umask(0)
     os.umask(umask)
     request = marshal.dumps((name, words, os.environ, umask))
