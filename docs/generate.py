@@ -60,6 +60,8 @@ def cli() -> str:
     """A section a command, by panel: what it does, an example, its arguments and options."""
     panels: dict[str, list[str]] = {}
     for name, command in typer.main.get_command(app).commands.items():
+        if command.hidden:
+            continue
         example = command.epilog.removeprefix("Example:").strip()
         lines = [f"### dayfold {name}", _plain(inspect.cleandoc(command.help))]
         lines.append(f"```\n{example}\n```")

@@ -181,15 +181,13 @@ def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(
     assert "The upstream branch has 1 commits that this clone has not" in said
     assert "docs/operations.md, two clones that sealed" in said
     # The way on of docs/operations.md, word by word.
-    shell(other.root, "dayfold", "unseal")
-    shell(other.root, "mv", f"data/images/{FOUR}", "../mine")
-    shell(other.root, "git", "stash", "push", "--quiet", "--include-untracked")
+    shell(other.root, "dayfold", "undo", "--seal", "--yes")
+    shell(other.root, "dayfold", "undo", "--yes")
     shell(other.root, "git", "pull", "--quiet", "--ff-only", "--tags")
-    shell(other.root, "dvc", "pull", "--force")
-    shell(other.root, "git", "stash", "drop", "--quiet")
+    shell(other.root, "dvc", "pull")
     said = shell(other.root, "dayfold", "verify", "--read-data")
     assert f"4 days from {ONE} to {FOUR}: nothing damaged" in said
     # With `run` it would be sealed too; that is three seconds of text and ten of training more.
-    said = shell(other.root, "dayfold", "add", "../mine", "--day", FIVE)
+    said = shell(other.root, "dayfold", "add", f"data/undone/{FOUR}/images/{FOUR}", "--day", FIVE)
     count = sum(1 for _ in halves[other.root].rglob("*.png"))
     assert re.search(rf"^added +{count}\b", said, re.MULTILINE)

@@ -85,7 +85,7 @@ BEFORE = {
             dvc repro
         """,
         "dayfold run ~/scans/today": "dayfold seal",
-        f"dayfold relabel {PATH} --to tumour": "dayfold unseal",
+        f"dayfold relabel {PATH} --to tumour": "dayfold undo --yes",
         f'dayfold withdraw {PATH} --reason "consent"': f"dayfold relabel {PATH} --undo",
     },
     "docs/corrections.md": {
@@ -138,11 +138,10 @@ BEFORE = {
             git commit --all --message 'Ours'
             ! git merge theirs
         """,
-        "dayfold unseal": """
+        "dayfold undo --seal --yes": """
             git commit --all --message 'Merged'
             dayfold seal
         """,
-        "dayfold run ../mine --day 2025-06-06": "dayfold seal",
     },
     "docs/reproducibility.md": {
         "dayfold reproduce --all --without": f"dayfold withdraw {PATH} --erase --reason consent",

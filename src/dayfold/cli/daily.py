@@ -140,7 +140,7 @@ def seal(
         print(line)
 
 
-@command(CYCLE, "dayfold undo")
+@command(CYCLE, "dayfold undo --yes")
 def undo(
     seal: Annotated[
         bool, typer.Option("--seal", help="Take back the seal alone; all files stay as they are.")

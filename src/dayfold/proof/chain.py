@@ -43,7 +43,7 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
             if day in known:
                 day = known[day].parent[0]
             else:
-                found.append(_without_tag(day))
+                found.append(_without_tag(project, day))
                 path = project.manifest(day)
                 day, _ = manifest.parent_of(path.read_bytes(), project.name(path))
         except (DayfoldError, OSError, *UNREADABLE) as error:
@@ -52,13 +52,12 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
     return days[::-1], found
 
 
-def _without_tag(day: str) -> Finding:
-    sealing = f"$(git log -1 --diff-filter=A --format=%H -- data/manifests/{day}.csv)"
-    return Finding(
-        day,
-        f"the tag {vcs.TAG}{day} is missing",
-        f"git fetch --tags; or, if no clone has it: git tag -a {vcs.TAG}{day} -m {day} {sealing}",
-    )
+def _without_tag(project: Project, day: str) -> Finding:
+    tag = f"{vcs.TAG}{day}"
+    if day in vcs.tagged_days(project.root):
+        return Finding(day, f"{tag} is on a commit that this branch has no longer", "dayfold seal")
+    mend = "git fetch --tags; if no clone has it: dayfold seal"
+    return Finding(day, f"the tag {tag} is missing", mend)
 
 
 def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
