@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
 import shutil
 import socket
-import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
@@ -37,27 +35,6 @@ def benchmark(name: str) -> ModuleType:
     module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def copied(source: Path, target: Path) -> Path:
-    """Copy a folder; what DVC keeps read-only (its cache, tracked images, models) by hard link."""
-    linked = links(source)
-
-    def copy(one: str, other: str) -> None:
-        (os.link if Path(one) in linked else shutil.copy2)(one, other)
-
-    return Path(shutil.copytree(source, target, symlinks=True, copy_function=copy))
-
-
-def links(folder: Path) -> dict[Path, tuple[int, int, int]]:
-    """What `copied` links of a folder, with all that shows whether a file itself was changed."""
-    found = {}
-    for path in folder.rglob("*"):
-        state = path.lstat()
-        # git touches its objects, and they are small.
-        if stat.S_ISREG(state.st_mode) and not state.st_mode & 0o222 and ".git" not in path.parts:
-            found[path] = (state.st_mode, state.st_size, state.st_mtime_ns)
-    return found
 
 
 def a_free_port() -> int:

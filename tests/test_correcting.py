@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 import dayfold
-from builders import copied
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project.layout import Project
@@ -192,7 +191,7 @@ def test_a_merge_is_undone_as_one(copy, relabel):
 def corrected(three_days, shell, digits, tmp_path_factory):
     """Three days, and a fourth that renames 0, merges 1 into 2 and withdraws a third of 3."""
     root = tmp_path_factory.mktemp("corrected") / "scans"
-    copied(three_days.root, root)
+    shutil.copytree(three_days.root, root, symlinks=True)
     project = Project(root)
     shell(root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
     shell(root, "dayfold", "relabel", "--class", "0", "--to", "zero")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders import ROOT, a_free_port, copied
+from builders import ROOT, a_free_port
 from conftest import IDENTITY
 from dayfold.project import vcs
 from pages import SPEAKING, commands
@@ -206,7 +206,7 @@ class Walk:
             return
         began = time.monotonic()
         for typed_in, one in self._waiting:
-            said, _ = one.communicate("y\n", timeout=300)  # to `dvc gc`, which asks
+            said, _ = one.communicate("y\n", timeout=1800)  # to `dvc gc`, which asks
             print(f"{time.monotonic() - began:.1f} s $ {typed_in}\n{said}")
             assert one.returncode == 0, f"{typed_in}\n{said}"
         self._waiting = []
@@ -233,7 +233,7 @@ def meant(command: str) -> str:
     "page", [one for one in SPEAKING if one.stem != "tutorial" and commands(one)], ids=name_of
 )
 def test_every_command_shown_is_run(page, three_days, tmp_path):
-    copied(three_days.root, tmp_path / "scans")
+    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
     archive = three_days.root.parent / "archive"
     is_none = shutil.ignore_patterns("page.png")
     shutil.copytree(archive, tmp_path / "home" / "archive", ignore=is_none)
