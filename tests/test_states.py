@@ -92,8 +92,9 @@ def merged(copy, shell, images):
 
 
 def in_conflict(copy, shell, images):
-    shell(copy.root, "git", "checkout", "--quiet", "-b", "theirs", f"day/{TWO}")
-    for text, branch in (("theirs", "theirs"), ("ours", "-")):
+    ours = vcs.branch(copy.root)
+    shell(copy.root, "git", "branch", "theirs", f"day/{TWO}")
+    for text, branch in (("theirs", "theirs"), ("ours", ours)):
         shell(copy.root, "git", "checkout", "--quiet", branch)
         copy.metrics.write_text(copy.metrics.read_text() + f"\n# {text}")
         shell(copy.root, "git", "commit", "--quiet", "-am", text)
@@ -103,7 +104,7 @@ def in_conflict(copy, shell, images):
 def cloned_without_data(copy, shell, images):
     top = copy.root.parent
     shell(copy.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
-    shell(copy.root, "dvc", "push")
+    shell(copy.root, "dvc", "push", "--all-tags")
     shell(top, "git", "clone", "--quiet", str(copy.root), "clone")
     made = Project(top / "clone")
     shell(made.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
@@ -161,6 +162,7 @@ def test_what_status_advises_leads_to_a_sealed_day(copy, shell, images, state):
         # The first of what may be done, without what is said of it.
         command = re.split(r"; |, or |, to | \(", command)[0].replace(", then ", " && ")
         command = command.replace("FOLDER", str(images))
+        command = command.replace("dayfold undo", "dayfold undo --yes")  # nobody is asked here
         if "dayfold add" in command and "--day" not in command:
             command += f" --day {FOUR}"
         done.append(command)

@@ -7,12 +7,12 @@ from dayfold.cycle import settled
 from dayfold.cycle.settled import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
-from dayfold.ledger import manifest, strays
+from dayfold.ledger import corrections, manifest, strays
 from dayfold.ledger.intake import walking
 from dayfold.ledger.strays import Stray
+from dayfold.project import journal, remotes, vcs
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
-from dayfold.project.files import md5_file
+from dayfold.project.files import is_free, md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
 
@@ -122,7 +122,8 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     must not be built on that without a word. With `tables_alone` git alone is asked.
     """
     tag = vcs.TAG + day
-    words = ("diff", "--name-only", "-z", tag, "--", *DAY_PATHS)
+    # Without what was added: that is of another day.
+    words = ("diff", "--name-only", "-z", "--diff-filter=a", tag, "--", *DAY_PATHS)
     changed = vcs.split(vcs.git(project.root, *words))
     gone: list[str] = []
     if not tables_alone:
@@ -187,6 +188,12 @@ def advice(project: Project) -> list[str]:
             *(f"  - {one}" for one in error.problems),
             f"next    {error.mend}",
         ]
+    note = journal.read(project)
+    if note and is_free(project.cycle_lock):
+        lines.append(
+            f"half done: dayfold {note.command} was killed, and any next command repairs it"
+        )
+        return [*lines, "next    dayfold doctor --fix"]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
@@ -204,6 +211,8 @@ def advice(project: Project) -> list[str]:
         f"images  {sum(labels.values())} in {len(labels)} classes"
         + (f"; new: {', '.join(new)}" if new else "")
     )
+    if not labels and not corrections.lines(project, now.day):
+        return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     changed = stale(project, now.day)
     if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]

@@ -190,3 +190,15 @@ def only_one(lock: Path, doing: str) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def is_free(lock: Path) -> bool:
+    """Whether nobody holds a lock (flock), which falls with its holder; the file stays."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True

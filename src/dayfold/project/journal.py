@@ -7,7 +7,6 @@ left half written since then is its. All else that looks half done is somebody's
 its age, and left alone.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -27,7 +26,7 @@ from dayfold.errors import CycleError, DayfoldError, LedgerError, ToolError
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
-from dayfold.project.files import PART, write_bytes
+from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import STAGES, UNOPENED, Project
 
 WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
@@ -243,7 +242,7 @@ def at_work(project: Project) -> list[str]:
                 found.append(f"{' '.join(words)} (process {process.pid})")
         except (psutil.Error, OSError):
             continue  # it has ended, or is another user's
-    if not found and not _is_free(project.root / ".dvc" / "tmp" / "lock"):
+    if not found and not is_free(project.root / ".dvc" / "tmp" / "lock"):
         found.append("dvc")  # in another container
     return found
 
@@ -262,18 +261,6 @@ def _program(words: list[str]) -> list[str]:
     makes = {"dvc": ("repro", "exp"), "dayfold": STAGES}
     is_at_work = program == "git" or command in makes.get(program, ())
     return [program, command] if is_at_work else []
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether nobody holds a lock of DVC's: the file stays when its holder dies, the lock not."""
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _rwlock(project: Project) -> Iterator[HalfDone]:
