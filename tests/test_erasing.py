@@ -210,7 +210,7 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
     with pytest.raises(CycleError, match="No image is recorded as erased"):
         erase(small)
     said = shell(small.root, "dayfold", "withdraw", str(path), "--erase", "--reason", "x", code=1)
-    assert "nobody is here to be asked; nothing was done" in said
+    assert "Nobody is here to be asked, so nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
     assert corrections.lines(small, SMALL_DAYS[1]) == {}
 

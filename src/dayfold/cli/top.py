@@ -42,6 +42,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    for name in filter(vcs.is_foreign, list(os.environ)):
+        del os.environ[name]  # DVC, used from within, asks git too
     for stream in (sys.stdout, sys.stderr):
         # A class's name may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):

@@ -188,11 +188,9 @@ def advice(project: Project) -> list[str]:
             *(f"  - {one}" for one in error.problems),
             f"next    {error.mend}",
         ]
-    note = journal.read(project)
-    if note and is_free(project.cycle_lock):
-        lines.append(
-            f"half done: dayfold {note.command} was killed, and any next command repairs it"
-        )
+    note = journal.pending(project) if is_free(project.cycle_lock) else None
+    if note:
+        lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
         return [*lines, "next    dayfold doctor --fix"]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from dayfold.errors import CycleError, DayfoldError, LedgerError, ToolError
+from dayfold.errors import CycleError, LedgerError
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
@@ -91,23 +91,22 @@ class HalfDone(NamedTuple):
 def noted(project: Project, command: str) -> Iterator[None]:
     """Keep a note while a command works; the caller holds the project's lock.
 
-    It stays where the command was killed, where git or DVC failed, and where a step did not end.
+    It stays where the command was killed, and where it failed with something left to repair.
     """
     _write(project, Note.of(command))
     try:
         yield
-    except ToolError:
-        raise
-    except DayfoldError:
-        _close(project)
-        raise
-    _close(project)
+    finally:
+        if not pending(project):
+            forget(project)
 
 
-def _close(project: Project) -> None:
+def pending(project: Project) -> Note | None:
+    """Return the note of a command that did not end, if there is something to repair by it."""
     note = read(project)
-    if note and not note.step:
-        project.journal.unlink()
+    if note and (note.step or any(one.is_covered_by(note) for one in half_done(project))):
+        return note
+    return None
 
 
 @contextmanager

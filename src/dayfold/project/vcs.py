@@ -40,6 +40,11 @@ _GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{ke
 _DVC = [sys.executable, "-m", "dayfold.project.lifeline", "dvc"]
 
 
+def is_foreign(name: str) -> bool:
+    """Whether a variable of the environment is git's, and of another repository perhaps."""
+    return name.startswith("GIT_") and not name.startswith(_KEPT)
+
+
 def environment() -> dict[str, str]:
     """The environment of a child: this Python's own commands come first on its path.
 
@@ -47,11 +52,7 @@ def environment() -> dict[str, str]:
     `dvc init` reports nothing to DVC's makers: what says so in a project is not there yet.
     """
     here = str(Path(sys.executable).parent)
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") or name.startswith(_KEPT)
-    }
+    kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return {
         **kept,
         "PATH": here + os.pathsep + os.environ.get("PATH", ""),

@@ -16,7 +16,7 @@ from dayfold.project import gitfiles, journal, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
 from dayfold.project.cpus import cpus
-from dayfold.project.files import only_one
+from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
 from dayfold.proof import verify, worktree
@@ -166,10 +166,10 @@ def _half_done(project: Project) -> Iterator[Sign]:
             yield Sign("half done", said, "wait: a git may be at work, also in another container")
         else:
             yield Sign("half done", said, one.said, one.fix)
-    note = journal.read(project)
+    note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
-        said = f"dayfold {note.command} was killed, or is at work in another container"
-        yield Sign("half done", said, "the next command goes on from there")
+        said = f"dayfold {note.command} did not end"
+        yield Sign("half done", said, "the next command repairs it")
     left = worktree.leftovers(project)
     if left:
         yield Sign(
