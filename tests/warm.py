@@ -114,7 +114,11 @@ class Request(NamedTuple):
 
 
 def at_start(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    return {key: value for key, value in environment.items() if key.startswith(AT_START)}
+    return {
+        key: value
+        for key, value in environment.items()
+        if key.startswith(AT_START) and key != b"LANGUAGE"  # gettext reads it at each call
+    }
 
 
 class Server:
