@@ -29,10 +29,8 @@ ELSEWHERE = {
     "make demo": DEMO,
     "dayfold demo demo/": DEMO,
     "dayfold reproduce --all": "test_reproduce.test_interrupted_it_leaves_no_worktree",
-    "mv data/images/2025-06-05 ../mine": SHARING,
-    "git stash push --include-untracked": SHARING,
-    "git pull --ff-only --tags && dvc pull --force": SHARING,
-    "git stash drop": SHARING,
+    "git pull --ff-only --tags && dvc pull": SHARING,
+    "dayfold run data/undone/2025-06-05/images/2025-06-05 --day 2025-06-06": SHARING,
 }
 # Long, and run on this page only.
 ONCE = {"dayfold reproduce --all --from-scratch": "README.md"}

@@ -34,7 +34,8 @@ def plan(project: Project, *, seal: bool = False) -> Undo:
     Raises CycleError where nothing can be taken back.
     """
     now = stands.standing(project)
-    stands.check_tags(project, now)
+    if now.untagged != [now.day] or now.day in vcs.tagged_days(project.root):
+        stands.check_tags(project, now)  # else a person has committed the open day
     if now.is_unopened:
         raise CycleError("No day was opened yet.", mend="dayfold add FOLDER")
     if not now.is_sealed:
@@ -82,13 +83,20 @@ def _of_seal(project: Project, now: Standing) -> Undo:
             mend="go on with a new day",
         )
 
+    # A commit with other words is a person's: the day was committed by hand, or amended.
+    words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
+    is_own = words.strip() == vcs.seals(root)[now.day].strip()
+
     def carry_out() -> str:
-        _drop_commit(project, commit, tag)
+        if is_own:
+            _drop_commit(project, commit, tag)
+        else:
+            vcs.git(root, "tag", "--delete", tag)
         opening.put_in_index(project, now.day)
         return f"{now.day} is open again. Change it, then dvc repro and dayfold seal"
 
-    line = f"{now.day} is sealed: its tag and its commit go, all files stay as they are"
-    return Undo([line], carry_out)
+    goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
+    return Undo([f"{now.day} is sealed: {goes}; all files stay as they are"], carry_out)
 
 
 def _drop_commit(project: Project, commit: str, tag: str) -> None:
