@@ -56,7 +56,7 @@ def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
 ):
     fresh = clone(shared, tmp_path / "fresh")
     gone = f"{THREE} is sealed, but not here yet: data/model.safetensors, data/predictions.csv."
-    assert f"{gone}\n→ dvc pull\n" in shell(fresh.root, "dayfold", "status")
+    assert f"{gone}\nnext    dvc pull\n" in shell(fresh.root, "dayfold", "status")
     said = shell(fresh.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, code=1)
     assert f"{gone}\n→ dvc pull\n" in said
     said = shell(fresh.root, "dayfold", "audit", code=1)
