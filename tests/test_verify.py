@@ -72,7 +72,9 @@ def test_a_parent_that_is_not_yesterdays_model_is_found(copy):
     copy.provenance.write_text(text.replace(model, model[::-1]))
     vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "forged")
     vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "forged", f"day/{TWO}")
-    vcs.git(copy.root, "checkout", "--quiet", f"day/{THREE}")
+    # And the third day put on top of it.
+    vcs.git(copy.root, "cherry-pick", "--strategy-option=theirs", f"day/{THREE}^{{commit}}")
+    vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "forged", f"day/{THREE}")
     said = {(day, what) for day, what, _ in verify(copy, read_data=False).damage}
     assert (THREE, f"its parent is not the model that {TWO} sealed") in said
 

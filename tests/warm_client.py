@@ -30,6 +30,11 @@ def main() -> None:
 
 def run_warm(folder: str, name: str, words: list[str]) -> None:
     """Have the server run a command, and end as it ends; return where it cannot."""
+    try:
+        for number in (0, 1, 2):
+            os.fstat(number)  # else the socket takes the number of a closed stream
+    except OSError:
+        return
     server = _socket.socket(_socket.AF_UNIX)
     learns = name == "dayfold" and words[:1] != [] and words[0] in LEARNING
     server.connect(f"{folder}/{'learning' if learns else 'other'}")
