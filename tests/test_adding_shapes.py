@@ -79,7 +79,7 @@ def test_one_image_is_a_day(receiving, source):
     ("made", "mend"),
     [
         (["today/cat/1.png", "more/dog/2.png"], "one level deeper"),
-        (["1.png", "2.png"], "give the folder above"),
+        (["1.png", "2.png"], "pass the parent folder"),
     ],
 )
 def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, mend):

@@ -256,7 +256,7 @@ def test_snapshot_writes_no_manifest_while_there_are_problems(project):
         snapshot.run(project, params_file.read(project.params))
     assert len(caught.value.problems) == 3
     assert sum("has no group in it by data.group" in line for line in caught.value.problems) == 2
-    assert caught.value.mend == "mend or remove these files, then dvc repro"
+    assert caught.value.mend == "fix or remove these files, then dvc repro"
     assert not project.manifest(DAYS[0]).exists()
 
 

@@ -164,12 +164,15 @@ class Server:
 
     def _hear(self, child: int) -> None:
         """Pass the client's signals on; where it is gone, the command goes too."""
-        client = self._running[child]
+        client = self._running.get(child)
+        if client is None:
+            return  # it ended at the same instant
         said = b""
         with suppress(ConnectionError):
             said = client.recv(64)
         for number in said or [signal.SIGKILL]:
-            os.kill(child, number)
+            with suppress(OSError):  # no signal, or the child has ended
+                os.kill(child, number)
         if not said:
             self._selector.unregister(client)
 

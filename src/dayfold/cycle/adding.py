@@ -275,8 +275,8 @@ def _mend(refused: list[Remark]) -> str:
         if reason.startswith("is a folder"):
             return "give each of the folders inside by itself: one level deeper"
         if reason.startswith("lies in no class folder"):
-            return "give the folder above: it holds the class folders"
-    return "mend or remove these files and give it again"
+            return "pass the parent folder, which contains the class folders"
+    return "fix or remove these files, then run the command again"
 
 
 def _list(project: Project, day: str, source: Path, delivery: Delivery, *, is_of_day: bool) -> None:
