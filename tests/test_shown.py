@@ -53,7 +53,6 @@ READ_AS = {
     " FOLDER": " ~/scans/today",
     "/incoming/today": "~/scans/today --day 2025-06-05",
     "/srv/scans": "$SCANS",
-    "../mine --day 2025-06-06": "~/scans/today",
     "rsync -a ./ second:scans/": "cp -a . ../second",
     "PET_NNODES=2 PET_NODE_RANK=1": "cd ../second; PET_NNODES=2 PET_NODE_RANK=1",
     "MASTER_ADDR=first PET_MASTER_PORT=29500": "MASTER_ADDR=127.0.0.1 PET_MASTER_PORT=$PORT",
