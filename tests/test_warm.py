@@ -54,7 +54,7 @@ def test_the_command_goes_by_its_own_name_and_with_its_caller(project, shell, nu
         (dvc,) = (
             process
             for process in psutil.process_iter(["cmdline"])
-            if process.info["cmdline"][1:3] == [f"{os.environ[warm.HOME]}/dvc", "repro"]
+            if (process.info["cmdline"] or [])[1:3] == [f"{os.environ[warm.HOME]}/dvc", "repro"]
             and process.cwd() == str(project)
         )
         running.send_signal(number)
