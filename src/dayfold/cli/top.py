@@ -114,7 +114,7 @@ def here(*, in_conflict: bool = False) -> Project:
     project = Project.find()
     vcs.check_is_top(project.root)
     if not in_conflict:
-        vcs.check_no_conflict(project.root)
+        vcs.check_nothing_under_way(project.root, conflicts_only=True)
     return project
 
 

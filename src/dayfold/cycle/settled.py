@@ -193,8 +193,8 @@ def _in_git(
     if not days:
         return []
     # Without what was added: in the middle of a merge it is what others have sealed.
-    words = ("-c", "core.quotePath=false", "diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
-    names = vcs.git(project.root, *words, "--", *paths).split("\0")[:-1]
+    words = ("diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
+    names = vcs.split(vcs.git(project.root, *words, "--", *paths))
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     pins = [name for name in names if name.endswith(".dvc")]
     return sorted(tables + _pins(project, pins, days))

@@ -274,30 +274,28 @@ def under_way(root: Path) -> UnderWay | None:
     return None
 
 
-def check_no_conflict(root: Path) -> None:
-    """Raise CycleError while files are in conflict: their text is neither side's."""
-    found = under_way(root)
-    if found and found.conflicts:
-        shown = found.conflicts[:5]
-        more = [f"and {len(found.conflicts) - 5} more: git status"] * (len(found.conflicts) > 5)
-        raise CycleError(
-            f"{found.name[0].upper()}{found.name[1:]} is under way in this project, "
-            f"and {len(found.conflicts)} of its files are in conflict:",
-            problems=[*shown, *more],
-            mend=f"to take it back: {found.take_back}; to go on: docs/operations.md, How to merge "
-            f"dvc.lock, then {found.go_on}",
-        )
+def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None:
+    """Raise CycleError in the middle of a merge, a rebase or the like.
 
-
-def check_nothing_under_way(root: Path) -> None:
-    """Raise CycleError in the middle of a merge, a rebase or the like."""
-    check_no_conflict(root)
+    With `conflicts_only` only while files are in conflict: their text is neither side's.
+    """
     found = under_way(root)
-    if found:
+    if not found or not (found.conflicts or not conflicts_only):
+        return
+    what = f"{found.name[0].upper()}{found.name[1:]} is under way in this project"
+    if not found.conflicts:
         raise CycleError(
-            f"{found.name[0].upper()}{found.name[1:]} is under way in this project.",
-            mend=f"end it: {found.go_on}; or take it back: {found.take_back}",
+            f"{what}.", mend=f"end it: {found.go_on}; or take it back: {found.take_back}"
         )
+    # Here: every command asks, and few need what it imports.
+    from dayfold.project.console import first_few
+
+    raise CycleError(
+        f"{what}, and {len(found.conflicts)} of its files are in conflict:",
+        problems=first_few(found.conflicts, "git status"),
+        mend=f"to take it back: {found.take_back}; to go on: docs/operations.md, How to merge "
+        f"dvc.lock, then {found.go_on}",
+    )
 
 
 def check_is_top(root: Path) -> None:
