@@ -161,7 +161,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     shell(root, "dayfold", "add", str(digits / one), "--day", one)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal", "-m", "the first day")
-    shell(root, "dayfold", "open", two)
+    shell(root, "dayfold", "add", "--day", two)
     shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal")
@@ -172,7 +172,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     (archive / three / "0" / "page.png").write_text("<html>")
     # As if a backfill had been interrupted after the images of the third day were in.
     shell(root, "dayfold", "add", str(archive / three), "--day", three)
-    said = shell(root, "dayfold", "backfill", str(archive))
+    said = shell(root, "dayfold", "run", str(archive))
     (folder / "backfill.log").write_text(said)
 
 

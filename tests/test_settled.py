@@ -79,7 +79,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     moved.rename(moved.with_name("zero"))
     corrections = checked.corrections(ONE)
     corrections.write_text("by hand")
-    said = shell(root, "dayfold", "open", FOUR, code=1)
+    said = shell(root, "dayfold", "add", "--day", FOUR, code=1)
     assert ALL in said
     for path, what in (
         (corrections, "is not what git has"),
@@ -102,11 +102,11 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     assert not checked.corrections(FOUR).exists()
     shell(root, "sh", "-c", steps)
     assert "by hand" not in shell(root, "dayfold", "status")
-    shell(root, "dayfold", "open", FOUR)
+    shell(root, "dayfold", "add", "--day", FOUR)
 
 
 def test_while_a_day_is_open_add_and_seal_tell_it_too(checked, shell, digits):
-    shell(checked.root, "dayfold", "open", FOUR)
+    shell(checked.root, "dayfold", "add", "--day", FOUR)
     path = image(checked, THREE)
     replace(path)
     for words in (
@@ -123,7 +123,7 @@ def test_while_a_day_is_open_add_and_seal_tell_it_too(checked, shell, digits):
 
 
 def test_a_pin_of_dvc_s_that_was_edited_is_told_and_one_that_only_moved_is_not(checked, shell):
-    shell(checked.root, "dayfold", "open", FOUR)
+    shell(checked.root, "dayfold", "add", "--day", FOUR)
     check(checked)  # the pin of the third day has moved from its own file to its month's
     month = checked.tracked_month(ONE)
     month.write_text(month.read_text().replace("md5: ", "md5: 0", 1))
@@ -230,7 +230,7 @@ def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_loo
 
 def test_a_parent_that_is_not_what_the_day_before_made_is_told_and_undone(checked, shell):
     root, name = checked.root, checked.name(checked.parent_predictions)
-    shell(root, "dayfold", "open", FOUR)
+    shell(root, "dayfold", "add", "--day", FOUR)
     check(checked)
     for pinned in (False, True):
         data = checked.parent_predictions.read_bytes()
@@ -255,7 +255,7 @@ def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, s
     assert f"warning: {THREE} is not as it was sealed: {copy.name(table)}.\n" in said
     shell(root, "git", "checkout", "HEAD", "--", copy.name(table))
     assert "warning" not in shell(root, "dayfold", "log")
-    shell(root, "dayfold", "open", FOUR)
+    shell(root, "dayfold", "add", "--day", FOUR)
     path = copy.manifest(THREE)
     path.write_text(path.read_text().replace(",train", ",test", 1))
     found = f"{ALL}\n  - {copy.name(path)} is not what git has\n→ git checkout HEAD -- "

@@ -1,5 +1,6 @@
 """The cycle without a person: one day, or a whole archive of days."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,14 +58,21 @@ def _check_gate_of_open_day(project: Project, day: str) -> None:
         )
 
 
-def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:
+def is_dated(source: Path) -> bool:
+    """Whether a folder holds folders that are named by day, and not classes."""
+    return source.is_dir() and any(
+        re.fullmatch(r"\d{4}-\d\d-\d\d", path.name) for path in source.iterdir() if path.is_dir()
+    )
+
+
+def backfill(
+    project: Project, source: Path, *, say: Callable[[str], None], zip_names: str = ""
+) -> None:
     """Run every dated folder of `source` in order; what is sealed already is passed over.
 
     Stops with GateError at a day that does not pass the gate.
     """
-    if not Path(source).is_dir():
-        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
-    folders = sorted(path for path in Path(source).iterdir() if not path.name.startswith("."))
+    folders = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = []
     for folder in folders:
         try:
@@ -82,4 +90,4 @@ def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> N
         )
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say)
+        run(project, folder, day=folder.name, say=say, zip_names=zip_names)
