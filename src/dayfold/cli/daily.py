@@ -88,7 +88,7 @@ def add(
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
     """
-    from dayfold.cycle import adding, arrivals
+    from dayfold.cycle import adding
     from dayfold.cycle.ready import ready
     from dayfold.project.console import show
 
@@ -98,22 +98,22 @@ def add(
     )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)
-    for line in arrivals.opening(project, today, delivery, options):
+    for line in adding.said_of_day(project, today, delivery, options):
         say(line)
-    show(arrivals.table(today, delivery, options))
-    print(arrivals.next_step(delivery, options))
+    show(adding.table(today, delivery, options))
+    print(adding.next_step(delivery, options))
 
 
 @command(CYCLE, "dayfold open 2025-06-04", name="open")
 def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
     """Open a day without images: for dropping them into data/images/DAY by hand."""
-    from dayfold.cycle import arrivals, opening
+    from dayfold.cycle import opening
     from dayfold.cycle.ready import ready
 
     project = here()
     with ready(project, "open", say=say):
         parent = opening.open_day(project, day_of(day))
-    for line in arrivals.opened(project, day, parent):
+    for line in opening.opened(project, day, parent):
         print(line)
     print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
 

@@ -119,7 +119,7 @@ def withdraw(
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
-    from dayfold.cycle import arrivals, erasing
+    from dayfold.cycle import erasing, opening
 
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
@@ -127,17 +127,17 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
     outcome = found.desk.outcome
-    for line in arrivals.opened(project, outcome.day, outcome.opened):
+    for line in opening.opened(project, outcome.day, outcome.opened):
         print(line)
     is_new = outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
 def _print(project: Project, done: "Outcome") -> None:
-    from dayfold.cycle import arrivals
+    from dayfold.cycle import opening
     from dayfold.project.console import first_few
 
-    for line in arrivals.opened(project, done.day, done.opened):
+    for line in opening.opened(project, done.day, done.opened):
         print(line)
     name = project.name(project.corrections(done.day))
     for paths, said in (

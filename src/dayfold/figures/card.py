@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.figures import evidence
+from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
 
@@ -34,18 +35,16 @@ def card(
     live: Sequence[str],
     metadata: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    verdict: str,
-    reasons: Sequence[str],
+    gate: tuple[str, Sequence[str]],
     erased: Sequence[str] = (),
 ) -> str:
-    """Return a day's card as Markdown.
+    """Return a day's card as Markdown; what is not recorded stands on no card.
 
     `name` is the project's, `line` the day and its figures, `live` the classes that the model can
-    answer with, `metadata` its own,
-    `provenance` how it was made, `verdict` what became of it at the gate (`log.verdicts`) and
-    `reasons` why, if it failed; `erased` are the paths of images that it was made with and that
-    were erased since. What is not recorded stands on no card.
+    answer with, `metadata` its own, `provenance` how it was made, `gate` what became of it there
+    (`log.verdicts`) and why; `erased` are the paths of its images that were erased since.
     """
+    verdict, reasons = gate
     recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
     days = history.days
     parts = [
@@ -96,11 +95,11 @@ def _figures(line: DayLine) -> str:
     rows = []
     for key, said in _FIGURES.items():
         ends = figures["interval"].get(key, {"low": None, "high": None})
-        rows.append((said, _shown(figures[key]), _ends(ends)))
+        rows.append((said, figure(figures[key]), _ends(ends)))
     new = figures["new"]
     if new["f1"] is not None and line.new:
         said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        rows.append((said, _shown(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
+        rows.append((said, figure(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
     return _table(("figure", "value", "95%"), rows)
 
 
@@ -115,11 +114,11 @@ def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
             (
                 _plain(label),
                 *(str(counts.get((label, split), 0)) for split in SPLITS),
-                _shown(scores.get("f1")),
+                figure(scores.get("f1")),
                 _ends(ends.get("f1")),
-                _shown(scores.get("recall")),
+                figure(scores.get("recall")),
                 _ends(ends.get("recall")),
-                _shown(scores.get("precision")),
+                figure(scores.get("precision")),
             )
         )
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision")
@@ -201,10 +200,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is Markdown or HTML: names come from folders."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _ends(ends: Mapping[str, float | None] | None) -> str:

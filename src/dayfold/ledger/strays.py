@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dayfold.ledger import manifest
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk_day
+from dayfold.ledger.intake.finding import walk_day
 from dayfold.project import vcs
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
@@ -16,10 +16,7 @@ from dayfold.project.params import Params
 
 
 class Stray(NamedTuple):
-    """A folder of such images: how many are in it, and the command that takes them in.
-
-    There is none where earlier days have all of them.
-    """
+    """A folder of such images: how many are in it, and the command that takes them in."""
 
     folder: str
     images: int

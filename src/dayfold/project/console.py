@@ -35,10 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def first_few(lines: Sequence[str], where: str = "") -> list[str]:
-    """Return the first lines of a list, and how many more there are: in the file `where`, if any.
-
-    The one place that decides how long a list may be that a person is shown.
-    """
+    """Return the first lines of a list, and how many more there are (in the file `where`)."""
     more = len(lines) - MOST_LINES
     place = f" in {where}" if where else ""
     return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]

@@ -9,11 +9,7 @@ PERIOD_US = 100_000  # the kernel's own, where none is said
 
 
 def cpus() -> int:
-    """Return the CPUs that this process may use, 1 or more; parts of one are rounded up.
-
-    A container's limit (`docker run --cpus 2`, a limit of Kubernetes) is a quota of time. It is not
-    seen in the affinity, and more threads than it grants stand still for most of each period.
-    """
+    """Return the CPUs that this process may use, 1 or more; parts of one are rounded up."""
     affinity = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -21,11 +17,7 @@ def cpus() -> int:
 
 
 def quota(root: Path = Path("/")) -> float:
-    """Return the CPUs that the control groups grant: the least of a group and all above it.
-
-    Infinity where there is no limit. Of version 1 (cpu.cfs_quota_us) and 2 (cpu.max), as cgroups(7)
-    describes them; `root` holds proc and what is mounted.
-    """
+    """Return the CPUs that the control groups grant (cgroups(7)); infinity without a limit."""
     limits = [
         limit
         for group, top in _groups(root)

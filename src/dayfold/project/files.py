@@ -124,10 +124,7 @@ def who_changed(source: str) -> str:
 
 
 def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl.DataFrame":
-    """Read CSV bytes whose header must be exactly the schema's names.
-
-    Raises LedgerError that names `source` where header or a value does not fit.
-    """
+    """Read CSV bytes whose header must be exactly the schema's names."""
     # Here: what only hashes and writes, as intake's workers do, starts in half the time.
     import polars as pl
 
@@ -172,10 +169,7 @@ def canonical_json(value: Any) -> str:
 
 @contextmanager
 def only_one(lock: Path, doing: str) -> Iterator[None]:
-    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends.
-
-    Raises CycleError with the holder's process id where another process has it.
-    """
+    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         try:

@@ -26,10 +26,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Change:
-    """A class against the day before: F1, and the flips on the same images.
-
-    `p` is McNemar's, adjusted for the number of classes (Holm).
-    """
+    """A class against the day before: F1, and the flips on the same images."""
 
     label: str
     f1: float
