@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 PERIOD_US = 100_000  # the kernel's own, where none is said
 
@@ -17,44 +16,24 @@ def cpus() -> int:
 
 
 def quota(root: Path = Path("/")) -> float:
-    """Return the CPUs that the control groups grant (cgroups(7)); infinity without a limit."""
-    limits = [
-        limit
-        for group, top in _groups(root)
-        for folder in (group, *group.parents)
-        if folder.is_relative_to(top)
-        for limit in (_limit(folder),)
-        if limit > 0
-    ]
-    return min(limits, default=math.inf)
+    """Return the CPUs that the control groups grant (cgroups(7)); infinity without a limit.
 
-
-def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """This process's group in each hierarchy that limits CPU time, and the hierarchy's top."""
+    The least of this process's group and all above it, of version 1 and 2, as far as they are seen
+    below /sys/fs/cgroup: in a container the top is the container's own group.
+    """
     try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except (OSError, ValueError):
-        return  # no Linux
-    names = {}
-    for line in own:
-        number, _, rest = line.partition(":")
-        controllers, _, name = rest.partition(":")
+        return math.inf  # no Linux
+    limits = []
+    for line in lines:
+        number, controllers, name = line.split(":", 2)
         if number == "0" or "cpu" in controllers.split(","):
-            names["cgroup2" if number == "0" else "cgroup"] = name
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        fields, mount = before.split(), after.split()
-        kind = mount[0] if mount else ""
-        if kind not in names or (kind == "cgroup" and "cpu" not in mount[-1].split(",")):
-            continue
-        top = root / fields[4].lstrip("/")
-        shown = PurePosixPath(fields[3])  # the group that is mounted: in a container its own
-        own_group = PurePosixPath(names[kind])
-        inside = own_group.is_relative_to(shown)
-        below = own_group.relative_to(shown) if inside else PurePosixPath()
-        # Seen from a namespace below it a group is named /..: then the top is all there is to see.
-        yield (top if ".." in below.parts else top / below), top
+            top = root / "sys/fs/cgroup" / controllers  # none in version 2
+            group = top / name.lstrip("/")
+            group = group if group.is_dir() and ".." not in group.parts else top
+            limits += [_limit(one) for one in (group, *group.parents) if one.is_relative_to(top)]
+    return min((limit for limit in limits if limit > 0), default=math.inf)
 
 
 def _limit(folder: Path) -> float:
