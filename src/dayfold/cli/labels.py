@@ -27,7 +27,7 @@ def _day(project: Project, given: str | None) -> str:
     from dayfold.cycle.standing import standing
 
     now = standing(project)
-    return now.day if given is None and not (now.is_unopened or now.is_sealed) else day_of(given)
+    return now.day if given is None and now.is_open else day_of(given)
 
 
 @command(LABELS, "dayfold relabel data/images/2025-06-02/cyst/041.png --to tumour")

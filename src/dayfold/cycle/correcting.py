@@ -16,6 +16,7 @@ from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
 from dayfold.ledger.tables import Moved
+from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
@@ -236,9 +237,8 @@ class Desk:
         if made or self._moves:
             self.problems += finding.clashes(labels | {goal.parent.name for goal in self._goals()})
         if self.problems:
-            several = "s" * (len(self.problems) > 1)
             raise CycleError(
-                f"{len(self.problems)} problem{several}; nothing was corrected:",
+                f"{plural(len(self.problems), 'problem')}; nothing was corrected:",
                 problems=list(dict.fromkeys(self.problems)),
             )
 

@@ -12,6 +12,7 @@ from dayfold.ledger.intake import finding
 from dayfold.ledger.strays import Stray
 from dayfold.project import journal, remotes, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
@@ -44,6 +45,11 @@ class Standing:
     def is_sealed(self) -> bool:
         """Whether the day has its tag."""
         return self.day in self.sealed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the day was opened and has no tag yet."""
+        return not (self.is_unopened or self.is_sealed)
 
     @property
     def lost_tags(self) -> list[str]:
@@ -168,15 +174,14 @@ def _next(lost: Sequence[Stray]) -> str:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    is_open = not (now.is_unopened or now.is_sealed)
-    lost = strays.find(project, now.params, is_open=is_open)
+    lost = strays.find(project, now.params, is_open=now.is_open)
     if now.is_unopened:
         return ["no day yet", *map(str, lost), f"next    {_next(lost)}"]
     is_untagged = now.day in now.untagged
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
         f"day     {now.day}, {state}; parent {now.params.parent}",
-        f"sealed  {len(now.sealed)} day{'s' * (len(now.sealed) != 1)}",
+        f"sealed  {plural(len(now.sealed), 'day')}",
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:

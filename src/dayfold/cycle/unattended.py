@@ -20,7 +20,7 @@ def run(
     if day in now.sealed:
         say(f"{day} is sealed")
         return
-    if not now.is_unopened and not now.is_sealed and now.day != day:
+    if now.is_open and now.day != day:
         _check_gate_of_open_day(project, now.day)
     options = adding.Options(zip_names=zip_names)
     _, delivery = adding.add(project, source, day=day, options=options)

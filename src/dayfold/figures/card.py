@@ -13,6 +13,8 @@ from dayfold.figures import evidence
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
+from dayfold.project.console import plural
+from dayfold.project.files import dotted
 
 # What stands in the table of figures, by the keys of metrics.json.
 _FIGURES = {
@@ -49,9 +51,9 @@ def card(
     days = history.days
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A ResNet18 that tells {_count(live, 'class', 'classes')} apart in images "
+        f"A ResNet18 that tells {plural(len(live), 'class')} apart in images "
         f"of {size} x {size} pixels. Trained on {line.day} from the model of "
-        f"{provenance['parent']}, after {_count(days, 'day', 'days')} of images "
+        f"{provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
         "## Figures",
         "On test images, which no model of this project was trained on. The 95% intervals assume "
@@ -71,7 +73,7 @@ def card(
         _again(line.day, erased),
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
-        _table(("recipe", ""), ((k, str(v)) for k, v in _flat(recipe))),
+        _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -79,7 +81,7 @@ def card(
 def _again(day: str, erased: Sequence[str]) -> str:
     if erased:
         return (
-            f"It cannot be made again: it was made with {_count(erased, 'image', 'images')} that "
+            f"It cannot be made again: it was made with {plural(len(erased), 'image')} that "
             "were erased since. This makes the history without them, so another model:\n\n"
             f"```\ndayfold reproduce {day} --without\n```"
         )
@@ -174,18 +176,6 @@ def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) ->
         "nothing about other devices, sites or preparations."
     )
     return found
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _count(things: Sequence[object], one: str, many: str) -> str:
-    return f"{len(things)} {one if len(things) == 1 else many}"
 
 
 def _bullets(lines: Iterable[str]) -> str:

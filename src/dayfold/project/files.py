@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -165,6 +165,16 @@ def json_bytes(value: Any) -> bytes:
 def canonical_json(value: Any) -> str:
     """JSON in one form only: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return a tree of keys as one table of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= (
+            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+        )
+    return found
 
 
 @contextmanager

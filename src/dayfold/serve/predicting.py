@@ -8,7 +8,7 @@ from pathlib import Path
 from dayfold.errors import IntakeError, UnreadableError
 from dayfold.ledger import decode
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project.console import first_few
+from dayfold.project.console import first_few, plural
 from dayfold.project.files import for_spreadsheet, write_csv
 from dayfold.serve.model import Answer, Classifier
 
@@ -55,7 +55,7 @@ def predict(
     paths = [path for path, is_kept in zip(paths, kept, strict=True) if is_kept]
     if others:
         listed = ", ".join(first_few(others))
-        say(f"passed over {len(others)} file{'s' * (len(others) > 1)}, no images: {listed}")
+        say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
     if not paths:
         raise IntakeError("There is no image in it.")
     top = min(top, len(model.classes))
@@ -74,7 +74,7 @@ def predict(
     good = [answer for answer in answers if isinstance(answer, Answer)]
     unsure = sum(not answer.sure for answer in good)
     say(
-        f"{len(good)} image{'s' * (len(good) != 1)} in {seconds:.1f} s, "
+        f"{plural(len(good), 'image')} in {seconds:.1f} s, "
         f"{len(good) / seconds:.0f} img/s; "
         f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
     )

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.tables import Check, PoolShare, Replayed
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
-from dayfold.project.files import parse_csv
+from dayfold.project.files import dotted, parse_csv
 from dayfold.project.layout import ORIGIN, Project
 
 OWN = ("day", "parent")  # params that differ every day
@@ -169,16 +168,6 @@ def read(project: Project, day: str | None, folder: Path) -> Day:
     lines = [*(one for one in lines if one.day < day), log.counted(project, line)]
     at = params_file.read(project.params).day
     return Day(project, day, lines, day == at, day in vcs.sealed_days(project.root), folder)
-
-
-def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return a tree of keys as one table of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= (
-            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        )
-    return found
 
 
 @dataclass(frozen=True)

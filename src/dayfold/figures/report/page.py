@@ -21,7 +21,7 @@ from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.ledger.tables import BacktestRun, CohortAccuracy, PolicyAccuracy
-from dayfold.project.files import write_bytes
+from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
 
 UNDEFINED = "\N{EN DASH}"
@@ -231,7 +231,7 @@ def _all_figures(day: Day) -> list[tuple[str, Any, Any, Any]]:
     """Every figure of the day that is a number: key, value, interval, yesterday's."""
     before = (day.before.figures if day.before else None) or {}
     found = []
-    for key, value in days.dotted(day.figures).items():
+    for key, value in dotted(day.figures).items():
         if key.split(".")[0] not in ("interval", "classes") and not isinstance(value, bool):
             found.append((key, value, _at(day.figures["interval"], key), _at(before, key)))
     return found
