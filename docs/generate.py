@@ -1,4 +1,4 @@
-"""Write what the code knows best (`make docs`): docs/cli.md, params.md, house.md, .dvc/plots.
+"""Write what the code knows best (`make docs`): docs/cli.md, params.md and house.md.
 
 A test holds the pages against what this makes.
 """
@@ -6,14 +6,11 @@ A test holds the pages against what this makes.
 import ast
 import inspect
 import re
-from functools import partial
 from pathlib import Path
 
 import typer
 
 from dayfold.cli import app
-from dayfold.figures import dvcplots
-from dayfold.project.files import json_bytes
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))? +# (?P<comment>.+)$")
@@ -93,17 +90,7 @@ def page(title: str, said: str, body: str) -> str:
     return f"# {title}\n\n{MADE}\n\n{said}\n\n{body}\n"
 
 
-def plots(name: str) -> str:
-    """A template of `dvc plots`."""
-    return json_bytes(dvcplots.templates()[name]).decode()
-
-
-PAGES = {
-    "docs/cli.md": cli,
-    "docs/params.md": params,
-    "docs/house.md": house,
-    **{f".dvc/plots/{name}.json": partial(plots, name) for name in dvcplots.templates()},
-}
+PAGES = {"docs/cli.md": cli, "docs/params.md": params, "docs/house.md": house}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

@@ -283,7 +283,7 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     said = shell(corrected.root, "dayfold", "log").splitlines()
     lines = [line for line in said if not line.startswith("* ")]  # another mark's
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
-    assert lines[5].startswith(f"~ measured before up to {test['image'].n_unique()} of the test")
+    assert lines[5].startswith(f"~ up to {test['image'].n_unique()} test image")
     gone = len(manifest.history(corrected, FOUR).withdrawn)
     assert lines[6] == f"{gone} withdrawn images are not counted: data/corrections/"
     # What was new on a day goes by the names of then, and so do its figures.

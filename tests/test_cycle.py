@@ -155,7 +155,7 @@ def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, sh
     said = shell(
         copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", "--strict", code=1
     )
-    assert "cyst/0.png has no group in it by data.group" in said
+    assert "cyst/0.png has no patient id (data.group does not match)" in said
     assert len(list(source.glob("cyst/*"))) == 3
     assert "sealed" in shell(copy.root, "dayfold", "status")
 

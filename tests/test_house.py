@@ -27,7 +27,7 @@ STOREYS = (
     ("project",),
     ("draws", "errors"),
 )
-FRONT_DOOR = {"dayfold.serve.classifier"}  # what `dayfold.load` opens, and nothing else
+FRONT_DOOR = {"dayfold.serve.model"}  # what `dayfold.load` opens, and nothing else
 STOREY = {room: floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 HEAVY = ("torch", "torchvision", "safetensors.torch")
 # The only ones that import torch themselves.

@@ -11,7 +11,7 @@ from dayfold.ledger import lookalikes, looks, manifest, tables
 from dayfold.ledger.decode import decode
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk
+from dayfold.ledger.intake.finding import walk
 from dayfold.ledger.tables import NearDuplicate
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot

@@ -12,8 +12,7 @@ import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures.report import page
-from dayfold.figures.report.day import Day
-from dayfold.figures.report.making import changed_params
+from dayfold.figures.report.day import Day, changed_params
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip
@@ -372,7 +371,7 @@ def test_the_headline_names_the_new_class_and_how_it_did(written):
 def test_a_day_that_is_none_is_refused_with_the_next_command(tmp_path):
     days = histories.dates(2)
     project = histories.write_history(tmp_path / "few", days=days, labels=("a", "b"), files=False)
-    with pytest.raises(CycleError, match="is no day of this project"):
+    with pytest.raises(CycleError, match="This project has no day"):
         page.write(project, "2031-01-01", forced={})
 
 

@@ -14,6 +14,7 @@ import polars as pl
 import yaml
 
 from dayfold import __version__
+from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison, log, retention
 from dayfold.ledger import corrections, manifest, tables
@@ -210,8 +211,7 @@ def _inherit(scratch: Project, day: str) -> None:
     """Make a finished day's model the parent, unless that was done and the next day has begun."""
     made = json.loads(_record(scratch, day).read_bytes())["model"]
     if scratch.model.exists() and sha256_file(scratch.model) == made:
-        write_bytes(scratch.parent_predictions, scratch.predictions.read_bytes())
-        write_bytes(scratch.parent_model, scratch.model.read_bytes())
+        inherit(scratch)
 
 
 def summary(

@@ -92,7 +92,7 @@ def add(
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
     """
-    from dayfold.cycle import adding, arrivals, opening
+    from dayfold.cycle import adding, opening
     from dayfold.cycle.ready import ready
     from dayfold.project.console import show
 
@@ -103,7 +103,7 @@ def add(
         today = day_of(day)
         with ready(project, "add", say=say):
             parent = opening.open_day(project, today)
-        for line in arrivals.opened(project, today, parent):
+        for line in opening.opened(project, today, parent):
             say(line)
         say(f"images go to {project.name(project.images(today))}/<class>/")
         return
@@ -112,10 +112,10 @@ def add(
     )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)
-    for line in arrivals.opening(project, today, delivery, options):
+    for line in adding.said_of_day(project, today, delivery, options):
         say(line)
-    show(arrivals.table(today, delivery, options))
-    print(arrivals.next_step(delivery, options))
+    show(adding.table(today, delivery, options))
+    print(adding.next_step(delivery, options))
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')

@@ -30,11 +30,11 @@ def log(
 
     project = here()
     now = warn_of_edits(project)
-    lines = history.lines(project, now.params)
+    lines = history.lines(project, now.params, count_all=as_json)
     if as_json:
         print(history.as_json(lines), end="")
     elif classes or day:
-        line = history.line_of(lines, day)
+        line = history.counted(project, history.line_of(lines, day))
         show(history.class_table(line, evidence.few(manifest.history(project, line.day))))
     else:
         forced = sealing.forced(project)

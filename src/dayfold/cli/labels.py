@@ -27,7 +27,7 @@ def _day(project: Project, given: str | None) -> str:
     from dayfold.cycle.standing import standing
 
     now = standing(project)
-    return now.day if given is None and not (now.is_unopened or now.is_sealed) else day_of(given)
+    return now.day if given is None and now.is_open else day_of(given)
 
 
 @command(LABELS, "dayfold relabel data/images/2025-06-02/cyst/041.png --to tumour")
@@ -121,7 +121,7 @@ def withdraw(
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
-    from dayfold.cycle import arrivals, erasing
+    from dayfold.cycle import erasing, opening
 
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
@@ -129,7 +129,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
     outcome = found.desk.outcome
-    for line in arrivals.opened(project, outcome.day, outcome.opened):
+    for line in opening.opened(project, outcome.day, outcome.opened):
         print(line)
     is_new = outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")
@@ -137,10 +137,10 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
 
 def _print(project: Project, done: "Outcome", *, what: str) -> None:
     """Print what was done; `what` is what one correction is: "label corrected"."""
-    from dayfold.cycle import arrivals
+    from dayfold.cycle import opening
     from dayfold.project.console import first_few
 
-    for line in arrivals.opened(project, done.day, done.opened):
+    for line in opening.opened(project, done.day, done.opened):
         print(line)
     noun, verb = what.split()
     record = project.name(project.corrections(done.day))

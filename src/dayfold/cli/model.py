@@ -34,11 +34,12 @@ def predict(
     read; it is listed, and all others are answered.
     """
     with without_collector():
-        from dayfold.serve import classifier, days, predicting
+        from dayfold.serve import model as models
+        from dayfold.serve import predicting
 
     paths = predicting.images(sources)
-    model = classifier.load(Path.cwd(), day)
-    say(days.said(here(), model.day, day))
+    model = models.load(Path.cwd(), day)
+    say(models.said(here(), model.day, day))
     named = [path for path in sources if not path.is_dir()]
     predicting.predict(model, paths, named=named, top=top, csv=csv, say=say)
 
@@ -85,11 +86,11 @@ def audit(
     data/audit/<day>.csv; `dayfold relabel --from` applies your decisions.
     """
     with without_collector():
-        from dayfold.serve import auditing, deciding
+        from dayfold.serve import auditing
 
     project = here()
     found = auditing.run(project, top=top)
     auditing.say(found, project, say)
     if html:
-        deciding.write(project, found)
+        auditing.write_page(project, found)
         say(f"HTML page: {project.name(project.audit_page(found.day))}")

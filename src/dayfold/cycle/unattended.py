@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold.cycle import adding, arrivals, sealing
+from dayfold.cycle import adding, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
@@ -16,25 +16,20 @@ from dayfold.project.layout import Project, check_day
 def run(
     project: Project, source: Path, *, day: str, say: Callable[[str], None], zip_names: str = ""
 ) -> None:
-    """Add, reproduce and seal one day; a day that is sealed is left alone.
-
-    Files that are refused stop nothing, as long as there are others: they are said and listed in
-    data/rejected/<day>.csv.
-    Raises GateError where the day does not pass the gate: it stays open, for a person to judge.
-    """
+    """Add, reproduce and seal one day; a day that is sealed is left alone."""
     now = standing(project)
     if day in now.sealed:
         say(f"{day} is sealed")
         return
-    if not now.is_unopened and not now.is_sealed and now.day != day:
+    if now.is_open and now.day != day:
         _check_gate_of_open_day(project, now.day)
     options = adding.Options(zip_names=zip_names)
     _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
-    for line in arrivals.opening(project, day, delivery, options):
+    for line in adding.said_of_day(project, day, delivery, options):
         say(line)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
-    for line in arrivals.unusual(delivery):
+    for line in adding.unusual(delivery):
         say(line)
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")

@@ -17,7 +17,7 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
     """Return how the images of these days look (image, look), in the days' order.
 
     A day without its file is left out. All files are parsed as one: of a thousand days that is a
-    tenth of the time. Raises LedgerError that names a file with other columns.
+    tenth of the time.
     """
     paths = [path for path in map(project.looks, days) if path.exists()]
     header = ",".join(Look._fields).encode() + b"\n"
@@ -42,9 +42,8 @@ def nearest(
 ) -> list[tuple[tuple[Any, ...], tuple[Any, ...], int]]:
     """Return (a row of `mine`, the row that it looks like, bits that differ), by `mine`.
 
-    That is the nearest (lookalikes.nearest) in the history or in `mine` itself of those that differ
-    in a column of `kind`. `mine` has the columns look, path and label, split too if `kind` has it;
-    `earlier` (image, look) says how the history's images look; of an image's rows the last counts.
+    The nearest in the history or in `mine` that differs in a column of `kind`. `mine` has the
+    columns look, path, label and those of `kind`; `earlier` (image, look) is of the history.
     """
     # Of a million rows a few are near: only these are matched with their images.
     is_near = lookalikes.near(mine["look"].to_list(), earlier["look"].to_list(), within=within)
@@ -67,10 +66,7 @@ def near_duplicates(
     earlier: pl.DataFrame,
     within: int,
 ) -> list[NearDuplicate]:
-    """Return today's images that look like one of another split or class, by path.
-
-    `look_of` says how today's images look and `earlier` how the history's do.
-    """
+    """Return today's images that look like one of another split or class, by path."""
     columns = ("look", "path", "label", "split")
     rows = [(look_of[row.image], row.path, row.label, row.split) for row in added]
     mine = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")

@@ -11,10 +11,7 @@ from dayfold.errors import ParamsError
 
 
 def load(path: Path) -> tuple[Any, Any]:
-    """Return a file's node tree, which gives the lines, and its values.
-
-    Raises ParamsError, with the line, where it is no YAML.
-    """
+    """Return a file's node tree, which gives the lines, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
         # The safe loader under another name, twice.

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking, shapes
-from dayfold.ledger.intake.delivery import Delivery, write_down
-from dayfold.ledger.intake.walking import composed, folded, tally, walk_day
+from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger.intake import checking
+from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
+from dayfold.ledger.intake.finding import composed, folded, walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
@@ -78,9 +78,9 @@ def run(project: Project, params: Params) -> None:
         rules=checking.Rules.of(data),
         had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
     )
-    for odd in shapes.suspicions(tally(found), set(earlier.images["label"].unique())):
+    for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(folder), f"is odd: {odd}")
-    told = grouping.read(project, day)
+    told = splits.read_groups(project, day)
     tuples, names = [], dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)

@@ -10,16 +10,13 @@ import polars as pl
 from dayfold.ledger import lookalikes, looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import clashing
+from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
 from dayfold.project.params import Data
 
 
 class Rules(NamedTuple):
-    """What of `data` in params.yaml decides whether a file is taken, for `add` and snapshot alike.
-
-    `frames` says what becomes of several: first or refuse.
-    """
+    """What of `data` in params.yaml decides whether a file is taken."""
 
     min_side_px: int
     max_pixels: int
@@ -44,12 +41,9 @@ def inspect(
 ) -> None:
     """Check every found file and sort it into the delivery: an image, known, or refused.
 
-    Each file is read once, hashed, and decoded whole, in parallel; with `stage` the bytes that
-    were checked are left there under their sha256. Bytes that come twice, or that the history or
-    `today` (image → class, place) has under the same class, are known, and so are those of a class
-    that was corrected since: the history and `had` (image → classes) tell which. Under another
-    class they are refused, all of them. `progress` is called with (files done, files in all).
-    Raises OSError where a copy cannot be written.
+    Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
+    sha256. Bytes that come twice, or that the history or `today` (image → class, place) has, are
+    known under the same class, or under one of before a correction (`had`), else refused.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -116,14 +110,16 @@ def _sort_out_copies(
                     _tell_group(item, group_of.get(image), delivery)
                 else:
                     mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
-                    reason = _two_labels(item, place, label)
+                    reason = (
+                        f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
+                    )
                     delivery.refuse(item.place, f"{reason}; to correct that: {mend}", image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
-                reason = _two_labels(item, other.place, other.label)
-                delivery.refuse(item.place, f"{reason}; give one of them", image)
+                both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
+                delivery.refuse(item.place, f"{both}; keep one copy", image)
         elif len({item.told for item in items}) > 1:
             names = ", ".join(sorted({repr(item.told) for item in items}))
             for item in items:
@@ -137,10 +133,6 @@ def _sort_out_copies(
 def _copy_of(item: Delivered, place: str, since: str = "") -> Remark:
     said = "lies there already" if item.place == place else f"has the same bytes as {place}"
     return Remark(item.place, said + since, item.image)
-
-
-def _two_labels(item: Delivered, place: str, label: str) -> str:
-    return f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
 
 
 def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> None:
@@ -157,10 +149,7 @@ def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> Non
 def warn_of_lookalikes(
     delivery: Delivery, history: History, earlier: pl.DataFrame, *, within: int
 ) -> None:
-    """Warn of each image that looks like one of another class, of this delivery or earlier.
-
-    `earlier` (image, look) says how the history's images look.
-    """
+    """Warn of each image that looks like one of another class, of this delivery or earlier."""
     rows = [(item.look, item.place, item.label) for item in delivery.images]
     columns = dict.fromkeys(("look", "path", "label"), pl.String)
     mine = pl.DataFrame(rows, schema=columns, orient="row")

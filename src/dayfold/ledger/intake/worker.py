@@ -28,10 +28,8 @@ _ROOM = 2**28  # for what else a decoder needs
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
 
-    The request has `path`, `stage` ("" for none), `min_side_px`, `max_pixels`, `frames`, and `real`
-    where its bytes lie elsewhere. The answer has the file's `image` (sha256) where it could be
-    read, and either `refused`, the reason, or `look`, `group` and `warnings`. `failed` says that
-    the copy could not be written.
+    The answer has the file's `image` (sha256) where it could be read, and either `refused`, the
+    reason, or `look`, `group` and `warnings`. `failed` says that the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
@@ -71,11 +69,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the archive `unpack` into the folder `into`; what is `refused` of it.
-
-    Or `unreadable`: what is wrong with the archive, and with which `names` in it. Or `failed`: that
-    it could not be written. `encoding` is that of its names, where it is told.
-    """
+    """Unpack the archive `unpack` into `into`; answer `refused`, `unreadable` or `failed`."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
         return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
