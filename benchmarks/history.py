@@ -50,8 +50,7 @@ SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 IMAGES = 20  # of a real day
 OLD = "data/old"  # where made days have their images: a day's own folder is there whole, or not
 SMALL = {
-    "train.epochs": 1,
-    "train.updates_per_epoch": 2,
+    "train.updates": 2,
     "evaluate.max_per_cohort": 1,
     **{f"gate.{limit}": None for limit in params_file.Gate.model_fields},
 }
@@ -267,7 +266,7 @@ OPERATIONS = {  # in this order
     "open": Operation("dayfold open {today}", "is open", close),
     "add": Operation("dayfold add ../in/{today} --day {today}", "next: dvc repro", empty),
     "snapshot": Operation("dayfold snapshot", f"{IMAGES} images added"),
-    "weights": Operation("dayfold weights", "earlier", forget),
+    "weights": Operation("dayfold weights", "Earlier", forget),
     "replay": Operation("dayfold replay", "earlier images"),
     "curve": Operation("dayfold curve", "gate: passed", repro),
     REPRO: Operation("dvc repro", "up to date", repro),

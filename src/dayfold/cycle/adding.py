@@ -39,7 +39,6 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project, is_day
-from dayfold.project.params import Data
 
 
 @dataclass(frozen=True)
@@ -82,22 +81,21 @@ def add(
             _ask(source, odd, delivery, options)
         stage = scratch / "stage"
         stage.mkdir()
-        data = now.params.data
         with Ticker("checking", len(found), "files") as ticker:
             checking.inspect(
                 found,
                 delivery,
                 history,
-                rules=checking.Rules.of(data),
+                max_pixels=now.params.data.max_pixels,
                 today=lying,
                 had=had,
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
-        targets = _targets(project, day, delivery, data.group)
+        targets = _targets(project, day, delivery, now.params.data.group)
         delivery.groups = _new_groups(project, day, delivery)
-        if data.near_duplicate_bits is not None:
-            _warn_of_lookalikes(project, history, delivery, data)
+        earlier = looks.read(project, history.days)
+        checking.warn_of_lookalikes(delivery, history, earlier)
         if now.day != day:
             delivery.lying = len(lying)
             if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
@@ -240,11 +238,6 @@ def _targets(
         kept.append(item)
     delivery.images = kept
     return targets
-
-
-def _warn_of_lookalikes(project: Project, history: History, delivery: Delivery, data: Data) -> None:
-    earlier = looks.read(project, history.days)
-    checking.warn_of_lookalikes(delivery, history, earlier, within=data.near_duplicate_bits or 0)
 
 
 def _new_groups(project: Project, day: str, delivery: Delivery) -> dict[str, str]:
