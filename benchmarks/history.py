@@ -25,9 +25,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import yaml
-from day import write_day
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from dayfold import draws
 from dayfold.cycle import settled
@@ -108,6 +110,17 @@ def run(root: Path, words: str, says: str = "") -> Spent:
     if done.returncode or says not in done.stdout:
         raise SystemExit(f"{words}:\n{done.stdout}")
     return Spent(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def write_day(folder: Path, first: int, count: int) -> None:
+    """Write `count` digits as PNG files, from the `first` on; each time around moved by a pixel."""
+    digits = load_digits()
+    for number in range(first, first + count):
+        turn, position = divmod(number, len(digits.target))
+        pixels = np.roll(digits.images[position] * (255 / 16), turn, axis=1).astype(np.uint8)
+        path = folder / str(digits.target[position]) / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((32, 32)).save(path)
 
 
 def make(folder: Path, count: int, rows: int) -> History:

@@ -123,7 +123,7 @@ def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path)
     assert [sha256(data)[:16] for data in plans(project)] == [
         "0ae4fabc8537d928",
         "18d387015845d650",
-        "a994388f26287641",
-        "5b6b2a1cb3efb1c5",
-        "9f5c5ce0834f4ecc",
+        "6e4cb8567e9829d9",
+        "b9e7fa989fe33ff8",
+        "da0801fd12b7542c",
     ]

@@ -19,8 +19,9 @@ from torch.optim import swa_utils
 from dayfold import draws
 from dayfold.errors import TrainingError
 from dayfold.learning import checkpoint, network
+from dayfold.learning.activations import Activations
 from dayfold.learning.checkpoint import Saved
-from dayfold.learning.inputs import Images, Inputs, Job, Pool
+from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger.tables import TrainingStep
@@ -31,6 +32,8 @@ WARM_UP = 0.1  # part of the updates over which the learning rate rises
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
+
+Inputs = Images | Activations
 
 
 class Fitted(NamedTuple):

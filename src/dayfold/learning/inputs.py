@@ -6,7 +6,6 @@ given what the frozen layers make of images (activations.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,24 +43,6 @@ class Pool:
     weights: Sequence[float]
 
 
-class Inputs(Protocol):
-    """Which part of a network is trained, and what it is given."""
-
-    def learner(self, net: nn.Module) -> nn.Module:
-        """Return the part of a network that is trained."""
-
-    def drawn(
-        self, pool: Pool, chosen: NDArray[np.int64], epoch: int, *, first: int
-    ) -> torch.Tensor:
-        """Return a batch for the learner: images by position, changed at random.
-
-        `first` is the place in the epoch of the batch's first image.
-        """
-
-    def plain(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """Return a batch of images as they are."""
-
-
 @dataclass(frozen=True)
 class Images:
     """The whole network is trained: it is given images, float32 [n, 3, size, size]."""
@@ -69,13 +50,16 @@ class Images:
     job: Job
 
     def learner(self, net: nn.Module) -> nn.Module:
-        """Return the whole network."""
+        """Return the part of a network that is trained: all of it."""
         return net
 
     def drawn(
         self, pool: Pool, chosen: NDArray[np.int64], epoch: int, *, first: int
     ) -> torch.Tensor:
-        """Return images, each changed in its own way in each epoch and place."""
+        """Return a batch of images, each changed in its own way by epoch and place.
+
+        `first` is the place in the epoch of the batch's first image.
+        """
         names = [pool.images[position] for position in chosen]
         fields = pixels.changes(names, self.job.seed, self.job.day, epoch, first=first)
         return pixels.augmented(

@@ -3,6 +3,7 @@
 Only what the open day reads: sealed days say themselves with which params they were made.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +62,8 @@ def apply(project: Project) -> None:
     new = _renamed(values)
     for key in filter(lambda key: _has(values, key), REMOVED):
         at = lined.line_of(node, key.split(".")) - 1
-        lines[at] = new.get(key, "")
+        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+        lines[at] = f"{indent}{new[key]}\n" if key in new else ""
     if values.get("dayfold") in OLDER:
         at = lined.line_of(node, ["dayfold"]) - 1
         lines[at] = lines[at].replace(values["dayfold"], __version__, 1)
@@ -86,17 +88,16 @@ def _renamed(values: Any) -> dict[str, str]:
     """The lines in the place of old keys that have another name and value now."""
     new = {}
     train, weights = values.get("train") or {}, values.get("weights") or {}
-    if _has(values, "train.epochs") and _has(values, "train.updates_per_epoch"):
-        updates = train["epochs"] * train["updates_per_epoch"]
-        new["train.epochs"] = f"  updates: {updates:<17}# 1 or more, of a day\n"
-    if _has(values, "weights.recent_versions"):
-        versions = weights["recent_versions"]
-        if weights.get("schedule") == "exponential":
-            # A straight line is half way to base at the same age.
-            versions = max(1, round(2 * weights.get("half_life_versions", versions)))
-        new["weights.recent_versions"] = (
-            f"  versions: {versions:<16}# 1 or more: age at which recent has fallen to base\n"
-        )
+    budget = train.get("epochs"), train.get("updates_per_epoch")
+    if all(type(part) is int for part in budget):
+        new["train.epochs"] = f"updates: {math.prod(budget):<17}# 1 or more, of a day"
+    versions, half_life = weights.get("recent_versions"), weights.get("half_life_versions")
+    if weights.get("schedule") == "exponential" and isinstance(half_life, float):
+        # The straight line that is half way to base at the same age.
+        versions = max(1, round(2 * half_life))
+    new["weights.recent_versions"] = (
+        f"versions: {versions!s:<16}# 1 or more: age at which recent has fallen to base"
+    )
     return new
 
 

@@ -139,7 +139,8 @@ def _params(project: Project) -> Iterator[Sign]:
         yield Sign(
             "params",
             "params.yaml or dvc.yaml is of an older version of dayfold",
-            "take out the params that are gone (docs/params.md lists those that there are)",
+            "take out what is no param any more (docs/params.md has the list); weights now fall in "
+            "a straight line over weights.versions",
             partial(upgrade.apply, project),
         )
     try:
