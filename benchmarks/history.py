@@ -25,9 +25,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import yaml
-from day import write_day
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from dayfold import draws
 from dayfold.cycle import settled
@@ -51,8 +53,7 @@ SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 IMAGES = 20  # of a real day
 OLD = "data/old"  # where made days have their images: a day's own folder is there whole, or not
 SMALL = {
-    "train.epochs": 1,
-    "train.updates_per_epoch": 2,
+    "train.updates": 2,
     "evaluate.max_per_cohort": 1,
     **{f"gate.{limit}": None for limit in params_file.Gate.model_fields},
 }
@@ -110,6 +111,17 @@ def run(root: Path, words: str, says: str = "") -> Spent:
     if done.returncode or says not in done.stdout:
         raise SystemExit(f"{words}:\n{done.stdout}")
     return Spent(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def write_day(folder: Path, first: int, count: int) -> None:
+    """Write `count` digits as PNG files, from the `first` on; each time around moved by a pixel."""
+    digits = load_digits()
+    for number in range(first, first + count):
+        turn, position = divmod(number, len(digits.target))
+        pixels = np.roll(digits.images[position] * (255 / 16), turn, axis=1).astype(np.uint8)
+        path = folder / str(digits.target[position]) / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((32, 32)).save(path)
 
 
 def make(folder: Path, count: int, rows: int) -> History:
@@ -272,7 +284,7 @@ OPERATIONS = {  # in this order
     "open": Operation("dayfold open {today}", "is open", close),
     "add": Operation("dayfold add ../in/{today} --day {today}", "next: dvc repro", empty),
     "snapshot": Operation("dayfold snapshot", f"{IMAGES} images added"),
-    "weights": Operation("dayfold weights", "earlier", forget),
+    "weights": Operation("dayfold weights", "Earlier", forget),
     "replay": Operation("dayfold replay", "earlier images"),
     "curve": Operation("dayfold curve", "gate: passed", repro),
     REPRO: Operation("dvc repro", "up to date", repro),

@@ -36,8 +36,7 @@ from dayfold.proof.verify import verify
 
 ONE, TWO, THREE, FOUR = (f"2025-06-0{number}" for number in (2, 3, 4, 5))
 SMALL = {
-    "train.epochs": 1,
-    "train.updates_per_epoch": 2,
+    "train.updates": 2,
     "train.batch_size": 8,
     "train.threads": 1,
     "replay.size": 8,

@@ -153,7 +153,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     root = folder / "scans"
     shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
     project = Project(root)
-    small = {"train.epochs": 1, "train.updates_per_epoch": 4, "train.batch_size": 8}
+    small = {"train.updates": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
     # Trained so little, no day would pass.
     params.edit(project.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})

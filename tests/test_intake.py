@@ -17,8 +17,6 @@ from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN
 from dayfold.stages import snapshot
 
-RULES = checking.Rules(min_side_px=8, max_pixels=10**6, frames="first")
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -34,7 +32,7 @@ def nothing(project):
 
 def inspect(folder, history, **options):
     delivery = Delivery()
-    checking.inspect(walk(folder, delivery), delivery, history, rules=RULES, **options)
+    checking.inspect(walk(folder, delivery), delivery, history, max_pixels=10**6, **options)
     return delivery
 
 
@@ -288,7 +286,7 @@ def test_snapshot_says_what_it_found(project, capsys):
     # Of the cats 7, 1 and 2 of 10: train lacks 0.7 of the eleventh, 0.4 (as test does) of the next.
     assert said[0] == (
         f"{DAYS[1]}: 3 images added (3 train, 0 validation, 0 test) in 2 classes, new: dog; "
-        "10 on 1 earlier days"
+        "10 on 1 earlier day"
     )
     assert said[1].startswith("known: ")
-    assert said[2] == "1 hidden files ignored"
+    assert said[2] == "ignored: 1 hidden file"

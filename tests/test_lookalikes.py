@@ -16,8 +16,6 @@ from dayfold.ledger.tables import NearDuplicate
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 
-WITHIN = 4  # the default of data.near_duplicate_bits
-
 
 def picture(seed, side=64):
     """A smooth picture of its own."""
@@ -46,12 +44,12 @@ def test_scaled_recompressed_and_darkened_pictures_are_near(seed):
         decode(encoded(image, "JPEG", quality=50)),
         image.point(lambda value: value * 0.8),
     ):
-        assert bits(image, other) <= WITHIN
+        assert bits(image, other) <= lookalikes.NEAR_BITS
 
 
 def test_other_pictures_are_far():
     looked = [lookalikes.look(picture(seed)) for seed in range(60)]
-    assert lookalikes.nearest(looked, range(60), looked, range(60), within=WITHIN) == []
+    assert lookalikes.nearest(looked, range(60), looked, range(60)) == []
 
 
 def test_a_plain_picture_is_near_to_none():
@@ -95,7 +93,6 @@ def deliver(folder, label, seeds, form="PNG"):
 
 def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, capsys):
     open_day(project, DAYS[0])
-    params_file.edit(project.params, {"data.near_duplicate_bits": 4})
     deliver(project.images(DAYS[0]), "cat", range(20))
     snapshot.run(project, params_file.read(project.params))
     assert project.plot("near_duplicates").read_text().count("\n") == 1
@@ -133,7 +130,7 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     deliver(tmp_path / "new", "cat", [1], "BMP")
     delivery = Delivery()
     found = walk(tmp_path / "new", delivery)
-    checking.inspect(found, delivery, history, rules=checking.Rules(8, 10**6, "first"))
+    checking.inspect(found, delivery, history, max_pixels=10**6)
     earlier = looks.read(project, history.days)
     checking.warn_of_lookalikes(delivery, history, earlier, within=4)
     said = sorted(map(str, delivery.warned))

@@ -46,7 +46,7 @@ READ_AS = {
     "--erase": "--erase --yes",
     # ImageNet's weights are a download.
     "dayfold init scans &&": "dayfold init scans --weights random --image-size 16 &&"
-    " sed -i 's/updates_per_epoch: 30/updates_per_epoch: 2/' scans/params.yaml &&",
+    " sed -i 's/updates: 150/updates: 2/' scans/params.yaml &&",
     "--weights imagenet --image-size 224": "--weights random --image-size 16",
     "/mnt/team/store": "../store",
     " URL": " ../store",
@@ -125,7 +125,7 @@ BEFORE = {
             git add .
             git commit --message 'Open'
             git checkout -b theirs
-            sed -i 's/warm_up: 0.1/warm_up: 0.2/' params.yaml
+            sed -i 's/learning_rate: 0.0005/learning_rate: 0.001/' params.yaml
             dvc repro
             git commit --all --message 'Theirs'
             git checkout main

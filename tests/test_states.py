@@ -29,7 +29,7 @@ def none(copy, shell, images):
     new = copy.root.parent / "new"
     shell(new.parent, "dayfold", "init", "new", "--weights", "random", "--image-size", "32")
     made = Project(new)
-    small = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 8}
+    small = {"train.updates": 2, "train.batch_size": 8}
     params.edit(made.params, {**small, "train.threads": 1})
     params.edit(made.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
     return made

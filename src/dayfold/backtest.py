@@ -53,7 +53,6 @@ class Policy:
 
 _EVERYTHING: dict[str, Value] = {"replay.policy": "all"}
 _EQUAL: dict[str, Value] = {
-    "weights.schedule": "step",
     "weights.recent": 1.0,
     "weights.base": 1.0,
     "weights.class_balance": 0.0,
@@ -173,8 +172,7 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
     factor = len(images) / max(1, usual)
-    updates = math.ceil(params.train.updates_per_epoch * factor)
-    return params_file.changed(params, {"train.updates_per_epoch": updates})
+    return params_file.changed(params, {"train.updates": math.ceil(params.train.updates * factor)})
 
 
 def _lay_out(history: History, scratch: Project) -> None:

@@ -78,23 +78,21 @@ def add(
             _ask(source, odd, delivery, options)
         stage = scratch / "stage"
         stage.mkdir()
-        data = now.params.data
         with Ticker("checking", len(found), "files") as ticker:
             checking.inspect(
                 found,
                 delivery,
                 history,
-                rules=checking.Rules.of(data),
+                max_pixels=now.params.data.max_pixels,
                 today=lying,
                 had=had,
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
-        targets = _targets(project, day, delivery, data.group)
+        targets = _targets(project, day, delivery, now.params.data.group)
         delivery.groups = _new_groups(project, day, delivery)
-        if data.near_duplicate_bits is not None:
-            earlier, within = looks.read(project, history.days), data.near_duplicate_bits
-            checking.warn_of_lookalikes(delivery, history, earlier, within=within)
+        earlier = looks.read(project, history.days)
+        checking.warn_of_lookalikes(delivery, history, earlier)
         if now.day != day:
             delivery.lying = len(lying)
             if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:

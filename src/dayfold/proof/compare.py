@@ -19,7 +19,6 @@ C  GPU      as B, from run to run on the same GPU and stack
 D  figures  under another fingerprint: within the 95% intervals of metrics.json"""
 # Of provenance.json; the rest are the fingerprint, times, and hashes that are compared as files.
 DRAWS = ("parent", "classes", "new_classes", "images", "draws")
-LEARNT = ("hard", "herding")  # replay policies that ask yesterday's model: their choice is level B
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,9 @@ def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = ""
         if pin.path != own and not _is(made.root / pin.path, pin.md5, _sha256(sealed, pin.path))
     ]
     draws = all(mine.get(key) == then.get(key) for key in DRAWS)
-    stages = PLANS[:2] if sealed.params["replay"]["policy"] in LEARNT else PLANS
-    planned = {pin.path for pin in sealed.outs(*stages)}
-    plans = not planned & set(differing) and (draws or stages != PLANS)
-    bits = not set(differing) - planned and (draws or stages == PLANS)
+    planned = {pin.path for pin in sealed.outs(*PLANS)}
+    plans = not planned & set(differing) and draws
+    bits = not set(differing) - planned
     if plans and bits:
         return Rebuilt(sealed.day, True, True)
     told = [_told(sealed, made, objects, path) for path in differing[:1]] or ["draws"]

@@ -12,7 +12,7 @@ import psutil
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
-from dayfold.project import gitfiles, journal, remotes, vcs
+from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration
 from dayfold.project.cpus import cpus
@@ -60,10 +60,10 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _tools(project)
     yield _disk(project)
     yield from _git_files(project)
+    yield from _params(project)
     try:
         params = params_file.read(project.params)
-    except DayfoldError as error:
-        yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
+    except DayfoldError:
         return
     yield from _half_done(project)
     yield from _computing(params)
@@ -131,6 +131,23 @@ def _git_files(project: Project) -> Iterator[Sign]:
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
             partial(gitfiles.keep_visible, root),
         )
+
+
+def _params(project: Project) -> Iterator[Sign]:
+    """Whether params.yaml can be read, and is this version's as dvc.yaml is."""
+    if upgrade.needed(project):
+        yield Sign(
+            "params",
+            "params.yaml or dvc.yaml is of an older version of dayfold",
+            "take out what is no param any more (docs/params.md has the list); weights now fall in "
+            "a straight line over weights.versions",
+            partial(upgrade.apply, project),
+        )
+    try:
+        params_file.read(project.params)
+    except DayfoldError as error:
+        if not upgrade.needed(project):
+            yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
 
 
 def _disk(project: Project) -> Sign:

@@ -159,7 +159,6 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
         features.body(model, size).to(machine.device),
         size=size,
         machine=machine,
-        batch_size=params.evaluate.batch_size,
         doing="auditing",
     )
     weight, bias = (model.state[name] for name in network.HEAD)

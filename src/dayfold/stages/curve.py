@@ -51,8 +51,8 @@ def _print_summary(figures: dict[str, Any]) -> None:
         print(f"{name:19}{figure(figures[name]):>7}   95%: {figure(low)} to {figure(high)}")
     worse = figures["worse_than_yesterday"]
     if worse["p"] is not None:
-        verdict = "worse than yesterday" if worse["significant"] else "not worse than yesterday"
-        print(f"{verdict} on the same images (McNemar, p = {worse['p']:.3f})")
+        verdict = "A significant" if worse["significant"] else "No significant"
+        print(f"{verdict} drop since yesterday on the same images (McNemar, p = {worse['p']:.3f}).")
     new = figures["new"]
     if new["f1"] is not None:
         print(f"new classes: f1 {figure(new['f1'])}, confidence {figure(new['confidence'])}")

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -12,20 +11,6 @@ from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
-from dayfold.project.params import Data
-
-
-class Rules(NamedTuple):
-    """What of `data` in params.yaml decides whether a file is taken."""
-
-    min_side_px: int
-    max_pixels: int
-    frames: str
-
-    @classmethod
-    def of(cls, data: Data) -> "Rules":
-        """Return those of a project."""
-        return cls(data.min_side_px, data.max_pixels, data.frames)
 
 
 def inspect(
@@ -33,7 +18,7 @@ def inspect(
     delivery: Delivery,
     history: History,
     *,
-    rules: Rules,
+    max_pixels: int,
     today: Mapping[str, tuple[str, str]] | None = None,
     had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
@@ -59,7 +44,7 @@ def inspect(
             "path": str(one.path.absolute()),
             "real": str(one.real or ""),
             "stage": str(stage or ""),
-            **rules._asdict(),
+            "max_pixels": max_pixels,
         }
         for one in takable
     ]
@@ -146,14 +131,15 @@ def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> Non
         delivery.warn(item.place, f"is known and {what}; {item.told!r} is not taken")
 
 
-def warn_of_lookalikes(
-    delivery: Delivery, history: History, earlier: pl.DataFrame, *, within: int
-) -> None:
-    """Warn of each image that looks like one of another class, of this delivery or earlier."""
+def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
+    """Warn of each image that looks like one of another class, of this delivery or earlier.
+
+    `earlier` (image, look) says how the history's images look.
+    """
     rows = [(item.look, item.place, item.label) for item in delivery.images]
     columns = dict.fromkeys(("look", "path", "label"), pl.String)
     mine = pl.DataFrame(rows, schema=columns, orient="row")
-    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"], within=within)
+    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"])
     for (_, place, _), (_, other, label), bits in found:
         delivery.warn(
             place,
