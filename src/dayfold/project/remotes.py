@@ -234,13 +234,14 @@ def pulling(root: Path, keys: Iterable[str]) -> str:
     return "no remote is set up here to pull from: dayfold verify says what to do"
 
 
-def bring(root: Path, key: str) -> Path:
+def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
     """Return where DVC's cache has an object, fetched from a remote where it lacks it.
 
-    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
-    ToolError where no remote has it, with the reason of each.
+    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. DVC is
+    asked where its cache is, unless `objects` says so. Raises ToolError where no remote has it,
+    with the reason of each.
     """
-    path = cache.object_path(cache.folder(root), key)
+    path = cache.object_path(objects or cache.folder(root), key)
     if path.exists():
         return path
     problems = []
@@ -262,11 +263,12 @@ def bring(root: Path, key: str) -> Path:
     )
 
 
-def bring_folder(root: Path, key: str, target: Path) -> None:
+def bring_folder(root: Path, key: str, target: Path, *, objects: Path | None = None) -> None:
     """Lay out a folder of DVC's at `target`, by links into its cache; ToolError as `bring`."""
-    for found in cache.listed(bring(root, key).read_bytes()).values():
-        bring(root, found)
-    cache.lay_out(cache.folder(root), key, target)
+    objects = objects or cache.folder(root)
+    for found in cache.listed(bring(root, key, objects=objects).read_bytes()).values():
+        bring(root, found, objects=objects)
+    cache.lay_out(objects, key, target)
 
 
 def ask(root: Path, keys: Iterable[str]) -> Answer:

@@ -11,8 +11,7 @@ from dayfold.project.layout import Project
 from dayfold.project.remotes import Answer
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
-from dayfold.proof.record import Sealed
-from dayfold.proof.seen import span
+from dayfold.proof.record import Sealed, span
 
 Way = Callable[[str, str], str]
 SHOWN = 5  # paths of a line

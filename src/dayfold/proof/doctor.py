@@ -19,8 +19,8 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
-from dayfold.proof import verify, worktree
-from dayfold.proof.seen import span
+from dayfold.proof import reproduce, verify
+from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
@@ -170,21 +170,16 @@ def _half_done(project: Project) -> Iterator[Sign]:
     if note:
         said = f"dayfold {note.command} did not end"
         yield Sign("half done", said, "the next command repairs it")
-    left = worktree.leftovers(project)
+    left = reproduce.leftovers(project)
     if left:
         yield Sign(
             "half done",
             f"{len(left)} worktrees of a killed dayfold reproduce",
             "removed by the next one",
-            partial(_clear, project),
+            partial(reproduce.clear, project),
         )
     if not found and not left and not note:
         yield Sign("half done", "nothing")
-
-
-def _clear(project: Project) -> None:
-    with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        worktree.clear(project)
 
 
 def _orphan(project: Project) -> psutil.Process | None:

@@ -15,6 +15,7 @@ from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import schema
 from dayfold.project import cache, vcs
 from dayfold.project.cache import Pin
+from dayfold.project.console import first_few
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, STAGES, Project, check_day
 
@@ -168,7 +169,8 @@ def chosen(project: Project, days: Sequence[str]) -> list[str]:
     missing = [day for day in days if check_day(day) not in sealed]
     if missing:
         raise CycleError(
-            f"Not sealed here: {', '.join(missing)}; sealed are {sealed[0]} to {sealed[-1]}.",
+            f"Not sealed here: {', '.join(first_few(missing))}; "
+            f"sealed are {sealed[0]} to {sealed[-1]}.",
             mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
         )
     return sorted(set(days)) or sealed
@@ -191,3 +193,14 @@ def line(project: Project, last: str) -> list[Sealed]:
         days.append(known[day])
         day = days[-1].parent[0]
     return days[::-1]
+
+
+def span(days: Sequence[str], among: Sequence[str]) -> str:
+    """Return days as text, runs of those that follow each other `among` all days put together."""
+    runs: list[list[str]] = []
+    for day in days:
+        if runs and among.index(day) == among.index(runs[-1][-1]) + 1:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
