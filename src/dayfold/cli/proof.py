@@ -46,13 +46,14 @@ def reproduce(
     Exit code 0 only when all are identical, to the bit; with `--here` also when the figures of days
     of another version are within their recorded intervals.
     """
+    from dayfold.proof import compare
     from dayfold.proof import reproduce as rebuild
 
     if everything == bool(days):
         raise CycleError("Which days?", mend="dayfold reproduce 2025-06-04, or --all")
     options = rebuild.Options(from_scratch, jobs, threads, restore, here_)
     results = rebuild.reproduce(here(), days or [], options, say=say)
-    print(f"\n{rebuild.summary(results)}")
+    print(f"\n{compare.summary(results)}")
     if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
 

@@ -59,9 +59,10 @@ class Remote:
 
         A remote that cannot be reached is told by `replace`.
         """
-        for store in self.stores:
-            with suppress(Exception):  # of whichever storage it is
-                return cache.listed(store.fs.cat_file(store.oid_to_path(key)))
+        with suppress(ToolError, ValueError, TypeError):
+            data = self.data(key)
+            if data is not None:
+                return cache.listed(data)
         raise KeyError(key)
 
     def data(self, key: str) -> bytes | None:
@@ -173,14 +174,9 @@ def setup(root: Path) -> Setup:
     except DvcException as error:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
     default = str(config["core"].get("remote", ""))
-    is_everywhere = all(
-        any(found(one) for one in own)
-        for found in (
-            lambda one: one.get("core", {}).get("remote") == default,
-            lambda one: default in one.get("remote", {}),
-        )
-    )
-    return Setup(tuple(config["remote"]), default, is_everywhere)
+    is_named = any(one.get("core", {}).get("remote") == default for one in own)
+    is_described = any(default in one.get("remote", {}) for one in own)
+    return Setup(tuple(config["remote"]), default, is_named and is_described)
 
 
 def late(root: Path, days: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import duration
+from dayfold.project.console import duration, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
@@ -117,7 +117,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
     elif changing:
         yield Sign(
             "line ends",
-            f"git may change the bytes of hashed files: {', '.join(changing[:5])}",
+            f"git may change the bytes of hashed files: {', '.join(first_few(changing))}",
             f"{keep}; the next seal commits it",
             partial(gitfiles.keep_bytes, root),
         )
@@ -127,7 +127,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
     if hidden:
         yield Sign(
             "ignored",
-            f"git ignores files of the project: {', '.join(hidden[:5])}",
+            f"git ignores files of the project: {', '.join(first_few(hidden))}",
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
             partial(gitfiles.keep_visible, root),
         )
@@ -288,9 +288,9 @@ def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
         )
     else:
         yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
-    for day, what, mend in found.damage:
-        yield Sign("days", f"{day}: {what}", mend)
-    for day, what, mend in found.absent:
-        yield Sign("days", f"{day}: {what}; to get it: {mend}")
+    for day, what, fix in found.damage:
+        yield Sign("days", f"{day}: {what}", fix)
+    for day, what, fix in found.absent:
+        yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
         yield Sign("days", f"{len(found.days)} sealed, history complete")

@@ -25,7 +25,7 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import only_one
 from dayfold.project.layout import Project
 from dayfold.proof import chain, record
-from dayfold.proof.compare import LEVELS, Rebuilt, compare, compare_figures, differences
+from dayfold.proof.compare import LEVELS, Rebuilt, compare, compare_figures, expected, shown
 from dayfold.proof.erased import needed
 from dayfold.proof.record import Sealed
 
@@ -82,7 +82,10 @@ def reproduce(
         )
     line, wanted = _line_of(project, days)
     wanted = line if options.from_scratch else wanted
-    _introduce(wanted, options.threads, say)
+    say(f"{LEVELS}\n")
+    for text in expected(wanted, options.threads):
+        say(text)
+    say("")
     objects = cache.folder(project.root)
     erased = needed(project, manifest.history(project, line[-1].day), wanted, objects)
     run = _Run(project, options, objects, erased)
@@ -342,75 +345,3 @@ def _clear(project: Project) -> None:
     for folder in leftovers(project):
         _remove(project, Path(folder))
     shutil.rmtree(project.rebuilt, ignore_errors=True)
-
-
-def _introduce(days: Sequence[Sealed], threads: int | None, say: Say) -> None:
-    """Say what the levels are, and which to expect."""
-    say(f"{LEVELS}\n")
-    for line in _expected(days, threads):
-        say(line)
-    say("")
-
-
-def _expected(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
-    """Say which level to expect: the recorded fingerprints against this machine's."""
-    from dayfold.learning import device, fingerprint
-
-    here: dict[tuple[str, str, int, int], dict[str, str | int]] = {}
-    found: dict[str, list[str]] = {}
-    for sealed in days:
-        recipe = sealed.params["train"]
-        asked = (
-            recipe["device"],
-            recipe["precision"],
-            threads or recipe["threads"],
-            recipe.get("processes", 1),  # earlier days had no such param
-        )
-        if asked not in here:
-            machine = device.resolve(
-                device=asked[0], precision=asked[1], threads=asked[2], processes=asked[3]
-            )
-            here[asked] = fingerprint.fingerprint(machine)
-        changed = differences(sealed.provenance["fingerprint"], here[asked])
-        found.setdefault(", ".join(changed), []).append(sealed.day)
-    for change, same in found.items():
-        which = f"{same[0]} to {same[-1]}, {len(same)} days" if len(same) > 1 else same[0]
-        if change:
-            yield f"fingerprint of {which}, differs: {change}; expect A and D"
-        else:
-            yield f"fingerprint of {which}, as recorded: expect A and B (on a GPU: A and C)"
-
-
-def shown(result: Rebuilt) -> str:
-    """Return a day's result as a line, or two where it differs."""
-    if result.problem:
-        return f"{result.day}  not made: {result.problem}"
-    if result.outside is not None:
-        state = "DIFFERS" if result.outside else "within the recorded intervals"
-        lines = (f"\n            {line}" for line in first_few(result.outside))
-        return f"{result.day}  D {state}  {result.first}{''.join(lines)}"
-    if result.is_identical:
-        return f"{result.day}  identical"
-    levels = "  ".join(
-        f"{level} {'equal' if equal else 'DIFFERS'}"
-        for level, equal in (("A", result.plans), ("B", result.bits))
-    )
-    return f"{result.day}  {levels}  {result.first}\n            why: {result.why}"
-
-
-def summary(results: Sequence[Rebuilt]) -> str:
-    """Return the last line: how many days are equal at which level."""
-    identical = sum(result.is_identical for result in results)
-    if identical == len(results):
-        return f"{identical} of {len(results)} days identical, to the bit"
-    made = [result for result in results if not result.problem]
-    counts = [f"{identical} of {len(results)} days identical"]
-    if own := [one for one in made if one.outside is None]:
-        plans, bits = sum(one.plans for one in own), sum(one.bits for one in own)
-        counts.append(
-            f"of {len(own)} that were made, {plans} are equal at level A and {bits} at level B"
-        )
-    if others := [one for one in made if one.outside is not None]:
-        within = sum(not one.outside for one in others)
-        counts.append(f"of {len(others)} made by another version, {within} are equal at level D")
-    return "; ".join(counts)
