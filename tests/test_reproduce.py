@@ -14,9 +14,9 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
-from dayfold.proof import compare, record
-from dayfold.proof.compare import Rebuilt
-from dayfold.proof.reproduce import Options, leftovers, reproduce, shown, summary
+from dayfold.proof import compare
+from dayfold.proof.compare import Rebuilt, shown, summary
+from dayfold.proof.reproduce import Options, leftovers, line_of, reproduce
 from dayfold.proof.reproduce import worktrees as making
 
 ONE, TWO, THREE = DAYS[:3]
@@ -133,11 +133,12 @@ def test_a_day_without_its_images_is_told_and_is_not_identical(clone):
 @pytest.mark.slow
 def test_only_sealed_days_are_made_again(three_days):
     with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
-        record.chosen(three_days, [ONE, "2024-01-01"])
-    assert record.chosen(three_days, []) == [ONE, TWO, THREE]
+        line_of(three_days, [ONE, "2024-01-01"])
     with pytest.raises(CycleError, match="one at a time"):
         reproduce(three_days, [], Options(from_scratch=True, jobs=2), say=print)
-    assert [sealed.day for sealed in record.line(three_days, TWO)] == [ONE, TWO]
+    for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
+        found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
+        assert found == [list(line), list(wanted)]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from dayfold.project import cache, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import only_one
-from dayfold.project.layout import Project
+from dayfold.project.layout import Project, check_day
 from dayfold.proof import chain, record
 from dayfold.proof.compare import LEVELS, Rebuilt, compare, compare_figures, expected, shown
 from dayfold.proof.erased import needed
@@ -60,7 +60,7 @@ class _Run:
     erased: Mapping[str, Sequence[str]]
     lock: Lock = field(default_factory=Lock)  # for git's worktrees, and images that many days need
 
-    def handed_on(self, day: str) -> Path:
+    def outputs_of(self, day: str) -> Path:
         """Where a day's model and predictions wait for the next day."""
         return self.project.rebuilt / "made" / day
 
@@ -80,7 +80,7 @@ def reproduce(
             "From scratch, each day starts from the one before it: one at a time.",
             mend="leave out --jobs, or --from-scratch",
         )
-    line, wanted = _line_of(project, days)
+    line, wanted = line_of(project, days)
     wanted = line if options.from_scratch else wanted
     say(f"{LEVELS}\n")
     for text in expected(wanted, options.threads):
@@ -99,17 +99,34 @@ def reproduce(
     return sorted(results, key=lambda result: result.day)
 
 
-def _line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[Sealed]]:
-    """The line from the origin to the last of these sealed days, and these days of it."""
-    wanted = record.chosen(project, days)
-    line = record.line(project, wanted[-1])
-    strays = sorted(set(wanted) - {one.day for one in line})
-    if strays:
+def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[Sealed]]:
+    """Return the line from the origin to the last of these sealed days, and these days of it.
+
+    All sealed ones if none is named. Raises CycleError where they are not sealed, or not of one
+    history.
+    """
+    sealed = vcs.sealed_days(project.root)
+    if not sealed:
+        raise CycleError(
+            "No day is sealed here yet.", mend="git fetch --tags, if days were sealed elsewhere"
+        )
+    if missing := [day for day in days if check_day(day) not in sealed]:
+        raise CycleError(
+            f"Not sealed here: {', '.join(first_few(missing))}; "
+            f"sealed are {sealed[0]} to {sealed[-1]}.",
+            mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
+        )
+    wanted = sorted(set(days)) or sealed
+    known = record.read(project, [day for day in sealed if day <= wanted[-1]])
+    line, broken = chain.walk(project, known, wanted[-1])
+    for day, what, fix in broken:
+        raise CycleError(f"{day} cannot be made again: {what}.", mend=fix)
+    if strays := sorted(set(wanted) - set(line)):
         raise CycleError(
             f"Not of one history with {wanted[-1]}: {', '.join(first_few(strays))}.",
             mend="reproduce them by themselves; docs/operations.md, two clones that sealed",
         )
-    return line, [one for one in line if one.day in wanted]
+    return [known[day] for day in line], [known[day] for day in line if day in wanted]
 
 
 def _side_by_side(run: _Run, wanted: Sequence[Sealed]) -> Iterator[Rebuilt]:
@@ -144,7 +161,7 @@ def _in_a_row(run: _Run, wanted: Sequence[Sealed]) -> Iterator[Rebuilt]:
             continue
         if not result.is_identical:
             since = since or sealed.day
-        parent = run.handed_on(sealed.day)
+        parent = run.outputs_of(sealed.day)
         if not parent.exists():
             for later in wanted[number + 1 :]:
                 yield Rebuilt(later.day, problem=f"{sealed.day} could not be made")
@@ -162,7 +179,7 @@ def _rebuild(run: _Run, sealed: Sealed, parent: Path | None = None, since: str =
             if run.options.restore and result.is_identical:
                 _restore(sealed, folder)
             if run.options.from_scratch:
-                _hand_on(folder, run.handed_on(sealed.day))
+                _hand_on(folder, run.outputs_of(sealed.day))
             return result
     except ToolError as error:
         said = " ".join([error.what, *error.problems[-TAIL:]])
