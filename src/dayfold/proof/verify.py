@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.ledger import corrections
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
@@ -21,7 +22,7 @@ from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import absent, chain, record
 from dayfold.proof.absent import Fix
 from dayfold.proof.chain import Finding
-from dayfold.proof.erased import erased
+from dayfold.proof.erased import judged
 from dayfold.proof.record import Sealed
 
 CHUNK_BYTES = 1 << 20
@@ -51,16 +52,16 @@ class Verified:
 class _Read(NamedTuple):
     """A file to be read: where it is, and as which file of the project its bytes are known.
 
-    `key` is the MD5 by which DVC's cache has the bytes; the `sha256` is compared where there is
-    one, else the key.
+    `key` is the MD5 by which DVC's cache has the bytes, `image` the sha256 of an image's: that is
+    compared, but for an object of the cache, which DVC knows by its key.
     """
 
     path: Path
     name: str
     day: str
     key: str
-    sha256: str = ""
-    is_object: bool = False  # of the cache
+    image: str = ""
+    is_object: bool = False
 
 
 def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
@@ -179,17 +180,6 @@ def _refs(project: Project) -> Iterator[Finding]:
             yield Finding("git", f"the ref {name} is damaged", back)
 
 
-def _images(project: Project, line: Sequence[Sealed], keys: Mapping[str, str]) -> Iterator[_Read]:
-    """Every image that a manifest added, withdrawn ones too, against its id."""
-    for sealed in line:
-        name = project.name(project.manifest(sealed.day))
-        if name not in sealed.files or not project.images(sealed.day).is_dir():
-            continue
-        rows = sealed.rows().filter(action="add").select("path", "image")
-        for path, image in rows.iter_rows():
-            yield _Read(project.root / path, path, sealed.day, keys.get(path, ""), image)
-
-
 def _outputs(
     project: Project, line: Sequence[Sealed], current: str, objects: Path
 ) -> Iterator[_Read]:
@@ -221,28 +211,42 @@ def _objects(objects: Path, owners: Mapping[str, tuple[str, str]]) -> Iterator[_
                 yield _Read(path, name, day, key, is_object=True)
 
 
+def _reads(
+    project: Project, line: Sequence[Sealed], objects: Path, current: str
+) -> Iterator[_Read]:
+    """All that is kept: images that a manifest added, withdrawn ones too, outputs and objects."""
+    owners = _owners(project, line, objects)
+    keys = {name: key for key, (_, name) in owners.items()}
+    images: dict[str, str] = {}
+    for sealed in line:
+        rows = sealed.rows().filter(action="add").select("path", "image")
+        images |= dict(rows.iter_rows())
+        if project.images(sealed.day).is_dir():
+            for path, image in rows.iter_rows():
+                yield _Read(project.root / path, path, sealed.day, keys.get(path, ""), image)
+    yield from _outputs(project, line, current, objects)
+    for one in _objects(objects, owners):
+        yield one._replace(image=images.get(one.name, ""))
+
+
 def _read_all(
     project: Project, line: Sequence[Sealed], objects: Path, current: str, found: Verified
 ) -> None:
     """Read every file that is kept, and note what is damaged or was erased."""
-    owners = _owners(project, line, objects)
-    reads = [
-        *_images(project, line, {name: key for key, (_, name) in owners.items()}),
-        *_outputs(project, line, current, objects),
-        *_objects(objects, owners),
-    ]
-    texts, bad = erased(project, line), list[_Read]()
+    reads = list(_reads(project, line, objects, current))
+    events = corrections.gone(project, corrections.ERASE)
     size = sum(one.path.stat().st_size for one in reads if one.path.exists())
     found.files, found.bytes = len(reads), size
+    bad: list[_Read] = []
     with Ticker("reading", size >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
         done = 0
         for one, (is_whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
             done += count
             ticker.so_far(done >> 20, size >> 20)
-            judged = texts.judged(one.path, one.name, one.day, is_whole=is_whole)
-            if judged is not None:
-                found.damage += judged
-                found.erased += not judged
+            said = judged(one.path, one.name, one.day, one.image, events, is_whole=is_whole)
+            if said is not None:
+                found.damage += said
+                found.erased += not said
             elif not is_whole:
                 bad.append(one)
     damaged = {one.path for one in bad}
@@ -256,8 +260,9 @@ def _read_all(
 
 def _is_whole(one: _Read) -> tuple[bool, int]:
     """Whether a file has the bytes that are recorded, and how many it has."""
-    wanted = one.sha256 or one.key.removesuffix(cache.FOLDER)
-    hashed = hashlib.sha256() if one.sha256 else hashlib.md5(usedforsecurity=False)
+    is_image = bool(one.image) and not one.is_object
+    wanted = one.image if is_image else one.key.removesuffix(cache.FOLDER)
+    hashed = hashlib.sha256() if is_image else hashlib.md5(usedforsecurity=False)
     count = 0
     try:
         with one.path.open("rb", buffering=0) as file:
