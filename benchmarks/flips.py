@@ -104,7 +104,7 @@ def trial(
     stats = [path.stat() for path in paths]
     before = [flipped(path, chance) for path in paths]
     try:
-        said = [f"{one.what} {one.mend}" for one in verify(project, read_data=True).damage]
+        said = [f"{one.what} {one.fix}" for one in verify(project, read_data=True).damage]
     except DayfoldError as error:  # git cannot even list its tags
         said = [str(error)]
     finally:

@@ -363,40 +363,28 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     assert verify(project, read_data=True).damage == []
 
 
-def test_a_day_that_needs_an_erased_image_is_told_and_made_without_it(erased, shell):
-    project, (trained, tested), _ = erased
-    said = shell(project.root, "dayfold", "reproduce", TWO, THREE, code=1)
-    for day in (TWO, THREE):
-        (line,) = [line for line in said.splitlines() if line.startswith(f"{day}  ")]
-        assert line.endswith(f", erased: dayfold reproduce {day} --without")
-        assert tested["path"] in line or trained["path"] in line
-    said = shell(project.root, "dayfold", "reproduce", ONE, TWO, "--without")
+def test_a_day_that_needs_an_erased_image_is_told_and_not_made(erased, shell):
+    project, images, _ = erased
+    said = shell(project.root, "dayfold", "reproduce", ONE, TWO, code=1)
     assert f"{ONE}  identical\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith(f"{TWO}  ")]
-    assert line.startswith(f"{TWO}  made without 2 erased images, so not as recorded: model: ")
-    (line,) = [line for line in said.splitlines() if line.startswith("            differs: ")]
-    assert f"manifests/{TWO}.csv, weights.csv" in line
-    assert "model.safetensors" in line
-    assert "1 of 1 days before the first erased image identical" in said
-    assert "1 of 1 made without what was erased" in said
-    said = shell(project.root, "dayfold", "reproduce", ONE, "--without", code=1)
-    assert f"No image up to {ONE} was erased" in said
+    assert line.startswith(f"{TWO}  not made: it needs images that were erased: ")
+    assert all(row["path"] in line for row in images)
 
 
 def test_the_papers_of_a_day_that_saw_it_promise_no_rebuild(erased, shell, tmp_path):
     project, (trained, _), _ = erased
-    card, again = tmp_path / "MODEL_CARD.md", f"dayfold reproduce {TWO}"
+    card = tmp_path / "MODEL_CARD.md"
     shell(project.root, "dayfold", "export", str(card), "--day", TWO)
     text = card.read_text(encoding="utf-8")
     assert "It cannot be made again: it was made with 2 images that were erased since" in text
-    assert f"{again} --without\n" in text
+    assert f"dayfold reproduce {TWO}" not in text
     shell(project.root, "dayfold", "export", str(card), "--day", ONE)
     text = card.read_text(encoding="utf-8")
     assert "to the bit on such a machine" in text
-    assert "--without" not in text
     shell(project.root, "dayfold", "report", "--day", TWO)
     page = project.report(TWO).read_text(encoding="utf-8")
-    assert "where it needs an image that was erased, --without leaves that out" in page
+    assert "unless it needs an image that was erased" in page
     assert Path(trained["path"]).name not in page
 
 

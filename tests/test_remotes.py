@@ -145,7 +145,7 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         clone = Project(tmp_path / "clone")
         set_up(shell, clone, store)
         [one] = verify(clone, read_data=True).absent
-        assert (one.mend, "the remote store has it" in one.what) == ("dvc pull", True)
+        assert (one.fix, "the remote store has it" in one.what) == ("dvc pull", True)
         shell(clone.root, "dvc", "pull", "--quiet")
         found = verify(clone, read_data=True)
         assert (found.damage, found.absent) == ([], [])

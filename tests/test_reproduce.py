@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from dayfold import __version__
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.project import vcs
+from dayfold.project import params, vcs
 from dayfold.project.layout import Project
-from dayfold.proof import compare, record, worktree
-from dayfold.proof.compare import Rebuilt
-from dayfold.proof.reproduce import reproduce, shown, summary
+from dayfold.proof import compare
+from dayfold.proof.compare import Rebuilt, shown, summary
+from dayfold.proof.reproduce import Options, leftovers, line_of, reproduce
+from dayfold.proof.reproduce import worktrees as making
 
 ONE, TWO, THREE = DAYS[:3]
 
@@ -112,13 +114,10 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
     vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(theirs))
     mine = copy.rebuilt / ONE
     vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(mine))
-    assert worktree.leftovers(copy) == [str(mine)]
-    with worktree.bench(copy, empty_cache=True):
-        assert worktree.leftovers(copy) == []
-        with (
-            pytest.raises(CycleError, match="Another process is reproducing"),
-            worktree.bench(copy, empty_cache=True),
-        ):
+    assert leftovers(copy) == [str(mine)]
+    with making(copy):
+        assert leftovers(copy) == []
+        with pytest.raises(CycleError, match="Another process is reproducing"), making(copy):
             pass
     assert theirs.is_dir()
     assert len(worktrees(copy)) == 2
@@ -127,27 +126,40 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
 @pytest.mark.slow
 def test_a_day_without_its_images_is_told_and_is_not_identical(clone):
     [result] = reproduce(clone, [ONE], say=lambda _: None)
-    assert not result.identical
+    assert not result.is_identical
     assert "can be had neither here nor from a remote" in result.problem
 
 
 @pytest.mark.slow
 def test_only_sealed_days_are_made_again(three_days):
     with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
-        record.chosen(three_days, [ONE, "2024-01-01"])
-    assert record.chosen(three_days, []) == [ONE, TWO, THREE]
+        line_of(three_days, [ONE, "2024-01-01"])
     with pytest.raises(CycleError, match="one at a time"):
-        reproduce(three_days, [], from_scratch=True, jobs=2, say=print)
-    assert [sealed.day for sealed in record.line(three_days, TWO)] == [ONE, TWO]
+        reproduce(three_days, [], Options(from_scratch=True, jobs=2), say=print)
+    for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
+        found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
+        assert found == [list(line), list(wanted)]
 
 
-def test_paths_in_a_config_of_dvc_hold_from_elsewhere():
-    config = "['remote \"a\"']\n    url = ../../shared\n    keyfile = key\n    port = 7\n"
-    config += "['remote \"b\"']\n    url = s3://bucket/scans\n"
-    whole = worktree._with_whole_paths(config, Path("/data/scans/.dvc"))
-    assert whole == config.replace("../../shared", "/data/shared").replace(
-        "= key", "= /data/scans/.dvc/key"
-    )
+@pytest.mark.slow
+def test_a_day_of_another_version_names_it_and_here_its_figures_are_compared(copy, shell):
+    vcs.git(copy.root, "checkout", "--quiet", f"day/{ONE}")
+    params.edit(copy.params, {"dayfold": "0.0.9"})
+    vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "as an older version had it")
+    vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "old", f"day/{ONE}")
+    params.edit(copy.params, {"dayfold": __version__})
+    said = shell(copy.root, "dayfold", "reproduce", ONE, code=1)
+    assert f"{ONE}  not made: it was made by dayfold 0.0.9" in said
+    assert "pip install dayfold==0.0.9, or compare figures by --here" in said
+    said = shell(copy.root, "dayfold", "reproduce", ONE, "--here")
+    assert f"{ONE}  D within the recorded intervals  average_accuracy equal" in said
+    assert "of 1 made by another version, 1 are equal at level D" in said
+
+
+def test_figures_that_left_their_intervals_are_named():
+    [day] = [Rebuilt(ONE, first="average_accuracy 0.500 → 0.300", outside=("accuracy 0.300",))]
+    assert not day.is_as_expected
+    assert shown(day).endswith("0.300\n            accuracy 0.300")
 
 
 def test_fingerprints_differ_in_what_both_recorded():

@@ -69,7 +69,7 @@ def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
     assert "to get it: dvc pull\n" in said
     found = verify(fresh, read_data=True)
     assert found.damage == []
-    assert [one.mend for one in found.absent] == ["dvc pull", "dvc fetch --all-tags"]
+    assert [one.fix for one in found.absent] == ["dvc pull", "dvc fetch --all-tags"]
     # These bring the one model that they need.
     image = next((digits / FOUR).rglob("*.png"))
     assert "model of" in shell(fresh.root, "dayfold", "predict", str(image), "--day", ONE)

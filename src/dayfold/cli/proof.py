@@ -33,48 +33,28 @@ def reproduce(
         bool,
         typer.Option("--restore", help="Give DVC's cache what it lost of a day that is identical."),
     ] = False,
-    without: Annotated[
+    here_: Annotated[
         bool,
-        typer.Option("--without", help="Without the images that were erased: another history."),
+        typer.Option(
+            "--here",
+            help="Make days of another version by this one, and compare their figures (level D).",
+        ),
     ] = False,
 ) -> None:
     """Make sealed days again and compare every output with what was recorded.
 
-    Exit code 0 only when all are identical, to the bit; with `--without` when those are that come
-    before the first erased image, and all others could be made.
+    Exit code 0 only when all are identical, to the bit; with `--here` also when the figures of days
+    of another version are within their recorded intervals.
     """
-    from dayfold.proof import reproduce as again
+    from dayfold.proof import compare
+    from dayfold.proof import reproduce as rebuild
 
     if everything == bool(days):
         raise CycleError("Which days?", mend="dayfold reproduce 2025-06-04, or --all")
-    if without:
-        if jobs > 1 or threads is not None or restore:
-            raise CycleError(
-                "--without makes another history, a day at a time.",
-                mend="leave out --jobs, --threads and --restore",
-            )
-        _without(days or [], from_scratch=from_scratch)
-        return
-    results = again.reproduce(
-        here(),
-        days or [],
-        from_scratch=from_scratch,
-        jobs=jobs,
-        threads=threads,
-        restore=restore,
-        say=say,
-    )
-    print(f"\n{again.summary(results)}")
-    if not all(result.identical for result in results):
-        raise typer.Exit(1)
-
-
-def _without(days: list[str], *, from_scratch: bool) -> None:
-    from dayfold.proof import without
-
-    results = without.without(here(), days, from_scratch=from_scratch, say=say)
-    print(f"\n{without.summary(results)}")
-    if not without.is_as_expected(results):
+    options = rebuild.Options(from_scratch, jobs, threads, restore, here_)
+    results = rebuild.reproduce(here(), days or [], options, say=say)
+    print(f"\n{compare.summary(results)}")
+    if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
 
 

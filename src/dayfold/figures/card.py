@@ -81,9 +81,8 @@ def card(
 def _again(day: str, erased: Sequence[str]) -> str:
     if erased:
         return (
-            f"It cannot be made again: it was made with {plural(len(erased), 'image')} that "
-            "were erased since. This makes the history without them, so another model:\n\n"
-            f"```\ndayfold reproduce {day} --without\n```"
+            f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
+            "erased since."
         )
     return (
         "In a clone of the project, from what is pinned below, to the bit on such a machine. What "

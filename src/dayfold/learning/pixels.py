@@ -75,7 +75,7 @@ def load(
             problems=first_few(problems),
             mend="; ".join(
                 [vcs.bringing_back(folder) for folder in folders[:5]]
-                or ["dayfold reproduce --all --without makes the days without what was erased"]
+                or ["days that used an erased image cannot be made again; dayfold undo"]
             ),
         )
     return pixels

@@ -59,9 +59,10 @@ class Remote:
 
         A remote that cannot be reached is told by `replace`.
         """
-        for store in self.stores:
-            with suppress(Exception):  # of whichever storage it is
-                return cache.listed(store.fs.cat_file(store.oid_to_path(key)))
+        with suppress(ToolError, ValueError, TypeError):
+            data = self.data(key)
+            if data is not None:
+                return cache.listed(data)
         raise KeyError(key)
 
     def data(self, key: str) -> bytes | None:
@@ -173,14 +174,9 @@ def setup(root: Path) -> Setup:
     except DvcException as error:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
     default = str(config["core"].get("remote", ""))
-    is_everywhere = all(
-        any(found(one) for one in own)
-        for found in (
-            lambda one: one.get("core", {}).get("remote") == default,
-            lambda one: default in one.get("remote", {}),
-        )
-    )
-    return Setup(tuple(config["remote"]), default, is_everywhere)
+    is_named = any(one.get("core", {}).get("remote") == default for one in own)
+    is_described = any(default in one.get("remote", {}) for one in own)
+    return Setup(tuple(config["remote"]), default, is_named and is_described)
 
 
 def late(root: Path, days: Sequence[str]) -> list[str]:
@@ -234,13 +230,14 @@ def pulling(root: Path, keys: Iterable[str]) -> str:
     return "no remote is set up here to pull from: dayfold verify says what to do"
 
 
-def bring(root: Path, key: str) -> Path:
+def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
     """Return where DVC's cache has an object, fetched from a remote where it lacks it.
 
-    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
-    ToolError where no remote has it, with the reason of each.
+    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. DVC is
+    asked where its cache is, unless `objects` says so. Raises ToolError where no remote has it,
+    with the reason of each.
     """
-    path = cache.object_path(cache.folder(root), key)
+    path = cache.object_path(objects or cache.folder(root), key)
     if path.exists():
         return path
     problems = []
@@ -262,11 +259,12 @@ def bring(root: Path, key: str) -> Path:
     )
 
 
-def bring_folder(root: Path, key: str, target: Path) -> None:
+def bring_folder(root: Path, key: str, target: Path, *, objects: Path | None = None) -> None:
     """Lay out a folder of DVC's at `target`, by links into its cache; ToolError as `bring`."""
-    for found in cache.listed(bring(root, key).read_bytes()).values():
-        bring(root, found)
-    cache.lay_out(cache.folder(root), key, target)
+    objects = objects or cache.folder(root)
+    for found in cache.listed(bring(root, key, objects=objects).read_bytes()).values():
+        bring(root, found, objects=objects)
+    cache.lay_out(objects, key, target)
 
 
 def ask(root: Path, keys: Iterable[str]) -> Answer:

@@ -1,1 +1,1 @@
-"""That what is recorded is true: days made again, hashes read again, the state of a project."""
+"""Checks that what is recorded is true: days are made again, and hashes are read again."""

@@ -7,15 +7,14 @@ from typing import NamedTuple
 
 from dayfold.project import cache, remotes, vcs
 from dayfold.project.cache import Pin
+from dayfold.project.console import MOST_LINES, first_few
 from dayfold.project.layout import Project
 from dayfold.project.remotes import Answer
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
-from dayfold.proof.record import Sealed
-from dayfold.proof.seen import span
+from dayfold.proof.record import Sealed, span
 
-Way = Callable[[str, str], str]
-SHOWN = 5  # paths of a line
+Fix = Callable[[str, str], str]  # of an MD5, and the command that a remote may need
 # So that DVC does not pass over days that were sealed before the remote was set up.
 FIRST = "dayfold doctor --fix; "
 ADD_REMOTE = (
@@ -79,7 +78,7 @@ def look(
     else:
         found.lost += _lost(project, gone, days, "not here, and no remote is set up to ask")
     if all(sealed.images is None or project.images(sealed.day).is_dir() for sealed in line):
-        found.lost = [_or_again(one, gone) for one in found.lost]
+        found.lost = [_or_reproduce(one, gone) for one in found.lost]
     return found
 
 
@@ -94,8 +93,8 @@ def command(project: Project, days: Iterable[str]) -> str:
     return remotes.pulling(project.root, [str(pin["md5"]) for pin in pins if pin])
 
 
-def way(project: Project, keys: Sequence[str], days: Sequence[str]) -> Way:
-    """Return a function of the MD5 of damaged bytes and the command that has them brought again.
+def by_remote(project: Project, keys: Sequence[str], days: Sequence[str]) -> Fix:
+    """Return a function of the MD5 of damaged bytes and the command that fetches them once more.
 
     It is the command where the default remote has the bytes, or could not be asked; else words.
     """
@@ -103,7 +102,7 @@ def way(project: Project, keys: Sequence[str], days: Sequence[str]) -> Way:
     answer = remotes.ask(project.root, keys) if setup.default else Answer()
     first = FIRST if keys and remotes.late(project.root, days) else ""
 
-    def brought(key: str, command: str) -> str:
+    def fix(key: str, command: str) -> str:
         if not setup.default:
             return "no remote is set up to bring it; another clone may have it"
         if key in answer.lacking:
@@ -111,7 +110,7 @@ def way(project: Project, keys: Sequence[str], days: Sequence[str]) -> Way:
             return f"the remote {setup.default} does not have it; {clone}"
         return first * ("--all-tags" in command) + command
 
-    return brought
+    return fix
 
 
 def _kept(project: Project, sealed: Sealed, current: str) -> Iterator[_Kept]:
@@ -167,21 +166,20 @@ def _lost(
         yield _finding(some, days, what, where)
 
 
-def _or_again(found: Finding, gone: Sequence[_Kept]) -> Finding:
+def _or_reproduce(found: Finding, gone: Sequence[_Kept]) -> Finding:
     """The same where the images are here: then the days can be made again."""
     days = sorted({one.day for one in gone})
-    named = " ".join(days) if len(days) <= SHOWN else "--all"
-    again = f"or make it again here: dayfold reproduce {named} --from-scratch --restore"
-    return found._replace(mend=f"{found.mend}; {again}")
+    named = " ".join(days) if len(days) <= MOST_LINES else "--all"
+    command = f"dayfold reproduce {named} --from-scratch --restore"
+    return found._replace(fix=f"{found.fix}; or make it again here: {command}")
 
 
-def _finding(some: Sequence[_Kept], days: Sequence[str], what: str, mend: str) -> Finding:
+def _finding(some: Sequence[_Kept], days: Sequence[str], what: str, fix: str) -> Finding:
     paths = list(dict.fromkeys(one.path for one in some))
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     about = span(sorted({one.day for one in some}), days)
-    return Finding(about, f"{what}: {', '.join(paths[:SHOWN])}{more}", mend)
+    return Finding(about, f"{what}: {', '.join(first_few(paths))}", fix)
 
 
 def _checkout(project: Project, cached: Sequence[_Kept]) -> str:
     names = dict.fromkeys(project.name(chain.tracking(project, one.day)) for one in cached)
-    return f"dvc checkout {' '.join(names)}" if len(names) <= SHOWN else "dvc checkout"
+    return f"dvc checkout {' '.join(names)}" if len(names) <= MOST_LINES else "dvc checkout"

@@ -24,10 +24,10 @@ class Finding(NamedTuple):
 
     day: str
     what: str
-    mend: str
+    fix: str
 
 
-def again(day: str, name: str) -> str:
+def _checkout(day: str, name: str) -> str:
     """The command that brings back a file that git has; git takes a file of its size for whole."""
     return f"rm -f {name} && git checkout {vcs.TAG}{day} -- {name}"
 
@@ -43,7 +43,7 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
             if day in known:
                 day = known[day].parent[0]
             else:
-                found.append(_without_tag(project, day))
+                found.append(_untagged(project, day))
                 path = project.manifest(day)
                 day, _ = manifest.parent_of(path.read_bytes(), project.name(path))
         except (DayfoldError, OSError, *UNREADABLE) as error:
@@ -52,12 +52,12 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
     return days[::-1], found
 
 
-def _without_tag(project: Project, day: str) -> Finding:
+def _untagged(project: Project, day: str) -> Finding:
     tag = f"{vcs.TAG}{day}"
     if day in vcs.tagged_days(project.root):
         return Finding(day, f"{tag} is on a commit that this branch has no longer", "dayfold seal")
-    mend = "git fetch --tags; if no clone has it: dayfold seal"
-    return Finding(day, f"the tag {tag} is missing", mend)
+    fix = "git fetch --tags; if no clone has it: dayfold seal"
+    return Finding(day, f"the tag {tag} is missing", fix)
 
 
 def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
@@ -69,9 +69,9 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
     withdrawn: set[str] = set()
     for parent, sealed in zip(parents, line, strict=False):
         try:
-            yield from _record(sealed, withdrawn)
+            yield from _of_itself(sealed, withdrawn)
             if parent is None or parent.day == sealed.parent[0]:  # or its tag is missing
-                yield from _link(sealed, parent)
+                yield from _of_its_parent(sealed, parent)
             yield from _working_tree(project, sealed, is_current=sealed.day == current)
         except (DayfoldError, *UNREADABLE) as error:
             said = str(error).replace("\n", " ")
@@ -91,48 +91,66 @@ def _origin(project: Project) -> Iterator[Finding]:
         )
 
 
-def _record(sealed: Sealed, withdrawn: set[str]) -> Iterator[Finding]:
-    """What a day says of itself: dvc.lock, params, provenance and manifest agree.
+def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[Finding]:
+    """What a day says of itself: params, dvc.lock, provenance and manifest agree.
 
     `withdrawn` are the images that earlier days have withdrawn; the day's own are added.
     """
     project, day = sealed.project, sealed.day
     tag = f"{vcs.TAG}{day}"
-    redo = (
-        f"git log {tag} shows who sealed it; take it from another clone: git fetch --tags --force"
-    )
     if sealed.params["day"] != day or sealed.params["parent"] != sealed.parent[0]:
-        yield Finding(day, f"params.yaml at {tag} is of {sealed.params['day']}", redo)
+        yield Finding(day, f"params.yaml at {tag} is of {sealed.params['day']}", _resealed(day))
+    yield from _lock(sealed)
+    name = project.name(project.manifest(day))
+    if sealed.provenance["sha256"]["manifest"] != sha256(sealed.file(name)):
+        yield Finding(day, f"the model was made from another {name}", _resealed(day))
+    yield from _applied(sealed, name, withdrawn)
+
+
+def _resealed(day: str) -> str:
+    """What to do about a commit or tag that is not what dayfold has sealed."""
+    log = f"git log {vcs.TAG}{day} shows who sealed it"
+    return f"{log}; take it from another clone: git fetch --tags --force"
+
+
+def _lock(sealed: Sealed) -> Iterator[Finding]:
+    """A day's dvc.lock has all stages, made from each other's outputs, and git has those bytes."""
+    project, day = sealed.project, sealed.day
+    tag = f"{vcs.TAG}{day}"
     missing = [stage for stage in STAGES if stage not in sealed.lock]
     if missing:
-        yield Finding(day, f"dvc.lock at {tag} lacks {', '.join(missing)}", redo)
+        yield Finding(day, f"dvc.lock at {tag} lacks {', '.join(missing)}", _resealed(day))
     made = dict(sealed.outs())
     if sealed.images:
-        made[f"{project.name(project.images(day))}"] = sealed.images.md5
+        made[project.name(project.images(day))] = sealed.images.md5
     made[project.name(project.parent)] = sealed.parent_pin.md5
     for name, data in sealed.files.items():
         if name.startswith(("data/corrections/", "data/groups/")):
             made[name] = md5(data)
         elif name in made and md5(data) != made[name]:
-            yield Finding(day, f"{name} at {tag} is not the one that dvc.lock pins", redo)
+            what = f"{name} at {tag} is not the one that dvc.lock pins"
+            yield Finding(day, what, _resealed(day))
     for stage, entry in sealed.lock.items():
         for dep in entry.get("deps", []):
             if made.get(dep["path"], dep["md5"]) != dep["md5"]:
-                yield Finding(day, f"{stage} was made from another {dep['path']} at {tag}", redo)
-    name = project.name(project.manifest(day))
-    if sealed.provenance["sha256"]["manifest"] != sha256(sealed.file(name)):
-        yield Finding(day, f"the model was made from another {name}", redo)
+                what = f"{stage} was made from another {dep['path']} at {tag}"
+                yield Finding(day, what, _resealed(day))
+
+
+def _applied(sealed: Sealed, name: str, withdrawn: set[str]) -> Iterator[Finding]:
+    """The day's manifest, called `name`, has its corrections: relabelled and withdrawn images."""
+    project, day = sealed.project, sealed.day
+    lines = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
     # Who erases an image withdraws it, unless that was done before.
-    written = {
+    wanted = {
         ("withdraw" if action == ERASE else action, image)
-        for action, image in _corrections(
-            sealed.files.get(project.name(project.corrections(day)), b"")
-        )
+        for action, image in lines
         if not (action == ERASE and image in withdrawn)
     }
     rows = {row for row in _corrections(sealed.file(name)) if row[0] not in ("parent", "add")}
-    if written != rows:
-        yield Finding(day, f"{name} does not apply data/corrections/{day}.csv", redo)
+    if wanted != rows:
+        what = f"{name} does not apply data/corrections/{day}.csv"
+        yield Finding(day, what, _resealed(day))
     withdrawn |= {image for action, image in rows if action == "withdraw"}
 
 
@@ -141,7 +159,7 @@ def _corrections(data: bytes) -> set[tuple[str, str]]:
     return {(row["action"], row["image"]) for row in rows}
 
 
-def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
+def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
     """What a day says of the one before: its manifest, and its model as this one's parent."""
     project, day = sealed.project, sealed.day
     if parent is None:
@@ -152,11 +170,11 @@ def _link(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
             and sha256(path.read_bytes()) != sealed.parent[1]
         ):
             yield Finding(
-                day, f"it pins another {project.name(path)}", again(day, "data/manifests")
+                day, f"it pins another {project.name(path)}", _checkout(day, "data/manifests")
             )
         return
     before = parent.day
-    redo = f"look who sealed {before} again: git log {vcs.TAG}{before} {vcs.TAG}{day}"
+    redo = f"see who sealed {before} anew: git log {vcs.TAG}{before} {vcs.TAG}{day}"
     name = project.name(project.manifest(before))
     if sha256(parent.file(name)) != sealed.parent[1]:
         yield Finding(before, f"{name} at its tag is not the one that {day} pins", redo)
@@ -182,9 +200,9 @@ def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iter
         if kept is None:
             continue
         if not path.exists():
-            yield Finding(day, f"{name} is missing", again(day, name))
+            yield Finding(day, f"{name} is missing", _checkout(day, name))
         elif path.read_bytes() != kept:
-            yield Finding(day, f"{name} is not as it was sealed", again(day, name))
+            yield Finding(day, f"{name} is not as it was sealed", _checkout(day, name))
     if sealed.images:
         yield from _tracked(project, sealed)
 

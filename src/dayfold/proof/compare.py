@@ -1,14 +1,15 @@
 """What was made again against what was recorded: what differs first, by how much, and why."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dayfold.errors import ModelError
-from dayfold.project import cache
-from dayfold.project.files import md5_file, sha256_file
+from dayfold.project import cache, vcs
+from dayfold.project.console import first_few
+from dayfold.project.files import md5
 from dayfold.project.layout import Project
 from dayfold.proof.record import PLANS, Sealed
 
@@ -26,50 +27,118 @@ class Rebuilt:
     """How a day came out: `plans` (level A) and `bits` (level B) equal or not.
 
     `first` says what differs first, `why` what may explain it; `problem` why it could not be made.
+    `outside` are the figures that left their recorded intervals (level D); it is None where the day
+    was made by its own version, so that levels A and B apply.
     """
 
     day: str
-    plans: bool
-    bits: bool
+    plans: bool = False
+    bits: bool = False
     first: str = ""
     why: str = ""
     problem: str = ""
+    outside: tuple[str, ...] | None = None
 
     @property
-    def identical(self) -> bool:
+    def is_identical(self) -> bool:
         """Whether all of it is, to the bit."""
         return self.plans and self.bits and not self.problem
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it is identical or, made by another version, has figures within the intervals."""
+        return self.is_identical or (self.outside == () and not self.problem)
+
+
+def expected(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
+    """Say which level to expect: the recorded fingerprints against this machine's."""
+    from dayfold.learning import device, fingerprint
+
+    here: dict[tuple[str, str, int, int], dict[str, str | int]] = {}
+    found: dict[str, list[str]] = {}
+    for sealed in days:
+        recipe = sealed.params["train"]
+        asked = (
+            recipe["device"],
+            recipe["precision"],
+            threads or recipe["threads"],
+            recipe.get("processes", 1),  # earlier days had no such param
+        )
+        if asked not in here:
+            machine = device.resolve(
+                device=asked[0], precision=asked[1], threads=asked[2], processes=asked[3]
+            )
+            here[asked] = fingerprint.fingerprint(machine)
+        changed = differences(sealed.provenance["fingerprint"], here[asked])
+        found.setdefault(", ".join(changed), []).append(sealed.day)
+    for change, same in found.items():
+        which = f"{same[0]} to {same[-1]}, {len(same)} days" if len(same) > 1 else same[0]
+        if change:
+            yield f"fingerprint of {which}, differs: {change}; expect A and D"
+        else:
+            yield f"fingerprint of {which}, as recorded: expect A and B (on a GPU: A and C)"
 
 
 def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = "") -> Rebuilt:
     """Compare a day made again in `made` with its record; `objects` is DVC's cache.
 
-    Every output is compared by the MD5 of dvc.lock, and by the sha256 of provenance.json where that
-    has one. `inherited` is the day since which the parent, made again too, is another one.
+    The hashes are those of both dvc.lock, and of what the day's commit has. `inherited` is the day
+    since which the parent, made again too, is another one.
     """
-    mine, then = (json.loads(made.provenance.read_bytes()), sealed.provenance)
-    own = made.name(made.provenance)
+    mine, then = json.loads(made.provenance.read_bytes()), sealed.provenance
+    lock, own = vcs.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     differing = [
         pin.path
         for pin in sealed.outs()
-        # What may differ of provenance.json is looked at key by key.
-        if pin.path != own and not _is(made.root / pin.path, pin.md5, _sha256(sealed, pin.path))
+        # provenance.json has times in it: what may not differ is compared key by key.
+        if pin.path != own and lock.get(pin.path) != _recorded(sealed, pin)
     ]
-    draws = all(mine.get(key) == then.get(key) for key in DRAWS)
     planned = {pin.path for pin in sealed.outs(*PLANS)}
-    plans = not planned & set(differing) and draws
+    plans = not planned & set(differing) and all(mine.get(key) == then.get(key) for key in DRAWS)
     bits = not set(differing) - planned
     if plans and bits:
-        return Rebuilt(sealed.day, True, True)
-    told = [_told(sealed, made, objects, path) for path in differing[:1]] or ["draws"]
+        return Rebuilt(sealed.day, plans, bits)
+    shown = differing[:1]
     model = made.name(made.model)
     if model in differing[1:]:
-        told.append(_told(sealed, made, objects, model))
-    told += drift(sealed, made)
+        shown.append(model)
+    first = [_difference(sealed, made, objects, path) for path in shown] or ["draws"]
     changed = differences(then["fingerprint"], mine["fingerprint"])
     return Rebuilt(
-        sealed.day, plans, bits, "; ".join(told), _why(changed, plans=plans, inherited=inherited)
+        sealed.day,
+        plans,
+        bits,
+        first="; ".join([*first, *_accuracy(sealed, made)]),
+        why=_why(changed, plans=plans, inherited=inherited),
     )
+
+
+def _recorded(sealed: Sealed, pin: cache.Pin) -> str:
+    """The MD5 of an output: of the file in git, or else as dvc.lock pins it."""
+    return md5(sealed.files[pin.path]) if pin.path in sealed.files else pin.md5
+
+
+def compare_figures(sealed: Sealed, made: Project) -> Rebuilt:
+    """Compare the figures of a day that another version has made: level D."""
+    name = made.name(made.metrics)
+    then, now = json.loads(sealed.file(name)), json.loads(made.metrics.read_bytes())
+    outside = tuple(
+        f"{key} {_figure(now.get(key))}, recorded {then[key]:.3f} ({low:.3f} to {high:.3f})"
+        for key, low, high in _intervals(then.get("interval", {}))
+        if now.get(key) is None or not low <= now[key] <= high
+    )
+    return Rebuilt(sealed.day, first="; ".join(_accuracy(sealed, made)), outside=outside)
+
+
+def _intervals(recorded: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """The recorded 95% intervals of figures that are one number each."""
+    for key, ends in recorded.items():
+        if isinstance(ends, dict) and isinstance(ends.get("low"), float):
+            yield key, ends["low"], ends["high"]
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -107,39 +176,19 @@ def _why(changed: list[str], *, plans: bool, inherited: str) -> str:
     return "nothing known: dayfold's version and the fingerprint are the recorded ones"
 
 
-def _sha256(sealed: Sealed, path: str) -> str | None:
-    """The sha256 that provenance.json pins of an output, if it does."""
-    project = sealed.project
-    names = {
-        project.manifest(sealed.day): "manifest",
-        project.weights: "weights",
-        project.replay: "replay",
-        project.shares: "shares",
-        project.model: "model",
-    }
-    pins: dict[str, str] = sealed.provenance["sha256"]
-    return pins.get(names.get(project.root / path, ""))
-
-
-def _is(path: Path, key: str, sha256: str | None) -> bool:
-    if not path.exists() or md5_file(path) != key:
-        return False
-    return sha256 is None or sha256_file(path) == sha256
-
-
-def _told(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
+def _difference(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
     """What differs in a file: the tensor and by how much, or the first line."""
     name, new = Path(path).name, made.root / path
     if not new.exists():
         return f"{name} was not made"
-    if path == made.name(made.model):
-        return tensors(sealed, new, objects, path)
     old = sealed.files.get(path)
     if old is None:
         [key] = [pin.md5 for pin in sealed.outs() if pin.path == path]
         kept = cache.object_path(objects, key)
         if not kept.exists():
             return f"{name} (the recorded one is not here: dayfold verify)"
+        if path == made.name(made.model):
+            return _tensors(kept, new)
         old = kept.read_bytes()
     pairs = zip(old.splitlines(), new.read_bytes().splitlines(), strict=False)
     for number, (before, after) in enumerate(pairs, start=1):
@@ -149,14 +198,10 @@ def _told(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
     return f"{name}: one is longer than the other"
 
 
-def tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
+def _tensors(kept: Path, new: Path) -> str:
     """Say how many tensors of the model differ from the recorded one's, and which the most."""
     from dayfold.learning import network
 
-    [key] = [pin.md5 for pin in sealed.outs("train") if pin.path == path]
-    kept = cache.object_path(objects, key)
-    if not kept.exists():
-        return "model (the recorded one is not here: dayfold verify)"
     try:
         old, made = network.load(kept), network.load(new)
     except ModelError as error:
@@ -180,13 +225,46 @@ def tensors(sealed: Sealed, new: Path, objects: Path, path: str) -> str:
     )
 
 
-def drift(sealed: Sealed, made: Project) -> list[str]:
-    """Say how far average_accuracy moved, where it did: level D."""
-    if not made.metrics.exists():
-        return []
+def _accuracy(sealed: Sealed, made: Project) -> list[str]:
+    """Say how far average_accuracy moved, where both have it."""
     name = "average_accuracy"
     then = json.loads(sealed.file(made.name(made.metrics))).get(name)
     now = json.loads(made.metrics.read_bytes()).get(name)
     if then is None or now is None:
         return []
     return [f"{name} {then:.3f} → {now:.3f}" if then != now else f"{name} equal"]
+
+
+def shown(result: Rebuilt) -> str:
+    """Return a day's result as a line, or two where it differs."""
+    if result.problem:
+        return f"{result.day}  not made: {result.problem}"
+    if result.outside is not None:
+        state = "DIFFERS" if result.outside else "within the recorded intervals"
+        lines = (f"\n            {line}" for line in first_few(result.outside))
+        return f"{result.day}  D {state}  {result.first}{''.join(lines)}"
+    if result.is_identical:
+        return f"{result.day}  identical"
+    levels = "  ".join(
+        f"{level} {'equal' if equal else 'DIFFERS'}"
+        for level, equal in (("A", result.plans), ("B", result.bits))
+    )
+    return f"{result.day}  {levels}  {result.first}\n            why: {result.why}"
+
+
+def summary(results: Sequence[Rebuilt]) -> str:
+    """Return the last line: how many days are equal at which level."""
+    identical = sum(result.is_identical for result in results)
+    if identical == len(results):
+        return f"{identical} of {len(results)} days identical, to the bit"
+    made = [result for result in results if not result.problem]
+    counts = [f"{identical} of {len(results)} days identical"]
+    if own := [one for one in made if one.outside is None]:
+        plans, bits = sum(one.plans for one in own), sum(one.bits for one in own)
+        counts.append(
+            f"of {len(own)} that were made, {plans} are equal at level A and {bits} at level B"
+        )
+    if others := [one for one in made if one.outside is not None]:
+        within = sum(not one.outside for one in others)
+        counts.append(f"of {len(others)} made by another version, {within} are equal at level D")
+    return "; ".join(counts)

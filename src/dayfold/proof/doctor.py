@@ -14,13 +14,13 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import duration
+from dayfold.project.console import duration, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
-from dayfold.proof import verify, worktree
-from dayfold.proof.seen import span
+from dayfold.proof import reproduce, verify
+from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
@@ -117,7 +117,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
     elif changing:
         yield Sign(
             "line ends",
-            f"git may change the bytes of hashed files: {', '.join(changing[:5])}",
+            f"git may change the bytes of hashed files: {', '.join(first_few(changing))}",
             f"{keep}; the next seal commits it",
             partial(gitfiles.keep_bytes, root),
         )
@@ -127,7 +127,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
     if hidden:
         yield Sign(
             "ignored",
-            f"git ignores files of the project: {', '.join(hidden[:5])}",
+            f"git ignores files of the project: {', '.join(first_few(hidden))}",
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
             partial(gitfiles.keep_visible, root),
         )
@@ -187,21 +187,16 @@ def _half_done(project: Project) -> Iterator[Sign]:
     if note:
         said = f"dayfold {note.command} did not end"
         yield Sign("half done", said, "the next command repairs it")
-    left = worktree.leftovers(project)
+    left = reproduce.leftovers(project)
     if left:
         yield Sign(
             "half done",
             f"{len(left)} worktrees of a killed dayfold reproduce",
             "removed by the next one",
-            partial(_clear, project),
+            partial(reproduce.clear, project),
         )
     if not found and not left and not note:
         yield Sign("half done", "nothing")
-
-
-def _clear(project: Project) -> None:
-    with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        worktree.clear(project)
 
 
 def _orphan(project: Project) -> psutil.Process | None:
@@ -310,10 +305,10 @@ def _days(project: Project, params: Params, found: Verified, *, read_data: bool)
         )
     else:
         yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
-    for day, what, mend in found.damage:
-        yield Sign("days", f"{day}: {what}", mend)
-    for day, what, mend in found.absent:
-        yield Sign("days", f"{day}: {what}; to get it: {mend}")
+    for day, what, fix in found.damage:
+        yield Sign("days", f"{day}: {what}", fix)
+    for day, what, fix in found.absent:
+        yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
         *_, last = verify.lines(found, read_data=read_data)
         yield Sign("history", last)

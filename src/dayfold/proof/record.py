@@ -16,7 +16,7 @@ from dayfold.ledger.tables import schema
 from dayfold.project import cache, vcs
 from dayfold.project.cache import Pin
 from dayfold.project.files import parse_csv
-from dayfold.project.layout import ORIGIN, STAGES, Project, check_day
+from dayfold.project.layout import STAGES, Project
 
 # What the parsers raise on bytes that git itself could not vouch for.
 UNREADABLE = (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
@@ -158,36 +158,12 @@ def _files(project: Project, paths: Mapping[str, Sequence[str]]) -> dict[str, di
     return files
 
 
-def chosen(project: Project, days: Sequence[str]) -> list[str]:
-    """Return these days in order, all sealed ones if none is named; CycleError where one is not."""
-    sealed = vcs.sealed_days(project.root)
-    if not sealed:
-        raise CycleError(
-            "No day is sealed here yet.", mend="git fetch --tags, if days were sealed elsewhere"
-        )
-    missing = [day for day in days if check_day(day) not in sealed]
-    if missing:
-        raise CycleError(
-            f"Not sealed here: {', '.join(missing)}; sealed are {sealed[0]} to {sealed[-1]}.",
-            mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
-        )
-    return sorted(set(days)) or sealed
-
-
-def line(project: Project, last: str) -> list[Sealed]:
-    """Return the days from the origin's child to `last`, as each names its parent.
-
-    Raises CycleError where a parent has no tag.
-    """
-    known = read(project, [day for day in vcs.sealed_days(project.root) if day <= last])
-    days: list[Sealed] = []
-    day = last
-    while day != ORIGIN:
-        if day not in known:
-            raise CycleError(
-                f"{vcs.TAG}{day}, the parent of {days[-1].day}, is missing.",
-                mend="git fetch --tags",
-            )
-        days.append(known[day])
-        day = days[-1].parent[0]
-    return days[::-1]
+def span(days: Sequence[str], among: Sequence[str]) -> str:
+    """Return days as text, runs of those that follow each other `among` all days put together."""
+    runs: list[list[str]] = []
+    for day in days:
+        if runs and among.index(day) == among.index(runs[-1][-1]) + 1:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)

@@ -7,20 +7,22 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.ledger import corrections
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
-from dayfold.project.console import Ticker
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import absent, chain, record
-from dayfold.proof.absent import Way
+from dayfold.proof.absent import Fix
 from dayfold.proof.chain import Finding
-from dayfold.proof.erased import Erased, erased
+from dayfold.proof.erased import judged
 from dayfold.proof.record import Sealed
 
 CHUNK_BYTES = 1 << 20
@@ -48,12 +50,18 @@ class Verified:
 
 
 class _Read(NamedTuple):
-    """A file to be read, with the hashes that its bytes must have ("" = not asked)."""
+    """A file to be read: where it is, and as which file of the project its bytes are known.
+
+    `key` is the MD5 by which DVC's cache has the bytes, `image` the sha256 of an image's: that is
+    compared, but for an object of the cache, which DVC knows by its key.
+    """
 
     path: Path
-    md5: str
-    sha256: str
+    name: str
     day: str
+    key: str
+    image: str = ""
+    is_object: bool = False
 
 
 def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
@@ -85,25 +93,20 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
         for day in strays
     ]
     objects = cache.folder(project.root)
-    owners = _owners(project, line, objects)
     missing = absent.look(project, line, objects, current=params.day, ask_all=ask_all)
     found.damage += missing.lost
     found.absent, found.unpushed, found.problem = missing.later, missing.unpushed, missing.problem
     if read_data:
         found.damage += _git(project)
-        reads = [*_images(project, line), *_outputs(project, line, params.day, objects)]
-        reads += _objects(objects, owners)
-        _read_all(project, reads, objects, owners, erased(project, line), found)
+        _read_all(project, line, objects, params.day, found)
     found.damage.sort()
     return found
 
 
 def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     """Return what was found, a line each, and last what it comes to."""
-    for day, what, mend in found.damage:
-        yield f"{day}  {what}\n            → {mend}"
-    for day, what, mend in found.absent:
-        yield f"{day}  {what}\n            → {mend}"
+    yield from _folded(found.damage)
+    yield from _folded(found.absent)
     if not found.days:
         yield "no sealed day yet"
         return
@@ -117,6 +120,13 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
     count = f"{len(found.days)} day{'s' * (len(found.days) > 1)}"
     yield f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
+
+
+def _folded(found: Sequence[Finding]) -> Iterator[str]:
+    """The first findings of each day, with what to do about each."""
+    for about, some in groupby(found, key=lambda one: one.day):
+        shown = [f"{day}  {what}\n            → {fix}" for day, what, fix in some]
+        yield from first_few(shown, about)
 
 
 def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str, tuple[str, str]]:
@@ -151,7 +161,7 @@ def _git(project: Project) -> Iterator[Finding]:
     yield from _refs(project)
     if done.returncode:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        for line in said[:20]:
+        for line in first_few(said, "what git fsck --full says"):
             yield Finding(
                 "git",
                 f"git fsck: {line}",
@@ -170,17 +180,6 @@ def _refs(project: Project) -> Iterator[Finding]:
             yield Finding("git", f"the ref {name} is damaged", back)
 
 
-def _images(project: Project, line: Sequence[Sealed]) -> Iterator[_Read]:
-    """Every image that a manifest added, withdrawn ones too, against its id."""
-    for sealed in line:
-        name = project.name(project.manifest(sealed.day))
-        if name not in sealed.files or not project.images(sealed.day).is_dir():
-            continue
-        rows = sealed.rows().filter(action="add").select("path", "image")
-        for path, image in rows.iter_rows():
-            yield _Read(project.root / path, "", image, sealed.day)
-
-
 def _outputs(
     project: Project, line: Sequence[Sealed], current: str, objects: Path
 ) -> Iterator[_Read]:
@@ -192,13 +191,14 @@ def _outputs(
         for path, key in last.outs():
             is_here = (project.root / path).exists() or cache.object_path(objects, key).exists()
             if path not in last.files and is_here:  # else it is told as absent
-                yield _Read(project.root / path, key, "", last.day)
+                yield _Read(project.root / path, path, last.day, key)
         parent = line[-2] if len(line) > 1 else None
     else:
         parent = last
     if parent is not None and project.parent.is_dir():
         for name, key in chain.handed_on(project, dict(parent.outs())).items():
-            yield _Read(project.parent / name, key, "", parent.day)
+            file = project.parent / name
+            yield _Read(file, project.name(file), parent.day, key)
 
 
 def _objects(objects: Path, owners: Mapping[str, tuple[str, str]]) -> Iterator[_Read]:
@@ -207,108 +207,98 @@ def _objects(objects: Path, owners: Mapping[str, tuple[str, str]]) -> Iterator[_
         for path in sorted(objects.glob(pattern)):
             key = path.parent.name + path.name
             if path.is_file() and len(key.removesuffix(cache.FOLDER)) == 32:
-                yield _Read(path, key, "", owners.get(key, ("no sealed day", ""))[0])
+                day, name = owners.get(key, ("no sealed day", ""))
+                yield _Read(path, name, day, key, is_object=True)
+
+
+def _reads(
+    project: Project, line: Sequence[Sealed], objects: Path, current: str
+) -> Iterator[_Read]:
+    """All that is kept: images that a manifest added, withdrawn ones too, outputs and objects."""
+    owners = _owners(project, line, objects)
+    keys = {name: key for key, (_, name) in owners.items()}
+    images: dict[str, str] = {}
+    for sealed in line:
+        rows = sealed.rows().filter(action="add").select("path", "image")
+        images |= dict(rows.iter_rows())
+        if project.images(sealed.day).is_dir():
+            for path, image in rows.iter_rows():
+                yield _Read(project.root / path, path, sealed.day, keys.get(path, ""), image)
+    yield from _outputs(project, line, current, objects)
+    for one in _objects(objects, owners):
+        yield one._replace(image=images.get(one.name, ""))
 
 
 def _read_all(
-    project: Project,
-    reads: Sequence[_Read],
-    objects: Path,
-    owners: Mapping[str, tuple[str, str]],
-    gone: Erased,
-    found: Verified,
+    project: Project, line: Sequence[Sealed], objects: Path, current: str, found: Verified
 ) -> None:
+    """Read every file that is kept, and note what is damaged or was erased."""
+    reads = list(_reads(project, line, objects, current))
+    events = corrections.gone(project, corrections.ERASE)
     size = sum(one.path.stat().st_size for one in reads if one.path.exists())
     found.files, found.bytes = len(reads), size
     bad: list[_Read] = []
-    with (
-        Ticker("reading", size >> 20, "MiB") as ticker,
-        ThreadPoolExecutor(cpus()) as pool,
-    ):
+    with Ticker("reading", size >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
         done = 0
-        for one, (whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
+        for one, (is_whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
             done += count
             ticker.so_far(done >> 20, size >> 20)
-            name = _called(project, one, objects, owners)
-            judged = gone.judged(one.path, name, one.day, is_whole=whole)
-            if judged is not None:
-                found.damage += judged
-                found.erased += not judged
-            elif not whole:
+            said = judged(one.path, one.name, one.day, one.image, events, is_whole=is_whole)
+            if said is not None:
+                found.damage += said
+                found.erased += not said
+            elif not is_whole:
                 bad.append(one)
     damaged = {one.path for one in bad}
-    keys = {path: key for key, (_, path) in owners.items()}
-    keyed = [one._replace(md5=one.md5 or keys.get(project.name(one.path), "")) for one in bad]
-    brought = absent.way(project, [one.md5 for one in keyed if one.md5], found.days)
-    for one in keyed:
-        if objects in one.path.parents:
-            found.damage.append(_object_finding(project, one, owners, damaged, brought))
+    by_remote = absent.by_remote(project, [one.key for one in bad if one.key], found.days)
+    for one in bad:
+        if one.is_object:
+            found.damage.append(_of_object(project, one, damaged, by_remote))
         else:
-            found.damage.append(_file_finding(project, one, objects, damaged, brought))
-
-
-def _called(
-    project: Project, one: _Read, objects: Path, owners: Mapping[str, tuple[str, str]]
-) -> str:
-    """The path whose bytes these are: of an object of the cache the one that was kept by it."""
-    if objects not in one.path.parents:
-        return project.name(one.path)
-    return owners.get(one.path.parent.name + one.path.name, ("", ""))[1]
+            found.damage.append(_of_file(project, one, objects, damaged, by_remote))
 
 
 def _is_whole(one: _Read) -> tuple[bool, int]:
-    hashes = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
-    wanted = {"md5": one.md5.removesuffix(cache.FOLDER), "sha256": one.sha256}
-    asked = [name for name, value in wanted.items() if value]
+    """Whether a file has the bytes that are recorded, and how many it has."""
+    is_image = bool(one.image) and not one.is_object
+    wanted = one.image if is_image else one.key.removesuffix(cache.FOLDER)
+    hashed = hashlib.sha256() if is_image else hashlib.md5(usedforsecurity=False)
     count = 0
     try:
         with one.path.open("rb", buffering=0) as file:
             while piece := file.read(CHUNK_BYTES):
                 count += len(piece)
-                for name in asked:
-                    hashes[name].update(piece)
+                hashed.update(piece)
     except OSError:
         return False, count
-    return all(hashes[name].hexdigest() == wanted[name] for name in asked), count
+    return hashed.hexdigest() == wanted, count
 
 
-def _object_finding(
-    project: Project,
-    one: _Read,
-    owners: Mapping[str, tuple[str, str]],
-    damaged: set[Path],
-    brought: Way,
-) -> Finding:
+def _of_object(project: Project, one: _Read, damaged: set[Path], by_remote: Fix) -> Finding:
     """A damaged object of the cache: from its file in the working tree, or else from a remote."""
-    key = one.path.parent.name + one.path.name
-    day, name = owners.get(key, (one.day, "of no sealed day"))
-    copy = project.root / name
-    what = f"the cached {name} ({one.path.name[:8]}…) is damaged"
-    shown = _shown(project, one.path)
-    if copy.is_file() and copy not in damaged and not copy.samefile(one.path):
-        back = f"rm -f {shown} && install -m 444 {name} {shown}"
-        if md5_file(copy) == key:
-            return Finding(day, what, back)
-    return Finding(day, what, brought(key, f"rm -f {shown} && dvc fetch --all-tags"))
+    copy = project.root / one.name
+    what = f"the cached {one.name or 'file'} ({one.path.name[:8]}…) is damaged"
+    path = os.path.relpath(one.path, project.root)
+    is_whole = copy.is_file() and copy not in damaged and not copy.samefile(one.path)
+    if is_whole and md5_file(copy) == one.key:
+        return Finding(one.day, what, f"rm -f {path} && install -m 444 {one.name} {path}")
+    fix = by_remote(one.key, f"rm -f {path} && dvc fetch --all-tags")
+    return Finding(one.day, what, fix)
 
 
-def _file_finding(
-    project: Project,
-    one: _Read,
-    objects: Path,
-    damaged: set[Path],
-    brought: Way,
+def _of_file(
+    project: Project, one: _Read, objects: Path, damaged: set[Path], by_remote: Fix
 ) -> Finding:
     """A damaged or missing file of the working tree: from the cache, or else from a remote."""
-    name = project.name(one.path)
-    state = "is damaged" if one.path.exists() else "is missing"
-    kept = cache.object_path(objects, one.md5) if one.md5 else None
-    what = f"{name} {state}"
-    if kept is not None and kept.exists() and kept not in damaged:
-        return Finding(one.day, what, f"rm -f {name} && dvc checkout {_target(project, one.path)}")
-    drop = "" if kept is None or not kept.exists() else f" {_shown(project, kept)}"
-    pull = f"rm -f {name}{drop} && dvc pull {_target(project, one.path)}"
-    return Finding(one.day, what, brought(one.md5, pull))
+    what = f"{one.name} {'is damaged' if one.path.exists() else 'is missing'}"
+    target = _target(project, one.path)
+    kept = cache.object_path(objects, one.key) if one.key else None
+    is_kept = kept is not None and kept.exists()
+    if is_kept and kept not in damaged:
+        return Finding(one.day, what, f"rm -f {one.name} && dvc checkout {target}")
+    drop = f" {os.path.relpath(str(kept), project.root)}" * is_kept
+    fix = by_remote(one.key, f"rm -f {one.name}{drop} && dvc pull {target}")
+    return Finding(one.day, what, fix)
 
 
 def _target(project: Project, path: Path) -> str:
@@ -319,7 +309,3 @@ def _target(project: Project, path: Path) -> str:
     if project.parent in path.parents:
         return project.name(project.parent.with_suffix(".dvc"))
     return project.name(path)
-
-
-def _shown(project: Project, path: Path) -> str:
-    return os.path.relpath(path, project.root)

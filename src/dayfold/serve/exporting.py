@@ -28,7 +28,8 @@ from dayfold.project import params as params_file
 from dayfold.project.console import Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
-from dayfold.proof import record, reproduce
+from dayfold.proof import record
+from dayfold.proof.erased import needed
 from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
@@ -136,9 +137,8 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         provenance = project.provenance.read_bytes()
     erased = []
     if day in sealed:
-        made = [one for one in record.line(project, day) if one.has_lock]
-        objects = cache.folder(project.root)
-        erased = reproduce.needed(project, made, made[-1:], objects).get(day, [])
+        made = [one for one in record.read(project, [day]).values() if one.has_lock]
+        erased = needed(project, history, made, cache.folder(project.root)).get(day, [])
     return card(
         project.root.name,
         line,

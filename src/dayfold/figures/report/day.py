@@ -278,7 +278,7 @@ def commands(day: Day) -> list[tuple[str, str]]:
     tag = vcs.TAG + day.day
     again = "trains it again and compares every output, to the bit"
     if gone(day.project, ERASE):
-        again += "; where it needs an image that was erased, --without leaves that out"
+        again += ", unless it needs an image that was erased"
     return [
         (f"git checkout {tag} && dvc checkout", "this day's images, params, model and figures"),
         ("dvc repro", "nothing to do: all is up to date"),
