@@ -21,20 +21,21 @@ MADE = "<!-- Made by `make docs`: do not edit. -->"
 
 
 def params() -> str:
-    """A row a key of params.yaml: its dotted name, its default, its comment."""
-    rows = ["| param | default | |", "| --- | --- | --- |"]
+    """A heading a section of params.yaml, a line a key: its dotted name, default and comment."""
+    lines: list[str] = []
     sections: list[str] = []
     for line in (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines():
         if found := LINE.match(line):
             depth = len(found["indent"]) // 2
             sections = [*sections[:depth], found["key"]]
-            value = found["value"]
-            default = f"`{value}`" if value else ""
-            rows.append(
-                f"| `{'.'.join(sections)}` | {default} | {found['comment'].replace('|', '')} |"
-            )
+            name, comment = f"`{'.'.join(sections)}`", found["comment"]
+            if depth or found["value"]:
+                default = f" = `{found['value']}`" if found["value"] else ""
+                lines.append(f"- {name}{default}: {comment}")
+            else:
+                lines.append(f"\n## {found['key']}\n\n{comment[0].upper()}{comment[1:]}.\n")
     said = "This page lists every setting of `params.yaml`, with its default, meaning and range."
-    return page("Params", said, "\n".join(rows))
+    return page("Params", said, "\n".join(lines))
 
 
 def house() -> str:
