@@ -203,7 +203,7 @@ def test_every_extra_and_script_that_a_page_names_exists():
     [
         "dayfold nothing",
         "dayfold seal --now",
-        "cd scans && dayfold add",
+        "cd scans && dayfold run",
         "dvc repro --sideways",
         "make nothing",
         "curl example.org",
