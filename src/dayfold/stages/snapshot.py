@@ -198,7 +198,7 @@ def _torn(units: Units) -> Iterator[str]:
     if torn:
         yield (
             f"{len(torn)} such groups: figures on their held-out images are better than the truth; "
-            "dayfold withdraw takes these out (docs/corrections.md, Groups)"
+            "dayfold withdraw takes these out (docs/intake.md, Groups)"
         )
 
 
