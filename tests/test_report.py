@@ -320,9 +320,9 @@ def test_a_damaged_or_missing_image_is_named_and_not_shown(tmp_path):
 @pytest.mark.parametrize(
     ("worse", "better", "said"),
     [
-        (6, 0, "6 right yesterday are wrong today, 0 wrong yesterday are right: worse beyond"),
+        (6, 0, "60 test images: 6 newly wrong, 0 newly right; worse beyond"),
         (0, 20, "better beyond chance (McNemar, p < 0.001)"),
-        (1, 1, "1 wrong yesterday is right: within what chance explains (McNemar, p = 1.000)"),
+        (1, 1, "1 newly wrong, 1 newly right; within what chance explains (McNemar, p = 1.000)"),
     ],
 )
 def test_flips_are_said_with_their_direction_and_what_chance_explains(

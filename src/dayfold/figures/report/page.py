@@ -75,13 +75,13 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         figures=_all_figures(day),
         reasons=None if day.checks is None else gate.reasons(day.checks),
         forced=forced.get(day.day),
-        matrix=_matrix(values["cohorts"]),
+        matrix=_grid(values["cohorts"], "day", "cohort", "accuracy"),
         backtest=_backtest(day.project),
         measures=charts.MEASURES,
         galleries=pictures.galleries(day),
         splits=days.splits(day),
         pool=days.pool(day),
-        arrivals=_table_of(values["arrivals"], "arrived", "class"),
+        arrivals=_grid(values["arrivals"], "arrived", "class", "images"),
         corrections=days.corrections(day),
         params=days.changed_params(day),
         recipe=days.recipe(day),
@@ -161,17 +161,11 @@ def _policies(project: Project) -> dict[str, list[PolicyAccuracy]]:
     mean = table.group_by("policy", "day", "cohort").agg(
         pl.col("seed").n_unique(), pl.col("accuracy").mean()
     )
-    columns = list(PolicyAccuracy._fields)
-    return {
-        policy: [
-            PolicyAccuracy(*row)
-            for row in mean.filter(pl.col("policy") == policy)
-            .sort("day", "cohort")
-            .select(columns)
-            .iter_rows()
-        ]
-        for policy in table["policy"].unique(maintain_order=True).to_list()
-    }
+    rows = mean.sort("day", "cohort").select(PolicyAccuracy._fields).iter_rows()
+    curves: dict[str, list[PolicyAccuracy]] = {name: [] for name in table["policy"]}
+    for cell in map(PolicyAccuracy._make, rows):
+        curves[cell.policy].append(cell)
+    return curves
 
 
 def _backtest(project: Project) -> dict[str, Any] | None:
@@ -203,27 +197,13 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _matrix(cohorts: Values) -> dict[str, Any]:
-    cells = [
-        {"row": cell["day"], "column": cell["cohort"], "value": cell["accuracy"]}
-        for cell in cohorts
-    ]
-    return _grid(cells)
-
-
-def _table_of(values: Values, row: str, column: str) -> dict[str, Any]:
-    return _grid(
-        [{"row": cell[row], "column": cell[column], "value": cell["images"]} for cell in values]
-    )
-
-
-def _grid(cells: Values) -> dict[str, Any]:
+def _grid(values: Values, row: str, column: str, value: str) -> dict[str, Any]:
     """Cells as rows and columns of a table."""
-    rows, columns = (sorted({cell[name] for cell in cells}) for name in ("row", "column"))
-    at = {(cell["row"], cell["column"]): cell["value"] for cell in cells}
+    rows, columns = (sorted({cell[name] for cell in values}) for name in (row, column))
+    at = {(cell[row], cell[column]): cell[value] for cell in values}
     return {
         "columns": columns,
-        "rows": [(row, [at.get((row, one)) for one in columns]) for row in rows],
+        "rows": [(name, [at.get((name, one)) for one in columns]) for name in rows],
     }
 
 

@@ -124,9 +124,8 @@ def _of_flips(day: Day) -> str:
     if p < SIGNIFICANT:
         verdict = f"{'worse' if negative > positive else 'better'} beyond chance"
     return (
-        f"Of {asked:,} test images, {negative:,} right yesterday {_are(negative)} wrong today, "
-        f"{positive:,} wrong yesterday {_are(positive)} right: {verdict} "
-        f"(McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
+        f"{plural(asked, 'test image')}: {negative:,} newly wrong, {positive:,} newly right; "
+        f"{verdict} (McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
     )
 
 
@@ -165,7 +164,3 @@ def _of_new(day: Day) -> str:
 def listed(names: list[str]) -> str:
     """Return "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
