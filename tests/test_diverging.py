@@ -70,7 +70,7 @@ def test_a_statistic_that_breaks_beside_a_finite_loss_is_told_by_name(fit):
         fit(broken("bn1.running_mean", float("inf")))
 
 
-def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path):
+def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path, monkeypatch):
     project = make_project(
         tmp_path / "project",
         origin__weights="random",
@@ -87,6 +87,7 @@ def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path):
     wild = params.train.model_copy(update={"learning_rate": 1e30})
     params = params.model_copy(update={"train": wild})
     kept = []
+    monkeypatch.setattr(train.checkpoint, "SECONDS", 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.checkpoint.Keeper, "remove", lambda keeper: kept.append(keeper._path))
         with pytest.raises(TrainingError):

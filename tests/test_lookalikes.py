@@ -132,7 +132,7 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     found = walk(tmp_path / "new", delivery)
     checking.inspect(found, delivery, history, max_pixels=10**6)
     earlier = looks.read(project, history.days)
-    checking.warn_of_lookalikes(delivery, history, earlier, within=4)
+    checking.warn_of_lookalikes(delivery, history, earlier)
     said = sorted(map(str, delivery.warned))
     assert [line.partition(" (")[0] for line in said] == [
         "bird/2.png looks like dog/2.jpeg, which is 'dog'",
@@ -151,7 +151,7 @@ def test_how_an_image_looks_is_what_was_written_last(project):
     mine = pl.DataFrame({"look": ["f" * 32], "path": ["dog/1.png"], "label": ["dog"]})
     for last, found in (("f" * 32, 1), ("0" * 32, 0)):
         earlier = pl.DataFrame({"image": [image] * 3, "look": ["f" * 32, "0" * 32, last]})
-        words = {"history": history, "earlier": earlier, "kind": ["label"], "within": 4}
+        words = {"history": history, "earlier": earlier, "kind": ["label"]}
         assert len(looks.nearest(mine, **words)) == found
 
 
