@@ -281,7 +281,7 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = {  # in this order
-    "open": Operation("dayfold open {today}", "is open", close),
+    "open": Operation("dayfold add --day {today}", "images go to", close),
     "add": Operation("dayfold add ../in/{today} --day {today}", "next: dvc repro", empty),
     "snapshot": Operation("dayfold snapshot", f"{IMAGES} images added"),
     "weights": Operation("dayfold weights", "Earlier", forget),

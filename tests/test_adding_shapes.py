@@ -44,7 +44,7 @@ def test_few_classes_of_one_image_are_a_day_like_any_other(receiving, source):
 
 def test_classes_named_like_days_and_very_many_files_are_asked_about():
     (said,) = deliveries.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
-    assert "dayfold backfill" in said
+    assert "dayfold run" in said
     assert deliveries.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
     assert deliveries.suspicions({"cat": deliveries.MANY - 1}, set()) == []
     (said,) = deliveries.suspicions({"cat": 100_000}, set())

@@ -166,9 +166,11 @@ def test_half_written_files_are_removed_and_other_hidden_ones_stay(copy):
     (copy.images(FOUR) / "cyst").mkdir()
     part = copy.images(FOUR) / "cyst" / f".abc{PART}"
     mine = copy.images(FOUR) / "cyst" / ".hidden"
-    for path in (part, mine, copy.data / f".def{PART}"):
+    of_dvc = copy.data / ".Z4z77wRNoSkI9ylOcY0v1A.tmp"
+    for path in (part, mine, copy.data / f".def{PART}", of_dvc):
         path.write_text("half")
-    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True, True]
+    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True] * 3
+    assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()
 
@@ -190,7 +192,7 @@ def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, mo
         patched.setattr(place, at, stop)
         opening.open_day(copy, FOUR)
     [said] = begun(copy)
-    assert said.startswith(f"dayfold open was killed: the opening of {FOUR} is taken back")
+    assert said.startswith(f"dayfold add was killed: the opening of {FOUR} is taken back")
     assert vcs.git(copy.root, "status", "--porcelain") == before
     assert copy.parent_model.read_bytes() == parent
     assert vcs.stale(copy.root) == []

@@ -290,7 +290,7 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     for key in ("data.min_side_px", "train.epochs", "train.updates_per_epoch", "checkpoint"):
         assert f"{key} {gone}" in found
     assert "train.updates is missing" in found
-    assert caught.value.mend.startswith("dayfold doctor --fix takes out")
+    assert caught.value.mend.startswith("dayfold check --fix takes out")
     assert upgrade.needed(project)
     upgrade.apply(project)
     params = params_file.read(project.params)
@@ -311,7 +311,7 @@ def test_a_project_pinned_to_an_older_version_is_brought_to_this_one(project, mo
     older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
     with pytest.raises(VersionError) as caught:
         params_file.read(project.params)
-    assert "to go on with the installed one, dayfold doctor --fix" in caught.value.mend
+    assert "to go on with the installed one, dayfold check --fix" in caught.value.mend
     upgrade.apply(project)
     assert params_file.read(project.params).dayfold == "9.0.0"
 

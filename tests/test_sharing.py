@@ -95,7 +95,7 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     [(days, what, mend)] = verify(fresh, read_data=True).damage
     assert days == f"{ONE} to {TWO}"
     assert what.startswith("not here, and never pushed to the remote store: data/weights.csv, ")
-    push = "dayfold doctor --fix; dvc push --all-tags"
+    push = "dayfold check --fix; dvc push --all-tags"
     assert mend.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
     said = shell(copy.root, "dayfold", "check", code=1)
     assert f"dvc fetch --all-tags pass over {ONE} to {THREE}" in said
@@ -117,7 +117,7 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
     shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     assert "Nothing leaves this machine" in sealing.sharing(copy)[0]
     shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    assert sealing.sharing(copy) == ["next: dayfold doctor --fix; dvc push --all-tags"]
+    assert sealing.sharing(copy) == ["next: dayfold check --fix; dvc push --all-tags"]
     remotes.hold_everywhere(copy.root)
     assert sealing.sharing(copy) == ["next: dvc push"]
     shell(copy.root, "git", "remote", "add", "origin", "../shared.git")

@@ -259,3 +259,14 @@ def test_an_open_day_is_tried_in_a_temporary_folder_and_in_the_queue(copy, shell
     assert params.read(copy.params).replay.size == 5
     assert copy.manifest(FOUR).read_text().count("add,") == 4
     assert f"{FOUR}, open" in status(shell, copy)
+
+
+def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    hook = copy.root / ".git" / "hooks" / "pre-commit"
+    hook.write_text("#!/bin/sh\necho no commits today\nexit 1\n")
+    hook.chmod(0o755)
+    assert "no commits today" in shell(copy.root, "dayfold", "seal", code=1)
+    assert "did not end" not in status(shell, copy)
+    hook.unlink()
+    assert "sealed as" in shell(copy.root, "dayfold", "seal")

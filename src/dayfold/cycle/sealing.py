@@ -70,7 +70,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
-    with journal.step(project, "seal", day=now.day):
+    with journal.step(project, "seal"):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
@@ -162,14 +162,14 @@ def sharing(project: Project) -> list[str]:
     found, sealed = remotes.setup(project.root), vcs.sealed_days(project.root)
     if found.default:
         late = remotes.late(project.root, sealed)
-        first = "dayfold doctor --fix; " * bool(late)
+        first = "dayfold check --fix; " * bool(late)
         return [f"next: {first}{remotes.pushing(project.root, all_tags=bool(late))}"]
     if found.names or len(sealed) > 1:
         return []
     return [
         "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",
         "To share or back up: dvc remote add --default NAME URL && "
-        'git commit -m "Add a remote" .dvc/config; dayfold doctor --fix; dvc push --all-tags',
+        'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags',
     ]
 
 

@@ -87,7 +87,7 @@ class Edits:
 
     def further(self) -> str:
         """Return what else a person may want to know."""
-        cached = "; if an image stays changed, its cached copy is: dayfold verify --read-data"
+        cached = "; if an image stays changed, its cached copy is: dayfold check --read-data"
         return cached * bool(self.changed) + "; to correct a label: dayfold relabel"
 
 

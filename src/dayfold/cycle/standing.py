@@ -199,7 +199,7 @@ def advice(project: Project) -> list[str]:
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
-        return [*lines, "next    dayfold doctor --fix"]
+        return [*lines, "next    dayfold check --fix"]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]

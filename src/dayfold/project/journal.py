@@ -31,6 +31,7 @@ from dayfold.project.layout import STAGES, UNOPENED, Project
 
 WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
 YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
+_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 # How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
 _CLOCKS_APART_SECONDS = 0.1
@@ -108,17 +109,29 @@ def pending(project: Project) -> Note | None:
 def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
     """Note what a command is about to do in several steps, with the facts that its repair needs.
 
-    The note stays until all of it is done.
+    The note stays until all of it is done. A step without facts needs no repair: where it fails, as
+    git refuses a commit, its note goes.
     """
     note = read(project)
     is_alone = note is None  # no command: a function that was called from Python
     note = note or Note.of(name)
     _write(project, note._replace(step=name, step_began=time.time(), facts=facts))
-    yield
-    if is_alone:
-        project.journal.unlink()
-    else:
+    try:
+        yield
+    except Exception:
+        if facts:
+            raise
+        _end_step(project, None if is_alone else note)
+        raise
+    _end_step(project, None if is_alone else note)
+
+
+def _end_step(project: Project, note: Note | None) -> None:
+    """Go back to the note of the command, if there is one."""
+    if note:
         _write(project, note)
+    else:
+        forget(project)
 
 
 def read(project: Project) -> Note | None:
@@ -175,7 +188,7 @@ def told(one: HalfDone) -> str:
     """Say of a half-done thing that no note covers how old it is, and what a person can do."""
     return (
         f"{one.what}, since {duration(one.age)}; it is not dayfold's and was left alone. "
-        "If nothing is at work here, also in no other container: dayfold doctor --fix"
+        "If nothing is at work here, also in no other container: dayfold check --fix"
     )
 
 
@@ -342,9 +355,11 @@ def _parts(project: Project) -> Iterator[HalfDone]:
     """Files that were being written: never read by anyone, but DVC would count them in a folder."""
     day = params_file.read(project.params).day
     inner = (project.data, *(path for path in project.data.glob("*") if path.is_dir()))
-    found = [path for folder in (project.root, *inner) for path in folder.glob(f".*{PART}")]
+    found = [path for folder in (project.root, *inner) for path in folder.glob(".*")]
     if day != UNOPENED:
-        found += project.images(day).rglob(f".*{PART}")
+        found += project.images(day).rglob(".*")
     for path in found:
+        if not path.name.endswith(PART) and not _OF_DVC.fullmatch(path.name):
+            continue
         name = project.name(path)
         yield HalfDone(f"{name} is half written", path, "removed", partial(path.unlink, True))

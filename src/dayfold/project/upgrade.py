@@ -41,7 +41,7 @@ REMOVED = (
     "checkpoint",
 )
 GONE = "is no param any more"
-FIX = "dayfold doctor --fix"
+FIX = "dayfold check --fix"
 
 
 def needed(project: Project) -> bool:

@@ -89,7 +89,7 @@ def _run(
         raise ToolError(
             f"`{words}` failed (exit code {done.returncode}).",
             problems=said[-12:],
-            mend="dayfold doctor --fix, if a command was killed here" if killed else "",
+            mend="dayfold check --fix, if a command was killed here" if killed else "",
         )
     return "" if show else done.stdout
 

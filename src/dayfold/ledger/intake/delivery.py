@@ -122,7 +122,7 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
     if dated:
         said.append(
             f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
-            "days, for dayfold backfill?"
+            "days, for dayfold run?"
         )
     if sum(counts.values()) >= MANY:
         said.append(f"{sum(counts.values())} files are a great many for one day")
