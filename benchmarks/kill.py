@@ -5,11 +5,11 @@
 A tiny project in a temporary folder lives three more days by commands: add, run (all six stages
 and the seal), the start of a day, undo, seal, and a run of dated folders. Each is killed at an
 instant drawn uniformly from the time that it takes: half of the time its whole process group, half
-of the time DVC alone (or git, or dayfold itself, where there is no DVC at that instant). Then the same command is given again, and
-killed again or let be. In the end the project must be the one that was never killed: the same
-images, plans, models, figures and pins by hash, the same tags and as many commits. A table tells
-kills by command, and how many images, days, commits, manual steps and hashes were lost: a manual
-step is a command that, given again, did not finish.
+of the time DVC alone (or git, or dayfold itself, where there is no DVC at that instant). Then the
+same command is given again, and killed again or let be. In the end the project must be the one that
+was never killed: the same images, plans, models, figures and pins by hash, the same tags and as
+many commits. A table tells kills by command, and how many images, days, commits, manual steps and
+hashes were lost: a manual step is a command that, given again, did not finish.
 """
 
 import argparse

@@ -3,7 +3,6 @@
 Only what the open day reads: sealed days say themselves with which params they were made.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,9 +87,9 @@ def _renamed(values: Any) -> dict[str, str]:
     """The lines in the place of old keys that have another name and value now."""
     new = {}
     train, weights = values.get("train") or {}, values.get("weights") or {}
-    budget = train.get("epochs"), train.get("updates_per_epoch")
-    if all(type(part) is int for part in budget):
-        new["train.epochs"] = f"updates: {math.prod(budget):<17}# 1 or more, of a day"
+    epochs, each = train.get("epochs"), train.get("updates_per_epoch")
+    if type(epochs) is int and type(each) is int:
+        new["train.epochs"] = f"updates: {epochs * each:<17}# 1 or more, of a day"
     versions, half_life = weights.get("recent_versions"), weights.get("half_life_versions")
     if weights.get("schedule") == "exponential" and isinstance(half_life, float):
         # The straight line that is half way to base at the same age.
