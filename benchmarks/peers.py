@@ -52,7 +52,7 @@ from dayfold import backtest
 from dayfold.backtest import POLICIES, History
 from dayfold.figures import comparison
 from dayfold.figures.retention import Counts, figures
-from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning import adamw, device, fitting, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest
@@ -156,7 +156,9 @@ def by_avalanche(
     learner = Learner(start, recipe, machine)
     strategy = STRATEGIES[name](
         model=learner,
-        optimizer=fitting.adamw(learner, recipe.learning_rate),
+        optimizer=torch.optim.AdamW(
+            learner.parameters(), recipe.learning_rate, weight_decay=adamw.WEIGHT_DECAY
+        ),
         criterion=torch.nn.CrossEntropyLoss(label_smoothing=fitting.LABEL_SMOOTHING),
         train_mb_size=recipe.batch_size,
         device=machine.device,

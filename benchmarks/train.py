@@ -35,6 +35,7 @@ from sklearn.datasets import load_sample_images
 
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.activations import DEPTHS
+from dayfold.learning.adamw import AdamW
 from dayfold.project import params as params_file
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
@@ -105,7 +106,7 @@ class Bare:
         self._batch = pixels.normalised(images.to(torch.uint8).to(self._machine.device))
         targets = torch.arange(recipe.batch_size) % len(model.classes)
         self._targets = targets.to(self._machine.device)
-        self._optimizer = fitting.adamw(self._net, recipe.learning_rate)
+        self._optimizer, self._rate = AdamW(self._net.parameters()), recipe.learning_rate
 
     def updates(self, count: int) -> float:
         """Make `count` updates; the images a second."""
@@ -116,9 +117,9 @@ class Bare:
             loss = torch.nn.functional.cross_entropy(
                 logits.float(), self._targets, label_smoothing=fitting.LABEL_SMOOTHING
             )
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad()
             torch.autograd.backward(loss)
-            self._optimizer.step()
+            self._optimizer.step(self._rate)
             loss.item()  # as training reports it
         return count * len(self._targets) / (time.perf_counter() - began)
 

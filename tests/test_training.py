@@ -11,7 +11,8 @@ from PIL import Image
 from builders import DAYS, make_project, take_in
 from dayfold import create
 from dayfold.errors import ImageMissingError
-from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning import adamw, device, fitting, network, pixels
+from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
@@ -217,12 +218,29 @@ def test_the_rate_rises_then_falls_to_nothing():
     assert fitting.learning_rate(0, 1, peak=1.0) == 1.0
 
 
-def test_biases_and_batch_norms_do_not_decay():
-    net = network.build(start_of(1), 32)
-    decaying, still = fitting.adamw(net, 0.1).param_groups
-    assert {p.ndim for p in decaying["params"]} == {2, 4}
-    assert {p.ndim for p in still["params"]} == {1}
-    assert still["weight_decay"] == 0
+def test_the_optimizer_makes_torch_s_own_updates_and_decays_no_bias_and_no_batch_norm():
+    ours, theirs = (network.build(start_of(1), 32) for _ in range(2))
+    matrices = [p for p in theirs.parameters() if p.ndim > 1]
+    vectors = [p for p in theirs.parameters() if p.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": adamw.WEIGHT_DECAY},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    pairs = ((ours, AdamW(ours.parameters())), (theirs, torch.optim.AdamW(groups, fused=True)))
+    batch = pixels.normalised(pool_of(4, 1).pixels)
+    for rate in (0.1, 0.05):
+        for net, optimizer in pairs:
+            net(batch).pow(2).sum().backward()
+            if net is ours:
+                optimizer.step(rate)
+            else:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+            optimizer.zero_grad()
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
 
 
 def test_without_augmentation_a_batch_stays_as_it_is():

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 
+from dayfold.learning.adamw import AdamW
 from dayfold.learning.network import METADATA_KEY, State
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import (
@@ -30,7 +31,7 @@ from dayfold.project.files import (
     write_bytes,
 )
 
-FORMAT = 1  # of the file and of what `gather` puts into it
+FORMAT = 2  # of the file and of what `gather` puts into it
 SECONDS = float(os.environ.get("DAYFOLD_CHECKPOINT_SECONDS", "120"))
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
 
@@ -45,9 +46,7 @@ class Saved:
     seconds: float
 
 
-def gather(
-    net: torch.nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
-) -> State:
+def gather(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
     """Return all that changes from one update to the next as tensors by name, on the CPU.
 
     Draws have no state: which images come next is a function of the update's number.
@@ -55,30 +54,23 @@ def gather(
     state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     if average:
         state |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+    state |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
 def scatter(
     state: State,
     net: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     average: AveragedModel | None,
 ) -> None:
     """Put what `gather` returned back: to the bit, and in the memory format of the parameters."""
     net.load_state_dict(_under("net.", state))
     if average:
         average.load_state_dict(_under("average.", state))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    moments: dict[int, State] = {}
-    for name, tensor in _under("optimizer.", state).items():
-        number, _, kind = name.partition(".")
-        parameter = parameters[int(number)]
-        if tensor.shape == parameter.shape:
-            tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-        moments.setdefault(int(number), {})[kind] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    saved = _under("optimizer.", state)
+    for name, tensor in optimizer.state().items():
+        tensor.copy_(saved[name])
 
 
 def _under(prefix: str, state: State) -> State:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from torchvision.models.resnet import BasicBlock
 
 from dayfold import draws
 from dayfold.learning import pixels
+from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
+from dayfold.learning.resnet import Block
 from dayfold.ledger.decode import decode
 from dayfold.project.files import sha256
 
@@ -44,7 +45,7 @@ def fingerprint(machine: Machine) -> Fingerprint:
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with the build: 2.14.1+cu130
-        **{name: version(name) for name in ("torchvision", "pillow", "numpy")},
+        **{name: version(name) for name in ("pillow", "numpy")},
         "system": platform.system(),
         "libc": " ".join(platform.libc_ver()),
         "machine": platform.machine(),
@@ -95,16 +96,13 @@ def training_canary(machine: Machine) -> str:
     Its layers are of the kinds of a ResNet18: the 7 x 7 stem, batch norm, pooling, a block, one
     with a stride, the head; the optimizer is that of a day. No file and no time goes into it.
     """
-    narrowing = torch.nn.Sequential(
-        torch.nn.Conv2d(64, 128, 1, 2, bias=False), torch.nn.BatchNorm2d(128)
-    )
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         torch.nn.BatchNorm2d(64),
         torch.nn.ReLU(),
         torch.nn.MaxPool2d(3, 2, 1),
-        BasicBlock(64, 64),
-        BasicBlock(64, 128, stride=2, downsample=narrowing),
+        Block(64, 64),
+        Block(64, 128, stride=2),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
         torch.nn.Linear(128, 4),
@@ -120,13 +118,13 @@ def training_canary(machine: Machine) -> str:
     batch = torch.from_numpy(draws.uniform_array("canary", "batch", shape=(16, 3, 64, 64)))
     batch = batch.to(machine.device, memory_format=torch.channels_last)
     targets = torch.arange(16, device=machine.device) % 4
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, fused=True)
+    optimizer = AdamW(net.parameters())
     for _ in range(CANARY_STEPS):
         with machine.autocast():
             logits = net(batch)
         loss = functional.cross_entropy(logits.float(), targets, label_smoothing=0.1)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         torch.autograd.backward(loss)
-        optimizer.step()
+        optimizer.step(0.01)
     state = sorted(net.state_dict().items())
     return sha256(b"".join(tensor.cpu().numpy().tobytes() for _, tensor in state))

@@ -20,6 +20,7 @@ from dayfold import draws
 from dayfold.errors import TrainingError
 from dayfold.learning import checkpoint, network
 from dayfold.learning.activations import Activations
+from dayfold.learning.adamw import AdamW
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.learning.network import Model, State
@@ -29,7 +30,6 @@ from dayfold.project.params import Train
 
 EPOCHS = 5  # of a day: each has a plan of draws of its own, and ends with a look at all weights
 WARM_UP = 0.1  # part of the updates over which the learning rate rises
-WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
 
@@ -121,7 +121,7 @@ class _Training:
         self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
         self._learner = inputs.learner(self._net).train()
         self._loss = _Loss(job, pool, inputs)
-        self._optimizer = adamw(self._learner, job.recipe.learning_rate)
+        self._optimizer = AdamW(self._learner.parameters())
         self._average: swa_utils.AveragedModel | None = None
         if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):
             ema = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
@@ -140,18 +140,16 @@ class _Training:
         updates = self._job.recipe.updates
         rate = learning_rate(number, updates, peak=self._job.recipe.learning_rate)
         self._at = (number + 1, updates, rate)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         part = self._team.slice(len(chosen))
         mine = chosen[part]
         batch = self._inputs.drawn(self._pool, mine, epoch, first=place + part.start)
         loss = self._loss(self._learner, batch, mine)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         whole = self._team.combine(self._learner, loss, len(mine) / len(chosen))
         if not math.isfinite(whole):
             raise self._diverged("the loss")
-        self._optimizer.step()
+        self._optimizer.step(rate)
         if self._average:
             self._average.update_parameters(self._net)
         return TrainingStep(number + 1, epoch, whole, rate)
@@ -238,17 +236,3 @@ class _Loss:
             reduction="none",
             log_target=True,
         ).sum(dim=1)
-
-
-def adamw(learner: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
-    matrices = [p for p in learner.parameters() if p.ndim > 1]
-    vectors = [p for p in learner.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=rate,
-        fused=True,
-    )

@@ -11,12 +11,12 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torchvision.models import resnet18
 
 from dayfold import draws
 from dayfold.errors import ModelError
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
+from dayfold.learning.resnet import ResNet18
 from dayfold.project.files import canonical_json, write_bytes
 
 FEATURES = 512  # of ResNet18, before the head
@@ -45,8 +45,7 @@ class Model:
 def blank(classes: int = 1) -> torch.nn.Module:
     """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
     with torch.device("meta"):
-        network: torch.nn.Module = resnet18(weights=None, num_classes=classes)
-    return network
+        return ResNet18(classes)
 
 
 def build(model: Model, size: int) -> torch.nn.Module:

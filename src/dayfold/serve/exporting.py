@@ -12,7 +12,6 @@ import polars as pl
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torchvision.models import resnet18
 
 from dayfold import draws
 from dayfold.cycle import sealing
@@ -198,6 +197,8 @@ def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
 
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     """The day's own file; asked as its README says, by torchvision's ResNet18 as it comes."""
+    from torchvision.models import resnet18  # takes 3 s, and nothing else needs it
+
     network.save(path, model.state, model.metadata)
     net = resnet18(weights=None, num_classes=len(model.classes))
     net.load_state_dict(safetensors.torch.load_file(path))
