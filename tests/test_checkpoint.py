@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from builders import image
+from dayfold.errors import ParamsError
 from dayfold.learning import checkpoint, device, fitting, network, pixels
 from dayfold.learning.checkpoint import Keeper, Saved
 from dayfold.learning.inputs import Job, Pool
@@ -66,7 +67,7 @@ def train(recipe, monkeypatch):
 @pytest.fixture(autouse=True)
 def every_update(monkeypatch):
     """Keep every update: as much as a process writes that was killed right after it."""
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setenv(checkpoint.INTERVAL, "0")
 
 
 def keeper(folder, inputs=None):
@@ -111,8 +112,8 @@ def test_a_checkpoint_is_written_by_the_clock(train, tmp_path, monkeypatch):
 
         return keep
 
-    with monkeypatch.context() as later:
-        later.setattr(checkpoint, "SECONDS", 1e9)
+    with monkeypatch.context() as seldom:
+        seldom.delenv(checkpoint.INTERVAL)
         train(keep=watched(keeper(tmp_path)), updates=6)
     assert written == []
     often = keeper(tmp_path)
@@ -189,3 +190,9 @@ def test_a_checkpoint_that_cannot_be_written_stops_no_training(tmp_path, capsys)
     (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
     keeper(tmp_path / "checkpoints").keep(UPDATES, STEPS, dict)
     assert "no checkpoint: " in capsys.readouterr().err
+
+
+def test_an_interval_that_is_no_number_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(checkpoint.INTERVAL, "often")
+    with pytest.raises(ParamsError, match="DAYFOLD_CHECKPOINT_SECONDS is 'often'"):
+        keeper(tmp_path)

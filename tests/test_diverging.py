@@ -87,7 +87,7 @@ def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path, monkeypatch):
     wild = params.train.model_copy(update={"learning_rate": 1e30})
     params = params.model_copy(update={"train": wild})
     kept = []
-    monkeypatch.setattr(train.checkpoint, "SECONDS", 0.0)
+    monkeypatch.setenv(train.checkpoint.INTERVAL, "0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.checkpoint.Keeper, "remove", lambda keeper: kept.append(keeper._path))
         with pytest.raises(TrainingError):

@@ -163,7 +163,7 @@ def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch,
     monkeypatch.chdir(copy.root)
     # A checkpoint after the first of two updates.
     params.edit(copy.params, {"train.updates": 2})
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setenv(checkpoint.INTERVAL, "0")
     said = every_failing_step("train", [copy.model, copy.plot("training")], capsys)
     # Without a checkpoint the day goes on: it only costs time.
     assert said == {"goes on", "dayfold"}

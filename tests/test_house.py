@@ -41,6 +41,7 @@ LIGHT = (
     "stages.weights",
     "stages.replay",
 )
+TIDY = ("learning", "stages", "draws")  # rooms whose functions are short
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
 
@@ -191,6 +192,16 @@ def test_no_file_is_long_or_a_drawer_for_anything(module):
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
     assert MODULES[module].stem not in ("utils", "util", "helpers", "common", "misc")
     assert ast.get_docstring(TREES[module])
+
+
+@pytest.mark.parametrize("module", [one for one in MODULES if room(one) in TIDY])
+def test_no_function_is_long_or_takes_many_things(module):
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            own = [one.arg for one in given if one.arg not in ("self", "cls")]
+            assert len(own) <= 8, node.name
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
 
 
 def calls(tree: ast.AST) -> list[tuple[str, dict[str, ast.expr]]]:

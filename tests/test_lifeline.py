@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from builders import place
+from dayfold.learning import checkpoint
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
 
@@ -125,7 +126,7 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(
     project = Project(tmp_path / "p")
     recipe = {"updates": 24, "batch_size": 4, "threads": 1}
     params.edit(project.params, {f"train.{key}": value for key, value in recipe.items()})
-    monkeypatch.setenv("DAYFOLD_CHECKPOINT_SECONDS", "0")  # after every update
+    monkeypatch.setenv(checkpoint.INTERVAL, "0")  # after every update
     source = tmp_path / "images"
     for label, first in (("cyst", 0), ("lesion", 100)):
         place(source, label, range(first, first + 12))

@@ -79,6 +79,10 @@ def test_params_yaml_and_the_model_have_the_same_keys_in_the_same_order():
     assert list(keys_in(yaml.safe_load(TEXT))) == list(keys_of(Params))
 
 
+def test_a_person_has_forty_values_to_look_at_and_no_more():
+    assert len(list(upgrade._leaves(yaml.safe_load(TEXT)))) <= 40
+
+
 def test_every_key_has_a_comment():
     keys = [line for line in TEXT.splitlines() if re.match(r"\s*\w+:", line)]
     assert [line for line in keys if not re.search(r"#\s*\S+", line)] == []

@@ -16,7 +16,7 @@ import torch
 from builders import DAYS, a_free_port, make_project, take_in
 from dayfold import create
 from dayfold.errors import ParamsError
-from dayfold.learning import processes
+from dayfold.learning import checkpoint, processes
 from dayfold.learning.processes import ALONE, Team
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
@@ -31,7 +31,7 @@ TINY = {
     "train__precision": "fp32",
     "origin__weights": "random",
 }
-OFTEN = {"DAYFOLD_CHECKPOINT_SECONDS": "0.3"}  # less than an epoch takes
+OFTEN = {checkpoint.INTERVAL: "0.3"}  # less than an epoch takes
 TRAIN = (
     "import sys\nfrom pathlib import Path\nfrom dayfold.project import params\n"
     "from dayfold.project.layout import Project\nfrom dayfold.stages import train\n"

@@ -1,8 +1,8 @@
 """Checkpoints: a training that was stopped goes on, to the bits of one that was not.
 
 Every two minutes what changes from one update to the next is written beside the project, in a file
-named by a digest of all that the training depends on. DAYFOLD_CHECKPOINT_SECONDS sets another
-interval: no bit depends on it, so it is no param.
+named by a digest of all that the training depends on. The environment may set another interval: no
+bit depends on it, so it is no param.
 """
 
 import json
@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 
+from dayfold.errors import ParamsError
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.network import METADATA_KEY, State
 from dayfold.ledger.tables import TrainingStep
@@ -32,7 +33,7 @@ from dayfold.project.files import (
 )
 
 FORMAT = 2  # of the file and of what `gather` puts into it
-SECONDS = float(os.environ.get("DAYFOLD_CHECKPOINT_SECONDS", "120"))
+INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
 
 
@@ -83,6 +84,7 @@ class Keeper:
     def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         self._inputs = sha256(canonical_json({"format": FORMAT, **inputs}).encode())
         self._path = folder / f"{self._inputs[:32]}.checkpoint"
+        self._every_seconds = _interval()
         self._began = self._kept = time.monotonic()
         self._before = 0.0
 
@@ -113,7 +115,7 @@ class Keeper:
 
     def keep(self, update: int, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
         """Write the training after `update` updates, if it is time; a full disk stops nothing."""
-        if time.monotonic() - self._kept < SECONDS:
+        if time.monotonic() - self._kept < self._every_seconds:
             return
         saved = Saved(update, [*steps], state(), self.seconds())
         try:
@@ -147,6 +149,14 @@ class Keeper:
         kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
         for path in {*others} - {*kept}:
             path.unlink()
+
+
+def _interval() -> float:
+    given = os.environ.get(INTERVAL, "120")
+    try:
+        return float(given)
+    except ValueError:
+        raise ParamsError(f"{INTERVAL} is {given!r}, which is no number of seconds.") from None
 
 
 def made(saved: Saved, inputs: str) -> bytes:

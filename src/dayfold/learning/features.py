@@ -1,4 +1,4 @@
-"""What a network makes of the images of manifest rows, however many: its outputs, its features."""
+"""What a network makes of the images of manifest rows, however many: outputs or features."""
 
 import polars as pl
 import torch

@@ -1,6 +1,6 @@
 """What an older version left in params.yaml and dvc.yaml, and how both are brought up to date.
 
-Only what the open day reads: sealed days say themselves with which params they were made.
+Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
 from collections.abc import Iterator
@@ -88,14 +88,14 @@ def _renamed(values: Any) -> dict[str, str]:
     new = {}
     train, weights = values.get("train") or {}, values.get("weights") or {}
     epochs, each = train.get("epochs"), train.get("updates_per_epoch")
-    if type(epochs) is int and type(each) is int:
-        new["train.epochs"] = f"updates: {epochs * each:<17}# 1 or more, of a day"
+    if isinstance(epochs, int) and isinstance(each, int):
+        new["train.epochs"] = f"updates: {epochs * each:<17}# a day, 1 or more"
     versions, half_life = weights.get("recent_versions"), weights.get("half_life_versions")
     if weights.get("schedule") == "exponential" and isinstance(half_life, float):
         # The straight line that is half way to base at the same age.
         versions = max(1, round(2 * half_life))
     new["weights.recent_versions"] = (
-        f"versions: {versions!s:<16}# 1 or more: age at which recent has fallen to base"
+        f"versions: {versions!s:<16}# age, 1 or more, at which recent has fallen to base"
     )
     return new
 
