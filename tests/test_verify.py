@@ -8,7 +8,8 @@ import pytest
 from builders import benchmark
 from dayfold.demo import DAYS
 from dayfold.project import vcs
-from dayfold.proof.verify import verify
+from dayfold.proof.chain import Finding
+from dayfold.proof.verify import Verified, lines, verify
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE = DAYS[:3]
@@ -40,7 +41,17 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
     assert verify(copy, read_data=True).damage == []
 
 
-def test_each_mend_brings_the_thing_back(copy, shell):
+def test_a_long_list_of_damage_is_folded_day_by_day():
+    damage = [Finding(day, f"{number} is damaged", "") for day in (ONE, TWO) for number in range(7)]
+    said = list(lines(Verified([ONE, TWO], damage), read_data=False))
+    assert [line for line in said if line.startswith("and")] == [
+        f"and 2 more in {ONE}",
+        f"and 2 more in {TWO}",
+    ]
+    assert len(said) == 2 * 6 + 1
+
+
+def test_each_fix_brings_the_thing_back(copy, shell):
     chance = np.random.default_rng(2)
     image = sorted(copy.images(TWO).rglob("*.png"))[0]
     for path in (image, copy.manifest(ONE), copy.groups(ONE), copy.predictions):
@@ -49,18 +60,18 @@ def test_each_mend_brings_the_thing_back(copy, shell):
             path.unlink()
             path.write_bytes(data)
         flips.flipped(path, chance)
-        [(_, what, mend)] = verify(copy, read_data=True).damage
+        [(_, what, fix)] = verify(copy, read_data=True).damage
         assert copy.name(path) in what
-        shell(copy.root, "sh", "-c", mend)
+        shell(copy.root, "sh", "-c", fix)
         assert verify(copy, read_data=True).damage == []
 
 
 def test_a_table_that_was_deleted_is_found_and_comes_back(copy, shell):
     for path in (copy.groups(ONE), copy.corrections(TWO), copy.looks(THREE)):
         path.unlink()
-        [(_, what, mend)] = verify(copy, read_data=False).damage
+        [(_, what, fix)] = verify(copy, read_data=False).damage
         assert what == f"{copy.name(path)} is missing"
-        shell(copy.root, "sh", "-c", mend)
+        shell(copy.root, "sh", "-c", fix)
     assert verify(copy, read_data=False).damage == []
 
 
@@ -87,9 +98,9 @@ def test_a_day_whose_model_a_gc_deleted_is_told_by_seal_and_comes_back_identical
         f"warning: DVC's cache has lost the models of sealed days: {ONE} (of 9 looked at)" in said
     )
     assert "dvc gc --all-tags" in said
-    [(day, what, mend), *_] = verify(copy, read_data=False).damage
+    [(day, what, fix), *_] = verify(copy, read_data=False).damage
     assert (day, "no remote is set up to ask" in what) == (f"{ONE} to {TWO}", True)
-    shell(copy.root, *mend.rpartition("make it again here: ")[2].split())
+    shell(copy.root, *fix.rpartition("make it again here: ")[2].split())
     assert verify(copy, read_data=False).damage == []
 
 
