@@ -25,7 +25,7 @@ TINY = {
     "train__updates": 1,
     "train__batch_size": 4,
     "train__threads": 1,
-    "replay__size": 6,
+    "replay__size": 10,
     "origin__weights": "random",
 }
 ARRIVALS = (
@@ -84,8 +84,8 @@ def test_the_project_s_own_policy_gives_the_real_days_to_the_byte(history, tmp_p
     params = params_file.read(real.project.params)
     found = backtest.summary(scratch, params, "project", 0, real.days)
     assert found.draws == 3 * 4
-    # Training images: 14, then 7 and 6 replayed, then 10 (7 + 3) and 6 replayed.
-    assert found.images == 14 + (7 + 6) + (10 + 6)
+    # Training images: 14, then 7 and 10 replayed, then 10 (7 + 3) and 10 replayed.
+    assert found.images == 14 + (7 + 10) + (10 + 10)
     cells = backtest.curve(scratch, "project", 0, real.days)
     assert {(cell.day, cell.cohort) for cell in cells} == {
         (day, cohort) for day in real.days for cohort in real.days if cohort <= day
@@ -122,7 +122,7 @@ def test_what_was_stopped_goes_on_and_ends_the_same(history, tmp_path):
 def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
     scratch = run(history[0], tmp_path / "scratch", "cumulative")
     assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14, 21, 31]
-    # 1 update of 4 for a pool of the project's size; 21 of 13 and 31 of 16 images ask for 2.
+    # 1 update of 4 for a pool of the project's size; 21 of 17 and 31 of 20 images ask for 2.
     assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 8, 8]
     rows = tables.read(scratch.replay, Replayed)
     assert (len(rows), set(rows["reason"])) == (21, {"all"})
@@ -148,7 +148,7 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     assert left[1] == 2
     without = History(project, real.days, real.parent, real.origin, *left)
     scratch = run(without, tmp_path / "scratch")
-    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14 - 1, 7 + 6, 10 + 6]
+    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14 - 1, 7 + 10, 10 + 10]
     gone = {trained["image"], tested["image"]}
     for path, kind in ((scratch.replay, Replayed), (scratch.predictions, Prediction)):
         assert not gone & set(tables.read(path, kind)["image"])

@@ -135,10 +135,10 @@ def test_two_runs_of_a_day_give_the_same_model(copy, shell):
 
 
 def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
-    few = ("-S", "replay.size=10")
+    few = ("-S", "replay.size=60")
     shell(copy.root, "dvc", "exp", "run", *few)
-    assert json.loads(copy.metrics.read_bytes())["images"]["replayed"] == 10
-    assert len(copy.replay.read_text().splitlines()) == 11
+    assert json.loads(copy.metrics.read_bytes())["images"]["replayed"] == 60
+    assert len(copy.replay.read_text().splitlines()) == 61
     said = shell(copy.root, "dayfold", "seal", code=1)
     assert f"{THREE} is sealed already" in said
 

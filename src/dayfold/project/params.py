@@ -315,7 +315,8 @@ def _explain(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
-    if kind == "extra_forbidden" and line in upgrade.REMOVED:
+    gone = any(key == line or key.startswith(f"{line}.") for key in upgrade.REMOVED)
+    if kind == "extra_forbidden" and gone:
         return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])

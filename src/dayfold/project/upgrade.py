@@ -3,7 +3,6 @@
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from dayfold import __version__
@@ -37,7 +36,6 @@ REMOVED = (
     "train.frozen_variants",
     "evaluate.batch_size",
     "checkpoint.minutes",
-    "checkpoint",
 )
 GONE = "is no param any more"
 FIX = "dayfold check --fix"
@@ -46,52 +44,60 @@ FIX = "dayfold check --fix"
 def needed(project: Project) -> bool:
     """Return whether params.yaml or dvc.yaml has what only an older version knows."""
     try:
-        _, values = lined.load(project.params)
+        found = _leaves(lined.load(project.params)[1])
     except ParamsError:
         return False
-    pin = values.get("dayfold") if isinstance(values, dict) else None
-    is_older = pin in OLDER and pin != __version__
-    return is_older or any(_has(values, key) for key in REMOVED) or bool(_unknown_to_dvc(project))
+    is_older = found.get("dayfold") in OLDER and found["dayfold"] != __version__
+    return (
+        is_older or any(key in found for key in REMOVED) or bool(_lines_of_dvc(project, gone=True))
+    )
 
 
 def apply(project: Project) -> None:
     """Take out what is no param any more, and keep all else; ParamsError where a hand is needed."""
     node, values = lined.load(project.params)
     lines = project.params.read_text(encoding="utf-8").splitlines(keepends=True)
-    new = _renamed(values)
-    for key in filter(lambda key: _has(values, key), REMOVED):
+    before, new = _leaves(values), _renamed(_leaves(values))
+    for key in filter(before.__contains__, REMOVED):
         at = lined.line_of(node, key.split(".")) - 1
         indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
-    if values.get("dayfold") in OLDER:
+        if key == "checkpoint.minutes":
+            lines[lined.line_of(node, ["checkpoint"]) - 1] = ""
+    if before.get("dayfold") in OLDER:
         at = lined.line_of(node, ["dayfold"]) - 1
-        lines[at] = lines[at].replace(values["dayfold"], __version__, 1)
+        lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
     text = "".join(lines)
-    _check(project, values, text)
+    after = _leaves(lined.parse(text, project.params.name)[1])
+    kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
+    if {**after, **kept} != after or any(key in after for key in REMOVED):
+        raise ParamsError(
+            f"{project.params.name} cannot be brought up to date line by line.",
+            problems=[key for key in REMOVED if key in before],
+            mend="take these keys out by hand; docs/params.md lists those that there are",
+        )
     write_bytes(project.params, text.encode())
-    if unknown := _unknown_to_dvc(project):
-        pipeline = project.dvc_yaml.read_text(encoding="utf-8").splitlines(keepends=True)
-        left = [line for line in pipeline if line not in unknown]
-        write_bytes(project.dvc_yaml, "".join(left).encode())
+    if project.dvc_yaml.exists():
+        write_bytes(project.dvc_yaml, "".join(_lines_of_dvc(project, gone=False)).encode())
 
 
-def _has(values: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(values, dict) or part not in values:
-            return False
-        values = values[part]
-    return True
+def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
+    """The values by dotted key."""
+    found: dict[str, Any] = {}
+    for name, value in values.items() if isinstance(values, dict) else ():
+        inner = isinstance(value, dict)
+        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return found
 
 
-def _renamed(values: Any) -> dict[str, str]:
+def _renamed(old: dict[str, Any]) -> dict[str, str]:
     """The lines in the place of old keys that have another name and value now."""
     new = {}
-    train, weights = values.get("train") or {}, values.get("weights") or {}
-    epochs, each = train.get("epochs"), train.get("updates_per_epoch")
+    epochs, each = old.get("train.epochs"), old.get("train.updates_per_epoch")
     if isinstance(epochs, int) and isinstance(each, int):
         new["train.epochs"] = f"updates: {epochs * each:<17}# a day, 1 or more"
-    versions, half_life = weights.get("recent_versions"), weights.get("half_life_versions")
-    if weights.get("schedule") == "exponential" and isinstance(half_life, float):
+    versions, half_life = old.get("weights.recent_versions"), old.get("weights.half_life_versions")
+    if old.get("weights.schedule") == "exponential" and isinstance(half_life, float):
         # The straight line that is half way to base at the same age.
         versions = max(1, round(2 * half_life))
     new["weights.recent_versions"] = (
@@ -100,33 +106,9 @@ def _renamed(values: Any) -> dict[str, str]:
     return new
 
 
-def _check(project: Project, values: Any, text: str) -> None:
-    """Raise ParamsError unless the new text has every value of the old one that is a param yet."""
-    found = dict(_leaves(lined.parse(text, project.params.name)[1]))
-    lost = [
-        key
-        for key, value in _leaves(values)
-        if key not in (*REMOVED, "dayfold") and (key not in found or found[key] != value)
-    ]
-    if lost or found.keys() & set(REMOVED):
-        raise ParamsError(
-            f"{project.params.name} cannot be brought up to date line by line.",
-            problems=[key for key in REMOVED if _has(values, key)],
-            mend="take these keys out by hand; docs/params.md lists those that there are",
-        )
-
-
-def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _unknown_to_dvc(project: Project) -> list[str]:
-    """The lines of dvc.yaml that name a param which is none any more."""
+def _lines_of_dvc(project: Project, *, gone: bool) -> list[str]:
+    """The lines of dvc.yaml that name a param which is none any more, or all others."""
     if not project.dvc_yaml.exists():
         return []
     lines = project.dvc_yaml.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.strip().removeprefix("- ") in REMOVED]
+    return [line for line in lines if (line.strip().removeprefix("- ") in REMOVED) == gone]
