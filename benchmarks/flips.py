@@ -1,4 +1,4 @@
-"""Flip single bits in the stored files of a project, and count how many `dayfold verify` finds.
+"""Flip single bits in the stored files of a project, and count how many `dayfold check` finds.
 
     python benchmarks/flips.py PROJECT --flips 300
 

@@ -30,7 +30,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import DayfoldError, IntakeError
-from dayfold.ledger import corrections, grouping, manifest
+from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.intake import workers
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
@@ -167,7 +167,7 @@ def open_day(project: Project, day: str, parent: str) -> None:
     params_file.edit(project.params, {"day": day, "parent": parent})
     project.images(day).mkdir(parents=True)
     corrections.write_empty(project, day)
-    grouping.write_empty(project, day)
+    splits.write_no_groups(project, day)
 
 
 def tree(folder: Path) -> dict[str, str]:

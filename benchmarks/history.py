@@ -6,7 +6,7 @@ Makes a project for each length of history. All days but the last three are writ
 manifest of 1,000 rows in ten classes, looks, evaluations, a gate, a pin of the images, a commit and
 a tag each; no images, as in a clone that was not pulled, but for the few that a real day replays or
 is judged by. Then come three real days of 20 images: yesterday by `dayfold run`; today command by
-command, each three times but `log`, in turn over the projects, so that what else the machine does
+command, each three times, in turn over the projects, so that what else the machine does
 falls on all; tomorrow by `dayfold run`, once. Prints medians, the ratio of the longest history to
 the shortest, the longest one's CPU seconds and peak memory, and what of it meets its goal.
 """
@@ -25,18 +25,21 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import yaml
-from day import write_day
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from dayfold import draws
 from dayfold.cycle import settled
-from dayfold.ledger import corrections, grouping, manifest, tables
+from dayfold.figures import metrics
+from dayfold.ledger import corrections, manifest, splits, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
 from dayfold.ledger.tables import Check, Evaluation, Look, Prediction
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
-from dayfold.project.files import md5, sha256, sha256_file, write_bytes
+from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import evaluate, replay, train
 
@@ -50,8 +53,7 @@ SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 IMAGES = 20  # of a real day
 OLD = "data/old"  # where made days have their images: a day's own folder is there whole, or not
 SMALL = {
-    "train.epochs": 1,
-    "train.updates_per_epoch": 2,
+    "train.updates": 2,
     "evaluate.max_per_cohort": 1,
     **{f"gate.{limit}": None for limit in params_file.Gate.model_fields},
 }
@@ -111,6 +113,17 @@ def run(root: Path, words: str, says: str = "") -> Spent:
     return Spent(*json.loads(done.stdout.splitlines()[-1]))
 
 
+def write_day(folder: Path, first: int, count: int) -> None:
+    """Write `count` digits as PNG files, from the `first` on; each time around moved by a pixel."""
+    digits = load_digits()
+    for number in range(first, first + count):
+        turn, position = divmod(number, len(digits.target))
+        pixels = np.roll(digits.images[position] * (255 / 16), turn, axis=1).astype(np.uint8)
+        path = folder / str(digits.target[position]) / f"{number:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((32, 32)).save(path)
+
+
 def make(folder: Path, count: int, rows: int) -> History:
     """Make a project of `count` days, of which today is the last and not yet open."""
     days = [(date(2022, 1, 1) + timedelta(days=number)).isoformat() for number in range(count + 1)]
@@ -124,7 +137,6 @@ def make(folder: Path, count: int, rows: int) -> History:
     seal_days(made.project, days[:-3])
     lay_out(made, days[-4], made.yesterday)
     run(made.project.root, WHOLE_DAY.format(tomorrow=made.yesterday))
-    run(made.project.root, "dayfold log")  # which keeps the figures of sealed days
     return made
 
 
@@ -145,7 +157,7 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
         checks = [Check("min_class_f1", label, 0.5, 0.95, 0.8, 0.99, 1) for label in LABELS]
         tables.write(project.gate(day), Check, checks)
         corrections.write_empty(project, day)
-        grouping.write_empty(project, day)
+        splits.write_no_groups(project, day)
         entry = {"md5": md5(day.encode()) + cache.FOLDER, "size": rows, "nfiles": rows}
         out = {**entry, "hash": "md5", "path": day}
         file = project.tracked(day) if day == days[-1] else project.tracked_month(day)
@@ -154,9 +166,11 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
         write_bytes(file, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
     params_file.edit(project.params, {"day": days[-1], "parent": days[-2], **SMALL})
     plots = ("near_duplicates", "training", "classification", "flips", "cohorts", "confusion")
-    others = (project.weights, project.replay, project.shares, project.provenance, project.metrics)
+    others = (project.weights, project.replay, project.shares, project.provenance)
     for path in (*others, *map(project.plot, plots)):
         write_bytes(path, path.name.encode())
+    figures = metrics.day_metrics(*tables.evaluations(project, days[-1]), {days[-1]: ()})
+    write_bytes(project.metrics, json_bytes(figures[days[-1]]))  # of every day's length
     shutil.copyfile(project.parent_model, project.model)
     tables.write(project.predictions, Prediction, [])
 
@@ -192,6 +206,7 @@ def commits(project: Project, days: Sequence[str]) -> Iterator[bytes]:
     who = vcs.git(project.root, "var", "GIT_COMMITTER_IDENT").strip()
     head = f"refs/heads/{vcs.branch(project.root)}"
     kinds = (project.manifest, project.looks, project.evaluation, project.gate)
+    figures = project.metrics.read_bytes()
     for day in days:
         text = f"data {len(day)}\n{day}\n"
         since = f"from {head}^0\n" if day == days[0] else ""
@@ -199,6 +214,8 @@ def commits(project: Project, days: Sequence[str]) -> Iterator[bytes]:
         for path in (kind(day) for kind in (*kinds, project.corrections, project.groups)):
             data = path.read_bytes()
             yield f"M 100644 inline {project.name(path)}\ndata {len(data)}\n".encode() + data
+        head_of = f"M 100644 inline {project.name(project.metrics)}\ndata {len(figures)}\n"
+        yield head_of.encode() + figures
         yield f"tag {vcs.TAG}{day}\nfrom {head}\ntagger {who}\n{text}".encode()
 
 
@@ -264,14 +281,14 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = {  # in this order
-    "open": Operation("dayfold open {today}", "is open", close),
+    "open": Operation("dayfold add --day {today}", "images go to", close),
     "add": Operation("dayfold add ../in/{today} --day {today}", "next: dvc repro", empty),
     "snapshot": Operation("dayfold snapshot", f"{IMAGES} images added"),
-    "weights": Operation("dayfold weights", "earlier", forget),
+    "weights": Operation("dayfold weights", "Earlier", forget),
     "replay": Operation("dayfold replay", "earlier images"),
     "curve": Operation("dayfold curve", "gate: passed", repro),
     REPRO: Operation("dvc repro", "up to date", repro),
-    "log": Operation("dayfold log", rounds=1),  # a second one would find today's figures kept
+    "log": Operation("dayfold log"),
     "status": Operation("dayfold status", "gate    passed"),
     "seal": Operation("dayfold seal", "sealed as", unseal),
     WHOLE: Operation(

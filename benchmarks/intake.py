@@ -43,7 +43,7 @@ def write_scans(folder: Path, count: int, side: int = 512) -> int:
 def start_workers(top: Path, using: int) -> None:
     """Have `using` new workers wait: what they read of Python's own files does not count."""
     workers.end_idle()
-    request = {"path": str(top), "stage": "", "min_side_px": 1, "max_pixels": 1, "frames": "first"}
+    request = {"path": str(top), "stage": "", "max_pixels": 1}
     while len(workers.idle()) < using:
         workers.answers([request] * 8 * using)
 

@@ -3,13 +3,13 @@
     python benchmarks/kill.py --kills 200
 
 A tiny project in a temporary folder lives three more days by commands: add, run (all six stages
-and the seal), open, seal and backfill. Each is killed at an instant drawn uniformly from the time
-that it takes: half of the time its whole process group, half of the time DVC alone (or git, or
-dayfold itself, where there is no DVC at that instant). Then the same command is given again, and
-killed again or let be. In the end the project must be the one that was never killed: the same
-images, plans, models, figures and pins by hash, the same tags and as many commits. A table tells
-kills by command, and how many images, days, commits, manual steps and hashes were lost: a manual
-step is a command that, given again, did not finish.
+and the seal), the start of a day, undo, seal, and a run of dated folders. Each is killed at an
+instant drawn uniformly from the time that it takes: half of the time its whole process group, half
+of the time DVC alone (or git, or dayfold itself, where there is no DVC at that instant). Then the
+same command is given again, and killed again or let be. In the end the project must be the one that
+was never killed: the same images, plans, models, figures and pins by hash, the same tags and as
+many commits. A table tells kills by command, and how many images, days, commits, manual steps and
+hashes were lost: a manual step is a command that, given again, did not finish.
 """
 
 import argparse
@@ -36,8 +36,7 @@ from dayfold.proof.verify import verify
 
 ONE, TWO, THREE, FOUR = (f"2025-06-0{number}" for number in (2, 3, 4, 5))
 SMALL = {
-    "train.epochs": 1,
-    "train.updates_per_epoch": 2,
+    "train.updates": 2,
     "train.batch_size": 8,
     "train.threads": 1,
     "replay.size": 8,
@@ -47,11 +46,11 @@ SMALL = {
 SCRIPT = (
     ("dayfold", "add", f"../in/{TWO}", "--day", TWO),
     ("dayfold", "run", f"../in/{TWO}", "--day", TWO),
-    ("dayfold", "open", THREE),
+    ("dayfold", "add", "--day", THREE),
     ("dayfold", "run", f"../in/{THREE}", "--day", THREE),
     ("dayfold", "undo", "--seal", "--yes"),
     ("dayfold", "seal"),
-    ("dayfold", "backfill", "../in"),
+    ("dayfold", "run", "../in"),
 )
 DONE = ("is sealed already", "is already open", "has no seal")  # given again, it had been done
 KILLED_AT = (1, 3, 5, 6, 0, 1, 3, 6, 2)  # commands in turn: most kills where most is at stake
@@ -161,7 +160,7 @@ def again(root: Path, words: Sequence[str], lost: Lost) -> None:
         time.sleep(WAIT_SECONDS)
     lost.steps.append(f"{' '.join(words)}: {said.strip()[-400:]}")
     print(f"manual step: {lost.steps[-1]}", flush=True)
-    finish(root, ("dayfold", "doctor", "--fix"))
+    finish(root, ("dayfold", "check", "--fix"))
     finish(root, words)
 
 
@@ -213,7 +212,7 @@ def trial(
             if killed(project.root, words, seconds, group=group):
                 lost.kills[words[1]] = lost.kills.get(words[1], 0) + 1
         again(project.root, words, lost)
-        if words[1] == "open":
+        if words[2:] == ("--day", THREE):
             drop(project)
     found = state(project)
     shutil.rmtree(folder)
@@ -244,7 +243,7 @@ def run(folder: Path, *, kills: int, seed: int, commands: int = len(SCRIPT)) -> 
         if code:
             raise SystemExit(f"{' '.join(words)} failed without any kill:\n{said}")
         times.append(time.monotonic() - began)
-        if words[1] == "open":
+        if words[2:] == ("--day", THREE):
             drop(whole)
     wanted = state(whole)
     shutil.rmtree(folder / "whole")

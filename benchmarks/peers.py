@@ -156,8 +156,8 @@ def by_avalanche(
     learner = Learner(start, recipe, machine)
     strategy = STRATEGIES[name](
         model=learner,
-        optimizer=fitting.adamw(learner, recipe),
-        criterion=torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing),
+        optimizer=fitting.adamw(learner, recipe.learning_rate),
+        criterion=torch.nn.CrossEntropyLoss(label_smoothing=fitting.LABEL_SMOOTHING),
         train_mb_size=recipe.batch_size,
         device=machine.device,
         evaluator=EvaluationPlugin(),
@@ -168,14 +168,11 @@ def by_avalanche(
     for day, experience in enumerate(experiences):
         began = time.perf_counter()
         batches = max(len(experience.dataset) // recipe.batch_size, 1)
-        strategy.train_epochs = max(round(recipe.epochs * recipe.updates_per_epoch / batches), 1)
+        strategy.train_epochs = max(round(recipe.updates / batches), 1)
         with warnings.catch_warnings(record=True):  # it calls what it will drop one day
             strategy.train(experience, drop_last=True)
         predicted = [
-            network.outputs(
-                learner.net, cohort, machine, batch_size=params.evaluate.batch_size
-            ).argmax(1)
-            for cohort, _ in test[: day + 1]
+            network.outputs(learner.net, cohort, machine).argmax(1) for cohort, _ in test[: day + 1]
         ]
         seconds += time.perf_counter() - began
         for cohort, (said, (_, targets)) in enumerate(zip(predicted, test, strict=False)):
@@ -243,8 +240,8 @@ def main() -> None:
             runs.append(by_dayfold(history, folder / "run", params, tick))
             runs += [by_avalanche(who, history, params, machine, tick) for who in STRATEGIES]
     print(
-        f"{options.stream}, {options.days} days, {options.seeds} seeds, {recipe.epochs} x "
-        f"{recipe.updates_per_epoch} updates of {recipe.batch_size} at {recipe.image_size_px} px, "
+        f"{options.stream}, {options.days} days, {options.seeds} seeds, "
+        f"{recipe.updates} updates of {recipe.batch_size} at {recipe.image_size_px} px, "
         f"{machine.threads} threads, {machine.precision}"
     )
     print(markdown(runs))

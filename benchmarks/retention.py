@@ -43,8 +43,7 @@ COLUMNS = {
 }
 BUDGET = {  # as many updates a day as the default; a stream takes one to three minutes on one core
     "train.image_size_px": 16,
-    "train.epochs": 1,
-    "train.updates_per_epoch": 150,
+    "train.updates": 150,
     "train.threads": 1,
 }
 
@@ -57,32 +56,20 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "no class balance": {"weights.class_balance": 0.0},
     "no class balance, weight 3.0": {"weights.class_balance": 0.0, "weights.recent": 3.0},
     "class balance 0.5": {"weights.class_balance": 0.5},
-    "exponential from 3.0": {"weights.schedule": "exponential", "weights.recent": 3.0},
-    "linear from 3.0 over 5": {
-        "weights.schedule": "linear",
-        "weights.recent": 3.0,
-        "weights.recent_versions": 5,
-    },
+    "weight 3.0 over 5": {"weights.recent": 3.0, "weights.versions": 5},
     "over history": {"weights.over": "history"},
-    "replay 0": {"replay.size": 0, "replay.minimum_per_class": 0},
+    "replay 0": {"replay.size": 0},
     "replay 100": {"replay.size": 100},
     "replay 300": {"replay.size": 300},
     "replay 1000": {"replay.size": 1000},
     "uniform": {"replay.policy": "uniform"},
-    "recency, exponential from 3.0": {
+    "recency, weight 3.0 over 5": {
         "replay.policy": "recency",
-        "weights.schedule": "exponential",
         "weights.recent": 3.0,
+        "weights.versions": 5,
     },
-    "hard": {"replay.policy": "hard"},
-    "herding": {"replay.policy": "herding"},
     "distill 0.5": {"train.distill": 0.5},
     "no EMA": {"train.ema_length": 0.0},
-    "batch norms of 512": {"train.batch_norm_images": 512},
-    "shrink and perturb": {"train.shrink": 0.8, "train.perturb": 0.1},
-    "loss: recency": {"train.loss": "recency"},
-    "no smoothing": {"train.label_smoothing": 0.0},
-    "no weight decay": {"train.weight_decay": 0.0},
     "fp32": {"train.precision": "fp32"},
     **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
 }

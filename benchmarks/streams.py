@@ -95,7 +95,7 @@ def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> Hi
         rows = []
         for is_rare in (False, True):
             mine = [row for row in arrivals[number] if (row[2] == str(stream.rare)) == is_rare]
-            fractions = RARE if is_rare else params.data.split.model_dump()
+            fractions = RARE if is_rare else params.data.split.fractions()
             units = splits.units(mine, earlier=earlier, expression="")
             rows += snapshot.rows_of(mine, units=units, earlier=earlier, fractions=fractions)
         manifest.write(

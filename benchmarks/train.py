@@ -1,14 +1,18 @@
-"""How near a day's training comes to what the network alone could do, and what makes it fast.
+"""How near a day's training comes to what the network alone could do, and what it takes of memory.
 
-    python benchmarks/train.py [--size 224] [--images 600] [--epochs 6] [--rounds 3]
+    python benchmarks/train.py [--size 224] [--images 600] [--rounds 3]
+    python benchmarks/train.py --memory [--images 51000]
 
 Cuts that many pieces of 512 x 512 px out of scikit-learn's two photographs, writes them as JPEG
 and PNG files, adds them to a new project, and times the train stage: from the files to the model.
 Beside it, in turn, so that what else the machine does falls on both: a bare loop of the same
 updates over one batch that is already in memory. Then frozen depth: the train stage by
-`train.frozen_through`, on the day that makes the activations and on one that finds them. Then the
-arithmetic: the bare loop by precision and memory format, and what torch.compile takes to start and
-gains.
+`train.frozen_through`, on the day that makes the activations and on one that finds them.
+
+With --memory: small JPEG files of 224 px, no two alike, of which nearly all train; 50,000 are 7.5
+GB of pixels. Ten times a second it looks at what the train stage has: its own memory, which nothing
+else can use, and pages of files, which the system takes back as soon as it needs room (Linux,
+/proc). To see that it does, give the script's processes 4 GiB in all: a cgroup's memory.max.
 """
 
 import argparse
@@ -22,8 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,6 @@ from sklearn.datasets import load_sample_images
 
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.activations import DEPTHS
-from dayfold.learning.device import Machine
-from dayfold.learning.network import Model
 from dayfold.project import params as params_file
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
@@ -42,9 +42,12 @@ from dayfold.project.params import Params
 from dayfold.stages import train
 
 DAY = "2025-06-02"
+DAYFOLD = Path(sys.executable).with_name("dayfold")
 SIDE = 512
 GOALS = {224: 0.95, 32: 0.90}
-UPDATES = 20  # of a bare loop in the table of arithmetic
+PASSES = 6  # over the day's images
+LIMIT = 4.0  # GiB
+FIELDS = ("RssAnon", "RssFile", "VmHWM")
 
 
 def write_photographs(folder: Path, count: int) -> None:
@@ -62,86 +65,81 @@ def write_photographs(folder: Path, count: int) -> None:
         piece.save(path, quality=90)
 
 
-def make_project(root: Path, images: int, size: int, epochs: int) -> tuple[Project, Params]:
-    """A project whose day is planned: everything before the train stage is done."""
+def write_small(folder: Path, count: int, side: int) -> None:
+    """Write `count` JPEG files of four classes, no two alike."""
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        coarse = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        path = folder / f"class {number % 4}" / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize((side, side)).save(path, quality=80)
+
+
+def make_project(root: Path, size: int, changes: dict[str, object]) -> tuple[Project, Params]:
+    """A project with the day of root/in planned: everything before the train stage is done."""
 
     def dayfold(*words: str) -> None:
-        command = Path(sys.executable).with_name("dayfold")
-        subprocess.run([command, *words], cwd=root, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([DAYFOLD, *words], cwd=here, check=True, stdout=subprocess.DEVNULL)
 
-    write_photographs(root / "in", images)
-    with contextlib.chdir(root):
-        dayfold("init", "project", "--weights", "random", "--image-size", str(size))
+    here = root
+    dayfold("init", "project", "--weights", "random", "--image-size", str(size))
     project = Project(root / "project")
-    root = project.root
-    updates = round(images * 0.7 / 32)
-    params_file.edit(project.params, {"train.epochs": epochs, "train.updates_per_epoch": updates})
-    for words in (
-        ("add", "../in", "--day", DAY, "--yes"),
-        ("snapshot",),
-        ("weights",),
-        ("replay",),
-    ):
-        dayfold(*words)
+    here = project.root
+    params_file.edit(project.params, changes)
+    dayfold("add", "../in", "--day", DAY, "--yes")
+    for stage in ("snapshot", "weights", "replay"):
+        dayfold(stage)
     return project, params_file.read(project.params)
 
 
 class Bare:
     """Updates over one batch in memory: what is left is the network."""
 
-    def __init__(self, model: Model, params: Params, machine: Machine, **how: bool) -> None:
-        recipe = params.train
-        self.machine, self._batch_size = machine, recipe.batch_size
-        self._net = network.build(model, recipe.image_size_px).to(machine.device)
+    def __init__(self, project: Project, params: Params) -> None:
+        recipe, model = params.train, network.load(project.model)
+        self._machine = device.resolve(
+            device=recipe.device, precision=recipe.precision, threads=recipe.threads
+        )
+        self._net = network.build(model, recipe.image_size_px).to(self._machine.device).train()
         images = torch.randint(0, 256, (recipe.batch_size, 3, *[recipe.image_size_px] * 2))
-        self._batch = pixels.normalised(images.to(torch.uint8).to(machine.device))
-        if not how.get("channels_last", True):
-            self._net = self._net.to(memory_format=torch.contiguous_format)
-            self._batch = self._batch.contiguous()
-        self._targets = torch.arange(recipe.batch_size, device=machine.device) % len(model.classes)
-        self._optimizer = fitting.adamw(self._net, recipe)
-        self._smoothing = recipe.label_smoothing
-        self._net.train()
-        self._run = torch.compile(self._net) if how.get("compiled") else self._net
+        self._batch = pixels.normalised(images.to(torch.uint8).to(self._machine.device))
+        targets = torch.arange(recipe.batch_size) % len(model.classes)
+        self._targets = targets.to(self._machine.device)
+        self._optimizer = fitting.adamw(self._net, recipe.learning_rate)
 
     def updates(self, count: int) -> float:
         """Make `count` updates; the images a second."""
         began = time.perf_counter()
         for _ in range(count):
-            with self.machine.autocast():
-                logits = self._run(self._batch)
+            with self._machine.autocast():
+                logits = self._net(self._batch)
             loss = torch.nn.functional.cross_entropy(
-                logits.float(), self._targets, label_smoothing=self._smoothing
+                logits.float(), self._targets, label_smoothing=fitting.LABEL_SMOOTHING
             )
             self._optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             self._optimizer.step()
             loss.item()  # as training reports it
-        return count * self._batch_size / (time.perf_counter() - began)
+        return count * len(self._targets) / (time.perf_counter() - began)
 
 
 def timed_training(project: Project, params: Params) -> tuple[float, str]:
     """The images a second of the train stage, all of it; and where its seconds went."""
-    recipe = params.train
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         train.run(project, params)
     seconds = time.perf_counter() - began
-    images = recipe.epochs * recipe.updates_per_epoch * recipe.batch_size
     spent = json.loads(project.provenance.read_bytes())["seconds"]
     rest = seconds - spent["decode"] - spent["train"]
+    images = params.train.updates * params.train.batch_size
     return images / seconds, f"{spent['decode']:.1f} | {spent['train']:.1f} | {rest:.1f}"
 
 
 def side_by_side(project: Project, params: Params, rounds: int) -> float:
     """Print a table of rounds; the median of their ratios."""
-    recipe = params.train
-    machine = device.resolve(
-        device=recipe.device, precision=recipe.precision, threads=recipe.threads
-    )
-    updates = recipe.epochs * recipe.updates_per_epoch
+    half = params.train.updates // 2
     timed_training(project, params)  # the first one loads what the others find loaded
-    bare = Bare(network.load(project.model), params, machine)
+    bare = Bare(project, params)
     bare.updates(5)
     print(
         "| round | bare loop, img/s | train stage, img/s | ratio | decoding, s | updates and "
@@ -150,9 +148,9 @@ def side_by_side(project: Project, params: Params, rounds: int) -> float:
     ratios = []
     for number in range(1, rounds + 1):
         # Half of the bare updates before and half after: a machine that slows down slows both.
-        first = bare.updates(updates // 2)
+        first = bare.updates(half)
         stage, spent = timed_training(project, params)
-        alone = statistics.harmonic_mean([first, bare.updates(updates // 2)])
+        alone = statistics.harmonic_mean([first, bare.updates(half)])
         ratios.append(stage / alone)
         print(f"| {number} | {alone:.1f} | {stage:.1f} | {ratios[-1]:.3f} | {spent} |", flush=True)
     return statistics.median(ratios)
@@ -175,58 +173,52 @@ def frozen_depth(project: Project, params: Params) -> None:
         shutil.rmtree(project.activations, ignore_errors=True)
 
 
-def arithmetic(project: Project, params: Params) -> None:
-    """Print the bare loop's speed by precision and memory format, each in turn, thrice."""
-    model, chosen = network.load(project.model), params.train
-    machine = device.resolve(device=chosen.device, precision="fp32", threads=chosen.threads)
-    ways: dict[str, Callable[[], Bare]] = {
-        "fp32, NCHW": lambda: Bare(model, params, machine, channels_last=False),
-        "fp32, channels last": lambda: Bare(model, params, machine),
-        "bf16, NCHW": lambda: Bare(model, params, bf16, channels_last=False),
-        "bf16, channels last": lambda: Bare(model, params, bf16),
-        "bf16, channels last, compiled": lambda: Bare(model, params, bf16, compiled=True),
-    }
-    bf16 = replace(machine, precision="bf16")
-    loops, starts = {}, {}
-    for name, make in ways.items():
-        began = time.perf_counter()
-        loops[name] = make()
-        loops[name].updates(2)
-        starts[name] = time.perf_counter() - began
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(3):
-        for name, loop in loops.items():
-            speeds[name].append(loop.updates(UPDATES))
-    plain = statistics.median(speeds["fp32, NCHW"])
-    print("| arithmetic | img/s | against plain | start, s |\n| --- | --- | --- | --- |")
-    for name, found in speeds.items():
-        speed = statistics.median(found)
-        print(f"| {name} | {speed:.1f} | {speed / plain:.2f} | {starts[name]:.1f} |")
+def memory(project: Project) -> bool:
+    """Print the most that the train stage had of each of FIELDS; whether it kept to LIMIT."""
+    peaks = dict.fromkeys(FIELDS, 0.0)
+    with subprocess.Popen((DAYFOLD, "train"), cwd=project.root) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            for line in status.read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in peaks:
+                    peaks[name] = max(peaks[name], int(value.split()[0]) / 2**20)
+            time.sleep(0.1)
+    for name, most in peaks.items():
+        print(f"{name}: {most:.2f} GiB at most")
+    return not process.returncode and peaks["RssAnon"] < LIMIT
 
 
 def main() -> None:
-    """Make the project in a temporary folder, and print the tables."""
+    """Make the project in a temporary folder, and print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        project, params = make_project(Path(folder), options.images, options.size, options.epochs)
-        recipe = params.train
+    images, size = options.images or (51000 if options.memory else 600), options.size
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.memory:
+            write_small(folder / "in", images, size)
+            few = {"data.split.validation": 0.01, "data.split.test": 0.01, "train.updates": 20}
+            project, _ = make_project(folder, size, few)
+            met = memory(project)
+            print(f"{'met   ' if met else 'MISSED'} its own memory < {LIMIT:g} GiB")
+            return
+        write_photographs(folder / "in", images)
+        updates = PASSES * round(images * 0.7 / 32)
+        project, params = make_project(folder, size, {"train.updates": updates})
         print(
-            f"{options.images} files, {recipe.epochs} epochs of {recipe.updates_per_epoch} updates "
-            f"of {recipe.batch_size} at {recipe.image_size_px} px, {recipe.threads} threads, "
-            f"{os.cpu_count()} CPUs",
+            f"{images} files, {updates} updates of {params.train.batch_size} at {size} px, "
+            f"{params.train.threads} threads, {os.cpu_count()} CPUs",
             flush=True,
         )
         ratio = side_by_side(project, params, options.rounds)
-        goal = GOALS.get(options.size)
-        if goal:
+        if goal := GOALS.get(size):
             print(f"{'met   ' if ratio >= goal else 'MISSED'} ratio: {ratio:.3f} (>= {goal})")
         frozen_depth(project, params)
-        arithmetic(project, params)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,38 @@
-"""Write what the code knows best (`make docs`): docs/cli.md, params.md, house.md, .dvc/plots.
+"""Write the pages that are made of the code (`make docs`).
 
-A test holds the pages against what this makes.
+These are docs/cli.md, params.md and house.md. A test compares them with the code.
 """
 
 import ast
 import inspect
 import re
-from functools import partial
 from pathlib import Path
 
 import typer
 
 from dayfold.cli import app
-from dayfold.figures import dvcplots
-from dayfold.project.files import json_bytes
 
 ROOT = Path(__file__).parent.parent
 LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#]*?))? +# (?P<comment>.+)$")
-MADE = "<!-- Made by `make docs`; what you change here is lost. -->"
+MADE = "<!-- Made by `make docs`: do not edit. -->"
 
 
 def params() -> str:
-    """A row a key of params.yaml: its dotted name, its default, its comment."""
-    rows = ["| param | default | |", "| --- | --- | --- |"]
+    """A heading a section of params.yaml, a line a key: its dotted name, default and comment."""
+    lines: list[str] = []
     sections: list[str] = []
     for line in (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines():
         if found := LINE.match(line):
             depth = len(found["indent"]) // 2
             sections = [*sections[:depth], found["key"]]
-            value = found["value"]
-            default = f"`{value}`" if value else ""
-            rows.append(
-                f"| `{'.'.join(sections)}` | {default} | {found['comment'].replace('|', '')} |"
-            )
-    said = "What `params.yaml` holds. A wrong or unknown value is told with its line, all at once."
-    return page("Params", said, "\n".join(rows))
+            name, comment = f"`{'.'.join(sections)}`", found["comment"]
+            if depth or found["value"]:
+                default = f" = `{found['value']}`" if found["value"] else ""
+                lines.append(f"- {name}{default}: {comment}")
+            else:
+                lines.append(f"\n## {found['key']}\n\n{comment[0].upper()}{comment[1:]}.\n")
+    said = "This page lists every setting of `params.yaml`, with its default, meaning and range."
+    return page("Params", said, "\n".join(lines))
 
 
 def house() -> str:
@@ -49,11 +47,11 @@ def house() -> str:
         else:
             lines.append(f"{'  ' * (path.parent != home) + path.name:22}{said}")
     said = """\
-Every file of `src/dayfold`, and what it is for. Imports go down this list only: cli, then what
-walks whole histories or uses a model (demo, backtest, serve), then cycle, create, stages and proof,
-figures and learning, ledger, project, draws and errors. Stages never import each other: they meet
-in files. Only `learning`, what trains and what predicts import torch. A test checks all of this."""
-    return page("The house, room by room", said, "```\n" + "\n".join(lines) + "\n```")
+This page lists every file of `src/dayfold` with its purpose. Imports go down this list only: cli;
+demo, backtest, serve; cycle; create; stages, proof; figures, learning; ledger; project; draws,
+errors. Stages do not import each other. Only what trains or predicts imports torch. A test checks
+this."""
+    return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
 
 
 def cli() -> str:
@@ -79,7 +77,7 @@ def cli() -> str:
             lines.append("\n".join(rows))
         panels.setdefault(command.rich_help_panel, []).append("\n\n".join(lines))
     parts = [f"## {panel}\n\n" + "\n\n".join(commands) for panel, commands in panels.items()]
-    said = "`dayfold --help` and `dayfold COMMAND --help` say the same."
+    said = "This page lists every command and option, as `dayfold COMMAND --help` does."
     return page("Commands", said, "\n\n".join(parts))
 
 
@@ -93,17 +91,7 @@ def page(title: str, said: str, body: str) -> str:
     return f"# {title}\n\n{MADE}\n\n{said}\n\n{body}\n"
 
 
-def plots(name: str) -> str:
-    """A template of `dvc plots`."""
-    return json_bytes(dvcplots.templates()[name]).decode()
-
-
-PAGES = {
-    "docs/cli.md": cli,
-    "docs/params.md": params,
-    "docs/house.md": house,
-    **{f".dvc/plots/{name}.json": partial(plots, name) for name in dvcplots.templates()},
-}
+PAGES = {"docs/cli.md": cli, "docs/params.md": params, "docs/house.md": house}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

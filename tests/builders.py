@@ -78,7 +78,7 @@ def make_project(root: Path, **changes: object) -> Project:
 
 
 def open_day(project: Project, day: str) -> None:
-    """Open a day as `dayfold open` does, as far as the stages without a model see it."""
+    """Open a day as `dayfold add --day` does, as far as the stages without a model see it."""
     before = params_file.read(project.params).day
     parent = ORIGIN if before == "none" else before
     params_file.edit(project.params, {"day": day, "parent": parent})

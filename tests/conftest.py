@@ -153,7 +153,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     root = folder / "scans"
     shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
     project = Project(root)
-    small = {"train.epochs": 1, "train.updates_per_epoch": 4, "train.batch_size": 8}
+    small = {"train.updates": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
     # Trained so little, no day would pass.
     params.edit(project.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
@@ -161,7 +161,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     shell(root, "dayfold", "add", str(digits / one), "--day", one)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal", "-m", "the first day")
-    shell(root, "dayfold", "open", two)
+    shell(root, "dayfold", "add", "--day", two)
     shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
     shell(root, "dvc", "repro")
     shell(root, "dayfold", "seal")
@@ -172,7 +172,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     (archive / three / "0" / "page.png").write_text("<html>")
     # As if a backfill had been interrupted after the images of the third day were in.
     shell(root, "dayfold", "add", str(archive / three), "--day", three)
-    said = shell(root, "dayfold", "backfill", str(archive))
+    said = shell(root, "dayfold", "run", str(archive))
     (folder / "backfill.log").write_text(said)
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from builders import DAYS, add, contents, place, png, take_in, taken
-from dayfold.cycle import adding, arrivals, correcting
+from dayfold.cycle import adding, correcting
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, grouping, tables
+from dayfold.ledger import corrections, splits, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Told
 from dayfold.project import params as params_file
@@ -88,13 +88,13 @@ def test_a_dry_run_speaks_of_what_would_be(project, source, capsys):
     (source / "cat" / "2.png").write_bytes(b"")
     options = Options(dry_run=True)
     delivery = add(project, source, dry_run=True)
-    lines = [*arrivals.opening(project, DAY, delivery, options)]
+    lines = [*adding.said_of_day(project, DAY, delivery, options)]
     assert lines == [f"would open {DAY} (parent origin)"]
-    show(arrivals.table(DAY, delivery, options))
+    show(adding.table(DAY, delivery, options))
     said = capsys.readouterr().out
     assert "would be added" in said
     assert "would be refused" in said
-    assert arrivals.next_step(delivery, options).startswith("nothing was changed")
+    assert adding.next_step(delivery, options).startswith("nothing was changed")
 
 
 def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source, tmp_path, capsys):
@@ -103,12 +103,12 @@ def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source,
     csv = tmp_path / "labels.csv"
     csv.write_text("path,label,group\ncat/1.png,cat,p1\ncat/2.png,cat,p2\n")
     delivery = add(receiving, source, labels=csv)
-    assert grouping.read(receiving, DAY) == {sha256(png(1)): "p1", sha256(png(2)): "p2"}
-    show(arrivals.table(DAY, delivery, Options(labels=csv)))
+    assert splits.read_groups(receiving, DAY) == {sha256(png(1)): "p1", sha256(png(2)): "p2"}
+    show(adding.table(DAY, delivery, Options(labels=csv)))
     assert "grouped            2" in capsys.readouterr().out
-    assert arrivals.next_step(delivery, Options(labels=csv)) == "next: dvc repro"
+    assert adding.next_step(delivery, Options(labels=csv)) == "next: dvc repro"
     again = add(receiving, source, labels=csv)
-    assert arrivals.next_step(again, Options(labels=csv)) == "nothing new"
+    assert adding.next_step(again, Options(labels=csv)) == "nothing new"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (5, 5), (6, 6), (900, 6)])

@@ -77,7 +77,7 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     (source / "cyst" / "1.png").write_bytes(png(1))
     delivery = add(receiving, source)
     assert [str(remark) for remark in delivery.refused] == [
-        "cyst/1.png has no group in it by data.group"
+        "cyst/1.png has no patient id (data.group does not match)"
     ]
     snapshot.run(receiving, params_file.read(receiving.params))
     groups = sorted(manifest.history(receiving, DAY).images["group"])

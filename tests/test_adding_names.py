@@ -10,7 +10,7 @@ import pytest
 from builders import DAYS, add, place, png, rejected, taken
 from dayfold.ledger import manifest
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk
+from dayfold.ledger.intake.finding import walk
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from builders import DAYS, add, encoded, place, png, taken
-from dayfold.cycle import arrivals
+from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import tables
-from dayfold.ledger.intake import shapes
+from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.tables import Told
 from dayfold.project import params as params_file
 from dayfold.project.console import show
@@ -26,41 +26,41 @@ def many(source, count):
 
 
 def test_a_class_an_image_is_asked_about(receiving, source):
-    many(source, shapes.FEW)
+    many(source, deliveries.FEW)
     with pytest.raises(IntakeError, match="looks odd, so nothing was added") as caught:
         add(receiving, source)
     assert "wrong folder, one level too high or low?" in caught.value.problems[0]
     assert "--yes" in caught.value.mend
     assert taken(receiving) == {}
     delivery = add(receiving, source, yes=True)
-    assert len(delivery.images) == shapes.FEW
+    assert len(delivery.images) == deliveries.FEW
     assert "is odd" in str(delivery.warned[0])
 
 
 def test_few_classes_of_one_image_are_a_day_like_any_other(receiving, source):
-    many(source, shapes.FEW - 1)
-    assert len(add(receiving, source).images) == shapes.FEW - 1
+    many(source, deliveries.FEW - 1)
+    assert len(add(receiving, source).images) == deliveries.FEW - 1
 
 
 def test_classes_named_like_days_and_very_many_files_are_asked_about():
-    (said,) = shapes.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
-    assert "dayfold backfill" in said
-    assert shapes.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
-    assert shapes.suspicions({"cat": shapes.MANY - 1}, set()) == []
-    (said,) = shapes.suspicions({"cat": 100_000}, set())
+    (said,) = deliveries.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
+    assert "dayfold run" in said
+    assert deliveries.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
+    assert deliveries.suspicions({"cat": deliveries.MANY - 1}, set()) == []
+    (said,) = deliveries.suspicions({"cat": 100_000}, set())
     assert "100000 files" in said
 
 
 def test_very_many_files_are_asked_about_before_any_is_read(receiving, source, monkeypatch):
-    monkeypatch.setattr(shapes, "MANY", 500)
+    monkeypatch.setattr(deliveries, "MANY", 500)
     (source / "cat").mkdir()
     first = source / "cat" / "0.png"
     first.write_bytes(b"not read")
-    for number in range(1, shapes.MANY):
+    for number in range(1, deliveries.MANY):
         os.link(first, source / "cat" / f"{number}.png")
     with pytest.raises(IntakeError, match="looks odd") as caught:
         add(receiving, source)
-    assert caught.value.problems == [f"{shapes.MANY} files are a great many for one day"]
+    assert caught.value.problems == [f"{deliveries.MANY} files are a great many for one day"]
 
 
 def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, source):
@@ -111,7 +111,7 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
     (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
     (source / "cat" / ".hidden").touch()
-    show(arrivals.table(DAY, add(receiving, source), Options()))
+    show(adding.table(DAY, add(receiving, source), Options()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == [DAY, "files"]
     assert lines[1].split() == ["added", "4", "cat", "4"]

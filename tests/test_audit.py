@@ -12,12 +12,12 @@ from sklearn.datasets import load_digits
 from builders import DAYS, make_project, open_day
 from dayfold import create
 from dayfold.errors import LedgerError
-from dayfold.figures import audit
-from dayfold.figures.audit import Doubts
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
+from dayfold.serve import auditing
+from dayfold.serve.auditing import Audit, Doubts
 
 FLIPPED = 0.03
 
@@ -33,20 +33,20 @@ def labelled(rng, images, classes, sure):
 def test_a_group_is_never_on_both_sides_and_each_class_is_dealt_evenly():
     labels = np.repeat(np.arange(3), 100)
     groups = [f"patient {label}.{number // 4}" for label in range(3) for number in range(100)]
-    fold = audit.folds(labels, groups, DAYS[0])
+    fold = auditing.folds(labels, groups, DAYS[0])
     parts = {}
     for group, part in zip(groups, fold, strict=True):
         parts.setdefault(group, set()).add(int(part))
     assert all(len(part) == 1 for part in parts.values())
     for label in range(3):
         # 25 groups of 4 a class over 5 parts.
-        assert np.bincount(fold[labels == label]).tolist() == [20] * audit.FOLDS
+        assert np.bincount(fold[labels == label]).tolist() == [20] * auditing.FOLDS
 
 
 def test_the_deal_does_not_depend_on_the_order_of_images():
     labels, groups = np.arange(60) % 3, [f"image {number}" for number in range(60)]
-    fold = audit.folds(labels, groups, DAYS[0])
-    turned = audit.folds(labels[::-1], groups[::-1], DAYS[0])
+    fold = auditing.folds(labels, groups, DAYS[0])
+    turned = auditing.folds(labels[::-1], groups[::-1], DAYS[0])
     assert turned[::-1].tolist() == fold.tolist()
 
 
@@ -55,8 +55,8 @@ def test_an_image_is_judged_by_what_was_fitted_without_it():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 64)).astype(np.float32)
     labels = rng.integers(0, 2, 200)
-    fold = np.arange(200) % audit.FOLDS
-    chances, judged = audit.out_of_sample(features, labels, fold, 2)
+    fold = np.arange(200) % auditing.FOLDS
+    chances, judged = auditing.out_of_sample(features, labels, fold, 2)
     assert judged.all()
     assert (chances.argmax(1) == labels).mean() == pytest.approx(0.5, abs=0.12)
 
@@ -64,8 +64,8 @@ def test_an_image_is_judged_by_what_was_fitted_without_it():
 def test_a_class_that_stands_in_one_fold_only_is_not_judged():
     rng = np.random.default_rng(0)
     labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
-    fold = np.array([*(np.arange(40) % audit.FOLDS), 3, 3])
-    chances, judged = audit.out_of_sample(rng.normal(size=(42, 4)), labels, fold, 4)
+    fold = np.array([*(np.arange(40) % auditing.FOLDS), 3, 3])
+    chances, judged = auditing.out_of_sample(rng.normal(size=(42, 4)), labels, fold, 4)
     assert judged.tolist() == [True] * 40 + [False] * 2
     assert (chances[:, 3] == 0).all()
 
@@ -74,7 +74,7 @@ def test_a_wrong_label_is_doubted_and_the_right_one_suggested():
     labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.7)
     chances[5] = [0.05, 0.9, 0.05]
     assert labels[5] == 2
-    found = audit.doubts(chances, labels)
+    found = auditing.doubts(chances, labels)
     assert np.flatnonzero(found.doubted).tolist() == [5]
     assert found.suggested[5] == 1
     assert found.score.argmin() == 5
@@ -84,13 +84,13 @@ def test_a_class_of_which_the_model_is_never_sure_is_not_suspected_as_a_whole():
     labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.8)
     hard = labels == 2
     chances[hard] = [0.15, 0.45, 0.40]
-    found = audit.doubts(chances, labels)
+    found = auditing.doubts(chances, labels)
     assert not found.doubted.any()
 
 
 def test_nothing_and_one_class_are_not_doubted():
     for images, classes in ((0, 3), (4, 1)):
-        found = audit.doubts(np.ones((images, classes)), np.zeros(images, dtype=np.int64))
+        found = auditing.doubts(np.ones((images, classes)), np.zeros(images, dtype=np.int64))
         assert not found.doubted.any()
         assert len(found.score) == images
 
@@ -100,7 +100,7 @@ def test_new_doubts_come_first_then_old_ones_then_the_rest():
     doubted = np.array([True, True, True, False, False])
     new = np.array([False, True, True, True, False])
     found = Doubts(score, np.zeros(5, dtype=np.int64), doubted)
-    assert audit.ranking(found, new).tolist() == [1, 2, 0, 3, 4]
+    assert auditing.ranking(found, new).tolist() == [1, 2, 0, 3, 4]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,6 @@ def noisy(tmp_path_factory):
 
 @pytest.mark.slow
 def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record_property):
-    from dayfold.serve import auditing
 
     project, truth, count = noisy
     top = round(0.05 * count)
@@ -149,12 +148,11 @@ def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record
 
 @pytest.mark.slow
 def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(three_days, tmp_path):
-    from dayfold.serve import auditing
 
     shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
     project = Project(tmp_path / "scans")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(audit, "doubts", lambda *given: certain(*given))
+        patch.setattr(auditing, "doubts", lambda *given: certain(*given))
         found = auditing.run(project, top=None)
     assert (found.doubted, len(found.doubts)) == (0, auditing.FEW)
     scores = [doubt.score for doubt in found.doubts]
@@ -173,7 +171,6 @@ def certain(chances, labels):
 
 @pytest.mark.slow
 def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
-    from dayfold.serve import auditing, deciding
 
     project, *_ = noisy
     auditing.run(project, top=3)
@@ -186,7 +183,7 @@ def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
     found = auditing.run(project, top=1)
     assert [doubt.decision for doubt in found.doubts] == ["<b>keep</b>", "keep"]
     assert tuple(found.doubts[1]) == decided[1]
-    deciding.write(project, found)
+    auditing.write_page(project, found)
     page = project.audit_page(DAYS[0]).read_text(encoding="utf-8")
     assert "&lt;b&gt;keep&lt;/b&gt;" in page
     assert "<b>keep</b>" not in page
@@ -218,16 +215,13 @@ def test_what_is_decided_on_the_page_is_saved_as_the_table_of_decisions(chromium
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
-    from dayfold.serve import deciding
-    from dayfold.serve.auditing import Audit
-
     project = make_project(tmp_path / "project")
     names = ('=1+1,"2"', "<script>alert(1)</script>", "-none")
     doubts = [
         Doubt("a" * 64, f"data/images/{names[0]}/1.png", names[0], names[1], 0.25, ""),
         Doubt("b" * 64, "data/images/x/2.png", names[1], names[2], 0.5, "keep"),
     ]
-    deciding.write(project, Audit(DAYS[0], names, doubts, 9, 2, 1, []))
+    auditing.write_page(project, Audit(DAYS[0], names, doubts, 9, 2, 1, []))
     saving = {"behavior": "allow", "downloadPath": str(tmp_path)}
     chromium.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
     chromium.get(project.audit_page(DAYS[0]).as_uri())

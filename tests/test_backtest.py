@@ -22,12 +22,10 @@ from dayfold.stages import evaluate, replay, train, weights
 
 TINY = {
     "train__image_size_px": 16,
-    "train__epochs": 1,
-    "train__updates_per_epoch": 1,
+    "train__updates": 1,
     "train__batch_size": 4,
     "train__threads": 1,
     "replay__size": 6,
-    "replay__minimum_per_class": 0,
     "origin__weights": "random",
 }
 ARRIVALS = (
@@ -248,9 +246,9 @@ def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):
     assert (found.weights.recent, found.replay.policy) == (2.0, "uniform")
     assert found.train == params.train
     with pytest.raises(ParamsError) as caught:
-        params_file.changed(params, {"replay.sise": 3, "replay.size": -1, "train.epochs": "two"})
+        params_file.changed(params, {"replay.sise": 3, "replay.size": -1, "train.updates": "two"})
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "replay.size",
         "replay.sise",
-        "train.epochs",
+        "train.updates",
     ]

@@ -7,12 +7,12 @@ import torch
 from builders import image
 from dayfold.learning import checkpoint, device, fitting, network, pixels
 from dayfold.learning.checkpoint import Keeper, Saved
-from dayfold.learning.inputs import Pool
+from dayfold.learning.inputs import Job, Pool
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project import params as params_file
 
 DAY = "2025-06-02"
-EPOCHS, UPDATES = 3, 8
+UPDATES = 20
 
 
 class Stopped(Exception):
@@ -23,9 +23,8 @@ class Stopped(Exception):
 def recipe(repository):
     """With all that has a state between updates, and all that could be forgotten."""
     whole = params_file.read(repository / "params.yaml").train
-    budget = {"image_size_px": 16, "epochs": EPOCHS, "updates_per_epoch": UPDATES, "batch_size": 4}
-    options = {"ema_length": 0.5, "distill": 0.5, "shrink": 0.9, "batch_norm_images": 4}
-    return whole.model_copy(update=budget | options)
+    budget = {"image_size_px": 16, "updates": UPDATES, "batch_size": 4}
+    return whole.model_copy(update={**budget, "ema_length": 0.5, "distill": 0.5})
 
 
 @pytest.fixture
@@ -51,14 +50,9 @@ def train(recipe, monkeypatch):
         steps = saved.steps if saved else []
         log.clear()
         state, drawn, _ = fitting.fit(
-            start,
+            Job(start, teacher, recipe.model_copy(update=options), 0, DAY, machine),
             pool,
             pool,
-            teacher=teacher,
-            recipe=recipe.model_copy(update=options),
-            seed=0,
-            day=DAY,
-            machine=machine,
             report=steps.append,
             saved=saved,
             keep=lambda update, state: keep and keep(update, steps, state),
@@ -69,16 +63,21 @@ def train(recipe, monkeypatch):
     return run
 
 
-def keeper(folder, inputs=None):
+@pytest.fixture(autouse=True)
+def every_update(monkeypatch):
     """Keep every update: as much as a process writes that was killed right after it."""
-    return Keeper(folder, inputs or {"day": DAY}, every_minutes=0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+
+
+def keeper(folder, inputs=None):
+    return Keeper(folder, inputs or {"day": DAY})
 
 
 def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train, tmp_path):
-    """At every boundary of an epoch and at 21 instants within one, one after the other."""
+    """At every boundary of an epoch and at 15 instants within one, one after the other."""
     state, steps, drawn, batches = train()
     ended, pieces = None, []
-    for update in range(1, EPOCHS * UPDATES):
+    for update in range(1, UPDATES):
         kept = keeper(tmp_path)
         saved = kept.going_on(kept.found())
         assert (saved.update if saved else 0) == update - 1
@@ -94,13 +93,13 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     ended = train(kept.going_on(kept.found()))
     assert pieces + ended[3] == batches
     assert ended[1] == steps
-    assert [step.step for step in steps] == list(range(1, 25))
+    assert [step.step for step in steps] == list(range(1, UPDATES + 1))
     assert ended[2].tolist() == drawn.tolist()
     assert state.keys() == ended[0].keys()
     assert all(torch.equal(state[name], ended[0][name]) for name in state)
 
 
-def test_a_checkpoint_is_written_by_the_clock(train, tmp_path):
+def test_a_checkpoint_is_written_by_the_clock(train, tmp_path, monkeypatch):
     written = []
 
     def watched(kept):
@@ -112,11 +111,12 @@ def test_a_checkpoint_is_written_by_the_clock(train, tmp_path):
 
         return keep
 
-    small = {"epochs": 3, "updates_per_epoch": 2}
-    train(keep=watched(Keeper(tmp_path, {}, every_minutes=1e9)), **small)
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint, "SECONDS", 1e9)
+        train(keep=watched(keeper(tmp_path)), updates=6)
     assert written == []
     often = keeper(tmp_path)
-    train(keep=watched(often), **small)
+    train(keep=watched(often), updates=6)
     assert written == [1, 2, 3, 4, 5]  # the last update needs none
     often.remove()
     assert list(tmp_path.iterdir()) == []

@@ -53,12 +53,12 @@ def withdraw(copy, shell):
 def test_a_relabel_opens_the_day_and_is_undone_by_one_word(copy, shell, relabel):
     path = files(copy, ONE, "3")[0]
     said = relabel(path, "--to", "5")
-    assert f"1 corrected from {FOUR} on, in data/corrections/{FOUR}.csv:\n  {path}" in said
+    assert f"1 label corrected, effective {FOUR}, in data/corrections/{FOUR}.csv:\n  {path}" in said
     (line,) = lines_of(copy)
     row = manifest.history(copy, THREE).images.filter(path=path).row(0, named=True)
     assert (line["action"], line["image"], line["label"]) == ("relabel", row["image"], "5")
     # The open day is meant where none is named; the same again changes nothing.
-    assert "1 as asked already" in shell(copy.root, "dayfold", "relabel", path, "--to", "5")
+    assert "1 image already as asked" in shell(copy.root, "dayfold", "relabel", path, "--to", "5")
     assert "1 taken back" in shell(copy.root, "dayfold", "relabel", path, "--undo")
     assert copy.corrections(FOUR).read_text() == HEADER
     relabel(path, "--to", "5")
@@ -76,7 +76,7 @@ def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell,
     within = copy.images(ONE) / "3"
     said = shell(within, "dayfold", "relabel", ".", "--to", "5")
     assert f"{len(files(copy, ONE, '3')) - 3} corrected" in said
-    assert "3 as asked already" in said
+    assert "3 images already as asked" in said
 
 
 def test_the_undo_of_a_folder_takes_back_what_was_corrected_in_it(copy, relabel, withdraw):
@@ -139,7 +139,7 @@ def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits)
     relabel("--class", "3", "--to", "new")
     moved = files(copy, FOUR, "new")
     said = relabel("--class", "3", "--to", "new", "--undo")
-    assert f"{len(moved)} of the open day stay in that class's folder" in said
+    assert f"{len(moved)} images of the open day not moved" in said
     assert files(copy, FOUR, "new") == moved
     said = relabel("--class", "3", "--to", "new", "--undo", code=1)
     assert f"its files of the open day: dayfold relabel data/images/{FOUR}/new --to CLASS" in said
@@ -283,7 +283,7 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     said = shell(corrected.root, "dayfold", "log").splitlines()
     lines = [line for line in said if not line.startswith("* ")]  # another mark's
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
-    assert lines[5].startswith(f"~ measured before up to {test['image'].n_unique()} of the test")
+    assert lines[5].startswith(f"~ up to {test['image'].n_unique()} test image")
     gone = len(manifest.history(corrected, FOUR).withdrawn)
     assert lines[6] == f"{gone} withdrawn images are not counted: data/corrections/"
     # What was new on a day goes by the names of then, and so do its figures.

@@ -10,29 +10,21 @@ import pytest
 
 from dayfold.project import cpus
 
-V2 = "29 23 0:26 {root} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
-V1 = "30 25 0:27 {root} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-OTHER = "31 25 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 
-
-def system(
-    folder: Path, *, own: str, mounts: str, files: dict[str, str], top: str = "sys/fs/cgroup"
-) -> Path:
+def system(folder: Path, *, own: str, files: dict[str, str]) -> Path:
     """A file tree as the kernel shows it."""
     (folder / "proc/self").mkdir(parents=True)
     (folder / "proc/self/cgroup").write_text(own)
-    (folder / "proc/self/mountinfo").write_text(mounts)
     for name, text in files.items():
-        path = folder / top / name
+        path = folder / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
 
 
-def v2(folder: Path, own: str, files: dict[str, str], *, root: str = "/") -> float:
+def v2(folder: Path, own: str, files: dict[str, str]) -> float:
     texts = {f"{name}/cpu.max": text for name, text in files.items()}
-    mounts = V2.format(root=root)
-    return cpus.quota(system(folder, own=f"0::{own}\n", mounts=mounts, files=texts))
+    return cpus.quota(system(folder, own=f"0::{own}\n", files=texts))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +50,7 @@ def test_the_least_of_a_group_and_all_above_it_counts(tmp_path):
 
 def test_in_a_container_the_mounted_group_is_its_own(tmp_path):
     # Without a namespace: the name is that of the host, and the mount begins at the group itself.
-    assert v2(tmp_path, "/docker/1f2e", {".": "400000 100000"}, root="/docker/1f2e") == 4.0
+    assert v2(tmp_path, "/docker/1f2e", {".": "400000 100000"}) == 4.0
 
 
 def test_with_a_namespace_the_group_is_the_top(tmp_path):
@@ -76,8 +68,7 @@ def test_version_1_has_a_file_for_each(tmp_path, quota, expected):
     job = "cpu,cpuacct/job/step"
     files = {f"{job}/cpu.cfs_quota_us": quota, f"{job}/cpu.cfs_period_us": "100000"}
     own = "5:memory:/job\n4:cpu,cpuacct:/job/step\n0::/\n"
-    mounts = OTHER + V1.format(root="/")
-    assert cpus.quota(system(tmp_path, own=own, mounts=mounts, files=files)) == expected
+    assert cpus.quota(system(tmp_path, own=own, files=files)) == expected
 
 
 def test_of_version_1_the_least_above_counts_too(tmp_path):
@@ -86,8 +77,8 @@ def test_of_version_1_the_least_above_counts_too(tmp_path):
         for name, quota in (("pod", "200000"), ("pod/box", "-1"))
         for what, text in (("quota", quota), ("period", "100000"))
     }
-    own, mounts = "3:cpu,cpuacct:/pod/box\n", V1.format(root="/")
-    assert cpus.quota(system(tmp_path, own=own, mounts=mounts, files=files)) == 2.0
+    own = "3:cpu,cpuacct:/pod/box\n"
+    assert cpus.quota(system(tmp_path, own=own, files=files)) == 2.0
 
 
 def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path):

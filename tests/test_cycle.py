@@ -38,24 +38,28 @@ def test_nothing_is_reported_to_the_makers_of_dvc(tmp_path, shell):
 
 
 def test_a_day_is_not_opened_before_the_last_is_sealed(copy, shell):
-    shell(copy.root, "dayfold", "open", FOUR)
-    said = shell(copy.root, "dayfold", "open", DAYS[4], code=1)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
+    said = shell(copy.root, "dayfold", "add", "--day", DAYS[4], code=1)
     assert f"{FOUR} is open and not sealed" in said
     assert "dayfold seal" in said
-    assert f"{FOUR} is already open" in shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert f"{FOUR} is already open" in shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
 
 
 def test_days_come_in_order_and_are_days(copy, shell):
-    said = shell(copy.root, "dayfold", "open", "2025-06-01", code=1)
+    said = shell(copy.root, "dayfold", "add", "--day", "2025-06-01", code=1)
     assert f"2025-06-01 comes before {THREE}" in said
-    assert "'2025-6-9' is not a day" in shell(copy.root, "dayfold", "open", "2025-6-9", code=1)
-    assert "'2025-02-30' is not a day" in shell(copy.root, "dayfold", "open", "2025-02-30", code=1)
-    assert "is in the future" in shell(copy.root, "dayfold", "open", "2999-01-01", code=1)
+    assert "'2025-6-9' is not a day" in shell(
+        copy.root, "dayfold", "add", "--day", "2025-6-9", code=1
+    )
+    assert "'2025-02-30' is not a day" in shell(
+        copy.root, "dayfold", "add", "--day", "2025-02-30", code=1
+    )
+    assert "is in the future" in shell(copy.root, "dayfold", "add", "--day", "2999-01-01", code=1)
 
 
 def test_open_makes_yesterdays_outputs_the_parent_and_keeps_the_comments(copy, shell):
     before = copy.params.read_text()
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
     assert copy.parent_model.read_bytes() == copy.model.read_bytes()
     assert copy.parent_predictions.read_bytes() == copy.predictions.read_bytes()
     after = copy.params.read_text()
@@ -68,11 +72,11 @@ def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
     data[-1] ^= 1
     copy.model.unlink()
     copy.model.write_bytes(data)
-    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/model.safetensors" in said
     assert f"{THREE} is not as it was sealed" in shell(copy.root, "dayfold", "status")
     shell(copy.root, "dvc", "checkout", "--force", "data/model.safetensors")
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 def test_strictly_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(
@@ -115,12 +119,12 @@ def test_images_that_are_known_are_not_added_again_and_open_no_day(copy, shell, 
 def test_a_sealed_day_that_was_made_again_is_not_built_upon(copy, shell):
     edited = copy.evaluation(THREE).read_text()
     copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
-    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
     assert "dayfold undo, to have back what was sealed" in said
     assert "is as it was sealed" in shell(copy.root, "dayfold", "undo", "--yes")
     assert copy.evaluation(THREE).read_text() == edited
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
@@ -151,7 +155,7 @@ def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, sh
     said = shell(
         copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", "--strict", code=1
     )
-    assert "cyst/0.png has no group in it by data.group" in said
+    assert "cyst/0.png has no patient id (data.group does not match)" in said
     assert len(list(source.glob("cyst/*"))) == 3
     assert "sealed" in shell(copy.root, "dayfold", "status")
 
@@ -232,7 +236,7 @@ def test_undo_takes_a_seal_back_behind_commits_that_touch_nothing_of_the_day(cop
     assert f"{THREE}, open; parent {TWO}" in shell(root, "dayfold", "status")
     params.edit(copy.params, {"train.learning_rate": 0.0005})
     shell(root, "dayfold", "seal")
-    assert "nothing damaged" in shell(root, "dayfold", "verify")
+    assert "nothing damaged" in shell(root, "dayfold", "check")
 
 
 def test_undo_refuses_where_a_later_commit_changed_what_the_seal_has(copy, shell):
@@ -303,12 +307,14 @@ def test_a_nightly_run_says_and_lists_what_is_refused_and_goes_on(three_days, sh
     assert [line.split(",")[1] for line in committed.splitlines()] == ["path", "0/page.png"]
 
 
-def test_backfill_takes_dated_folders_only(copy, shell, tmp_path):
-    (tmp_path / "archive" / "notes").mkdir(parents=True)
-    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "archive"), code=1)
-    assert "notes is not a day" in said
-    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "nowhere"), code=1)
-    assert "is not a folder" in said
+def test_a_folder_of_dated_folders_holds_nothing_else_and_needs_no_day(copy, shell, tmp_path):
+    for name in (FOUR, "notes"):
+        (tmp_path / "archive" / name).mkdir(parents=True)
+    archive = str(tmp_path / "archive")
+    assert "notes is not a day" in shell(copy.root, "dayfold", "run", archive, code=1)
+    said = shell(copy.root, "dayfold", "run", archive, "--day", FOUR, code=1)
+    assert "holds dated folders" in said
+    shell(copy.root, "dayfold", "run", str(tmp_path / "nowhere"), code=1)
 
 
 def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):

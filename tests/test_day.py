@@ -135,7 +135,7 @@ def test_two_runs_of_a_day_give_the_same_model(copy, shell):
 
 
 def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
-    few = ("-S", "replay.size=10", "-S", "replay.minimum_per_class=0")
+    few = ("-S", "replay.size=10")
     shell(copy.root, "dvc", "exp", "run", *few)
     assert json.loads(copy.metrics.read_bytes())["images"]["replayed"] == 10
     assert len(copy.replay.read_text().splitlines()) == 11
@@ -245,7 +245,7 @@ def test_a_team_starts_from_its_own_classifier(tmp_path, digits, monkeypatch):
     torch.save(resnet18(weights=None, num_classes=2).state_dict(), tmp_path / "team.pth")
     project = Project(tmp_path / "scans")
     create.init(project.root, create.Options(str(tmp_path / "team.pth"), ["7", "0"], 32))
-    quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
+    quick = {"train.updates": 2, "train.batch_size": 4}
     params_file.edit(project.params, quick)
     adding.add(project, digits / ONE, day=ONE)
     for stage in (snapshot, weights, replay, train, evaluate, curve):

@@ -37,7 +37,7 @@ def test_a_date_is_a_day(day):
 def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
     with pytest.raises(CycleError, match="is not a day") as caught:
         check_day(typed)
-    expected = f"did you mean {meant}?" if meant else "write it as YYYY-MM-DD, 2025-06-04 say"
+    expected = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
     assert caught.value.mend == expected
 
 
@@ -45,7 +45,7 @@ def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
 def test_a_date_that_the_calendar_does_not_have_is_told_so(typed):
     with pytest.raises(CycleError, match="is not a day") as caught:
         check_day(typed)
-    assert caught.value.mend == "give one of the calendar, 2025-06-04 say"
+    assert caught.value.mend == "use a date such as 2025-06-04"
 
 
 def test_words_are_refused_with_their_dates():

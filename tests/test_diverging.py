@@ -7,6 +7,7 @@ from builders import DAYS, make_project, take_in
 from dayfold import create
 from dayfold.errors import TrainingError
 from dayfold.learning import device, fitting
+from dayfold.learning.inputs import Job
 from dayfold.learning.network import Model
 from dayfold.project import params as params_file
 from dayfold.stages import replay, train, weights
@@ -17,18 +18,15 @@ from pools import pool_of, start_of
 def fit(repository):
     """Train three classes for six updates, from a start and with changes of the recipe."""
     recipe = params_file.read(repository / "params.yaml").train
-    small = {"image_size_px": 32, "epochs": 2, "updates_per_epoch": 3, "batch_size": 4}
+    small = {"image_size_px": 32, "updates": 6, "batch_size": 4}
 
     def run(start: Model | None = None, steps: list | None = None, **options):
+        own = recipe.model_copy(update=small | options)
+        machine = device.resolve(device="cpu", precision="fp32", threads=1)
         return fitting.fit(
-            start or start_of(3),
+            Job(start or start_of(3), None, own, 0, DAYS[0], machine),
             pool_of(8, 3),
             pool_of(4, 3),
-            teacher=None,
-            recipe=recipe.model_copy(update=small | options),
-            seed=0,
-            day=DAYS[0],
-            machine=device.resolve(device="cpu", precision="fp32", threads=1),
             report=(steps if steps is not None else []).append,
         )
 
@@ -53,7 +51,7 @@ def test_a_start_that_is_not_finite_is_told_at_the_first_update(fit):
 def test_a_rate_that_is_too_high_is_told_with_the_update_and_the_rate(fit):
     steps = []
     with pytest.raises(TrainingError) as caught:
-        fit(None, steps, learning_rate=1e30, warm_up=0.0)
+        fit(None, steps, learning_rate=1e30)
     assert 1 <= len(steps) < 6
     found = f"update {len(steps) + 1} of 6, at the learning rate"
     assert caught.value.what.startswith(f"Training stopped at {found}")
@@ -63,23 +61,21 @@ def test_a_rate_that_is_too_high_is_told_with_the_update_and_the_rate(fit):
 
 def test_what_breaks_in_the_last_update_is_told_too(fit):
     with pytest.raises(TrainingError, match=r"update 1 of 1, at the learning rate 1e\+30"):
-        fit(None, epochs=1, updates_per_epoch=1, learning_rate=1e30, warm_up=0.0)
+        fit(None, updates=1, learning_rate=1e30)
 
 
 def test_a_statistic_that_breaks_beside_a_finite_loss_is_told_by_name(fit):
     # In training a batch is normalised by its own statistics, so no loss shows this one.
-    with pytest.raises(TrainingError, match=r"update 3 of 6.*: the weight bn1\.running_mean"):
+    with pytest.raises(TrainingError, match=r"update 1 of 6.*: the weight bn1\.running_mean"):
         fit(broken("bn1.running_mean", float("inf")))
 
 
-def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path):
+def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path, monkeypatch):
     project = make_project(
         tmp_path / "project",
         origin__weights="random",
         train__image_size_px=16,
-        train__epochs=1,
-        train__updates_per_epoch=6,
-        checkpoint__minutes=1e-9,
+        train__updates=6,
     )
     params = params_file.read(project.params)
     create.make_origin(project, params)
@@ -88,9 +84,10 @@ def test_neither_a_model_nor_a_checkpoint_is_kept(tmp_path):
     for stage in (weights, replay):
         stage.run(project, params)
     # More than params.yaml may say, so that it happens within a second.
-    wild = params.train.model_copy(update={"learning_rate": 1e30, "warm_up": 0.0})
+    wild = params.train.model_copy(update={"learning_rate": 1e30})
     params = params.model_copy(update={"train": wild})
     kept = []
+    monkeypatch.setattr(train.checkpoint, "SECONDS", 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.checkpoint.Keeper, "remove", lambda keeper: kept.append(keeper._path))
         with pytest.raises(TrainingError):

@@ -12,6 +12,7 @@ import pytest
 
 from builders import DAYS, ROOT, make_project, open_day, place
 from dayfold import cli
+from dayfold.learning import checkpoint
 from dayfold.ledger.intake import workers
 from dayfold.project import params, vcs
 from dayfold.project.files import PART, sha256_file
@@ -161,8 +162,8 @@ def every_failing_step(
 def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy.root)
     # A checkpoint after the first of two updates.
-    few = {"train.updates_per_epoch": 2, "checkpoint.minutes": 1e-6}
-    params.edit(copy.params, few)
+    params.edit(copy.params, {"train.updates": 2})
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     said = every_failing_step("train", [copy.model, copy.plot("training")], capsys)
     # Without a checkpoint the day goes on: it only costs time.
     assert said == {"goes on", "dayfold"}

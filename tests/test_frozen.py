@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dayfold.errors import ParamsError
+from dayfold.learning import activations as kept
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.activations import DEPTHS, Activations, prune
 from dayfold.learning.fitting import on_parent
-from dayfold.learning.inputs import Pool
+from dayfold.learning.inputs import Job, Pool
 from dayfold.project import params as params_file
 from pools import pool_of, start_of
 
@@ -26,22 +26,21 @@ def machine():
 @pytest.fixture(scope="module")
 def recipe(repository):
     whole = params_file.read(repository / "params.yaml").train
-    budget = {"image_size_px": 32, "epochs": 2, "updates_per_epoch": 3, "batch_size": 8}
-    return whole.model_copy(update={**budget, "frozen_through": "layer2", "frozen_variants": 3})
+    budget = {"image_size_px": 32, "updates": 6, "batch_size": 8}
+    return whole.model_copy(update={**budget, "frozen_through": "layer2"})
+
+
+@pytest.fixture(autouse=True)
+def few_variants(monkeypatch):
+    monkeypatch.setattr(kept, "VARIANTS", 3)
 
 
 @pytest.fixture
 def activations(recipe, machine, tmp_path):
     def make(*pools, start=None, fingerprint=FINGERPRINT, day=DAY, **options):
-        made = Activations(
-            start or start_of(3),
-            tmp_path,
-            fingerprint,
-            recipe=recipe.model_copy(update=options),
-            seed=0,
-            day=day,
-            machine=machine,
-        )
+        own = recipe.model_copy(update=options)
+        job = Job(start or start_of(3), None, own, 0, day, machine)
+        made = Activations(job, tmp_path, fingerprint)
         return made, made.make(*pools)
 
     return make
@@ -54,14 +53,9 @@ def train(recipe, machine, activations):
         validation, steps = pool_of(4, 3), []
         given, _ = activations(pool, validation, **options)
         state, drawn, _ = fitting.fit(
-            start_of(3),
+            Job(start_of(3), start_of(2), own, 0, DAY, machine),
             pool,
             validation,
-            teacher=start_of(2),
-            recipe=own,
-            seed=0,
-            day=DAY,
-            machine=machine,
             report=steps.append,
             inputs=given,
         )
@@ -80,7 +74,7 @@ def is_frozen(name, depth):
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, depth):
     before = start_of(3).state
-    options = {"ema_length": 0.5, "batch_norm_images": 8, "distill": 0.5}
+    options = {"ema_length": 0.5, "distill": 0.5}
     after, steps, _ = train(pool_of(10, 3), frozen_through=depth, **options)
     assert all(np.isfinite(step.loss) for step in steps)
     same = {name: torch.equal(before[name], after[name]) for name in before}
@@ -119,14 +113,9 @@ def test_a_training_is_the_same_whether_activations_are_kept_or_made(train, tmp_
 def test_the_plan_is_that_of_a_training_of_the_whole_network(recipe, machine, train):
     pool = pool_of(10, 3)
     _, drawn, _ = fitting.fit(
-        start_of(3),
+        Job(start_of(3), None, recipe, 0, DAY, machine),
         pool,
         pool_of(4, 3),
-        teacher=None,
-        recipe=recipe,
-        seed=0,
-        day=DAY,
-        machine=machine,
         report=lambda _: None,
     )
     assert train(pool)[2].tolist() == drawn.tolist()
@@ -148,10 +137,9 @@ def test_an_image_s_activations_are_made_once(activations):
     [
         {"start": start_of(3, seed=1)},
         {"fingerprint": {"cpu": "two"}},
-        {"frozen_variants": 4},
         {"frozen_through": "layer1"},
     ],
-    ids=["frozen weights", "fingerprint", "variants", "depth"],
+    ids=["frozen weights", "fingerprint", "depth"],
 )
 def test_what_activations_depend_on_names_them(activations, other):
     pool = pool_of(2, 3)
@@ -187,9 +175,10 @@ def test_variants_are_the_image_and_changes_of_it_drawn_alike_by_each_epoch(acti
     assert torch.equal(drawn[7:], given.drawn(pool, chosen[7:], 1, first=7))
 
 
-def test_of_one_variant_the_image_is_as_it_is(activations):
+def test_of_one_variant_the_image_is_as_it_is(activations, monkeypatch):
+    monkeypatch.setattr(kept, "VARIANTS", 1)
     pool = pool_of(2, 2)
-    given, _ = activations(pool, frozen_variants=1)
+    given, _ = activations(pool)
     chosen = np.array([1, 0, 1])
     assert torch.equal(given.drawn(pool, chosen, 1, first=0), given.plain(pool, chosen))
 
@@ -213,9 +202,3 @@ def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_pa
     assert len(left) == 5
     prune(tmp_path, most=0)
     assert not list(tmp_path.iterdir())
-
-
-def test_frozen_weights_are_not_shrunk(repository):
-    params = params_file.read(repository / "params.yaml")
-    with pytest.raises(ParamsError, match="exclude each other"):
-        params_file.changed(params, {"train.frozen_through": "stem", "train.shrink": 0.9})

@@ -188,11 +188,11 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     archive = tmp_path / "archive"
     for day in (FOUR, FIVE):
         (archive / day).mkdir(parents=True)
-    said = shell(root, "dayfold", "backfill", str(archive), code=3)
+    said = shell(root, "dayfold", "run", str(archive), code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert FIVE not in said
     params.edit(copy.params, {"gate.min_class_f1": None})
-    shell(root, "dayfold", "backfill", str(archive))
+    shell(root, "dayfold", "run", str(archive))
     assert standing(copy).sealed == [ONE, TWO, THREE, FOUR]
     assert sealing.forced(copy) == {}
 

@@ -16,13 +16,11 @@ from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
 
 TINY = {
     "train__image_size_px": 16,
-    "train__epochs": 1,
-    "train__updates_per_epoch": 1,
+    "train__updates": 1,
     "train__batch_size": 4,
     "train__learning_rate": 1e-7,
     "train__threads": 1,
     "replay__size": 0,
-    "replay__minimum_per_class": 0,
     "gate__min_new_f1": 0.5,
 }
 CAT, DOG, EEL = range(20), range(20, 40), range(40, 60)

@@ -45,7 +45,7 @@ def test_a_broken_rwlock_is_removed(copy, shell, content):
     killed(copy)
     (copy.root / ".dvc" / "tmp" / "rwlock").write_text(content)
     shell(copy.root, "dvc", "repro", code=255)
-    said = shell(copy.root, "dayfold", "open", FOUR)
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR)
     assert "dayfold run was killed: .dvc/tmp/rwlock is broken: removed" in said
     assert f"{FOUR} is open" in said
 
@@ -116,7 +116,7 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
         assert lock.exists()
         assert part.exists()
         assert copy.dvc_lock.read_bytes() == whole[:100]
-    said = shell(copy.root, "dayfold", "doctor", "--fix")
+    said = shell(copy.root, "dayfold", "check", "--fix")
     assert said.count("fixed half done") == 4
     assert journal.half_done(copy) == []
     assert copy.dvc_lock.read_bytes() == whole
@@ -137,7 +137,7 @@ def test_a_young_lock_of_another_git_is_left_alone_also_after_a_kill(copy, shell
     killed(copy, step="seal" * bool(step_began), step_began=step_began and time.time() + step_began)
     lock.touch()
     assert "was left alone" in begun(copy)[0]
-    said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
+    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
     assert "wait: a git may be at work" in said
     assert lock.exists()
 
@@ -166,9 +166,11 @@ def test_half_written_files_are_removed_and_other_hidden_ones_stay(copy):
     (copy.images(FOUR) / "cyst").mkdir()
     part = copy.images(FOUR) / "cyst" / f".abc{PART}"
     mine = copy.images(FOUR) / "cyst" / ".hidden"
-    for path in (part, mine, copy.data / f".def{PART}"):
+    of_dvc = copy.data / ".Z4z77wRNoSkI9ylOcY0v1A.tmp"
+    for path in (part, mine, copy.data / f".def{PART}", of_dvc):
         path.write_text("half")
-    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True, True]
+    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True] * 3
+    assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()
 
@@ -190,17 +192,17 @@ def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, mo
         patched.setattr(place, at, stop)
         opening.open_day(copy, FOUR)
     [said] = begun(copy)
-    assert said.startswith(f"dayfold open was killed: the opening of {FOUR} is taken back")
+    assert said.startswith(f"dayfold add was killed: the opening of {FOUR} is taken back")
     assert vcs.git(copy.root, "status", "--porcelain") == before
     assert copy.parent_model.read_bytes() == parent
     assert vcs.stale(copy.root) == []
-    assert f"{FOUR} is open" in shell(copy.root, "dayfold", "open", FOUR)
+    assert f"{FOUR} is open" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 @pytest.mark.parametrize("at", ["_move", "_bring_back", "edit", "_lay_out"])
 def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch, at):
     before = vcs.git(copy.root, "status", "--porcelain")
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
     (copy.images(FOUR) / "cyst").mkdir()
     (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
 
@@ -231,7 +233,7 @@ def test_a_folder_of_a_later_day_is_never_touched(copy):
 
 
 def test_a_half_written_dvc_file_is_made_again(copy, shell):
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
     whole = copy.tracked(FOUR).read_text()
     killed(copy)
     copy.tracked(FOUR).write_text(whole[:20])
@@ -251,7 +253,7 @@ def test_a_branch_called_like_a_stage_is_no_training_at_work(copy):
 
 def test_one_command_at_a_time_works_in_a_project(copy, shell):
     with only_one(copy.cycle_lock, "testing"):
-        said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+        said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert "Another process is at work in this project (process " in said
 
 
@@ -266,7 +268,7 @@ def test_while_dvc_repro_is_at_work_nothing_else_begins(copy, shell):
         start_new_session=True,
     )
     try:
-        said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+        said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     finally:
         os.killpg(repro.pid, signal.SIGKILL)
         repro.wait()
@@ -296,7 +298,7 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
     vcs.git(copy.root, "checkout", "--quiet", "--detach")
     mine = copy.rebuilt / ONE
     vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(mine))
-    said = shell(copy.root, "dayfold", "doctor", code=1)
+    said = shell(copy.root, "dayfold", "check", code=1)
     for words in (
         "no branch is checked out",
         ".dvc/tmp/rwlock is broken",
@@ -305,7 +307,7 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
         "4 problems left",
     ):
         assert words in said
-    said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
+    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
     assert "fixed half done  .dvc/tmp/rwlock is broken" in said
     assert "2 problems left" in said
     assert not mine.exists()
@@ -331,7 +333,7 @@ def test_the_doctor_finds_a_trainer_that_nobody_waits_for(copy, shell):
         assert time.monotonic() < until
         time.sleep(0.1)
     time.sleep(1)
-    said = shell(copy.root, "dayfold", "doctor", "--fix")
+    said = shell(copy.root, "dayfold", "check", "--fix")
     assert "goes on training, but what had started it is gone" in said
     assert said.endswith("all is well\n")
     assert journal.at_work(copy) == []

@@ -8,7 +8,7 @@ import pytest
 
 from builders import png
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import labels
+from dayfold.ledger.intake import finding
 from dayfold.ledger.intake.delivery import Delivery
 
 
@@ -26,7 +26,7 @@ def read(folder, text, encoding="utf-8"):
     file = folder.parent / "labels.csv"
     file.write_bytes(text.encode(encoding))
     delivery = Delivery()
-    found = labels.read(file, folder, delivery)
+    found = finding.read_labels(file, folder, delivery)
     return found, delivery
 
 
@@ -101,14 +101,14 @@ def test_the_table_itself_is_no_file_that_it_does_not_name(folder, monkeypatch):
     (folder / "labels.csv").write_text("path,label\n3.png,cat\na/1.png,cat\na/b/2.png,cat\n")
     monkeypatch.chdir(folder)
     delivery = Delivery()
-    assert len(labels.read(Path("labels.csv"), folder, delivery)) == 3
+    assert len(finding.read_labels(Path("labels.csv"), folder, delivery)) == 3
     assert delivery.warned == []
 
 
 def test_a_pipe_without_anybody_at_its_other_end_is_refused(folder):
     os.mkfifo(folder / "pipe")
     with pytest.raises(IntakeError, match="is not a file"):
-        labels.read(folder / "pipe", folder, Delivery())
+        finding.read_labels(folder / "pipe", folder, Delivery())
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_a_file_that_is_not_utf_8_or_not_there_is_refused(folder):
     with pytest.raises(IntakeError, match="cannot be read as CSV"):
         read(folder, "path,label\n3.png,Zähne\n", "latin-1")
     with pytest.raises(IntakeError, match="cannot be read: No such file"):
-        labels.read(folder / "nowhere.csv", folder, Delivery())
+        finding.read_labels(folder / "nowhere.csv", folder, Delivery())

@@ -118,12 +118,14 @@ def digest(path: Path) -> str:
 
 @pytest.mark.cold
 @pytest.mark.slow
-def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_path, shell):
+def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(
+    tmp_path, shell, monkeypatch
+):
     shell(tmp_path, "dayfold", "init", "p", "--weights", "random", "--image-size", "16")
     project = Project(tmp_path / "p")
-    recipe = {"epochs": 4, "updates_per_epoch": 6, "batch_size": 4, "threads": 1}
+    recipe = {"updates": 24, "batch_size": 4, "threads": 1}
     params.edit(project.params, {f"train.{key}": value for key, value in recipe.items()})
-    params.edit(project.params, {"checkpoint.minutes": 1e-6})  # after every update
+    monkeypatch.setenv("DAYFOLD_CHECKPOINT_SECONDS", "0")  # after every update
     source = tmp_path / "images"
     for label, first in (("cyst", 0), ("lesion", 100)):
         place(source, label, range(first, first + 12))
@@ -136,13 +138,13 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(tmp_
 
     wanted = (project.model, project.plot("training"))
     # An update is kept for certain when the next one is told.
-    for shell_path, moment in zip(SHELLS, ("epoch 2/4", "epoch 3/4"), strict=True):
+    for shell_path, moment in zip(SHELLS, ("update 14/24", "update 19/24"), strict=True):
         stop_dvc_at(project.root, shell_path, moment, see_a_second_trainer_refuse)
     # A kill in the middle of writing leaves a part beside it, which the next training removes.
     assert len(list(project.checkpoints.glob("*.checkpoint"))) == 1
     said = shell(project.root, "dvc", "repro")
     going_on = re.search(r"going on from update (\d+), where training was stopped", said)
-    assert 17 <= int(going_on[1]) < 24
+    assert 18 <= int(going_on[1]) < 24
     assert list(project.checkpoints.iterdir()) == []
     made = [digest(path) for path in wanted]
     said = shell(project.root, "dvc", "repro", "--force", "--single-item", "train")

@@ -5,7 +5,7 @@ import pytest
 from builders import DAYS, add, place, png, taken
 from dayfold.errors import IntakeError
 from dayfold.ledger import manifest, strays
-from dayfold.ledger.intake import walking
+from dayfold.ledger.intake import finding
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import sha256
@@ -29,7 +29,7 @@ def linked(receiving, source, tmp_path, request):
 
 
 def test_a_link_into_the_cache_is_the_file_that_it_is(linked, source):
-    assert walking.count(linked, DAY) == {"cat": 6}
+    assert finding.count(linked, DAY) == {"cat": 6}
     assert len(add(linked, source).known) == 6  # and today's folder is compared with
     snapshot.run(linked, params_file.read(linked.params))
     images = manifest.history(linked, DAY).images

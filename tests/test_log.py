@@ -90,7 +90,7 @@ def test_figures_that_were_measured_before_a_correction_are_marked():
     lines = [replace(first, corrected=4), second, third]
     assert [line.count("~") for line in printed(log.table(lines, VERDICTS))] == [0, 1, 0, 0]
     (note,) = log.notes(lines, {}, NONE)
-    assert note.startswith("~ measured before up to 4 of the test images were corrected")
+    assert note.startswith("~ up to 4 test images were later corrected or withdrawn")
 
 
 def test_withdrawn_images_that_no_line_counts_are_told():

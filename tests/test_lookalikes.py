@@ -11,12 +11,10 @@ from dayfold.ledger import lookalikes, looks, manifest, tables
 from dayfold.ledger.decode import decode
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk
+from dayfold.ledger.intake.finding import walk
 from dayfold.ledger.tables import NearDuplicate
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
-
-WITHIN = 4  # the default of data.near_duplicate_bits
 
 
 def picture(seed, side=64):
@@ -46,12 +44,12 @@ def test_scaled_recompressed_and_darkened_pictures_are_near(seed):
         decode(encoded(image, "JPEG", quality=50)),
         image.point(lambda value: value * 0.8),
     ):
-        assert bits(image, other) <= WITHIN
+        assert bits(image, other) <= lookalikes.NEAR_BITS
 
 
 def test_other_pictures_are_far():
     looked = [lookalikes.look(picture(seed)) for seed in range(60)]
-    assert lookalikes.nearest(looked, range(60), looked, range(60), within=WITHIN) == []
+    assert lookalikes.nearest(looked, range(60), looked, range(60)) == []
 
 
 def test_a_plain_picture_is_near_to_none():
@@ -95,7 +93,6 @@ def deliver(folder, label, seeds, form="PNG"):
 
 def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, capsys):
     open_day(project, DAYS[0])
-    params_file.edit(project.params, {"data.near_duplicate_bits": 4})
     deliver(project.images(DAYS[0]), "cat", range(20))
     snapshot.run(project, params_file.read(project.params))
     assert project.plot("near_duplicates").read_text().count("\n") == 1
@@ -133,9 +130,9 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     deliver(tmp_path / "new", "cat", [1], "BMP")
     delivery = Delivery()
     found = walk(tmp_path / "new", delivery)
-    checking.inspect(found, delivery, history, rules=checking.Rules(8, 10**6, "first"))
+    checking.inspect(found, delivery, history, max_pixels=10**6)
     earlier = looks.read(project, history.days)
-    checking.warn_of_lookalikes(delivery, history, earlier, within=4)
+    checking.warn_of_lookalikes(delivery, history, earlier)
     said = sorted(map(str, delivery.warned))
     assert [line.partition(" (")[0] for line in said] == [
         "bird/2.png looks like dog/2.jpeg, which is 'dog'",
@@ -154,7 +151,7 @@ def test_how_an_image_looks_is_what_was_written_last(project):
     mine = pl.DataFrame({"look": ["f" * 32], "path": ["dog/1.png"], "label": ["dog"]})
     for last, found in (("f" * 32, 1), ("0" * 32, 0)):
         earlier = pl.DataFrame({"image": [image] * 3, "look": ["f" * 32, "0" * 32, last]})
-        words = {"history": history, "earlier": earlier, "kind": ["label"], "within": 4}
+        words = {"history": history, "earlier": earlier, "kind": ["label"]}
         assert len(looks.nearest(mine, **words)) == found
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from builders import DAYS, make_project
 from dayfold.errors import CycleError
 from dayfold.figures import intervals, metrics, retention
+from dayfold.figures.retention import Counts
 from dayfold.ledger.tables import BINS, Evaluation, schema
 from dayfold.project import params as params_file
 from dayfold.stages import curve
@@ -32,50 +33,56 @@ def counts_of(truth, predicted, confidence):
     return evaluations(*((ONE, ONE, label, said, 1, sure, None) for label, said, sure in rows))
 
 
+def figures_of(matrix):
+    """The four figures of a matrix, as if every cohort had one test image."""
+    counts = Counts(np.nan_to_num(matrix), np.where(np.isnan(matrix), 0.0, 1.0))
+    return retention.figures(counts)[0]
+
+
 def test_the_four_figures_of_an_accuracy_matrix_are_as_worked_out_by_hand():
-    assert retention.average_accuracy(R) == pytest.approx((0.6 + 0.5 + 1.0) / 3)
-    assert retention.backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
-    assert retention.forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
-    assert retention.learning_accuracy(R) == pytest.approx((0.9 + 0.8 + 1.0) / 3)
+    assert figures_of(R)["average_accuracy"] == pytest.approx((0.6 + 0.5 + 1.0) / 3)
+    assert figures_of(R)["backward_transfer"] == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
+    assert figures_of(R)["forgetting"] == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
+    assert figures_of(R)["learning_accuracy"] == pytest.approx((0.9 + 0.8 + 1.0) / 3)
 
 
 def test_forgetting_is_measured_from_the_best_day_and_not_from_the_first():
     matrix = np.array([[0.5, NAN, NAN], [0.9, 0.8, NAN], [0.6, 0.7, 1.0]])
-    assert retention.forgetting(matrix) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
-    assert retention.backward_transfer(matrix) == pytest.approx(((0.6 - 0.5) + (0.7 - 0.8)) / 2)
+    assert figures_of(matrix)["forgetting"] == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
+    assert figures_of(matrix)["backward_transfer"] == pytest.approx(((0.6 - 0.5) + (0.7 - 0.8)) / 2)
 
 
 def test_negative_forgetting_is_kept():
     matrix = np.array([[0.5, NAN, NAN], [0.6, 0.4, NAN], [0.8, 0.4, 1.0]])
     # Cohort 1 gained 0.2 upon its best day, cohort 2 lost nothing.
-    assert retention.forgetting(matrix) == pytest.approx((-0.2 + 0.0) / 2)
+    assert figures_of(matrix)["forgetting"] == pytest.approx((-0.2 + 0.0) / 2)
 
 
 def test_cohorts_without_test_images_are_passed_over():
     matrix = np.array([[NAN, NAN, NAN], [NAN, 0.8, NAN], [NAN, 0.5, NAN]])
-    assert retention.average_accuracy(matrix) == 0.5
-    assert retention.backward_transfer(matrix) == pytest.approx(-0.3)
-    assert retention.forgetting(matrix) == pytest.approx(0.3)
-    assert retention.learning_accuracy(matrix) == 0.8
+    assert figures_of(matrix)["average_accuracy"] == 0.5
+    assert figures_of(matrix)["backward_transfer"] == pytest.approx(-0.3)
+    assert figures_of(matrix)["forgetting"] == pytest.approx(0.3)
+    assert figures_of(matrix)["learning_accuracy"] == 0.8
 
 
 def test_a_cohort_whose_images_are_all_withdrawn_is_passed_over():
     matrix = np.array([[0.9, NAN, NAN], [0.8, 0.8, NAN], [NAN, 0.5, 1.0]])
-    assert retention.average_accuracy(matrix) == 0.75
-    assert retention.forgetting(matrix) == pytest.approx(0.3)
+    assert figures_of(matrix)["average_accuracy"] == 0.75
+    assert figures_of(matrix)["forgetting"] == pytest.approx(0.3)
 
 
 def test_a_cohort_that_only_today_s_model_saw_is_passed_over_in_forgetting():
     matrix = np.array([[NAN, NAN], [0.7, 0.8]])
-    assert retention.forgetting(matrix) is None
+    assert figures_of(matrix)["forgetting"] is None
 
 
 def test_on_the_first_day_there_is_nothing_to_forget_or_transfer():
     matrix = np.array([[0.9]])
-    assert retention.average_accuracy(matrix) == 0.9
-    assert retention.learning_accuracy(matrix) == 0.9
-    assert retention.forgetting(matrix) is None
-    assert retention.backward_transfer(matrix) is None
+    assert figures_of(matrix)["average_accuracy"] == 0.9
+    assert figures_of(matrix)["learning_accuracy"] == 0.9
+    assert figures_of(matrix)["forgetting"] is None
+    assert figures_of(matrix)["backward_transfer"] is None
     assert retention.forward_transfer([], []) is None
 
 
@@ -84,7 +91,7 @@ def test_forward_transfer_is_what_yesterday_s_model_has_upon_chance():
 
 
 def test_the_accuracy_matrix_counts_images_not_rows():
-    found = retention.accuracy_matrix(
+    found = retention.matrix_counts(
         evaluations(
             (ONE, ONE, "cat", "cat", 3, 0.9, None),
             (ONE, ONE, "cat", "dog", 1, 0.6, None),
@@ -97,14 +104,12 @@ def test_the_accuracy_matrix_counts_images_not_rows():
         ),
         [ONE, TWO],
     )
-    assert np.array_equal(found, [[0.75, NAN], [0.5, 1.0]], equal_nan=True)
+    assert np.array_equal(found.accuracy, [[0.75, NAN], [0.5, 1.0]], equal_nan=True)
 
 
 def test_a_cohort_without_test_images_is_nan_in_the_matrix():
-    found = retention.accuracy_matrix(
-        evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO]
-    )
-    assert np.array_equal(found, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
+    found = retention.matrix_counts(evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO])
+    assert np.array_equal(found.accuracy, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
 
 
 LABELS = st.sampled_from(["cat", "dog", "eel", "fox"])

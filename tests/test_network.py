@@ -88,23 +88,6 @@ def test_taps_that_see_padding_only_are_left_out_where_a_map_is_one_pixel():
     assert net.layer3[1].conv2.weight.shape == (256, 256, 3, 3)
 
 
-def test_shrink_and_perturb_is_the_weighted_sum_of_old_and_fresh():
-    model = trained_on(("a", "b"))
-    twice = Model({k: v * 2 for k, v in model.state.items()}, model.classes, {})
-    options = {"seed": 0, "day": "2025-06-02"}
-    found = network.perturbed(twice, shrink=0.5, perturb=0.0, **options)
-    for name, tensor in model.state.items():
-        running = "running" in name or "num_batches" in name
-        assert torch.equal(found.state[name], twice.state[name] if running else tensor)
-    fresh = network.perturbed(model, shrink=1.0, perturb=1.0, **options)
-    name = "layer1.0.conv1.weight"
-    added = fresh.state[name] - model.state[name]
-    assert added.std().item() == pytest.approx((2 / (64 * 3 * 3)) ** 0.5, rel=0.02)
-    assert not torch.allclose(added, model.state[name], atol=1e-3)
-    tomorrow = network.perturbed(model, shrink=1.0, perturb=1.0, seed=0, day="2025-06-03")
-    assert not torch.equal(fresh.state[name], tomorrow.state[name])
-
-
 def test_a_saved_model_has_the_same_bytes_whatever_the_order_of_its_tensors(tmp_path):
     state = trained_on(("a",)).state
     metadata = {"classes": ["a"], "day": "2025-06-02"}

@@ -10,7 +10,9 @@ from builders import ROOT
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
 from dayfold.project import params as params_file
+from dayfold.project import upgrade
 from dayfold.project.params import Params
+from dayfold.proof import doctor
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -21,7 +23,7 @@ def path(tmp_path):
 
 
 def line_of(key):
-    """The line, from 1, of a key with its indent: "  epochs"."""
+    """The line, from 1, of a key with its indent: "  updates"."""
     (found,) = [at for at, line in enumerate(TEXT.splitlines(), 1) if line.startswith(f"{key}:")]
     return found
 
@@ -60,8 +62,9 @@ def test_the_root_s_params_are_valid_and_unopened():
     params = params_file.read(ROOT / "params.yaml")
     assert (params.day, params.parent) == ("none", "origin")
     recency = params.weights
-    assert (recency.schedule, recency.recent, recency.base) == ("step", 1.0, 1.0)
-    assert (recency.recent_versions, recency.class_balance) == (1, 1.0)
+    assert (recency.recent, recency.base, recency.versions) == (1.0, 1.0, 1)
+    assert recency.class_balance == 1.0
+    assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
 def test_a_limit_of_the_gate_may_be_null(path):
@@ -89,7 +92,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
                 ("seed", "seed: -1"),
                 ("  recent", "  recent: 0"),
                 ("  size", "  sise: 300"),
-                ("  epochs", "  epochs: 6.5"),
+                ("  updates", "  updates: 6.5"),
                 ("  device", "  device: gpu"),
             )
         )
@@ -101,7 +104,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         f"params.yaml:{at('  recent')}: weights.recent is 0: input should be greater than 0",
         f"params.yaml:{at('replay')}: replay.size is missing",
         f"params.yaml:{at('  size')}: replay.sise is not a known key; did you mean size?",
-        f"params.yaml:{at('  epochs')}: train.epochs is 6.5: input should be a valid integer",
+        f"params.yaml:{at('  updates')}: train.updates is 6.5: input should be a valid integer",
     ):
         assert expected in found
         found.remove(expected)
@@ -125,18 +128,18 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
             "    flip: true",
             "train.augment.flip is True: input should be a valid",
         ),
-        ("  epochs", "  epochs: 0", "train.epochs is 0: input should be greater than or equal"),
+        ("  updates", "  updates: 0", "train.updates is 0: input should be greater than or equal"),
         ("  base", "  base: .nan", "weights.base is nan: input should be"),
         ("  base", "  base: .inf", "weights.base is inf: input should be a finite number"),
         ("  policy", "  policy: class_balance", "; did you mean class_balanced?"),
         ("  classes", "  classes: [yes]", "origin.classes.0 is True: input should be a valid"),
-        ("    test", "    test: 0.3", "train + validation + test must be 1, not 1.1"),
+        ("    test", "    test: 0.9", "validation + test must be below 1, not 1"),
         ("  group", '  group: "p("', "not a regular expression"),
         ("  group", '  group: "p"', "needs exactly one (…) around the group's name, has 0"),
         ("  group", '  group: "(p)(q)"', "needs exactly one (…) around the group's name, has 2"),
         ("day", 'day: "2025-6-4"', "'2025-6-4' is not a day"),
         ("day", 'day: "2025-02-30"', "'2025-02-30' is not a day"),
-        ("  recent_versions", "  recents: 1", "weights.recents is not a known key; did you mean"),
+        ("  recent", "  recents: 1.0", "weights.recents is not a known key; did you mean"),
         ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),
         ("  learning_rate", "  learning_rate: 1e-3", "train.learning_rate is '1e-3'"),
     ],
@@ -246,10 +249,106 @@ def test_an_edited_section_s_values_of_every_type_come_back(path):
     changes = {
         "origin.classes": ["cat", "no"],
         "replay.policy": "uniform",
-        "train.warm_up": 0.25,
+        "train.ema_length": 0.25,
         "train.learning_rate": 1e-5,
         "evaluate.max_per_cohort": None,
     }
     params_file.edit(path, changes)
     params = params_file.read(path)
     assert params == params_file.changed(params, changes)
+
+
+def older(project, text):
+    """A project as 0.1.0 left it, its params.yaml written by hand."""
+    project.params.write_text(text, encoding="utf-8")
+    pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    size = "      - replay.size\n"
+    assert size in pipeline
+    project.dvc_yaml.write_text(pipeline.replace(size, f"{size}      - replay.hard_share\n"))
+    return pipeline
+
+
+# As 0.1.0 wrote them, with values and a comment of a person's own.
+OLD_KEYS = (
+    (
+        "    test",
+        "    train: 0.7  # learnt from\n    test: 0.2               # judged by",
+    ),
+    ("  group", '  group: "(p.)"            # our patients\n  min_side_px: 8           # pixels'),
+    ("  versions", "  schedule: step           # step\n  recent_versions: 3       # versions"),
+    ("  updates", "  epochs: 5                # 1 or more\n  updates_per_epoch: 40    # 1 or more"),
+    ("gate", "checkpoint:                # kept\n  minutes: 2.0             # so often\n\ngate:"),
+)
+
+
+def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(project):
+    pipeline = older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
+    with pytest.raises(ParamsError) as caught:
+        params_file.read(project.params)
+    gone = "is no param any more"
+    found = [line.partition(": ")[2] for line in caught.value.problems]
+    for key in ("data.min_side_px", "train.epochs", "train.updates_per_epoch", "checkpoint"):
+        assert f"{key} {gone}" in found
+    assert "train.updates is missing" in found
+    assert caught.value.mend.startswith("dayfold check --fix takes out")
+    assert upgrade.needed(project)
+    upgrade.apply(project)
+    params = params_file.read(project.params)
+    assert (params.train.updates, params.weights.versions) == (200, 3)
+    assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
+    text = project.params.read_text(encoding="utf-8")
+    assert '  group: "(p.)"            # our patients\n' in text
+    others = re.compile(r" *(group|versions|updates|test|gate):")
+    kept = [line for line in TEXT.splitlines() if not others.match(line)]
+    assert set(kept) <= set(text.splitlines())
+    assert project.dvc_yaml.read_text(encoding="utf-8") == pipeline
+    assert not upgrade.needed(project)
+
+
+def test_a_project_pinned_to_an_older_version_is_brought_to_this_one(project, monkeypatch):
+    for module in (params_file, upgrade):
+        monkeypatch.setattr(module, "__version__", "9.0.0")
+    older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
+    with pytest.raises(VersionError) as caught:
+        params_file.read(project.params)
+    assert "to go on with the installed one, dayfold check --fix" in caught.value.mend
+    upgrade.apply(project)
+    assert params_file.read(project.params).dayfold == "9.0.0"
+
+
+def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_age(project):
+    line = "  schedule: exponential\n  recent_versions: 1\n  half_life_versions: 3.0"
+    changed(project.params, ("  versions", line))
+    upgrade.apply(project)
+    assert params_file.read(project.params).weights.versions == 6
+
+
+def test_a_policy_that_is_gone_is_refused_with_those_that_there_are(path):
+    (problem,) = problems(path, ("  policy", "  policy: herding"))
+    assert "replay.policy is 'herding'" in problem
+    for policy in ("class_balanced", "uniform", "recency", "all"):
+        assert f"'{policy}'" in problem
+
+
+def test_what_cannot_be_brought_up_to_date_line_by_line_is_left_alone(project):
+    flow = "evaluate: {batch_size: 256, max_per_cohort: null}\n"
+    text = re.sub(r"evaluate:.*\n.*\n", flow, TEXT)
+    project.params.write_text(text, encoding="utf-8")
+    text = project.params.read_text(encoding="utf-8")
+    with pytest.raises(ParamsError, match="cannot be brought up to date") as caught:
+        upgrade.apply(project)
+    assert caught.value.problems == ["evaluate.batch_size"]
+    assert project.params.read_text(encoding="utf-8") == text
+
+
+def test_doctor_brings_an_older_version_s_params_up_to_date_and_tells_what_is_left(project):
+    older(project, changed(project.params, *OLD_KEYS, ("seed", "seed: -1")).read_text("utf-8"))
+    signs = doctor._params(project)
+    sign = next(signs)
+    assert "of an older version" in sign.found
+    sign.fix()
+    (left,) = signs
+    assert "seed is -1" in left.mend
+    assert left.fix is None
+    params_file.edit(project.params, {"seed": 0})
+    assert list(doctor._params(project)) == []

@@ -35,15 +35,18 @@ POOL = pool()
 
 
 RANDOM = ("uniform", "class_balanced", "recency")
-EVERY = (*RANDOM, "hard", "herding", "all")
-# Of hard and herding: the higher an image's number, the higher its score.
-SCORES = [number / 100 for number in range(len(POOL))]
+EVERY = (*RANDOM, "all")
 
 
-def select(old=POOL, *, policy="class_balanced", size=9, seed=0, day=TODAY, minimum=0, **options):
-    options = {"hard_share": 0.5, "scores": SCORES, "weights": WEIGHTS, **options}
+def select(old=POOL, *, policy="class_balanced", size=9, seed=0, day=TODAY, minimum=0):
     return replay.select(
-        old, policy=policy, size=size, minimum_per_class=minimum, seed=seed, day=day, **options
+        old,
+        weights=WEIGHTS,
+        policy=policy,
+        size=size,
+        minimum_per_class=minimum,
+        seed=seed,
+        day=day,
     )
 
 
@@ -51,32 +54,14 @@ def named(rows):
     return list(rows.iter_rows(named=True))
 
 
-def test_a_step_weighs_recent_versions_more_than_older_ones():
-    def step(ages, recent_versions):
-        options = {"recent": 3.0, "base": 1.0, "half_life_versions": 3.0}
-        return weights.version_weights(
-            ages, schedule="step", recent_versions=recent_versions, **options
-        )
-
-    assert step([3, 2, 1, 0], 2) == [1.0, 1.0, 3.0, 3.0]
-    assert step([0], 1) == [3.0]
-    assert step([], 1) == []
-
-
-def test_a_line_falls_from_recent_today_to_base_and_stays_there():
-    options = {"schedule": "linear", "recent": 3.0, "base": 1.0, "half_life_versions": 3.0}
-    found = weights.version_weights(range(6), recent_versions=4, **options)
+def test_a_weight_falls_in_a_line_from_recent_today_to_base_and_stays_there():
+    found = weights.version_weights(range(6), recent=3.0, base=1.0, versions=4)
     assert found == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
-    as_step = weights.version_weights(range(3), recent_versions=1, **options)
-    assert as_step == [3.0, 1.0, 1.0]
+    assert weights.version_weights([], recent=3.0, base=1.0, versions=4) == []
 
 
-def test_an_exponential_is_half_way_to_base_at_its_half_life():
-    options = {"schedule": "exponential", "recent": 5.0, "base": 1.0, "recent_versions": 1}
-    found = weights.version_weights([0, 2, 4, 6], half_life_versions=2.0, **options)
-    assert found == [5.0, 3.0, 2.0, 1.5]
-    [between] = weights.version_weights([1], half_life_versions=2.0, **options)
-    assert between == pytest.approx(1 + 4 * 0.5**0.5, rel=1e-15)
+def test_of_one_version_only_today_s_images_weigh_more():
+    assert weights.version_weights([2, 1, 0], recent=3.0, base=1.0, versions=1) == [1.0, 1.0, 3.0]
 
 
 # 4 images of today (weight 3), 2 + 1 replayed (weight 1) of 8 + 5 old ones.
@@ -167,7 +152,7 @@ def test_shares_add_up_whatever_the_pool(now, seen, exponent, over):
 
 @pytest.mark.parametrize("policy", EVERY)
 def test_the_first_day_replays_nothing(policy):
-    assert select(POOL.clear(), policy=policy, scores=[], minimum=5).is_empty()
+    assert select(POOL.clear(), policy=policy, minimum=5).is_empty()
 
 
 @pytest.mark.parametrize(
@@ -201,33 +186,13 @@ def test_recent_images_are_replayed_more_often_under_recency():
     assert abs(chosen.count(DAYS[1]) / seeds - 5 / 6) < 4.5 * error
 
 
-def test_hard_takes_the_lowest_scores_and_fills_up_evenly():
-    rows = named(select(policy="hard", size=8))
-    hard = [row["image"] for row in rows if row["reason"] == "hard"]
-    assert hard == POOL["image"].to_list()[:4]
-    assert [row["key"] for row in rows[:4]] == SCORES[:4]
-    assert [row["reason"] for row in rows[4:]] == ["uniform"] * 4
-    assert len({row["image"] for row in rows}) == 8
-    assert [row["reason"] for row in named(select(policy="hard", size=8, hard_share=0.0))] == [
-        "uniform"
-    ] * 8
-
-
-def test_herding_takes_those_of_each_class_with_the_lowest_scores():
-    rows = select(policy="herding", size=9)
-    for label in ("cat", "dog", "eel"):
-        of_class = POOL.with_columns(score=pl.Series(SCORES)).filter(pl.col("label") == label)
-        nearest = of_class.sort("score")["image"].to_list()[:3]
-        assert rows.filter(pl.col("label") == label)["image"].to_list() == nearest
-
-
 def test_all_takes_every_image():
     rows = select(policy="all", size=0)
     assert rows["image"].to_list() == POOL["image"].to_list()
     assert set(rows["reason"]) == {"all"}
 
 
-@pytest.mark.parametrize("policy", ["uniform", "class_balanced", "recency", "hard", "herding"])
+@pytest.mark.parametrize("policy", RANDOM)
 def test_a_minimum_of_every_class_is_always_in(policy):
     for seed in range(20):
         rows = select(policy=policy, size=4, seed=seed, minimum=2)
@@ -258,7 +223,7 @@ def test_a_replay_set_holds_no_image_twice_and_each_as_it_is(policy):
     assert len({row["image"] for row in rows}) == len(rows) == (21 if policy == "all" else 15)
     for row in rows:
         assert {**known[row["image"]], **row} == {**row, "group": "", "split": "train"}
-        assert row["reason"] in (policy, "minimum", *(["uniform"] if policy == "hard" else []))
+        assert row["reason"] in (policy, "minimum")
 
 
 def test_uniform_selects_in_order_of_the_keys():
@@ -272,14 +237,12 @@ def test_a_replay_set_is_as_large_as_asked_or_all_there_is(policy, size, expecte
     assert len(select(policy=policy, size=size)) == expected
 
 
-@pytest.mark.parametrize("policy", EVERY[:-1])
+@pytest.mark.parametrize("policy", RANDOM)
 def test_a_replay_set_does_not_depend_on_row_order(policy):
     expected = select(policy=policy, minimum=1)
-    scored = POOL.with_columns(score=pl.Series(SCORES))
     for seed in range(5):
-        turned = scored.sample(fraction=1, shuffle=True, seed=seed)
-        scores = turned["score"].to_list()
-        assert select(turned, policy=policy, minimum=1, scores=scores).equals(expected)
+        turned = POOL.sample(fraction=1, shuffle=True, seed=seed)
+        assert select(turned, policy=policy, minimum=1).equals(expected)
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -297,7 +260,7 @@ def test_a_smaller_replay_set_is_the_head_of_a_larger_one():
 
 
 def test_the_stages_write_what_the_functions_say(project, capsys):
-    changes = {"replay.size": 4, "replay.minimum_per_class": 0}
+    changes = {"replay.size": 12}
     params_file.edit(
         project.params, {**changes, "weights.class_balance": 0.0, "weights.recent": 3.0}
     )
@@ -309,22 +272,22 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
     found = [VersionWeight(*row) for row in tables.read(project.weights, VersionWeight).rows()]
     assert found == [VersionWeight(DAYS[0], 1, 14, 1.0), VersionWeight(DAYS[1], 0, 7, 3.0)]
     assert capsys.readouterr().out == (
-        "today: 7 training images of weight 3\nearlier: 14 on 1 days, of weight 1\n"
+        "Today: 7 training images, weight 3.\nEarlier: 14 training images from 1 day, weight 1.\n"
     )
     replay.run(project, params)
     rows = [Replayed(*row) for row in tables.read(project.replay, Replayed).rows()]
-    assert Counter(row.label for row in rows) == {"cat": 2, "dog": 2}
+    assert Counter(row.label for row in rows) == {"cat": 6, "dog": 6}
     assert {(row.weight, row.reason) for row in rows} == {(1.0, "class_balanced")}
     old = set(history.split("train").filter(day=DAYS[0])["image"])
     assert {row.image for row in rows} <= old
-    # Of ten images seven are trained on; two old ones of each class: 4 x 1 against 7 x 3.
+    # Of ten images seven are trained on; six old ones of each class: 12 x 1 against 7 x 3.
     assert [PoolShare(*row) for row in tables.read(project.shares, PoolShare).rows()] == [
-        PoolShare(DAYS[0], "cat", 2, 1.0, 2 / 25),
-        PoolShare(DAYS[0], "dog", 2, 1.0, 2 / 25),
-        PoolShare(DAYS[1], "cat", 7, 3.0, 21 / 25),
+        PoolShare(DAYS[0], "cat", 6, 1.0, 6 / 33),
+        PoolShare(DAYS[0], "dog", 6, 1.0, 6 / 33),
+        PoolShare(DAYS[1], "cat", 7, 3.0, 21 / 33),
     ]
     assert capsys.readouterr().out == (
-        "4 of 14 earlier images (class_balanced)\n"
-        "draws: 84.0% of today, 16.0% of 1 earlier days\n"
-        "draws a class: cat 92.0%, dog 8.0%\n"
+        "12 of 14 earlier images (class_balanced)\n"
+        "Training samples: 63.6% from today's images, 36.4% from 1 earlier day\n"
+        "Training samples by class: cat 81.8%, dog 18.2%\n"
     )

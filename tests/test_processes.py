@@ -25,15 +25,13 @@ from dayfold.stages import replay, train, weights
 
 TINY = {
     "train__image_size_px": 16,
-    "train__epochs": 3,
-    "train__updates_per_epoch": 10,
+    "train__updates": 30,
     "train__batch_size": 16,
     "train__threads": 1,
     "train__precision": "fp32",
-    "train__warm_up": 0.0,
     "origin__weights": "random",
-    "checkpoint__minutes": 0.005,  # less than an epoch takes
 }
+OFTEN = {"DAYFOLD_CHECKPOINT_SECONDS": "0.3"}  # less than an epoch takes
 TRAIN = (
     "import sys\nfrom pathlib import Path\nfrom dayfold.project import params\n"
     "from dayfold.project.layout import Project\nfrom dayfold.stages import train\n"
@@ -85,7 +83,7 @@ def day(tmp_path):
 def start(project, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", TRAIN, str(project.root)],
-        env={**os.environ, **environment},
+        env={**os.environ, **OFTEN, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -120,7 +118,7 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
         said = finish(running)
     assert running.returncode == 0, said
     # Only one of them speaks.
-    assert said.count("epoch 3/3") == 1
+    assert said.count("update 30/30") == 1
     made, several = (sha256_file(day.model), sha256_file(day.plot("training"))), steps(day)
     draws, validation, fingerprint = facts(day, "draws", "validation", "fingerprint")
     assert fingerprint["processes"] == 2
@@ -128,7 +126,7 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
 
     with start(day) as running:
         for line in running.stdout:
-            if line.startswith("epoch 2/3"):
+            if line.startswith("update 12/30"):
                 break
         below = psutil.Process(running.pid).children(recursive=True)
         assert len(below) == 2
@@ -176,7 +174,7 @@ def test_another_machine_with_other_inputs_is_noticed_and_told_without_a_traceba
 def test_ctrl_c_ends_all_processes_without_a_traceback(day):
     with start(day) as running:
         for line in running.stdout:
-            if line.startswith("epoch 1/3"):
+            if line.startswith("update 6/30"):
                 break
         below = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)

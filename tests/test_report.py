@@ -12,8 +12,7 @@ import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures.report import page
-from dayfold.figures.report.day import Day
-from dayfold.figures.report.making import changed_params
+from dayfold.figures.report.day import Day, changed_params
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip
@@ -321,9 +320,9 @@ def test_a_damaged_or_missing_image_is_named_and_not_shown(tmp_path):
 @pytest.mark.parametrize(
     ("worse", "better", "said"),
     [
-        (6, 0, "6 right yesterday are wrong today, 0 wrong yesterday are right: worse beyond"),
+        (6, 0, "60 test images: 6 newly wrong, 0 newly right; worse beyond"),
         (0, 20, "better beyond chance (McNemar, p < 0.001)"),
-        (1, 1, "1 wrong yesterday is right: within what chance explains (McNemar, p = 1.000)"),
+        (1, 1, "1 newly wrong, 1 newly right; within what chance explains (McNemar, p = 1.000)"),
     ],
 )
 def test_flips_are_said_with_their_direction_and_what_chance_explains(
@@ -372,7 +371,7 @@ def test_the_headline_names_the_new_class_and_how_it_did(written):
 def test_a_day_that_is_none_is_refused_with_the_next_command(tmp_path):
     days = histories.dates(2)
     project = histories.write_history(tmp_path / "few", days=days, labels=("a", "b"), files=False)
-    with pytest.raises(CycleError, match="is no day of this project"):
+    with pytest.raises(CycleError, match="This project has no day"):
         page.write(project, "2031-01-01", forced={})
 
 

@@ -64,7 +64,7 @@ def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
     shell(fresh.root, "dayfold", "log")
     said = shell(fresh.root, "dayfold", "report")
     assert "no pictures from 3 of 3 days: their images are not here yet; dvc pull" in said
-    said = shell(fresh.root, "dayfold", "doctor")
+    said = shell(fresh.root, "dayfold", "check")
     assert "not here yet; the remote store has it" in said
     assert "to get it: dvc pull\n" in said
     found = verify(fresh, read_data=True)
@@ -95,13 +95,13 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     [(days, what, mend)] = verify(fresh, read_data=True).damage
     assert days == f"{ONE} to {TWO}"
     assert what.startswith("not here, and never pushed to the remote store: data/weights.csv, ")
-    push = "dayfold doctor --fix; dvc push --all-tags"
+    push = "dayfold check --fix; dvc push --all-tags"
     assert mend.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
-    said = shell(copy.root, "dayfold", "doctor", code=1)
+    said = shell(copy.root, "dayfold", "check", code=1)
     assert f"dvc fetch --all-tags pass over {ONE} to {THREE}" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
     shell(copy.root, "sh", "-c", push)
-    assert "store has all that this machine has" in shell(copy.root, "dayfold", "doctor")
+    assert "store has all that this machine has" in shell(copy.root, "dayfold", "check")
     found = verify(fresh, read_data=False)
     assert found.damage == []
     [(_, what, mend)] = found.absent
@@ -117,7 +117,7 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
     shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     assert "Nothing leaves this machine" in sealing.sharing(copy)[0]
     shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    assert sealing.sharing(copy) == ["next: dayfold doctor --fix; dvc push --all-tags"]
+    assert sealing.sharing(copy) == ["next: dayfold check --fix; dvc push --all-tags"]
     remotes.hold_everywhere(copy.root)
     assert sealing.sharing(copy) == ["next: dvc push"]
     shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
@@ -127,33 +127,33 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
 def test_without_a_branch_no_day_is_opened_or_sealed(copy, shell, tmp_path):
     branch = vcs.branch(copy.root)
     shell(copy.root, "git", "checkout", "--quiet", f"day/{THREE}")
-    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert "No branch is checked out (a detached HEAD)" in said
     assert f"git checkout {branch} && dvc checkout" in said
     shell(copy.root, "git", "checkout", "--quiet", branch)
     shell(copy.root, "dvc", "checkout")
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 def test_a_shallow_clone_without_tags_says_how_to_get_them(shared, tmp_path, shell):
     shallow = clone(shared, tmp_path / "shallow", "--depth", "1", "--no-tags")
-    said = shell(shallow.root, "dayfold", "open", FOUR, code=1)
+    said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
-    assert "a shallow clone" in shell(shallow.root, "dayfold", "doctor", code=1)
+    assert "a shallow clone" in shell(shallow.root, "dayfold", "check", code=1)
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
     shell(shallow.root, "dvc", "pull")
-    shell(shallow.root, "dayfold", "open", FOUR)
+    shell(shallow.root, "dayfold", "add", "--day", FOUR)
 
 
 def test_missing_tags_of_earlier_days_are_told_and_fetched(shared, tmp_path, shell):
     fresh = clone(shared, tmp_path / "fresh")
     shell(fresh.root, "git", "tag", "--delete", f"day/{TWO}")
-    said = shell(fresh.root, "dayfold", "verify", code=1)
+    said = shell(fresh.root, "dayfold", "check", code=1)
     assert f"{TWO}  the tag day/{TWO} is missing" in said
     assert "git fetch --tags" in said
     shell(fresh.root, "git", "fetch", "--quiet", "--tags")
-    shell(fresh.root, "dayfold", "verify")
+    shell(fresh.root, "dayfold", "check")
 
 
 def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(
@@ -177,7 +177,7 @@ def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(
     shell(shared.root, "git", "push", "--quiet", "--follow-tags")
     assert "rejected" in shell(other.root, "git", "push", "--follow-tags", code=1)
     shell(other.root, "git", "fetch", "--quiet")
-    said = shell(other.root, "dayfold", "open", FIVE, code=1)
+    said = shell(other.root, "dayfold", "add", "--day", FIVE, code=1)
     assert "The upstream branch has 1 commits that this clone has not" in said
     assert "docs/operations.md, two clones that sealed" in said
     # The way on of docs/operations.md, word by word.
@@ -185,7 +185,7 @@ def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(
     shell(other.root, "dayfold", "undo", "--yes")
     shell(other.root, "git", "pull", "--quiet", "--ff-only", "--tags")
     shell(other.root, "dvc", "pull")
-    said = shell(other.root, "dayfold", "verify", "--read-data")
+    said = shell(other.root, "dayfold", "check", "--read-data")
     assert f"4 days from {ONE} to {FOUR}: nothing damaged" in said
     # With `run` it would be sealed too; that is three seconds of text and ten of training more.
     said = shell(other.root, "dayfold", "add", f"data/undone/{FOUR}/images/{FOUR}", "--day", FIVE)

@@ -16,41 +16,46 @@ from PIL import Image
 from builders import ROOT, a_free_port
 from conftest import IDENTITY
 from dayfold.project import vcs
-from pages import SPEAKING, commands
+from pages import PAGES, commands
 
 pytestmark = pytest.mark.slow
 CLASSES = ("0", "1", "2")
 PATH = "data/images/2025-06-02/cyst/041.png"
+MERGED = "dvc.lock metrics.json data/{provenance.json,evaluations,gates,plots}"
 
 # Run by another test, which has all the words.
 DEMO = "test_demo.test_make_demo_forgets_little_and_knows_every_class"
 SHARING = "test_sharing.test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way"
 ELSEWHERE = {
     "make demo": DEMO,
-    "dayfold demo demo/": DEMO,
+    "dayfold reproduce 2025-06-04": "test_tutorial.test_the_third_day_is_made_again_to_the_bit",
     "dayfold reproduce --all": "test_reproduce.test_interrupted_it_leaves_no_worktree",
     "git pull --ff-only --tags && dvc pull": SHARING,
     "dayfold run data/undone/2025-06-05/images/2025-06-05 --day 2025-06-06": SHARING,
 }
-# Long, and run on this page only.
-ONCE = {"dayfold reproduce --all --from-scratch": "README.md"}
+# Shown on several pages, and run on this one only: they change nothing.
+ONCE = {
+    "dayfold reproduce --all --from-scratch": "docs/reproducibility.md",
+    "dayfold check --read-data": "docs/reproducibility.md",
+}
 
 # What stands in a page for something of the reader's own.
 READ_AS = {
     PATH: "data/images/2025-06-02/0/digit-0000.png",
     "cyst": "0",
     "tumour": "1",
-    # Fewer days, for time.
-    "backtest --seeds 3": "backtest --seeds 1 --days ..2025-06-03",
+    # Fewer policies and days, for time.
+    "backtest --seeds 3": "backtest --policy naive --days ..2025-06-03",
+    "backtest --set replay.size=1000": "backtest --set replay.size=1000 --days ..2025-06-03",
+    " --seeds 3": " --days ..2025-06-03",
     # On a terminal it asks.
     "--erase": "--erase --yes",
     # ImageNet's weights are a download.
     "dayfold init scans &&": "dayfold init scans --weights random --image-size 16 &&"
-    " sed -i 's/updates_per_epoch: 30/updates_per_epoch: 2/' scans/params.yaml &&",
+    " sed -i 's/updates: 150/updates: 2/' scans/params.yaml &&",
     "--weights imagenet --image-size 224": "--weights random --image-size 16",
     "/mnt/team/store": "../store",
     " URL": " ../store",
-    " FOLDER": " ~/scans/today",
     "/incoming/today": "~/scans/today --day 2025-06-05",
     "/srv/scans": "$SCANS",
     "rsync -a ./ second:scans/": "cp -a . ../second",
@@ -64,24 +69,12 @@ BEFORE = {
     "README.md": {
         "dayfold init scans && cd scans": "mkdir ../new && cd ../new",
         "dayfold add ~/scans/today": "cd $SCANS",
-        "dvc exp show -T": "git restore . && dvc checkout",
-        "dayfold predict ~/scans/new": "git checkout main && dvc checkout",
     },
     "docs/using.md": {"dayfold predict ~/scans/new scan.png": "cp ~/scans/new/0.png scan.png"},
     "docs/cli.md": {
         "dayfold init scans --weights imagenet --image-size 224": "mkdir ../new && cd ../new",
         "dayfold add ~/scans/today": "cd $SCANS",
-        "dayfold open 2025-06-04": """
-            git tag --delete day/2025-06-04
-            git reset --hard day/2025-06-03
-            rm -r data/images/2025-06-04 data/images/$(date +%F)
-            dvc checkout
-        """,
-        'dayfold seal -m "first scans of the new probe"': """
-            cp -r ~/archive/2025-06-04 data/images
-            dvc repro
-        """,
-        "dayfold run ~/scans/today": "dayfold seal",
+        'dayfold seal -m "first scans of the new probe"': "dvc repro",
         f"dayfold relabel {PATH} --to tumour": "dayfold undo --yes",
         f'dayfold withdraw {PATH} --reason "consent"': f"dayfold relabel {PATH} --undo",
     },
@@ -119,18 +112,18 @@ BEFORE = {
             cd ../new
         """,
         "dvc pull": "dvc remote add --local --default store ../../store",
-        "git checkout --theirs dvc.lock metrics.json data/provenance.json data/plots": """
+        f"git checkout --theirs {MERGED}": """
             dayfold add ~/scans/today --day 2025-06-06
             dvc repro
             git add .
             git commit --message 'Open'
             git checkout -b theirs
-            sed -i 's/warm_up: 0.1/warm_up: 0.2/' params.yaml
+            sed -i 's/max_forgetting: null/max_forgetting: 1.0/' params.yaml
             dvc repro
             git commit --all --message 'Theirs'
             git checkout main
             dvc checkout
-            sed -i 's/shift: 0.1/shift: 0.0/' params.yaml
+            sed -i 's/min_class_f1: null/min_class_f1: 0.0/' params.yaml
             dvc repro
             git commit --all --message 'Ours'
             ! git merge theirs
@@ -139,9 +132,6 @@ BEFORE = {
             git commit --all --message 'Merged'
             dayfold seal
         """,
-    },
-    "docs/reproducibility.md": {
-        "dayfold reproduce --all --without": f"dayfold withdraw {PATH} --erase --reason consent",
         "dvc repro replay && rsync -a ./ second:scans/": """
             dayfold add ~/scans/today
             sed -i 's/processes: 1/processes: 2/' params.yaml
@@ -227,7 +217,7 @@ def meant(command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "page", [one for one in SPEAKING if one.stem != "tutorial" and commands(one)], ids=name_of
+    "page", [one for one in PAGES if one.stem != "tutorial" and commands(one)], ids=name_of
 )
 def test_every_command_shown_is_run(page, three_days, tmp_path):
     shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
@@ -257,6 +247,6 @@ def test_a_command_that_another_test_runs_is_all_there(command, test):
 
 
 def test_no_note_is_about_a_command_that_is_not_shown():
-    shown = {command for page in SPEAKING for command in typed(page)}
+    shown = {command for page in PAGES for command in typed(page)}
     assert {*ELSEWHERE, *ONCE} <= shown
     assert all(any(part in command for command in shown) for part in READ_AS)

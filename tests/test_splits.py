@@ -319,5 +319,7 @@ def test_a_group_is_what_the_expression_finds(path, expression, group):
 
 @pytest.mark.parametrize("expression", [r"(q\d+)", r"p07(x?)"])
 def test_a_group_is_never_guessed(expression):
-    with pytest.raises(IntakeError, match=r"cat/p07\.png: no group in it by data\.group"):
+    with pytest.raises(
+        IntakeError, match=r"cat/p07\.png: no patient id \(data\.group does not match\)"
+    ):
         splits.group_of("cat/p07.png", expression)

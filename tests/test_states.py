@@ -29,14 +29,14 @@ def none(copy, shell, images):
     new = copy.root.parent / "new"
     shell(new.parent, "dayfold", "init", "new", "--weights", "random", "--image-size", "32")
     made = Project(new)
-    small = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 8}
+    small = {"train.updates": 2, "train.batch_size": 8}
     params.edit(made.params, {**small, "train.threads": 1})
     params.edit(made.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
     return made
 
 
 def open_without_images(copy, shell, images):
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 def open_with_images(copy, shell, images):
@@ -64,7 +64,7 @@ def made_again(copy, shell, images):
 
 
 def killed_while_opening(copy, shell, images):
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
     texts = {copy.name(copy.tracked(FOUR)): None, copy.name(copy.corrections(FOUR)): None}
     for path in (copy.parent.with_suffix(".dvc"), copy.tracked(THREE)):
         name = copy.name(path)
@@ -168,7 +168,7 @@ def test_what_status_advises_leads_to_a_sealed_day(copy, shell, images, state):
         done.append(command)
         assert len(done) <= STEPS, done
         shell(project.root, "sh", "-c", command)
-    assert "nothing damaged" in shell(project.root, "dayfold", "verify")
+    assert "nothing damaged" in shell(project.root, "dayfold", "check")
 
 
 def test_a_conflict_is_for_a_person_and_the_way_back_is_a_command(copy, shell, images):

@@ -28,7 +28,7 @@ def test_after_a_reset_the_day_is_opened_again_by_the_same_folder(copy, shell, d
     said = shell(copy.root, "dayfold", "status")
     assert f"stray   {stray}: {command}\n" in said
     assert said.endswith(f"next    {command}\n")
-    said = shell(copy.root, "dayfold", "doctor", code=1)
+    said = shell(copy.root, "dayfold", "check", code=1)
     assert f"{stray}\n" in said
     assert f"→ {command}\n" in said
     said = shell(copy.root, "dayfold", "add", source, "--day", FOUR)
@@ -44,7 +44,7 @@ def test_what_is_advised_takes_them_in_whatever_day_they_are_of(copy, shell, dig
     count = sum(path.is_file() for path in early.rglob("*"))
     advised = shell(copy.root, "dayfold", "status").splitlines()[-1].removeprefix("next    ")
     assert advised == "dayfold add data/images/2025-06-01 --move"
-    shell(copy.root, "dayfold", "open", FOUR)
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
     said = shell(copy.root, "dayfold", "status")
     assert f"data/images/2025-06-01 --move --day {FOUR}\n" in said
     shell(copy.root, *shlex.split(said.partition("no day: ")[2].partition("\n")[0]))

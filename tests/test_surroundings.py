@@ -60,7 +60,7 @@ def test_no_setting_of_git_changes_what_is_read_or_sealed(copy, shell, tmp_path)
     assert "next    dvc metrics diff, then dayfold seal" in status(shell, copy, **mine)
     assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **mine)
     assert shell(copy.root, "git", "rev-parse", "HEAD^{tree}") == before
-    assert "nothing damaged" in shell(copy.root, "dayfold", "verify", **mine)
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check", **mine)
 
 
 def test_a_repository_that_the_environment_names_is_never_touched(copy, shell, tmp_path):
@@ -97,7 +97,7 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
     shell(tmp_path / "all", "git", "commit", "--quiet", "--allow-empty", "-m", "first")
     branch = vcs.branch(copy.root)
     shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "lab", str(copy.root), branch)
-    for words in (("status",), ("seal",), ("verify",), ("add", "."), ("log",), ("snapshot",)):
+    for words in (("status",), ("seal",), ("check",), ("add", "."), ("log",), ("snapshot",)):
         said = shell(tmp_path / "all" / "lab", "dayfold", *words, code=1)
         assert "is the folder lab of the git repository" in said
     command = said.rpartition("→ ")[2].strip()
@@ -123,8 +123,8 @@ def test_a_seal_that_was_rebased_or_amended_is_told_and_tagged_again(copy, shell
         shell(copy.root, "git", "rebase", "--quiet", "upstream")
     what = f"day/{THREE} is on a commit that this branch has no longer"
     assert what in status(shell, copy)
-    assert what in shell(copy.root, "dayfold", "verify", code=1)
-    assert what in shell(copy.root, "dayfold", "open", FOUR, code=1)
+    assert what in shell(copy.root, "dayfold", "check", code=1)
+    assert what in shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert what in shell(copy.root, "dayfold", "undo", "--yes", code=1)
     # A colleague who has the branch and not the tag.
     mate = tmp_path / "mate"
@@ -140,7 +140,7 @@ def test_a_seal_that_was_rebased_or_amended_is_told_and_tagged_again(copy, shell
     made = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
     assert made.strip() == kept.strip()
     assert f"{THREE}, sealed" in status(shell, copy)
-    assert "nothing damaged" in shell(copy.root, "dayfold", "verify")
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
 
 
 def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_told(copy, shell):
@@ -158,7 +158,7 @@ def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_
     shell(copy.root, "git", "merge", *command, "-m", "Join what was sealed")
     assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
     assert "sealed  3 days" in status(shell, copy)
-    assert "nothing damaged" in shell(copy.root, "dayfold", "verify")
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
 
 
 def test_another_history_goes_on_from_an_older_day_beside_the_first(copy, shell, images):
@@ -204,15 +204,15 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
     before = shell(copy.root, "git", "status", "--porcelain")
     commands = (
         ("add", str(images), "--day", FOUR),
-        ("open", FOUR),
+        ("add", "--day", FOUR),
         ("seal",),
         ("undo", "--yes"),
         ("run", str(images), "--day", FOUR),
         ("relabel", "x", "--to", "y"),
         ("log",),
         ("report",),
-        ("verify",),
-        ("doctor", "--fix"),
+        ("check",),
+        ("check", "--fix"),
         ("reproduce", "--all"),
         ("audit",),
         ("export", "x.pt"),
@@ -229,7 +229,7 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
     assert shell(copy.root, "git", "status", "--porcelain") == before
     shell(copy.root, "git", "checkout", "--ours", "dvc.lock", "metrics.json")
     shell(copy.root, "git", "add", "dvc.lock", "metrics.json")
-    said = shell(copy.root, "dayfold", "open", FOUR, code=1)
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert "end it: git commit" in said
     shell(copy.root, "dayfold", "log")
     shell(copy.root, "git", "merge", "--abort")
@@ -240,7 +240,7 @@ def test_a_stash_of_an_open_day_loses_nothing(copy, shell, images):
     shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
     before = shell(copy.root, "git", "status", "--porcelain")
     shell(copy.root, "git", "stash", "push", "--quiet")
-    said = shell(copy.root, "dayfold", "doctor", "--fix", code=1)
+    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
     assert f"data/images/{FOUR} holds 4 images that belong to no day" in said
     shell(copy.root, "git", "stash", "pop", "--quiet", "--index")
     assert shell(copy.root, "git", "status", "--porcelain") == before
@@ -248,11 +248,25 @@ def test_a_stash_of_an_open_day_loses_nothing(copy, shell, images):
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
 
 
-def test_an_open_day_is_tried_in_a_temporary_folder_and_in_the_queue(copy, shell, images):
+@pytest.mark.parametrize("how", ["--temp", "--queue"])
+def test_an_open_day_is_tried_in_a_temporary_folder_and_in_the_queue(copy, shell, images, how):
     shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    shell(copy.root, "dvc", "exp", "run", "--temp", "-S", "replay.size=5", "replay")
+    shell(copy.root, "dvc", "exp", "run", how, "-S", "replay.size=5", "replay")
+    if how == "--queue":
+        shell(copy.root, "dvc", "exp", "run", "--run-all")
     [name] = shell(copy.root, "dvc", "exp", "list", "--name-only").split()
     shell(copy.root, "dvc", "exp", "apply", name)
     assert params.read(copy.params).replay.size == 5
     assert copy.manifest(FOUR).read_text().count("add,") == 4
     assert f"{FOUR}, open" in status(shell, copy)
+
+
+def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    hook = copy.root / ".git" / "hooks" / "pre-commit"
+    hook.write_text("#!/bin/sh\necho no commits today\nexit 1\n")
+    hook.chmod(0o755)
+    assert "no commits today" in shell(copy.root, "dayfold", "seal", code=1)
+    assert "did not end" not in status(shell, copy)
+    hook.unlink()
+    assert "sealed as" in shell(copy.root, "dayfold", "seal")

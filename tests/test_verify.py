@@ -18,7 +18,7 @@ flips = benchmark("flips")
 
 
 def test_a_whole_project_has_nothing_damaged(three_days, shell):
-    said = shell(three_days.root, "dayfold", "verify", "--read-data")
+    said = shell(three_days.root, "dayfold", "check", "--read-data")
     assert f"3 days from {ONE} to {THREE}: nothing damaged; " in said
 
 
@@ -110,7 +110,7 @@ def test_verify_stops_at_nothing_where_git_is_broken(copy, shell):
             path.chmod(0o644)
             path.write_bytes(b"")
     done = subprocess.run(
-        ["dayfold", "verify", "--read-data"],
+        ["dayfold", "check", "--read-data"],
         cwd=copy.root,
         env=vcs.environment(),
         capture_output=True,

@@ -35,7 +35,7 @@ def test_the_wheel_alone_makes_a_project_and_a_day(tmp_path, shell, digits, repo
     shell(tmp_path, command, "init", "scans", *words, **alone)
     project = Project(tmp_path / "scans")
     assert project.dvc_yaml.read_bytes() == (repository / "dvc.yaml").read_bytes()
-    quick = {"train.epochs": 1, "train.updates_per_epoch": 2, "train.batch_size": 4}
+    quick = {"train.updates": 2, "train.batch_size": 4}
     params.edit(project.params, quick)
     few = tmp_path / "few"
     for label in ("0", "1"):

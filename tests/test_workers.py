@@ -16,7 +16,7 @@ from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
-RULES = {"stage": "", "min_side_px": 8, "max_pixels": 10**6, "frames": "first"}
+RULES = {"stage": "", "max_pixels": 10**6}
 
 
 def request(path, **changes):
@@ -142,14 +142,11 @@ def test_a_side_must_have_its_pixels(tmp_path, side, reason):
     assert ("refused" in answer(path)) == bool(reason)
 
 
-def test_frames_are_taken_with_a_warning_or_refused(tmp_path):
+def test_of_several_frames_the_first_is_taken_with_a_warning(tmp_path):
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
     path = tmp_path / "loop.gif"
     path.write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert answer(path)["warnings"] == ["has several frames; the first one is taken"]
-    assert answer(path, frames="refuse")["refused"] == (
-        "has several frames (data.frames is refuse)"
-    )
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dayfold.serve.classifier import Classifier
+    from dayfold.serve.model import Classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "load"]
 
 
@@ -16,6 +16,6 @@ def load(project: str | Path, day: str | None = None) -> "Classifier":
     `project` is the project's folder, `day` a sealed day as YYYY-MM-DD. The answer has `.day`,
     `.classes` and `.predict(images)`; docs/using.md shows it.
     """
-    from dayfold.serve import classifier  # torch, only when it is asked for
+    from dayfold.serve import model  # torch, only when it is asked for
 
-    return classifier.load(project, day)
+    return model.load(project, day)

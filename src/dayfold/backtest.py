@@ -14,6 +14,7 @@ import polars as pl
 import yaml
 
 from dayfold import __version__
+from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison, log, retention
 from dayfold.ledger import corrections, manifest, tables
@@ -52,7 +53,6 @@ class Policy:
 
 _EVERYTHING: dict[str, Value] = {"replay.policy": "all"}
 _EQUAL: dict[str, Value] = {
-    "weights.schedule": "step",
     "weights.recent": 1.0,
     "weights.base": 1.0,
     "weights.class_balance": 0.0,
@@ -172,8 +172,7 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
     factor = len(images) / max(1, usual)
-    updates = math.ceil(params.train.updates_per_epoch * factor)
-    return params_file.changed(params, {"train.updates_per_epoch": updates})
+    return params_file.changed(params, {"train.updates": math.ceil(params.train.updates * factor)})
 
 
 def _lay_out(history: History, scratch: Project) -> None:
@@ -210,8 +209,7 @@ def _inherit(scratch: Project, day: str) -> None:
     """Make a finished day's model the parent, unless that was done and the next day has begun."""
     made = json.loads(_record(scratch, day).read_bytes())["model"]
     if scratch.model.exists() and sha256_file(scratch.model) == made:
-        write_bytes(scratch.parent_predictions, scratch.predictions.read_bytes())
-        write_bytes(scratch.parent_model, scratch.model.read_bytes())
+        inherit(scratch)
 
 
 def summary(

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, Source, ask, command, day_of, here, say
+from dayfold.cli.top import CYCLE, Day, ask, command, day_of, here, say
+from dayfold.errors import CycleError
 
 ZipNames = Annotated[
     str,
@@ -38,11 +39,10 @@ def init(
         bool, typer.Option("--yes", help="Do not ask: make it inside another git repository.")
     ] = False,
 ) -> None:
-    """Make a project: git, DVC, the pipeline, params.yaml and the origin's weights.
+    """Create a project: git, DVC, the pipeline, params.yaml and the starting weights.
 
-    ImageNet's weights are taken from torchvision's cache if they are there, and downloaded
-    otherwise. Inside another git repository the project gets a repository of its own, after a
-    question.
+    ImageNet's weights come from torchvision's cache, or are downloaded. Inside another git
+    repository the project gets its own, after a question.
     """
     say(f"making a project in {directory}")
     from dayfold import create
@@ -60,7 +60,10 @@ def init(
 
 @command(CYCLE, "dayfold add ~/scans/today")
 def add(
-    source: Source,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SRC]", help="A folder, zip or tar of <class>/<image>."),
+    ] = None,
     day: Day = None,
     move: Annotated[
         bool, typer.Option("--move", help="Move the files that are added, not copy them.")
@@ -85,37 +88,34 @@ def add(
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
 
+    Without SRC it starts the day only, for images that you put into data/images/DAY/CLASS by hand.
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
     """
-    from dayfold.cycle import adding, arrivals
+    from dayfold.cycle import adding, opening
     from dayfold.cycle.ready import ready
     from dayfold.project.console import show
 
     project = here()
+    if source is None:
+        if move or labels or strict or dry_run or zip_names:
+            raise CycleError("These options need images to add.", mend="dayfold add FOLDER …")
+        today = day_of(day)
+        with ready(project, "add", say=say):
+            parent = opening.open_day(project, today)
+        for line in opening.opened(project, today, parent):
+            say(line)
+        say(f"images go to {project.name(project.images(today))}/<class>/")
+        return
     options = adding.Options(
         move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels, zip_names=zip_names
     )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)
-    for line in arrivals.opening(project, today, delivery, options):
+    for line in adding.said_of_day(project, today, delivery, options):
         say(line)
-    show(arrivals.table(today, delivery, options))
-    print(arrivals.next_step(delivery, options))
-
-
-@command(CYCLE, "dayfold open 2025-06-04", name="open")
-def open_(day: Annotated[str, typer.Argument(metavar="DAY", help="YYYY-MM-DD")]) -> None:
-    """Open a day without images: for dropping them into data/images/DAY by hand."""
-    from dayfold.cycle import arrivals, opening
-    from dayfold.cycle.ready import ready
-
-    project = here()
-    with ready(project, "open", say=say):
-        parent = opening.open_day(project, day_of(day))
-    for line in arrivals.opened(project, day, parent):
-        print(line)
-    print(f"{day} is open; images go to {project.name(project.images(day))}/<class>/")
+    show(adding.table(today, delivery, options))
+    print(adding.next_step(delivery, options))
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
@@ -125,7 +125,7 @@ def seal(
         bool, typer.Option("--force", help="Seal a day that fails the gate; --message says why.")
     ] = False,
 ) -> None:
-    """Commit the day and tag it day/<day>; from then on it is settled.
+    """Commit the day and tag it day/<day>; after that it does not change.
 
     Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
     """
@@ -143,13 +143,13 @@ def seal(
 @command(CYCLE, "dayfold undo --yes")
 def undo(
     seal: Annotated[
-        bool, typer.Option("--seal", help="Take back the seal alone; all files stay as they are.")
+        bool, typer.Option("--seal", help="Undo the seal only; all files stay as they are.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Take back the last thing done: an experiment on a sealed day, a seal, or an open day.
+    """Undo the last step: an experiment on a sealed day, a seal, or an open day.
 
-    A seal can be taken back until it is pushed. The images of an open day move to data/undone/.
+    A seal can be undone until it is pushed. The images of an open day move to data/undone/.
     """
     from dayfold.cycle import undoing
     from dayfold.cycle.ready import ready
@@ -159,21 +159,23 @@ def undo(
         found = undoing.plan(project, seal=seal)
         for line in found.lines:
             print(line)
-        ask("Take it back?", yes=yes, mend="dayfold undo --yes")
+        ask("Undo it?", yes=yes, mend="dayfold undo --yes")
         print(found.carry_out())
 
 
-@command(CYCLE, "dayfold undo --seal --yes", hidden=True)
-def unseal() -> None:
-    """Do what `dayfold undo --seal --yes` does: the name of before 0.2."""
-    undo(seal=True, yes=True)
-
-
 @command(CYCLE, "dayfold run ~/scans/today")
-def run(source: Source, day: Day = None, zip_names: ZipNames = "") -> None:
-    """Add, reproduce and seal in one go: the form for a nightly job.
+def run(
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
+    ],
+    day: Day = None,
+    zip_names: ZipNames = "",
+) -> None:
+    """Add, train and seal in one command, for nightly jobs.
 
-    Files that are refused stop nothing: they are said and listed in data/rejected/DAY.csv.
+    SRC may be a folder of dated folders, <day>/<class>/<image>: each is a day, in order; run again,
+    it goes on where it was. Files that are refused stop nothing: they are listed in
+    data/rejected/DAY.csv.
 
     Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate
     (params.yaml) and stays open for a person to judge; 1: something else went wrong.
@@ -183,30 +185,17 @@ def run(source: Source, day: Day = None, zip_names: ZipNames = "") -> None:
 
     project = here()
     with ready(project, "run", say=say):
-        unattended.run(project, source, day=day_of(day), zip_names=zip_names, say=say)
-
-
-@command(CYCLE, "dayfold backfill ~/archive")
-def backfill(
-    source: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder of <day>/<class>/<image>.")
-    ],
-) -> None:
-    """Run every dated folder in order; interrupted, it goes on where it was.
-
-    Exit codes as of `dayfold run`: a day that does not pass the gate stops it with 3.
-    """
-    from dayfold.cycle import unattended
-    from dayfold.cycle.ready import ready
-
-    project = here()
-    with ready(project, "backfill", say=say):
-        unattended.backfill(project, source, say=say)
+        if unattended.is_dated(source):
+            if day:
+                raise CycleError(f"{source} holds dated folders.", mend="leave out --day")
+            unattended.backfill(project, source, zip_names=zip_names, say=say)
+        else:
+            unattended.run(project, source, day=day_of(day), zip_names=zip_names, say=say)
 
 
 @command(CYCLE, "dayfold status")
 def status() -> None:
-    """Say which day it is, whether it is sealed, and what to run next."""
+    """Show the day, whether it is sealed, and what to run next."""
     from dayfold.cycle import standing
 
     print("\n".join(standing.advice(here(in_conflict=True))))

@@ -20,7 +20,7 @@ def log(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures of all days.")] = False,
 ) -> None:
-    """Show all days and their figures, from files alone; docs/metrics.md defines each."""
+    """Show all days and their figures; docs/metrics.md defines each."""
     from dayfold.cycle import sealing
     from dayfold.figures import evidence
     from dayfold.figures import log as history
@@ -30,11 +30,11 @@ def log(
 
     project = here()
     now = warn_of_edits(project)
-    lines = history.lines(project, now.params)
+    lines = history.lines(project, now.params, count_all=as_json)
     if as_json:
         print(history.as_json(lines), end="")
     elif classes or day:
-        line = history.line_of(lines, day)
+        line = history.counted(project, history.line_of(lines, day))
         show(history.class_table(line, evidence.few(manifest.history(project, line.day))))
     else:
         forced = sealing.forced(project)
@@ -60,7 +60,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a day's report: one HTML file, with all that it needs in it, to look at or to send."""
+    """Write a day's report: one self-contained HTML file."""
     import webbrowser
 
     from dayfold.cycle import sealing
@@ -104,7 +104,7 @@ def backtest(
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's on.")] = 1,
 ) -> None:
-    """Replay the project's history under other policies, and compare what is kept and learnt."""
+    """Replay the project's history under other policies and compare the results."""
     from dayfold import backtest as replayed
     from dayfold.figures import comparison
     from dayfold.project.console import show
@@ -119,7 +119,7 @@ def backtest(
     print(f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png")
 
 
-@command(HISTORY, "dayfold demo demo/")
+@command(HISTORY, "dayfold demo demo/", hidden=True)
 def demo(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A new folder, or an earlier demo.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
 ]
-Undo = Annotated[bool, typer.Option("--undo", help="Take it back; until the day is sealed.")]
+Undo = Annotated[bool, typer.Option("--undo", help="Undo it; possible until the day is sealed.")]
 OpenDay = Annotated[
     str | None,
     typer.Option("--day", metavar="YYYY-MM-DD", help="The day that is open, or else today."),
@@ -27,7 +27,7 @@ def _day(project: Project, given: str | None) -> str:
     from dayfold.cycle.standing import standing
 
     now = standing(project)
-    return now.day if given is None and not (now.is_unopened or now.is_sealed) else day_of(given)
+    return now.day if given is None and now.is_open else day_of(given)
 
 
 @command(LABELS, "dayfold relabel data/images/2025-06-02/cyst/041.png --to tumour")
@@ -39,16 +39,18 @@ def relabel(
     ] = "",
     file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="What dayfold audit wrote, decisions made."),
+        typer.Option(
+            "--from", metavar="FILE", help="The table of dayfold audit, with your decisions."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
-    """Correct labels from the open day on; earlier days stay as they were sealed.
+    """Correct labels; applies from the open day onwards, and sealed days stay as they are.
 
-    A file of the open day itself is moved to the other class's folder. `--class OLD --to NEW`
-    renames a class, or merges it into one that exists.
+    A file of the open day itself moves to the other class's folder. `--class OLD --to NEW` renames
+    a class, or merges it into one that exists.
     """
     from dayfold.cycle import correcting
     from dayfold.cycle.ready import ready
@@ -75,7 +77,7 @@ def relabel(
             done = correcting.relabel(project, paths, to=to, day=today, reason=reason)
         else:
             done = correcting.relabel_class(project, old=class_, new=to, day=today, reason=reason)
-    _print(project, done)
+    _print(project, done, what="label corrected")
 
 
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
@@ -92,11 +94,11 @@ def withdraw(
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
-    """Take images out of all that follows: training, replay, evaluation. The files stay.
+    """Leave images out of training, replay and evaluation from the open day onwards.
 
-    With `--erase`, for consent that was withdrawn, a line of text takes the place of their bytes;
-    it asks first, and works for images that were withdrawn before. Without PATH it erases here what
-    is recorded as erased, in another clone say.
+    The files stay. With `--erase`, for consent that was withdrawn, a line of text replaces their
+    bytes; it asks first, and works for images that were withdrawn before. Without PATH it erases
+    here what is recorded as erased, as in another clone.
     """
     from dayfold.cycle import correcting
     from dayfold.cycle.ready import ready
@@ -115,11 +117,11 @@ def withdraw(
             done = correcting.undo(project, paths or [], action="withdraw", day=today)
         else:
             done = correcting.withdraw(project, paths or [], reason=reason, day=today)
-    _print(project, done)
+    _print(project, done, what="image withdrawn")
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
-    from dayfold.cycle import arrivals, erasing
+    from dayfold.cycle import erasing, opening
 
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
@@ -127,28 +129,30 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
     outcome = found.desk.outcome
-    for line in arrivals.opened(project, outcome.day, outcome.opened):
+    for line in opening.opened(project, outcome.day, outcome.opened):
         print(line)
     is_new = outcome.corrected or found.opened
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
-def _print(project: Project, done: "Outcome") -> None:
-    from dayfold.cycle import arrivals
+def _print(project: Project, done: "Outcome", *, what: str) -> None:
+    """Print what was done; `what` is what one correction is: "label corrected"."""
+    from dayfold.cycle import opening
     from dayfold.project.console import first_few
 
-    for line in arrivals.opened(project, done.day, done.opened):
+    for line in opening.opened(project, done.day, done.opened):
         print(line)
-    name = project.name(project.corrections(done.day))
-    for paths, said in (
-        (done.corrected, f"corrected from {done.day} on, in {name}"),
-        (done.moved, "of the open day moved to the other class's folder"),
-        (done.undone, f"taken back: as before {done.day}"),
-        (done.unchanged, "as asked already"),
-        (done.left, "of the open day stay in that class's folder; dayfold relabel moves them"),
+    noun, verb = what.split()
+    record = project.name(project.corrections(done.day))
+    for paths, one, effect in (
+        (done.corrected, noun, f"{verb}, effective {done.day}, in {record}"),
+        (done.moved, "image", "of the open day moved to the other class's folder"),
+        (done.undone, "correction", "undone"),
+        (done.unchanged, "image", "already as asked"),
+        (done.left, "image", "of the open day not moved; dayfold relabel PATH moves them"),
     ):
         if paths:
-            print(f"{len(paths)} {said}:")
+            print(f"{len(paths)} {one}{'s' * (len(paths) > 1)} {effect}:")
             for line in first_few(paths):
                 print(f"  {line}")
     changed = done.corrected or done.moved or done.undone

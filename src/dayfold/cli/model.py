@@ -24,21 +24,22 @@ def predict(
     ],
     day: ModelDay = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line an image to this file.")
+        Path | None, typer.Option(metavar="FILE", help="Write a line for each image to this file.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name an image.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to list for each image.")] = 1,
 ) -> None:
-    """Say what images show, how surely, and of which "not sure" (predict.threshold in params.yaml).
+    """Classify images with confidence; below predict.threshold the answer is "not sure".
 
-    In folders, files that are no images are passed over. Exit code 4: an image cannot be read, or a
-    file that was named is none; these are listed, all others were answered.
+    In folders, other files are skipped. Exit code 4: an image, or a file that you named, cannot be
+    read; it is listed, and all others are answered.
     """
     with without_collector():
-        from dayfold.serve import classifier, days, predicting
+        from dayfold.serve import model as models
+        from dayfold.serve import predicting
 
     paths = predicting.images(sources)
-    model = classifier.load(Path.cwd(), day)
-    say(days.said(here(), model.day, day))
+    model = models.load(Path.cwd(), day)
+    say(models.said(here(), model.day, day))
     named = [path for path in sources if not path.is_dir()]
     predicting.predict(model, paths, named=named, top=top, csv=csv, say=say)
 
@@ -56,7 +57,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a day's model for other programs, checked, with a README and its model card.
+    """Export a day's model for other programs, checked, with a README and a model card.
 
     The format card writes the model card alone.
     """
@@ -73,23 +74,23 @@ def export(
 def audit(
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="How many images to list; by default all that are doubted."),
+        typer.Option(min=1, help="How many images to list; by default all doubtful ones."),
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Write a page with their pictures as well.")
+        bool, typer.Option("--html", help="Also write a page with the pictures.")
     ] = False,
 ) -> None:
-    """List the images whose label is probably wrong, new ones first, as a table to decide in.
+    """List images whose label is probably wrong, new ones first, as a table for your decisions.
 
-    Every label is judged by a model that has not learnt from the image. The table is
-    data/audit/<day>.csv; `dayfold relabel --from` takes it when its decisions are made.
+    Every label is judged by a model that was not trained on the image. The table is
+    data/audit/<day>.csv; `dayfold relabel --from` applies your decisions.
     """
     with without_collector():
-        from dayfold.serve import auditing, deciding
+        from dayfold.serve import auditing
 
     project = here()
     found = auditing.run(project, top=top)
     auditing.say(found, project, say)
     if html:
-        deciding.write(project, found)
-        say(f"the page: {project.name(project.audit_page(found.day))}")
+        auditing.write_page(project, found)
+        say(f"HTML page: {project.name(project.audit_page(found.day))}")

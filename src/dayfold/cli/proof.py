@@ -41,7 +41,7 @@ def reproduce(
         ),
     ] = False,
 ) -> None:
-    """Make sealed days again beside the project, and compare every output with what was recorded.
+    """Make sealed days again and compare every output with what was recorded.
 
     Exit code 0 only when all are identical, to the bit; with `--here` also when the figures of days
     of another version are within their recorded intervals.
@@ -58,43 +58,27 @@ def reproduce(
         raise typer.Exit(1)
 
 
-@command(PROOF, "dayfold verify --read-data")
-def verify(
+@command(PROOF, "dayfold check --fix")
+def check(
     read_data: Annotated[
         bool,
         typer.Option("--read-data", help="Read every image, model and cached object as well."),
     ] = False,
-) -> None:
-    """Check the history back to the first day: tags, manifests, parents, locks, corrections.
-
-    Exit code 0 only when nothing is damaged; each damaged thing is named with its repair.
-    """
-    from dayfold.proof import verify as checked
-
-    found = checked.verify(here(), read_data=read_data)
-    for line in checked.lines(found, read_data=read_data):
-        print(line)
-    if found.damage:
-        raise typer.Exit(1)
-
-
-@command(PROOF, "dayfold doctor --fix")
-def doctor(
     fix: Annotated[
         bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")
     ] = False,
 ) -> None:
-    """Check machine and project; suggest fixes.
+    """Check machine, project and the history back to the first day; suggest fixes.
 
-    Exit code 0 only when nothing is left to mend.
+    Exit code 0 only when nothing is left to fix; each problem is named with its repair.
     """
     from dayfold.cycle.ready import ready
     from dayfold.proof import doctor as examined
 
     project = here()
     if fix:
-        with suppress(CycleError), ready(project, "doctor", say=say):
+        with suppress(CycleError), ready(project, "check", say=say):
             pass  # what is not ready is told below
-    left = examined.examine(project, fix=fix, say=say)
+    left = examined.examine(project, fix=fix, read_data=read_data, say=say)
     if left:
         raise typer.Exit(1)

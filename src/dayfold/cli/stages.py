@@ -30,37 +30,37 @@ def _stage(name: str) -> None:
     stage.run(project, params)
 
 
-@command(STAGES, "dvc repro snapshot")
+@command(STAGES, "dvc repro snapshot", hidden=True)
 def snapshot() -> None:
     """The day's images and corrections → its manifest."""
     _stage("snapshot")
 
 
-@command(STAGES, "dvc repro weights")
+@command(STAGES, "dvc repro weights", hidden=True)
 def weights() -> None:
     """Data versions → what an image of each counts for today."""
     _stage("weights")
 
 
-@command(STAGES, "dvc repro replay")
+@command(STAGES, "dvc repro replay", hidden=True)
 def replay() -> None:
     """All earlier images → the few that today's training sees again."""
     _stage("replay")
 
 
-@command(STAGES, "dvc repro train")
+@command(STAGES, "dvc repro train", hidden=True)
 def train() -> None:
     """Yesterday's model, today's images and the replay set → today's model."""
     _stage("train")
 
 
-@command(STAGES, "dvc repro evaluate")
+@command(STAGES, "dvc repro evaluate", hidden=True)
 def evaluate() -> None:
     """Today's model on every held-out image → counts, and the classification report."""
     _stage("evaluate")
 
 
-@command(STAGES, "dvc repro curve")
+@command(STAGES, "dvc repro curve", hidden=True)
 def curve() -> None:
     """All days' counts → metrics.json and the data of the plots."""
     _stage("curve")

@@ -93,9 +93,6 @@ def day_of(given: str | None) -> str:
 Day = Annotated[
     str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
 ]
-Source = Annotated[
-    Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
-]
 
 
 def command(

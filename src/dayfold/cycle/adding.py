@@ -3,34 +3,35 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dayfold.cycle.opening import check_may_change, make_open
+from rich.table import Table
+from rich.text import Text
+
+from dayfold.cycle.opening import check_may_change, images_lay, make_open, opened
 from dayfold.cycle.standing import Standing, standing
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, grouping, looks, manifest, moved, splits, tables
-from dayfold.ledger.decode import IMAGE_ENDINGS
-from dayfold.ledger.intake import archives, checking, labels, shapes, workers
+from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import (
     Delivered,
     Delivery,
-    Found,
     Remark,
     safe_cell,
+    suspicions,
+    tally,
     write_down,
 )
-from dayfold.ledger.intake.walking import (
+from dayfold.ledger.intake.finding import (
     MOST_BYTES,
     composed,
+    find,
     folded,
-    is_clutter,
     substitute,
-    tally,
-    walk,
     walk_day,
 )
 from dayfold.ledger.manifest import History
@@ -39,7 +40,6 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project, is_day
-from dayfold.project.params import Data
 
 
 @dataclass(frozen=True)
@@ -60,44 +60,39 @@ def add(
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image, or if images lie in its
-    folder already. Every file is read once; its checked bytes wait in .dvc/tmp and are moved into
-    the day's folder when all are checked. What is refused stays where it is and is listed in
-    data/rejected/<day>.csv; known images stay too.
-
-    Returns the day and what was found. Raises IntakeError, with nothing added, where nothing but
-    refused files was given, where `strict` and any is refused, and where the delivery has an odd
-    shape that `yes` does not confirm.
+    of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
+    bytes that were checked wait in .dvc/tmp until all are. Returns the day and what was found.
     """
-    options = options or Options()
-    source = Path(source)
-    now = standing(project)
+    options, source, now = options or Options(), Path(source), standing(project)
     check_may_change(project, now, day, what="images")
+    _check_given(source, options)
     delivery = Delivery()
     with _scratch(project) as scratch:
-        found = _find(project, source, delivery, options, scratch)
+        if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
+            found = walk_day(project, source.name, delivery)
+        else:
+            found = find(source, delivery, options.labels, options.zip_names, scratch)
         lying = _today(project, day)
         history, had = _known(project, now, day)
-        if odd := shapes.suspicions(tally(found), set(history.images["label"].unique())):
+        if odd := suspicions(tally(found), set(history.images["label"].unique())):
             _ask(source, odd, delivery, options)
         stage = scratch / "stage"
         stage.mkdir()
-        data = now.params.data
         with Ticker("checking", len(found), "files") as ticker:
             checking.inspect(
                 found,
                 delivery,
                 history,
-                rules=checking.Rules.of(data),
+                max_pixels=now.params.data.max_pixels,
                 today=lying,
                 had=had,
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
-        targets = _targets(project, day, delivery, data.group)
+        targets = _targets(project, day, delivery, now.params.data.group)
         delivery.groups = _new_groups(project, day, delivery)
-        if data.near_duplicate_bits is not None:
-            _warn_of_lookalikes(project, history, delivery, data)
+        earlier = looks.read(project, history.days)
+        checking.warn_of_lookalikes(delivery, history, earlier)
         if now.day != day:
             delivery.lying = len(lying)
             if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
@@ -121,7 +116,7 @@ def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str
         return manifest.history(project, now.next_parent), {}
     history = manifest.history(project, now.params.parent)
     lines = corrections.lines(project, day)
-    had = moved.given(project, day)
+    had = corrections.classes_given(project, day)
     for image, label in corrections.labels_before(history, lines):
         had.setdefault(image, set()).add(label)
     return corrections.applied(history, lines), had
@@ -139,47 +134,13 @@ def _scratch(project: Project) -> Iterator[Path]:
         shutil.rmtree(top, ignore_errors=True)
 
 
-def _find(
-    project: Project, source: Path, delivery: Delivery, options: Options, scratch: Path
-) -> list[Found]:
-    """The files that a folder or an archive holds, by its class folders or by a CSV."""
-    folder = source
-    if options.zip_names and not archives.is_encoding(options.zip_names):
-        raise IntakeError(
-            f"{options.zip_names!r} is no encoding of names in an archive.",
-            mend="--zip-names cp437 (DOS), cp1252 (Windows), cp932 (Japan), gbk (China) …",
-        )
+def _check_given(source: Path, options: Options) -> None:
     if not source.is_dir():
         if not source.is_file():
             what = "is neither a folder nor a file" if source.exists() else "is not there"
             raise IntakeError(f"{source} {what}.", mend="give the folder of class folders")
         if options.move:
             raise IntakeError(f"{source} is an archive.", mend="leave out --move")
-        folder = scratch / "unpacked"
-        folder.mkdir()
-        for name, reason in workers.unpack(source, folder, encoding=options.zip_names):
-            delivery.refuse(escaped(name), reason)
-        if options.labels is None:
-            folder = _below_the_top(folder)
-    if options.labels is not None:
-        return labels.read(options.labels, folder, delivery)
-    if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
-        return walk_day(project, source.name, delivery)
-    return walk(folder, delivery)
-
-
-def _below_the_top(folder: Path) -> Path:
-    """The folder inside, where all of an archive is in one: it was packed by its name.
-
-    What may be an image and lies beside the folders there tells that it is a class.
-    """
-    entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
-    if len(entries) != 1 or not entries[0].is_dir():
-        return folder
-    inner = [entry for entry in entries[0].iterdir() if not is_clutter(entry.name)]
-    loose = {entry.suffix.lower() for entry in inner if not entry.is_dir()}
-    is_class = not loose.isdisjoint({*IMAGE_ENDINGS, ""}) or len(loose) == len(inner)
-    return folder if is_class else entries[0]
 
 
 def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
@@ -242,14 +203,9 @@ def _targets(
     return targets
 
 
-def _warn_of_lookalikes(project: Project, history: History, delivery: Delivery, data: Data) -> None:
-    earlier = looks.read(project, history.days)
-    checking.warn_of_lookalikes(delivery, history, earlier, within=data.near_duplicate_bits or 0)
-
-
 def _new_groups(project: Project, day: str, delivery: Delivery) -> dict[str, str]:
     """The groups that a CSV names and the day does not have yet."""
-    recorded = grouping.read(project, day) if delivery.groups else {}
+    recorded = splits.read_groups(project, day) if delivery.groups else {}
     return {
         image: group for image, group in delivery.groups.items() if recorded.get(image) != group
     }
@@ -282,8 +238,7 @@ def _mend(refused: list[Remark]) -> str:
 def _list(project: Project, day: str, source: Path, delivery: Delivery, *, is_of_day: bool) -> None:
     """Write down what is said of files, so that what is printed may be short; `listed` says where.
 
-    What is refused is kept in data/rejected/<day>.csv: of this source, what is refused now. Where
-    nothing of the day may be left behind it stands with the rest, in .dvc/tmp.
+    What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp.
     """
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
     if is_of_day:
@@ -314,7 +269,7 @@ def _take_in(
 ) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
     if groups:
-        grouping.add(project, day, groups)
+        splits.add_groups(project, day, groups)
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)
@@ -342,3 +297,55 @@ def _place(staged: Path, target: Path) -> None:
             raise
         # data/ lies on another disk than .dvc/.
         write_bytes(target, staged.read_bytes())
+
+
+def said_of_day(project: Project, day: str, delivery: Delivery, options: Options) -> Iterator[str]:
+    """Yield what is to be said where `add` opened the day, or would, or left it unopened."""
+    if delivery.opened:
+        would = options.dry_run
+        yield from opened(project, day, delivery.opened, lying=delivery.lying, would=would)
+    elif delivery.lying:
+        folder = project.name(project.images(day))
+        yield f"{images_lay(delivery.lying)} in {folder}, but earlier days have them too"
+
+
+def table(day: str, delivery: Delivery, options: Options) -> Table:
+    """Return what was added, known, refused, warned of and ignored: how many files, and which."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column(day)
+    shown.add_column("files", justify="right")
+    shown.add_column("", overflow="fold")
+    would = "would be " * options.dry_run
+    classes = sorted(tally(delivery.images).items())
+    said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+    shown.add_row(f"{would}added", str(len(delivery.images)), Text(said))
+    if delivery.groups:
+        shown.add_row(f"{would}grouped", str(len(delivery.groups)), "patients or studies recorded")
+    for name, kind, remarks in (
+        ("already known", "known", delivery.known),
+        (f"{would}refused", "refused", delivery.refused),
+        ("warned", "warned", delivery.warned),
+    ):
+        lines = Text("\n".join(_first(remarks, delivery.listed[kind])))
+        shown.add_row(name, str(len(remarks)), lines)
+    if delivery.ignored:
+        shown.add_row("ignored", str(delivery.ignored), "hidden and system files")
+    return shown
+
+
+def unusual(delivery: Delivery) -> Iterator[str]:
+    """Yield a line a file that is refused or warned of, and where all of them stand."""
+    for kind, remarks in (("refused", delivery.refused), ("warned", delivery.warned)):
+        yield from (f"  {kind}: {line}" for line in _first(remarks, delivery.listed[kind]))
+
+
+def next_step(delivery: Delivery, options: Options) -> str:
+    """Return what to do next."""
+    if options.dry_run:
+        return "nothing was changed; without --dry-run it is done"
+    is_new = delivery.images or delivery.groups or delivery.opened
+    return "next: dvc repro" if is_new else "nothing new"
+
+
+def _first(remarks: Sequence[Remark], where: str) -> list[str]:
+    return first_few([str(remark) for remark in remarks], where)

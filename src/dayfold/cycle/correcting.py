@@ -11,11 +11,12 @@ from pathlib import Path
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, IntakeError
-from dayfold.ledger import corrections, manifest, moved, splits
+from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import ERASE, Correction
-from dayfold.ledger.intake import walking
-from dayfold.ledger.intake.walking import KEEP, WITHDRAW, composed
+from dayfold.ledger.intake import finding
+from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
 from dayfold.ledger.tables import Moved
+from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
@@ -56,8 +57,7 @@ class Outcome:
 class Desk:
     """A day's corrections while they are worked on: nothing is written before `close`.
 
-    Opens `day` on closing if it is not open. Raises CycleError where the day is sealed or cannot be
-    opened; with `writes` false that is left to `check_day`.
+    Opens `day` on closing if it is not open.
     """
 
     def __init__(self, project: Project, day: str, *, writes: bool = True) -> None:
@@ -214,7 +214,7 @@ class Desk:
         source = self.project.root / target.path
         goal = self.project.images(self.day) / label / source.name
         if goal in self._moves.values() or goal.exists():
-            goal = goal.with_name(walking.substitute(goal.name, sha256_file(source)))
+            goal = goal.with_name(finding.substitute(goal.name, sha256_file(source)))
         name = self.project.name(goal)
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
@@ -235,11 +235,10 @@ class Desk:
         labels = {self._target(path).now for path in self._earlier} - {""}
         made = {line.label for line in self.lines.values()} - {""}
         if made or self._moves:
-            self.problems += walking.clashes(labels | {goal.parent.name for goal in self._goals()})
+            self.problems += finding.clashes(labels | {goal.parent.name for goal in self._goals()})
         if self.problems:
-            several = "s" * (len(self.problems) > 1)
             raise CycleError(
-                f"{len(self.problems)} problem{several}; nothing was corrected:",
+                f"{plural(len(self.problems), 'problem')}; nothing was corrected:",
                 problems=list(dict.fromkeys(self.problems)),
             )
 
@@ -251,7 +250,7 @@ class Desk:
             make_open(self.project, self._now, self.day)
             self.outcome.opened = self._now.next_parent
         # First: a note of what was not moved does no harm.
-        moved.note(
+        corrections.note_moves(
             self.project,
             self.day,
             [Moved(sha256_file(source), source.parent.name) for source in self._moves],
@@ -275,10 +274,7 @@ class Desk:
 def relabel(
     project: Project, paths: Sequence[str | Path], *, to: str, day: str, reason: str = ""
 ) -> Outcome:
-    """Give images another class from `day` on; files of the open day are moved to its folder.
-
-    Raises CycleError that lists all that cannot be done; then nothing is.
-    """
+    """Give images another class from `day` on; files of the open day are moved to its folder."""
     desk, to = Desk(project, day), composed(to)
     desk.check_class(to)
     for target in desk.targets(paths):
@@ -303,9 +299,7 @@ def relabel_class(project: Project, *, old: str, new: str, day: str, reason: str
 def relabel_from(project: Project, file: Path, *, day: str) -> Outcome:
     """Do what a table of decisions says, as `dayfold audit` wrote it and a person filled it in.
 
-    A class's name in the column `decision` relabels the image of the row, `withdraw` withdraws it,
-    `keep` and nothing leave it; `path` or `image` says which. Other columns are not read. Raises
-    CycleError with every row that does not fit; then nothing is done.
+    A row's `decision` is a class, `withdraw`, `keep` or nothing; `path` or `image` says of what.
     """
     desk, first = Desk(project, day), dict[str, int]()
     for number, which, decision in _decisions(file):
@@ -347,10 +341,7 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def withdraw(project: Project, paths: Sequence[str | Path], *, reason: str, day: str) -> Outcome:
-    """Take images out of every data version from `day` on; their files stay where they are.
-
-    Raises CycleError that lists all that cannot be done; then nothing is.
-    """
+    """Take images out of every data version from `day` on; their files stay where they are."""
     desk = Desk(project, day)
     check_reason(desk, reason)
     for target in desk.targets(paths):
@@ -365,10 +356,7 @@ def check_reason(desk: Desk, reason: str) -> None:
 
 
 def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str) -> Outcome:
-    """Take today's corrections of these images back; CycleError lists those that have none.
-
-    Of a folder only the images that were corrected are meant, if there is one.
-    """
+    """Take today's corrections of these images back; of a folder those that have one."""
     desk, meant = Desk(project, day), dict[str, Target]()
     for given in paths:
         found = desk.targets([given])

@@ -1,6 +1,6 @@
 """Opening a day: yesterday's outputs become its parent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from dayfold.cycle.standing import (
     standing,
 )
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections, grouping
+from dayfold.ledger import corrections, splits
+from dayfold.ledger.intake.finding import count
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import write_bytes
@@ -26,12 +27,7 @@ STEP = "open"  # its name in the journal
 
 
 def open_day(project: Project, day: str) -> str:
-    """Make `day` the open day: yesterday's outputs become its parent, its folder is made.
-
-    Returns the parent. The first day's is the origin, made here if `init` has not. Raises
-    CycleError while the current day is not sealed or is no longer as it was sealed, or where `day`
-    is not after it.
-    """
+    """Make `day` the open day: yesterday's outputs become its parent, its folder is made."""
     now = standing(project)
     check_may_open(project, now, day)
     make_open(project, now, day)
@@ -48,7 +44,7 @@ def make_open(project: Project, now: Standing, day: str) -> None:
     with journal.step(project, STEP, day=day, texts=texts):
         project.images(day).mkdir(parents=True, exist_ok=True)
         corrections.write_empty(project, day)
-        grouping.write_empty(project, day)
+        splits.write_no_groups(project, day)
         if now.is_unopened:
             if not project.parent_model.exists():
                 make_origin(project, now.params)
@@ -63,10 +59,7 @@ def make_open(project: Project, now: Standing, day: str) -> None:
 
 
 def put_in_index(project: Project, day: str) -> None:
-    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others.
-
-    Where another git is at work the index is its own, and only those two miss the files.
-    """
+    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others."""
     own = (project.tracked(day), project.corrections(day), project.groups(day))
     vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
@@ -113,7 +106,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     if day in now.sealed:
         raise CycleError(f"{day} is already sealed.", mend="dayfold status")
     check_tags(project, now)
-    if day in vcs.tagged_days(project.root):
+    if day in now.tagged:
         branches = vcs.branches_of(project.root, vcs.TAG + day)
         there = f"git checkout {branches[0]} && dvc checkout" if branches else "git fetch --tags"
         raise CycleError(
@@ -147,11 +140,8 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
 
 def inherit(project: Project) -> None:
     """Make the day's model and predictions the parent's."""
-    for source, target in (
-        (project.model, project.parent_model),
-        (project.predictions, project.parent_predictions),
-    ):
-        write_bytes(target, source.read_bytes())
+    for made, target in project.handed_on().items():
+        write_bytes(target, made.read_bytes())
 
 
 def fold_into_month(project: Project, day: str) -> None:
@@ -168,3 +158,21 @@ def fold_into_month(project: Project, day: str) -> None:
     entries += yaml.safe_load(own.read_text(encoding="utf-8"))["outs"]
     write_bytes(month, yaml.safe_dump({"outs": entries}, sort_keys=False).encode())
     own.unlink()
+
+
+def opened(
+    project: Project, day: str, parent: str, *, lying: int | None = None, would: bool = False
+) -> Iterator[str]:
+    """Yield what is to be said of a day that a command opened; nothing without its parent."""
+    if not parent:
+        return
+    yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
+    lying = sum(count(project, day).values()) if lying is None else lying
+    if lying:
+        folder = project.name(project.images(day))
+        yield f"{images_lay(lying)} in {folder} already: part of {day} now"
+
+
+def images_lay(number: int) -> str:
+    """Return "1 image lay", "2 images lay"."""
+    return "1 image lay" if number == 1 else f"{number} images lay"

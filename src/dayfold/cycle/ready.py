@@ -19,9 +19,7 @@ _REPAIRS = {opening.STEP: opening.take_back, undoing.STEP: undoing.finish}
 def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
     """Work on a project alone, with a note of the command in the journal.
 
-    Repairs first what an earlier command that was killed left half done, and says so. Raises
-    CycleError where the project cannot be written to, while git is in the middle of a merge, and
-    while another command of dayfold's, a `dvc repro` or an experiment is at work.
+    Repairs first what an earlier command that was killed left half done, and says so.
     """
     journal.check_writable(project)
     vcs.check_nothing_under_way(project.root)

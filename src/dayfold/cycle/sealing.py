@@ -34,12 +34,8 @@ FORCED = "Gate: forced"  # the last line of the message of a day that was sealed
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
     """Commit the project's own paths and tag the open day; return the tags that were made.
 
-    Days that are committed without their tag are tagged first (`tag_again`).
-
-    Raises CycleError unless a day is open, DVC finds all its outputs up to date and the files of
-    sealed days are as they were; GateError where it does not pass the gate. With `force` it is
-    sealed all the same: `message`, then required, says why, and the commit and the tag keep it with
-    the reasons.
+    Days that are committed without their tag are tagged first (`tag_again`). A day that fails the
+    gate is sealed with `force` only: `message` then says why, and the tag keeps it.
     """
     now = standing(project)
     if now.is_unopened:
@@ -74,7 +70,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
-    with journal.step(project, "seal", day=now.day):
+    with journal.step(project, "seal"):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
@@ -90,16 +86,14 @@ def tag_again(project: Project, now: Standing) -> list[str]:
     """Tag the days of this branch whose tag it has lost; return which.
 
     A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
-    has the day now, with the message that it had. The open day, if it never had one, is left to
-    `seal`. Raises CycleError where that commit is not the day as it was sealed: a person chooses.
+    has the day now, with its message, if that is the day as it was sealed.
     """
-    root, tagged = project.root, vcs.tagged_days(project.root)
-    days = [day for day in now.untagged if day in tagged or day != now.day]
-    for day in days:
+    root = project.root
+    for day in now.lost_tags:
         tag, commit = vcs.TAG + day, _commit_of(project, now, day)
         is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
         different = ["its params.yaml is of another day"] * (not is_own)
-        if day in tagged:
+        if day in now.tagged:
             compare = ("diff", "--name-only", "-z", tag, commit, "--", *DAY_PATHS)
             different += vcs.split(vcs.git(root, *compare))
         if different:
@@ -108,15 +102,15 @@ def tag_again(project: Project, now: Standing) -> list[str]:
                 f"({', '.join(different[:5])}).",
                 mend=f"to keep the tag, and the files of this branch: git merge --strategy=ours "
                 f"{tag}"
-                if day in tagged
+                if day in now.tagged
                 else f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT",
             )
         kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
-        text = vcs.git(root, *kept) if day in tagged else ""
+        text = vcs.git(root, *kept) if day in now.tagged else ""
         text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
         vcs.git(root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
-    return days
+    return now.lost_tags
 
 
 def _commit_of(project: Project, now: Standing, day: str) -> str:
@@ -129,9 +123,8 @@ def _commit_of(project: Project, now: Standing, day: str) -> str:
 def lost(project: Project) -> list[str]:
     """Return sealed days whose model is neither in the cache nor, as no remote is set, elsewhere.
 
-    Cheap, so that sealing costs the same after ten days as after a thousand: at most SAMPLED days
-    are looked at, the first, the last and others evenly between. A `dvc gc` that was not told
-    --all-tags deletes the models of all days but today's, so any of them shows it.
+    At most SAMPLED days are looked at: a `dvc gc` that was not told --all-tags deletes the models
+    of all days but today's, so any of them shows it.
     """
     sealed = vcs.sealed_days(project.root)
     count = min(SAMPLED, len(sealed))
@@ -169,14 +162,14 @@ def sharing(project: Project) -> list[str]:
     found, sealed = remotes.setup(project.root), vcs.sealed_days(project.root)
     if found.default:
         late = remotes.late(project.root, sealed)
-        first = "dayfold doctor --fix; " * bool(late)
+        first = "dayfold check --fix; " * bool(late)
         return [f"next: {first}{remotes.pushing(project.root, all_tags=bool(late))}"]
     if found.names or len(sealed) > 1:
         return []
     return [
         "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",
         "To share or back up: dvc remote add --default NAME URL && "
-        'git commit -m "Add a remote" .dvc/config; dayfold doctor --fix; dvc push --all-tags',
+        'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags',
     ]
 
 

@@ -1,10 +1,10 @@
-"""What is sealed stays as it was sealed: what a hand edited, deleted or added is found and told."""
+"""Finds what was edited, deleted or added by hand in sealed days; images by their files' times."""
 
 import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,8 +13,7 @@ import polars as pl
 
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
-from dayfold.ledger.intake.walking import is_clutter
-from dayfold.ledger.manifest import History
+from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project import cache, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
@@ -37,6 +36,7 @@ DAY_PATHS = (
     "data/provenance.json",
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
+MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 PARENT = "parent"  # the line of data/parent among those of the days
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 HERE = Project(Path())  # paths as a person types them at the project's top
@@ -79,10 +79,7 @@ class Edits:
         if self.parent:
             # HEAD has the parent of a day before, and `dvc repro` has pinned what was edited.
             steps += [f"rm -rf {HERE.parent}"]
-            for made, kept in (
-                (HERE.model, HERE.parent_model),
-                (HERE.predictions, HERE.parent_predictions),
-            ):
+            for made, kept in HERE.handed_on().items():
                 steps += [f"dvc get . {made} --rev {vcs.TAG}{self.parent} --out {kept}"]
             steps += [f"dvc add {HERE.parent}"]
         first = "move what was added elsewhere (DVC deletes it), then: " if self.added else ""
@@ -90,7 +87,7 @@ class Edits:
 
     def further(self) -> str:
         """Return what else a person may want to know."""
-        cached = "; if an image stays changed, its cached copy is: dayfold verify --read-data"
+        cached = "; if an image stays changed, its cached copy is: dayfold check --read-data"
         return cached * bool(self.changed) + "; to correct a label: dayfold relabel"
 
 
@@ -123,7 +120,8 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
     day whose images were never seen here is one that was not pulled. Where nothing is found the
-    time is noted, so that the next look is a close one only at what is younger.
+    time is noted by day, so that next time only days with younger files are read. Of more than
+    MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
     began = time.clock_gettime_ns(FILE_CLOCK)
     noted = _noted(project)
@@ -132,19 +130,17 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     days = {day for day in sealed if is_day(last) and day <= last}
     found = Edits(_in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES)))
     _parent(project, params, sealed, noted.get(PARENT, 0), found)
-    touched = {
-        day: noted.get(day, 0)
-        for day in days & here
-        if _is_touched(str(project.images(day)), noted.get(day, 0))
-    }
+    due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
+    looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
+    touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
     try:
         _images(project, last, touched, days & noted.keys() - here, found)
     except LedgerError:
         if not found.in_git:  # a manifest among them: first things first
             raise
-    # Only what was looked at: in the checkout of an earlier day some are not.
-    looked_at = {*(days & here), PARENT} if not found.lines() else set()
-    noted |= dict.fromkeys(here - noted.keys(), 0) | dict.fromkeys(looked_at, began)
+    noted |= dict.fromkeys(here - noted.keys(), 0)
+    if not found.lines():
+        noted |= dict.fromkeys((*due, PARENT), began)
     lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
         write_bytes(project.settled_mark, "".join(lines).encode())
@@ -171,18 +167,17 @@ def _parent(
     lock = vcs.blobs(project.root, [name]).get(name) if params.parent in sealed else None
     if lock is None:
         return
-    made = chain.handed_on(project, vcs.outputs(lock))
+    outputs = vcs.outputs(lock)
+    made = {kept.name: outputs[project.name(own)] for own, kept in project.handed_on().items()}
     pins = chain.entries(project, project.parent.with_suffix(".dvc"))
     if pins.get(project.parent.name, {}).get("md5") != cache.folder_md5(made):
         found.parent = params.parent
     elif project.parent.is_dir():
-        folder = f"{project.name(project.parent)}/"
-        files = _files(str(project.parent), folder, since)
-        md5_of = {folder + name: key for name, key in made.items()}
-        found.deleted += sorted(md5_of.keys() - files.keys())
-        found.added += sorted(files.keys() - md5_of.keys())
-        young = [name for name in sorted(md5_of) if files.get(name)]
-        found.changed += [name for name in young if md5_file(project.root / name) != md5_of[name]]
+        files, is_touched = _files(project, project.parent, since)
+        if is_touched:
+            folder = project.name(project.parent)
+            md5s = {f"{folder}/{name}": key for name, key in made.items()}
+            _compare(project, md5s, files, md5_file, found)
 
 
 def _in_git(
@@ -196,76 +191,37 @@ def _in_git(
     words = ("diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
     names = vcs.split(vcs.git(project.root, *words, "--", *paths))
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
-    pins = [name for name in names if name.endswith(".dvc")]
-    return sorted(tables + _pins(project, pins, days))
+    # `open` moves pins to a month's file: to another place, but the same pins.
+    blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
+    pins = {name.removeprefix("HEAD:"): cache.entries(data, name) for name, data in blobs.items()}
+    pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
+    had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
+    is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())
+    return sorted(tables + [*pins] * is_edited)
 
 
-def _pins(project: Project, changed: list[str], days: set[str]) -> list[str]:
-    """Those of the changed .dvc files that have one of the days, if a day's pin is another now.
-
-    `open` moves pins to a month's file: to another place, but the same pins.
-    """
-    blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in changed])
-    had = {name.removeprefix("HEAD:"): cache.entries(data, name) for name, data in blobs.items()}
-    had = {name: entries for name, entries in had.items() if days & entries.keys()}
-    for entries in had.values():
-        for day in days & entries.keys():
-            if chain.pinned(project, day) != entries[day]:
-                return list(had)
-    return []
-
-
-def _images(
-    project: Project, last: str, touched: dict[str, int], gone: set[str], found: Edits
-) -> None:
-    """Compare with the manifests the days that were touched since a time, and those that are gone.
-
-    A file is read only where it is younger itself, or in a folder that is: on most evenings none.
-    """
-    if touched or gone:
-        known = manifest.history(project, last)
-        files: dict[str, bool] = {}
-        for day in touched.keys() & set(known.days):
-            folder = project.images(day)
-            files |= _files(str(folder), f"{project.name(folder)}/", touched[day])
-        _compare(project, known, touched.keys() | gone, files, found)
+def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:
+    """The files below a folder, and whether any, or a folder of theirs, may have changed since."""
+    files, is_touched = [], _is_young(folder.stat(), since)
+    top = f"{project.root}/"
+    for entry in _entries(str(folder)):
+        try:
+            is_touched = is_touched or _is_young(entry.stat(), since)
+        except OSError:
+            is_touched = True  # a link to what DVC's cache has lost: as good as deleted
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            files.append(entry.path.removeprefix(top))
+    return files, is_touched
 
 
-def _is_touched(folder: str, since: int) -> bool:
-    """Whether a folder or anything below it is younger; all images of a project pass through."""
-    if _is_young(os.stat(folder), since):  # noqa: PTH116
-        return True
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if _is_touched(entry.path, since):
-                    return True
-                continue
-            try:
-                if _is_young(entry.stat(), since):
-                    return True
-            except OSError:
-                return True  # a link to what DVC's cache has lost
-    return False
-
-
-def _files(folder: str, name: str, since: int, *, young: bool = False) -> dict[str, bool]:
-    """Every file below a folder, and whether it may have been changed since."""
-    found: dict[str, bool] = {}
-    young = young or _is_young(os.stat(folder), since)  # noqa: PTH116
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if is_clutter(entry.name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                found |= _files(entry.path, f"{name}{entry.name}/", since, young=young)
-                continue
-            try:
-                info = entry.stat()
-            except OSError:
-                continue  # as good as deleted
-            found[name + entry.name] = young or _is_young(info, since)
-    return found
+            if not is_clutter(entry.name):
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _entries(entry.path)
 
 
 def _is_young(info: os.stat_result, since: int) -> bool:
@@ -279,37 +235,41 @@ def _is_young(info: os.stat_result, since: int) -> bool:
     return info.st_ctime_ns >= since and (info.st_nlink == 1 or stat.S_ISDIR(info.st_mode))
 
 
-def _compare(
-    project: Project, known: History, days: set[str], files: dict[str, bool], found: Edits
+def _images(
+    project: Project, last: str, touched: dict[str, list[str]], gone: set[str], found: Edits
 ) -> None:
-    """Sort into `found` the files of these days that the manifests do not name, or name otherwise.
+    """Compare the files of touched days, and days that are gone, with the manifests.
 
     A withdrawn image may be there or not; a text stands in the place of one that was erased, on
     the open day too.
     """
-    image_of = dict(
-        known.images.filter(pl.col("day").is_in(list(days))).select("path", "image").iter_rows()
-    )
-    gone = set(known.corrections.filter(action="withdraw")["path"])
-    erased = corrections.gone(project, corrections.ERASE)
-    gone |= {name for name, image in image_of.items() if image in erased}
-    image_of = {name: image for name, image in image_of.items() if name not in gone}
-    found.deleted += sorted(image_of.keys() - files.keys())
-    found.added += sorted(files.keys() - image_of.keys() - gone)
-    young = sorted(name for name, is_young in files.items() if is_young)
-    found.changed += _changed(project, {name: image_of[name] for name in young if name in image_of})
-
-
-def _changed(project: Project, images: dict[str, str]) -> Iterable[str]:
-    """Those of the files whose bytes are not these images."""
-    if not images:
+    if not touched and not gone:
         return
-    with (
-        Ticker("reading", len(images), "images") as ticker,
-        ThreadPoolExecutor(cpus()) as pool,
-    ):
-        hashes = pool.map(lambda name: sha256_file(project.root / name), images)
-        for done, (name, found) in enumerate(zip(images, hashes, strict=True), start=1):
-            ticker.so_far(done, len(images))
-            if found != images[name]:
-                yield name
+    known = manifest.history(project, last)
+    mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
+    image_of = dict(mine.select("path", "image").iter_rows())
+    erased = corrections.gone(project, corrections.ERASE)
+    free = set(known.corrections.filter(action="withdraw")["path"])
+    free |= {name for name, image in image_of.items() if image in erased}
+    image_of = {name: image for name, image in image_of.items() if name not in free}
+    files = [name for day in touched.keys() & set(known.days) for name in touched[day]]
+    _compare(project, image_of, {*files} - free, sha256_file, found)
+
+
+def _compare(
+    project: Project,
+    hash_of: dict[str, str],
+    files: Collection[str],
+    hashed: Callable[[Path], str],
+    found: Edits,
+) -> None:
+    """Sort into `found` the files that are too many, that are missing, and whose hash differs."""
+    found.deleted += sorted(hash_of.keys() - set(files))
+    found.added += sorted(set(files) - hash_of.keys())
+    names = sorted(hash_of.keys() & set(files))
+    with Ticker("reading", len(names), "files") as ticker, ThreadPoolExecutor(cpus()) as pool:
+        hashes = pool.map(lambda name: hashed(project.root / name), names)
+        for done, (name, value) in enumerate(zip(names, hashes, strict=True), start=1):
+            ticker.so_far(done, len(names))
+            if value != hash_of[name]:
+                found.changed.append(name)

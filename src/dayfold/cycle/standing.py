@@ -8,10 +8,11 @@ from dayfold.cycle.settled import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
 from dayfold.ledger import corrections, manifest, strays
-from dayfold.ledger.intake import walking
+from dayfold.ledger.intake import finding
 from dayfold.ledger.strays import Stray
 from dayfold.project import journal, remotes, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
@@ -21,12 +22,14 @@ from dayfold.project.params import Params
 class Standing:
     """Where a project stands: its params, and the days of its line of history.
 
-    `sealed` are those whose tag HEAD contains, `untagged` those that are committed without it.
+    `sealed` are those whose tag HEAD contains, `untagged` those that are committed without it,
+    `tagged` those with a tag anywhere.
     """
 
     params: Params
     sealed: list[str]
     untagged: list[str]
+    tagged: list[str]
 
     @property
     def day(self) -> str:
@@ -44,6 +47,16 @@ class Standing:
         return self.day in self.sealed
 
     @property
+    def is_open(self) -> bool:
+        """Whether the day was opened and has no tag yet."""
+        return not (self.is_unopened or self.is_sealed)
+
+    @property
+    def lost_tags(self) -> list[str]:
+        """The untagged days, without the open one where a person has committed that."""
+        return [day for day in self.untagged if day in self.tagged or day != self.day]
+
+    @property
     def next_parent(self) -> str:
         """The parent of the next day that is opened."""
         return ORIGIN if self.is_unopened else self.day
@@ -55,7 +68,8 @@ def standing(project: Project) -> Standing:
     untagged = set(vcs.committed_days(project.root)) - set(sealed)
     # After a merge of two lines the other one's manifests are there too.
     line = list(manifest.line(project, params.day, params.parent)) if untagged else []
-    return Standing(params, sealed, [day for day in sorted(line) if day in untagged])
+    on_line = [day for day in sorted(line) if day in untagged]
+    return Standing(params, sealed, on_line, vcs.tagged_days(project.root))
 
 
 def check_tags(project: Project, now: Standing) -> None:
@@ -65,17 +79,16 @@ def check_tags(project: Project, now: Standing) -> None:
     """
     if not now.untagged:
         return
-    tagged = vcs.tagged_days(project.root)
     problems = [
         f"{vcs.TAG}{day} is on a commit that this branch has no longer"
-        if day in tagged
+        if day in now.tagged
         else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
         for day in now.untagged
     ]
     raise CycleError(
         "A committed day is sealed by its tag, and the branch lacks tags:",
         problems=problems,
-        mend=_way_to_tags(project, [day for day in now.untagged if day not in tagged]),
+        mend=_way_to_tags(project, [day for day in now.untagged if day not in now.tagged]),
     )
 
 
@@ -100,10 +113,7 @@ def check_branch(project: Project) -> None:
 
 
 def check_history(project: Project) -> None:
-    """Raise CycleError where what is sealed now would be on no branch, or beside another history.
-
-    Of the upstream branch it knows what the last `git fetch` told; no network is asked.
-    """
+    """Raise CycleError where a seal would be on no branch, or begin a second history."""
     check_branch(project)
     behind = vcs.behind(project.root)
     if behind:
@@ -118,8 +128,7 @@ def check_history(project: Project) -> None:
 def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False) -> None:
     """Raise CycleError unless the sealed day's files are here and those of its tag, to the byte.
 
-    An experiment, or a `dvc repro` with other params, makes the day again in place; the next day
-    must not be built on that without a word. With `tables_alone` git alone is asked.
+    A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
     """
     tag = vcs.TAG + day
     # Without what was added: that is of another day.
@@ -165,15 +174,14 @@ def _next(lost: Sequence[Stray]) -> str:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    is_open = not (now.is_unopened or now.is_sealed)
-    lost = strays.find(project, now.params, is_open=is_open)
+    lost = strays.find(project, now.params, is_open=now.is_open)
     if now.is_unopened:
         return ["no day yet", *map(str, lost), f"next    {_next(lost)}"]
     is_untagged = now.day in now.untagged
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
         f"day     {now.day}, {state}; parent {now.params.parent}",
-        f"sealed  {len(now.sealed)} day{'s' * (len(now.sealed) != 1)}",
+        f"sealed  {plural(len(now.sealed), 'day')}",
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:
@@ -191,7 +199,7 @@ def advice(project: Project) -> list[str]:
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
-        return [*lines, "next    dayfold doctor --fix"]
+        return [*lines, "next    dayfold check --fix"]
     by_hand = settled.edits(project, now.params, now.sealed)
     if found := by_hand.lines():
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
@@ -202,7 +210,7 @@ def advice(project: Project) -> list[str]:
         except CycleError as error:
             return [*lines, error.what, f"next    {error.mend}"]
         return [*lines, f"next    {_next(lost)}"]
-    labels = walking.count(project, now.day)
+    labels = finding.count(project, now.day)
     history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(

@@ -1,9 +1,10 @@
 """The cycle without a person: one day, or a whole archive of days."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold.cycle import adding, arrivals, sealing
+from dayfold.cycle import adding, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
@@ -15,25 +16,20 @@ from dayfold.project.layout import Project, check_day
 def run(
     project: Project, source: Path, *, day: str, say: Callable[[str], None], zip_names: str = ""
 ) -> None:
-    """Add, reproduce and seal one day; a day that is sealed is left alone.
-
-    Files that are refused stop nothing, as long as there are others: they are said and listed in
-    data/rejected/<day>.csv.
-    Raises GateError where the day does not pass the gate: it stays open, for a person to judge.
-    """
+    """Add, reproduce and seal one day; a day that is sealed is left alone."""
     now = standing(project)
     if day in now.sealed:
         say(f"{day} is sealed")
         return
-    if not now.is_unopened and not now.is_sealed and now.day != day:
+    if now.is_open and now.day != day:
         _check_gate_of_open_day(project, now.day)
     options = adding.Options(zip_names=zip_names)
     _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
-    for line in arrivals.opening(project, day, delivery, options):
+    for line in adding.said_of_day(project, day, delivery, options):
         say(line)
     say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
-    for line in arrivals.unusual(delivery):
+    for line in adding.unusual(delivery):
         say(line)
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")
@@ -57,14 +53,21 @@ def _check_gate_of_open_day(project: Project, day: str) -> None:
         )
 
 
-def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> None:
+def is_dated(source: Path) -> bool:
+    """Whether a folder holds folders that are named by day, and not classes."""
+    return source.is_dir() and any(
+        re.fullmatch(r"\d{4}-\d\d-\d\d", path.name) for path in source.iterdir() if path.is_dir()
+    )
+
+
+def backfill(
+    project: Project, source: Path, *, say: Callable[[str], None], zip_names: str = ""
+) -> None:
     """Run every dated folder of `source` in order; what is sealed already is passed over.
 
     Stops with GateError at a day that does not pass the gate.
     """
-    if not Path(source).is_dir():
-        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
-    folders = sorted(path for path in Path(source).iterdir() if not path.name.startswith("."))
+    folders = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = []
     for folder in folders:
         try:
@@ -82,4 +85,4 @@ def backfill(project: Project, source: Path, *, say: Callable[[str], None]) -> N
         )
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say)
+        run(project, folder, day=folder.name, say=say, zip_names=zip_names)

@@ -29,13 +29,10 @@ class Undo(NamedTuple):
 
 
 def plan(project: Project, *, seal: bool = False) -> Undo:
-    """Find the last thing done. With `seal` it is the seal, and all files stay as they are.
-
-    Raises CycleError where nothing can be taken back.
-    """
+    """Find the last thing done. With `seal` it is the seal, and all files stay as they are."""
     now = stands.standing(project)
-    if now.untagged != [now.day] or now.day in vcs.tagged_days(project.root):
-        stands.check_tags(project, now)  # else a person has committed the open day
+    if now.lost_tags:
+        stands.check_tags(project, now)
     if now.is_unopened:
         raise CycleError("No day was opened yet.", mend="dayfold add FOLDER")
     if not now.is_sealed:

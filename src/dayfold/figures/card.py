@@ -10,8 +10,11 @@ from typing import Any
 import polars as pl
 
 from dayfold.figures import evidence
+from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
+from dayfold.project.console import plural
+from dayfold.project.files import dotted
 
 # What stands in the table of figures, by the keys of metrics.json.
 _FIGURES = {
@@ -34,25 +37,23 @@ def card(
     live: Sequence[str],
     metadata: Mapping[str, Any],
     provenance: Mapping[str, Any],
-    verdict: str,
-    reasons: Sequence[str],
+    gate: tuple[str, Sequence[str]],
     erased: Sequence[str] = (),
 ) -> str:
-    """Return a day's card as Markdown.
+    """Return a day's card as Markdown; what is not recorded stands on no card.
 
     `name` is the project's, `line` the day and its figures, `live` the classes that the model can
-    answer with, `metadata` its own,
-    `provenance` how it was made, `verdict` what became of it at the gate (`log.verdicts`) and
-    `reasons` why, if it failed; `erased` are the paths of images that it was made with and that
-    were erased since. What is not recorded stands on no card.
+    answer with, `metadata` its own, `provenance` how it was made, `gate` what became of it there
+    (`log.verdicts`) and why; `erased` are the paths of its images that were erased since.
     """
+    verdict, reasons = gate
     recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
     days = history.days
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A ResNet18 that tells {_count(live, 'class', 'classes')} apart in images "
+        f"A ResNet18 that tells {plural(len(live), 'class')} apart in images "
         f"of {size} x {size} pixels. Trained on {line.day} from the model of "
-        f"{provenance['parent']}, after {_count(days, 'day', 'days')} of images "
+        f"{provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
         "## Figures",
         "On test images, which no model of this project was trained on. The 95% intervals assume "
@@ -72,7 +73,7 @@ def card(
         _again(line.day, erased),
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
-        _table(("recipe", ""), ((k, str(v)) for k, v in _flat(recipe))),
+        _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,8 +81,8 @@ def card(
 def _again(day: str, erased: Sequence[str]) -> str:
     if erased:
         return (
-            f"It cannot be made again: it was made with {_count(erased, 'image', 'images')} that "
-            "were erased since."
+            f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
+            "erased since."
         )
     return (
         "In a clone of the project, from what is pinned below, to the bit on such a machine. What "
@@ -95,11 +96,11 @@ def _figures(line: DayLine) -> str:
     rows = []
     for key, said in _FIGURES.items():
         ends = figures["interval"].get(key, {"low": None, "high": None})
-        rows.append((said, _shown(figures[key]), _ends(ends)))
+        rows.append((said, figure(figures[key]), _ends(ends)))
     new = figures["new"]
     if new["f1"] is not None and line.new:
         said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        rows.append((said, _shown(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
+        rows.append((said, figure(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
     return _table(("figure", "value", "95%"), rows)
 
 
@@ -114,11 +115,11 @@ def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
             (
                 _plain(label),
                 *(str(counts.get((label, split), 0)) for split in SPLITS),
-                _shown(scores.get("f1")),
+                figure(scores.get("f1")),
                 _ends(ends.get("f1")),
-                _shown(scores.get("recall")),
+                figure(scores.get("recall")),
                 _ends(ends.get("recall")),
-                _shown(scores.get("precision")),
+                figure(scores.get("precision")),
             )
         )
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision")
@@ -176,18 +177,6 @@ def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) ->
     return found
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _count(things: Sequence[object], one: str, many: str) -> str:
-    return f"{len(things)} {one if len(things) == 1 else many}"
-
-
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
@@ -200,10 +189,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is Markdown or HTML: names come from folders."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _ends(ends: Mapping[str, float | None] | None) -> str:

@@ -77,9 +77,8 @@ def config(colours: Colours) -> Spec:
 def forgetting_curve(cells: Iterable[CohortAccuracy | PolicyAccuracy]) -> Spec:
     """Return the accuracy of every cohort over the days, a line a cohort."""
     values = [cell._asdict() for cell in cells]
-    lowest = min((value["accuracy"] for value in values), default=0.0)
     spec = _lines(values, series="cohort", field="accuracy", title="accuracy")
-    spec["encoding"]["y"]["scale"] = {"domain": [min(0.8, lowest // 0.1 / 10), 1]}
+    spec["encoding"]["y"]["scale"] = {"domain": [_floor(values, 0.8), 1]}
     spec["encoding"]["x"]["title"] = "model of"
     spec["encoding"]["color"]["title"] = "images of"
     spec["description"] = "The accuracy on the test images of each day, by the day of the model."
@@ -88,6 +87,12 @@ def forgetting_curve(cells: Iterable[CohortAccuracy | PolicyAccuracy]) -> Spec:
         "subtitle": "accuracy on the test images of each day, after training on later days",
     }
     return spec
+
+
+def _floor(values: Iterable[Mapping[str, Any]], most: float) -> float:
+    """The tenth below the lowest accuracy, but never above `most`."""
+    lowest = min((value["accuracy"] for value in values), default=0.0)
+    return float(min(most, lowest // 0.1 / 10))
 
 
 MEASURES = {
@@ -100,10 +105,7 @@ MEASURES = {
 
 
 def class_curves(values: Sequence[Mapping[str, Any]]) -> Spec:
-    """Return a measure of each class over the days: the one that the param `measure` names.
-
-    `values` have day, class and all of MEASURES.
-    """
+    """Return a measure of each class over the days: the one that the param `measure` names."""
     spec = _lines(values, series="class", field="value", title=None)
     spec["params"].append({"name": "measure", "value": "f1"})
     spec["transform"].append({"calculate": "datum[measure]", "as": "value"})
@@ -164,7 +166,7 @@ def _lines(
                 "mark": {"type": "point", "filled": True, "size": 14 if many else 46},
                 "encoding": {
                     "opacity": _unless_another_is_pointed_at(),
-                    "tooltip": [told(name) for name in shown],
+                    "tooltip": [_told(name) for name in shown],
                 },
             },
         ],
@@ -175,7 +177,7 @@ def _unless_another_is_pointed_at() -> Spec:
     return {"condition": {"param": "at", "value": 1}, "value": 0.15}
 
 
-def told(name: str) -> Spec:
+def _told(name: str) -> Spec:
     """Return a line of a tooltip: a column under its title, a measure with three digits."""
     titles = {**_DAYS, "low": "95% from", "high": "95% to", "corrected": "corrected later"}
     entry: Spec = {"field": name, "title": titles.get(name, MEASURES.get(name, name))}
@@ -195,24 +197,22 @@ def _day_axis(days: Sequence[str]) -> Spec:
     }
 
 
-def heat_map(
-    values: Sequence[Mapping[str, Any]],
-    *,
-    row: str,
-    column: str,
-    strength: str,
-    written: str,
-    domain: tuple[float, float],
-    description: str,
-) -> Spec:
-    """Return cells as strong as `strength` is within `domain`, with what is `written` in them.
+# Of each heat map: its rows and columns, what a cell is as strong as, what is written in it.
+_HEAT_MAPS = {
+    "matrix": ("day", "cohort", "accuracy", "accuracy"),
+    "confusion": ("label", "predicted", "share", "images"),
+    "arrivals": ("class", "arrived", "images", "images"),
+}
 
-    All keys of the values are told where one points. With too many columns nothing is written.
-    """
+
+def heat_map(kind: str, values: Sequence[Mapping[str, Any]]) -> Spec:
+    """Return one of the heat maps; with too many columns nothing is written in its cells."""
+    row, column, strength, written = _HEAT_MAPS[kind]
+    least = _floor(values, 0.9) if kind == "matrix" else 0
+    most = max((value["images"] for value in values), default=1) if kind == "arrivals" else 1
     rows, columns = (sorted({value[name] for value in values}) for name in (row, column))
     wide = len(columns) > TOLD_APART
-    spread = max(domain[1] - domain[0], 1e-9)
-    half = f"(datum['{strength}'] - {domain[0]}) / {spread} > 0.7"
+    half = f"(datum['{strength}'] - {least}) / {max(most - least, 1e-9)} > 0.7"
     texts: list[Spec] = [
         {
             "transform": [{"filter": condition}],
@@ -229,7 +229,7 @@ def heat_map(
     ]
     return {
         "$schema": SCHEMA,
-        "description": description,
+        "description": f"A heat map of {strength}: a row a {row}, a column a {column}.",
         "width": 640 if wide else {"step": 52},
         # A width that is fitted asks for a height in all, not for one a row.
         "height": len(rows) * (8 if len(rows) > 3 * TOLD_APART else 14) if wide else {"step": 30},
@@ -238,19 +238,16 @@ def heat_map(
             "x": _edge(column, columns, wide=wide),
             "y": _edge(row, rows, wide=wide and len(rows) > TOLD_APART),
             # Of the numbers too: they lie on the cells.
-            "tooltip": [told(name) for name in values[0]] if values else [],
+            "tooltip": [_told(name) for name in values[0]] if values else [],
         },
         "layer": [
             {
-                "mark": {
-                    "type": "rect",
-                    "cornerRadius": 0 if wide else 3,
-                },
+                "mark": {"type": "rect", "cornerRadius": 0 if wide else 3},
                 "encoding": {
                     "opacity": {
                         "field": strength,
                         "type": "quantitative",
-                        "scale": {"domain": list(domain), "range": [0.04, 0.9], "clamp": True},
+                        "scale": {"domain": [least, most], "range": [0.04, 0.9], "clamp": True},
                         "legend": None,
                     },
                 },
@@ -258,19 +255,6 @@ def heat_map(
             *([] if wide else texts),
         ],
     }
-
-
-def confusion_matrix(values: Sequence[Mapping[str, Any]]) -> Spec:
-    """Return the heat map of label, predicted, images, and share (of the label's images) rows."""
-    return heat_map(
-        values,
-        row="label",
-        column="predicted",
-        strength="share",
-        written="images",
-        domain=(0, 1),
-        description="The confusion matrix: a row a label, a column a prediction.",
-    )
 
 
 def _edge(name: str, names: Sequence[str], *, wide: bool) -> Spec:
@@ -320,6 +304,13 @@ def on_page(spec: Spec, source: str) -> Spec:
         color = {**spec["encoding"]["color"], "legend": None}
         shown["encoding"] = {**spec["encoding"], "color": color}
     return shown
+
+
+def beside_others(spec: Spec) -> Spec:
+    """Return a page's forgetting curve as one of several side by side, on the same scale."""
+    x, y = ({**spec["encoding"][name], "title": None} for name in ("x", "y"))
+    y["scale"] = {"domain": [0, 1]}
+    return {**spec, "height": 170, "encoding": {**spec["encoding"], "x": x, "y": y}}
 
 
 def write_png(spec: Spec, path: Path) -> None:

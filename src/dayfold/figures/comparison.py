@@ -6,6 +6,7 @@ from statistics import stdev
 
 from rich.table import Table
 
+from dayfold.figures.intervals import figure
 from dayfold.ledger.tables import BacktestRun
 
 COLUMNS = {
@@ -38,13 +39,13 @@ def means(runs: Sequence[BacktestRun]) -> dict[str, list[str]]:
 def _spread(values: Sequence[float | int | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "-"
+        return figure(None)
     mean = math.fsum(known) / len(known)
     if mean >= 100 or all(isinstance(value, int) for value in known):
         return f"{mean:,.0f}"
     if len(known) == 1:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} ±{stdev(known):.3f}"
+        return figure(mean)
+    return f"{figure(mean)} ±{figure(stdev(known))}"
 
 
 def table(runs: Sequence[BacktestRun]) -> Table:

@@ -33,8 +33,7 @@ def checks(
     """Hold a day's figures (`metrics.day_metrics`) against the limits that are not None.
 
     "At most" fails where the low end of the interval is above the limit, "at least" where its high
-    end is below; what is undefined fails nothing. `new` are the classes that arrived on the day:
-    one without test images has no F1. Sorted by limit and class.
+    end is below; what is undefined fails nothing. `new` are the classes that arrived on the day.
     """
     found = []
     for limit, name, most in (
@@ -92,10 +91,7 @@ def _is_whole(check: Check) -> bool:
 
 
 def last_passed(project: Project, sealed: Sequence[str]) -> str | None:
-    """Return the last of the sealed days (oldest first) that passed the gate, None if none did.
-
-    A day that was sealed by force is not one: it failed.
-    """
+    """Return the last of the sealed days (oldest first) that passed the gate, None if none did."""
     for day in reversed(sealed):
         if project.gate(day).exists() and not reasons(read(project, day)):
             return day

@@ -19,6 +19,11 @@ Ends = dict[str, float | None]  # one interval as it stands in metrics.json: low
 UNKNOWN: Ends = {"low": None, "high": None}
 
 
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals; a dash where it is undefined."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 class Interval(NamedTuple):
     """The two ends of 95% intervals, float64, NaN where there was nothing to count."""
 

@@ -1,6 +1,8 @@
 """The history of days as a table, a line a day, and one of them as a table of its classes."""
 
+import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,9 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from dayfold.errors import CycleError
-from dayfold.figures import gate, known
+from dayfold.figures import gate, metrics
 from dayfold.figures.evidence import Few
-from dayfold.ledger import manifest
+from dayfold.figures.intervals import figure
+from dayfold.ledger import manifest, tables
+from dayfold.project import vcs
 from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
@@ -22,6 +26,7 @@ CORRECTED = "~"  # before a figure that was measured under labels corrected sinc
 class DayLine:
     """One day: its images, the classes known by then, those new on it, and its figures if any.
 
+    `figures` are those of metrics.json, the intervals of classes only where they were `counted`.
     `corrected` counts the test images behind the figures whose labels were corrected, or which were
     withdrawn, on a later day: the figures stay as they were measured.
     """
@@ -34,8 +39,12 @@ class DayLine:
     corrected: int = 0
 
 
-def lines(project: Project, params: Params) -> list[DayLine]:
-    """Return a line a day, oldest first, up to the open day."""
+def lines(project: Project, params: Params, *, count_all: bool = False) -> list[DayLine]:
+    """Return a line a day, oldest first, up to the open day.
+
+    A sealed day's figures are read from metrics.json at its tag. Those of other days, and of all
+    with `count_all`, are counted from the evaluations, which takes longer with each day before.
+    """
     until = params.day if project.manifest(params.day).exists() else params.parent
     if until == ORIGIN:
         return []
@@ -53,8 +62,35 @@ def lines(project: Project, params: Params) -> list[DayLine]:
         )
         for day, classes in history.classes().items()
     ]
-    figures = known.day_figures(project, until, {line.day: line.new for line in found})
+    figures = {} if count_all else _sealed_figures(project)
+    figures |= _counted(project, [line for line in found if line.day not in figures])
     return [replace(line, figures=figures.get(line.day)) for line in found]
+
+
+def counted(project: Project, line: DayLine) -> DayLine:
+    """Return a day's line with figures counted from the evaluations: intervals of classes too."""
+    return replace(line, figures=_counted(project, [line])[line.day])
+
+
+def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
+    """The figures of these days by day, of those that have evaluations."""
+    if not any(project.evaluation(line.day).exists() for line in days):
+        return {}
+    evaluations, evaluated = tables.evaluations(project, max(line.day for line in days))
+    return metrics.day_metrics(evaluations, evaluated, {line.day: line.new for line in days})
+
+
+def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
+    """What metrics.json of each sealed day says, by day."""
+    if not (project.root / ".git").exists():
+        return {}  # the folder of a backtest: the tags around it are of the project's own days
+    name = project.name(project.metrics)
+    names = {f"{vcs.TAG}{day}:{name}": day for day in vcs.sealed_days(project.root)}
+    found = {}
+    for one, data in vcs.blobs(project.root, list(names)).items():
+        with suppress(ValueError):
+            found[names[one]] = json.loads(data)
+    return {day: figures for day, figures in found.items() if "interval" in figures}
 
 
 def line_of(days: list[DayLine], day: str | None) -> DayLine:
@@ -105,11 +141,11 @@ def _cells(line: DayLine) -> list[str]:
     low, high = figures["interval"]["average_accuracy"].values()
     either_way = "" if low is None else f" ±{(high - low) / 2:.3f}".replace("±0", "±")
     return [
-        CORRECTED * bool(line.corrected) + _shown(figures["average_accuracy"]) + either_way,
-        *(_shown(figures[key]) for key in ("weighted_f1", "worst_f1", "forgetting")),
-        _shown(figures["negative_flip_rate"]) + "*" * _is_worse(figures),
-        *(_shown(figures["new"][key]) for key in ("f1", "confidence")),
-        _shown(figures["calibration_error"]),
+        CORRECTED * bool(line.corrected) + figure(figures["average_accuracy"]) + either_way,
+        *(figure(figures[key]) for key in ("weighted_f1", "worst_f1", "forgetting")),
+        figure(figures["negative_flip_rate"]) + "*" * _is_worse(figures),
+        *(figure(figures["new"][key]) for key in ("f1", "confidence")),
+        figure(figures["calibration_error"]),
     ]
 
 
@@ -120,17 +156,15 @@ def _is_worse(figures: dict[str, Any] | None) -> bool:
 def notes(
     days: list[DayLine], forced: Mapping[str, str], few: Few, *, withdrawn: int = 0
 ) -> list[str]:
-    """Return what to say below the table: what a mark means, what is too few, why days were forced.
-
-    `few` is of the last day, `withdrawn` the number of images that were withdrawn up to it.
-    """
+    """Return the lines below the table: marks, what is too few, why days were forced."""
     starred = any(_is_worse(line.figures) for line in days)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
     corrected = max((line.corrected for line in days), default=0)
     if corrected:
+        images = "test image was" if corrected == 1 else "test images were"
         legend.append(
-            f"{CORRECTED} measured before up to {corrected} of the test images were corrected or "
-            "withdrawn: data/corrections/"
+            f"{CORRECTED} up to {corrected} {images} later corrected or withdrawn: "
+            "data/corrections/"
         )
     if withdrawn:
         are = "images are" if withdrawn > 1 else "image is"
@@ -140,10 +174,7 @@ def notes(
 
 
 def class_table(line: DayLine, few: Few) -> Table:
-    """Return a day's figures of each class as a table for the terminal, with 95% intervals.
-
-    `few` is of that day; a class that is in it is marked: too few test images to judge it.
-    """
+    """Return a day's figures of each class as a table for the terminal, with 95% intervals."""
     figures = line.figures or {}
     drawn = _empty_table(line.day, "images")
     for name in ("F1", "95%", "recall", "95%", "prec.", "forg.", "flips", "conf."):
@@ -153,9 +184,9 @@ def class_table(line: DayLine, few: Few) -> Table:
         cells = [str(scores["images"])]
         for name in ("f1", "recall"):
             low, high = figures["interval"]["classes"][label][name].values()
-            cells += [_shown(scores[name]), f"{low:.3f}..{high:.3f}"]
+            cells += [figure(scores[name]), f"{low:.3f}..{high:.3f}"]
         rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
-        cells += [_shown(scores[key]) for key in rest]
+        cells += [figure(scores[key]) for key in rest]
         said = ["new"] * (label in line.new) + ["few"] * (label in few.classes)
         drawn.add_row(escape(label), *cells, ", ".join(said))
     return drawn
@@ -173,7 +204,3 @@ def _empty_table(first: str, *counts: str) -> Table:
     for name in counts:
         drawn.add_column(name, justify="right")
     return drawn
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

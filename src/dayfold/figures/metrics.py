@@ -18,11 +18,8 @@ def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
     """Return precision, recall, f1, support, confidence and more a label, sorted by label.
 
     `counts` has the columns of `tables.Evaluation`. As scikit-learn defines them: 0 where nothing
-    was predicted as the class. A class without test images is not listed, and so counts in no mean
-    (scikit-learn's `labels` set to those that have some). `confidence` is the mean probability of
-    what is predicted for the class's test images, right or wrong; `negative_flip_rate` that of
-    these images, null where yesterday's model was not asked; `recall_low`, `recall_high`, `f1_low`
-    and `f1_high` are the ends of 95% intervals.
+    was predicted as the class; a class without test images is not listed. `confidence` is the mean
+    probability of what is predicted; `…_low` and `…_high` are the ends of 95% intervals.
     """
     asked = pl.col("parent_correct").is_not_null()
     truth = counts.group_by("label").agg(
@@ -100,9 +97,8 @@ def day_metrics(
 ) -> dict[str, dict[str, Any]]:
     """Return day → figures, by the keys of metrics.json, None where undefined.
 
-    `evaluations` holds the tables of all `days`; figures are made for the days of `new`, which
-    maps each to the classes that arrived on it, each day's from what was known then. `interval`
-    has, under the path of a figure, the low and high end of its 95% interval.
+    `evaluations` holds the tables of all `days`; `new` maps each day that is asked for to the
+    classes that arrived on it. `interval` has a figure's 95% interval under its path.
     """
     counts = retention.matrix_counts(evaluations, days)
     recalled = retention.recalled(evaluations, days)

@@ -41,10 +41,7 @@ class Counts(NamedTuple):
 
 
 def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
-    """Return how many test images of cohort j there were on day i, and were called right.
-
-    `evaluations` has the columns of `tables.Evaluation`, of all days together; 0 where j > i.
-    """
+    """Return how many test images of cohort j there were on day i, and were called right."""
     at = {day: position for position, day in enumerate(days)}
     right, images = np.zeros((2, len(days), len(days)))
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
@@ -52,11 +49,6 @@ def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
         if model in at and cohort in at:
             right[at[model], at[cohort]], images[at[model], at[cohort]] = hits, total
     return Counts(right, images)
-
-
-def accuracy_matrix(evaluations: pl.DataFrame, days: Sequence[str]) -> Matrix:
-    """Return R, float64 [days, days]: NaN where j > i or a cohort has no test image."""
-    return matrix_counts(evaluations, days).accuracy
 
 
 def cohorts(
@@ -93,10 +85,7 @@ def cohorts(
 
 
 def drawn(days: Sequence[str]) -> Sequence[str]:
-    """Return every day, or every second, fourth, eighth…, so that DRAWN are left; and the last.
-
-    A matrix grows with the square of its days: of a thousand it would be 500,000 cells a day.
-    """
+    """Return every day, or every second, fourth, eighth…, so that DRAWN are left; and the last."""
     step = 1
     while len(days) > DRAWN * step:
         step *= 2
@@ -108,50 +97,42 @@ def counted(counts: pl.DataFrame, *keys: str) -> pl.DataFrame:
     return counts.group_by(*keys).agg(right=RIGHT, total=pl.col("images").sum())
 
 
-def average_accuracy(matrix: Matrix) -> float | None:
-    """ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017)."""
-    return _difference(matrix, *_last(matrix))
-
-
-def backward_transfer(matrix: Matrix) -> float | None:
-    """BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017)."""
-    return _difference(matrix, *_last_upon_first(matrix))
-
-
-def forgetting(matrix: Matrix) -> float | None:
-    """Mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept (Chaudhry 2018)."""
-    return _difference(matrix, *_best_upon_last(matrix))
-
-
-def learning_accuracy(matrix: Matrix) -> float | None:
-    """Mean_j R[j, j], in 0..1: how well each cohort was known on the evening it arrived."""
-    return _difference(matrix, *_diagonal(matrix))
-
-
 # Each of these four is a mean of cells, or of cells less others, so that the figure and its
 # interval come from the same cells.
 def _last(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    """ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017)."""
     columns = np.flatnonzero(~np.isnan(matrix[-1]))
     return (np.full_like(columns, len(matrix) - 1), columns), None
 
 
 def _diagonal(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    """Mean_j R[j, j], in 0..1: how well each cohort was known on the evening it arrived."""
     days = np.flatnonzero(~np.isnan(np.diagonal(matrix)))
     return (days, days), None
 
 
 def _last_upon_first(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    """BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017)."""
     days = np.flatnonzero(~np.isnan(matrix[-1] - np.diagonal(matrix))[:-1])
     return (np.full_like(days, len(matrix) - 1), days), (days, days)
 
 
 def _best_upon_last(matrix: Matrix) -> tuple[Cells, Cells | None]:
+    """Mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept (Chaudhry 2018)."""
     if len(matrix) < 2:
         none = np.empty(0, dtype=np.intp)
         return (none, none), (none, none)
     earlier = np.where(np.isnan(matrix[:-1, :-1]), -np.inf, matrix[:-1, :-1])
     days = np.flatnonzero((earlier.max(axis=0) >= 0) & ~np.isnan(matrix[-1, :-1]))
     return (earlier.argmax(axis=0)[days], days), (np.full_like(days, len(matrix) - 1), days)
+
+
+_CELLS = {
+    "average_accuracy": _last,
+    "forgetting": _best_upon_last,
+    "backward_transfer": _last_upon_first,
+    "learning_accuracy": _diagonal,
+}
 
 
 def _difference(matrix: Matrix, cells: Cells, less: Cells | None) -> float | None:
@@ -189,12 +170,7 @@ def forward_transfer(ahead: ArrayLike, chance: ArrayLike) -> float | None:
 def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
     """Return the four figures of the matrix by name, and their 95% intervals."""
     matrix = counts.accuracy
-    cells = {
-        "average_accuracy": _last(matrix),
-        "forgetting": _best_upon_last(matrix),
-        "backward_transfer": _last_upon_first(matrix),
-        "learning_accuracy": _diagonal(matrix),
-    }
+    cells = {name: of(matrix) for name, of in _CELLS.items()}
     return (
         {name: _difference(matrix, *of) for name, of in cells.items()},
         {name: _difference_interval(counts, *of) for name, of in cells.items()},
@@ -204,11 +180,7 @@ def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
 def transfer(
     ahead: Sequence[tuple[int, int]], classes: Sequence[int]
 ) -> tuple[Figures, dict[str, Ends]]:
-    """Return forward transfer and its interval.
-
-    `ahead` has, for each cohort, how many images yesterday's model called right, of how many;
-    `classes` how many classes were tested on its day.
-    """
+    """Return forward transfer and its interval."""
     right, images = np.asarray(ahead, dtype=np.float64).reshape(-1, 2).T
     reached, chance = right / images, 1 / np.asarray(classes, dtype=np.float64)
     low, high = wilson(right, images)
@@ -221,10 +193,7 @@ def transfer(
 
 
 class Recalled(NamedTuple):
-    """Of each class's test images up to each day, how many its model recalled, of how many.
-
-    `right` and `images` are float64 [days, labels].
-    """
+    """Of each class's test images up to each day, how many its model recalled, of how many."""
 
     labels: list[str]
     right: Matrix

@@ -17,15 +17,13 @@ from torch import nn
 
 from dayfold import draws
 from dayfold.learning import network, pixels
-from dayfold.learning.device import Machine
-from dayfold.learning.inputs import Pool
-from dayfold.learning.network import Model
+from dayfold.learning.inputs import Job, Pool
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest
-from dayfold.project.params import Train
 
 FORMAT = 1  # of a kept file
 # How many of ResNet18's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
 DEPTHS = {"stem": 4, "layer1": 5, "layer2": 6, "layer3": 7}
+VARIANTS = 8  # of an image, as it is and changed at random, whose activations are kept
 KEPT_BYTES = 8 * 2**30  # of activations: what was not used for longest goes first
 _DIGEST_BYTES = len(with_digest(b""))
 _LARGEST = torch.finfo(torch.float16).max
@@ -34,36 +32,26 @@ _LARGEST = torch.finfo(torch.float16).max
 class Activations:
     """The last layers are trained: they are given what the frozen ones make of an image.
 
-    Of `frozen_variants` variants of it: the image as it is, and changed by draws that are the same
-    on every day. They are kept as float16 [variants, channels, height, width], a file an image, in
-    a folder named by a digest of all that they depend on: frozen weights, recipe, seed,
-    fingerprint. An image's are made in a batch of its own, so that they never depend on what else
-    a day trains on: a day that finds them gives the bits of one that makes them.
+    The changes of an image are drawn once, the same on every day. Its activations are kept as
+    float16 [variants, channels, height, width], a file an image, in a folder named by a digest of
+    all that they depend on: frozen weights, recipe, seed, fingerprint. They are made in a batch of
+    their own, so that they never depend on what else a day trains on: a day that finds them gives
+    the bits of one that makes them.
     """
 
-    def __init__(
-        self,
-        start: Model,
-        folder: Path,
-        fingerprint: Mapping[str, object],
-        *,
-        recipe: Train,
-        seed: int,
-        day: str,
-        machine: Machine,
-    ) -> None:
-        net = network.build(start, recipe.image_size_px)
-        self._depth, self._variants = DEPTHS[recipe.frozen_through], recipe.frozen_variants
-        self._recipe, self._seed, self._day, self._machine = recipe, seed, day, machine
-        self._body = nn.Sequential(*list(net.children())[: self._depth]).to(machine.device).eval()
-        side = (1, 3, recipe.image_size_px, recipe.image_size_px)
-        self._shape = tuple(self._body(torch.zeros(side, device=machine.device)).shape[1:])
+    def __init__(self, job: Job, folder: Path, fingerprint: Mapping[str, object]) -> None:
+        self._job, size = job, job.recipe.image_size_px
+        self._depth = DEPTHS[job.recipe.frozen_through]
+        layers = list(network.build(job.start, size).children())[: self._depth]
+        self._body = nn.Sequential(*layers).to(job.machine.device).eval()
+        blank = torch.zeros((1, 3, size, size), device=job.machine.device)
+        self._shape = tuple(self._body(blank).shape[1:])
         facts = {
             "format": FORMAT,
-            "size": recipe.image_size_px,
-            "augment": recipe.augment.model_dump(),
-            "variants": self._variants,
-            "seed": seed,
+            "size": size,
+            "augment": job.recipe.augment.model_dump(),
+            "variants": VARIANTS,
+            "seed": job.seed,
             "fingerprint": dict(fingerprint),
             "frozen": {
                 name: sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -103,14 +91,14 @@ class Activations:
         return True
 
     def _of(self, image: str, of: torch.Tensor) -> bytes:
-        batch = pixels.normalised(of.unsqueeze(0).to(self._machine.device))
-        names = [f"{image} {number}" for number in range(1, self._variants)]
+        batch = pixels.normalised(of.unsqueeze(0).to(self._job.machine.device))
+        names = [f"{image} {number}" for number in range(1, VARIANTS)]
         if names:
-            fields = draws.uniform_fields("variants", self._seed, ids=names)
+            fields = draws.uniform_fields("variants", self._job.seed, ids=names)
             many = batch.expand(len(names), -1, -1, -1).contiguous()
-            changed = pixels.augmented(many, fields, **self._recipe.augment.model_dump())
+            changed = pixels.augmented(many, fields, **self._job.recipe.augment.model_dump())
             batch = torch.cat([batch, changed]).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), self._machine.autocast():
+        with torch.inference_mode(), self._job.machine.autocast():
             made = self._body(batch).float().clamp(-_LARGEST, _LARGEST).half()
         return bytes(made.cpu().contiguous().numpy().tobytes())
 
@@ -119,7 +107,7 @@ class Activations:
     ) -> torch.Tensor:
         """Return activations, each of a variant that is drawn by day, epoch, place and image."""
         ids = [f"{pool.images[position]} {first + at}" for at, position in enumerate(chosen)]
-        which = draws.uniforms("variant", self._seed, self._day, epoch, ids=ids) * self._variants
+        which = draws.uniforms("variant", self._job.seed, self._job.day, epoch, ids=ids) * VARIANTS
         return self._read(pool, chosen, which.astype(np.int64))
 
     def plain(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
@@ -134,7 +122,7 @@ class Activations:
             with (self._folder / pool.images[position]).open("rb") as file:
                 file.seek(_DIGEST_BYTES + int(variant) * row.nbytes)
                 file.readinto(memoryview(row).cast("B"))
-        made = torch.from_numpy(batch).to(self._machine.device).float()
+        made = torch.from_numpy(batch).to(self._job.machine.device).float()
         return made.contiguous(memory_format=torch.channels_last)
 
 

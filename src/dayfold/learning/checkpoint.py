@@ -1,6 +1,12 @@
-"""Checkpoints: a training that was stopped goes on, to the bits of one that was not."""
+"""Checkpoints: a training that was stopped goes on, to the bits of one that was not.
+
+Every two minutes what changes from one update to the next is written beside the project, in a file
+named by a digest of all that the training depends on. DAYFOLD_CHECKPOINT_SECONDS sets another
+interval: no bit depends on it, so it is no param.
+"""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +31,7 @@ from dayfold.project.files import (
 )
 
 FORMAT = 1  # of the file and of what `gather` puts into it
+SECONDS = float(os.environ.get("DAYFOLD_CHECKPOINT_SECONDS", "120"))
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
 
 
@@ -81,10 +88,9 @@ def _under(prefix: str, state: State) -> State:
 class Keeper:
     """The checkpoint of one training: a file named by a digest of all that the training takes."""
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any], *, every_minutes: float) -> None:
+    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         self._inputs = sha256(canonical_json({"format": FORMAT, **inputs}).encode())
         self._path = folder / f"{self._inputs[:32]}.checkpoint"
-        self._every_minutes = every_minutes
         self._began = self._kept = time.monotonic()
         self._before = 0.0
 
@@ -115,7 +121,7 @@ class Keeper:
 
     def keep(self, update: int, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
         """Write the training after `update` updates, if it is time; a full disk stops nothing."""
-        if time.monotonic() - self._kept < 60 * self._every_minutes:
+        if time.monotonic() - self._kept < SECONDS:
             return
         saved = Saved(update, [*steps], state(), self.seconds())
         try:

@@ -1,4 +1,4 @@
-"""What a network makes of the images of manifest rows, however many: outputs or features."""
+"""What a network makes of the images of manifest rows, however many: its outputs, its features."""
 
 import polars as pl
 import torch
@@ -17,15 +17,12 @@ def outputs(
     *,
     size: int,
     machine: Machine,
-    batch_size: int,
     doing: str,
 ) -> torch.Tensor:
     """Return the network's outputs of the images of rows (path, image): float32 [n, outputs]."""
     with Ticker(doing, len(rows), "images") as ticker:
         chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        return torch.cat(
-            [network.outputs(net, chunk, machine, batch_size=batch_size) for chunk in chunks]
-        )
+        return torch.cat([network.outputs(net, chunk, machine) for chunk in chunks])
 
 
 def body(model: Model, size: int) -> torch.nn.Module:

@@ -1,9 +1,13 @@
-"""One day's training: weighted draws from a pool of images, and what may be done beside it."""
+"""One day's training: weighted draws from a pool of images, with AdamW and a mean of the weights.
+
+A day costs `train.updates` updates of `train.batch_size` draws, however long the history. They are
+made in five epochs: in each, every image is drawn as often as its weight says, within one draw.
+Which images, in which order and changed how is a function of seed, day, epoch and image only, so a
+training that goes on from any update comes to the same bits.
+"""
 
 import math
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,15 +19,21 @@ from torch.optim import swa_utils
 from dayfold import draws
 from dayfold.errors import TrainingError
 from dayfold.learning import checkpoint, network
+from dayfold.learning.activations import Activations
 from dayfold.learning.checkpoint import Saved
-from dayfold.learning.device import Machine
-from dayfold.learning.inputs import Images, Inputs, Pool
+from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
-VALIDATION_BATCH = 256  # images predicted at a time
+EPOCHS = 5  # of a day: each has a plan of draws of its own, and ends with a look at all weights
+WARM_UP = 0.1  # part of the updates over which the learning rate rises
+WEIGHT_DECAY = 0.01
+LABEL_SMOOTHING = 0.1
+DISTILL_TEMPERATURE = 2.0
+
+Inputs = Images | Activations
 
 
 class Fitted(NamedTuple):
@@ -37,9 +47,9 @@ class Fitted(NamedTuple):
     logits: torch.Tensor
 
 
-def learning_rate(update: int, updates: int, *, peak: float, warm_up: float) -> float:
-    """Return the rate of update 0..updates-1: a linear rise over `warm_up`, a half cosine to 0."""
-    rising = math.ceil(warm_up * updates)
+def learning_rate(update: int, updates: int, *, peak: float) -> float:
+    """Return the rate of update 0..updates-1: a linear rise over WARM_UP, a half cosine to 0."""
+    rising = math.ceil(WARM_UP * updates)
     if update < rising:
         return peak * (update + 1) / rising
     return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
@@ -65,146 +75,135 @@ def ema_decay(length: float, updates: int) -> float:
 
 
 def fit(
-    start: Model,
+    job: Job,
     pool: Pool,
     validation: Pool,
     *,
-    teacher: Model | None,
-    recipe: Train,
-    seed: int,
-    day: str,
-    machine: Machine,
     report: Callable[[TrainingStep], None],
     inputs: Inputs | None = None,
     team: Team = ALONE,
     saved: Saved | None = None,
     keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
 ) -> Fitted:
-    """Train a network from `start` on weighted draws from `pool`; tell `report` of every update.
+    """Train on weighted draws from `pool`; tell `report` of every update.
 
-    A day costs epochs x updates_per_epoch updates of batch_size draws, however long the history.
-    Which images, in which order, changed how: `draws.epoch_order` and `inputs`, of seed, day, epoch
-    and image only; without `inputs` the whole network is trained, on images. Validation is looked
-    at once, by the network that is kept, and never learnt from. `teacher` is yesterday's model,
-    asked where `recipe.distill` is above 0.
-    Each process of a `team` takes its slice of every batch of the one plan, and all end with the
-    same network. After every update but the last, `keep` is given its number and a function that
-    returns the training's state; with what was kept of the same training as `saved`, it goes on
-    from there, to the same bits.
+    Without `inputs` the whole network is trained, on images. Validation images are predicted once,
+    by the network that is kept, and never learnt from. Each process of a `team` takes its slice of
+    every batch of the one plan, and all end with the same network. After every update but the last,
+    `keep` is given its number and a function that returns the training's state; with what was kept
+    of the same training as `saved`, it goes on from there, to the same bits.
     """
-    if recipe.shrink < 1 or recipe.perturb:
-        start = network.perturbed(
-            start, shrink=recipe.shrink, perturb=recipe.perturb, seed=seed, day=day
-        )
-    inputs = inputs or Images(recipe, seed, day, machine)
-    net = network.build(start, recipe.image_size_px).to(machine.device)
-    learner = inputs.learner(net)
-    loss_of = _Loss(recipe, pool, teacher, machine, inputs)
-    optimizer = adamw(learner, recipe)
-    updates = recipe.epochs * recipe.updates_per_epoch
-    average, decay = None, ema_decay(recipe.ema_length, updates)
-    if decay:
-        ema = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average = swa_utils.AveragedModel(net, multi_avg_fn=ema, use_buffers=True)
-    if saved:
-        checkpoint.scatter(saved.state, net, optimizer, average)
-    done = saved.update if saved else 0
+    training = _Training(job, pool, inputs or Images(job), team)
+    done = training.resume(saved) if saved else 0
+    updates, size = job.recipe.updates, job.recipe.batch_size
     drawn = np.zeros(len(pool.images), dtype=np.int64)
-    chances = pool.weights if recipe.loss == "sampled" else [1.0] * len(pool.weights)
-    update = 0
-    for epoch in range(1, recipe.epochs + 1):
-        count = recipe.updates_per_epoch * recipe.batch_size
-        plan = draws.epoch_order(pool.images, chances, count, seed, day, epoch)
+    for epoch in range(1, EPOCHS + 1):
+        first, last = updates * (epoch - 1) // EPOCHS, updates * epoch // EPOCHS
+        count = (last - first) * size
+        plan = draws.epoch_order(pool.images, pool.weights, count, job.seed, job.day, epoch)
         drawn += np.bincount(plan, minlength=len(drawn))
-        learner.train()
-        for first in range(0, len(plan), recipe.batch_size):
-            if update < done:
-                update += 1
-                continue
-            chosen = plan[first : first + recipe.batch_size]
-            rate = learning_rate(update, updates, peak=recipe.learning_rate, warm_up=recipe.warm_up)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            part = team.slice(len(chosen))
-            whole, chosen = len(chosen), chosen[part]
-            batch = inputs.drawn(pool, chosen, epoch, first=first + part.start)
-            loss = loss_of(learner, batch, chosen)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            loss_of_batch = team.combine(learner, loss, len(chosen) / whole)
-            at = (update + 1, updates, rate)
-            if not math.isfinite(loss_of_batch):
-                raise _diverged("the loss", *at)
-            optimizer.step()
-            if average:
-                average.update_parameters(net)
-            update += 1
-            report(TrainingStep(update, epoch, loss_of_batch, rate))
-            # Once an epoch, and before it is kept: a look at all weights takes some milliseconds.
-            if update % recipe.updates_per_epoch == 0:
-                _check_finite(net, *at)
-            if update < updates:
-                keep(update, partial(_gather, net, optimizer, average, at))
-    net = average.module if average else net
-    learner = inputs.learner(net)
-    _measure_batch_norms(learner, inputs, pool, recipe, machine, seed, day)
-    asked = np.arange(len(validation.images))
-    batches = np.split(asked, range(VALIDATION_BATCH, len(asked), VALIDATION_BATCH))
-    shown = (inputs.plain(validation, batch) for batch in batches)
-    logits = network.answers(learner, shown, machine)
-    _check_finite(net, *at)
-    if not bool(logits.isfinite().all()):
-        raise _diverged("an answer on a validation image", *at)
-    return Fitted(network.state_of(net, start, recipe.image_size_px), drawn, logits)
+        for update in range(max(first, done), last):
+            place = (update - first) * size
+            report(training.update(update, epoch, plan[place : place + size], place))
+            # Before it is kept, and not after each: a look at all weights takes some milliseconds.
+            if update + 1 == last:
+                training.check_finite()
+            if update + 1 < updates:
+                keep(update + 1, training.state)
+    return training.end(validation, drawn)
 
 
-def _gather(
-    net: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: swa_utils.AveragedModel | None,
-    at: tuple[int, int, float],
-) -> State:
-    _check_finite(net, *at)
-    return checkpoint.gather(net, optimizer, average)
+class _Training:
+    """The network in training, its optimizer and its mean; `at` is the last update, for errors."""
 
+    def __init__(self, job: Job, pool: Pool, inputs: Inputs, team: Team) -> None:
+        self._job, self._pool, self._inputs, self._team = job, pool, inputs, team
+        self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
+        self._learner = inputs.learner(self._net).train()
+        self._loss = _Loss(job, pool, inputs)
+        self._optimizer = adamw(self._learner, job.recipe.learning_rate)
+        self._average: swa_utils.AveragedModel | None = None
+        if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):
+            ema = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            self._average = swa_utils.AveragedModel(self._net, multi_avg_fn=ema, use_buffers=True)
+        self._at = (0, job.recipe.updates, 0.0)
 
-def _check_finite(net: torch.nn.Module, update: int, updates: int, rate: float) -> None:
-    for name, tensor in net.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise _diverged(f"the weight {name}", update, updates, rate)
+    def resume(self, saved: Saved) -> int:
+        """Go on from what was kept; return after how many updates that was."""
+        checkpoint.scatter(saved.state, self._net, self._optimizer, self._average)
+        return saved.update
 
+    def update(
+        self, number: int, epoch: int, chosen: NDArray[np.int64], place: int
+    ) -> TrainingStep:
+        """Make update `number` (from 0) by a batch that begins at this place of the epoch."""
+        updates = self._job.recipe.updates
+        rate = learning_rate(number, updates, peak=self._job.recipe.learning_rate)
+        self._at = (number + 1, updates, rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        part = self._team.slice(len(chosen))
+        mine = chosen[part]
+        batch = self._inputs.drawn(self._pool, mine, epoch, first=place + part.start)
+        loss = self._loss(self._learner, batch, mine)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        whole = self._team.combine(self._learner, loss, len(mine) / len(chosen))
+        if not math.isfinite(whole):
+            raise self._diverged("the loss")
+        self._optimizer.step()
+        if self._average:
+            self._average.update_parameters(self._net)
+        return TrainingStep(number + 1, epoch, whole, rate)
 
-def _diverged(what: str, update: int, updates: int, rate: float) -> TrainingError:
-    """The error of a training whose numbers left the range of floats."""
-    return TrainingError(
-        f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
-        f"{what} is no longer finite (NaN or infinite). Nothing of it was kept.",
-        mend="in params.yaml, lower train.learning_rate (to a tenth, say) or raise train.warm_up; "
-        "if it stops at update 1, look at what it starts from (origin.weights, train.perturb); "
-        "with train.precision: bf16, try fp32; then dvc repro",
-    )
+    def state(self) -> State:
+        """Return what a checkpoint keeps."""
+        self.check_finite()
+        return checkpoint.gather(self._net, self._optimizer, self._average)
+
+    def check_finite(self) -> None:
+        """Raise TrainingError where a weight is not finite."""
+        for name, tensor in self._net.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise self._diverged(f"the weight {name}")
+
+    def end(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
+        """Return the network that is kept (the mean, if there is one), and its answers."""
+        self._net = self._average.module if self._average else self._net
+        learner = self._inputs.learner(self._net)
+        asked = np.arange(len(validation.images))
+        batches = np.split(asked, range(network.BATCH, len(asked), network.BATCH))
+        given = (self._inputs.plain(validation, batch) for batch in batches)
+        logits = network.answers(learner, given, self._job.machine)
+        self.check_finite()
+        if not bool(logits.isfinite().all()):
+            raise self._diverged("an answer on a validation image")
+        size = self._job.recipe.image_size_px
+        return Fitted(network.state_of(self._net, self._job.start, size), drawn, logits)
+
+    def _diverged(self, what: str) -> TrainingError:
+        """The error of a training whose numbers left the range of floats."""
+        update, updates, rate = self._at
+        return TrainingError(
+            f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
+            f"{what} is no longer finite (NaN or infinite). No model was written.",
+            mend="in params.yaml, lower train.learning_rate (to a tenth, say); if it stops at "
+            "update 1, check the weights that it starts from (origin.weights); with "
+            "train.precision: bf16, try fp32; then dvc repro",
+        )
 
 
 class _Loss:
-    """Cross-entropy with smoothed labels, and what the recipe adds to it."""
+    """Cross-entropy with smoothed labels, and distillation where the recipe asks for it."""
 
-    def __init__(
-        self,
-        recipe: Train,
-        pool: Pool,
-        teacher: Model | None,
-        machine: Machine,
-        inputs: Inputs,
-    ) -> None:
-        self._recipe, self._machine = recipe, machine
-        self._targets = pool.targets.to(machine.device)
-        weights = torch.tensor(pool.weights, dtype=torch.float32)
-        self._weights = (weights / weights.mean()).to(machine.device)
+    def __init__(self, job: Job, pool: Pool, inputs: Inputs) -> None:
+        self._distill, self._machine = job.recipe.distill, job.machine
+        self._targets = pool.targets.to(job.machine.device)
         self._teacher: torch.nn.Module | None = None
-        if recipe.distill and teacher and teacher.classes:
-            net = network.build(teacher, recipe.image_size_px).to(machine.device)
+        if self._distill and job.teacher and job.teacher.classes:
+            net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
             # Its frozen part is that of the network in training, so it is given the same.
-            self._teacher, self._known = inputs.learner(net).eval(), len(teacher.classes)
+            self._teacher, self._known = inputs.learner(net).eval(), len(job.teacher.classes)
 
     def __call__(
         self, learner: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
@@ -212,20 +211,14 @@ class _Loss:
         """The loss of a batch, float32 []: of images `chosen`, int64 [n], made into `batch`."""
         with self._machine.autocast():
             logits = learner(batch)
-        losses = functional.cross_entropy(
-            logits.float(),
-            self._targets[chosen],
-            label_smoothing=self._recipe.label_smoothing,
-            reduction="none",
-        )
-        if self._recipe.loss == "recency":
-            losses = losses * self._weights[chosen]
-        loss = losses.mean()
+        targets = self._targets[chosen]
+        loss = functional.cross_entropy(
+            logits.float(), targets, label_smoothing=LABEL_SMOOTHING, reduction="none"
+        ).mean()
         if self._teacher:
             far = self._distance(self._teacher, logits, batch)
             # Of a class that is new today yesterday's model can only say what is not true.
-            known = self._targets[chosen] < self._known
-            loss = loss + self._recipe.distill * (far * known).mean()
+            loss = loss + self._distill * (far * (targets < self._known)).mean()
         return loss
 
     def _distance(
@@ -236,56 +229,26 @@ class _Loss:
         T^2 KL(softmax(teacher / T) || softmax(student / T)): Hinton, Vinyals & Dean 2015, over the
         known classes only as in Li & Hoiem 2016 (learning without forgetting).
         """
-        temperature = self._recipe.distill_temperature
         with torch.no_grad(), self._machine.autocast():
             wanted = teacher(batch).float()
         given = logits[:, : self._known].float()
-        return temperature**2 * functional.kl_div(
-            functional.log_softmax(given / temperature, dim=1),
-            functional.log_softmax(wanted / temperature, dim=1),
+        return DISTILL_TEMPERATURE**2 * functional.kl_div(
+            functional.log_softmax(given / DISTILL_TEMPERATURE, dim=1),
+            functional.log_softmax(wanted / DISTILL_TEMPERATURE, dim=1),
             reduction="none",
             log_target=True,
         ).sum(dim=1)
 
 
-def _measure_batch_norms(
-    learner: torch.nn.Module,
-    inputs: Inputs,
-    pool: Pool,
-    recipe: Train,
-    machine: Machine,
-    seed: int,
-    day: str,
-) -> None:
-    """Replace the batch norms' running statistics by those of a class-balanced sample."""
-    if not recipe.batch_norm_images:
-        return
-    labels = [str(target) for target in pool.targets.tolist()]
-    scope = ("batch norm", seed, day)
-    seats = draws.even_seats(dict(Counter(labels)), recipe.batch_norm_images, *scope)
-    keys = draws.uniforms(*scope, ids=pool.images)
-    chosen: list[int] = []
-    for position in np.lexsort((np.asarray(pool.images), keys)):
-        if seats[labels[position]]:
-            seats[labels[position]] -= 1
-            chosen.append(int(position))
-    whole = max(len(chosen) // recipe.batch_size, 1) * recipe.batch_size
-    batches = np.split(
-        np.asarray(chosen[:whole]), range(recipe.batch_size, whole, recipe.batch_size)
-    )
-    with machine.autocast():
-        swa_utils.update_bn([inputs.plain(pool, batch) for batch in batches], learner)
-
-
-def adamw(learner: torch.nn.Module, recipe: Train) -> torch.optim.Optimizer:
+def adamw(learner: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused; no decay of biases and batch norms."""
     matrices = [p for p in learner.parameters() if p.ndim > 1]
     vectors = [p for p in learner.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": matrices, "weight_decay": WEIGHT_DECAY},
             {"params": vectors, "weight_decay": 0.0},
         ],
-        lr=recipe.learning_rate,
+        lr=rate,
         fused=True,
     )

@@ -20,6 +20,7 @@ from dayfold.learning.device import Machine
 from dayfold.project.files import canonical_json, write_bytes
 
 FEATURES = 512  # of ResNet18, before the head
+BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
 # The bias of a retired class's row: its probability is 0 to the last bit, in any program that reads
@@ -198,10 +199,9 @@ def live(model: Model) -> tuple[str, ...]:
     return tuple(name for name in model.classes if name not in gone)
 
 
-def random_origin(seed: int, *scope: str) -> Model:
+def random_origin(seed: int) -> Model:
     """Return a ResNet18 of stateless draws without a head's row: the same bytes everywhere.
 
-    `scope` makes it another one than the project's origin.
     Convolutions from U(-b, b) with the variance 2 / fan_out of He et al. 2015 (torchvision's
     own start of a ResNet, with another shape of the distribution); batch norms at 1 and 0.
     """
@@ -210,29 +210,12 @@ def random_origin(seed: int, *scope: str) -> Model:
         if start.ndim == 4:
             out, _, height, width = start.shape
             bound = math.sqrt(6 / (out * height * width))
-            values = draws.uniform_array("origin", seed, *scope, name, shape=start.shape) * bound
+            values = draws.uniform_array("origin", seed, name, shape=start.shape) * bound
             state[name] = torch.from_numpy(values).float()
         elif name not in HEAD:
             ones = name.endswith(("weight", "running_var"))
             state[name] = (torch.ones_like if ones else torch.zeros_like)(start, device="cpu")
     return Model(without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
-
-
-def perturbed(model: Model, *, shrink: float, perturb: float, seed: int, day: str) -> Model:
-    """Return the model with every parameter times `shrink`, plus `perturb` times a fresh start.
-
-    Shrink and perturb: Ash & Adams, "On warm-starting neural network training", 2020. Statistics of
-    batch norms stay as they are.
-    """
-    fresh = random_origin(seed, "perturb", day)
-    fresh = grown(fresh, model.classes, seed)
-    state = {
-        name: tensor * shrink + fresh.state[name] * perturb
-        if tensor.is_floating_point() and "running" not in name
-        else tensor
-        for name, tensor in model.state.items()
-    }
-    return Model(state, model.classes, model.metadata)
 
 
 def without_head(body: State) -> State:
@@ -275,14 +258,14 @@ def temperature(model: Model) -> float:
 
 
 def probabilities(
-    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
+    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int = BATCH
 ) -> torch.Tensor:
     """Return the softmax of the network's logits: uint8 [n, 3, h, w] → float32 [n, classes]."""
     return outputs(net, images, machine, batch_size=batch_size).softmax(1)
 
 
 def outputs(
-    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int
+    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int = BATCH
 ) -> torch.Tensor:
     """Return what the network makes of images: uint8 [n, 3, h, w] → float32 [n, outputs]."""
     parts = torch.split(images, batch_size)

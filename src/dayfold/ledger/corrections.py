@@ -8,8 +8,9 @@ import polars as pl
 
 from dayfold.errors import LedgerError
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.intake import walking
+from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.tables import Moved
 from dayfold.project import vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, Project
@@ -51,11 +52,10 @@ def lines(project: Project, day: str) -> dict[str, Correction]:
 
 
 def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
-    """Return the images that were withdrawn or erased on any day that is known here, by image.
+    """Return the images that were withdrawn or erased on any day known here: the day and its line.
 
-    Each with the day and its line: of sealed days as their tags have it, whatever is checked out,
-    and of the open day. `actions` are "withdraw" and "erase", both if none is named; of two lines
-    the last counts. Lines of a file that cannot be read are left out: `dayfold verify` tells of it.
+    Of sealed days as their tags have it, whatever is checked out. `actions` are "withdraw" and
+    "erase", both if none is named. Lines of a file that cannot be read are left out.
     """
     # A folder that came without git has its files.
     sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
@@ -91,10 +91,7 @@ def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], in
 
 
 def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history as it stands with a day's corrections, by image, that no manifest has yet.
-
-    Only its images and what is withdrawn differ.
-    """
+    """Return a history with a day's corrections, by image, that no manifest has yet."""
     if not lines:
         return known
     labels = {image: line.label for image, line in lines.items() if line.label}
@@ -115,9 +112,9 @@ def labels_before(known: History, lines: Mapping[str, Correction]) -> list[tuple
 
 def label_problem(label: str) -> str:
     """Say what is wrong with a class's name; nothing if it would do as a folder's."""
-    if wrong := walking.name_problem(label, "class"):
+    if wrong := finding.name_problem(label, "class"):
         return wrong
-    if label != walking.composed(label):
+    if label != finding.composed(label):
         return "is not in composed Unicode (NFC)"
     return "has a backslash in it" if "\\" in label else ""
 
@@ -125,9 +122,7 @@ def label_problem(label: str) -> str:
 def read(project: Project, day: str, known: History) -> list[Row]:
     """Return the day's corrections as rows of its manifest.
 
-    Each line names an image of an earlier day by its sha256: `relabel` with the new label,
-    `withdraw` or `erase`. An erased image is withdrawn too; one that was on an earlier day has no
-    row. Raises LedgerError that lists every line that does not fit.
+    An erased image is withdrawn too; one that was on an earlier day has no row.
     """
     name = project.name(project.corrections(day))
     table = tables.read(project.corrections(day), Correction)
@@ -158,7 +153,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             kept = (at["path"], label if action == "relabel" else "", at["group"], at["split"])
             if image not in known.withdrawn:
                 rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
-    problems += walking.clashes(_classes_after(known, rows))
+    problems += finding.clashes(_classes_after(known, rows))
     if problems:
         raise LedgerError(
             f"{name} has lines that do not fit:",
@@ -173,3 +168,27 @@ def _classes_after(known: History, rows: list[Row]) -> set[str]:
     corrected = [row.image for row in rows]
     left = known.images.filter(~pl.col("image").is_in(corrected))["label"].unique()
     return {row.label for row in rows if row.label} | set(left)
+
+
+def classes_given(project: Project, day: str) -> dict[str, set[str]]:
+    """Return the classes that files of the open day were given as before `relabel` moved them.
+
+    By image, and noted on this machine only: so `add` knows an image whose folder is given again.
+    Without the note it asks about the two classes.
+    """
+    found: dict[str, set[str]] = {}
+    if project.moved(day).exists():
+        for image, label in tables.read(project.moved(day), Moved).iter_rows():
+            found.setdefault(image, set()).add(label)
+    return found
+
+
+def note_moves(project: Project, day: str, moves: Iterable[Moved]) -> None:
+    """Note more images and the classes that they had."""
+    moves = set(moves)
+    if not moves:
+        return
+    before = {
+        Moved(image, label) for image, had in classes_given(project, day).items() for label in had
+    }
+    tables.write(project.moved(day), Moved, sorted(before | moves))

@@ -72,10 +72,8 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 
     EXIF orientation is applied, alpha composited on black, 16-bit grey scaled to 8 bits (Pillow's
     own conversion clips it to white), palettes and CMYK converted, ICC profiles left alone; of
-    several frames the first counts. Raises IntakeError with the reason where the file is no image
-    of FORMATS and no DICOM, is truncated or damaged (found by decoding all of it: `Image.verify`
-    passes truncated JPEGs), or has more than `max_pixels`, which its header says before anything
-    is decoded.
+    several frames the first counts. Damage is found by decoding all of it (`Image.verify` passes
+    truncated JPEGs), more than `max_pixels` by the header.
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")

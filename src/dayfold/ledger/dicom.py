@@ -49,8 +49,7 @@ def read(data: bytes, *, check_pixels: Callable[[int, int], None]) -> Scan:
     window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
     stored bits span; MONOCHROME1 is turned round, palettes and YBR become RGB. Overlays, padding
     values and the pixels' aspect are left alone, and so is what is burned into the pixels.
-    `check_pixels` is called with width and height before anything is decoded. Raises IntakeError
-    where pydicom is not installed.
+    `check_pixels` is called with width and height before anything is decoded.
     """
     try:
         import pydicom

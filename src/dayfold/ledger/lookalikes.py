@@ -8,6 +8,7 @@ from PIL import Image
 
 GRID = 8  # comparisons a row and column: 8 x 8 with the right, 8 x 8 with the lower neighbour
 BITS = 2 * GRID * GRID
+NEAR_BITS = 4  # at most, that differ between images called near duplicates
 _PLAIN = 8  # grey levels: an image whose cells differ by less looks like nothing
 _AT_ONCE = 2**22  # comparisons of a block: 64 MB
 
@@ -35,7 +36,7 @@ def nearest(
     others: Sequence[str],
     other_kinds: Sequence[int],
     *,
-    within: int,
+    within: int = NEAR_BITS,
 ) -> list[tuple[int, int, int]]:
     """Return (position, other's position, bits that differ) of each look that has a near one.
 
@@ -55,7 +56,9 @@ def nearest(
     return found
 
 
-def near(looks: Sequence[str], others: Sequence[str], *, within: int) -> NDArray[np.bool_]:
+def near(
+    looks: Sequence[str], others: Sequence[str], *, within: int = NEAR_BITS
+) -> NDArray[np.bool_]:
     """Return which of the others are near to any of the looks, whatever their kind: bool [n]."""
     its, b = _words(others)
     found = np.zeros(len(others), dtype=np.bool_)

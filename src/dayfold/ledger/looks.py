@@ -17,7 +17,7 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
     """Return how the images of these days look (image, look), in the days' order.
 
     A day without its file is left out. All files are parsed as one: of a thousand days that is a
-    tenth of the time. Raises LedgerError that names a file with other columns.
+    tenth of the time.
     """
     paths = [path for path in map(project.looks, days) if path.exists()]
     header = ",".join(Look._fields).encode() + b"\n"
@@ -38,16 +38,14 @@ def nearest(
     history: History,
     earlier: pl.DataFrame,
     kind: Sequence[str],
-    within: int,
 ) -> list[tuple[tuple[Any, ...], tuple[Any, ...], int]]:
     """Return (a row of `mine`, the row that it looks like, bits that differ), by `mine`.
 
-    That is the nearest (lookalikes.nearest) in the history or in `mine` itself of those that differ
-    in a column of `kind`. `mine` has the columns look, path and label, split too if `kind` has it;
-    `earlier` (image, look) says how the history's images look; of an image's rows the last counts.
+    The nearest in the history or in `mine` that differs in a column of `kind`. `mine` has the
+    columns look, path, label and those of `kind`; `earlier` (image, look) is of the history.
     """
     # Of a million rows a few are near: only these are matched with their images.
-    is_near = lookalikes.near(mine["look"].to_list(), earlier["look"].to_list(), within=within)
+    is_near = lookalikes.near(mine["look"].to_list(), earlier["look"].to_list())
     matched = earlier["image"].is_in(earlier["image"].filter(pl.Series(is_near)).implode())
     looked = earlier.filter(matched).unique("image", keep="last")
     images = history.images.filter(pl.col("image").is_in(looked["image"].implode()))
@@ -55,7 +53,7 @@ def nearest(
     others = pl.concat([past, mine])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
     kinds, seen = named.to_series().to_list(), others["look"].to_list()
-    found = lookalikes.nearest(seen[len(past) :], kinds[len(past) :], seen, kinds, within=within)
+    found = lookalikes.nearest(seen[len(past) :], kinds[len(past) :], seen, kinds)
     return [(mine.row(position), others.row(other), bits) for position, other, bits in found]
 
 
@@ -65,14 +63,10 @@ def near_duplicates(
     *,
     history: History,
     earlier: pl.DataFrame,
-    within: int,
 ) -> list[NearDuplicate]:
-    """Return today's images that look like one of another split or class, by path.
-
-    `look_of` says how today's images look and `earlier` how the history's do.
-    """
+    """Return today's images that look like one of another split or class, by path."""
     columns = ("look", "path", "label", "split")
     rows = [(look_of[row.image], row.path, row.label, row.split) for row in added]
     mine = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    found = nearest(mine, history=history, earlier=earlier, kind=columns[2:], within=within)
+    found = nearest(mine, history=history, earlier=earlier, kind=columns[2:])
     return sorted(NearDuplicate._make((*one[1:], *other[1:], bits)) for one, other, bits in found)

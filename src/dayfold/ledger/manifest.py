@@ -4,7 +4,9 @@ A manifest's first row pins its parent's bytes, so the hash of one manifest pins
 In its column `group` it says by which `data.group` the day's groups were read.
 """
 
+import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,16 +16,26 @@ from typing import NamedTuple
 import polars as pl
 
 from dayfold.errors import LedgerError
-from dayfold.ledger import kept
 from dayfold.ledger.tables import schema
 from dayfold.project.console import first_few
-from dayfold.project.files import csv_bytes, parse_csv, sha256, who_changed, write_bytes, write_csv
+from dayfold.project.files import (
+    csv_bytes,
+    json_bytes,
+    parse_csv,
+    sha256,
+    sha256_file,
+    who_changed,
+    write_bytes,
+    write_csv,
+)
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
-TABLES = ("images", "corrections", "groups", "withdrawn", "expressions", "days")  # of a kept one
+_TABLES, _LISTS = ("images", "corrections", "groups"), ("withdrawn", "expressions", "days")
 KEPT_FROM = 20_000  # images; a shorter history is read again faster than it is kept
+KEPT = 2  # histories: the open day's parent, and the one before it while that changes
+_DIGESTS = "facts.json"  # the sha256 of each file of a kept history
 ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
@@ -117,10 +129,7 @@ class History:
 def write(
     path: Path, *, parent_day: str, parent_sha256: str, rows: Iterable[Row], expression: str = ""
 ) -> None:
-    """Write one day's manifest: the parent's pin first, then the rows by action, path and image.
-
-    `expression` is the day's `data.group`.
-    """
+    """Write one day's manifest: the parent's pin first, then the rows by action, path and image."""
     write_bytes(path, _bytes(Row("parent", parent_sha256, parent_day, "", expression, ""), rows))
 
 
@@ -130,11 +139,7 @@ def _bytes(pin: Row, rows: Iterable[Row]) -> bytes:
 
 
 def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict[str, bytes]:
-    """Return a chain of manifests, oldest first, as it would be if some images had never been.
-
-    `chain` has each day and its manifest. All that is left stays as it was, splits too; each
-    manifest pins the one before it as that is now. Nothing changes up to the first of the images.
-    """
+    """Return a chain of manifests, oldest first, as it would be if some images had never been."""
     made: dict[str, bytes] = {}
     for day, data in chain:
         table = parse_csv(data, schema(Row), day)
@@ -164,9 +169,7 @@ class _Link(NamedTuple):
 def history(project: Project, day: str) -> History:
     """Read the chain of manifests from `day` back, and fold it.
 
-    Back to the origin, or to a day whose history is kept (kept.py): its manifest's sha256, which
-    the next one pins, stands for all before it. Raises LedgerError where a manifest is missing or
-    is not the one that its child pins.
+    Back to the origin, or to a day whose history is kept (`_keep`).
     """
     chain: list[_Link] = []  # youngest first
     expected = ""
@@ -214,33 +217,44 @@ def _empty(pin: str) -> History:
 
 
 def _kept(project: Project, pin: str) -> History | None:
-    tables = kept.load(project, pin, TABLES)
-    if tables is None:
+    """The history up to the manifest of this sha256, as `_keep` kept it; None if damaged."""
+    folder, found = project.ledger_cache / pin, {}
+    try:
+        digests = json.loads((folder / _DIGESTS).read_bytes())
+        for name in (*_TABLES, *_LISTS):
+            if sha256_file(folder / f"{name}.arrow") != digests[name]:
+                return None
+            found[name] = pl.read_ipc(folder / f"{name}.arrow")
+        withdrawn, expressions, days = (tuple(found[name][name]) for name in _LISTS)
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
         return None
-    return History(
-        tables["images"],
-        tables["corrections"],
-        tables["groups"],
-        frozenset(tables["withdrawn"]["image"]),
-        tuple(tables["expressions"]["expression"]),
-        tuple(tables["days"]["day"]),
-        pin,
-    )
+    images, corrections, groups = (found[name] for name in _TABLES)
+    return History(images, corrections, groups, frozenset(withdrawn), expressions, days, sha256=pin)
 
 
 def _keep(project: Project, known: History) -> None:
-    if len(known.images) >= KEPT_FROM:
-        tables = {
-            "images": known.images,
-            "corrections": known.corrections,
-            "groups": known.groups,
-            "withdrawn": pl.DataFrame({"image": sorted(known.withdrawn)}, {"image": pl.String}),
-            "expressions": pl.DataFrame(
-                {"expression": known.expressions}, {"expression": pl.String}
-            ),
-            "days": pl.DataFrame({"day": known.days}, {"day": pl.String}),
-        }
-        kept.keep(project, known.sha256, tables)
+    """Keep a long history beside the project, and of older ones the last: none is read daily.
+
+    Its folder is named by the sha256 of its last manifest, which pins all before it.
+    """
+    if len(known.images) < KEPT_FROM:
+        return
+    folder, digests = project.ledger_cache / known.sha256, {}
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {name: getattr(known, name) for name in _TABLES}
+    for name in _LISTS:
+        tables[name] = pl.DataFrame({name: [*getattr(known, name)]}, {name: pl.String})
+    for name, table in tables.items():
+        path = folder / f"{name}.arrow"
+        table.write_ipc(path, compression="uncompressed")
+        digests[name] = sha256_file(path)
+    # Last, and atomically: without it the rest is not there.
+    write_bytes(folder / _DIGESTS, json_bytes(digests))
+    folders = sorted(
+        project.ledger_cache.iterdir(), key=lambda one: (one.stat().st_mtime, one.name)
+    )
+    for old in folders[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def line(project: Project, day: str, parent: str) -> Iterator[str]:
@@ -256,10 +270,7 @@ def line(project: Project, day: str, parent: str) -> Iterator[str]:
 
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:
-    """Return the parent's day and the sha256 of its manifest, as the bytes of a manifest say.
-
-    Raises LedgerError, which calls the manifest `name`, where they say neither.
-    """
+    """Return the parent's day and the sha256 of its manifest, as the bytes of a manifest say."""
     table = parse_csv(_beginning(data), schema(Row), name)
     _check_first(table, name)
     return table.item(0, "path"), table.item(0, "image")

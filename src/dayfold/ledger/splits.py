@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dayfold import draws
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, LedgerError
+from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
+from dayfold.ledger.tables import ImageGroup
+from dayfold.project.layout import Project
 
-NO_GROUP = "no group in it by data.group"
+NO_GROUP = "no patient id (data.group does not match)"
 
 
 def group_of(path: str, expression: str, told: str = "") -> str:
     """Return what the expression's only (…) finds in the path; else what was `told`; else none.
 
-    `told` is the group that a DICOM file's ids make. Raises IntakeError where there is an
-    expression, it finds nothing and nothing was told: a patient is never guessed.
+    `told` is the group that a DICOM file's ids make.
     """
     found = re.search(expression, path) if expression else None
     if found and found.group(1):
@@ -117,10 +119,9 @@ def assign(
     """Give each new group its split.
 
     `newcomers` maps a group (or an image without one) to the class that it is counted in, `before`
-    a class to how many groups each split has of it, `fractions` a split to its share.
-    Newcomers are taken class by class in the order of a hash of their names, and each goes to the
-    split that lacks most of its fraction. So the fractions are met within one group in every class
-    however few come a day, the first of a class is trained on, and nothing but names decides.
+    a class to how many groups each split has of it, `fractions` a split to its share. Newcomers
+    are taken class by class in the order of a hash of their names, and each goes to the split that
+    lacks most of its fraction: so the fractions are met within one group in every class.
     """
     by_class: dict[str, list[str]] = {}
     for name, label in newcomers.items():
@@ -142,3 +143,31 @@ def assign(
 def _by_hash(names: Sequence[str]) -> list[str]:
     keys = draws.uniforms("split", ids=names)
     return [name for _, name in sorted(zip(keys, names, strict=True))]
+
+
+def write_no_groups(project: Project, day: str) -> None:
+    """Write a day's file of groups without any, unless it is there."""
+    if not project.groups(day).exists():
+        tables.write(project.groups(day), ImageGroup, [])
+
+
+def read_groups(project: Project, day: str) -> dict[str, str]:
+    """Return the groups that were told, by image; none where the file is not there."""
+    if not project.groups(day).exists():
+        return {}
+    groups: dict[str, str] = {}
+    twice = []
+    for image, group in tables.read(project.groups(day), ImageGroup).iter_rows():
+        if groups.setdefault(image, group) != group:
+            twice.append(f"{image[:12]}… is in {groups[image]!r} and {group!r}")
+    if twice:
+        name = project.name(project.groups(day))
+        raise LedgerError(f"{name} names two groups of an image:", problems=twice)
+    return groups
+
+
+def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
+    """Write more groups, by image, into a day's file."""
+    known = read_groups(project, day)
+    rows = sorted((known | dict(groups)).items())
+    tables.write(project.groups(day), ImageGroup, rows)

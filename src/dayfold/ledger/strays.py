@@ -8,27 +8,24 @@ from typing import NamedTuple
 
 from dayfold.ledger import manifest
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.ledger.intake.walking import walk_day
+from dayfold.ledger.intake.finding import walk_day
 from dayfold.project import vcs
+from dayfold.project.console import plural
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 from dayfold.project.params import Params
 
 
 class Stray(NamedTuple):
-    """A folder of such images: how many are in it, and the command that takes them in.
-
-    There is none where earlier days have all of them.
-    """
+    """A folder of such images: how many are in it, and the command that takes them in."""
 
     folder: str
     images: int
     command: str
 
     def __str__(self) -> str:
-        plural = "s" * (self.images != 1)
         what = "belong to no day" if self.command else "earlier days have too; it is not needed"
-        return f"{self.folder} holds {self.images} image{plural} that {what}"
+        return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 
 def find(project: Project, params: Params, *, is_open: bool) -> list[Stray]:

@@ -40,7 +40,6 @@ def linked(link: Path, objects: Path) -> Path | None:
     """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
 
     `objects` is the cache's folder itself, behind no link. None where the link leads elsewhere.
-    Raises FileNotFoundError where the cache has lost the file.
     """
     real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
     if not real.is_relative_to(objects):

@@ -34,11 +34,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def first_few(lines: Sequence[str], where: str = "") -> list[str]:
-    """Return the first lines of a list, and how many more there are: in the file `where`, if any.
+def plural(number: int, thing: str) -> str:
+    """Return "1 day", "1,200 days", "3 classes"."""
+    plural = thing + ("es" if thing.endswith("s") else "s")
+    return f"{number:,} {thing if number == 1 else plural}"
 
-    The one place that decides how long a list may be that a person is shown.
-    """
+
+def first_few(lines: Sequence[str], where: str = "") -> list[str]:
+    """Return the first lines of a list, and how many more there are (in the file `where`)."""
     more = len(lines) - MOST_LINES
     place = f" in {where}" if where else ""
     return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]

@@ -2,18 +2,13 @@
 
 import math
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 PERIOD_US = 100_000  # the kernel's own, where none is said
 
 
 def cpus() -> int:
-    """Return the CPUs that this process may use, 1 or more; parts of one are rounded up.
-
-    A container's limit (`docker run --cpus 2`, a limit of Kubernetes) is a quota of time. It is not
-    seen in the affinity, and more threads than it grants stand still for most of each period.
-    """
+    """Return the CPUs that this process may use, 1 or more; parts of one are rounded up."""
     affinity = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -21,48 +16,24 @@ def cpus() -> int:
 
 
 def quota(root: Path = Path("/")) -> float:
-    """Return the CPUs that the control groups grant: the least of a group and all above it.
+    """Return the CPUs that the control groups grant (cgroups(7)); infinity without a limit.
 
-    Infinity where there is no limit. Of version 1 (cpu.cfs_quota_us) and 2 (cpu.max), as cgroups(7)
-    describes them; `root` holds proc and what is mounted.
+    The least of this process's group and all above it, of version 1 and 2, as far as they are seen
+    below /sys/fs/cgroup: in a container the top is the container's own group.
     """
-    limits = [
-        limit
-        for group, top in _groups(root)
-        for folder in (group, *group.parents)
-        if folder.is_relative_to(top)
-        for limit in (_limit(folder),)
-        if limit > 0
-    ]
-    return min(limits, default=math.inf)
-
-
-def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """This process's group in each hierarchy that limits CPU time, and the hierarchy's top."""
     try:
-        own = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except (OSError, ValueError):
-        return  # no Linux
-    names = {}
-    for line in own:
-        number, _, rest = line.partition(":")
-        controllers, _, name = rest.partition(":")
+        return math.inf  # no Linux
+    limits = []
+    for line in lines:
+        number, controllers, name = line.split(":", 2)
         if number == "0" or "cpu" in controllers.split(","):
-            names["cgroup2" if number == "0" else "cgroup"] = name
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        fields, mount = before.split(), after.split()
-        kind = mount[0] if mount else ""
-        if kind not in names or (kind == "cgroup" and "cpu" not in mount[-1].split(",")):
-            continue
-        top = root / fields[4].lstrip("/")
-        shown = PurePosixPath(fields[3])  # the group that is mounted: in a container its own
-        own_group = PurePosixPath(names[kind])
-        inside = own_group.is_relative_to(shown)
-        below = own_group.relative_to(shown) if inside else PurePosixPath()
-        # Seen from a namespace below it a group is named /..: then the top is all there is to see.
-        yield (top if ".." in below.parts else top / below), top
+            top = root / "sys/fs/cgroup" / controllers  # none in version 2
+            group = top / name.lstrip("/")
+            group = group if group.is_dir() and ".." not in group.parts else top
+            limits += [_limit(one) for one in (group, *group.parents) if one.is_relative_to(top)]
+    return min((limit for limit in limits if limit > 0), default=math.inf)
 
 
 def _limit(folder: Path) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,7 @@ def who_changed(source: str) -> str:
 
 
 def parse_csv(data: bytes, schema: "dict[str, pl.DataType]", source: str) -> "pl.DataFrame":
-    """Read CSV bytes whose header must be exactly the schema's names.
-
-    Raises LedgerError that names `source` where header or a value does not fit.
-    """
+    """Read CSV bytes whose header must be exactly the schema's names."""
     # Here: what only hashes and writes, as intake's workers do, starts in half the time.
     import polars as pl
 
@@ -170,12 +167,19 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return a tree of keys as one table of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= (
+            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+        )
+    return found
+
+
 @contextmanager
 def only_one(lock: Path, doing: str) -> Iterator[None]:
-    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends.
-
-    Raises CycleError with the holder's process id where another process has it.
-    """
+    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         try:

@@ -22,15 +22,16 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
-from dayfold.errors import CycleError, LedgerError
-from dayfold.project import cache, vcs
+from dayfold.errors import CycleError
 from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.console import duration
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import STAGES, UNOPENED, Project
 
 WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
 YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
+_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 # How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
 _CLOCKS_APART_SECONDS = 0.1
@@ -67,24 +68,19 @@ class HalfDone(NamedTuple):
     is_lock: bool = False  # of git, which may be at work
 
     @property
-    def written(self) -> float:
-        """Return when it was written, in seconds since 1970; now where it is gone."""
-        try:
-            return self.path.lstat().st_mtime
-        except FileNotFoundError:
-            return time.time()
-
-    @property
     def age(self) -> float:
-        """Return how long ago that was, in seconds."""
-        return max(0.0, time.time() - self.written)
+        """Return how long ago it was written, in seconds; 0 where it is gone."""
+        try:
+            return max(0.0, time.time() - self.path.lstat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
 
     def is_covered_by(self, note: Note | None) -> bool:
         """Whether a killed command left it: written since it began, a lock as its step began."""
-        if note is None or self.written < note.began - _CLOCKS_APART_SECONDS:
+        written = time.time() - self.age + _CLOCKS_APART_SECONDS
+        if note is None or written < note.began:
             return False
-        after = self.written - note.step_began
-        return not self.is_lock or -_CLOCKS_APART_SECONDS <= after < YOUNG_SECONDS
+        return not self.is_lock or note.step_began <= written < note.step_began + YOUNG_SECONDS
 
 
 @contextmanager
@@ -113,17 +109,29 @@ def pending(project: Project) -> Note | None:
 def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
     """Note what a command is about to do in several steps, with the facts that its repair needs.
 
-    The note stays until all of it is done.
+    The note stays until all of it is done. A step without facts needs no repair: where it fails, as
+    git refuses a commit, its note goes.
     """
     note = read(project)
     is_alone = note is None  # no command: a function that was called from Python
     note = note or Note.of(name)
     _write(project, note._replace(step=name, step_began=time.time(), facts=facts))
-    yield
-    if is_alone:
-        project.journal.unlink()
-    else:
+    try:
+        yield
+    except Exception:
+        if facts:
+            raise
+        _end_step(project, None if is_alone else note)
+        raise
+    _end_step(project, None if is_alone else note)
+
+
+def _end_step(project: Project, note: Note | None) -> None:
+    """Go back to the note of the command, if there is one."""
+    if note:
         _write(project, note)
+    else:
+        forget(project)
 
 
 def read(project: Project) -> Note | None:
@@ -155,15 +163,14 @@ def half_done(project: Project) -> list[HalfDone]:
     """Return what lies half written in a project, also what is being written now."""
     if not (project.root / ".dvc").is_dir():
         return []
-    finders = (_rwlock, _git_locks, _dvc_lock, _tracking, _parts)
+    finders = (_rwlock, _git_locks, _dvc_files, _parts)
     return [one for finder in finders for one in finder(project)]
 
 
 def repair(project: Project, *, say: Callable[[str], None]) -> None:
     """Repair what the note of a killed command covers, and tell all else that is half done.
 
-    The caller holds the project's lock, so the command of the note is gone; what git or DVC still
-    do for it is waited for. The note's step is the caller's.
+    The caller holds the project's lock, and sees to the note's step.
     """
     note, found = read(project), half_done(project)
     if any(one.is_covered_by(note) for one in found):
@@ -181,7 +188,7 @@ def told(one: HalfDone) -> str:
     """Say of a half-done thing that no note covers how old it is, and what a person can do."""
     return (
         f"{one.what}, since {duration(one.age)}; it is not dayfold's and was left alone. "
-        "If nothing is at work here, also in no other container: dayfold doctor --fix"
+        "If nothing is at work here, also in no other container: dayfold check --fix"
     )
 
 
@@ -304,56 +311,39 @@ def _git_locks(project: Project) -> Iterator[HalfDone]:
             yield HalfDone(f"git holds {name}", path, "removed", path.unlink, is_lock=True)
 
 
-def _dvc_lock(project: Project) -> Iterator[HalfDone]:
-    """DVC writes dvc.lock in place too; a stage that it does not have whole runs again."""
-    path = project.dvc_lock
-    if not path.exists() or _is_whole_lock(path.read_bytes()):
-        return
-    kept = _at_head(project, path)
-    what = f"{project.name(path)} is half written"
-    if kept is not None and _is_whole_lock(kept):
-        said = "that of the last commit is back; dvc repro makes today's again"
-        yield HalfDone(what, path, said, partial(write_bytes, path, kept))
-    else:
-        yield HalfDone(what, path, "removed; dvc repro makes it again", path.unlink)
+def _dvc_files(project: Project) -> Iterator[HalfDone]:
+    """What DVC writes in place: dvc.lock, and the .dvc files of images and parent."""
+    tracking = [*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")]
+    for path in (project.dvc_lock, *tracking):
+        name, folder = project.name(path), path.with_suffix("")
+        if not path.exists() or _is_whole(path.read_bytes()):
+            continue
+        what = f"{name} is half written"
+        kept = vcs.blobs(project.root, [f"HEAD:{name}"]).get(f"HEAD:{name}", b"")
+        if path != project.dvc_lock and folder.is_dir():
+            yield HalfDone(what, path, "made again", partial(_add_again, project, path, folder))
+        elif _is_whole(kept):
+            back = partial(write_bytes, path, kept)
+            yield HalfDone(what, path, "that of the last commit is back", back)
+        elif path == project.dvc_lock:
+            yield HalfDone(what, path, "removed; dvc repro makes it again", path.unlink)
 
 
-def _is_whole_lock(data: bytes) -> bool:
+def _is_whole(data: bytes) -> bool:
+    """Whether all that a .dvc file or a dvc.lock names has its path and MD5."""
     try:
-        stages = yaml.load(data, Loader=yaml.CSafeLoader)["stages"]
+        found = yaml.load(data, Loader=yaml.CSafeLoader)
+        stages = found["stages"].values() if "stages" in found else [{**found, "cmd": ""}]
         return all(
             isinstance(stage["cmd"], str)
             and all(
                 isinstance(entry["path"], str) and _MD5.fullmatch(entry["md5"])
                 for entry in (*stage.get("deps", []), *stage["outs"])
             )
-            for stage in stages.values()
+            for stage in stages
         )
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         return False
-
-
-def _at_head(project: Project, path: Path) -> bytes | None:
-    name = f"HEAD:{project.name(path)}"
-    return vcs.blobs(project.root, [name]).get(name)
-
-
-def _tracking(project: Project) -> Iterator[HalfDone]:
-    """The .dvc files of images and parent: written in place by DVC, whole or made again."""
-    for path in (*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")):
-        name = project.name(path)
-        try:
-            if not path.exists() or cache.pins(path.read_bytes(), name):
-                continue
-        except LedgerError:
-            pass
-        folder, kept = path.with_suffix(""), _at_head(project, path)
-        what = f"{name} is half written"
-        if folder.is_dir():
-            yield HalfDone(what, path, "made again", partial(_add_again, project, path, folder))
-        elif kept is not None:
-            back = partial(write_bytes, path, kept)
-            yield HalfDone(what, path, "that of the last commit is back", back)
 
 
 def _add_again(project: Project, path: Path, folder: Path) -> None:
@@ -365,9 +355,11 @@ def _parts(project: Project) -> Iterator[HalfDone]:
     """Files that were being written: never read by anyone, but DVC would count them in a folder."""
     day = params_file.read(project.params).day
     inner = (project.data, *(path for path in project.data.glob("*") if path.is_dir()))
-    found = [path for folder in (project.root, *inner) for path in folder.glob(f".*{PART}")]
+    found = [path for folder in (project.root, *inner) for path in folder.glob(".*")]
     if day != UNOPENED:
-        found += project.images(day).rglob(f".*{PART}")
+        found += project.images(day).rglob(".*")
     for path in found:
+        if not path.name.endswith(PART) and not _OF_DVC.fullmatch(path.name):
+            continue
         name = project.name(path)
         yield HalfDone(f"{name} is half written", path, "removed", partial(path.unlink, True))

@@ -1,7 +1,6 @@
 """Every path of a project, once."""
 
 import re
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -28,8 +27,7 @@ def check_day(day: str) -> str:
     if is_day(day):
         return day
     meant = _meant(day)
-    shape = "give one of the calendar" if _DAY.fullmatch(day) else "write it as YYYY-MM-DD"
-    mend = f"did you mean {meant}?" if meant else f"{shape}, 2025-06-04 say"
+    mend = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
     raise CycleError(f"{day!r} is not a day.", mend=mend)
 
 
@@ -47,11 +45,43 @@ def _meant(text: str) -> str:
     return ""
 
 
-@dataclass(frozen=True)
 class Project:
     """The paths of the project whose top folder is `root`."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # What a person edits or reads.
+        self.params = root / "params.yaml"
+        self.dvc_yaml = root / "dvc.yaml"
+        self.dvc_lock = root / "dvc.lock"
+        self.metrics = root / "metrics.json"
+        self.data = root / "data"
+        # What a day begins with: what the one before made.
+        self.parent = self.data / "parent"
+        self.parent_model = self.parent / "model.safetensors"
+        self.parent_predictions = self.parent / "predictions.csv"
+        # What the stages make.
+        self.manifests = self.data / "manifests"
+        self.weights = self.data / "weights.csv"
+        self.replay = self.data / "replay.csv"
+        self.shares = self.data / "shares.csv"
+        self.model = self.data / "model.safetensors"
+        self.provenance = self.data / "provenance.json"
+        self.predictions = self.data / "predictions.csv"
+        self.evaluations = self.data / "evaluations"
+        self.backtest_curves = self.data / "backtest" / "curves.png"
+        # What belongs to this machine only.
+        self.scratch = root / ".dvc" / "tmp" / "dayfold"
+        self.journal = self.scratch / "journal.json"
+        self.ledger_cache = self.scratch / "ledger"
+        self.remarks = self.scratch / "remarks.csv"
+        self.settled_mark = self.scratch / "settled"
+        self.checkpoints = self.scratch / "checkpoints"
+        self.activations = self.scratch / "activations"
+        self.rebuilt = self.scratch / "reproduce"
+        self.backtest_lock = root / ".dvc" / "tmp" / "dayfold-backtest.lock"
+        self.cycle_lock = root / ".dvc" / "tmp" / "dayfold.lock"
+        self.trainer_lock = root / ".dvc" / "tmp" / "dayfold-train.lock"
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Project":
@@ -69,28 +99,11 @@ class Project:
         """Return a path as it stands in manifests and messages: relative to the top, with `/`."""
         return path.relative_to(self.root).as_posix()
 
-    # What a person edits or reads.
-    @property
-    def params(self) -> Path:
-        return self.root / "params.yaml"
+    def handed_on(self) -> dict[Path, Path]:
+        """Return what a day makes and its place in the next day's data/parent."""
+        return {self.model: self.parent_model, self.predictions: self.parent_predictions}
 
-    @property
-    def dvc_yaml(self) -> Path:
-        return self.root / "dvc.yaml"
-
-    @property
-    def dvc_lock(self) -> Path:
-        return self.root / "dvc.lock"
-
-    @property
-    def metrics(self) -> Path:
-        return self.root / "metrics.json"
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    # What arrives.
+    # What there is of each day, or of each name.
     def images(self, day: str) -> Path:
         return self.data / "images" / day
 
@@ -109,56 +122,11 @@ class Project:
     def rejected(self, day: str) -> Path:
         return self.data / "rejected" / f"{day}.csv"
 
-    @property
-    def parent(self) -> Path:
-        return self.data / "parent"
-
-    @property
-    def parent_model(self) -> Path:
-        return self.parent / self.model.name
-
-    @property
-    def parent_predictions(self) -> Path:
-        return self.parent / self.predictions.name
-
-    # What the stages make.
-    @property
-    def manifests(self) -> Path:
-        return self.data / "manifests"
-
     def manifest(self, day: str) -> Path:
         return self.manifests / f"{day}.csv"
 
     def looks(self, day: str) -> Path:
         return self.data / "looks" / f"{day}.csv"
-
-    @property
-    def weights(self) -> Path:
-        return self.data / "weights.csv"
-
-    @property
-    def replay(self) -> Path:
-        return self.data / "replay.csv"
-
-    @property
-    def shares(self) -> Path:
-        return self.data / "shares.csv"
-
-    @property
-    def model(self) -> Path:
-        return self.data / "model.safetensors"
-
-    @property
-    def provenance(self) -> Path:
-        return self.data / "provenance.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.data / "predictions.csv"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.data / "evaluations"
 
     def evaluation(self, day: str) -> Path:
         return self.evaluations / f"{day}.csv"
@@ -169,7 +137,6 @@ class Project:
     def plot(self, name: str) -> Path:
         return self.data / "plots" / f"{name}.csv"
 
-    # What can be made again, and is kept by nobody.
     def backtest(self, name: str) -> Path:
         return self.data / "backtest" / f"{name}.csv"
 
@@ -182,61 +149,8 @@ class Project:
     def undone(self, name: str) -> Path:
         return self.data / "undone" / name
 
-    @property
-    def backtest_curves(self) -> Path:
-        return self.data / "backtest" / "curves.png"
-
     def report(self, day: str) -> Path:
         return self.data / "reports" / f"{day}.html"
 
-    # What belongs to this machine only.
-    @property
-    def scratch(self) -> Path:
-        return self.root / ".dvc" / "tmp" / "dayfold"
-
-    @property
-    def journal(self) -> Path:
-        return self.scratch / "journal.json"
-
-    @property
-    def ledger_cache(self) -> Path:
-        return self.scratch / "ledger"
-
-    @property
-    def known_figures(self) -> Path:
-        return self.scratch / "figures.json"
-
-    @property
-    def remarks(self) -> Path:
-        return self.scratch / "remarks.csv"
-
     def moved(self, day: str) -> Path:
         return self.scratch / "moved" / f"{day}.csv"
-
-    @property
-    def settled_mark(self) -> Path:
-        return self.scratch / "settled"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.scratch / "checkpoints"
-
-    @property
-    def activations(self) -> Path:
-        return self.scratch / "activations"
-
-    @property
-    def backtest_lock(self) -> Path:
-        return self.root / ".dvc" / "tmp" / "dayfold-backtest.lock"
-
-    @property
-    def cycle_lock(self) -> Path:
-        return self.root / ".dvc" / "tmp" / "dayfold.lock"
-
-    @property
-    def rebuilt(self) -> Path:
-        return self.scratch / "reproduce"
-
-    @property
-    def trainer_lock(self) -> Path:
-        return self.root / ".dvc" / "tmp" / "dayfold-train.lock"

@@ -23,8 +23,7 @@ def tie() -> None:
 
     That is the nearest Python above: DVC for a stage, the trainer for one of its processes. DVC
     starts a stage through the user's shell. bash and zsh become the stage; dash stays between, and
-    lives on when DVC is killed: so the whole line up to DVC is watched. Raises CycleError where
-    the starter is gone already.
+    lives on when DVC is killed: so the whole line up to DVC is watched.
     """
     line = _line()
     if sys.platform == "linux":
@@ -40,8 +39,7 @@ def tie() -> None:
 def main() -> None:
     """Run DVC's command line in this process, which ends with the dayfold that started it.
 
-    As `python -m dayfold.project.lifeline dvc …`. A `dvc repro` that outlived a killed
-    `dayfold run` would go on writing while the next one begins.
+    As `python -m dayfold.project.lifeline dvc …`: a `dvc repro` must not outlive `dayfold run`.
     """
     tie()
     from dvc.cli import main as dvc

@@ -11,18 +11,21 @@ from dayfold.errors import ParamsError
 
 
 def load(path: Path) -> tuple[Any, Any]:
-    """Return a file's node tree, which gives the lines, and its values.
-
-    Raises ParamsError, with the line, where it is no YAML.
-    """
+    """Return a file's node tree, which gives the lines, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
-        # The safe loader under another name, twice.
-        return yaml.compose(text, Loader=yaml.CSafeLoader), yaml.load(text, Loader=yaml.CSafeLoader)
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path.name} is not UTF-8: {error}", mend=f"edit {path.name}") from None
+    return parse(text, path.name)
+
+
+def parse(text: str, name: str) -> tuple[Any, Any]:
+    """As `load`, of the text of a file of this name."""
+    try:
+        # The safe loader under another name, twice.
+        return yaml.compose(text, Loader=yaml.CSafeLoader), yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
-        raise _not_yaml(path.name, text, error) from None
+        raise _not_yaml(name, text, error) from None
 
 
 def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:

@@ -20,7 +20,7 @@ from pydantic import (
 
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
-from dayfold.project import lined
+from dayfold.project import lined, upgrade
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 
@@ -40,18 +40,22 @@ class Origin(_Section):
 
 
 class Split(_Section):
-    """Fractions of the images' groups, each in 0..1, that sum to 1."""
+    """Fractions of the images' groups, each in 0..1; the rest is for training."""
 
-    train: Annotated[float, Field(gt=0, le=1)]
     validation: Share
     test: Share
 
     @model_validator(mode="after")
-    def _sums_to_one(self) -> "Split":
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+    def _leaves_some_to_train(self) -> "Split":
+        if self.fractions()["train"] <= 0:
+            held = self.validation + self.test
+            raise ValueError(f"validation + test must be below 1, not {held:g}")
         return self
+
+    def fractions(self) -> dict[str, float]:
+        """Return the fraction of each split; they sum to 1."""
+        train = round(1 - self.validation - self.test, 9)
+        return {"train": train, "validation": self.validation, "test": self.test}
 
 
 class Data(_Section):
@@ -59,10 +63,7 @@ class Data(_Section):
 
     split: Split
     group: str
-    min_side_px: Annotated[int, Field(ge=1, le=1024)]
     max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
-    frames: Literal["first", "refuse"]
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=32)] | None
 
     @field_validator("group")
     @classmethod
@@ -84,11 +85,9 @@ class Data(_Section):
 class Weights(_Section):
     """What an image counts for in today's draws, by the age of its data version."""
 
-    schedule: Literal["step", "exponential", "linear"]
     recent: Annotated[float, Field(gt=0)]
     base: Annotated[float, Field(gt=0)]
-    recent_versions: Positive
-    half_life_versions: Annotated[float, Field(gt=0)]
+    versions: Positive
     over: Literal["pool", "history"]
     class_balance: Share
 
@@ -96,10 +95,8 @@ class Weights(_Section):
 class Replay(_Section):
     """Which earlier training images today's training sees again."""
 
-    policy: Literal["class_balanced", "uniform", "recency", "hard", "herding", "all"]
+    policy: Literal["class_balanced", "uniform", "recency", "all"]
     size: Annotated[int, Field(ge=0)]
-    minimum_per_class: Annotated[int, Field(ge=0)]
-    hard_share: Share
 
 
 class Augment(_Section):
@@ -117,22 +114,12 @@ class Train(_Section):
     """The recipe of one day's training."""
 
     image_size_px: Annotated[int, Field(ge=16, le=1024)]
-    epochs: Positive
-    updates_per_epoch: Positive
+    updates: Positive
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
-    warm_up: Share
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    loss: Literal["sampled", "recency"]
     distill: Annotated[float, Field(ge=0, le=100)]
-    distill_temperature: Annotated[float, Field(gt=0, le=100)]
-    shrink: Annotated[float, Field(gt=0, le=1)]
-    perturb: Share
     ema_length: Share
-    batch_norm_images: Annotated[int, Field(ge=0)]
     frozen_through: Literal["none", "stem", "layer1", "layer2", "layer3"]
-    frozen_variants: Positive
     augment: Augment
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
@@ -148,27 +135,11 @@ class Train(_Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _what_is_frozen_is_left_alone(self) -> "Train":
-        if self.frozen_through != "none" and (self.shrink < 1 or self.perturb):
-            raise ValueError(
-                f"frozen_through {self.frozen_through} and shrink or perturb exclude each other: "
-                "one keeps weights that the other changes"
-            )
-        return self
-
 
 class Evaluate(_Section):
     """How the held-out images are predicted."""
 
-    batch_size: Positive
     max_per_cohort: Positive | None
-
-
-class Checkpoint(_Section):
-    """How often a training is kept while it runs; no stage depends on it, as no bit does."""
-
-    minutes: Annotated[float, Field(gt=0)]
 
 
 class Predict(_Section):
@@ -199,7 +170,6 @@ class Params(_Section):
     replay: Replay
     train: Train
     evaluate: Evaluate
-    checkpoint: Checkpoint
     predict: Predict
     gate: Gate
 
@@ -235,10 +205,12 @@ def read(path: Path) -> Params:
     pin = values.get("dayfold", __version__)
     if isinstance(pin, str) and pin != __version__:
         # First: what another version knows must not be called unknown.
+        by_hand = f'set  dayfold: "{__version__}"  in {path.name}'
+        go_on = upgrade.FIX if pin in upgrade.OLDER else by_hand
         raise VersionError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
-            mend=f"pip install dayfold=={pin}, or, to go on with the installed one, "
-            f'set  dayfold: "{__version__}"  in {path.name} (today is then made again)',
+            mend=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
+            "(today is then made again)",
         )
     problems = [f"{path.name}:{line}" for line in lined.twice(node)]
     try:
@@ -252,7 +224,9 @@ def read(path: Path) -> Params:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            mend=f"edit {path.name}; the comment beside a key gives its unit and range",
+            mend=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            if any(upgrade.GONE in problem for problem in problems)
+            else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
 
@@ -341,6 +315,8 @@ def _explain(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
+    if kind == "extra_forbidden" and line in upgrade.REMOVED:
+        return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)

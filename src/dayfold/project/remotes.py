@@ -227,7 +227,7 @@ def pulling(root: Path, keys: Iterable[str]) -> str:
         return "dvc pull"
     if found.names:
         return f"dvc remote default {found.names[0]} && dvc pull"
-    return "no remote is set up here to pull from: dayfold verify says what to do"
+    return "no remote is set up here to pull from: dayfold check says what to do"
 
 
 def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
@@ -255,7 +255,7 @@ def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
     raise ToolError(
         f"DVC's cache lacks the object {key}, and no remote has it:",
         problems=problems or ["no remote is set up"],
-        mend="dayfold verify says what to do",
+        mend="dayfold check says what to do",
     )
 
 

@@ -46,11 +46,7 @@ def is_foreign(name: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child: this Python's own commands come first on its path.
-
-    So `dvc` runs the stages' `dayfold` from the same installation without an activated venv. And
-    `dvc init` reports nothing to DVC's makers: what says so in a project is not there yet.
-    """
+    """The environment of a child: this Python's own commands come first on its path."""
     here = str(Path(sys.executable).parent)
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     return {
@@ -93,7 +89,7 @@ def _run(
         raise ToolError(
             f"`{words}` failed (exit code {done.returncode}).",
             problems=said[-12:],
-            mend="dayfold doctor --fix, if a command was killed here" if killed else "",
+            mend="dayfold check --fix, if a command was killed here" if killed else "",
         )
     return "" if show else done.stdout
 
@@ -116,10 +112,7 @@ def bringing_back(*targets: str) -> str:
 def git(
     root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
-    """Run a git command at the project's top and return what it prints.
-
-    `more` is added to its environment, `given` is its standard input.
-    """
+    """Run a git command at the project's top and return what it prints."""
     return _run([*_GIT, *words], root, more=more, given=given)
 
 
@@ -200,10 +193,7 @@ def behind(root: Path) -> int:
 
 
 def tagged_days(root: Path, *, merged: bool = False) -> list[str]:
-    """The days that have a tag on any line of history, in order; `merged`: that HEAD contains.
-
-    day/x is a stranger's tag, and x becomes no path.
-    """
+    """The days that have a tag on any line of history, in order; `merged`: that HEAD contains."""
     words = ["for-each-ref", "--format=%(refname:strip=3)", f"refs/tags/{TAG}"]
     if merged:
         if not _has_commit(root):

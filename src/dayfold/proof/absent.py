@@ -16,7 +16,7 @@ from dayfold.proof.record import Sealed, span
 
 Fix = Callable[[str, str], str]  # of an MD5, and the command that a remote may need
 # So that DVC does not pass over days that were sealed before the remote was set up.
-FIRST = "dayfold doctor --fix; "
+FIRST = "dayfold check --fix; "
 ADD_REMOTE = (
     'dvc remote add --default NAME URL && git commit -m "Add a remote" .dvc/config && git push; '
 )

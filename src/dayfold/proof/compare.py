@@ -167,7 +167,7 @@ def _why(changed: list[str], *, plans: bool, inherited: str) -> str:
     if not plans:
         return (
             "plans are equal on every machine, so an image or a file of this day was changed: "
-            "dayfold verify --read-data"
+            "dayfold check --read-data"
         )
     if inherited:
         return f"its parent is another one since {inherited}"
@@ -186,7 +186,7 @@ def _difference(sealed: Sealed, made: Project, objects: Path, path: str) -> str:
         [key] = [pin.md5 for pin in sealed.outs() if pin.path == path]
         kept = cache.object_path(objects, key)
         if not kept.exists():
-            return f"{name} (the recorded one is not here: dayfold verify)"
+            return f"{name} (the recorded one is not here: dayfold check)"
         if path == made.name(made.model):
             return _tensors(kept, new)
         old = kept.read_bytes()

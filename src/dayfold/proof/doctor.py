@@ -12,7 +12,7 @@ import psutil
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
-from dayfold.project import gitfiles, journal, remotes, vcs
+from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few
 from dayfold.project.cpus import cpus
@@ -36,13 +36,13 @@ class Sign(NamedTuple):
     fix: Callable[[], object] | None = None
 
 
-def examine(project: Project, *, fix: bool, say: Say) -> int:
+def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -> int:
     """Look at everything and say it, a line each; return how many things are left to mend.
 
     With `fix` what is safe is mended at once: nothing that a person made is changed or removed.
     """
     left = 0
-    for sign in _signs(project):
+    for sign in _signs(project, read_data=read_data):
         if not sign.mend:
             say(f"ok    {sign.name:10} {sign.found}")
         elif fix and sign.fix:
@@ -50,27 +50,27 @@ def examine(project: Project, *, fix: bool, say: Say) -> int:
             say(f"fixed {sign.name:10} {sign.found}")
         else:
             left += 1
-            hint = "  (dayfold doctor --fix does it)" if sign.fix else ""
+            hint = "  (dayfold check --fix does it)" if sign.fix else ""
             say(f"MEND  {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
     say(f"{left} problem{'s' * (left > 1)} left" if left else "all is well")
     return left
 
 
-def _signs(project: Project) -> Iterator[Sign]:
+def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _tools(project)
     yield _disk(project)
     yield from _git_files(project)
+    yield from _params(project)
     try:
         params = params_file.read(project.params)
-    except DayfoldError as error:
-        yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
+    except DayfoldError:
         return
     yield from _half_done(project)
     yield from _computing(params)
     yield from _strays(project, params)
-    found = verify.verify(project, read_data=False, ask_all=True)
+    found = verify.verify(project, read_data=read_data, ask_all=True)
     yield from _sharing(project, found)
-    yield from _days(project, params, found)
+    yield from _days(project, params, found, read_data=read_data)
 
 
 def _tools(project: Project) -> Iterator[Sign]:
@@ -131,6 +131,23 @@ def _git_files(project: Project) -> Iterator[Sign]:
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
             partial(gitfiles.keep_visible, root),
         )
+
+
+def _params(project: Project) -> Iterator[Sign]:
+    """Whether params.yaml can be read, and is this version's as dvc.yaml is."""
+    if upgrade.needed(project):
+        yield Sign(
+            "params",
+            "params.yaml or dvc.yaml is of an older version of dayfold",
+            "take out what is no param any more (docs/params.md has the list); weights now fall in "
+            "a straight line over weights.versions",
+            partial(upgrade.apply, project),
+        )
+    try:
+        params_file.read(project.params)
+    except DayfoldError as error:
+        if not upgrade.needed(project):
+            yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
 
 
 def _disk(project: Project) -> Sign:
@@ -271,7 +288,7 @@ def _strays(project: Project, params: Params) -> Iterator[Sign]:
         yield Sign("images", str(stray), stray.command)
 
 
-def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
+def _days(project: Project, params: Params, found: Verified, *, read_data: bool) -> Iterator[Sign]:
     if params.day == UNOPENED:
         yield Sign("days", "none yet")
         return
@@ -293,4 +310,5 @@ def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
     for day, what, fix in found.absent:
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
-        yield Sign("days", f"{len(found.days)} sealed, history complete")
+        *_, last = verify.lines(found, read_data=read_data)
+        yield Sign("history", last)

@@ -1,6 +1,6 @@
 """Erased images: which sealed days used one, and whether its text lies where it must.
 
-`dayfold erase` tells the days, `dayfold reproduce` does not make them, and `dayfold verify` takes
+`dayfold erase` tells the days, `dayfold reproduce` does not make them, and `dayfold check` takes
 the text for whole where, and only where, an image was erased.
 """
 

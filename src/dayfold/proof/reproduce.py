@@ -273,7 +273,7 @@ def _images(run: _Run, day: str, key: str) -> Path:
             shutil.rmtree(fetched, ignore_errors=True)
             raise CycleError(
                 f"images of {day} can be had neither here nor from a remote",
-                mend="dayfold verify says what to do",
+                mend="dayfold check says what to do",
             ) from None
     return fetched
 

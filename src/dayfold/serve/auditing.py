@@ -1,26 +1,44 @@
-"""The audit: which labels of the images so far are probably wrong, as a table for a person."""
+"""The audit: which labels are probably wrong, as a table for a person, and as a page to decide on.
 
-from collections.abc import Callable
+Confident learning on predictions that are out of sample: Northcutt, Jiang & Chuang, "Confident
+learning: estimating uncertainty in dataset labels", 2021, as cleanlab implements it. A label is
+doubted where the model is surer of another class than it usually is of images of that class, so
+that a class that is hard for it is not suspected as a whole.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import NamedTuple
 
+import jinja2
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 from numpy.typing import NDArray
 
+from dayfold import draws
 from dayfold.errors import ImageMissingError, LedgerError
-from dayfold.figures import audit
-from dayfold.figures.audit import Doubts
+from dayfold.figures.report.pictures import thumbnail
 from dayfold.learning import calibration, device, features, network
 from dayfold.learning.network import Model
 from dayfold.ledger import corrections, manifest, tables
+from dayfold.ledger.decode import no_warnings
+from dayfold.ledger.intake.finding import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
+from dayfold.project.console import first_few
+from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 from dayfold.proof import absent
-from dayfold.serve import days
+from dayfold.serve import model as models
 
 MANY = 0.1  # part of the labels that are doubted
 FEW = 5  # labels that are shown where none is doubted
+FOLDS = 5
+PICTURED = 500  # images at most: the page has to open
 
 
 @dataclass(frozen=True)
@@ -40,16 +58,26 @@ class Audit:
     skipped: list[str]
 
 
+class Doubts(NamedTuple):
+    """What is thought of n labels: `score` float64 [n], 0 (surely wrong) .. 1 (surely right).
+
+    `suggested` int64 [n] is the likeliest other class, `doubted` bool [n] whether confident
+    learning counts the label as wrong.
+    """
+
+    score: NDArray[np.float64]
+    suggested: NDArray[np.int64]
+    doubted: NDArray[np.bool_]
+
+
 def run(project: Project, *, top: int | None) -> Audit:
     """Judge every label by the model in data/ and write data/audit/<day>.csv.
 
-    Held-out images are judged by the model itself, which never learnt from them; training images
-    by a logistic regression on the model's features that was fitted without them and without all
-    other images of their group. `top` rows, or all doubted ones; where none is, the FEW least
-    certain. Decisions that the table has already are kept, in more rows if need be. Raises
-    ImageMissingError where no image is here.
+    Held-out images are judged by the model itself, training images by a logistic regression on its
+    features that was fitted without them and their groups. `top` rows, or all doubted ones; where
+    none is, the FEW least certain. Decisions that the table has already are kept.
     """
-    days.check_here(project)
+    models.check_here(project)
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # What was withdrawn on the day that is open now too: the model's day does not know of it.
@@ -64,19 +92,40 @@ def run(project: Project, *, top: int | None) -> Audit:
             mend=absent.command(project, images["day"].unique()),
         )
     found, judged = _doubts(project, model, rows)
-    skipped = [
-        f"{count} images {why}"
-        for count, why in (
-            (int((~here).sum()), "are not here (dvc checkout || dvc pull)"),
-            (int((here & ~known).sum()), "are of classes that the model has not learnt"),
-            (int((~judged).sum()), "are of classes with too few images or groups to judge them by"),
-        )
-        if count
-    ]
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
-    order = audit.ranking(found, new)[: top or int(found.doubted.sum()) or FEW]
-    made = _decided(project, day)
+    doubts = _table(project, model, images, rows, found, ranking(found, new), top)
+    tables.write(project.audit(day), Doubt, tables.for_people(doubts))
+    return Audit(
+        day,
+        network.live(model),
+        doubts,
+        judged=len(rows),
+        doubted=int(found.doubted.sum()),
+        new=int((found.doubted & new).sum()),
+        skipped=[
+            f"{count} images {why}"
+            for count, why in (
+                (int((~here).sum()), "are not here (dvc checkout || dvc pull)"),
+                (int((here & ~known).sum()), "are of classes that the model has not learnt"),
+                (int((~judged).sum()), "are of classes with too few images or groups to judge by"),
+            )
+            if count
+        ],
+    )
+
+
+def _table(
+    project: Project,
+    model: Model,
+    images: pl.DataFrame,
+    rows: pl.DataFrame,
+    found: Doubts,
+    order: NDArray[np.int64],
+    top: int | None,
+) -> list[Doubt]:
+    """The judged rows to list, in order, and what a person has decided and not yet done."""
+    made = _decided(project, model.metadata["day"])
     doubts = [
         Doubt(
             rows["image"][place],
@@ -86,21 +135,15 @@ def run(project: Project, *, top: int | None) -> Audit:
             round(float(found.score[place]), 6),
             made[rows["image"][place]].decision if rows["image"][place] in made else "",
         )
-        for place in order.tolist()
+        for place in order[: top or int(found.doubted.sum()) or FEW].tolist()
     ]
     listed = {doubt.image for doubt in doubts}
     now = dict(images.select("image", "label").iter_rows())
-    # What was decided and is not done yet, whatever is thought of it now.
-    doubts += [
+    return doubts + [
         doubt
         for image, doubt in made.items()
         if image not in listed and now.get(image, doubt.decision) != doubt.decision
     ]
-    tables.write(project.audit(day), Doubt, tables.for_people(doubts))
-    both = int((found.doubted & new).sum())
-    return Audit(
-        day, network.live(model), doubts, len(rows), int(found.doubted.sum()), both, skipped
-    )
 
 
 def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:
@@ -116,7 +159,6 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
         features.body(model, size).to(machine.device),
         size=size,
         machine=machine,
-        batch_size=params.evaluate.batch_size,
         doing="auditing",
     )
     weight, bias = (model.state[name] for name in network.HEAD)
@@ -127,16 +169,90 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     trained = (rows["split"] == "train").to_numpy()
     chances = calibration.calibrated(logits, network.temperature(model))
     judged = np.ones(len(rows), dtype=bool)
-    fold = audit.folds(labels[trained], groups[trained].tolist(), model.metadata["day"])
-    chances[trained], judged[trained] = audit.out_of_sample(
+    fold = folds(labels[trained], groups[trained].tolist(), model.metadata["day"])
+    chances[trained], judged[trained] = out_of_sample(
         seen.numpy()[trained], labels[trained], fold, len(model.classes)
     )
     # Each by its own model's usual confidence: the two are not equally sure.
     score, suggested = np.ones(len(rows)), np.zeros(len(rows), dtype=np.int64)
     doubted = np.zeros(len(rows), dtype=bool)
     for part in (trained & judged, ~trained & judged):
-        score[part], suggested[part], doubted[part] = audit.doubts(chances[part], labels[part])
+        score[part], suggested[part], doubted[part] = doubts(chances[part], labels[part])
     return Doubts(score[judged], suggested[judged], doubted[judged]), judged
+
+
+def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray[np.int64]:
+    """Deal images to FOLDS parts: int64 [n], each class evenly, all images of a group to one part.
+
+    A group counts in the class of its first image. Dealt in the order of a hash of their names.
+    """
+    names, first, members = np.unique(
+        np.asarray(groups, dtype=np.str_), return_index=True, return_inverse=True
+    )
+    keys = draws.uniforms("audit", day, ids=names.tolist())
+    order = np.lexsort((names, keys, labels[first]))
+    dealt = np.empty(len(names), dtype=np.int64)
+    dealt[order] = np.arange(len(names)) % FOLDS
+    return dealt[members.reshape(-1)]
+
+
+def out_of_sample(
+    features: NDArray[np.float32], labels: NDArray[np.int64], fold: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return what a logistic regression says of each image that was fitted on the other folds.
+
+    `features` float32 [n, d], `labels` and `fold` int64 [n] → probabilities float64 [n, classes],
+    and bool [n]: whether the image's own class was among the others at all.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    chances = np.zeros((len(labels), classes))
+    judged = np.zeros(len(labels), dtype=bool)
+    for part in np.unique(fold):
+        mine, others = fold == part, fold != part
+        known = np.unique(labels[others])
+        if len(known) < 2:
+            continue
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        model.fit(features[others], labels[others])
+        chances[np.ix_(mine, known)] = model.predict_proba(features[mine])
+        judged[mine] = np.isin(labels[mine], known)
+    return chances, judged
+
+
+def doubts(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> Doubts:
+    """Judge labels, int64 [n], by probabilities that are out of sample, float64 [n, classes].
+
+    The score is the margin of the label over the likeliest other class, each less the mean
+    probability of images of that class (cleanlab's adjusted `normalized_margin`).
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    others = chances.copy()
+    others[np.arange(len(labels)), labels] = -1
+    suggested = others.argmax(axis=1)
+    if not len(labels) or chances.shape[1] < 2:
+        return Doubts(np.ones(len(labels)), suggested, np.zeros(len(labels), dtype=bool))
+    return Doubts(
+        get_label_quality_scores(
+            labels, chances, method="normalized_margin", adjust_pred_probs=True
+        ),
+        suggested,
+        find_label_issues(labels, chances, filter_by="confident_learning", n_jobs=1),
+    )
+
+
+def ranking(found: Doubts, new: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return positions, the most doubtful first: int64 [n].
+
+    Doubted labels come before all others, and among them those of `new` images, bool [n]: with
+    these a person has to do with today.
+    """
+    old = found.doubted & ~new
+    return np.lexsort((found.score, old, ~found.doubted)).astype(np.int64)
 
 
 def _decided(project: Project, day: str) -> dict[str, Doubt]:
@@ -154,15 +270,15 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
     return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
 
 
-def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: int = 10) -> None:
+def say(found: Audit, project: Project, show: Callable[[str], None]) -> None:
     """Show the worst of an audit and what to do with its table."""
+    name = project.name(project.audit(found.day))
     if found.doubts and not found.doubted:
         show("No label is doubted. The least certain ones:")
-    for doubt in found.doubts[:rows]:
-        show(f"{doubt.path}: {doubt.label}, or {doubt.suggested}? ({doubt.score:.3f})")
-    if len(found.doubts) > rows:
-        show(f"… and {len(found.doubts) - rows} more")
-    for line in found.skipped:
+    doubts = [
+        f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in found.doubts
+    ]
+    for line in (*first_few(doubts, name), *found.skipped):
         show(line)
     show(
         f"{found.judged} labels judged, {found.doubted} doubted, {found.new} of them of {found.day}"
@@ -171,6 +287,45 @@ def say(found: Audit, project: Project, show: Callable[[str], None], *, rows: in
         show("so many doubts say more of the model than of the labels: train it better first")
     if not found.doubts:
         return
-    name = project.name(project.audit(found.day))
     show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
     show(f"next: dayfold relabel --from {name}")
+
+
+def write_page(project: Project, found: Audit) -> None:
+    """Write data/audit/<day>.html: nothing in it asks for anything outside it."""
+    folder = files("dayfold.serve") / "page"
+    script = (folder / "audit.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((folder / "audit.html").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    with no_warnings():
+        pictured = [
+            (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
+            for doubt in found.doubts[:PICTURED]
+        ]
+    text = template.render(
+        audit=found,
+        pictured=pictured,
+        choices=lambda doubt: choices(doubt, found.classes),
+        table=project.name(project.audit(found.day)),
+        file=project.audit(found.day).name,
+        script=Markup(script),  # noqa: S704 (our own file)
+        pin=f"sha256-{digest}",  # no script runs but this one
+    )
+    write_bytes(project.audit_page(found.day), text.encode())
+
+
+def choices(doubt: Doubt, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """What may be decided on an image, as (decision, how it is said), the likeliest first."""
+    rest = [name for name in classes if name not in (doubt.label, doubt.suggested)]
+    found = [
+        ("", "undecided"),
+        (doubt.suggested, f"it is {doubt.suggested}"),
+        (KEEP, f"keep {doubt.label}"),
+        *((name, f"it is {name}") for name in rest),
+        (WITHDRAW, "withdraw the image"),
+    ]
+    known = {decision for decision, _ in found}
+    return found + [(doubt.decision, doubt.decision)] * (doubt.decision not in known)

@@ -30,7 +30,7 @@ from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import record
 from dayfold.proof.erased import needed
-from dayfold.serve import days, papers
+from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
 CHECKED = 1000  # held-out images at most, by draw
@@ -91,14 +91,10 @@ def form_of(file: Path, form: str | None) -> str:
 def export(
     project: Project, file: Path, *, day: str | None, form: str, say: Callable[[str], None]
 ) -> list[Path]:
-    """Write a day's model to `file` in a format, its README and its card beside it; return all.
-
-    Nothing is written where the exported model does not give the probabilities of the model itself
-    (ModelError). With the format `card`, the card alone is written.
-    """
-    named, day = day, days.meant(project, day)
-    say(days.said(project, day, named))
-    model = days.model_of(project, day)
+    """Write a day's model to `file` in a format, its README and its card beside it; return all."""
+    named, day = day, models.meant(project, day)
+    say(models.said(project, day, named))
+    model = models.model_of(project, day)
     history = manifest.history(project, day)
     text = _card(project, day, model, history)
     if form == "card":
@@ -110,13 +106,13 @@ def export(
         made = Path(folder, "model")
         found = _check(project, history, model, deployed, _MAKERS[form](made, deployed, model))
         data = made.read_bytes()
-    said = papers.checked(found.images, found.held, found.noise, found.difference)
+    said = _checked(found.images, found.held, found.noise, found.difference)
     if found.difference > TOLERANCE:
         raise ModelError(f"The exported model is not the model; nothing was written. {said}")
     say(said)
     if found.precision != "fp32":
-        say(papers.precision(found.agreed, found.images, found.precision))
-    readme = papers.readme(file.name, form, model, said=said)
+        say(_precision(found.agreed, found.images, found.precision))
+    readme = _readme(file.name, form, model, said=said)
     written = {file: data, _beside(file, "README"): readme.encode()}
     written[_beside(file, "MODEL_CARD")] = text.encode()
     for path, content in written.items():
@@ -131,7 +127,7 @@ def _beside(file: Path, name: str) -> Path:
 def _card(project: Project, day: str, model: Model, history: History) -> str:
     params = params_file.read(project.params).model_copy(update={"day": day})
     lines = log.lines(project, params)
-    line = log.line_of(lines, day)
+    line = log.counted(project, log.line_of(lines, day))
     sealed = vcs.sealed_days(project.root)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
     if day in sealed:
@@ -150,8 +146,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         live=network.live(model),
         metadata=model.metadata,
         provenance=json.loads(provenance),
-        verdict=verdicts[day],
-        reasons=gate.reasons(gate.read(project, day)),
+        gate=(verdicts[day], gate.reasons(gate.read(project, day))),
         erased=erased,
     )
 
@@ -263,3 +258,111 @@ def _sample(project: Project, held: pl.DataFrame, day: str) -> pl.DataFrame:
 def _noise(size: int) -> torch.Tensor:
     values = draws.uniform_array("export", "noise", shape=(NOISE, 3, size, size))
     return torch.from_numpy(((values + 1) * 127.5).astype(np.uint8))
+
+
+_CALLS = {
+    "onnx": """\
+import json
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+probabilities = session.run(None, {{"images": images}})[0]""",
+    "torchscript": """\
+import json
+import torch
+
+inside = {{"dayfold.json": ""}}
+model = torch.jit.load("{file}", _extra_files=inside)
+classes = json.loads(inside["dayfold.json"])["classes"]
+probabilities = model(torch.from_numpy(images)).numpy()""",
+    "safetensors": """\
+import json
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torchvision.models import resnet18
+
+with safe_open("{file}", framework="pt") as file:
+    inside = json.loads(file.metadata()["dayfold"])
+classes = inside["classes"]
+model = resnet18(num_classes=len(classes)).eval()
+model.load_state_dict(safetensors.torch.load_file("{file}"))
+scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+with torch.inference_mode():
+    logits = model((scaled - mean) / deviation)
+probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
+}
+
+_INSIDE = {
+    "onnx": "Scaling, normalisation, softmax and temperature are inside the graph.",
+    "torchscript": "Scaling, normalisation, softmax and temperature are inside the module. PyTorch "
+    "calls TorchScript deprecated: prefer ONNX where you can.",
+    "safetensors": "The file holds a torchvision ResNet18's weights and, under the key `dayfold` "
+    "of its header, everything else: it is the very file that the project keeps. "
+    "Normalisation and temperature are applied outside it, as shown.",
+}
+
+
+def _readme(file: str, form: str, model: Model, *, said: str) -> str:
+    """Return the README of an exported model: its inputs, its outputs, a program that calls it."""
+    size = model.metadata["recipe"]["image_size_px"]
+    day = model.metadata["day"]
+    gone = network.retired(model)
+    classes = "\n".join(
+        f"{place}. `{name}`{' (retired: its probability is 0)' * (name in gone)}"
+        for place, name in enumerate(model.classes)
+    )
+    return f"""\
+# {file}: the model of {day}
+
+{_INSIDE[form]}
+
+## Input
+
+`images`: uint8 [n, {size}, {size}, 3], RGB, values 0..255. An image of another size is padded with
+black to a square in its middle and resized (bicubic) to {size} x {size}; EXIF orientation is
+applied, alpha composited on black, 16-bit grey scaled to 8 bits. The model is made for this size.
+
+## Output
+
+`probabilities`: float32 [n, {len(model.classes)}], a row an image, calibrated with temperature
+{network.temperature(model):g}; the columns, from 0, are the classes
+
+{classes}
+
+## In Python
+
+```python
+import numpy as np
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("scan.png")).convert("RGB")
+images = np.array(ImageOps.pad(image, ({size}, {size})))[None]
+
+{_CALLS[form].format(file=file)}
+print(classes[probabilities[0].argmax()], probabilities[0].max())
+```
+
+## Checked
+
+{said}
+"""
+
+
+def _checked(images: int, held: int, noise: bool, difference: float) -> str:
+    """Say what the self-check found."""
+    of = f"{images} images of noise (none of the {held} held-out images is here)"
+    if not noise:
+        of = f"{images} of {held} held-out images"
+    return f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
+
+
+def _precision(agreed: int, images: int, evaluated: str) -> str:
+    """Say what another precision than the evaluation's makes of the answers."""
+    return (
+        f"The figures were measured in {evaluated}: there the model gives the same class on "
+        f"{agreed} of {images} images."
+    )

@@ -7,20 +7,16 @@ from pathlib import Path
 
 from dayfold.errors import IntakeError, UnreadableError
 from dayfold.ledger import decode
-from dayfold.ledger.intake.walking import is_clutter
-from dayfold.project.console import first_few
+from dayfold.ledger.intake.finding import is_clutter
+from dayfold.project.console import first_few, plural
 from dayfold.project.files import for_spreadsheet, write_csv
-from dayfold.serve.classifier import Answer, Classifier
+from dayfold.serve.model import Answer, Classifier
 
-PASSED_OVER = 3  # names of files that are no images
 NOT_SURE = "not sure"
 
 
 def images(sources: Sequence[Path]) -> list[Path]:
-    """Return every file of these files and folders, without hidden ones, sorted within a folder.
-
-    Raises IntakeError that lists what is not there.
-    """
+    """Return every file of these files and folders, without hidden ones, sorted within a folder."""
     missing = [f"{source} does not exist" for source in sources if not source.exists()]
     found: list[Path] = []
     for source in sources:
@@ -49,9 +45,7 @@ def predict(
 ) -> None:
     """Say what the model makes of each file, and how fast; into a CSV file if one is given.
 
-    Files that are no images are passed over, but for those that were `named`. Raises
-    UnreadableError, when all others are answered, that lists the files that cannot be read, and
-    IntakeError where nothing is left.
+    Files that are no images are passed over, but for those that were `named`.
     """
     if csv and csv.is_dir():
         raise IntakeError(f"{csv} is a folder.", mend="name a file: --csv predicted.csv")
@@ -60,9 +54,8 @@ def predict(
     others = [_shown(path) for path, is_kept in zip(paths, kept, strict=True) if not is_kept]
     paths = [path for path, is_kept in zip(paths, kept, strict=True) if is_kept]
     if others:
-        more = len(others) - PASSED_OVER
-        listed = ", ".join(others[:PASSED_OVER]) + f" and {more} more" * (more > 0)
-        say(f"passed over {len(others)} file{'s' * (len(others) > 1)}, no images: {listed}")
+        listed = ", ".join(first_few(others))
+        say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
     if not paths:
         raise IntakeError("There is no image in it.")
     top = min(top, len(model.classes))
@@ -81,7 +74,7 @@ def predict(
     good = [answer for answer in answers if isinstance(answer, Answer)]
     unsure = sum(not answer.sure for answer in good)
     say(
-        f"{len(good)} image{'s' * (len(good) != 1)} in {seconds:.1f} s, "
+        f"{plural(len(good), 'image')} in {seconds:.1f} s, "
         f"{len(good) / seconds:.0f} img/s; "
         f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
     )

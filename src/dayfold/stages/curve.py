@@ -7,6 +7,7 @@ import polars as pl
 
 from dayfold.errors import CycleError
 from dayfold.figures import gate, metrics, retention
+from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
 from dayfold.project.files import json_bytes, write_bytes
@@ -45,19 +46,16 @@ def run(project: Project, params: Params) -> None:
 
 
 def _print_summary(figures: dict[str, Any]) -> None:
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
     for name in ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"):
         low, high = figures["interval"][name].values()
-        print(f"{name:19}{shown(figures[name]):>7}   95%: {shown(low)} to {shown(high)}")
+        print(f"{name:19}{figure(figures[name]):>7}   95%: {figure(low)} to {figure(high)}")
     worse = figures["worse_than_yesterday"]
     if worse["p"] is not None:
-        verdict = "worse than yesterday" if worse["significant"] else "not worse than yesterday"
-        print(f"{verdict} on the same images (McNemar, p = {worse['p']:.3f})")
+        verdict = "A significant" if worse["significant"] else "No significant"
+        print(f"{verdict} drop since yesterday on the same images (McNemar, p = {worse['p']:.3f}).")
     new = figures["new"]
     if new["f1"] is not None:
-        print(f"new classes: f1 {shown(new['f1'])}, confidence {shown(new['confidence'])}")
+        print(f"new classes: f1 {figure(new['f1'])}, confidence {figure(new['confidence'])}")
 
 
 def _print_gate(checks: list[Check], reasons: list[str]) -> None:

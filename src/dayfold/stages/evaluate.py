@@ -27,7 +27,6 @@ def predict(
     rows: pl.DataFrame,
     *,
     machine: Machine,
-    batch_size: int,
     ticker: Ticker,
 ) -> list[pl.DataFrame]:
     """Return, a model, the rows with `predicted` and `confidence`; each image is decoded once."""
@@ -36,7 +35,7 @@ def predict(
     said: list[list[tuple[str, float]]] = [[] for _ in models]
     for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, said, strict=True):
-            best = network.probabilities(net, images, machine, batch_size=batch_size).max(dim=1)
+            best = network.probabilities(net, images, machine).max(dim=1)
             answers += [
                 (model.classes[position], confidence)
                 for position, confidence in zip(
@@ -148,7 +147,7 @@ def run(project: Project, params: Params) -> None:
     before = tables.read(project.parent_predictions, Prediction).with_columns(renamed)
     # Today's images; old ones too, where a sample has grown.
     is_new = ~pl.col("image").is_in(before["image"].implode())
-    ask = partial(predict, project, machine=machine, batch_size=params.evaluate.batch_size)
+    ask = partial(predict, project, machine=machine)
     began = time.monotonic()
     with Ticker("evaluating", len(held), "images") as ticker:
         [mine] = ask([model], held.filter(~is_new), ticker=ticker)
@@ -181,10 +180,8 @@ def run(project: Project, params: Params) -> None:
 
 
 def _print_flips(project: Project, count: metrics.Flips, flips: list[Flip]) -> None:
-    print(
-        f"of {count.asked} test images, {count.negative} right yesterday are wrong today, "
-        f"{count.positive} wrong yesterday are right"
-    )
+    asked = f"{count.asked} test image{'s' * (count.asked != 1)}"
+    print(f"{asked}: {count.negative} newly wrong, {count.positive} newly right.")
     lines = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
     for line in first_few(lines, project.name(project.plot("flips"))):
         print(f"  {line}")

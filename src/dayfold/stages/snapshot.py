@@ -1,18 +1,18 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
 from dayfold.errors import IntakeError
-from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking, shapes
-from dayfold.ledger.intake.delivery import Delivery, write_down
-from dayfold.ledger.intake.walking import composed, folded, tally, walk_day
+from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger.intake import checking
+from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
+from dayfold.ledger.intake.finding import composed, folded, walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
-from dayfold.project.console import MOST_LINES, first_few
+from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -65,72 +65,83 @@ def run(project: Project, params: Params) -> None:
     And how each image looks, and which of them are near duplicates. Raises IntakeError with the
     whole list where a file cannot be taken.
     """
-    day, data = params.day, params.data
+    day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent)
-    folder = project.images(day)
-    delivery = Delivery()
-    found = walk_day(project, day, delivery)
     lines = corrections.lines(project, day)
-    checking.inspect(
-        found,
-        delivery,
-        corrections.applied(earlier, lines),
-        rules=checking.Rules.of(data),
-        had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
-    )
-    for odd in shapes.suspicions(tally(found), set(earlier.images["label"].unique())):
-        delivery.warn(project.name(folder), f"is odd: {odd}")
-    told = grouping.read(project, day)
-    tuples, names = [], dict[tuple[str, str], str]()
-    for item in delivery.images:
-        path = project.name(item.path)
-        if problem := _name_problem(path, names.setdefault(folded(item.path), path)):
-            delivery.refuse(path, problem)
-            continue
-        try:
-            group = told.get(item.image) or splits.group_of(path, data.group, item.ids)
-        except IntakeError:
-            delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
-        else:
-            tuples.append((item.image, path, item.label, group))
+    delivery = _inspected(project, params, earlier, lines)
+    arrived = list(_arrived(project, day, delivery, expression))
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
     listed = write_down(project, kinds)
-    if delivery.refused:
-        raise IntakeError(
-            f"{len(delivery.refused)} problems in {project.name(folder)}; no manifest was written:",
-            problems=first_few([str(problem) for problem in delivery.refused], listed),
-            mend="fix or remove these files, then dvc repro",
-        )
+    _check(project, day, delivery, listed, is_empty=not arrived and not lines)
     corrected = corrections.read(project, day, earlier)
-    if not tuples and not lines:
-        raise IntakeError(
-            f"There is no new image in {project.name(folder)}.", mend="dayfold add FOLDER"
-        )
-    units = splits.units(tuples, earlier=earlier, expression=data.group)
-    fractions = data.split.model_dump()
-    added = rows_of(tuples, units=units, earlier=earlier, fractions=fractions)
+    units = splits.units(arrived, earlier=earlier, expression=expression)
+    fractions = params.data.split.fractions()
+    added = rows_of(arrived, units=units, earlier=earlier, fractions=fractions)
     look_of = {item.image: item.look for item in delivery.images}
     tables.write(project.looks(day), Look, sorted(look_of.items()))
-    alike = []
-    if data.near_duplicate_bits is not None:
-        alike = looks.near_duplicates(
-            added,
-            look_of,
-            history=earlier,
-            earlier=looks.read(project, earlier.days),
-            within=data.near_duplicate_bits,
-        )
+    alike = looks.near_duplicates(
+        added, look_of, history=earlier, earlier=looks.read(project, earlier.days)
+    )
     tables.write(project.plot("near_duplicates"), NearDuplicate, alike)
     manifest.write(
         project.manifest(day),
         parent_day=params.parent,
         parent_sha256=earlier.sha256,
         rows=[*added, *corrected],
-        expression=data.group,
+        expression=expression,
     )
     _report(day, added, corrected, earlier)
     for line in (*_passed_over(delivery, listed), *_torn(units), *_of_lookalikes(alike)):
         print(line)
+
+
+def _inspected(
+    project: Project, params: Params, earlier: History, lines: Mapping[str, corrections.Correction]
+) -> Delivery:
+    """The files of the day's folder, each of them read and decoded: taken, known or refused."""
+    delivery = Delivery()
+    found = walk_day(project, params.day, delivery)
+    checking.inspect(
+        found,
+        delivery,
+        corrections.applied(earlier, lines),
+        max_pixels=params.data.max_pixels,
+        had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
+    )
+    for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
+        delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
+    return delivery
+
+
+def _arrived(
+    project: Project, day: str, delivery: Delivery, expression: str
+) -> Iterator[tuple[str, str, str, str]]:
+    """(image, path, label, group) of what is taken; what has no good name or group is refused."""
+    told, names = splits.read_groups(project, day), dict[tuple[str, str], str]()
+    for item in delivery.images:
+        path = project.name(item.path)
+        if problem := _name_problem(path, names.setdefault(folded(item.path), path)):
+            delivery.refuse(path, problem)
+            continue
+        try:
+            group = told.get(item.image) or splits.group_of(path, expression, item.ids)
+        except IntakeError:
+            delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
+        else:
+            yield item.image, path, item.label, group
+
+
+def _check(project: Project, day: str, delivery: Delivery, listed: str, *, is_empty: bool) -> None:
+    """Raise IntakeError where files were refused, or the day brings nothing."""
+    name = project.name(project.images(day))
+    if delivery.refused:
+        raise IntakeError(
+            f"{len(delivery.refused)} problems in {name}; no manifest was written:",
+            problems=first_few([str(problem) for problem in delivery.refused], listed),
+            mend="fix or remove these files, then dvc repro",
+        )
+    if is_empty:
+        raise IntakeError(f"There is no new image in {name}.", mend="dayfold add FOLDER")
 
 
 def _name_problem(path: str, same: str) -> str:
@@ -148,12 +159,13 @@ def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) 
     classes = {row.label for row in added}
     new = sorted(classes - set(earlier.images["label"].unique()))
     print(
-        f"{day}: {len(added)} images added ({parts}) in {len(classes)} classes"
+        f"{day}: {plural(len(added), 'image')} added ({parts}) in {len(classes)} "
+        f"class{'es' * (len(classes) != 1)}"
         + (f", new: {', '.join(new)}" if new else "")
-        + f"; {len(earlier.images)} on {len(earlier.days)} earlier days"
+        + f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     )
     if corrected:
-        print(f"{len(corrected)} corrections of earlier days")
+        print(f"{plural(len(corrected), 'correction')} of earlier days")
     rows = [*added, *corrected]
     changed = [row.image for row in corrected]
     before = earlier.split("train").filter(~pl.col("image").is_in(changed))["label"].unique()
@@ -169,7 +181,7 @@ def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:
     for kind, remarks in (("known", delivery.known), ("warning", delivery.warned)):
         yield from (f"{kind}: {line}" for line in first_few([*map(str, remarks)], listed))
     if delivery.ignored:
-        yield f"{delivery.ignored} hidden files ignored"
+        yield f"ignored: {delivery.ignored} hidden file{'s' * (delivery.ignored > 1)}"
 
 
 def _torn(units: Units) -> Iterator[str]:
@@ -186,7 +198,7 @@ def _torn(units: Units) -> Iterator[str]:
     if torn:
         yield (
             f"{len(torn)} such groups: figures on their held-out images are better than the truth; "
-            "dayfold withdraw takes these out (docs/corrections.md, Groups)"
+            "dayfold withdraw takes these out (docs/intake.md, Groups)"
         )
 
 

@@ -1,11 +1,17 @@
-"""train: yesterday's model, today's images and the replay set → today's model."""
+"""train: yesterday's model, today's images and the replay set → today's model.
+
+What is done is `learning.fitting.fit`; here is what goes into it and comes out of it. Where
+`train.processes` is above 1, each process reads and decodes the whole pool, and the first one
+speaks and writes.
+"""
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,7 +32,10 @@ from dayfold.learning import (
 )
 from dayfold.learning.activations import Activations
 from dayfold.learning.device import Machine
-from dayfold.learning.inputs import Pool
+from dayfold.learning.fingerprint import Fingerprint
+from dayfold.learning.fitting import Fitted
+from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
@@ -66,34 +75,90 @@ def _machine(recipe: Train) -> Machine:
     )
 
 
+class _Day(NamedTuple):
+    """What is trained: the job, and rows (image, path, label, weight) to learn from or validate on.
+
+    The first `today` rows of `pool` arrived today, the others are replayed; `arrived` counts all of
+    today's images. `whole` has a row for every class, `job.start` lacks those of the `retired`
+    ones, for which no image speaks. `pins` are sha256 sums.
+    """
+
+    job: Job
+    whole: Model
+    retired: list[str]
+    new: list[str]
+    pool: pl.DataFrame
+    today: int
+    arrived: int
+    held: pl.DataFrame
+    pins: dict[str, str]
+
+
 def _train(project: Project, params: Params, team: Team) -> None:
-    day, seed = params.day, params.seed
-    parent = network.load(project.parent_model)
-    recipe = fitting.on_parent(params.train, parent)
-    history = manifest.history(project, day)
+    day = _day(project, params)
+    began = time.monotonic()
+    with Ticker("decoding", len(day.pool) + len(day.held), "images") as ticker:
+        pool, validation = (_pool(project, day.job, rows, ticker) for rows in (day.pool, day.held))
+    seconds = {"decode": round(time.monotonic() - began, 1)}
+    _print_recipe(params, day, seconds["decode"])
+    facts = _facts(day)
+    team.agree(canonical_json(facts).encode(), "The inputs or the fingerprint")
+    keeper = checkpoint.Keeper(project.checkpoints, facts)
+    frozen = _frozen(project, day.job, facts["fingerprint"], pool, validation)
+    fitted, steps = _fitted(day.job, pool, validation, frozen, keeper, team)
+    weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
+    team.agree(weights, "The weights")
+    if not team.leads:
+        return
+    validated = _write_model(project, day, facts, fitted, validation.targets)
+    tables.write(project.plot("training"), TrainingStep, steps)
+    seconds["train"] = round(keeper.seconds(), 1)
+    provenance = {
+        "day": params.day,
+        "parent": params.parent,
+        "classes": list(day.whole.classes),
+        "new_classes": day.new,
+        "retired_classes": day.retired,
+        **_drawn(day, fitted),
+        "validation": validated,
+        "sha256": {"model": sha256_file(project.model), **day.pins},
+        "recipe": facts["recipe"],
+        "fingerprint": facts["fingerprint"],
+        "seconds": seconds,
+    }
+    write_bytes(project.provenance, json_bytes(provenance))
+    keeper.remove()
+    activations.prune(project.activations)
+
+
+def _day(project: Project, params: Params) -> _Day:
+    day, seed, history = params.day, params.seed, manifest.history(project, params.day)
     shares = tables.read(project.shares, PoolShare).filter(pl.col("day") == day)
-    replay = tables.read(project.replay, Replayed)
     arrived = manifest.added(history, day)
-    columns = ["image", "path", "label", "weight"]
     today = arrived.filter(pl.col("split") == "train").join(
         shares.select("label", "weight"), on="label", how="left", maintain_order="left"
     )
-    rows = pl.concat([today.select(columns), replay.select(columns)])
-    if rows.is_empty():
+    replayed = tables.read(project.replay, Replayed)
+    columns = ["image", "path", "label", "weight"]
+    pool = pl.concat([today.select(columns), replayed.select(columns)])
+    if pool.is_empty():
         raise CycleError(
             f"There is nothing to train on: no training image on {day} and no replay set.",
             mend="dayfold add more images, or set replay.size in params.yaml",
         )
-    classes = history.classes()[day]
+    parent, classes = network.load(project.parent_model), history.classes()[day]
     # Of every class with images, also where none of them is in today's pool: a class that was
     # renamed would otherwise be answered by neither of its names.
-    newcomers = sorted({*classes.live, *replay["label"]} - set(parent.classes))
+    newcomers = sorted({*classes.live, *replayed["label"]} - set(parent.classes))
     renamed = {later: old for old, later in classes.renamed.items()}
     whole = network.grown(parent, newcomers, seed, like=renamed)
     retired = [name for name in whole.classes if name in classes.retired]
     start = network.without(whole, retired)
-    machine = _machine(recipe)
-    here = fingerprint.fingerprint(machine)
+    # Grown by nothing: a class that came back is asked about again.
+    teacher = network.without(network.grown(parent, (), seed, like=renamed), retired)
+    recipe = fitting.on_parent(params.train, parent)
+    job = Job(start, teacher, recipe, seed, day, _machine(recipe))
+    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
     pins = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
@@ -101,117 +166,8 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "replay": sha256_file(project.replay),
         "shares": sha256_file(project.shares),
     }
-    resolved = {
-        **recipe.model_dump(),
-        "seed": seed,
-        "optimizer": "AdamW",
-        "device": machine.device,
-        "precision": machine.precision,
-    }
-    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
-    began = time.monotonic()
-    with Ticker("decoding", len(rows) + len(held), "images") as ticker:
-        size = recipe.image_size_px
-        pool = _load(project, rows, start.classes, size, ticker)
-        validation = _load(project, held.with_columns(weight=0.0), start.classes, size, ticker)
-    decoded = time.monotonic() - began
-    _print_recipe(params, machine, start.classes, classes.new, today, replay, decoded)
-    if retired:
-        print(f"retired   {', '.join(retired)}: without images now, never predicted", flush=True)
-    taken = {
-        "dayfold": __version__,
-        "day": day,
-        "classes": list(start.classes),
-        "recipe": resolved,
-        "sha256": pins,
-        "fingerprint": here,
-    }
-    team.agree(canonical_json(taken).encode(), "The inputs or the fingerprint")
-    keeper = checkpoint.Keeper(project.checkpoints, taken, every_minutes=params.checkpoint.minutes)
-    saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
-    steps = saved.steps if saved else []
-    if saved:
-        print(f"resumed   going on from update {saved.update}, where training was stopped")
-    frozen = None
-    if recipe.frozen_through != "none":
-        frozen = Activations(
-            start, project.activations, here, recipe=recipe, seed=seed, day=day, machine=machine
-        )
-        count = len(rows) + len(held)
-        with Ticker("freezing", count, "images") as ticker:
-            made = frozen.make(pool, validation, progress=ticker.advance)
-        print(
-            f"frozen    through {recipe.frozen_through}: activations of {count} images, {made} new"
-        )
-    with keeper.removed_on(TrainingError), _progress(recipe, steps) as report:
-        state, drawn, logits = fitting.fit(
-            start,
-            pool,
-            validation,
-            # Grown by nothing: a class that came back is asked about again.
-            teacher=network.without(network.grown(parent, (), seed, like=renamed), retired),
-            recipe=recipe,
-            seed=seed,
-            day=day,
-            machine=machine,
-            report=report,
-            inputs=frozen,
-            team=team,
-            saved=saved,
-            keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
-        )
-    team.agree(b"".join(tensor.numpy().tobytes() for tensor in state.values()), "The weights")
-    if not team.leads:
-        return
-    temperature = calibration.temperature(logits.double().numpy(), validation.targets.numpy())
-    right = int((logits.argmax(1) == validation.targets).sum())
-    print(
-        f"validated {right} of {len(held)} validation images right; "
-        f"calibrated on them, at temperature {temperature:g}"
-        if len(held)
-        else "validated nothing, without validation images; so confidences are not calibrated"
-    )
-    state = network.with_retired(state, whole, retired)
-    metadata = {
-        "classes": list(whole.classes),
-        "day": day,
-        "recipe": resolved,
-        "sha256": pins,
-        "temperature": temperature,
-    }
-    network.save(project.model, state, metadata)
-    tables.write(project.plot("training"), TrainingStep, steps)
-    draws_by_class = Counter[str]()
-    for label, count in zip(rows["label"], drawn, strict=True):
-        draws_by_class[label] += int(count)
-    provenance = {
-        "day": day,
-        "parent": params.parent,
-        "classes": list(whole.classes),
-        "new_classes": list(classes.new),
-        "retired_classes": retired,
-        "images": {
-            "today": len(arrived),
-            "replayed": len(replay),
-            "trained": len(rows),
-        },
-        "validation": {"images": len(held), "right": right},
-        "draws": {
-            "all": int(drawn.sum()),
-            "today": int(drawn[: len(today)].sum()),
-            "by_class": dict(sorted(draws_by_class.items())),
-        },
-        "sha256": {"model": sha256_file(project.model), **pins},
-        "recipe": resolved,
-        "fingerprint": here,
-        "seconds": {
-            "decode": round(decoded, 1),
-            "train": round(keeper.seconds(), 1),
-        },
-    }
-    write_bytes(project.provenance, json_bytes(provenance))
-    keeper.remove()
-    activations.prune(project.activations)
+    new, counts = list(classes.new), (len(today), len(arrived))
+    return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins)
 
 
 def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
@@ -225,11 +181,9 @@ def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataF
     return pl.concat([today, old[np.sort(chosen)]])
 
 
-def _load(
-    project: Project, rows: pl.DataFrame, classes: Sequence[str], size: int, ticker: Ticker
-) -> Pool:
-    ids = {label: position for position, label in enumerate(classes)}
-    images = rows["image"].to_list()
+def _pool(project: Project, job: Job, rows: pl.DataFrame, ticker: Ticker) -> Pool:
+    ids = {label: position for position, label in enumerate(job.start.classes)}
+    images, size = rows["image"].to_list(), job.recipe.image_size_px
     return Pool(
         pixels.load(project.root, rows["path"].to_list(), images, size, ticker.advance),
         torch.tensor([ids[label] for label in rows["label"]], dtype=torch.int64),
@@ -238,29 +192,118 @@ def _load(
     )
 
 
-def _print_recipe(
-    params: Params,
-    machine: Machine,
-    classes: Sequence[str],
-    new: Sequence[str],
-    today: pl.DataFrame,
-    replay: pl.DataFrame,
-    decoded: float,
-) -> None:
-    recipe = params.train
-    mass = [float(today["weight"].sum()), float(replay["weight"].sum())]
-    updates = recipe.epochs * recipe.updates_per_epoch
-    print(f"from      {params.parent}, {len(classes)} classes")
-    if new:
-        print(f"new       {', '.join(new)}")
+def _facts(day: _Day) -> dict[str, Any]:
+    """All that the model's bits depend on: it names the checkpoint, and processes compare it."""
+    job, machine = day.job, day.job.machine
+    resolved = {"seed": job.seed, "device": machine.device, "precision": machine.precision}
+    return {
+        "dayfold": __version__,
+        "day": job.day,
+        "classes": list(job.start.classes),
+        "recipe": {**job.recipe.model_dump(), "optimizer": "AdamW", **resolved},
+        "sha256": day.pins,
+        "fingerprint": fingerprint.fingerprint(machine),
+    }
+
+
+def _frozen(project: Project, job: Job, here: Fingerprint, *pools: Pool) -> Activations | None:
+    """What the frozen layers make of the images; None where no layer is frozen."""
+    depth = job.recipe.frozen_through
+    if depth == "none":
+        return None
+    frozen = Activations(job, project.activations, here)
+    count = sum(len(pool.images) for pool in pools)
+    with Ticker("freezing", count, "images") as ticker:
+        made = frozen.make(*pools, progress=ticker.advance)
+    print(f"frozen    through {depth}: activations of {count} images, {made} new")
+    return frozen
+
+
+def _fitted(
+    job: Job,
+    pool: Pool,
+    validation: Pool,
+    inputs: Activations | None,
+    keeper: checkpoint.Keeper,
+    team: Team,
+) -> tuple[Fitted, list[TrainingStep]]:
+    """Train, or go on where a training of the same inputs was stopped."""
+    saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
+    steps = saved.steps if saved else []
+    if saved:
+        print(f"resumed   going on from update {saved.update}, where training was stopped")
+    with keeper.removed_on(TrainingError), _progress(job.recipe, steps) as report:
+        fitted = fitting.fit(
+            job,
+            pool,
+            validation,
+            report=report,
+            inputs=inputs,
+            team=team,
+            saved=saved,
+            keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
+        )
+    return fitted, steps
+
+
+def _write_model(
+    project: Project, day: _Day, facts: dict[str, Any], fitted: Fitted, targets: torch.Tensor
+) -> dict[str, int]:
+    """Calibrate and write the model; return how many validation images it has right, and of all."""
+    logits = fitted.logits
+    temperature = calibration.temperature(logits.double().numpy(), targets.numpy())
+    right = int((logits.argmax(1) == targets).sum())
     print(
-        f"images    {len(today)} of today ({mass[0] / sum(mass):.1%} of the draws), "
-        f"{len(replay)} replayed; decoded in {decoded:.1f} s"
+        f"Validation: {right} of {len(targets)} correct. Temperature {temperature:g}."
+        if len(targets)
+        else "No validation images, so confidence is not calibrated."
+    )
+    metadata = {
+        "classes": list(day.whole.classes),
+        "day": facts["day"],
+        "recipe": facts["recipe"],
+        "sha256": day.pins,
+        "temperature": temperature,
+    }
+    state = network.with_retired(fitted.state, day.whole, day.retired)
+    network.save(project.model, state, metadata)
+    return {"images": len(targets), "right": right}
+
+
+def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:
+    """How many images there were, and how often they were drawn."""
+    by_class = Counter[str]()
+    for label, count in zip(day.pool["label"], fitted.drawn, strict=True):
+        by_class[label] += int(count)
+    return {
+        "images": {
+            "today": day.arrived,
+            "replayed": len(day.pool) - day.today,
+            "trained": len(day.pool),
+        },
+        "draws": {
+            "all": int(fitted.drawn.sum()),
+            "today": int(fitted.drawn[: day.today].sum()),
+            "by_class": dict(sorted(by_class.items())),
+        },
+    }
+
+
+def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
+    recipe, machine, weights = day.job.recipe, day.job.machine, day.pool["weight"]
+    share = float(weights[: day.today].sum()) / float(weights.sum())
+    print(f"from      {params.parent}, {len(day.job.start.classes)} classes")
+    if day.new:
+        print(f"new       {', '.join(day.new)}")
+    if day.retired:
+        print(f"retired   {', '.join(day.retired)}: without images now, never predicted")
+    print(
+        f"images    {day.today} of today ({share:.1%} of the training samples), "
+        f"{len(day.pool) - day.today} replayed; decoded in {decoded:.1f} s"
     )
     print(
-        f"budget    {updates} updates of {recipe.batch_size} in {recipe.epochs} epochs, "
-        f"AdamW at {recipe.learning_rate:g}, decay {recipe.weight_decay:g}, "
-        f"smoothing {recipe.label_smoothing:g}, seed {params.seed}"
+        f"budget    {recipe.updates} updates of {recipe.batch_size} images, "
+        f"AdamW at {recipe.learning_rate:g}, seed {params.seed}"
     )
     several = f"{machine.processes} processes of " if machine.processes > 1 else ""
     print(
@@ -273,7 +316,8 @@ def _print_recipe(
 @contextmanager
 def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[TrainingStep], None]]:
     """Keep every step, and show a bar on a terminal; elsewhere a line an epoch."""
-    updates, began, done = recipe.epochs * recipe.updates_per_epoch, time.monotonic(), len(steps)
+    updates, began, done = recipe.updates, time.monotonic(), len(steps)
+    ends = {updates * epoch // fitting.EPOCHS for epoch in range(1, fitting.EPOCHS + 1)}
 
     with Ticker("training", updates * recipe.batch_size, "images") as ticker:
         ticker.so_far(done * recipe.batch_size, updates * recipe.batch_size)
@@ -281,10 +325,10 @@ def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[Tr
         def report(step: TrainingStep) -> None:
             steps.append(step)
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}")
-            if step.step % recipe.updates_per_epoch == 0:
+            if step.step in ends:
                 seconds = (time.monotonic() - began) / (step.step - done)
                 ticker.line(
-                    f"epoch {step.epoch}/{recipe.epochs}  loss {step.loss:.3f}  "
+                    f"update {step.step}/{updates}  loss {step.loss:.3f}  "
                     f"{recipe.batch_size / seconds:.0f} img/s  "
                     f"{seconds * (updates - step.step):.0f} s left"
                 )

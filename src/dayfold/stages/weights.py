@@ -1,7 +1,9 @@
-"""weights: data versions → what an image of each counts for in today's draws."""
+"""weights: data versions → what an image of each counts for in today's draws.
+
+`recent` today, and less the older: in a straight line to `base` at the age of `versions`.
+"""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import VersionWeight
@@ -10,30 +12,13 @@ from dayfold.project.params import Params
 
 
 def version_weights(
-    ages: Sequence[int],
-    *,
-    schedule: str,
-    recent: float,
-    base: float,
-    recent_versions: int,
-    half_life_versions: float,
+    ages: Sequence[int], *, recent: float, base: float, versions: int
 ) -> list[float]:
     """Return the weight of an image by its age in data versions (0 = today).
 
-    `step`: `recent` below `recent_versions`, `base` from there on. `linear`: from `recent` today in
-    a straight line to `base` at `recent_versions`. `exponential`: `base` + (`recent` - `base`)
-    halved every `half_life_versions`. With `recent_versions` 1, linear is step.
+    With `versions` 1 today's images have the weight `recent` and all others `base`.
     """
-    if schedule == "step":
-        return [recent if age < recent_versions else base for age in ages]
-    if schedule == "linear":
-        return [
-            base + (recent - base) * max(0, recent_versions - age) / recent_versions for age in ages
-        ]
-    # Decimal: its power is rounded in one way on every machine, that of a float is not.
-    half_life = Decimal(half_life_versions)
-    parts = [float(Decimal(2) ** (-age / half_life)) for age in ages]
-    return [base + (recent - base) * part for part in parts]
+    return [base + (recent - base) * max(0, versions - age) / versions for age in ages]
 
 
 def run(project: Project, params: Params) -> None:
@@ -42,12 +27,17 @@ def run(project: Project, params: Params) -> None:
     counts = dict(history.split("train").group_by("day").len().iter_rows())
     days = history.days
     ages = range(len(days) - 1, -1, -1)
-    options = params.weights.model_dump(exclude={"over", "class_balance"})
-    weights = version_weights(ages, **options)
+    own = params.weights
+    weights = version_weights(ages, recent=own.recent, base=own.base, versions=own.versions)
     images = [counts.get(day, 0) for day in days]
     tables.write(project.weights, VersionWeight, zip(days, ages, images, weights, strict=True))
-    print(f"today: {images[-1]} training images of weight {weights[-1]:g}")
-    if len(days) > 1:
+    print(f"Today: {_images(images[-1])}, weight {weights[-1]:g}.")
+    if earlier := len(days) - 1:
         low, high = min(weights[:-1]), max(weights[:-1])
         shown = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
-        print(f"earlier: {sum(images[:-1])} on {len(days) - 1} days, of weight {shown}")
+        days_said = f"{earlier} day{'s' * (earlier > 1)}"
+        print(f"Earlier: {_images(sum(images[:-1]))} from {days_said}, weight {shown}.")
+
+
+def _images(count: int) -> str:
+    return f"{count} training image{'s' * (count != 1)}"

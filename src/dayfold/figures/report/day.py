@@ -1,7 +1,7 @@
-"""What is known of one day: read from files alone, of an earlier day through git and DVC."""
+"""What is known of a day and of what went into it: from files, or for older days git and DVC."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,20 +15,24 @@ from dayfold.figures import evidence, gate, log
 from dayfold.figures.evidence import Few
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.manifest import History
-from dayfold.ledger.tables import Check
+from dayfold.ledger.corrections import ERASE, gone
+from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.tables import Check, PoolShare, Replayed
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
+from dayfold.project.files import dotted, parse_csv
 from dayfold.project.layout import ORIGIN, Project
+
+OWN = ("day", "parent")  # params that differ every day
+ABSENT = object()  # of a param that a day's params.yaml does not have; null is a value
 
 
 @dataclass
 class Day:
     """One day of a project, and all that is recorded of it.
 
-    `lines` are those of the days up to this one, `evaluations` their counts; `is_current`: it is
-    the day that the working tree is at, whose files are taken as they lie there. `folder` is where
-    the files of an earlier day are put; `missing` says which cannot be had, and why.
+    `lines` are those of the days up to this one. `is_current`: it is the day of the working tree.
+    `folder` takes files of an earlier day; `missing` says which cannot be had, and why.
     """
 
     project: Project
@@ -152,27 +156,131 @@ class Day:
 
 
 def read(project: Project, day: str | None, folder: Path) -> Day:
-    """Return a day, by default the last that has figures.
-
-    Raises CycleError where the day has no figures here.
-    """
+    """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
     if day and day != params.day and not project.manifest(day).exists():
-        raise CycleError(f"{day} is no day of this project.", mend="dayfold log shows its days")
+        raise CycleError(f"This project has no day {day}.", mend="dayfold log shows its days")
     if day and day != params.day:
         params = params.model_copy(update={"day": day})
     lines = log.lines(project, params)
-    day = log.line_of(lines, day).day
-    lines = [line for line in lines if line.day <= day]
+    line = log.line_of(lines, day)
+    day = line.day
+    lines = [*(one for one in lines if one.day < day), log.counted(project, line)]
     at = params_file.read(project.params).day
     return Day(project, day, lines, day == at, day in vcs.sealed_days(project.root), folder)
 
 
-def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return a tree of keys as one table of dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= (
-            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        )
-    return found
+@dataclass(frozen=True)
+class Drawn:
+    """A class or a data version in today's pool: its images, and their part of the draws."""
+
+    name: str
+    today: int
+    replayed: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What training drew from; `reasons`: why replayed images are in."""
+
+    classes: list[Drawn]
+    versions: list[Drawn]
+    share_today: float
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """An image whose label was corrected on the day, or that was withdrawn (no `after`)."""
+
+    path: str
+    before: str
+    after: str
+
+
+def arrivals(day: Day) -> list[dict[str, Any]]:
+    """Return how many images of each class arrived on each day, as they are labelled now."""
+    counts = day.history.images.group_by("day", "label").len(name="images").sort("day", "label")
+    return [
+        {"arrived": arrived, "class": label, "images": images}
+        for arrived, label, images in counts.iter_rows()
+    ]
+
+
+def splits(day: Day) -> dict[str, int]:
+    """Return how many of the day's own images are for training, validation and test."""
+    mine = Counter(manifest.added(day.history, day.day)["split"].to_list())
+    return {split: mine[split] for split in manifest.SPLITS}
+
+
+def pool(day: Day) -> Pool | None:
+    """Return what training drew from; None where data/shares.csv of the day cannot be had."""
+    shares = day.table(day.project.shares, PoolShare)
+    if shares is None:
+        return None
+    replayed = day.table(day.project.replay, Replayed)
+    reasons = Counter([] if replayed is None else replayed["reason"].to_list())
+    mine = shares.filter(pl.col("day") == day.day)
+    return Pool(
+        _drawn(shares, "label", day.day),
+        _drawn(shares, "day", day.day),
+        float(mine["share"].sum()),
+        dict(reasons.most_common()),
+    )
+
+
+def _drawn(shares: pl.DataFrame, key: str, day: str) -> list[Drawn]:
+    of_today = pl.col("images").filter(pl.col("day") == day).sum()
+    table = shares.group_by(key).agg(
+        of_today.alias("today"), pl.col("images").sum(), pl.col("share").sum()
+    )
+    return [
+        Drawn(name, today, images - today, share)
+        for name, today, images, share in table.sort(key).iter_rows()
+    ]
+
+
+def corrections(day: Day) -> list[Corrected]:
+    """Return the day's corrections, as its manifest has them."""
+    path = day.project.manifest(day.day)
+    rows = parse_csv(path.read_bytes(), tables.schema(Row), day.project.name(path))
+    changed = rows.filter(pl.col("action").is_in(["relabel", "withdraw"]))
+    if changed.is_empty():
+        return []
+    earlier = manifest.history(day.project, day.parent).images
+    before = dict(earlier.select("image", "label").iter_rows())
+    return [
+        Corrected(row["path"], before.get(row["image"], ""), row["label"])
+        for row in changed.iter_rows(named=True)
+    ]
+
+
+def changed_params(day: Day) -> list[tuple[str, Any, Any]]:
+    """Return the params that differ from the day before: key, then, now; `ABSENT` if not there."""
+    now, then = day.params, day.params_before
+    if not now or not then:
+        return []
+    keys = sorted({*now, *then} - set(OWN))
+    both = [(key, then.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
+    return [(key, before, after) for key, before, after in both if before != after]
+
+
+def recipe(day: Day) -> dict[str, Any]:
+    """Return the recipe as it was resolved, by dotted key."""
+    return dotted(day.provenance.get("recipe", {}))
+
+
+def commands(day: Day) -> list[tuple[str, str]]:
+    """Return the commands that make the day again, each with what it does."""
+    if not day.is_sealed:
+        return [("dvc repro", "makes what is not up to date"), ("dayfold seal", "settles the day")]
+    tag = vcs.TAG + day.day
+    again = "trains it again and compares every output, to the bit"
+    if gone(day.project, ERASE):
+        again += ", unless it needs an image that was erased"
+    return [
+        (f"git checkout {tag} && dvc checkout", "this day's images, params, model and figures"),
+        ("dvc repro", "nothing to do: all is up to date"),
+        (f"dayfold reproduce {day.day}", again),
+    ]

@@ -3,10 +3,10 @@
 import base64
 import io
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -34,13 +34,17 @@ class Thumbnail:
     is_small: bool
 
 
+Fact = tuple[str, str]
+See = Callable[[str], Thumbnail]
+
+
 @dataclass(frozen=True)
 class Shown:
     """An image, what it is called and what was predicted, and the command that corrects it."""
 
     thumbnail: Thumbnail
     path: str
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[Fact, ...]
     command: str
 
 
@@ -67,84 +71,67 @@ def galleries(day: Day) -> list[Gallery]:
         return [_flips(day, see), _mistakes(day, see), _doubts(day, see), _alike(day, see)]
 
 
-def _flips(day: Day, see: Any) -> Gallery:
+def _flips(day: Day, see: See) -> Gallery:
     path = day.project.plot("flips")
     table = day.table(path, Flip)
-    rows = [] if table is None else _surest_first(table)
     return Gallery(
         "flips",
         "Negative flips",
         "Test images that yesterday's model had right and today's has wrong, the surest first.",
         _unless_missing(day, table, path, "Nothing that was right yesterday is wrong today."),
-        len(rows),
-        [
-            Shown(
-                see(row["path"]),
-                row["path"],
-                (("label", row["label"]), ("today", _said(row))),
-                relabel(row["path"], row["predicted"]),
-            )
-            for row in rows[:SHOWN]
-        ],
+        0 if table is None else len(table),
+        [_shown(see, row, "today", _said(row)) for row in _surest(table)],
     )
 
 
-def _mistakes(day: Day, see: Any) -> Gallery:
+def _mistakes(day: Day, see: See) -> Gallery:
     path = day.project.predictions
-    table = day.table(path, Prediction)
-    rows: list[dict[str, Any]] = []
+    table = wrong = day.table(path, Prediction)
     if table is not None:
         places = day.history.images.select("image", "path")
-        wrong = table.filter(pl.col("predicted") != pl.col("label"))
-        rows = _surest_first(wrong.join(places, on="image"))
+        wrong = table.filter(pl.col("predicted") != pl.col("label")).join(places, on="image")
     return Gallery(
         "mistakes",
         "Most confident mistakes",
         "Held-out images, validation and test, of which the model is surest and wrong. "
         "The label may be wrong instead.",
         _unless_missing(day, table, path, "No held-out image is predicted wrong."),
-        len(rows),
+        0 if wrong is None else len(wrong),
         [
-            Shown(
-                see(row["path"]),
-                row["path"],
-                (("label", row["label"]), ("predicted", _said(row)), ("split", row["split"])),
-                relabel(row["path"], row["predicted"]),
-            )
-            for row in rows[:SHOWN]
+            _shown(see, row, "predicted", _said(row), ("split", row["split"]))
+            for row in _surest(wrong)
         ],
     )
 
 
-def _doubts(day: Day, see: Any) -> Gallery:
+def _doubts(day: Day, see: See) -> Gallery:
     path = day.project.audit(day.day)
-    table = tables.read(path, Doubt) if path.exists() else None
-    rows = [] if table is None else tables.shown(table)
-    none = "The audit of this day doubts no label."
+    rows = tables.shown(tables.read(path, Doubt)) if path.exists() else []
     return Gallery(
         "doubts",
         "Most doubtful labels",
         "Images whose label is probably wrong, by predictions of models that were not trained on "
         "them. A score of 0 is surely wrong, 1 surely right.",
-        none if table is not None else "There is no audit of this day; dayfold audit makes one.",
+        "The audit of this day doubts no label."
+        if path.exists()
+        else "There is no audit of this day; dayfold audit makes one.",
         len(rows),
         [
-            Shown(
-                see(row["path"]),
-                row["path"],
-                (
-                    ("label", row["label"]),
-                    ("suggested", row["suggested"]),
-                    ("score", f"{row['score']:.3f}"),
-                ),
-                relabel(row["path"], row["suggested"]),
-            )
+            _shown(see, row, "suggested", row["suggested"], ("score", f"{row['score']:.3f}"))
             for row in rows[:SHOWN]
         ],
     )
 
 
-def _alike(day: Day, see: Any) -> Gallery:
+def _shown(see: See, row: Mapping[str, Any], said_by: str, said: str, *more: Fact) -> Shown:
+    """An image with its label and what is said of it, and the command that takes that over."""
+    other = row.get("predicted") or row["suggested"]
+    facts = (("label", row["label"]), (said_by, said), *more)
+    command = shlex.join(("dayfold", "relabel", row["path"], "--to", other))
+    return Shown(see(row["path"]), row["path"], facts, command)
+
+
+def _alike(day: Day, see: See) -> Gallery:
     path = day.project.plot("near_duplicates")
     table = day.table(path, NearDuplicate) if day.keeps(path) else None
     rows = [] if table is None else list(table.sort("bits", "path").iter_rows(named=True))
@@ -156,43 +143,38 @@ def _alike(day: Day, see: Any) -> Gallery:
         if table is not None
         else "This day was made without a search for near duplicates.",
         len(rows),
-        list(islice(_pairs(rows, see), SHOWN)),
+        [image for row in rows[: SHOWN // 2] for image in _pair(row, see)],
     )
 
 
-def _pairs(rows: Iterable[Mapping[str, Any]], see: Any) -> Iterator[Shown]:
-    for row in rows:
-        command = shlex.join(
-            ("dayfold", "withdraw", row["path"], "--reason", f"like {row['other_path']}")
+def _pair(row: Mapping[str, Any], see: See) -> Iterator[Shown]:
+    command = shlex.join(
+        ("dayfold", "withdraw", row["path"], "--reason", f"like {row['other_path']}")
+    )
+    for prefix, like in (("", row["other_path"]), ("other_", row["path"])):
+        path = row[f"{prefix}path"]
+        facts = (
+            ("label", row[f"{prefix}label"]),
+            ("split", row[f"{prefix}split"]),
+            ("looks like", like.rpartition("/")[2]),
+            ("bits apart", f"{row['bits']} of 128"),
         )
-        for prefix, like in (("", row["other_path"]), ("other_", row["path"])):
-            path = row[f"{prefix}path"]
-            facts = (
-                ("label", row[f"{prefix}label"]),
-                ("split", row[f"{prefix}split"]),
-                ("looks like", like.rpartition("/")[2]),
-                ("bits apart", f"{row['bits']} of 128"),
-            )
-            yield Shown(see(path), path, facts, "" if prefix else command)
+        yield Shown(see(path), path, facts, "" if prefix else command)
 
 
-def _surest_first(table: pl.DataFrame) -> list[dict[str, Any]]:
+def _surest(table: pl.DataFrame | None) -> list[dict[str, Any]]:
+    if table is None:
+        return []
     ordered = table.sort("confidence", "path", descending=[True, False])
-    return list(ordered.iter_rows(named=True))
+    return list(ordered.head(SHOWN).iter_rows(named=True))
 
 
 def _said(row: Mapping[str, Any]) -> str:
     return f"{row['predicted']}, confidence {row['confidence']:.3f}"
 
 
-def _unless_missing(day: Day, table: pl.DataFrame | None, path: Any, empty: str) -> str:
-    name = day.project.name(path)
-    return empty if table is not None else f"{name} of this day is not here."
-
-
-def relabel(path: str, label: str) -> str:
-    """Return the command that gives an image another label."""
-    return shlex.join(("dayfold", "relabel", path, "--to", label))
+def _unless_missing(day: Day, table: pl.DataFrame | None, path: Path, empty: str) -> str:
+    return empty if table is not None else f"{day.project.name(path)} of this day is not here."
 
 
 def thumbnail(

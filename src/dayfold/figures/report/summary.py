@@ -7,6 +7,7 @@ from typing import Any
 from dayfold.figures import intervals, metrics
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
+from dayfold.project.console import plural
 
 KEYS = ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate")
 LEAST_P = 0.001  # a smaller p is not told to the digit
@@ -26,10 +27,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Change:
-    """A class against the day before: F1, and the flips on the same images.
-
-    `p` is McNemar's, adjusted for the number of classes (Holm).
-    """
+    """A class against the day before: F1, and the flips on the same images."""
 
     label: str
     f1: float
@@ -81,19 +79,19 @@ def _sentences(day: Day) -> Iterator[tuple[str, str]]:
     cohorts = day.counts["cohort"].n_unique()
     yield (
         "average_accuracy",
-        f"The mean of the accuracies on the test images of {count(cohorts, 'day')}: "
+        f"The mean of the accuracies on the test images of {plural(cohorts, 'day')}: "
         "each day's images count alike.",
     )
     classes = figures["classes"]
     yield (
         "weighted_f1",
-        f"The mean F1 of {count(len(classes), 'class')}, each weighted by its "
+        f"The mean F1 of {plural(len(classes), 'class')}, each weighted by its "
         f"{sum(scores['images'] for scores in classes.values()):,} test images in all.",
     )
     worst = _worst(classes)
     yield (
         "worst_f1",
-        f"Class {worst} has the lowest F1, on {count(classes[worst]['images'], 'test image')}."
+        f"Class {worst} has the lowest F1, on {plural(classes[worst]['images'], 'test image')}."
         if worst is not None
         else "No class has test images yet.",
     )
@@ -110,9 +108,9 @@ def _of_forgetting(value: float | None, earlier: int) -> str:
         return "Nothing to forget yet: there are no earlier test images."
     where = "above" if value < 0 else "below"
     if not round(abs(value), 3):
-        return f"{count(earlier, 'earlier day').capitalize()}: as well known as they ever were."
+        return f"{plural(earlier, 'earlier day').capitalize()}: as well known as they ever were."
     return (
-        f"On the test images of {count(earlier, 'earlier day')}, accuracy is on average "
+        f"On the test images of {plural(earlier, 'earlier day')}, accuracy is on average "
         f"{abs(value):.3f} {where} its best of the days before."
     )
 
@@ -126,9 +124,8 @@ def _of_flips(day: Day) -> str:
     if p < SIGNIFICANT:
         verdict = f"{'worse' if negative > positive else 'better'} beyond chance"
     return (
-        f"Of {asked:,} test images, {negative:,} right yesterday {_are(negative)} wrong today, "
-        f"{positive:,} wrong yesterday {_are(positive)} right: {verdict} "
-        f"(McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
+        f"{plural(asked, 'test image')}: {negative:,} newly wrong, {positive:,} newly right; "
+        f"{verdict} (McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
     )
 
 
@@ -164,16 +161,6 @@ def _of_new(day: Day) -> str:
     return f"{len(new)} new classes: F1 {min(scores):.3f} to {max(scores):.3f} on arrival"
 
 
-def count(number: int, thing: str) -> str:
-    """Return "1 day", "1,200 days", "3 classes"."""
-    plural = thing + ("es" if thing.endswith("s") else "s")
-    return f"{number:,} {thing if number == 1 else plural}"
-
-
 def listed(names: list[str]) -> str:
     """Return "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

@@ -40,13 +40,10 @@ def is_encoding(name: str) -> bool:
 def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
     """Write an archive's regular files into the new folder `into`; return what is refused, and why.
 
-    Whether it is a zip or a tar its content says. Names are read as UTF-8, which macOS writes into
-    a zip without saying so, or in `encoding` where the archive does not say that they are UTF-8.
-    Raises UnknownNamesError where they are neither: an encoding is never guessed.
-
-    Links, devices, encrypted and damaged files, names that lead out of the folder or come twice,
-    and files of more than MAX_FILE bytes are refused one by one. Raises IntakeError where the
-    file is no archive, cannot be read as one, or has more than MAX_FILES files or MAX_TOTAL bytes.
+    Names are read as UTF-8, which macOS writes into a zip without saying so, or in `encoding` where
+    the archive does not say that they are UTF-8: an encoding is never guessed. Links, devices,
+    encrypted and damaged files, names that lead out of the folder or come twice, and files of more
+    than MAX_FILE bytes are refused.
     """
     refused: list[tuple[str, str]] = []
     # By its beginning: zipfile looks at the end, and takes a tar for the zip that is its last file.

@@ -3,32 +3,14 @@
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
 from dayfold.ledger import lookalikes, looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
-from dayfold.ledger.intake.walking import clashing
+from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
-from dayfold.project.params import Data
-
-
-class Rules(NamedTuple):
-    """What of `data` in params.yaml decides whether a file is taken, for `add` and snapshot alike.
-
-    `frames` says what becomes of several: first or refuse.
-    """
-
-    min_side_px: int
-    max_pixels: int
-    frames: str
-
-    @classmethod
-    def of(cls, data: Data) -> "Rules":
-        """Return those of a project."""
-        return cls(data.min_side_px, data.max_pixels, data.frames)
 
 
 def inspect(
@@ -36,7 +18,7 @@ def inspect(
     delivery: Delivery,
     history: History,
     *,
-    rules: Rules,
+    max_pixels: int,
     today: Mapping[str, tuple[str, str]] | None = None,
     had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
@@ -44,12 +26,9 @@ def inspect(
 ) -> None:
     """Check every found file and sort it into the delivery: an image, known, or refused.
 
-    Each file is read once, hashed, and decoded whole, in parallel; with `stage` the bytes that
-    were checked are left there under their sha256. Bytes that come twice, or that the history or
-    `today` (image → class, place) has under the same class, are known, and so are those of a class
-    that was corrected since: the history and `had` (image → classes) tell which. Under another
-    class they are refused, all of them. `progress` is called with (files done, files in all).
-    Raises OSError where a copy cannot be written.
+    Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
+    sha256. Bytes that come twice, or that the history or `today` (image → class, place) has, are
+    known under the same class, or under one of before a correction (`had`), else refused.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -65,7 +44,7 @@ def inspect(
             "path": str(one.path.absolute()),
             "real": str(one.real or ""),
             "stage": str(stage or ""),
-            **rules._asdict(),
+            "max_pixels": max_pixels,
         }
         for one in takable
     ]
@@ -116,14 +95,16 @@ def _sort_out_copies(
                     _tell_group(item, group_of.get(image), delivery)
                 else:
                     mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
-                    reason = _two_labels(item, place, label)
+                    reason = (
+                        f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
+                    )
                     delivery.refuse(item.place, f"{reason}; to correct that: {mend}", image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
-                reason = _two_labels(item, other.place, other.label)
-                delivery.refuse(item.place, f"{reason}; give one of them", image)
+                both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
+                delivery.refuse(item.place, f"{both}; keep one copy", image)
         elif len({item.told for item in items}) > 1:
             names = ", ".join(sorted({repr(item.told) for item in items}))
             for item in items:
@@ -139,10 +120,6 @@ def _copy_of(item: Delivered, place: str, since: str = "") -> Remark:
     return Remark(item.place, said + since, item.image)
 
 
-def _two_labels(item: Delivered, place: str, label: str) -> str:
-    return f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
-
-
 def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> None:
     """Keep the group that a CSV names, unless an earlier day has settled another."""
     if not item.told or item.told == settled:
@@ -154,9 +131,7 @@ def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> Non
         delivery.warn(item.place, f"is known and {what}; {item.told!r} is not taken")
 
 
-def warn_of_lookalikes(
-    delivery: Delivery, history: History, earlier: pl.DataFrame, *, within: int
-) -> None:
+def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
     """Warn of each image that looks like one of another class, of this delivery or earlier.
 
     `earlier` (image, look) says how the history's images look.
@@ -164,7 +139,7 @@ def warn_of_lookalikes(
     rows = [(item.look, item.place, item.label) for item in delivery.images]
     columns = dict.fromkeys(("look", "path", "label"), pl.String)
     mine = pl.DataFrame(rows, schema=columns, orient="row")
-    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"], within=within)
+    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"])
     for (_, place, _), (_, other, label), bits in found:
         delivery.warn(
             place,

@@ -1,6 +1,8 @@
 """What a delivery comes to: each file is added, known, refused or ignored; some are warned of."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,11 @@ from dayfold.ledger.tables import Told
 from dayfold.project.console import MOST_LINES
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
+
+MANY = 50_000  # files: a day of so many is asked about
+FEW = 5  # new classes with a single file each, from which on they look like no classes
+
+_LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
 
 class Found(NamedTuple):
@@ -55,9 +62,9 @@ class Remark(NamedTuple):
 class Delivery:
     """What was given: good images, what is known, what is refused, warnings, what is ignored.
 
-    `groups` are those that a CSV of labels names, by image, of what is new or of today. `listed` is
-    the file that has all lines of a kind (known, refused, warned). `opened` is the day's parent if
-    the day was opened for it, `lying` how many images lay in the folder of a day that was not open.
+    `groups` are new ones that a CSV names, by image. `listed` is the file that has all lines of a
+    kind (known, refused, warned). `opened` is the day's parent if the day was opened for it,
+    `lying` how many images lay in the folder of a day that was not open.
     """
 
     images: list[Delivered] = field(default_factory=list)
@@ -94,3 +101,29 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
         ]
         tables.write(project.remarks, Told, rows)
     return project.name(project.remarks)
+
+
+def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:
+    """Return how many files each class has."""
+    return dict(Counter(one.label for one in found))
+
+
+def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
+    """Say what is odd about a delivery of so many files a class, beside the known ones."""
+    said = []
+    new = sorted(set(counts) - known)
+    single = [label for label in new if counts[label] == 1]
+    dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
+    if len(single) >= FEW and 2 * len(single) > len(counts):
+        said.append(
+            f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
+            "the wrong folder, one level too high or low?"
+        )
+    if dated:
+        said.append(
+            f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
+            "days, for dayfold run?"
+        )
+    if sum(counts.values()) >= MANY:
+        said.append(f"{sum(counts.values())} files are a great many for one day")
+    return said

@@ -21,6 +21,7 @@ from dayfold.ledger.lookalikes import look
 from dayfold.project.files import sha256, write_bytes
 
 MAX_BYTES = 2**29  # of a file: half a gigabyte
+MIN_SIDE_PX = 8  # of an image
 _PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
 _ROOM = 2**28  # for what else a decoder needs
 
@@ -28,8 +29,8 @@ _ROOM = 2**28  # for what else a decoder needs
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
 
-    The request has `path`, `stage` ("" for none), `min_side_px`, `max_pixels`, `frames`, and `real`
-    where its bytes lie elsewhere. The answer has the file's `image` (sha256) where it could be
+    The request has `path`, `stage` ("" for none), `max_pixels`, and `real` where its bytes lie
+    elsewhere. The answer has the file's `image` (sha256) where it could be
     read, and either `refused`, the reason, or `look`, `group` and `warnings`. `failed` says that
     the copy could not be written.
     """
@@ -39,14 +40,10 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         answer["image"] = sha256(data)
         found = examine(data, max_pixels=request["max_pixels"])
         image = found.image
-        least = request["min_side_px"]
-        if min(image.size) < least:
+        if min(image.size) < MIN_SIDE_PX:
             raise IntakeError(
-                f"is too small: {image.width} x {image.height} px, a side must have {least} "
-                "(data.min_side_px)"
+                f"is too small: {image.width} x {image.height} px, a side must have {MIN_SIDE_PX}"
             )
-        if found.has_frames and request["frames"] == "refuse":
-            raise IntakeError("has several frames (data.frames is refuse)")
         warned = ["has several frames; the first one is taken"] * found.has_frames
         ending = Path(request["path"]).suffix.lower()
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
@@ -71,11 +68,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the archive `unpack` into the folder `into`; what is `refused` of it.
-
-    Or `unreadable`: what is wrong with the archive, and with which `names` in it. Or `failed`: that
-    it could not be written. `encoding` is that of its names, where it is told.
-    """
+    """Unpack the archive `unpack` into `into`; answer `refused`, `unreadable` or `failed`."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
         return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}

@@ -170,11 +170,7 @@ def answers(
 
 
 def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
-    """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why.
-
-    Raises IntakeError where it cannot be read, makes the worker crash, or has no room, and where
-    the `encoding` of its names must be told.
-    """
+    """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
     request["encoding"] = encoding
     with _borrowed() as worker:

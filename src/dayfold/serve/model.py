@@ -1,5 +1,6 @@
-"""A model that people can use: images in, classes with calibrated confidence out."""
+"""Any sealed day's model, checked against its tag: images in, classes with confidence out."""
 
+import shlex
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dayfold.errors import IntakeError
+from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
+from dayfold.figures import gate
 from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.project import params as params_file
+from dayfold.project import remotes, vcs
 from dayfold.project.cpus import cpus
-from dayfold.project.layout import Project
-from dayfold.serve import days
+from dayfold.project.files import md5_file
+from dayfold.project.layout import Project, check_day
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -28,11 +31,10 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image.
+    """What the model says of one image: the most probable class, and how sure it is.
 
-    `label` is the most probable class, `confidence` its calibrated probability, `sure` whether that
-    reaches `predict.threshold` of params.yaml. `probabilities` has every class, the most probable
-    first, and sums to 1; retired ones, which are never answered, are in none of these.
+    `sure`: the calibrated `confidence` reaches `predict.threshold`. `probabilities` has every class
+    but retired ones, the most probable first.
     """
 
     label: str
@@ -66,7 +68,7 @@ class Classifier:
 
         An image is a path, a PIL image or an array, uint8 [h, w, 3] (RGB) or [h, w] (grey); one
         alone is a list of one, an array [n, h, w, 3] is n images. All are decoded and padded as in
-        training. Raises IntakeError that lists every image that cannot be used.
+        training.
         """
         is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_one_array or isinstance(images, str | Path | Image.Image):
@@ -133,11 +135,79 @@ def _rgb(image: ImageLike) -> Image.Image:
 
 
 def load(project: str | Path, day: str | None = None) -> Classifier:
-    """Return the model of a project's day: by default the last that passed its gate.
-
-    `project` is a folder of the project. Raises CycleError where there is no such project or day,
-    ModelError where the model cannot be had.
-    """
+    """Return the model of a project's day: by default the last that passed its gate."""
     found = Project.find(Path(project))
     threshold = params_file.read(found.params).predict.threshold
-    return Classifier(days.model_of(found, days.meant(found, day)), threshold=threshold)
+    return Classifier(model_of(found, meant(found, day)), threshold=threshold)
+
+
+def meant(project: Project, day: str | None) -> str:
+    """Return the day whose model is meant: `day`, or the last sealed one that passed its gate."""
+    sealed = vcs.sealed_days(project.root)
+    if day is None:
+        passed = gate.last_passed(project, sealed)
+        if passed is None:
+            raise CycleError(
+                f"None of the {len(sealed)} sealed days passed its gate, so no model is the one "
+                "to use.",
+                mend="dayfold log shows why; name a day to use its model all the same: --day",
+            )
+        return passed
+    opened = params_file.read(project.params).day
+    if check_day(day) not in (*sealed, opened):
+        shown = ", ".join(sealed[-3:]) or "none"
+        raise CycleError(
+            f"There is no model of {day}: it is not a sealed day.",
+            mend=f"the last sealed days are: {shown}",
+        )
+    return day
+
+
+def said(project: Project, day: str, named: str | None) -> str:
+    """Say which day's model is taken, and why it is that one where no day was named."""
+    if named:
+        return f"model of {day}"
+    later = [one for one in vcs.sealed_days(project.root) if one > day]
+    failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} did not" if later else ""
+    return f"model of {day}, the last day that passed its gate{failed}"
+
+
+def check_here(project: Project) -> None:
+    """Raise ModelError where DVC has a model of the day in params.yaml, and it is not in data/."""
+    lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
+    name = project.name(project.model)
+    if name in lock and not project.model.exists():
+        raise ModelError(
+            f"{name} is not here yet.", mend=remotes.pulling(project.root, [lock[name]])
+        )
+
+
+def model_of(project: Project, day: str) -> Model:
+    """Return the model of a sealed day, or that of the open day as it stands.
+
+    What lies in data/ is taken where it is the sealed one; else what DVC's cache or a remote has.
+    """
+    if day not in vcs.sealed_days(project.root):
+        check_here(project)
+        model = network.load(project.model)
+        if model.metadata["day"] != day:
+            raise ModelError(f"{day} is open and has no model yet.", mend="dvc repro")
+        return model
+    name = project.name(project.model)
+    pinned = vcs.sealed_outputs(project.root, day)[name]
+    if project.model.exists() and md5_file(project.model) == pinned:
+        return network.load(project.model)
+    try:
+        kept = remotes.bring(project.root, pinned)
+    except ToolError as error:
+        raise ModelError(
+            f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
+            problems=error.problems,
+            mend=error.mend,
+        ) from None
+    if md5_file(kept) != pinned:
+        raise ModelError(
+            f"What DVC's cache has as the model of {day} is not the one that was sealed.",
+            mend=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
+        )
+    return network.load(kept)

@@ -1,0 +1,58 @@
+"""A project that 0.1.0 sealed is read by this version, and goes on with it.
+
+tests/old/0.1.0.tar.xz is the git repository and the DVC cache of three days made by dayfold 0.1.0.
+The models start from constant weights and learn at a rate of 1e-30, so they pack into kilobytes.
+"""
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from builders import place
+from dayfold import __version__
+from dayfold.project import params as params_file
+from dayfold.project.layout import Project
+
+ARCHIVE = Path(__file__).parent / "old" / "0.1.0.tar.xz"
+DAYS = ("2025-06-02", "2025-06-03", "2025-06-04")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, shell):
+    root = tmp_path_factory.mktemp("older")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(root, filter="data")
+    root = root / "scans"
+    subprocess.run(["git", "reset", "--quiet", "--hard"], cwd=root, check=True)
+    subprocess.run(["dvc", "checkout", "--quiet"], cwd=root, check=True)
+    return Project(root)
+
+
+def test_it_is_told_that_another_version_sealed_it_and_what_to_do(made, shell):
+    said = shell(made.root, "dayfold", "status", code=1)
+    assert f"pinned to dayfold 0.1.0, installed is {__version__}" in said
+    assert "dayfold check --fix" in said
+
+
+def test_it_verifies_is_looked_at_and_takes_its_next_day(made, shell, tmp_path):
+    shell(made.root, "dayfold", "check", "--fix")
+    assert params_file.read(made.params).dayfold == __version__
+    assert params_file.read(made.params).train.updates == 2
+    said = shell(made.root, "dayfold", "check", "--read-data")
+    assert "3 days from 2025-06-02 to 2025-06-04: nothing damaged" in said
+    shell(made.root, "git", "commit", "--quiet", "--all", "--message", "Go on with this version")
+    said = shell(made.root, "dayfold", "log")
+    assert all(day in said for day in DAYS)
+    shell(made.root, "dayfold", "report", "--day", DAYS[1])
+    for label in ("cyst", "mass", "node"):
+        place(tmp_path / "in", label, range(10))
+    shell(made.root, "dayfold", "run", str(tmp_path / "in"), "--day", "2025-06-05")
+    assert "4 days from 2025-06-02" in shell(made.root, "dayfold", "check", "--read-data")
+
+
+def test_its_days_are_made_again_by_the_version_that_made_them(made, shell):
+    said = shell(made.root, "dayfold", "reproduce", DAYS[0], code=1)
+    assert "made by dayfold 0.1.0" in said
+    assert "pip install dayfold==0.1.0" in said
