@@ -56,3 +56,10 @@ def test_its_days_are_made_again_by_the_version_that_made_them(made, shell):
     said = shell(made.root, "dayfold", "reproduce", DAYS[0], code=1)
     assert "made by dayfold 0.1.0" in said
     assert "pip install dayfold==0.1.0" in said
+
+
+def test_its_days_made_by_this_version_have_figures_within_their_intervals(made, shell):
+    said = shell(made.root, "dayfold", "reproduce", DAYS[1], "--here")
+    assert f"differs: dayfold 0.1.0 → {__version__}; expect D" in said
+    assert f"{DAYS[1]}  D within the recorded intervals  average_accuracy equal" in said
+    assert "of 1 made by another version, 1 are equal at level D" in said

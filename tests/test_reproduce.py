@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dayfold import __version__
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.project import params, vcs
+from dayfold.project import vcs
 from dayfold.project.layout import Project
 from dayfold.proof import compare
 from dayfold.proof.compare import Rebuilt, shown, summary
@@ -139,21 +138,6 @@ def test_only_sealed_days_are_made_again(three_days):
     for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
         found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
         assert found == [list(line), list(wanted)]
-
-
-@pytest.mark.slow
-def test_a_day_of_another_version_names_it_and_here_its_figures_are_compared(copy, shell):
-    vcs.git(copy.root, "checkout", "--quiet", f"day/{ONE}")
-    params.edit(copy.params, {"dayfold": "0.0.9"})
-    vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "as an older version had it")
-    vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "old", f"day/{ONE}")
-    params.edit(copy.params, {"dayfold": __version__})
-    said = shell(copy.root, "dayfold", "reproduce", ONE, code=1)
-    assert f"{ONE}  not made: it was made by dayfold 0.0.9" in said
-    assert "pip install dayfold==0.0.9, or compare figures by --here" in said
-    said = shell(copy.root, "dayfold", "reproduce", ONE, "--here")
-    assert f"{ONE}  D within the recorded intervals  average_accuracy equal" in said
-    assert "of 1 made by another version, 1 are equal at level D" in said
 
 
 def test_figures_that_left_their_intervals_are_named():

@@ -44,10 +44,8 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
 def test_a_long_list_of_damage_is_folded_day_by_day():
     damage = [Finding(day, f"{number} is damaged", "") for day in (ONE, TWO) for number in range(7)]
     said = list(lines(Verified([ONE, TWO], damage), read_data=False))
-    assert [line for line in said if line.startswith("and")] == [
-        f"and 2 more in {ONE}",
-        f"and 2 more in {TWO}",
-    ]
+    more = [line.partition("\n")[0] for line in said if "more" in line]
+    assert more == [f"{ONE}  and 2 more", f"{TWO}  and 2 more"]
     assert len(said) == 2 * 6 + 1
 
 

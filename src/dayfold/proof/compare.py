@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dayfold import __version__
 from dayfold.errors import ModelError
 from dayfold.project import cache, vcs
 from dayfold.project.console import first_few
@@ -55,7 +56,7 @@ def expected(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
     from dayfold.learning import device, fingerprint
 
     here: dict[tuple[str, str, int, int], dict[str, str | int]] = {}
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for sealed in days:
         recipe = sealed.params["train"]
         asked = (
@@ -70,13 +71,14 @@ def expected(days: Sequence[Sealed], threads: int | None) -> Iterator[str]:
             )
             here[asked] = fingerprint.fingerprint(machine)
         changed = differences(sealed.provenance["fingerprint"], here[asked])
-        found.setdefault(", ".join(changed), []).append(sealed.day)
-    for change, same in found.items():
+        level = "A and D" if changed else "A and B (on a GPU: A and C)"
+        if (pinned := sealed.params["dayfold"]) != __version__:
+            changed, level = [f"dayfold {pinned} → {__version__}", *changed], "D"
+        found.setdefault((", ".join(changed), level), []).append(sealed.day)
+    for (change, level), same in found.items():
         which = f"{same[0]} to {same[-1]}, {len(same)} days" if len(same) > 1 else same[0]
-        if change:
-            yield f"fingerprint of {which}, differs: {change}; expect A and D"
-        else:
-            yield f"fingerprint of {which}, as recorded: expect A and B (on a GPU: A and C)"
+        state = f"differs: {change};" if change else "as recorded:"
+        yield f"fingerprint of {which}, {state} expect {level}"
 
 
 def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = "") -> Rebuilt:

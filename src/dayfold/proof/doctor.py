@@ -305,9 +305,9 @@ def _days(project: Project, params: Params, found: Verified, *, read_data: bool)
         )
     else:
         yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
-    for day, what, fix in found.damage:
+    for day, what, fix in verify.folded(found.damage):
         yield Sign("days", f"{day}: {what}", fix)
-    for day, what, fix in found.absent:
+    for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
         *_, last = verify.lines(found, read_data=read_data)

@@ -14,12 +14,11 @@ from pathlib import Path
 from threading import Lock
 
 import psutil
-import yaml
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError, ToolError
 from dayfold.ledger import manifest
-from dayfold.project import cache, remotes, vcs
+from dayfold.project import cache, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import only_one
@@ -222,7 +221,8 @@ def _worktree(run: _Run, sealed: Sealed, parent: Path | None) -> Iterator[Projec
         local = f'[cache]\n    dir = "{run.objects}"\n[core]\n    site_cache_dir = "{home}"\n'
         (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
         if not _is_of_this_version(sealed):
-            _to_this_version(run.project, folder, sealed)
+            upgrade.apply(folder)
+            params_file.edit(folder.params, {"dayfold": __version__})
         if run.options.threads is not None:
             params_file.edit(folder.params, {"train.threads": run.options.threads})
         for file in sorted((folder.data / "images").glob("*.dvc")):
@@ -234,28 +234,6 @@ def _worktree(run: _Run, sealed: Sealed, parent: Path | None) -> Iterator[Projec
     finally:
         with run.lock:
             _remove(run.project, folder.root)
-
-
-def _to_this_version(project: Project, folder: Project, sealed: Sealed) -> None:
-    """Give a day today's stages and params, with the day's own value of every param it had."""
-    shutil.copyfile(project.dvc_yaml, folder.dvc_yaml)
-    shutil.copyfile(project.params, folder.params)
-    known = yaml.load(project.params.read_bytes(), Loader=yaml.CSafeLoader)
-    changes = dict(_common(sealed.params, known))
-    params_file.edit(folder.params, {**changes, "dayfold": __version__})
-
-
-def _common(
-    values: Mapping[str, object], known: object, before: str = ""
-) -> Iterator[tuple[str, object]]:
-    """The values by dotted key whose keys are known, too."""
-    for key, value in values.items():
-        if not isinstance(known, Mapping) or key not in known:
-            continue
-        if isinstance(value, Mapping):
-            yield from _common(value, known[key], f"{before}{key}.")
-        elif not isinstance(known[key], Mapping):
-            yield before + key, value
 
 
 def _images(run: _Run, day: str, key: str) -> Path:

@@ -15,7 +15,7 @@ from dayfold.ledger import corrections
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import MOST_LINES, Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
@@ -105,8 +105,8 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
 
 def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     """Return what was found, a line each, and last what it comes to."""
-    yield from _folded(found.damage)
-    yield from _folded(found.absent)
+    for day, what, fix in (*folded(found.damage), *folded(found.absent)):
+        yield f"{day}  {what}\n            → {fix}"
     if not found.days:
         yield "no sealed day yet"
         return
@@ -122,11 +122,13 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     yield f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
 
 
-def _folded(found: Sequence[Finding]) -> Iterator[str]:
-    """The first findings of each day, with what to do about each."""
-    for about, some in groupby(found, key=lambda one: one.day):
-        shown = [f"{day}  {what}\n            → {fix}" for day, what, fix in some]
-        yield from first_few(shown, about)
+def folded(found: Sequence[Finding]) -> Iterator[Finding]:
+    """Return the first findings of each day, and how many more there are of it."""
+    for day, some in groupby(found, key=lambda one: one.day):
+        whole = list(some)
+        yield from whole[:MOST_LINES]
+        for more in first_few([one.what for one in whole])[MOST_LINES:]:
+            yield Finding(day, more, "check again when these are whole")
 
 
 def _owners(project: Project, line: Sequence[Sealed], objects: Path) -> dict[str, tuple[str, str]]:
