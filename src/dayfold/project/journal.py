@@ -27,7 +27,7 @@ from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import duration
 from dayfold.project.files import PART, is_free, write_bytes
-from dayfold.project.layout import STAGES, UNOPENED, Project
+from dayfold.project.layout import STAGES, Project, is_day
 
 WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
 YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
@@ -353,10 +353,11 @@ def _add_again(project: Project, path: Path, folder: Path) -> None:
 
 def _parts(project: Project) -> Iterator[HalfDone]:
     """Files that were being written: never read by anyone, but DVC would count them in a folder."""
-    day = params_file.read(project.params).day
+    # Unchecked: what is half done is repaired beside params of an older version, too.
+    day = params_file.day_of(project.params.read_bytes())
     inner = (project.data, *(path for path in project.data.glob("*") if path.is_dir()))
     found = [path for folder in (project.root, *inner) for path in folder.glob(".*")]
-    if day != UNOPENED:
+    if is_day(day):
         found += project.images(day).rglob(".*")
     for path in found:
         if not path.name.endswith(PART) and not _OF_DVC.fullmatch(path.name):

@@ -95,13 +95,13 @@ def _renamed(old: dict[str, Any]) -> dict[str, str]:
     new = {}
     epochs, each = old.get("train.epochs"), old.get("train.updates_per_epoch")
     if isinstance(epochs, int) and isinstance(each, int):
-        new["train.epochs"] = f"updates: {epochs * each:<17}# a day, 1 or more"
+        new["train.epochs"] = f"updates: {epochs * each:<16}# a day, 1 or more"
     versions, half_life = old.get("weights.recent_versions"), old.get("weights.half_life_versions")
     if old.get("weights.schedule") == "exponential" and isinstance(half_life, float):
         # The straight line that is half way to base at the same age.
         versions = max(1, round(2 * half_life))
     new["weights.recent_versions"] = (
-        f"versions: {versions!s:<16}# age, 1 or more, at which recent has fallen to base"
+        f"versions: {versions!s:<15}# age, 1 or more, at which recent has fallen to base"
     )
     return new
 
