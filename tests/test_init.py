@@ -10,7 +10,7 @@ from conftest import IDENTITY
 from dayfold import create
 from dayfold.project import gitfiles, vcs
 from dayfold.project.layout import Project
-from dayfold.proof import doctor
+from dayfold.proof import check
 
 RANDOM = ("--weights", "random", "--image-size", "16")
 # The hostile half of what people have in ~/.gitconfig and in the files that it names.
@@ -71,7 +71,7 @@ def test_no_file_of_a_project_is_hidden_and_none_is_changed(made):
             patch.setenv(name, value)
         assert gitfiles.hidden(root) == []
         assert gitfiles.changed_by_git(root) == []
-        signs = list(doctor._git_files(Project(root)))
+        signs = list(check._git_files(Project(root)))
     assert [(sign.name, sign.mend) for sign in signs] == [("line ends", "")]
 
 
@@ -200,14 +200,14 @@ def test_an_old_project_is_mended_with_its_files_and_without_what_a_person_wrote
     assert table.read_bytes() == "action,image\r\nadd,é\r\n".encode()
     (clone / "params.yaml").write_bytes(b"a: 2\r\n")  # an edit of a person's
     (clone / ".gitattributes").write_text("*.txt text")
-    (sign,) = doctor._git_files(Project(clone))
+    (sign,) = check._git_files(Project(clone))
     assert sign.mend
     sign.fix()
     assert table.read_bytes() == (old / "data" / "manifests" / "origin.csv").read_bytes()
     assert (clone / "params.yaml").read_bytes() == b"a: 2\r\n"
     assert (clone / "notes.txt").read_bytes() == b"mine\r\n"
     assert (clone / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
-    (sign,) = doctor._git_files(Project(clone))
+    (sign,) = check._git_files(Project(clone))
     assert not sign.mend
     table.unlink()
     vcs.git(clone, "checkout", "--quiet", "--", "data")
@@ -218,6 +218,6 @@ def test_files_that_git_would_hide_are_named_and_shown_again(old, monkeypatch, h
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
     assert "data/manifests/2000-01-01.csv" in gitfiles.hidden(old)
-    for sign in doctor._git_files(Project(old)):
+    for sign in check._git_files(Project(old)):
         sign.fix()
     assert gitfiles.hidden(old) == gitfiles.changed_by_git(old) == []

@@ -292,7 +292,7 @@ def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
     assert f"{copy.root} cannot be written to" in said
 
 
-def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
+def test_check_names_what_is_wrong_and_fixes_what_is_safe(copy, shell):
     (copy.root / ".dvc" / "tmp" / "rwlock").write_text("")
     vcs.git(copy.root, "tag", "--delete", f"day/{TWO}")
     vcs.git(copy.root, "checkout", "--quiet", "--detach")
@@ -314,7 +314,7 @@ def test_the_doctor_names_what_is_wrong_and_mends_what_is_safe(copy, shell):
 
 
 @pytest.mark.cold
-def test_the_doctor_finds_a_trainer_that_nobody_waits_for(copy, shell):
+def test_check_finds_a_trainer_that_nobody_waits_for(copy, shell):
     # As `dvc repro` that was killed leaves it: adopted by the first process, holding the lock.
     holder = (
         "import os, time\nfrom pathlib import Path\nfrom dayfold.project.files import only_one\n"

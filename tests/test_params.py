@@ -12,7 +12,7 @@ from dayfold.errors import ParamsError, VersionError
 from dayfold.project import journal, upgrade
 from dayfold.project import params as params_file
 from dayfold.project.params import Params
-from dayfold.proof import doctor
+from dayfold.proof import check
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
@@ -345,10 +345,10 @@ def test_what_cannot_be_brought_up_to_date_line_by_line_is_left_alone(project):
     assert project.params.read_text(encoding="utf-8") == text
 
 
-def test_doctor_brings_an_older_version_s_params_up_to_date_and_tells_what_is_left(project):
+def test_check_brings_an_older_version_s_params_up_to_date_and_tells_what_is_left(project):
     older(project, changed(project.params, *OLD_KEYS, ("seed", "seed: -1")).read_text("utf-8"))
     assert list(journal._parts(project)) == []  # what kills left is looked for all the same
-    signs = doctor._params(project)
+    signs = check._params(project)
     sign = next(signs)
     assert "of an older version" in sign.found
     sign.fix()
@@ -356,4 +356,4 @@ def test_doctor_brings_an_older_version_s_params_up_to_date_and_tells_what_is_le
     assert "seed is -1" in left.mend
     assert left.fix is None
     params_file.edit(project.params, {"seed": 0})
-    assert list(doctor._params(project)) == []
+    assert list(check._params(project)) == []

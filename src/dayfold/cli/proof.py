@@ -73,12 +73,12 @@ def check(
     Exit code 0 only when nothing is left to fix; each problem is named with its repair.
     """
     from dayfold.cycle.ready import ready
-    from dayfold.proof import doctor as examined
+    from dayfold.proof import check as checks
 
     project = here()
     if fix:
         with suppress(CycleError), ready(project, "check", say=say):
             pass  # what is not ready is told below
-    left = examined.examine(project, fix=fix, read_data=read_data, say=say)
+    left = checks.examine(project, fix=fix, read_data=read_data, say=say)
     if left:
         raise typer.Exit(1)

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 
 class Sign(NamedTuple):
-    """One thing that was looked at: `mend` is empty where it is well, `fix` where none is safe."""
+    """One thing that was looked at: `mend` says what to do, empty where it is well; `fix` does it, where that is safe."""
 
     name: str
     found: str
@@ -51,7 +51,7 @@ def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -
         else:
             left += 1
             hint = "  (dayfold check --fix does it)" if sign.fix else ""
-            say(f"MEND  {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
+            say(f"FIX   {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
     say(f"{left} problem{'s' * (left > 1)} left" if left else "all is well")
     return left
 
@@ -106,7 +106,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
     """Whether git keeps the bytes of what is hashed, and hides nothing that a seal commits."""
     root = project.root
     crlf, changing = gitfiles.converted(root), gitfiles.changed_by_git(root)
-    keep = "add what docs/operations.md shows to .gitattributes"
+    keep = "mark them -text in .gitattributes"
     if crlf:
         yield Sign(
             "line ends",
