@@ -2,10 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.utils.deterministic
+
+from dayfold.project.cpus import multiplies_bf16
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,4 @@ def chosen(*, device: str, precision: str, threads: int, processes: int = 1) -> 
 def _multiplies_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
+    return multiplies_bf16()

@@ -49,3 +49,13 @@ def _limit(folder: Path) -> float:
         return max(0, granted) / period
     except (OSError, ValueError, ZeroDivisionError):
         return 0.0
+
+
+def multiplies_bf16() -> bool:
+    """Return whether the CPU has instructions for bf16; without them fp32 is faster."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -14,21 +15,22 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import duration, first_few
-from dayfold.project.cpus import cpus
+from dayfold.project.console import duration, first_few, plural
+from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.project.params import Params
+from dayfold.project.params import Params, Train
 from dayfold.proof import reproduce, verify
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
+NVIDIA = Path("/proc/driver/nvidia")  # is there where a driver is
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
 Say = Callable[[str], None]
 
 
 class Sign(NamedTuple):
-    """One thing that was looked at: `mend` says what to do, empty where it is well; `fix` does it, where that is safe."""
+    """One thing that was looked at: `mend` says what to do, and `fix` does it if that is safe."""
 
     name: str
     found: str
@@ -139,7 +141,7 @@ def _params(project: Project) -> Iterator[Sign]:
         yield Sign(
             "params",
             "params.yaml or dvc.yaml is of an older version of dayfold",
-            "take out what is no param any more (docs/params.md has the list); weights now fall in "
+            "remove settings that no longer exist (docs/params.md lists those that do); weights now fall in "
             "a straight line over weights.versions",
             partial(upgrade.apply, project),
         )
@@ -226,17 +228,26 @@ def _end(process: psutil.Process) -> None:
         process.kill()
 
 
-def _computing(params: Params) -> Iterator[Sign]:
-    from dayfold.learning import device
+def _machine(recipe: Train) -> tuple[str, str]:
+    """The device and precision of a training here; torch, which takes 3 s, is asked about GPUs."""
+    if recipe.device == "cuda" or (recipe.device == "auto" and NVIDIA.exists()):
+        from dayfold.learning import device
 
-    recipe = params.train
-    machine = device.resolve(
-        device=recipe.device, precision=recipe.precision, threads=recipe.threads
-    )
-    here = cpus()
-    found = f"{machine.device}, {machine.precision}, {machine.threads} threads on {here} CPUs"
+        machine = device.chosen(
+            device=recipe.device, precision=recipe.precision, threads=recipe.threads
+        )
+        return machine.device, machine.precision
+    if recipe.precision == "auto":
+        return "cpu", "bf16" if multiplies_bf16() else "fp32"
+    return "cpu", recipe.precision
+
+
+def _computing(params: Params) -> Iterator[Sign]:
+    recipe, here = params.train, cpus()
+    device, precision = _machine(recipe)
+    found = f"{device}, {precision}, {plural(recipe.threads, 'thread')} on {plural(here, 'CPU')}"
     unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
-    if machine.threads > here:
+    if recipe.threads > here:
         yield Sign(
             "device",
             f"{found}: more threads than CPUs, which is slow",
