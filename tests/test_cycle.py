@@ -279,7 +279,7 @@ def test_status_says_what_comes_next(copy, shell, tmp_path):
     shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
     said = shell(copy.root, "dayfold", "status")
     assert f"{FOUR}, open; parent {THREE}" in said
-    assert "3 in 1 classes; new: cyst" in said
+    assert "3 in 1 class; new: cyst" in said
     assert "next    dvc repro" in said
 
 

@@ -185,7 +185,7 @@ def test_log_shows_every_day_from_files_alone(copy, shell):
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
     said = shell(copy.root, "dayfold", "log").splitlines()
     lines = said[:4]
-    assert said[-1].startswith("Too few test images to judge these classes by themselves: 0 (18), ")
+    assert said[-1].startswith("Too few test images to judge these classes: 0 (18), ")
     assert [line.split()[0] for line in lines] == ["day", ONE, TWO, THREE]
     assert lines[2].split()[2:4] == ["7", "+6"]
     assert max(map(len, lines)) <= 100

@@ -38,8 +38,8 @@ def test_a_group_counts_once_and_an_image_without_one_by_itself(project):
     # 41 units on the first day. The cat of no group is the 21st; of eels none is tested.
     assert found == Few({TWO: 2}, {"eel": 0})
     assert found.sentences() == [
-        f"Too few test images to judge these cohorts by themselves: {TWO} (2).",
-        "Too few test images to judge these classes by themselves: eel (0).",
+        f"Too few test images to judge these cohorts: {TWO} (2).",
+        "Too few test images to judge these classes: eel (0).",
     ]
     gone = Row("withdraw", image(200), more[0].path, "", "patient 3", "test")
     assert evidence.few(write_day(project, DAYS[2], TWO, [gone])).cohorts == {TWO: 1}

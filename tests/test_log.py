@@ -101,6 +101,6 @@ def test_withdrawn_images_that_no_line_counts_are_told():
 def test_what_has_too_few_test_images_stands_below_the_table():
     few = Few({ONE: 4}, {"cat": 3, "[dog]": 0})
     assert log.notes(history(worse=0), {}, few) == [
-        f"Too few test images to judge these cohorts by themselves: {ONE} (4).",
-        "Too few test images to judge these classes by themselves: cat (3), [dog] (0).",
+        f"Too few test images to judge these cohorts: {ONE} (4).",
+        "Too few test images to judge these classes: cat (3), [dog] (0).",
     ]

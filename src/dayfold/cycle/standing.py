@@ -214,7 +214,7 @@ def advice(project: Project) -> list[str]:
     history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(
-        f"images  {sum(labels.values())} in {len(labels)} classes"
+        f"images  {sum(labels.values())} in {plural(len(labels), 'class')}"
         + (f"; new: {', '.join(new)}" if new else "")
     )
     if not labels and not corrections.lines(project, now.day):

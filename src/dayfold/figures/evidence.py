@@ -21,7 +21,7 @@ class Few(NamedTuple):
     def sentences(self) -> list[str]:
         """Say which figures tell too little by themselves, a sentence for cohorts and classes."""
         return [
-            f"Too few test images to judge {what} by themselves: "
+            f"Too few test images to judge {what}: "
             + ", ".join(f"{name} ({count})" for name, count in of.items())
             + "."
             for what, of in (("these cohorts", self.cohorts), ("these classes", self.classes))

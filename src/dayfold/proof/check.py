@@ -141,7 +141,7 @@ def _params(project: Project) -> Iterator[Sign]:
         yield Sign(
             "params",
             "params.yaml or dvc.yaml is of an older version of dayfold",
-            "remove settings that no longer exist (docs/params.md lists those that do); weights now "
+            "remove settings that no longer exist (docs/params.md lists the others); weights now "
             "fall in a straight line over weights.versions",
             partial(upgrade.apply, project),
         )

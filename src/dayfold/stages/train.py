@@ -39,7 +39,7 @@ from dayfold.learning.network import Model
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
-from dayfold.project.console import Ticker
+from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train
@@ -292,7 +292,7 @@ def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:
 def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
     recipe, machine, weights = day.job.recipe, day.job.machine, day.pool["weight"]
     share = float(weights[: day.today].sum()) / float(weights.sum())
-    print(f"from      {params.parent}, {len(day.job.start.classes)} classes")
+    print(f"from      {params.parent}, {plural(len(day.job.start.classes), 'class')}")
     if day.new:
         print(f"new       {', '.join(day.new)}")
     if day.retired:
