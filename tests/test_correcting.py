@@ -59,10 +59,10 @@ def test_a_relabel_opens_the_day_and_is_undone_by_one_word(copy, shell, relabel)
     assert (line["action"], line["image"], line["label"]) == ("relabel", row["image"], "5")
     # The open day is meant where none is named; the same again changes nothing.
     assert "1 image already as asked" in shell(copy.root, "dayfold", "relabel", path, "--to", "5")
-    assert "1 taken back" in shell(copy.root, "dayfold", "relabel", path, "--undo")
+    assert "1 correction undone" in shell(copy.root, "dayfold", "relabel", path, "--undo")
     assert copy.corrections(FOUR).read_text() == HEADER
     relabel(path, "--to", "5")
-    assert "1 taken back" in relabel(path, "--to", "3")
+    assert "1 correction undone" in relabel(path, "--to", "3")
     assert copy.corrections(FOUR).read_text() == HEADER
 
 
@@ -75,7 +75,7 @@ def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell,
     assert len(lines_of(copy)) == 3
     within = copy.images(ONE) / "3"
     said = shell(within, "dayfold", "relabel", ".", "--to", "5")
-    assert f"{len(files(copy, ONE, '3')) - 3} corrected" in said
+    assert f"{len(files(copy, ONE, '3')) - 3} labels corrected" in said
     assert "3 images already as asked" in said
 
 
@@ -84,10 +84,10 @@ def test_the_undo_of_a_folder_takes_back_what_was_corrected_in_it(copy, relabel,
     relabel(first, second, "--to", "5")
     withdraw(third, "--reason", "blurred")
     folder = f"data/images/{ONE}/3"
-    assert "2 taken back" in relabel(folder, first, "--undo")
+    assert "2 corrections undone" in relabel(folder, first, "--undo")
     assert [line["action"] for line in lines_of(copy)] == ["withdraw"]
     assert f"{first} has no relabel on {FOUR} to undo" in relabel(folder, "--undo", code=1)
-    assert "1 taken back" in withdraw(folder, "--undo")
+    assert "1 correction undone" in withdraw(folder, "--undo")
     assert lines_of(copy) == []
 
 
@@ -122,7 +122,7 @@ def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits)
     path, other = files(copy, FOUR, "*")[:2]
     name = path.rpartition("/")[2]
     said = relabel(path, "--to", "new")
-    assert "1 of the open day moved" in said
+    assert "1 image of the open day moved" in said
     assert files(copy, FOUR, "new") == [f"data/images/{FOUR}/new/{name}"]
     assert lines_of(copy) == []
     # A name that is taken is no reason to lose a file.
@@ -161,7 +161,7 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     said = relabel("--from", str(audit), code=1)
     assert f"line 5: {first} is decided on line 2" in said
     audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
-    assert "2 corrected" in relabel("--from", str(audit))
+    assert "2 labels corrected" in relabel("--from", str(audit))
     assert {line["action"] for line in lines_of(copy)} == {"relabel", "withdraw"}
     assert {line["reason"] for line in lines_of(copy)} == {"decided in audit.csv"}
     # As a spreadsheet may save it; with the apostrophe that keeps a cell from being computed.

@@ -40,7 +40,7 @@ def exported(three_days, tmp_path_factory):
 def test_an_export_is_checked_on_all_held_out_images_that_are_here(exported, form):
     day, line, *_ = exported[1][form]
     assert day == f"model of {THREE}"
-    found = re.match(r"Checked on (\d+) of (\d+) held-out images: .* more than (\S+) off", line)
+    found = re.match(r"Checked on (\d+) of (\d+) held-out images: .* model is (\S+) \(", line)
     assert found
     assert found[1] == found[2] != "0"
     assert float(found[3]) <= 1e-5

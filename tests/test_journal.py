@@ -47,7 +47,7 @@ def test_a_broken_rwlock_is_removed(copy, shell, content):
     shell(copy.root, "dvc", "repro", code=255)
     said = shell(copy.root, "dayfold", "add", "--day", FOUR)
     assert "dayfold run was killed: .dvc/tmp/rwlock is broken: removed" in said
-    assert f"{FOUR} is open" in said
+    assert f"opened {FOUR}" in said
 
 
 @pytest.mark.parametrize("mode", ["write", "read"])
@@ -188,7 +188,7 @@ def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, mo
         raise Killed
 
     place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
-    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "open", say=print):
+    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add", say=print):
         patched.setattr(place, at, stop)
         opening.open_day(copy, FOUR)
     [said] = begun(copy)
@@ -196,7 +196,7 @@ def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, mo
     assert vcs.git(copy.root, "status", "--porcelain") == before
     assert copy.parent_model.read_bytes() == parent
     assert vcs.stale(copy.root) == []
-    assert f"{FOUR} is open" in shell(copy.root, "dayfold", "add", "--day", FOUR)
+    assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
 @pytest.mark.parametrize("at", ["_move", "_bring_back", "edit", "_lay_out"])

@@ -337,7 +337,7 @@ def _is_whole(data: bytes) -> bool:
         return all(
             isinstance(stage["cmd"], str)
             and all(
-                isinstance(entry["path"], str) and _MD5.fullmatch(entry["md5"])
+                entry["path"] and _MD5.fullmatch(entry["md5"])
                 for entry in (*stage.get("deps", []), *stage["outs"])
             )
             for stage in stages
