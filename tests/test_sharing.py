@@ -150,7 +150,7 @@ def test_missing_tags_of_earlier_days_are_told_and_fetched(shared, tmp_path, she
     fresh = clone(shared, tmp_path / "fresh")
     shell(fresh.root, "git", "tag", "--delete", f"day/{TWO}")
     said = shell(fresh.root, "dayfold", "check", code=1)
-    assert f"{TWO}  the tag day/{TWO} is missing" in said
+    assert f"{TWO}: the tag day/{TWO} is missing" in said
     assert "git fetch --tags" in said
     shell(fresh.root, "git", "fetch", "--quiet", "--tags")
     shell(fresh.root, "dayfold", "check")
