@@ -312,6 +312,7 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
 def test_a_project_pinned_to_an_older_version_is_brought_to_this_one(project, monkeypatch):
     for module in (params_file, upgrade):
         monkeypatch.setattr(module, "__version__", "9.0.0")
+    monkeypatch.setattr(upgrade, "OLDER", (__version__,))
     older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
     with pytest.raises(VersionError) as caught:
         params_file.read(project.params)

@@ -268,5 +268,8 @@ def summary(results: Sequence[Rebuilt]) -> str:
         )
     if others := [one for one in made if one.outside is not None]:
         within = sum(not one.outside for one in others)
-        counts.append(f"of {len(others)} made by another version, {within} are equal at level D")
+        counts.append(
+            f"{within} of {len(others)} made by another version are within the recorded intervals "
+            "(level D)"
+        )
     return "; ".join(counts)
