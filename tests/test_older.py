@@ -49,6 +49,8 @@ def test_it_verifies_is_looked_at_and_takes_its_next_day(made, shell, tmp_path):
     shell(made.root, "dayfold", "report", "--day", DAYS[1])
     for number, label in enumerate(("cyst", "mass", "node")):
         place(tmp_path / "in", label, range(10 * number, 10 * number + 10))
+    for path in (tmp_path / "in").glob("*/*"):
+        path.rename(path.with_name(f"p{int(path.stem) % 5}_{path.name}"))  # its patient
     shell(made.root, "dayfold", "run", str(tmp_path / "in"), "--day", "2025-06-05")
     assert "4 days from 2025-06-02" in shell(made.root, "dayfold", "check", "--read-data")
 
