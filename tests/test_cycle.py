@@ -317,6 +317,14 @@ def test_a_folder_of_dated_folders_holds_nothing_else_and_needs_no_day(copy, she
     shell(copy.root, "dayfold", "run", str(tmp_path / "nowhere"), code=1)
 
 
+def test_backfill_takes_dated_folders_only(copy, shell, tmp_path):
+    (tmp_path / "archive" / "notes").mkdir(parents=True)
+    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "archive"), code=1)
+    assert "notes is not a day" in said
+    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "nowhere"), code=1)
+    assert "is not a folder" in said
+
+
 def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):
     holder = subprocess.Popen(
         ["flock", str(copy.trainer_lock), "sleep", "60"], env=vcs.environment()

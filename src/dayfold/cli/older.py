@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dayfold.cli import daily, proof
-from dayfold.cli.top import CYCLE, PROOF, command
+from dayfold.cli.top import CYCLE, PROOF, command, here, say
 
 
 @command(CYCLE, "dayfold add --day 2025-06-04", name="open", hidden=True)
@@ -14,8 +14,13 @@ def open_(day: str) -> None:
 
 @command(CYCLE, "dayfold run ~/archive", hidden=True)
 def backfill(source: Path) -> None:
-    """Do what `dayfold run` does with a folder of dated folders."""
-    daily.run(source)
+    """Do what `dayfold run` does with a folder of dated folders, and refuse any other."""
+    from dayfold.cycle import unattended
+    from dayfold.cycle.ready import ready
+
+    project = here()
+    with ready(project, "backfill", say=say):
+        unattended.backfill(project, source, say=say)
 
 
 @command(CYCLE, "dayfold undo --seal --yes", hidden=True)

@@ -1,6 +1,5 @@
 """The cycle without a person: one day, or a whole archive of days."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
-from dayfold.project.layout import Project, check_day
+from dayfold.project.layout import Project, check_day, is_day
 
 
 def run(
@@ -55,9 +54,7 @@ def _check_gate_of_open_day(project: Project, day: str) -> None:
 
 def is_dated(source: Path) -> bool:
     """Whether a folder holds folders that are named by day, and not classes."""
-    return source.is_dir() and any(
-        re.fullmatch(r"\d{4}-\d\d-\d\d", path.name) for path in source.iterdir() if path.is_dir()
-    )
+    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
 
 
 def backfill(
@@ -67,6 +64,8 @@ def backfill(
 
     Stops with GateError at a day that does not pass the gate.
     """
+    if not source.is_dir():
+        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
     folders = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = []
     for folder in folders:
