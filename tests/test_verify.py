@@ -9,7 +9,7 @@ from builders import benchmark
 from dayfold.demo import DAYS
 from dayfold.project import vcs
 from dayfold.proof.chain import Finding
-from dayfold.proof.verify import Verified, lines, verify
+from dayfold.proof.verify import Verified, folded, summary, verify
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE = DAYS[:3]
@@ -43,10 +43,12 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
 
 def test_a_long_list_of_damage_is_folded_day_by_day():
     damage = [Finding(day, f"{number} is damaged", "") for day in (ONE, TWO) for number in range(7)]
-    said = list(lines(Verified([ONE, TWO], damage), read_data=False))
-    more = [line.partition("\n")[0] for line in said if "more" in line]
+    said = list(folded(damage))
+    more = [f"{one.day}  {one.what}" for one in said if "more" in one.what]
     assert more == [f"{ONE}  and 2 more", f"{TWO}  and 2 more"]
-    assert len(said) == 2 * 6 + 1
+    assert len(said) == 2 * 6
+    last = summary(Verified([ONE, TWO], damage), read_data=False)
+    assert last.startswith(f"2 days from {ONE} to {TWO}: 14 damaged; ")
 
 
 def test_each_fix_brings_the_thing_back(copy, shell):

@@ -1,11 +1,11 @@
 """Checks of machine and project, a line each, with a fix for each problem."""
 
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -24,7 +24,8 @@ from dayfold.proof import reproduce, verify
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
-NVIDIA = Path("/proc/driver/nvidia")  # is there where a driver is
+# Where a GPU's driver shows: NVIDIA's, the same in WSL and on a Jetson, AMD's.
+GPUS = ("/proc/driver/nvidia", "/dev/dxg", "/dev/nvgpu", "/dev/nvhost-gpu", "/dev/kfd")
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
 Say = Callable[[str], None]
 
@@ -54,7 +55,7 @@ def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -
             left += 1
             hint = "  (dayfold check --fix does it)" if sign.fix else ""
             say(f"FIX   {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
-    say(f"{left} problem{'s' * (left > 1)} left" if left else "all is well")
+    say(f"{plural(left, 'problem')} left" if left else "all is well")
     return left
 
 
@@ -230,7 +231,7 @@ def _end(process: psutil.Process) -> None:
 
 def _machine(recipe: Train) -> tuple[str, str]:
     """The device and precision of a training here; torch, which takes 3 s, is asked about GPUs."""
-    if recipe.device == "cuda" or (recipe.device == "auto" and NVIDIA.exists()):
+    if recipe.device == "cuda" or (recipe.device == "auto" and any(map(os.path.exists, GPUS))):
         from dayfold.learning import device
 
         machine = device.chosen(
@@ -321,5 +322,4 @@ def _days(project: Project, params: Params, found: Verified, *, read_data: bool)
     for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
-        *_, last = verify.lines(found, read_data=read_data)
-        yield Sign("history", last)
+        yield Sign("history", verify.summary(found, read_data=read_data))

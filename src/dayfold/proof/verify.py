@@ -15,7 +15,7 @@ from dayfold.ledger import corrections
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cache import Pin
-from dayfold.project.console import MOST_LINES, Ticker, first_few
+from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import UNOPENED, Project
@@ -103,13 +103,10 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
     return found
 
 
-def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
-    """Return what was found, a line each, and last what it comes to."""
-    for day, what, fix in (*folded(found.damage), *folded(found.absent)):
-        yield f"{day}  {what}\n            → {fix}"
+def summary(found: Verified, *, read_data: bool) -> str:
+    """Return in a line what was found, and how much was read."""
     if not found.days:
-        yield "no sealed day yet"
-        return
+        return "no sealed day yet"
     read = (
         f"{found.files} files read, {found.bytes / 2**20:.0f} MiB"
         if read_data
@@ -118,8 +115,8 @@ def lines(found: Verified, *, read_data: bool) -> Iterator[str]:
     if found.erased:
         read += f", {found.erased} of them placeholders of erased images"
     state = f"{len(found.damage)} damaged" if found.damage else "nothing damaged"
-    count = f"{len(found.days)} day{'s' * (len(found.days) > 1)}"
-    yield f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
+    count = plural(len(found.days), "day")
+    return f"{count} from {found.days[0]} to {found.days[-1]}: {state}; {read}"
 
 
 def folded(found: Sequence[Finding]) -> Iterator[Finding]:
