@@ -11,6 +11,7 @@ from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
 from dayfold.project import journal, upgrade
 from dayfold.project import params as params_file
+from dayfold.project.files import dotted
 from dayfold.project.params import Params
 from dayfold.proof import check
 
@@ -80,7 +81,7 @@ def test_params_yaml_and_the_model_have_the_same_keys_in_the_same_order():
 
 
 def test_a_person_has_forty_values_to_look_at_and_no_more():
-    assert len(list(upgrade._leaves(yaml.safe_load(TEXT)))) <= 40
+    assert len(list(dotted(yaml.safe_load(TEXT)))) <= 40
 
 
 def test_every_key_has_a_comment():

@@ -138,7 +138,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
 def _print(project: Project, done: "Outcome", *, what: str) -> None:
     """Print what was done; `what` is what one correction is: "label corrected"."""
     from dayfold.cycle import opening
-    from dayfold.project.console import first_few
+    from dayfold.project.console import first_few, plural
 
     for line in opening.opened(project, done.day, done.opened):
         print(line)
@@ -152,7 +152,7 @@ def _print(project: Project, done: "Outcome", *, what: str) -> None:
         (done.left, "image", "of the open day not moved; dayfold relabel PATH moves them"),
     ):
         if paths:
-            print(f"{len(paths)} {one}{'s' * (len(paths) > 1)} {effect}:")
+            print(f"{plural(len(paths), one)} {effect}:")
             for line in first_few(paths):
                 print(f"  {line}")
     changed = done.corrected or done.moved or done.undone

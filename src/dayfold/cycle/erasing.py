@@ -20,7 +20,7 @@ from dayfold.ledger import corrections
 from dayfold.ledger.placeholder import erased_image, placeholder
 from dayfold.project import cache, vcs
 from dayfold.project.cache import READ_ONLY
-from dayfold.project.console import first_few
+from dayfold.project.console import first_few, plural
 from dayfold.project.files import md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.remotes import Remote, remotes
@@ -237,8 +237,7 @@ def _outside(
 def described(found: Erasure) -> Iterator[str]:
     """Say what is to be erased, which days' models used it, and what follows, a line each."""
     project, days = found.project, found.desk.history.days
-    count = len(found.images)
-    yield f"to be erased: {count} image{'s' * (count > 1)}"
+    yield f"to be erased: {plural(len(found.images), 'image')}"
     yield from (f"  {one.path} (of the open day, in no sealed one)" for one in found.opened)
     for one in found.used:
         yield f"  {one.path}"

@@ -167,8 +167,7 @@ def _parent(
     lock = vcs.blobs(project.root, [name]).get(name) if params.parent in sealed else None
     if lock is None:
         return
-    outputs = vcs.outputs(lock)
-    made = {kept.name: outputs[project.name(own)] for own, kept in project.handed_on().items()}
+    made = chain.handed_on(project, vcs.outputs(lock))
     pins = chain.entries(project, project.parent.with_suffix(".dvc"))
     if pins.get(project.parent.name, {}).get("md5") != cache.folder_md5(made):
         found.parent = params.parent

@@ -112,22 +112,20 @@ def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
     The note stays until all of it is done. A step without facts needs no repair: where it fails, as
     git refuses a commit, its note goes.
     """
-    note = read(project)
-    is_alone = note is None  # no command: a function that was called from Python
-    note = note or Note.of(name)
+    before = read(project)  # none of a command: a function that was called from Python
+    note = before or Note.of(name)
     _write(project, note._replace(step=name, step_began=time.time(), facts=facts))
     try:
         yield
     except Exception:
-        if facts:
-            raise
-        _end_step(project, None if is_alone else note)
+        if not facts:
+            _go_back(project, before)
         raise
-    _end_step(project, None if is_alone else note)
+    _go_back(project, before)
 
 
-def _end_step(project: Project, note: Note | None) -> None:
-    """Go back to the note of the command, if there is one."""
+def _go_back(project: Project, note: Note | None) -> None:
+    """Keep the note of before the step, if there was one."""
     if note:
         _write(project, note)
     else:

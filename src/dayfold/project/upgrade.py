@@ -8,7 +8,7 @@ from typing import Any
 from dayfold import __version__
 from dayfold.errors import ParamsError
 from dayfold.project import lined
-from dayfold.project.files import write_bytes
+from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
 
 OLDER = ("0.1.0",)  # versions whose files are brought up to date here
@@ -44,9 +44,10 @@ FIX = "dayfold check --fix"
 def needed(project: Project) -> bool:
     """Return whether params.yaml or dvc.yaml has what only an older version knows."""
     try:
-        found = _leaves(lined.load(project.params)[1])
+        values = lined.load(project.params)[1]
     except ParamsError:
         return False
+    found = dotted(values) if isinstance(values, dict) else {}
     is_older = found.get("dayfold") in OLDER and found["dayfold"] != __version__
     return (
         is_older or any(key in found for key in REMOVED) or bool(_lines_of_dvc(project, gone=True))
@@ -57,7 +58,8 @@ def apply(project: Project) -> None:
     """Take out what is no param any more, and keep all else; ParamsError where a hand is needed."""
     node, values = lined.load(project.params)
     lines = project.params.read_text(encoding="utf-8").splitlines(keepends=True)
-    before, new = _leaves(values), _renamed(_leaves(values))
+    before = dotted(values)
+    new = _renamed(before)
     for key in filter(before.__contains__, REMOVED):
         at = lined.line_of(node, key.split(".")) - 1
         indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
@@ -68,7 +70,7 @@ def apply(project: Project) -> None:
         at = lined.line_of(node, ["dayfold"]) - 1
         lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
     text = "".join(lines)
-    after = _leaves(lined.parse(text, project.params.name)[1])
+    after = dotted(lined.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
     if {**after, **kept} != after or any(key in after for key in REMOVED):
         raise ParamsError(
@@ -79,15 +81,6 @@ def apply(project: Project) -> None:
     write_bytes(project.params, text.encode())
     if project.dvc_yaml.exists():
         write_bytes(project.dvc_yaml, "".join(_lines_of_dvc(project, gone=False)).encode())
-
-
-def _leaves(values: Any, prefix: str = "") -> dict[str, Any]:
-    """The values by dotted key."""
-    found: dict[str, Any] = {}
-    for name, value in values.items() if isinstance(values, dict) else ():
-        inner = isinstance(value, dict)
-        found |= _leaves(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return found
 
 
 def _renamed(old: dict[str, Any]) -> dict[str, str]:

@@ -270,7 +270,7 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
     With `conflicts_only` only while files are in conflict: their text is neither side's.
     """
     found = under_way(root)
-    if not found or not (found.conflicts or not conflicts_only):
+    if not found or (conflicts_only and not found.conflicts):
         return
     what = f"{found.name[0].upper()}{found.name[1:]} is under way in this project"
     if not found.conflicts:

@@ -186,10 +186,7 @@ def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[Finding]:
 
 def handed_on(project: Project, made: Mapping[str, str]) -> dict[str, str]:
     """The files of data/parent with their MD5, of what the day before made (path → MD5)."""
-    return {
-        project.parent_model.name: made[project.name(project.model)],
-        project.parent_predictions.name: made[project.name(project.predictions)],
-    }
+    return {kept.name: made[project.name(own)] for own, kept in project.handed_on().items()}
 
 
 def _working_tree(project: Project, sealed: Sealed, *, is_current: bool) -> Iterator[Finding]:

@@ -294,11 +294,8 @@ def _restore(sealed: Sealed, folder: Project) -> None:
 def _hand_on(folder: Project, to: Path) -> None:
     """Move what a day hands on to the next one into the new folder `to`."""
     to.mkdir(parents=True)
-    for made, name in (
-        (folder.model, folder.parent_model.name),
-        (folder.predictions, folder.parent_predictions.name),
-    ):
-        made.rename(to / name)
+    for made, kept in folder.handed_on().items():
+        made.rename(to / kept.name)
 
 
 def clear(project: Project) -> None:

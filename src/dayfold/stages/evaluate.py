@@ -16,7 +16,7 @@ from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import ClassScore, Evaluation, Flip, Prediction
-from dayfold.project.console import Ticker, first_few, show
+from dayfold.project.console import Ticker, first_few, plural, show
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -180,7 +180,7 @@ def run(project: Project, params: Params) -> None:
 
 
 def _print_flips(project: Project, count: metrics.Flips, flips: list[Flip]) -> None:
-    asked = f"{count.asked} test image{'s' * (count.asked != 1)}"
+    asked = plural(count.asked, "test image")
     print(f"{asked}: {count.negative} newly wrong, {count.positive} newly right.")
     lines = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
     for line in first_few(lines, project.name(project.plot("flips"))):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dayfold import draws
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -175,7 +176,7 @@ def _print_shares(day: str, shares: Sequence[PoolShare]) -> None:
     earlier = len({share.day for share in shares} - {day})
     print(
         f"Training samples: {mine:.1%} from today's images, "
-        f"{1 - mine if shares else 0:.1%} from {earlier} earlier day{'s' * (earlier != 1)}"
+        f"{1 - mine if shares else 0:.1%} from {plural(earlier, 'earlier day')}"
     )
     by_class: dict[str, float] = {}
     for share in shares:

@@ -181,7 +181,7 @@ def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:
     for kind, remarks in (("known", delivery.known), ("warning", delivery.warned)):
         yield from (f"{kind}: {line}" for line in first_few([*map(str, remarks)], listed))
     if delivery.ignored:
-        yield f"ignored: {delivery.ignored} hidden file{'s' * (delivery.ignored > 1)}"
+        yield f"ignored: {plural(delivery.ignored, 'hidden file')}"
 
 
 def _torn(units: Units) -> Iterator[str]:

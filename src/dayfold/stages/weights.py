@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import VersionWeight
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -31,13 +32,9 @@ def run(project: Project, params: Params) -> None:
     weights = version_weights(ages, recent=own.recent, base=own.base, versions=own.versions)
     images = [counts.get(day, 0) for day in days]
     tables.write(project.weights, VersionWeight, zip(days, ages, images, weights, strict=True))
-    print(f"Today: {_images(images[-1])}, weight {weights[-1]:g}.")
+    print(f"Today: {plural(images[-1], 'training image')}, weight {weights[-1]:g}.")
     if earlier := len(days) - 1:
         low, high = min(weights[:-1]), max(weights[:-1])
         shown = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
-        days_said = f"{earlier} day{'s' * (earlier > 1)}"
-        print(f"Earlier: {_images(sum(images[:-1]))} from {days_said}, weight {shown}.")
-
-
-def _images(count: int) -> str:
-    return f"{count} training image{'s' * (count != 1)}"
+        count = plural(sum(images[:-1]), "training image")
+        print(f"Earlier: {count} from {plural(earlier, 'day')}, weight {shown}.")

@@ -158,15 +158,15 @@ class Day:
 def read(project: Project, day: str | None, folder: Path) -> Day:
     """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
-    if day and day != params.day and not project.manifest(day).exists():
+    at = params.day
+    if day and day != at and not project.manifest(day).exists():
         raise CycleError(f"This project has no day {day}.", mend="dayfold log shows its days")
-    if day and day != params.day:
+    if day and day != at:
         params = params.model_copy(update={"day": day})
     lines = log.lines(project, params)
     line = log.line_of(lines, day)
     day = line.day
     lines = [*(one for one in lines if one.day < day), log.counted(project, line)]
-    at = params_file.read(project.params).day
     return Day(project, day, lines, day == at, day in vcs.sealed_days(project.root), folder)
 
 
