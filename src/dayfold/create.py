@@ -157,7 +157,11 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     params_file.edit(project.params, changes)
     # So that `dvc metrics diff` has something to compare the first day with.
     write_bytes(project.metrics, json_bytes({}))
-    make_origin(project, params_file.read(project.params), say=say)
+    params = params_file.read(project.params)
+    make_origin(project, params, say=say)
+    from dayfold.learning import speed
+
+    say(f"precision: {speed.pin(project, params)}")
     say("the first commit")
     vcs.dvc(root, "add", "--quiet", project.name(project.parent))
     vcs.git(root, "add", "--all")

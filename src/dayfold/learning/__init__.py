@@ -2,8 +2,15 @@
 
 import os
 
-# Read by libgomp when torch is first imported. Threads that wait for each other spin for so long
-# that two trainings on two cores got half as far together as one alone; spinning for a moment only
-# costs nothing where there is one. No bit depends on it.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from dayfold.project.cpus import cpus, idle
+
+WATCHED_SECONDS = 0.05
+
+# libgomp reads it when torch is first imported: how long a thread that waits for the others spins.
+# Alone, some microseconds of it make training up to a tenth faster. Beside other work the one that
+# is waited for may have no CPU, so waiting threads give theirs away. No bit depends on it.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    if idle(WATCHED_SECONDS) < cpus() - 0.5:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    else:
+        os.environ["GOMP_SPINCOUNT"] = "1000"

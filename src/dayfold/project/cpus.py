@@ -1,7 +1,8 @@
-"""How many CPUs this process may use: by affinity, and by the quota of its control groups."""
+"""How many CPUs this process may use, by affinity and its control groups' quota; how many idle."""
 
 import math
 import os
+import time
 from pathlib import Path
 
 PERIOD_US = 100_000  # the kernel's own, where none is said
@@ -9,10 +10,35 @@ PERIOD_US = 100_000  # the kernel's own, where none is said
 
 def cpus() -> int:
     """Return the CPUs that this process may use, 1 or more; parts of one are rounded up."""
-    affinity = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, math.ceil(min(affinity, quota())))
+    return max(1, math.ceil(min(len(_numbers()), quota())))
+
+
+def _numbers() -> set[int]:
+    """The numbers of the CPUs that the scheduler may give to this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def idle(seconds: float, root: Path = Path("/")) -> float:
+    """Watch this process's CPUs for so long, and return how many of them nobody used.
+
+    By the idle times of /proc/stat (proc(5)); infinity on a system without them.
+    """
+    try:
+        before, began = _idle_seconds(root), time.monotonic()
+        time.sleep(seconds)
+        return (_idle_seconds(root) - before) / (time.monotonic() - began)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _idle_seconds(root: Path) -> float:
+    names = {f"cpu{number}" for number in _numbers()}
+    lines = map(str.split, (root / "proc/stat").read_text().splitlines())
+    # The 4th number is idle time, the 5th idle time in which a disk is waited for.
+    ticks = sum(int(line[4]) + int(line[5]) for line in lines if line and line[0] in names)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def quota(root: Path = Path("/")) -> float:
@@ -51,11 +77,21 @@ def _limit(folder: Path) -> float:
         return 0.0
 
 
+def model_name() -> str:
+    """Return what the CPU calls itself; empty where the system does not tell."""
+    return _cpuinfo("model name")
+
+
 def multiplies_bf16() -> bool:
     """Return whether the CPU has instructions for bf16; without them fp32 is faster."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpuinfo("flags").split())
+
+
+def _cpuinfo(key: str) -> str:
+    """What /proc/cpuinfo says of the first CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+        return ""
+    found = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in found if name.strip() == key), "")

@@ -26,6 +26,7 @@ from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+COMMENTS_AT = 27  # the column of params.yaml at which comments begin
 
 
 class _Section(BaseModel):
@@ -263,8 +264,13 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
     return found
 
 
-def edit(path: Path, changes: dict[str, object]) -> None:
-    """Set keys of params.yaml (`"train.threads": 4`), comments and order kept, strings quoted."""
+def edit(
+    path: Path, changes: Mapping[str, object], *, comments: Mapping[str, str] | None = None
+) -> None:
+    """Set keys of params.yaml (`"train.threads": 4`), order kept, strings quoted.
+
+    Comments stay, but for those of keys in `comments`, which say something else from now on.
+    """
     from ruamel.yaml import YAML
 
     editor = YAML()
@@ -281,6 +287,8 @@ def edit(path: Path, changes: dict[str, object]) -> None:
             place = place[section]
         # An unquoted date would be read as a date, on which DVC's ${day} fails.
         place[key] = _quoted(value)
+        if comments and dotted in comments:
+            place.yaml_add_eol_comment(comments[dotted], key, column=COMMENTS_AT)
     text = StringIO()
     editor.dump(document, text)
     write_bytes(path, text.getvalue().encode())

@@ -1,5 +1,6 @@
 """Checks of machine and project, a line each, with a fix for each problem."""
 
+import json
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
-from dayfold.project.cpus import cpus, multiplies_bf16
+from dayfold.project.cpus import cpus, model_name, multiplies_bf16
 from dayfold.project.files import is_free, only_one
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params, Train
@@ -46,7 +47,7 @@ def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -
     """
     left = 0
     for sign in _signs(project, read_data=read_data):
-        if not sign.mend:
+        if not sign.mend and not (fix and sign.fix):
             say(f"ok    {sign.name:10} {sign.found}")
         elif fix and sign.fix:
             sign.fix()
@@ -69,7 +70,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     except DayfoldError:
         return
     yield from _half_done(project)
-    yield from _computing(params)
+    yield from _computing(project, params)
     yield from _strays(project, params)
     found = verify.verify(project, read_data=read_data, ask_all=True)
     yield from _sharing(project, found)
@@ -243,20 +244,48 @@ def _machine(recipe: Train) -> tuple[str, str]:
     return "cpu", recipe.precision
 
 
-def _computing(params: Params) -> Iterator[Sign]:
+def _computing(project: Project, params: Params) -> Iterator[Sign]:
     recipe, here = params.train, cpus()
     device, precision = _machine(recipe)
     found = f"{device}, {precision}, {plural(recipe.threads, 'thread')} on {plural(here, 'CPU')}"
-    unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
     if recipe.threads > here:
         yield Sign(
             "device",
             f"{found}: more threads than CPUs, which is slow",
             f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)",
         )
+        return
+    unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
+    auto = f"; {' and '.join(unpinned)} as found here" if unpinned else ""
+    if (device, precision) == ("cpu", "bf16") and not multiplies_bf16():
+        yield Sign(
+            "device",
+            f"{found}: this CPU does not multiply in bf16, which is slow",
+            "train.precision: fp32 in params.yaml (it changes the bits)",
+            partial(_pin_precision, project, params),
+        )
+    elif recipe.precision == "auto" and multiplies_bf16():
+        measure = partial(_pin_precision, project, params)
+        yield Sign("device", f"{found}, pinned{auto}; --fix measures what pays here", fix=measure)
     else:
-        auto = f"; {' and '.join(unpinned)} as found here" if unpinned else ""
-        yield Sign("device", f"{found}, pinned{auto}")
+        yield Sign("device", f"{found}, pinned{auto}{_moved(project)}")
+
+
+def _pin_precision(project: Project, params: Params) -> None:
+    from dayfold.learning import speed
+
+    speed.pin(project, params)
+
+
+def _moved(project: Project) -> str:
+    """A word where the last day was trained on another kind of CPU than this one."""
+    try:
+        then = json.loads(project.provenance.read_bytes())["fingerprint"]["cpu"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    if then == model_name():
+        return ""
+    return f"; the last day was trained on {then}, so measure train.precision: auto, then --fix"
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
