@@ -29,13 +29,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from dayfold.learning import device, fitting, network, pixels
+from dayfold.learning import device, network
 from dayfold.learning.activations import DEPTHS
-from dayfold.learning.adamw import AdamW
+from dayfold.learning.speed import Bare
 from dayfold.project import params as params_file
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
@@ -93,37 +92,6 @@ def make_project(root: Path, size: int, changes: dict[str, object]) -> tuple[Pro
     return project, params_file.read(project.params)
 
 
-class Bare:
-    """Updates over one batch in memory: what is left is the network."""
-
-    def __init__(self, project: Project, params: Params) -> None:
-        recipe, model = params.train, network.load(project.model)
-        self._machine = device.resolve(
-            device=recipe.device, precision=recipe.precision, threads=recipe.threads
-        )
-        self._net = network.build(model, recipe.image_size_px).to(self._machine.device).train()
-        images = torch.randint(0, 256, (recipe.batch_size, 3, *[recipe.image_size_px] * 2))
-        self._batch = pixels.normalised(images.to(torch.uint8).to(self._machine.device))
-        targets = torch.arange(recipe.batch_size) % len(model.classes)
-        self._targets = targets.to(self._machine.device)
-        self._optimizer, self._rate = AdamW(self._net.parameters()), recipe.learning_rate
-
-    def updates(self, count: int) -> float:
-        """Make `count` updates; the images a second."""
-        began = time.perf_counter()
-        for _ in range(count):
-            with self._machine.autocast():
-                logits = self._net(self._batch)
-            loss = torch.nn.functional.cross_entropy(
-                logits.float(), self._targets, label_smoothing=fitting.LABEL_SMOOTHING
-            )
-            self._optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self._optimizer.step(self._rate)
-            loss.item()  # as training reports it
-        return count * len(self._targets) / (time.perf_counter() - began)
-
-
 def timed_training(project: Project, params: Params) -> tuple[float, str]:
     """The images a second of the train stage, all of it; and where its seconds went."""
     began = time.perf_counter()
@@ -140,7 +108,11 @@ def side_by_side(project: Project, params: Params, rounds: int) -> float:
     """Print a table of rounds; the median of their ratios."""
     half = params.train.updates // 2
     timed_training(project, params)  # the first one loads what the others find loaded
-    bare = Bare(project, params)
+    recipe = params.train
+    machine = device.resolve(
+        device=recipe.device, precision=recipe.precision, threads=recipe.threads
+    )
+    bare = Bare(network.load(project.model), recipe, machine)
     bare.updates(5)
     print(
         "| round | bare loop, img/s | train stage, img/s | ratio | decoding, s | updates and "

@@ -47,9 +47,9 @@ def test_the_training_canary_tells_one_arithmetic_from_another(here):
 
 
 def test_the_decode_canary_tells_one_resize_from_another(here, monkeypatch):
-    squared = fingerprint.pixels.squared
+    squared = fingerprint.squared
     monkeypatch.setattr(
-        fingerprint.pixels, "squared", lambda image, size: squared(image, size + 1)[:, 1:, 1:]
+        fingerprint, "squared", lambda image, size: squared(image, size + 1)[:, 1:, 1:]
     )
     assert fingerprint.decode_canary() != here["decode_canary"]
 

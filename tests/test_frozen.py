@@ -8,10 +8,11 @@ import torch
 
 from dayfold.learning import activations as kept
 from dayfold.learning import device, fitting, network, pixels
-from dayfold.learning.activations import DEPTHS, Activations, prune
+from dayfold.learning.activations import DEPTHS, Activations
 from dayfold.learning.fitting import on_parent
 from dayfold.learning.inputs import Job, Pool
 from dayfold.project import params as params_file
+from dayfold.project.kept import prune
 from pools import pool_of, start_of
 
 DAY = "2025-06-02"
@@ -196,9 +197,9 @@ def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_pa
     size = next(tmp_path.glob("*/*")).stat().st_size
     activations(two)
     activations(one)
-    prune(tmp_path, most=5 * size)
+    prune([tmp_path], most=5 * size)
     left = {path.name for path in tmp_path.glob("*/*")}
     assert set(one.images) < left
     assert len(left) == 5
-    prune(tmp_path, most=0)
+    prune([tmp_path], most=0)
     assert not list(tmp_path.iterdir())

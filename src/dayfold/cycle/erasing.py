@@ -168,11 +168,12 @@ def _has_bytes(path: Path, one: _Image) -> bool:
 
 
 def _copies(desk: Desk, images: Sequence[_Image], objects: Path) -> Iterator[Path]:
-    """Files that are removed: with an image's bytes, or made from it by a frozen network."""
+    """Files that are removed: with an image's bytes, or computed from it."""
     project = desk.project
     yield from _equal_files(desk, images, objects)
     for one in images:
-        yield from sorted(project.activations.glob(f"*/{one.image}"))
+        for kept in (project.activations, project.squares):
+            yield from sorted(kept.glob(f"*/{one.image}"))
         if not one.usage:
             yield from filter(Path.is_file, cache.object_paths(objects, one.md5))
             # A link of DVC's into its cache (cache.type symlink) would lead nowhere afterwards.

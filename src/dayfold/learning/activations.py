@@ -5,9 +5,7 @@ an image is then the same in every epoch and on every day, so it is made once an
 project (Pellegrini et al. 2020; SIESTA, Harun et al. 2023).
 """
 
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +16,13 @@ from torch import nn
 from dayfold import draws
 from dayfold.learning import network, pixels
 from dayfold.learning.inputs import Job, Pool
-from dayfold.project.files import canonical_json, sha256, with_digest, without_digest
+from dayfold.project.files import sha256
+from dayfold.project.kept import HEAD_BYTES, Kept
 
 FORMAT = 1  # of a kept file
 # How many of ResNet18's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
 DEPTHS = {"stem": 4, "layer1": 5, "layer2": 6, "layer3": 7}
 VARIANTS = 8  # of an image, as it is and changed at random, whose activations are kept
-KEPT_BYTES = 8 * 2**30  # of activations: what was not used for longest goes first
-_DIGEST_BYTES = len(with_digest(b""))
 _LARGEST = torch.finfo(torch.float16).max
 
 
@@ -58,7 +55,7 @@ class Activations:
                 for name, tensor in self._body.state_dict().items()
             },
         }
-        self._folder = folder / sha256(canonical_json(facts).encode())[:32]
+        self._kept = Kept.of(folder, facts)
 
     def learner(self, net: nn.Module) -> nn.Module:
         """Return the layers after the frozen ones."""
@@ -67,28 +64,14 @@ class Activations:
 
     def make(self, *pools: Pool, progress: Callable[[int], None] = lambda _: None) -> int:
         """Make what is not kept yet, or not whole, of the pools' images; how many were made."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         made = 0
         for pool in pools:
             for position, image in enumerate(pool.images):
-                path = self._folder / image
-                if not self._is_whole(path):
-                    data = self._of(image, pool.pixels[position])
-                    # Not fsynced: what a power cut leaves is not whole, and made again.
-                    own = path.with_name(f"{image}-{os.getpid()}")
-                    own.write_bytes(with_digest(data))
-                    own.replace(path)
+                if self._kept.read(image) is None:
+                    self._kept.write(image, self._of(image, pool.pixels[position]))
                     made += 1
                 progress(1)
         return made
-
-    def _is_whole(self, path: Path) -> bool:
-        try:
-            os.utime(path)
-            without_digest(path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return False
-        return True
 
     def _of(self, image: str, of: torch.Tensor) -> bytes:
         batch = pixels.normalised(of.unsqueeze(0).to(self._job.machine.device))
@@ -119,20 +102,8 @@ class Activations:
     ) -> torch.Tensor:
         batch = np.empty((len(chosen), *self._shape), dtype=np.float16)
         for row, position, variant in zip(batch, chosen, variants, strict=True):
-            with (self._folder / pool.images[position]).open("rb") as file:
-                file.seek(_DIGEST_BYTES + int(variant) * row.nbytes)
+            with self._kept.path(pool.images[position]).open("rb") as file:
+                file.seek(HEAD_BYTES + int(variant) * row.nbytes)
                 file.readinto(memoryview(row).cast("B"))
         made = torch.from_numpy(batch).to(self._job.machine.device).float()
         return made.contiguous(memory_format=torch.channels_last)
-
-
-def prune(folder: Path, most: int = KEPT_BYTES) -> None:
-    """Remove kept activations beyond so many bytes, those first that were not used for longest."""
-    used = [(path.stat(), path) for path in folder.glob("*/*")]
-    for info, path in sorted(used, key=lambda one: one[0].st_mtime_ns, reverse=True):
-        most -= info.st_size
-        if most < 0:
-            path.unlink()
-    for key in folder.glob("*"):
-        with suppress(OSError):  # not empty
-            key.rmdir()

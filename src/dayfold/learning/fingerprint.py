@@ -12,11 +12,11 @@ from PIL import Image
 from torch.nn import functional
 
 from dayfold import draws
-from dayfold.learning import pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
 from dayfold.learning.resnet import Block
 from dayfold.ledger.decode import decode
+from dayfold.ledger.squares import squared
 from dayfold.project.files import sha256
 
 Fingerprint = dict[str, str | int]
@@ -86,8 +86,8 @@ def decode_canary() -> str:
         file = BytesIO()
         image.save(file, "PNG")
         files.append(file.getvalue())
-    squares = [pixels.squared(decode(data), size) for data in files for size in (9, 32)]
-    return sha256(b"".join(square.numpy().tobytes() for square in squares))
+    made = [squared(decode(data), size) for data in files for size in (9, 32)]
+    return sha256(b"".join(square.tobytes() for square in made))
 
 
 def training_canary(machine: Machine) -> str:

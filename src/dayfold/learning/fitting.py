@@ -25,6 +25,7 @@ from dayfold.learning.checkpoint import Saved
 from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
+from dayfold.learning.slices import Slices, slices_of
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
@@ -120,7 +121,9 @@ class _Training:
         self._job, self._pool, self._inputs, self._team = job, pool, inputs, team
         self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
         self._learner = inputs.learner(self._net).train()
-        self._loss = _Loss(job, pool, inputs)
+        count = slices_of(job.machine, job.recipe.batch_size // team.size)
+        loss = _Loss(job, pool, inputs)
+        self._slices = Slices(self._learner, loss, count, job.machine.threads)
         self._optimizer = AdamW(self._learner.parameters())
         self._average: swa_utils.AveragedModel | None = None
         if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):
@@ -143,9 +146,8 @@ class _Training:
         part = self._team.slice(len(chosen))
         mine = chosen[part]
         batch = self._inputs.drawn(self._pool, mine, epoch, first=place + part.start)
-        loss = self._loss(self._learner, batch, mine)
         self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        loss = self._slices.backward(batch, mine)
         whole = self._team.combine(self._learner, loss, len(mine) / len(chosen))
         if not math.isfinite(whole):
             raise self._diverged("the loss")

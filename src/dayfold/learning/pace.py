@@ -3,8 +3,9 @@
 import json
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import psutil
@@ -47,8 +48,7 @@ class Pace:
 
     def __init__(self, usual: float = 0.0, day: str = "") -> None:
         self._usual, self._of = usual, f"on {day}"
-        self._updates = self._images = 0
-        self._began = time.monotonic()
+        self._updates, self._images, self._began = -WARM_UP, 0, time.monotonic()
         self._is_first, self._said = True, False
 
     def after(self, images: int) -> str:
@@ -56,24 +56,25 @@ class Pace:
         self._updates += 1
         self._images += images
         seconds = time.monotonic() - self._began
-        if self._is_first and self._updates == WARM_UP:
-            self._again()
+        if self._updates == 0:
+            self._begin()
         if seconds < WINDOW_SECONDS or self._updates < WINDOW_UPDATES or self._said:
             return ""
         speed = self._images / seconds
         if self._is_first and speed > self._usual:
             self._usual, self._of = speed, "at its start"
         self._is_first = False
-        self._said = speed < SLOW * self._usual
-        self._again()
-        if not self._said:
+        self._begin()
+        if speed >= SLOW * self._usual:
             return ""
+        self._said = True
         return (
             f"slow: {speed:.3g} images a second, {self._usual:.3g} {self._of}; "
             f"{others(WATCHED_SECONDS)}"
         )
 
-    def _again(self) -> None:
+    def _begin(self) -> None:
+        """Begin a window."""
         self._updates, self._images, self._began = 0, 0, time.monotonic()
 
 
@@ -81,10 +82,11 @@ def others(seconds: float) -> str:
     """Watch the processes for so long, and say which use the CPU besides this one."""
     before = _used_seconds()
     unused = idle(seconds)
-    used = Counter[str]()
+    used: dict[str, float] = defaultdict(float)
     for key, after in _used_seconds().items():
         used[key[1]] += (after - before.get(key, 0.0)) / seconds
-    names = [f"{name} ({share:.1f})" for name, share in used.most_common(3) if share >= 0.1]
+    most = sorted(used.items(), key=itemgetter(1), reverse=True)[:3]
+    names = [f"{name} ({share:.1f})" for name, share in most if share >= 0.1]
     if names:
         return f"of {cpus()} CPUs, others use: {', '.join(names)}"
     if unused < 0.5:

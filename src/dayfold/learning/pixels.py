@@ -1,4 +1,4 @@
-"""Rows of the manifest → tensors, decoded once a day; and random changes of a batch of them."""
+"""Rows of the manifest → tensors, each image decoded once; random changes of a batch of them."""
 
 import math
 import os
@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch.nn import functional
 
 from dayfold import draws
 from dayfold.errors import ImageMissingError, IntakeError
+from dayfold.ledger import squares
 from dayfold.ledger.decode import ERASED, decode, no_warnings
 from dayfold.ledger.placeholder import placeholder
 from dayfold.project import vcs
@@ -42,11 +42,15 @@ def load(
 
     Every file's bytes must have the sha256 that the manifest pins. More than MAPPED_BYTES lie in a
     file without a name on the project's disk, of which the system keeps in memory what it has room
-    for. Raises ImageMissingError that lists all missing, changed and erased files, with the command
-    that brings them back, or the one that goes on without what was erased; OSError where the disk
-    has no room.
+    for; of fewer, the squares are kept for the next stage and day.
+
+    Raises ImageMissingError that lists all missing, changed and erased files, with the command that
+    brings them back, or the one that goes on without what was erased; OSError where the disk has no
+    room.
     """
-    pixels = _room((len(paths), 3, size, size), Project(root).scratch)
+    project = Project(root)
+    pixels = _room((len(paths), 3, size, size), project.scratch)
+    room, kept = pixels.numpy(), squares.kept_squares(project.squares, size)
 
     def one(position: int) -> str | None:
         path = root / paths[position]
@@ -58,10 +62,15 @@ def load(
             return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
-        try:
-            pixels[position] = squared(decode(data), size)
-        except IntakeError as error:
-            return f"{paths[position]} {error.what}"
+        square = squares.read(kept, images[position], size)
+        if square is None:
+            try:
+                square = squares.squared(decode(data), size)
+            except IntakeError as error:
+                return f"{paths[position]} {error.what}"
+            if pixels.nbytes <= MAPPED_BYTES:
+                squares.keep(kept, images[position], square)
+        room[position] = square
         progress(1)
         return None
 
@@ -94,15 +103,6 @@ def _room(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
         else:  # macOS
             file.truncate(count)
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
-
-
-def squared(image: Image.Image, size: int) -> torch.Tensor:
-    """Return an RGB image as the network sees it: uint8 [3, size, size].
-
-    Whole, with black bars where not square, not cropped: what is at the edge of a scan may be what
-    matters.
-    """
-    return torch.from_numpy(np.array(ImageOps.pad(image, (size, size)))).permute(2, 0, 1)
 
 
 def in_chunks(

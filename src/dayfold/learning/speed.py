@@ -3,13 +3,16 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from dayfold.learning import device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
+from dayfold.learning.slices import Slices, slices_of
 from dayfold.project import params as params_file
 from dayfold.project.cpus import model_name
 from dayfold.project.layout import Project
@@ -24,27 +27,33 @@ class Bare:
     """A day's updates without its images: what is left is the network."""
 
     def __init__(self, model: Model, recipe: Train, machine: Machine) -> None:
-        self._machine, self._rate = machine, recipe.learning_rate
-        self._net = network.build(model, recipe.image_size_px).to(machine.device).train()
+        self._machine, self._recipe = machine, recipe
+        net = network.build(model, recipe.image_size_px).to(machine.device).train()
         images = torch.randint(0, 256, (recipe.batch_size, 3, *[recipe.image_size_px] * 2))
         self._batch = pixels.normalised(images.to(torch.uint8).to(machine.device))
         self._targets = torch.arange(recipe.batch_size).to(machine.device) % len(model.classes)
-        self._optimizer = AdamW(self._net.parameters())
+        self._optimizer = AdamW(net.parameters())
+        count = slices_of(machine, recipe.batch_size)
+        self._slices = Slices(net, self._loss, count, machine.threads)
 
     def updates(self, count: int) -> float:
         """Make `count` updates; return the images a second."""
-        began = time.perf_counter()
+        began, chosen = time.perf_counter(), np.arange(self._recipe.batch_size)
         for _ in range(count):
-            with self._machine.autocast():
-                logits = self._net(self._batch)
-            loss = functional.cross_entropy(
-                logits.float(), self._targets, label_smoothing=fitting.LABEL_SMOOTHING
-            )
             self._optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self._optimizer.step(self._rate)
+            loss = self._slices.backward(self._batch, chosen)
+            self._optimizer.step(self._recipe.learning_rate)
             loss.item()  # as training reports it
-        return count * len(self._targets) / (time.perf_counter() - began)
+        return count * self._recipe.batch_size / (time.perf_counter() - began)
+
+    def _loss(
+        self, net: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
+    ) -> torch.Tensor:
+        with self._machine.autocast():
+            logits = net(batch)
+        return functional.cross_entropy(
+            logits.float(), self._targets[chosen], label_smoothing=fitting.LABEL_SMOOTHING
+        )
 
 
 def what_pays(recipe: Train) -> tuple[str, str]:

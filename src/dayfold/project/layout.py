@@ -78,6 +78,7 @@ class Project:
         self.settled_mark = self.scratch / "settled"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"
+        self.squares = self.scratch / "squares"
         self.rebuilt = self.scratch / "reproduce"
         self.backtest_lock = root / ".dvc" / "tmp" / "dayfold-backtest.lock"
         self.cycle_lock = root / ".dvc" / "tmp" / "dayfold.lock"

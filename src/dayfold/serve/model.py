@@ -14,9 +14,10 @@ from PIL import Image
 
 from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
-from dayfold.learning import device, network, pixels
+from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
+from dayfold.ledger.squares import squared
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.cpus import cpus
@@ -101,7 +102,7 @@ class Classifier:
     def _read(self, image: ImageLike) -> torch.Tensor | str:
         name = "an image" if isinstance(image, Image.Image | np.ndarray) else str(image)
         try:
-            return pixels.squared(_rgb(image), self.image_size_px)
+            return torch.from_numpy(squared(_rgb(image), self.image_size_px))
         except OSError as error:
             return f"{name} cannot be read ({error.strerror or error})"
         except IntakeError as error:

@@ -11,6 +11,7 @@ from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_do
 from dayfold.ledger.intake.finding import composed, folded, walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
+from dayfold.ledger.squares import kept_squares
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
@@ -101,11 +102,13 @@ def _inspected(
     """The files of the day's folder, each of them read and decoded: taken, known or refused."""
     delivery = Delivery()
     found = walk_day(project, params.day, delivery)
+    size = params.train.image_size_px
     checking.inspect(
         found,
         delivery,
         corrections.applied(earlier, lines),
         max_pixels=params.data.max_pixels,
+        squares=(str(kept_squares(project.squares, size).folder), size),
         had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):

@@ -20,7 +20,6 @@ import torch
 from dayfold import __version__, draws
 from dayfold.errors import CycleError, TrainingError
 from dayfold.learning import (
-    activations,
     calibration,
     checkpoint,
     device,
@@ -42,9 +41,11 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
+from dayfold.project.kept import prune
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train
 
+KEPT_BYTES = 8 * 2**30  # of activations and squares
 VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
 
 
@@ -130,7 +131,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     }
     write_bytes(project.provenance, json_bytes(provenance))
     keeper.remove()
-    activations.prune(project.activations)
+    prune((project.activations, project.squares), KEPT_BYTES)
 
 
 def _day(project: Project, params: Params) -> _Day:

@@ -22,13 +22,15 @@ def inspect(
     today: Mapping[str, tuple[str, str]] | None = None,
     had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
+    squares: tuple[str, int] = ("", 0),
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Check every found file and sort it into the delivery: an image, known, or refused.
 
     Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
-    sha256. Bytes that come twice, or that the history or `today` (image → class, place) has, are
-    known under the same class, or under one of before a correction (`had`), else refused.
+    sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
+    twice, or that the history or `today` (image → class, place) has, are known under the same
+    class, or under one of before a correction (`had`), else refused.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -45,6 +47,8 @@ def inspect(
             "real": str(one.real or ""),
             "stage": str(stage or ""),
             "max_pixels": max_pixels,
+            "squares": squares[0],
+            "size": squares[1],
         }
         for one in takable
     ]

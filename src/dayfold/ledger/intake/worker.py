@@ -15,10 +15,12 @@ from typing import Any
 from PIL import Image
 
 from dayfold.errors import IntakeError
+from dayfold.ledger import squares
 from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine
 from dayfold.ledger.intake import archives
 from dayfold.ledger.lookalikes import look
 from dayfold.project.files import sha256, write_bytes
+from dayfold.project.kept import Kept
 
 MAX_BYTES = 2**29  # of a file: half a gigabyte
 MIN_SIDE_PX = 8  # of an image
@@ -29,10 +31,10 @@ _ROOM = 2**28  # for what else a decoder needs
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
 
-    The request has `path`, `stage` ("" for none), `max_pixels`, and `real` where its bytes lie
-    elsewhere. The answer has the file's `image` (sha256) where it could be
-    read, and either `refused`, the reason, or `look`, `group` and `warnings`. `failed` says that
-    the copy could not be written.
+    The request has `path`, `stage` ("" for none), `max_pixels`, `real` where its bytes lie
+    elsewhere, and `squares`, a folder, where the image's square of `size` is to be kept. The answer
+    has the file's `image` (sha256) where it could be read, and either `refused`, the reason, or
+    `look`, `group` and `warnings`. `failed` says that the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
@@ -48,6 +50,12 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         ending = Path(request["path"]).suffix.lower()
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
+        if request.get("squares"):
+            squares.keep(
+                Kept(Path(request["squares"])),
+                answer["image"],
+                squares.squared(image, request["size"]),
+            )
         answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}

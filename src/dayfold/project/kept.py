@@ -1,0 +1,62 @@
+"""What was computed from an image and is kept on this machine, so that no day computes it again.
+
+A file an image, named by it, in a folder named by a digest of all else that its bytes depend on.
+`erase` removes what was made from an image by that name.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from dayfold.project.files import canonical_json, sha256, with_digest, without_digest
+
+HEAD_BYTES = len(with_digest(b""))  # of a file, before the bytes that are kept
+
+
+class Kept:
+    """The kept files of one kind, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of(cls, kind: Path, facts: Mapping[str, Any]) -> Self:
+        """Return those whose bytes depend on these facts and on the image, of the kind's folder."""
+        kept = cls(kind / sha256(canonical_json(facts).encode())[:32])
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        return kept
+
+    def path(self, image: str) -> Path:
+        """Return where the file of an image is, if it is."""
+        return self.folder / image
+
+    def read(self, image: str) -> bytes | None:
+        """Return what is kept of an image; None where nothing is, or nothing whole."""
+        path = self.path(image)
+        try:
+            os.utime(path)  # for `prune`
+            return without_digest(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def write(self, image: str, data: bytes) -> None:
+        """Keep these bytes. Not fsynced: what a power cut leaves is not whole, and made again."""
+        own = self.path(f"{image}-{os.getpid()}")
+        own.write_bytes(with_digest(data))
+        own.replace(self.path(image))
+
+
+def prune(folders: Iterable[Path], most: int) -> None:
+    """Remove kept files beyond so many bytes in all, those first that were unused for longest."""
+    folders = list(folders)
+    used = [(path.stat(), path) for folder in folders for path in folder.glob("*/*")]
+    for info, path in sorted(used, key=lambda one: one[0].st_mtime_ns, reverse=True):
+        most -= info.st_size
+        if most < 0:
+            path.unlink()
+    for folder in folders:
+        for key in folder.glob("*"):
+            with suppress(OSError):  # not empty
+                key.rmdir()

@@ -1,0 +1,209 @@
+"""Beside other work: how threads wait, what a slow training says, slices, kept squares."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from builders import DAYS, make_project, png, take_in
+from dayfold.learning import device, network, pace, pixels, speed
+from dayfold.learning.device import Machine
+from dayfold.learning.pace import Pace
+from dayfold.learning.slices import Slices, slices_of
+from dayfold.ledger import squares
+from dayfold.project import cpus, params
+from dayfold.project.files import sha256, with_digest
+from dayfold.project.kept import Kept
+from pools import pool_of, start_of
+
+STAT = """\
+cpu  1 1 1 9000 9000 0 0 0 0 0
+cpu0 1 1 1 {} 100 0 0 0 0 0
+cpu1 1 1 1 200 {} 0 0 0 0 0
+cpu77 1 1 1 5000 5000 0 0 0 0 0
+intr 1
+"""
+
+
+def test_cpus_are_idle_by_the_kernels_count_of_those_that_are_ours(tmp_path, monkeypatch):
+    (tmp_path / "proc").mkdir()
+    stat = tmp_path / "proc/stat"
+    stat.write_text(STAT.format(100, 100))
+    monkeypatch.setattr(cpus, "_numbers", lambda: {0, 1})
+    assert cpus.idle(0.01, tmp_path) == 0
+    tick = os.sysconf("SC_CLK_TCK")
+    before = cpus._idle_seconds(tmp_path)
+    stat.write_text(STAT.format(100 + tick, 100 + 2 * tick))
+    assert cpus._idle_seconds(tmp_path) - before == 3.0
+    assert cpus.idle(0.01, tmp_path / "no proc") == math.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "value"),
+    [
+        ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ACTIVE"),
+        ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "7"),
+    ],
+)
+def test_a_persons_own_waiting_policy_stays(name, other, value):
+    code = f"import os, dayfold.learning; print(os.environ['{name}'], '{other}' in os.environ)"
+    given = {key: text for key, text in os.environ.items() if key != other} | {name: value}
+    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
+    assert said.stdout.split() == [value, "False"]
+
+
+BUSY = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+
+
+@pytest.fixture
+def burning():
+    """As many busy processes as CPUs."""
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(cpus.cpus())]
+    time.sleep(0.5)
+    yield
+    for other in others:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.cold
+def test_beside_busy_processes_waiting_threads_give_way(burning):
+    given = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = "import os, dayfold.learning; print(os.environ['OMP_WAIT_POLICY'])"
+    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
+    assert said.stdout == "PASSIVE\n"
+
+
+def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.02)
+    slow = Pace(usual=1e6, day="2025-06-02")
+    said = []
+    for _ in range(12):
+        time.sleep(0.01)
+        said.append(slow.after(32))
+    (told,) = filter(None, said)
+    assert told.startswith("slow: ")
+    assert "images a second, 1e+06 on 2025-06-02; " in told
+    assert f"of {cpus.cpus()} CPUs, others use: " in told
+    assert "python" in told
+
+
+def test_a_training_is_compared_with_its_own_start_and_not_told_while_it_keeps_up(monkeypatch):
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.02)
+    own = Pace()
+    steady = []
+    for _ in range(9):
+        time.sleep(0.01)
+        steady.append(own.after(32))
+    assert not any(steady)
+    later = []
+    for _ in range(6):
+        time.sleep(0.1)
+        later.append(own.after(32))
+    (told,) = filter(None, later)
+    assert " at its start; " in told
+
+
+def test_only_bf16_on_a_cpu_is_computed_in_slices_and_none_is_too_small_for_batch_norm():
+    assert slices_of(Machine("cpu", "fp32", 8), 32) == 1
+    assert slices_of(Machine("cuda", "bf16", 8), 32) == 1
+    assert slices_of(Machine("cpu", "bf16", 1), 32) == 1
+    assert slices_of(Machine("cpu", "bf16", 8), 32) == 2
+    assert slices_of(Machine("cpu", "bf16", 2), 15) == 1
+
+
+def test_slices_make_the_gradients_and_statistics_of_their_own_batches_in_a_fixed_order():
+    pool = pool_of(8, 3)
+    batch = pixels.normalised(pool.pixels)
+
+    def loss(net, images, chosen):
+        return functional.cross_entropy(net(images), pool.targets[chosen])
+
+    def sliced():
+        net = network.build(start_of(3), 32).train()
+        return net, Slices(net, loss, 2, 2).backward(batch, np.arange(8))
+
+    one, together = sliced()
+    other, again = sliced()
+    assert torch.equal(together, again)
+    alone = [network.build(start_of(3), 32).train() for _ in range(2)]
+    halves = [np.arange(4), np.arange(4, 8)]
+    losses = [loss(net, batch[half], half) for net, half in zip(alone, halves, strict=True)]
+    for half in losses:
+        half.backward()
+    assert float(together) == pytest.approx(sum(half.item() for half in losses) / 2, rel=1e-6)
+    for mine, twin, *parts in zip(*(net.parameters() for net in (one, other, *alone)), strict=True):
+        assert torch.equal(mine.grad, twin.grad)
+        mean = (parts[0].grad + parts[1].grad) / 2
+        assert (mine.grad - mean).norm() < 1e-3 * mean.norm()
+    for mine, *parts in zip(*(net.buffers() for net in (one, *alone)), strict=True):
+        if mine.is_floating_point():
+            assert torch.allclose(mine, (parts[0] + parts[1]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_why(tmp_path):
+    project = make_project(tmp_path / "project")
+    if cpus.multiplies_bf16() or torch.cuda.is_available():
+        pytest.skip("it is measured here")
+    params.edit(project.params, {"train.precision": "auto"})
+    assert speed.pin(project, params.read(project.params)).startswith("fp32 (")
+    assert params.read(project.params).train.precision == "fp32"
+    (line,) = [line for line in project.params.read_text().splitlines() if "precision:" in line]
+    assert line.split("#")[1].startswith(" auto, fp32, bf16; here: ")
+    assert line.endswith("does not multiply in bf16")
+
+
+def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch):
+    monkeypatch.setattr(device, "_multiplies_bf16", lambda _device: True)
+    monkeypatch.setattr(speed, "MEASURED_SECONDS", 0.01)
+    recipe = params.read(repository / "params.yaml").train
+    small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})
+    monkeypatch.setattr(speed, "PAYS", 0.0)
+    chosen, why = speed.what_pays(small)
+    assert chosen == "bf16"
+    assert "images/s at 16 px on" in why
+    monkeypatch.setattr(speed, "PAYS", math.inf)
+    assert speed.what_pays(small)[0] == "fp32"
+
+
+def test_a_kept_square_is_not_decoded_again_but_its_image_is_still_checked(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1))
+    image = sha256(png(1))
+    first = pixels.load(tmp_path, ["a.png"], [image], 16)
+    (path,) = (tmp_path / ".dvc/tmp/dayfold/squares").glob("*/*")
+    assert path.name == image
+    path.write_bytes(with_digest(bytes(3 * 16 * 16)))
+    assert not pixels.load(tmp_path, ["a.png"], [image], 16).any()
+    path.write_bytes(b"damaged")
+    assert torch.equal(pixels.load(tmp_path, ["a.png"], [image], 16), first)
+    assert torch.equal(pixels.load(tmp_path, ["a.png"], [image], 16), first)
+    assert pixels.load(tmp_path, ["a.png"], [image], 32).shape == (1, 3, 32, 32)
+    (tmp_path / "a.png").write_bytes(b"another")
+    with pytest.raises(Exception, match="cannot be read"):
+        pixels.load(tmp_path, ["a.png"], [image], 16)
+
+
+def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
+    project = make_project(tmp_path / "project")
+    take_in(project, DAYS[0], {"heart": range(4)})
+    size = params.read(project.params).train.image_size_px
+    kept = squares.kept_squares(project.squares, size)
+    found = {path.name for path in kept.folder.iterdir()}
+    images = [path for path in project.images(DAYS[0]).glob("*/*") if path.suffix == ".png"]
+    assert len(found) == len(images) > 0
+    with Image.open(images[0]) as image:
+        wanted = squares.squared(image.convert("RGB"), size)
+    assert any(np.array_equal(squares.read(kept, name, size), wanted) for name in found)
+
+
+def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):
+    nowhere = Kept(tmp_path / "missing")
+    squares.keep(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
+    assert squares.read(nowhere, "0" * 64, 16) is None
