@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dayfold import draws
 from dayfold.errors import ModelError
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
-from dayfold.learning.resnet import ResNet18
+from dayfold.learning.resnet import Block, ResNet18
 from dayfold.project.files import canonical_json, write_bytes
 
 FEATURES = 512  # of ResNet18, before the head
@@ -42,7 +42,7 @@ class Model:
     metadata: Mapping[str, Any]
 
 
-def blank(classes: int = 1) -> torch.nn.Module:
+def blank(classes: int = 1) -> ResNet18:
     """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
     with torch.device("meta"):
         return ResNet18(classes)
@@ -107,18 +107,24 @@ def _taps(size: int) -> dict[str, tuple[slice, ...]]:
     network = blank()
     kept: dict[str, tuple[slice, ...]] = {}
 
-    def look(
-        name: str, module: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor
-    ) -> None:
-        side, before, kernel = given[0].shape[-1], int(module.padding[0]), module.kernel_size[0]
-        if made.shape[-1] == 1 and before + side <= kernel > 1:
+    def after(name: str, layer: torch.nn.Conv2d | torch.nn.MaxPool2d, side: int) -> int:
+        """The side of what a layer makes of a map; where that is a pixel, its taps are kept."""
+        kernel, stride, before = (
+            int(of[0] if isinstance(of, tuple) else of)
+            for of in (layer.kernel_size, layer.stride, layer.padding)
+        )
+        made = (side + 2 * before - kernel) // stride + 1
+        if isinstance(layer, torch.nn.Conv2d) and made == 1 and before + side <= kernel > 1:
             taps = slice(before, before + side)
             kept[name] = (slice(None), slice(None), taps, taps)
+        return made
 
-    for name, module in network.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(partial(look, name))
-    network.eval()(torch.empty(1, 3, size, size, device="meta"))
+    # By arithmetic: a pass of meta tensors would import torch._dynamo, 3 s of a CPU.
+    side = after("maxpool", network.maxpool, after("conv1", network.conv1, size))
+    for name, block in network.named_modules():
+        if isinstance(block, Block):
+            side = after(f"{name}.conv1", block.conv1, side)
+            side = after(f"{name}.conv2", block.conv2, side)
     return kept
 
 
