@@ -219,7 +219,7 @@ def random_origin(seed: int) -> Model:
             state[name] = torch.from_numpy(values).float()
         elif name not in HEAD:
             ones = name.endswith(("weight", "running_var"))
-            state[name] = (torch.ones_like if ones else torch.zeros_like)(start, device="cpu")
+            state[name] = (torch.ones if ones else torch.zeros)(start.shape, dtype=start.dtype)
     return Model(without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
 
 
