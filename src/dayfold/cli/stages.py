@@ -13,7 +13,6 @@ GO_BY_TABLES = ("snapshot", "curve")
 
 
 def _stage(name: str) -> None:
-    from dayfold.cycle import settled
     from dayfold.project import lifeline, vcs
     from dayfold.project import params as params_file
 
@@ -24,6 +23,8 @@ def _stage(name: str) -> None:
     if params.day == UNOPENED:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
     if name in GO_BY_TABLES and vcs.branch(project.root):
+        from dayfold.cycle import settled
+
         settled.check_tables(project, params, vcs.sealed_days(project.root))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
