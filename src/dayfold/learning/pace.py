@@ -88,7 +88,9 @@ def others(seconds: float) -> str:
     most = sorted(used.items(), key=itemgetter(1), reverse=True)[:3]
     names = [f"{name} ({share:.1f})" for name, share in most if share >= 0.1]
     if names:
-        return f"of {cpus()} CPUs, others use: {', '.join(names)}"
+        spins = os.environ.get("OMP_WAIT_POLICY") != "PASSIVE"
+        hint = ". Stopped and started again, it goes on with threads that give way" * spins
+        return f"of {cpus()} CPUs, others use: {', '.join(names)}{hint}"
     if unused < 0.5:
         return "others use the CPUs, but their processes do not show here"
     return "no other process uses the CPUs: they may run hot, or throttled by a quota"
