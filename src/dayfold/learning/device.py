@@ -35,7 +35,8 @@ def resolve(*, device: str, precision: str, threads: int, processes: int = 1) ->
     # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms(True), which imports torch's compiler for seconds too.
+    torch.set_deterministic_debug_mode("error")
     # Nothing here reads what was never written; filling it took a quarter of the time at 16 px.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +103,27 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
 
 @cache
 def _taps(size: int) -> dict[str, tuple[slice, ...]]:
-    """The part of the kernel that sees the image, of every convolution onto a single pixel."""
-    network = blank()
+    """The part of the kernel that sees the image, of every convolution onto a single pixel.
+
+    By arithmetic: torch can follow shapes itself, and imports its compiler for that, for seconds.
+    """
+    modules = blank().named_modules()
+    convolutions = {name: one for name, one in modules if isinstance(one, torch.nn.Conv2d)}
     kept: dict[str, tuple[slice, ...]] = {}
 
-    def look(
-        name: str, module: torch.nn.Conv2d, given: tuple[torch.Tensor], made: torch.Tensor
-    ) -> None:
-        side, before, kernel = given[0].shape[-1], int(module.padding[0]), module.kernel_size[0]
-        if made.shape[-1] == 1 and before + side <= kernel > 1:
+    def after(name: str, side: int) -> int:
+        """The side of the map that a convolution makes of one with this side."""
+        module = convolutions[name]
+        before, kernel = int(module.padding[0]), module.kernel_size[0]
+        made = (side + 2 * before - kernel) // module.stride[0] + 1
+        if made == 1 and before + side <= kernel:
             taps = slice(before, before + side)
             kept[name] = (slice(None), slice(None), taps, taps)
+        return made
 
-    for name, module in network.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(partial(look, name))
-    network.eval()(torch.empty(1, 3, size, size, device="meta"))
+    side = (after("conv1", size) + 1) // 2  # what the pooling leaves of it
+    for block in (f"layer{layer}.{number}" for layer in range(1, 5) for number in range(2)):
+        side = after(f"{block}.conv2", after(f"{block}.conv1", side))
     return kept
 
 
