@@ -110,7 +110,7 @@ def simulate(
     histories = []
     for position, arrived in enumerate(arrivals, start=first):
         parent = DAYS[position - 1] if position else ORIGIN
-        earlier = manifest.history(project, parent)
+        earlier = histories[-1] if histories else manifest.history(project, parent)
         tuples = [
             (image(number), f"data/images/{DAYS[position]}/{label}/{number}.png", label, group)
             for number, label, group in arrived
@@ -125,6 +125,14 @@ def write_day(
     project: Project, day: str, parent: str, rows: Sequence[Row], expression: str = ""
 ) -> History:
     """Write a manifest of these rows upon its parent; the history up to it."""
+    write_manifest(project, day, parent, rows, expression)
+    return manifest.history(project, day)
+
+
+def write_manifest(
+    project: Project, day: str, parent: str, rows: Sequence[Row], expression: str = ""
+) -> None:
+    """Write it only: to read a long history after each of its days takes longer than all else."""
     manifest.write(
         project.manifest(day),
         parent_day=parent,
@@ -132,7 +140,6 @@ def write_day(
         rows=rows,
         expression=expression,
     )
-    return manifest.history(project, day)
 
 
 def add(project: Project, source: Path, **options: object) -> Delivery:

@@ -39,7 +39,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 # Begun first, so that no worker has one of them left when the others are done.
-LONG = ("test_shown", "test_demo", "test_tutorial", "test_erasing")
+LONG = ("test_shown", "test_demo", "test_tutorial", "test_erasing", "test_kill")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -122,14 +122,6 @@ IDENTITY = {
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's digits as <day>/<class>/<image>.png."""
-    folder = tmp_path_factory.mktemp("digits")
-    demo.write_digits(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
     """Have a folder filled once a run, by the first worker that asks; a worker gets a copy."""
 
@@ -147,6 +139,12 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
         return Path(shutil.copytree(shared, mine, symlinks=True))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def digits(once: Callable[..., Path]) -> Path:
+    """The demo's digits as <day>/<class>/<image>.png."""
+    return once("digits", demo.write_digits)
 
 
 def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from builders import image, make_project, place, png, write_day
+from builders import image, make_project, place, png, write_manifest
 from dayfold import draws
 from dayfold.figures import gate, log
 from dayfold.ledger import manifest, tables
@@ -51,7 +51,7 @@ def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bo
                 id_ = sha256(png(number)) if files else image(number)
                 rows.append(Row("add", id_, name, label, "", split))
                 number += 1
-        write_day(project, day, parent, rows)
+        write_manifest(project, day, parent, rows)
         _evaluate(project, day, days, labels)
         parent = day
     params_file.edit(project.params, {"day": days[-1], "parent": days[-2]})

@@ -108,7 +108,7 @@ def noisy(tmp_path_factory):
     """A project with all digits, 3% of them under a wrong label, trained; the names of these."""
     from dayfold.stages import replay, snapshot, train, weights
 
-    recipe = {"train__image_size_px": 32, "train__threads": 1, "origin__weights": "random"}
+    recipe = {"train__image_size_px": 16, "train__threads": 1, "origin__weights": "random"}
     project = make_project(tmp_path_factory.mktemp("noisy") / "project", **recipe)
     create.make_origin(project, params_file.read(project.params))
     open_day(project, DAYS[0])

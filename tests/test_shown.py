@@ -37,6 +37,8 @@ ELSEWHERE = {
 ONCE = {
     "dayfold reproduce --all --from-scratch": "docs/reproducibility.md",
     "dayfold check --read-data": "docs/reproducibility.md",
+    "dayfold audit --html": "docs/using.md",
+    "dayfold export scans.onnx --day 2025-06-04": "docs/using.md",
 }
 
 # What stands in a page for something of the reader's own.

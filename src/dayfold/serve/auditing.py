@@ -207,6 +207,7 @@ def out_of_sample(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     chances = np.zeros((len(labels), classes))
     judged = np.zeros(len(labels), dtype=bool)
@@ -216,7 +217,9 @@ def out_of_sample(
         if len(known) < 2:
             continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        model.fit(features[others], labels[others])
+        # BLAS's threads wait for each other by spinning: beside other work, ten times as long.
+        with threadpool_limits(1, user_api="blas"):
+            model.fit(features[others], labels[others])
         chances[np.ix_(mine, known)] = model.predict_proba(features[mine])
         judged[mine] = np.isin(labels[mine], known)
     return chances, judged

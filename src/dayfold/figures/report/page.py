@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,10 +51,7 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
 
 def render(day: Day, *, forced: Mapping[str, str]) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
-    import vl_convert
-
-    template = files("dayfold.figures.report") / "template"
-    library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").strip()
+    template, library = files("dayfold.figures.report") / "template", _library()
     script = (template / "page.js").read_text(encoding="utf-8").strip()
     specs, values = _charts_of(day)
     changed = summary.changes(day)
@@ -95,6 +93,14 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         # Only these two scripts run, whatever a name in the data may hold.
         trusted=" ".join(_hash(text) for text in (library, script)),
     )
+
+
+@cache
+def _library() -> str:
+    """Vega as one script, which takes two seconds to put together."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).strip()
 
 
 def cohorts(day: Day) -> list[CohortAccuracy]:
