@@ -166,7 +166,8 @@ def test_a_day_is_split_again_as_it_was_and_what_came_before_stays(project):
 def test_simulated_clinics_keep_their_promise(seed):
     """See benchmarks/clinics.py, which does a thousand, of all sizes."""
     clinic = CLINICS.Clinic(seed, most_images=2500)
-    assert clinic.holds(), (clinic.missing, {name: max(off) for name, off in clinic.off.items()})
+    assert not clinic.broken
+    assert max(clinic.off["whole"]) <= 1
 
 
 def test_other_fractions_leave_earlier_splits_alone(project):
