@@ -61,7 +61,7 @@ def test_a_clinic_s_days_are_split_as_asked_and_its_new_class_has_a_test_patient
     line = said.splitlines()[-1]
     assert line.startswith("warning: too few test patients to judge AC (")
     assert f"CRL ({new['test']})" in line
-    assert line.endswith("21 are needed; add more patients, or judge on a later day")
+    assert line.endswith("21 are needed; add more such patients, or judge on a later day")
 
 
 def test_a_new_class_of_one_patient_is_learnt_and_it_is_said_that_it_cannot_be_judged(
@@ -75,8 +75,8 @@ def test_a_new_class_of_one_patient_is_learnt_and_it_is_said_that_it_cannot_be_j
     assert patients_of(history, "CRL") == {"train": 1, "validation": 0, "test": 0}
     said = capsys.readouterr().out.splitlines()
     assert (
-        "warning: no test patient of CRL: nothing can be said of it; add more patients of it, or "
-        "judge it on a later day"
+        "warning: no test patient of CRL: nothing to judge by; add more such patients, or judge on "
+        "a later day"
     ) in said
     assert any(line.startswith("warning: no validation patient of CRL: ") for line in said)
 
@@ -85,4 +85,4 @@ def test_many_classes_without_a_test_patient_fold_at_five(clinic, capsys):
     day_of(clinic, 0, [(f"class {place:02}",) for place in range(12)])
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "no test patient" in one]
     names = ", ".join(f"class {place:02}" for place in range(5))
-    assert line.startswith(f"warning: no test patient of {names}, and 7 more: nothing can be said")
+    assert line.startswith(f"warning: no test patient of {names}, and 7 more: nothing to judge by")

@@ -109,8 +109,8 @@ def run(project: Project, params: Params) -> None:
     )
     for line in (
         *_summary(day, added, corrected, earlier),
-        *_thin(_now(added, corrected, earlier), fractions),
         *_passed_over(delivery, listed),
+        *_thin(_now(added, corrected, earlier), fractions),
         *_torn(units),
         *_of_lookalikes(alike),
     ):
@@ -223,18 +223,18 @@ def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
         )
     if fractions["test"] and (untested := named("test", lambda n: not n)):
         yield (
-            f"warning: no test {thing} of {untested}: nothing can be said of it; "
-            f"add more {thing}s of it, or judge it on a later day"
+            f"warning: no test {thing} of {untested}: nothing to judge by; "
+            f"add more such {thing}s, or judge on a later day"
         )
     if fractions["validation"] and (unvalidated := named("validation", lambda n: not n)):
         yield (
-            f"warning: no validation {thing} of {unvalidated}: nothing checks its confidence; "
-            f"add more {thing}s of it"
+            f"warning: no validation {thing} of {unvalidated}: nothing to check confidence by; "
+            f"add more such {thing}s"
         )
     if few := named("test", lambda n: n > 0 and intervals.is_too_few(n)):
         yield (
             f"warning: too few test {thing}s to judge {few}: {ENOUGH} are needed; "
-            f"add more {thing}s, or judge on a later day"
+            f"add more such {thing}s, or judge on a later day"
         )
 
 
