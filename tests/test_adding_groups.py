@@ -1,10 +1,12 @@
 """What `add` is told of patients and studies reaches the manifest."""
 
 import numpy as np
+import pytest
 
 from builders import DAYS, add, open_day, place, png, taken
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
+from dayfold.errors import ParamsError
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
@@ -83,3 +85,91 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     groups = sorted(manifest.history(receiving, DAY).images["group"])
     assert groups[0] == "p7"
     assert groups[1].startswith("patient-")
+
+
+def patients_in(folder, *, ids=range(4), each=3, name="P{:03}_{}.png"):
+    """A class folder with some images of each patient, named by their ids."""
+    (folder / "cyst").mkdir(exist_ok=True)
+    for one in ids:
+        for number in range(each):
+            (folder / "cyst" / name.format(one, number)).write_bytes(png(100 * one + number))
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [
+        ("P{:03}_{}.png", r"/(P\d+)"),
+        ("case-{}_{}.png", r"/(case-\d+)"),
+        ("patient{} {}.png", r"/(patient\d+)"),
+        ("scan_pat_{:04}_{}.png", r"_(pat_\d+)"),
+    ],
+)
+def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
+    receiving, source, name, expression
+):
+    patients_in(source, name=name)
+    (line,) = add(receiving, source).patients
+    assert line.startswith("12 of 12 names hold what looks like a patient's id")
+    assert line.endswith(f"Before dvc repro: dayfold add … --group '{expression}'")
+    # And this is what to type: known images are enough.
+    finds = add(receiving, source, group=expression)
+    assert len(finds.known) == 12
+    snapshot.run(receiving, params_file.read(receiving.params))
+    assert manifest.history(receiving, DAY).images["group"].n_unique() == 4
+
+
+@pytest.mark.parametrize("name", ["{}{:03}.png", "slice{}_{}.png", "P{}x{}.png"])
+def test_other_names_are_not_taken_for_ids(receiving, source, name):
+    patients_in(source, name=name)
+    assert add(receiving, source).patients == []
+
+
+def test_ids_that_come_once_or_were_told_are_not_spoken_of(receiving, source):
+    patients_in(source, each=1)
+    assert add(receiving, source, dry_run=True).patients == []
+    patients_in(source)
+    rows = [f"cyst/P{one:03}_{number}.png,cyst,{one}\n" for one in range(4) for number in range(3)]
+    (source / "labels.csv").write_text("path,label,group\n" + "".join(rows))
+    assert add(receiving, source, labels=source / "labels.csv").patients == []
+
+
+def test_folders_of_a_csv_that_look_like_ids_belong_in_its_column_group(receiving, source):
+    rows = []
+    for number in range(6):
+        path = source / f"case-{number // 3}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(number))
+        rows.append(f"case-{number // 3}/{number}.png,cyst\n")
+    (source / "labels.csv").write_text("path,label\n" + "".join(rows))
+    (line,) = add(receiving, source, labels=source / "labels.csv").patients
+    assert line.endswith("Before dvc repro: give them as the column group of the CSV")
+
+
+def test_an_expression_is_written_with_the_comments_kept_and_what_it_finds_is_shown(
+    receiving, source
+):
+    patients_in(source)
+    before = receiving.params.read_text()
+    assert add(receiving, source, group=r"/(P\d+)_", dry_run=True).patients == [
+        "patients by data.group: cyst/P000_0.png → P000; cyst/P000_1.png → P000; "
+        "cyst/P000_2.png → P000"
+    ]
+    assert receiving.params.read_text() == before
+    said = add(receiving, source, group=r"/(P\d+)_").patients
+    assert said[1:] == [r"params.yaml: data.group is '/(P\d+)_'"]
+    after = receiving.params.read_text().splitlines()
+    (line,) = [one for one in after if one.startswith("  group:")]
+    assert line.startswith(r"  group: '/(P\d+)_' ")
+    assert [one.partition("#")[2] for one in after] == [
+        one.partition("#")[2] for one in before.splitlines()
+    ]
+    assert len(said) == 2
+    assert add(receiving, source, group=r"/(P\d+)_").patients == []
+
+
+@pytest.mark.parametrize("expression", ["P", "(P", "(P)(x)"])
+def test_what_is_no_expression_adds_nothing(receiving, source, expression):
+    patients_in(source)
+    with pytest.raises(ParamsError, match=r"data\.group is"):
+        add(receiving, source, group=expression)
+    assert not any(receiving.images(DAY).iterdir())

@@ -56,7 +56,7 @@ class Options:
 
     `weights` are "imagenet", "random" or a file, whose head's rows `classes` names; `remote` is the
     URL or folder of a DVC remote, or "". A project in another git repository is made where
-    `agreed`, given a question, returns True.
+    `agreed`, given a question, returns True. `group` becomes `data.group`.
     """
 
     weights: str
@@ -64,6 +64,7 @@ class Options:
     image_size_px: int | None = None
     remote: str = ""
     agreed: Callable[[str], bool] = lambda _question: False
+    group: str = ""
 
 
 def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
@@ -80,6 +81,9 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", mend="name a new one")
+    with _template() as (shared, _):
+        given = {"data.group": options.group}
+        params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
     _check_outer(folder, options, say)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -149,6 +153,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
         "parent": ORIGIN,
         "origin.weights": weights,
         "origin.classes": list(options.classes),
+        "data.group": options.group,
         # Another count gives other bits: this machine's is pinned once.
         "train.threads": cpus(),
     }

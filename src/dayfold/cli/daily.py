@@ -16,6 +16,13 @@ ZipNames = Annotated[
         help="How a zip or tar spells names that are not UTF-8: cp437 (DOS), cp1252, cp932, gbk.",
     ),
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help=r"Set data.group: its one (…) finds the patient in an image's path: '/(P\d+)_'.",
+    ),
+]
 
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
@@ -35,6 +42,7 @@ def init(
         str,
         typer.Option(metavar="URL", help="A folder or URL that DVC shares images and models by."),
     ] = "",
+    group: Group = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask: make it inside another git repository.")
     ] = False,
@@ -52,7 +60,7 @@ def init(
     def agreed(question: str) -> bool:
         return yes or (sys.stdin.isatty() and typer.confirm(question))
 
-    options = create.Options(weights, names, image_size, remote, agreed)
+    options = create.Options(weights, names, image_size, remote, agreed, group or "")
     create.init(directory, options, say=say)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {directory} && dayfold add FOLDER")
@@ -85,6 +93,7 @@ def add(
         bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
     ] = False,
     zip_names: ZipNames = "",
+    group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
 
@@ -98,7 +107,7 @@ def add(
 
     project = here()
     if source is None:
-        if move or labels or strict or dry_run or zip_names:
+        if move or labels or strict or dry_run or zip_names or group is not None:
             raise CycleError("These options need images to add.", mend="dayfold add FOLDER …")
         today = day_of(day)
         with ready(project, "add", say=say):
@@ -108,7 +117,13 @@ def add(
         say(f"images go to {project.name(project.images(today))}/<class>/")
         return
     options = adding.Options(
-        move=move, strict=strict, dry_run=dry_run, yes=yes, labels=labels, zip_names=zip_names
+        move=move,
+        strict=strict,
+        dry_run=dry_run,
+        yes=yes,
+        labels=labels,
+        zip_names=zip_names,
+        group=group,
     )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from dayfold.cycle import patients
 from dayfold.cycle.opening import check_may_change, images_lay, make_open, opened
 from dayfold.cycle.standing import Standing, standing
 from dayfold.errors import IntakeError
@@ -36,6 +37,7 @@ from dayfold.ledger.intake.finding import (
 )
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
+from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
@@ -52,6 +54,7 @@ class Options:
     yes: bool = False
     labels: Path | None = None
     zip_names: str = ""
+    group: str | None = None
 
 
 def add(
@@ -65,6 +68,8 @@ def add(
     """
     options, source, now = options or Options(), Path(source), standing(project)
     check_may_change(project, now, day, what="images")
+    group = now.params.data.group if options.group is None else options.group
+    params_file.changed(now.params, {"data.group": group})  # refuses what is no expression
     _check_given(source, options)
     delivery = Delivery()
     with _scratch(project) as scratch:
@@ -89,7 +94,9 @@ def add(
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
-        targets = _targets(project, day, delivery, now.params.data.group)
+        targets = _targets(project, day, delivery, group)
+        is_by_csv = options.labels is not None
+        delivery.patients = [*patients.found(project, targets, group, is_by_csv=is_by_csv)]
         delivery.groups = _new_groups(project, day, delivery)
         earlier = looks.read(project, history.days)
         checking.warn_of_lookalikes(delivery, history, earlier)
@@ -103,6 +110,9 @@ def add(
             if delivery.opened:
                 make_open(project, now, day)
                 _list(project, day, source, delivery, is_of_day=True)
+            if group != now.params.data.group and (delivery.opened or now.day == day):
+                params_file.edit(project.params, {"data.group": group})
+                delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
             if targets or delivery.groups:
                 _take_in(project, day, targets, stage, delivery.groups)
             if options.move:
@@ -300,13 +310,14 @@ def _place(staged: Path, target: Path) -> None:
 
 
 def said_of_day(project: Project, day: str, delivery: Delivery, options: Options) -> Iterator[str]:
-    """Yield what is to be said where `add` opened the day, or would, or left it unopened."""
+    """Yield what is to be said of patients, and where `add` opened the day, or would, or not."""
     if delivery.opened:
         would = options.dry_run
         yield from opened(project, day, delivery.opened, lying=delivery.lying, would=would)
     elif delivery.lying:
         folder = project.name(project.images(day))
         yield f"{images_lay(delivery.lying)} in {folder}, but earlier days have them too"
+    yield from delivery.patients
 
 
 def table(day: str, delivery: Delivery, options: Options) -> Table:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dayfold import draws
@@ -12,7 +12,22 @@ from dayfold.ledger.manifest import SPLITS, History
 from dayfold.ledger.tables import ImageGroup
 from dayfold.project.layout import Project
 
+SIDES = range(len(SPLITS))
+WHOLE = ""  # all classes as one; no class has this name
+WEIGHTS = (
+    0.5,
+    1.0,
+    0.25,
+    2.0,
+    0.1,
+    4.0,
+)  # of the whole beside a class, until one comes near enough
+GAP = (100, 1, 2)  # what a split counts that lacks a group: training before test
+MOST_TURNS = 8
 NO_GROUP = "no patient id (data.group does not match)"
+
+Counted = Sequence[tuple[str, int]]  # the classes of a group, and its images of each; WHOLE last
+Had = Mapping[str, tuple[int, int]]  # split → images, groups
 
 
 def group_of(path: str, expression: str, told: str = "") -> str:
@@ -110,34 +125,160 @@ class _Kin:
         return least
 
 
+@dataclass
+class _Class:
+    """What the splits have of a class, and what they should have; lists are as SPLITS.
+
+    `wanted` are the splits that must have a group of it: training, and what rounds to one group or
+    more; by default test from 3 groups on, validation from 6. `largest` is what today's largest
+    group has of it, in images: how near to its aims it can come.
+    """
+
+    images: list[int]
+    groups: list[int]
+    aims: list[float]
+    wanted: list[int]
+    largest: int
+
+    def had(self) -> Had:
+        """Return how many images and groups each split has."""
+        return dict(zip(SPLITS, zip(self.images, self.groups, strict=True), strict=True))
+
+    def gaps(self) -> list[int]:
+        """Return GAP where a split has none of the groups that it must have, else 0."""
+        return [GAP[side] * (side in self.wanted and not self.groups[side]) for side in SIDES]
+
+
+def _class(had: Had, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
+    """What there is of a class before its `new` groups, with so many images, have splits."""
+    images, groups = ([had.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
+    return _Class(
+        images=images,
+        groups=groups,
+        aims=[fractions[split] * (sum(images) + sum(new)) for split in SPLITS],
+        wanted=[
+            side
+            for side, split in enumerate(SPLITS)
+            if not side or fractions[split] * (sum(groups) + len(new)) > 0.5
+        ],
+        largest=max(new),
+    )
+
+
 def assign(
-    newcomers: Mapping[str, str],
+    groups: Mapping[str, Mapping[str, int]],
+    alone: Mapping[str, str],
     *,
-    before: Mapping[str, Mapping[str, int]],
+    before: Mapping[str, Had],
     fractions: Mapping[str, float],
 ) -> dict[str, str]:
-    """Give each new group its split.
+    """Give each new group, and each new image without one, its split.
 
-    `newcomers` maps a group (or an image without one) to the class that it is counted in, `before`
-    a class to how many groups each split has of it, `fractions` a split to its share. Newcomers
-    are taken class by class in the order of a hash of their names, and each goes to the split that
-    lacks most of its fraction: so the fractions are met within one group in every class.
+    `groups` maps a group to how many images it has of each class, `alone` an image to its class,
+    `before` a class, and WHOLE, to how many images and groups each split has of it (an image
+    without a group is one), `fractions` a split to its share. A function of names and counts alone:
+    ties are broken by a hash of the names.
     """
-    by_class: dict[str, list[str]] = {}
-    for name, label in newcomers.items():
-        by_class.setdefault(label, []).append(name)
-    given: dict[str, str] = {}
-    for label, names in by_class.items():
-        counts = {split: before.get(label, {}).get(split, 0) for split in SPLITS}
-        for name in _by_hash(names):
-            total = sum(counts.values()) + 1
+    counted = {
+        name: [*sorted(groups[name].items()), (WHOLE, sum(groups[name].values()))]
+        for name in _by_hash(list(groups))
+    }
+    of_class: dict[str, list[int]] = {}
+    for counts in counted.values():
+        for label, images in counts:
+            of_class.setdefault(label, []).append(images)
+    given, now, missed = dict[str, int](), dict[str, _Class](), None
+    for weight in WEIGHTS if groups else ():
+        classes = {
+            label: _class(before.get(label, {}), fractions, new) for label, new in of_class.items()
+        }
+        placed = _place(counted, classes, weight)
+        if missed is None or _missed(classes) < missed:
+            given, now, missed = placed, classes, _missed(classes)
+        if missed == (0, 1.0, 1.0):
+            break
+    names: dict[str, list[str]] = {}
+    for name, label in alone.items():
+        names.setdefault(label, []).append(name)
+    for label, mine in names.items():
+        had = now[label].had() if label in now else before.get(label, {})
+        given |= _deal(mine, _class(had, fractions, [1] * len(mine)), fractions)
+    return {name: SPLITS[side] for name, side in given.items()}
+
+
+def _missed(classes: Mapping[str, _Class]) -> tuple[int, float, float]:
+    """How far a day is from its aims: lacking groups, distance of the whole, of the worst class.
+
+    Distances are in images of the largest group; up to one is as near as can be asked for.
+    """
+    off = {
+        label: max(abs(aim - images) for aim, images in zip(one.aims, one.images, strict=True))
+        for label, one in classes.items()
+    }
+    near = {label: max(1.0, round(off[label] / one.largest, 9)) for label, one in classes.items()}
+    return sum(sum(one.gaps()) for one in classes.values()), near[WHOLE], max(near.values())
+
+
+def _place(
+    groups: Mapping[str, Counted], classes: Mapping[str, _Class], weight: float
+) -> dict[str, int]:
+    """Give groups their splits, one after another, and count them in.
+
+    The rule is that of scikit-learn's StratifiedGroupKFold: a group goes where the sum of squared
+    distances from the aims, of all its classes and of the whole, falls most; here distances are
+    counted in images of the largest group. Large groups come first. Then each is placed again,
+    until none moves, small ones first, and before all else into splits with gaps.
+    """
+    order = sorted(groups, key=lambda name: -groups[name][-1][1])
+    given: dict[str, int] = {}
+
+    def count(name: str, side: int, sign: int) -> None:
+        for label, images in groups[name]:
+            classes[label].images[side] += sign * images
+            classes[label].groups[side] += sign
+
+    for turn in range(MOST_TURNS):
+        before = dict(given)
+        for name in reversed(order) if turn else order:
+            if turn:
+                count(name, given[name], -1)
+            gaps, gains = [0] * len(SIDES), [0.0] * len(SIDES)
+            for label, images in groups[name]:
+                one = classes[label]
+                scale = (1.0 if label else weight) * images / one.largest**2
+                for side in SIDES:
+                    gains[side] += scale * (one.aims[side] - one.images[side])
+                for side in one.wanted if turn else ():
+                    gaps[side] += 0 if one.groups[side] else GAP[side]
             # round: a difference of 1e-17 must not decide what a tie decides.
-            lacks = {s: round(fractions[s] * total - counts[s], 9) for s in SPLITS}
-            # The first of a class is trained on, however small the fraction.
-            split = max(SPLITS, key=lacks.__getitem__) if total > 1 else SPLITS[0]
-            counts[split] += 1
-            given[name] = split
+            given[name] = max(SIDES, key=lambda side: (gaps[side], round(gains[side], 9)))
+            count(name, given[name], 1)
+        if given == before:
+            break
     return given
+
+
+def _deal(
+    images: Sequence[str], of: _Class, fractions: Mapping[str, float]
+) -> Iterator[tuple[str, int]]:
+    """Give images of one class that have no group their splits, each to the one that lacks most.
+
+    So the fractions are met within one image, whenever the images came.
+    """
+    total = sum(of.images)
+    for left, name in zip(range(len(images), 0, -1), _by_hash(images), strict=True):
+        total += 1
+        sides: Sequence[int] = SIDES
+        if not of.groups[0]:
+            sides = SIDES[:1]  # the first of a class is trained on, however small the fraction
+        elif left < len(SIDES):
+            lacking = [side for side in of.wanted if not of.groups[side]]
+            sides = lacking if left <= len(lacking) else SIDES
+        lacks = {s: round(fractions[SPLITS[s]] * total - of.images[s], 9) for s in sides}
+        side = max(sides, key=lacks.__getitem__)
+        of.images[side] += 1
+        of.groups[side] += 1
+        yield name, side
 
 
 def _by_hash(names: Sequence[str]) -> list[str]:

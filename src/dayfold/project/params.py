@@ -41,7 +41,7 @@ class Origin(_Section):
 
 
 class Split(_Section):
-    """Fractions of the images' groups, each in 0..1; the rest is for training."""
+    """Fractions of the images, each in 0..1, whole groups at a time; the rest is for training."""
 
     validation: Share
     test: Share
@@ -307,15 +307,21 @@ def _float(representer: Any, value: float) -> Any:
 
 
 def _quoted(value: object) -> object:
-    """Strings quoted, in lists too: YAML 1.1 reads 2025-06-04 as a date and no as False."""
+    """Strings quoted, in lists too: YAML 1.1 reads 2025-06-04 as a date and no as False.
+
+    In single quotes where a backslash is meant as it stands.
+    """
     from ruamel.yaml.comments import CommentedSeq
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScalarString
 
     if isinstance(value, list):
         items = CommentedSeq(map(_quoted, value))
         items.fa.set_flow_style()
         return items
-    return DoubleQuotedScalarString(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        own = SingleQuotedScalarString if "\\" in value else DoubleQuotedScalarString
+        return own(value)
+    return value
 
 
 def _explain(problem: Any) -> str:

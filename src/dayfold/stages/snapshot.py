@@ -1,10 +1,13 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 
 import polars as pl
 
 from dayfold.errors import IntakeError
+from dayfold.figures import intervals
 from dayfold.ledger import corrections, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
@@ -18,6 +21,12 @@ from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
+_IS_ALONE = pl.col("group") == ""
+# An image without a group is one by itself.
+GROUPS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias("groups")
+
+ENOUGH = next(units for units in count(1) if not intervals.is_too_few(units))
+
 
 def rows_of(
     images: Sequence[tuple[str, str, str, str]],
@@ -29,13 +38,21 @@ def rows_of(
     """Return the `add` rows of (image, path, label, group) tuples, each with its split.
 
     A pure function of the set of tuples, their units and the history. A unit that was seen before
-    keeps its split; a new one is counted in the class of its first image by id.
+    keeps its split.
     """
-    newcomers: dict[str, str] = {}
-    for image, _, label, _ in sorted(images):
-        if units.of[image] not in units.settled:
-            newcomers.setdefault(units.of[image], label)
-    given = splits.assign(newcomers, before=_units_by_split(earlier), fractions=fractions)
+    groups: dict[str, Counter[str]] = {}
+    alone: dict[str, str] = {}
+    returning = []
+    for image, _, label, group in images:
+        unit = units.of[image]
+        if unit in units.settled:
+            returning.append((label, units.settled[unit], group))
+        elif unit == image:
+            alone[image] = label
+        else:
+            groups.setdefault(unit, Counter())[label] += 1
+    before = _by_class(earlier, returning)
+    given = splits.assign(groups, alone, before=before, fractions=fractions)
     split_of = {**given, **units.settled}
     return [
         Row("add", image, path, label, group, split_of[units.of[image]])
@@ -43,20 +60,20 @@ def rows_of(
     ]
 
 
-def _units_by_split(earlier: History) -> dict[str, dict[str, int]]:
-    """How many groups (or images without one) each split has of each class."""
-    alone = earlier.images.filter(pl.col("group") == "").select("label", "split")
-    grouped = (
-        earlier.images.filter(pl.col("group") != "")
-        .group_by("group")
-        .agg(pl.col("label", "split").sort_by("day", "image").first())
-        .select("label", "split")
-    )
-    before: dict[str, dict[str, int]] = {}
-    for units in (alone, grouped):
-        for label, split, count in units.group_by("label", "split").len().iter_rows():
-            counts = before.setdefault(label, {})
-            counts[split] = counts.get(split, 0) + count
+def _by_class(
+    earlier: History, returning: Sequence[tuple[str, str, str]]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """How many images and groups of each class, and of all, each split has before today's new ones.
+
+    `returning` are (label, split, group) of today's images whose split is settled.
+    """
+    known = earlier.images.select("label", "split", "group")
+    table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
+    before: dict[str, dict[str, tuple[int, int]]] = {}
+    for one in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
+        counts = one.group_by("label", "split").agg(pl.len(), GROUPS)
+        for label, split, images, groups in counts.iter_rows():
+            before.setdefault(label, {})[split] = (images, groups)
     return before
 
 
@@ -91,8 +108,13 @@ def run(project: Project, params: Params) -> None:
         rows=[*added, *corrected],
         expression=expression,
     )
-    _report(day, added, corrected, earlier)
-    for line in (*_passed_over(delivery, listed), *_torn(units), *_of_lookalikes(alike)):
+    for line in (
+        *_summary(day, added, corrected, earlier),
+        *_passed_over(delivery, listed),
+        *_thin(_now(added, corrected, earlier), fractions),
+        *_torn(units),
+        *_of_lookalikes(alike),
+    ):
         print(line)
 
 
@@ -156,27 +178,66 @@ def _name_problem(path: str, same: str) -> str:
     return ""
 
 
-def _report(day: str, added: list[Row], corrected: list[Row], earlier: History) -> None:
-    by_split = {name: sum(row.split == name for row in added) for name in manifest.SPLITS}
-    parts = ", ".join(f"{count} {name}" for name, count in by_split.items())
+def _summary(day: str, added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
+    parts = []
+    for split in manifest.SPLITS:
+        mine = [row.group for row in added if row.split == split]
+        groups = len({*mine} - {""})
+        inside = f" in {plural(groups, 'group')}" if any(row.group for row in added) else ""
+        parts.append(f"{len(mine)} {split}{inside}")
     classes = {row.label for row in added}
     new = sorted(classes - set(earlier.images["label"].unique()))
-    print(
-        f"{day}: {plural(len(added), 'image')} added ({parts}) in {len(classes)} "
+    yield (
+        f"{day}: {plural(len(added), 'image')} added ({', '.join(parts)}) in {len(classes)} "
         f"class{'es' * (len(classes) != 1)}"
         + (f", new: {', '.join(new)}" if new else "")
         + f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     )
     if corrected:
-        print(f"{plural(len(corrected), 'correction')} of earlier days")
-    rows = [*added, *corrected]
+        yield f"{plural(len(corrected), 'correction')} of earlier days"
+
+
+def _now(added: list[Row], corrected: list[Row], earlier: History) -> pl.DataFrame:
+    """All images as they stand with today's: label, split, group."""
     changed = [row.image for row in corrected]
-    before = earlier.split("train").filter(~pl.col("image").is_in(changed))["label"].unique()
-    learnt = {row.label for row in rows if row.split == "train"} | set(before)
-    if unlearnt := sorted({row.label for row in rows} - learnt - {""}):
-        print(
-            escaped(f"warning: no training image of {', '.join(unlearnt)}: ")
-            + "the model cannot learn it before one comes, and its test images count as wrong"
+    rows = [(row.label, row.split, row.group) for row in (*added, *corrected) if row.label]
+    kept = earlier.images.filter(~pl.col("image").is_in(changed)).select("label", "split", "group")
+    return pl.concat([kept, pl.DataFrame(rows, kept.schema, orient="row")])
+
+
+def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
+    """Which classes cannot be learnt or judged yet, and what to do."""
+    counts = {
+        (label, split): count
+        for label, split, count in now.group_by("label", "split").agg(GROUPS).iter_rows()
+    }
+    classes = sorted({label for label, _ in counts})
+    thing = "patient" if (now["group"] != "").any() else "image"
+
+    def named(split: str, said: Callable[[int], bool]) -> str:
+        found = {one: counts.get((one, split), 0) for one in classes}
+        names = [f"{one} ({n})" if n else one for one, n in found.items() if said(n)]
+        return escaped(", ".join(first_few(names)))
+
+    if unlearnt := named("train", lambda n: not n):
+        yield (
+            f"warning: no training image of {unlearnt}: the model cannot learn it before one "
+            "comes, and its test images count as wrong"
+        )
+    if fractions["test"] and (untested := named("test", lambda n: not n)):
+        yield (
+            f"warning: no test {thing} of {untested}: nothing to judge by; "
+            f"add more such {thing}s, or judge on a later day"
+        )
+    if fractions["validation"] and (unvalidated := named("validation", lambda n: not n)):
+        yield (
+            f"warning: no validation {thing} of {unvalidated}: nothing to check confidence by; "
+            f"add more such {thing}s"
+        )
+    if few := named("test", lambda n: n > 0 and intervals.is_too_few(n)):
+        yield (
+            f"warning: too few test {thing}s to judge {few}: {ENOUGH} are needed; "
+            f"add more such {thing}s, or judge on a later day"
         )
 
 

@@ -64,7 +64,8 @@ class Delivery:
 
     `groups` are new ones that a CSV names, by image. `listed` is the file that has all lines of a
     kind (known, refused, warned). `opened` is the day's parent if the day was opened for it,
-    `lying` how many images lay in the folder of a day that was not open.
+    `lying` how many images lay in the folder of a day that was not open. `patients` are lines on
+    how their ids are found.
     """
 
     images: list[Delivered] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Delivery:
     warned: list[Remark] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
+    patients: list[str] = field(default_factory=list)
     ignored: int = 0
     opened: str = ""
     lying: int = 0
