@@ -206,8 +206,10 @@ def test_a_day_without_validation_images_says_that_it_is_not_calibrated(tmp_path
     take_in(project, DAYS[0], {"cat": [1], "dog": [2]})
     for stage in (weights, replay, train):
         stage.run(project, params_file.read(project.params))
-    assert "No validation images, so confidence is not calibrated." in capsys.readouterr().out
-    assert network.load(project.model).metadata["temperature"] == 1.0
+    assert "Confidence is not calibrated: 0 validation images." in capsys.readouterr().out
+    model = network.load(project.model)
+    assert model.metadata["temperature"] == 1.0
+    assert network.calibrated(model) == "not calibrated: 0 validation images"
 
 
 def test_the_rate_rises_then_falls_to_nothing():
