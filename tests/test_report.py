@@ -12,6 +12,8 @@ from PIL import Image
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.figures import log
+from dayfold.figures.card import card
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.report import page
 from dayfold.figures.report.day import Day, changed_params
@@ -19,6 +21,7 @@ from dayfold.figures.report.summary import _of_worst
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip
+from dayfold.project import params as params_file
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -449,3 +452,40 @@ def test_a_param_that_a_day_does_not_have_is_a_dash_and_null_is_null(project, tm
     day.params_before, day.params = {"gate.a": 0.5, "seed": 0}, {"gate.b": None, "seed": 0}
     changed = [(key, page.shown(then), page.shown(now)) for key, then, now in changed_params(day)]
     assert changed == [("gate.a", "0.5", "\N{EN DASH}"), ("gate.b", "\N{EN DASH}", "null")]
+
+
+def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
+    days, labels = histories.dates(2), ("cyst", "mass")
+    project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+    now = params_file.read(project.params)
+    text = card(
+        "scans",
+        log.counted(project, now, log.lines(project, now)[-1]),
+        manifest.history(project, days[-1]),
+        live=labels,
+        metadata={
+            "classes": labels,
+            "recipe": {"image_size_px": 16},
+            "not_calibrated": "2 validation images",
+        },
+        provenance={
+            "parent": days[0],
+            "draws": {"today": 3, "all": 4},
+            "images": {"today": 14, "trained": 21, "replayed": 7},
+            "sha256": {},
+            "fingerprint": {},
+        },
+        gate=("open (not judged 5)", []),
+    )
+    assert "Gate: open (not judged 5)." in text
+    assert "It is softmax(logits), not calibrated: 2 validation images." in text
+    # Two test images of a class and day; the mass came on the second.
+    assert "On 6 test images, which no model" in text
+    assert "- Too few test images to judge any figure: 6 in all." in text
+    rows = [line for line in text.splitlines() if line.startswith(("| cyst |", "| mass |"))]
+    assert rows[0].endswith("| too few to judge: 4 images |")
+    assert rows[1].endswith("| too few to judge: 2 images |")
+    figures = text.split("## Figures")[1].split("## Classes")[0]
+    rows = [line for line in figures.splitlines() if re.search(r"\d\.\d{3} to", line)]
+    assert len(rows) == 8
+    assert all(line.endswith(", too few to judge |") for line in rows)

@@ -121,7 +121,7 @@ def verdicts(
 ) -> dict[str, str]:
     """Return day → what became of it at the gate: ok, forced, failed, or open.
 
-    "3/8 ok": of 8 checks 3 passed, the others are not judged.
+    "3/8": of 8 checks 3 passed, the others are not judged.
     """
     found = {}
     for line in days:
@@ -135,7 +135,7 @@ def verdicts(
             found[line.day] = "open"
         else:
             few = len(gate.not_judged(checks))
-            found[line.day] = f"{len(checks) - few}/{len(checks)} ok" if few else "ok"
+            found[line.day] = f"{len(checks) - few}/{len(checks)}" if few else "ok"
     return found
 
 
@@ -204,7 +204,7 @@ def notes(
     if any("few" in _cells(line) for line in days):
         legend.append(f"few: {FEW}; dayfold report --day DAY shows the figure and its interval")
     for verdict in [one for one in verdicts.values() if "/" in one][-1:]:
-        of = verdict.removesuffix(" ok").replace("/", " of ")
+        of = verdict.replace("/", " of ")
         legend.append(f"{verdict}: {of} checks of the gate passed, the others are not judged")
     legend += known.sentences()
     return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]

@@ -65,7 +65,7 @@ def needed(project: Project) -> bool:
 
 def _lacking(found: Collection[str]) -> dict[str, str]:
     """New keys that a file has not, each with the last key that its section has."""
-    lacking = {}
+    lacking: dict[str, str] = {}
     for key in (one for one in ADDED if one not in found):
         others = [one for one in found if one.startswith(key.rpartition(".")[0] + ".")]
         lacking |= {key: others[-1]} if others else {}

@@ -129,6 +129,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
     line, known = log.counted(project, params, log.line_of(lines, day))
     sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
+    word = "ok" if "/" in verdicts[day] else verdicts[day]
     if day in sealed:
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
@@ -145,7 +146,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         live=network.live(model),
         metadata=model.metadata,
         provenance=json.loads(provenance),
-        gate=(f"{verdicts[day].split()[-1]} ({gate.verdict(checks)})", gate.reasons(checks)),
+        gate=(f"{word} ({gate.verdict(checks)})", gate.reasons(checks)),
         erased=erased,
     )
 

@@ -116,7 +116,7 @@ def _before(day: Day) -> str:
     if asked.is_empty():
         return ""
     each = asked.group_by("cohort").agg(pl.col("parent_correct", "images").sum())
-    before = (each["parent_correct"] / each["images"]).mean()
+    before = each.select((pl.col("parent_correct") / pl.col("images")).mean()).item()
     images = plural(int(each["images"].sum()), "image")
     return f" On the same {images} yesterday's model has {before:.3f}."
 
