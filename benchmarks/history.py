@@ -33,7 +33,7 @@ from sklearn.datasets import load_digits
 
 from dayfold import draws
 from dayfold.cycle import settled
-from dayfold.figures import metrics
+from dayfold.figures import evidence, metrics
 from dayfold.ledger import corrections, manifest, splits, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
 from dayfold.ledger.tables import Check, Evaluation, Look, Prediction
@@ -170,6 +170,8 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
     for path in (*others, *map(project.plot, plots)):
         write_bytes(path, path.name.encode())
     figures = metrics.day_metrics(*tables.evaluations(project, days[-1]), {days[-1]: ()})
+    known = evidence.of(manifest.history(project, days[-1]))
+    evidence.judge(figures[days[-1]], known, ())
     write_bytes(project.metrics, json_bytes(figures[days[-1]]))  # of every day's length
     shutil.copyfile(project.parent_model, project.model)
     tables.write(project.predictions, Prediction, [])

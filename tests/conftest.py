@@ -14,7 +14,7 @@ from hypothesis import settings
 import warm  # isort: skip - before dayfold asks which Python this is
 
 import touched
-from builders import DAYS, make_project, open_day
+from builders import DAYS, NO_GATE, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
@@ -154,7 +154,7 @@ def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     small = {"train.updates": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
     # Trained so little, no day would pass.
-    params.edit(project.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
+    params.edit(project.params, NO_GATE)
     one, two, three = demo.DAYS[:3]
     shell(root, "dayfold", "add", str(digits / one), "--day", one)
     shell(root, "dvc", "repro")

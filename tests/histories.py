@@ -8,7 +8,7 @@ import polars as pl
 
 from builders import image, make_project, place, png, write_manifest
 from dayfold import draws
-from dayfold.figures import gate, log
+from dayfold.figures import evidence, gate, log
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
@@ -57,7 +57,8 @@ def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bo
     params_file.edit(project.params, {"day": days[-1], "parent": days[-2]})
     params = params_file.read(project.params)
     figures = log.lines(project, params)[-1].figures
-    checks = gate.checks(figures, new=[labels[-1]], **params.gate.model_dump())
+    known = evidence.of(manifest.history(project, days[-1]))
+    checks = gate.checks(figures, new=[labels[-1]], known=known, **params.gate.model_dump())
     tables.write(project.gate(days[-1]), Check, checks)
     _plans_and_predictions(project, days[-1], labels)
     _backtest(project, days)

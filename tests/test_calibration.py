@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dayfold.learning.calibration import calibrated, temperature
+from dayfold.learning.calibration import calibrated, lacking, temperature
 
 
 def drawn(images, classes, scale, seed=0):
@@ -49,3 +49,17 @@ def test_no_answer_is_changed_and_chances_sum_to_one():
         assert (chances.argmax(1) == logits.argmax(1)).all()
         assert chances.sum(1) == pytest.approx(np.ones(200))
     assert calibrated(np.array([[0.0, np.log(3)]]), 1.0).tolist()[0] == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("images", "wrong", "said"),
+    [
+        (1, 1, "1 validation image"),
+        (29, 9, "29 validation images"),
+        (30, 2, "2 wrong of 30 validation images; 3 are needed"),
+        (200, 0, "0 wrong of 200 validation images; 3 are needed"),
+        (30, 3, ""),
+    ],
+)
+def test_a_temperature_rests_on_thirty_images_and_three_wrong_ones(images, wrong, said):
+    assert lacking(images, wrong) == said

@@ -297,7 +297,7 @@ def test_backfill_goes_on_where_it_was(three_days):
     assert f"day 1 of 3: {ONE}\n{ONE} is sealed" in said
     assert f"day 2 of 3: {TWO}\n{TWO} is sealed" in said
     assert f"day 3 of 3: {THREE}\n{THREE}: 0 images added" in said
-    assert said.endswith(f"sealed as day/{THREE}\n")
+    assert said.endswith(f"sealed as day/{THREE}\ngate: no limit is set\n")
 
 
 def test_a_nightly_run_says_and_lists_what_is_refused_and_goes_on(three_days, shell):

@@ -185,7 +185,7 @@ def test_log_shows_every_day_from_files_alone(copy, shell):
         shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
     said = shell(copy.root, "dayfold", "log").splitlines()
     lines = said[:4]
-    assert said[-1].startswith("Too few test images to judge these classes: 0 (18), ")
+    assert said[-1].startswith("Too few test images to judge these classes: 0 (18 images), ")
     assert [line.split()[0] for line in lines] == ["day", ONE, TWO, THREE]
     assert lines[2].split()[2:4] == ["7", "+6"]
     assert max(map(len, lines)) <= 100
@@ -193,7 +193,9 @@ def test_log_shows_every_day_from_files_alone(copy, shell):
 
 
 def test_log_shows_each_class_of_a_day_and_everything_as_json(copy, shell):
-    lines = shell(copy.root, "dayfold", "log", "--classes").splitlines()
+    said = shell(copy.root, "dayfold", "log", "--classes").splitlines()
+    lines = said[:9]
+    assert said[-1].startswith("Too few test images to judge these classes: 0 (18 images), ")
     assert lines[0].split()[:2] == [THREE, "images"]
     assert [line.split()[0] for line in lines[1:]] == list("01234567")
     assert [line.split()[0] for line in lines if line.rstrip().endswith("new, few")] == ["7"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS, image
-from dayfold.figures import metrics
+from dayfold.figures import evidence, metrics
 from dayfold.ledger import tables
 from dayfold.ledger.tables import BINS, Evaluation, Flip, Prediction, schema
 from dayfold.project import params
@@ -87,7 +87,7 @@ def test_a_sample_is_the_smaller_part_of_a_larger_one_in_every_cohort(cohorts, m
         schema=["day", "split", "image"],
         orient="row",
     )
-    few, more = (evaluate.sample(held, size) for size in (most, most + 1))
+    few, more = (evidence.sample(held, size) for size in (most, most + 1))
     sizes = few.group_by("day", "split", maintain_order=True).len()["len"].to_list()
     assert sizes == [min(size, most) for size in cohorts]
     assert set(few["image"]) <= set(more["image"])
@@ -95,9 +95,9 @@ def test_a_sample_is_the_smaller_part_of_a_larger_one_in_every_cohort(cohorts, m
     # Whoever is taken out, the others stay in.
     gone = few["image"][0]
     assert set(few["image"]) - {gone} <= set(
-        evaluate.sample(held.filter(pl.col("image") != gone), most)["image"]
+        evidence.sample(held.filter(pl.col("image") != gone), most)["image"]
     )
-    assert evaluate.sample(held, None) is held
+    assert evidence.sample(held, None) is held
 
 
 @pytest.mark.slow

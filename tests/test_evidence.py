@@ -1,10 +1,11 @@
-"""Cohorts and classes with too few test images are named, and a group counts once."""
+"""What is too few: by groups where there are groups, on each day, in one word for all tables."""
 
 import pytest
 
 from builders import DAYS, image, write_day
 from dayfold.figures import evidence, intervals
-from dayfold.figures.evidence import Few
+from dayfold.figures.evidence import Evidence
+from dayfold.ledger import manifest
 from dayfold.ledger.manifest import Row
 from dayfold.project.layout import ORIGIN
 
@@ -24,7 +25,7 @@ def rows(day, label, groups, *, split="test", first=0):
 def test_too_few_are_those_whose_interval_may_be_wider_than_the_limit(images):
     low, high = intervals.wilson(images / 2, images)  # the widest there is
     assert high - low == pytest.approx(intervals.Z / (images + intervals.Z**2) ** 0.5)
-    assert intervals.is_too_few(images) == (images <= 20)
+    assert evidence.is_too_few(images) == (images <= 20)
 
 
 def test_a_group_counts_once_and_an_image_without_one_by_itself(project):
@@ -34,18 +35,78 @@ def test_a_group_counts_once_and_an_image_without_one_by_itself(project):
     more = rows(TWO, "cat", ["patient 3", ""], first=200)
     more += rows(TWO, "eel", [""] * 30, split="train", first=300)
     history = write_day(project, TWO, ONE, more)
-    found = evidence.few(history)
-    # 41 units on the first day. The cat of no group is the 21st; of eels none is tested.
-    assert found == Few({TWO: 2}, {"eel": 0})
+    found = evidence.of(history)
+    # 41 units on the first day. The cat of no group is the 21st; of eels none is tested. Patient 3
+    # comes on both days, and is one.
+    cohorts, classes = {ONE: 41, TWO: 2}, {"cat": 21, "dog": 21, "eel": 0}
+    assert found == Evidence("patient", cohorts, classes, all=42, earlier=41)
     assert found.sentences() == [
-        f"Too few test images to judge these cohorts: {TWO} (2).",
-        "Too few test images to judge these classes: eel (0).",
+        f"Too few test patients to judge these cohorts: {TWO} (2 patients).",
+        "Too few test patients to judge these classes: eel (0 patients).",
     ]
+    assert found.caveat(3) == "too few to judge: 3 patients"
+    assert found.caveat(21) == ""
+    assert found.on(83) == "83 test images of 42 patients"
     gone = Row("withdraw", image(200), more[0].path, "", "patient 3", "test")
-    assert evidence.few(write_day(project, DAYS[2], TWO, [gone])).cohorts == {TWO: 1}
+    later = write_day(project, DAYS[2], TWO, [gone])
+    assert evidence.of(later).cohorts == {ONE: 41, TWO: 1}
+    # What a day's figures rested on stays, whatever came later.
+    assert evidence.of(later, day=TWO) == found
+    assert evidence.of(later, day=ONE) == evidence.of(write_day(project, ONE, "origin", cats))
 
 
-def test_without_a_day_nothing_is_too_few(project):
-    from dayfold.ledger import manifest
+def test_a_label_corrected_later_counts_for_the_class_of_then(project):
+    cats = rows(ONE, "cat", ["a", "b", "c"])
+    write_day(project, ONE, "origin", cats)
+    moved = cats[0]._replace(action="relabel", label="dog")
+    history = write_day(project, TWO, ONE, [moved])
+    assert evidence.of(history).classes == {"cat": 2, "dog": 1}
+    assert evidence.of(history, day=ONE).classes == {"cat": 3}
 
-    assert evidence.few(manifest.history(project, ORIGIN)) == Few({}, {})
+
+def test_without_groups_the_unit_is_an_image_and_only_what_is_evaluated_counts(project):
+    history = write_day(project, ONE, "origin", rows(ONE, "cat", [""] * 30))
+    found = evidence.of(history, most=12)
+    assert found == Evidence("image", {ONE: 12}, {"cat": 12}, all=12, earlier=0)
+    assert found.sentences() == ["Too few test images to judge any figure: 12 in all."]
+    assert found.on(12) == "12 test images"
+
+
+def test_without_a_day_there_is_no_evidence(project):
+    found = evidence.of(manifest.history(project, ORIGIN))
+    assert found == Evidence("image", {}, {}, all=0, earlier=0)
+
+
+def judged(units, earlier=21, **classes):
+    """The figures of a day on which cat and eel came, with what they rest on written in."""
+    figures = {
+        "forgetting": 0.0,
+        "weighted_f1": 0.9,
+        "worst_f1": 0.8,
+        "new": {"f1": 0.9},
+        "classes": {"cat": {"f1": 1.0}, "dog": {"f1": 0.8}, "eel": {"f1": 0.8}},
+        "worse_than_yesterday": {"p": 0.01, "significant": True},
+    }
+    known = Evidence("patient", {}, {"dog": 21} | classes, units, earlier)
+    evidence.judge(figures, known, new=["cat", "eel"])
+    return figures
+
+
+def test_a_figure_is_judged_by_what_it_is_made_of():
+    figures = judged(21, cat=20, eel=21)
+    assert figures["evidence"] == {"all": 21, "earlier": 21}
+    said = {label: scores["judged"] for label, scores in figures["classes"].items()}
+    assert said == {"cat": False, "dog": True, "eel": True}
+    assert figures["new"]["judged"] is False
+    keys = ("weighted_f1", "worst_f1", "forgetting", "new.f1")
+    assert [evidence.shown(figures, key) for key in keys] == ["0.900", "0.800", "0.000", "few"]
+    # Where two classes have the lowest F1, both count.
+    assert evidence.shown(judged(41, cat=21, eel=3), "worst_f1") == "few"
+    assert evidence.shown(judged(41, cat=21, eel=21), "new.f1") == "0.900"
+    early = judged(41, earlier=20, cat=21, eel=21)
+    assert [evidence.shown(early, key) for key in keys[:3]] == ["0.900", "0.800", "few"]
+
+
+def test_no_drop_is_significant_on_too_few():
+    assert judged(21, cat=1, eel=1)["worse_than_yesterday"]["significant"] is True
+    assert judged(20, cat=1, eel=1)["worse_than_yesterday"]["significant"] is None

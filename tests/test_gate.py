@@ -13,13 +13,15 @@ from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
+from dayfold.figures.evidence import Evidence
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import params
 from dayfold.project.params import Gate
 
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
-NONE = dict.fromkeys(Gate.model_fields)
+NONE = {**dict.fromkeys(Gate.model_fields), "require_evidence": False}
+ENOUGH, TOO_FEW = 21, 20  # units
 UNKNOWN = intervals.UNKNOWN
 
 
@@ -41,8 +43,18 @@ def figures(*, forgetting=None, flips=None, classes=None):
     }
 
 
+def known(*, classes, days=2, of_all=ENOUGH, earlier=ENOUGH):
+    """What figures rest on: by class, of all cohorts, and of the earlier ones."""
+    return Evidence("patient", dict.fromkeys(JUNE[:days], 0), classes, of_all, earlier)
+
+
+def checks(found, new=(), rests_on=None, **limits):
+    rests_on = rests_on or known(classes=dict.fromkeys({*found["classes"], *new}, ENOUGH))
+    return gate.checks(found, new=new, known=rests_on, **{**NONE, **limits})
+
+
 def reasons(found, new=(), **limits):
-    return gate.reasons(gate.checks(found, new=new, **{**NONE, **limits}))
+    return gate.reasons(checks(found, new, **limits))
 
 
 def test_at_most_fails_only_where_the_whole_interval_is_above():
@@ -68,18 +80,72 @@ def test_every_reason_is_told_and_not_the_first_only():
         forgetting=(0.5, 0.4, 0.6), flips=(0.5, 0.4, 0.6), classes={"cat": (0.1, 0.0, 0.2)}
     )
     everything = {name: 0.3 if name.startswith("min") else 0.05 for name in NONE}
+    everything["require_evidence"] = True
     assert len(reasons(bad, new=["cat"], **everything)) == 4
 
 
-def test_null_is_not_asked_and_what_is_undefined_fails_nothing_but_is_recorded():
-    assert gate.checks(figures(forgetting=(0.9, 0.8, 1.0)), new=["cat"], **NONE) == []
-    found = gate.checks(
-        figures(), new=["cat"], **{**NONE, "max_forgetting": 0.0, "min_new_f1": 1.0}
-    )
-    assert found == [
-        Check("max_forgetting", "", 0.0, None, None, None, 1),
-        Check("min_new_f1", "cat", 1.0, None, None, None, 1),
+def test_null_is_not_asked_and_what_is_undefined_is_not_judged():
+    assert checks(figures(forgetting=(0.9, 0.8, 1.0)), new=["cat"]) == []
+    limits = {"max_forgetting": 0.0, "min_new_f1": 1.0}
+    assert checks(figures(), new=["cat"], **limits) == [
+        Check("max_forgetting", "", 0.0, None, None, None, None),
+        Check("min_new_f1", "cat", 1.0, None, None, None, None),
     ]
+    # On the first day there is no day before to hold it against.
+    first = known(classes={"cat": ENOUGH}, days=1, earlier=0)
+    assert checks(figures(), rests_on=first, max_forgetting=0.0) == []
+
+
+def test_what_rests_on_too_few_neither_passes_nor_fails():
+    bad = figures(
+        forgetting=(0.5, 0.4, 0.6),
+        flips=(0.0, 0.0, 0.1),
+        classes={"cat": (0.0, 0.0, 0.2), "dog": (1.0, 0.9, 1.0)},
+    )
+    few = known(classes={"cat": TOO_FEW, "dog": ENOUGH, "eel": 0}, earlier=TOO_FEW)
+    limits = {"max_forgetting": 0.05, "max_negative_flip_rate": 0.05, "min_class_f1": 0.5}
+    found = checks(bad, rests_on=few, **limits)
+    judged = [(check.limit, check.label, check.passed) for check in found]
+    assert judged == [
+        ("max_forgetting", "", None),
+        ("max_negative_flip_rate", "", 1),
+        ("min_class_f1", "cat", None),
+        ("min_class_f1", "dog", 1),
+        ("min_class_f1", "eel", None),  # it has images, and none to test on
+    ]
+    assert gate.reasons(found) == []
+    assert gate.verdict(found) == "passed 2, not judged 3"
+    # One unit more, and both fail.
+    found = checks(bad, rests_on=known(classes={"cat": ENOUGH, "dog": ENOUGH}), **limits)
+    assert len(gate.reasons(found)) == 2
+    assert gate.verdict(found) == "failed 2, passed 2"
+    assert gate.verdict([]) == "no limit is set"
+
+
+def test_who_requires_evidence_is_refused_a_day_without_it():
+    good = figures(classes={"cat": (1.0, 0.4, 1.0), "dog": (1.0, 0.9, 1.0)})
+    few = known(classes={"cat": 3, "dog": ENOUGH})
+    found = checks(good, rests_on=few, min_class_f1=0.5, require_evidence=True)
+    assert gate.reasons(found) == ["not judged, and require_evidence is set: F1 of class cat"]
+    assert gate.verdict(found) == "failed 1, passed 1, not judged 1"
+    enough = checks(good, min_class_f1=0.5, require_evidence=True)
+    assert gate.reasons(enough) == []
+    assert gate.verdict(enough) == "passed 2"
+
+
+def test_what_is_not_judged_is_an_empty_cell_and_read_as_it_was_written(tmp_path):
+    project = make_project(tmp_path)
+    good = figures(classes={"cat": (1.0, 0.5, 1.0)})
+    few = known(classes={"cat": 3, "dog": 0})
+    found = checks(good, rests_on=few, min_class_f1=0.5, require_evidence=True)
+    tables.write(project.gate(JUNE[0]), Check, found)
+    assert project.gate(JUNE[0]).read_text() == (
+        "limit,label,bound,value,low,high,passed\n"
+        "min_class_f1,cat,0.5,1.0,0.5,1.0,\n"
+        "min_class_f1,dog,0.5,,,,\n"
+        "require_evidence,,0,2,2,2,0\n"
+    )
+    assert gate.read(project, JUNE[0]) == found
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.floats(0, 1))
@@ -138,13 +204,14 @@ def test_a_line_that_no_gate_wrote_is_refused_by_name(tmp_path, line):
 def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     root = copy.root
     shell(root, "dayfold", "undo", "--yes")
-    params.edit(copy.params, {"gate.min_class_f1": 1.0, "gate.max_forgetting": 0.5})
+    strict = {"min_class_f1": 1.0, "max_forgetting": 0.5, "require_evidence": True}
+    params.edit(copy.params, {f"gate.{key}": value for key, value in strict.items()})
     said = shell(root, "dvc", "repro")
     assert "Running stage 'curve'" in said
     assert "Running stage 'train'" not in said
     assert "gate: failed" in said
     found = json.loads(copy.metrics.read_bytes())
-    assert found["gate"] == {"passed": False}
+    assert found["gate"] == {"passed": False, "not_judged": 4}
     failing = gate.reasons(gate.read(copy, THREE))
     assert failing
     said = shell(root, "dayfold", "seal", "-m", "enough", code=3)
@@ -176,7 +243,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     copy, shell, digits, tmp_path
 ):
     root = copy.root
-    params.edit(copy.params, {"gate.min_class_f1": 1.0})
+    params.edit(copy.params, {"gate.min_class_f1": 1.0, "gate.require_evidence": True})
     said = shell(root, "dayfold", "run", str(digits / FOUR), "--day", FOUR, code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert f"{FOUR}, open" in shell(root, "dayfold", "status")
@@ -191,7 +258,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     said = shell(root, "dayfold", "run", str(archive), code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert FIVE not in said
-    params.edit(copy.params, {"gate.min_class_f1": None})
+    params.edit(copy.params, {"gate.min_class_f1": None, "gate.require_evidence": False})
     shell(root, "dayfold", "run", str(archive))
     assert standing(copy).sealed == [ONE, TWO, THREE, FOUR]
     assert sealing.forced(copy) == {}

@@ -7,13 +7,16 @@ import polars as pl
 from rich.console import Console
 
 from builders import DAYS, make_project
-from dayfold.figures import log, metrics
-from dayfold.figures.evidence import Few
+from dayfold.figures import evidence, log, metrics
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check, Evaluation, schema
 
 ONE, TWO, THREE, FOUR = DAYS[:4]
+
+
+KNOWN = Evidence("image", {ONE: 40}, {"cat": 40, "[dog]": 40}, all=40, earlier=40)
 
 
 def printed(table):
@@ -22,13 +25,15 @@ def printed(table):
     return text.getvalue().splitlines()
 
 
-def history(worse):
+def history(worse, known=KNOWN):
     """Two days of 40 cats: all right on the first, `worse` fewer on the second; as lines."""
     rows = [(ONE, ONE, "cat", "cat", 9, 40, 0.9, None)]
     rows += [(TWO, ONE, "cat", "cat", 9, 40 - worse, 0.9, 40 - worse)]
     rows += [(TWO, ONE, "cat", "[dog]", 9, worse, 0.9, worse)] * bool(worse)
     evaluations = pl.DataFrame(rows, schema=schema(Evaluation), orient="row")
     figures = metrics.day_metrics(evaluations, [ONE, TWO], {ONE: ["cat"], TWO: ["[dog]"]})
+    evidence.judge(figures[ONE], known, ["cat"])
+    evidence.judge(figures[TWO], known, ["[dog]"])
     return [
         DayLine(ONE, 40, 1, ("cat",), figures[ONE]),
         DayLine(TWO, 3, 2, ("[dog]",), figures[TWO]),
@@ -36,7 +41,6 @@ def history(worse):
     ]
 
 
-NONE = Few({}, {})
 VERDICTS = dict.fromkeys(DAYS[:3], "ok")
 
 
@@ -45,17 +49,33 @@ def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
     first, second = printed(log.table(lines, VERDICTS))[1:3]
     assert "*" not in first
     assert "0.125*" in second
-    (note,) = log.notes(lines, {}, NONE)
+    (note,) = log.notes(lines, VERDICTS, {}, KNOWN)
     assert note.startswith("* worse than the day before")
     lines = history(worse=4)
     assert not any("*" in line for line in printed(log.table(lines, VERDICTS)))
-    assert log.notes(lines, {TWO: "so be it"}, NONE) == [f"{TWO} was sealed by force: so be it"]
+    forced = {TWO: "so be it"}
+    assert log.notes(lines, VERDICTS, forced, KNOWN) == [f"{TWO} was sealed by force: so be it"]
+
+
+def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
+    known = Evidence("patient", {ONE: 3}, {"cat": 3, "[dog]": 0}, all=3, earlier=3)
+    lines = history(worse=5, known=known)
+    first, second = printed(log.table(lines, VERDICTS))[1:3]
+    # Of 40 images of 3 patients; what is undefined has its dash.
+    few = ["few"] * 3
+    assert first.split() == [ONE, "40", "1", "3", *few, "-", "-", "few", "few", "ok"]
+    assert second.split()[4:] == ["3", *few, "few", "few", "-", "-", "ok"]
+    assert log.notes(lines, VERDICTS, {}, known) == [
+        "few: too few to judge; dayfold report --day DAY shows the figure and its interval",
+        "Too few test patients to judge any figure: 3 in all.",
+    ]
 
 
 def test_a_day_without_figures_has_its_line_and_names_are_no_markup():
     lines = printed(log.table(history(worse=0), VERDICTS))
     assert lines[2].split()[:4] == [TWO, "3", "2", "+[dog]"]
     assert lines[3].split() == [THREE, "3", "2", *["-"] * 8, "ok"]
+    assert lines[1].split()[3] == "40"
 
 
 def test_the_gate_column_says_what_became_of_a_day(tmp_path):
@@ -64,8 +84,10 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
     for day, check in zip(DAYS[:4], (bad._replace(passed=1), bad, bad, bad), strict=True):
         tables.write(project.gate(day), Check, [check])
     tables.write(project.gate(DAYS[4]), Check, [])
-    lines = [DayLine(day, 1, 1, (), None) for day in DAYS[:6]]
-    sealed = DAYS[:3]
+    few = bad._replace(passed=None)
+    tables.write(project.gate(DAYS[6]), Check, [few, few, bad._replace(passed=1)])
+    lines = [DayLine(day, 1, 1, (), None) for day in DAYS[:7]]
+    sealed = (*DAYS[:3], DAYS[6])
     assert log.verdicts(project, lines, sealed=sealed, forced=[TWO]) == {
         ONE: "ok",
         TWO: "forced",
@@ -73,14 +95,18 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
         FOUR: "failed",
         DAYS[4]: "open",
         DAYS[5]: "open",
+        DAYS[6]: "1/3",
     }
+    (note,) = log.notes([], {ONE: "ok", TWO: "1/3"}, {}, KNOWN)
+    assert note == "1/3: 1 of 3 checks of the gate passed, the others are not judged"
 
 
 def test_the_classes_of_a_day_have_their_intervals():
-    lines = printed(log.class_table(log.line_of(history(worse=5), None), Few({}, {"cat": 3})))
-    assert lines[0].split() == f"{TWO} images F1 95% recall 95% prec. forg. flips conf.".split()
+    known = Evidence("patient", {}, {"cat": 3}, all=40, earlier=40)
+    lines = printed(log.class_table(log.line_of(history(worse=5), None), known))
+    assert lines[0].split() == f"{TWO} patients F1 95% recall 95% prec. forg. flips conf.".split()
     # 35 of 40 right, all 35 that are called so: F1 70 / 75.
-    assert lines[1].split()[:3] == ["cat", "40", "0.933"]
+    assert lines[1].split()[:3] == ["cat", "3", "0.933"]
     assert lines[1].endswith("few")
     assert len(lines) == 2
 
@@ -89,18 +115,21 @@ def test_figures_that_were_measured_before_a_correction_are_marked():
     first, second, third = history(worse=0)
     lines = [replace(first, corrected=4), second, third]
     assert [line.count("~") for line in printed(log.table(lines, VERDICTS))] == [0, 1, 0, 0]
-    (note,) = log.notes(lines, {}, NONE)
+    (note,) = log.notes(lines, VERDICTS, {}, KNOWN)
     assert note.startswith("~ up to 4 test images were later corrected or withdrawn")
 
 
 def test_withdrawn_images_that_no_line_counts_are_told():
-    (note,) = log.notes(history(worse=0), {}, NONE, withdrawn=2)
+    (note,) = log.notes(history(worse=0), VERDICTS, {}, KNOWN, withdrawn=2)
     assert note == "2 withdrawn images are not counted: data/corrections/"
 
 
 def test_what_has_too_few_test_images_stands_below_the_table():
-    few = Few({ONE: 4}, {"cat": 3, "[dog]": 0})
-    assert log.notes(history(worse=0), {}, few) == [
-        f"Too few test images to judge these cohorts: {ONE} (4).",
-        "Too few test images to judge these classes: cat (3), [dog] (0).",
+    few = Evidence("image", {ONE: 4}, {"cat": 3, "[dog]": 0, "eel": 50}, all=53, earlier=4)
+    assert log.notes(history(worse=0), VERDICTS, {}, few) == [
+        f"Too few test images to judge these cohorts: {ONE} (4 images).",
+        "Too few test images to judge these classes: cat (3 images), [dog] (0 images).",
     ]
+    many = dict.fromkeys("abcdefg", 1)
+    (note,) = Evidence("image", {}, many, all=53, earlier=4).sentences()
+    assert note.endswith(" e (1 image), and 2 more.")

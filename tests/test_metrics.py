@@ -264,6 +264,12 @@ def test_the_intervals_of_the_second_day_are_those_of_their_counts():
     assert found["new"]["f1"] == pytest.approx(eel)
     assert found["classes"]["eel"]["f1"] == pytest.approx(eel)
     assert found["worst_f1"] == pytest.approx(eel)
+    # Of the eels 3 of 3 are right at 0.8, and 0 of 1 at 0.4: both are possible in their bins.
+    (low1, high1), (low2, high2) = intervals.wilson(3, 3), intervals.wilson(0, 1)
+    assert low1 < 0.8
+    assert found["new"]["calibration_error"] == pytest.approx(
+        {"low": 0, "high": (3 * max(high1 - 0.8, 0.8 - low1) + max(high2 - 0.4, 0.4 - low2)) / 4}
+    )
     assert found["classes"]["eel"]["recall"] == intervals.proportion(3, 4)
     # Forgetting is R[1, 1] - R[2, 1] = 6/8 - 7/8: Newcombe's interval of a difference.
     (low1, high1), (low2, high2) = intervals.wilson(6, 8), intervals.wilson(7, 8)
@@ -347,7 +353,9 @@ def test_a_perfectly_calibrated_model_has_no_calibration_error(parts):
         # In each bin, as many tenths of the images are right as the confidence says.
         rows += [(ONE, ONE, "cat", "cat", scale * tenth, tenth / 10, None)]
         rows += [(ONE, ONE, "cat", "dog", scale * (10 - tenth), tenth / 10, None)]
-    assert metrics.calibration_error(evaluations(*rows)) == pytest.approx(0, abs=1e-12)
+    value, ends = metrics.calibration_error(evaluations(*rows))
+    assert value == pytest.approx(0, abs=1e-12)
+    assert ends["low"] == 0 < ends["high"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=80))
@@ -359,13 +367,18 @@ def test_the_calibration_error_is_guos_sum_over_bins(images):
         if inside:
             hits, sure = np.mean(inside, axis=0)
             total += len(inside) / len(images) * abs(hits - sure)
-    assert metrics.calibration_error(evaluations(*rows)) == pytest.approx(total)
+    value, ends = metrics.calibration_error(evaluations(*rows))
+    assert value == pytest.approx(total)
+    assert ends["low"] - 1e-12 <= value <= ends["high"] + 1e-12
 
 
 def test_a_model_that_is_always_sure_and_always_wrong_has_a_calibration_error_of_one():
     table = evaluations((ONE, ONE, "cat", "dog", 7, 1.0, None))
-    assert metrics.calibration_error(table) == 1
-    assert metrics.calibration_error(table.clear()) is None
+    # At most 0.354 of what seven such images are of can be right.
+    least = 1 - float(intervals.wilson(0, 7).high)
+    value, ends = metrics.calibration_error(table)
+    assert (value, ends) == (1, {"low": pytest.approx(least), "high": 1})
+    assert metrics.calibration_error(table.clear()) == (None, intervals.UNKNOWN)
 
 
 def test_a_class_s_forgetting_is_from_its_best_day_on_the_images_of_that_day():

@@ -153,7 +153,7 @@ def test_the_calibration_error_of_the_text():
         for said, count in ((label, right), ("z", images - right))
     ]
     table = pl.DataFrame(counts, schema=schema(Evaluation), orient="row")
-    assert f"(0.5 + 0.75) / 15 = {metrics.calibration_error(table):.4f}" in PLAIN
+    assert f"(0.5 + 0.75) / 15 = {metrics.calibration_error(table)[0]:.4f}" in PLAIN
     draw = np.random.default_rng(0)
     errors = []
     for _ in range(2000):
@@ -169,7 +169,8 @@ def test_every_key_of_metrics_json_is_defined(figures):
         if key not in ("classes", "interval"):
             keys |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
     # What `curve` adds.
-    keys |= {"new.share", "gate.passed"}
+    keys |= {"new.share", "new.judged", "classes.<name>.judged", "gate.passed", "gate.not_judged"}
+    keys |= {"evidence.all", "evidence.earlier"}
     keys |= {f"images.{of}" for of in ("today", "replayed", "trained", "tested")}
     for key in keys:
         assert f"`{key}`" in TEXT, key

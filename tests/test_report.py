@@ -1,6 +1,7 @@
 """The report in a headless Chromium: drawn, usable, asking for nothing, made of recorded facts."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -11,11 +12,16 @@ from PIL import Image
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.figures import log
+from dayfold.figures.card import card
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.report import page
 from dayfold.figures.report.day import Day, changed_params
+from dayfold.figures.report.summary import _of_worst
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip
+from dayfold.project import params as params_file
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -329,7 +335,8 @@ def test_flips_are_said_with_their_direction_and_what_chance_explains(
     tmp_path, worse, better, said
 ):
     one, two = histories.dates(2)
-    project = histories.write_history(tmp_path, days=[one, two], labels=LABELS, files=False)
+    labels = "abcdefgh"  # with two test images a day: enough in all
+    project = histories.write_history(tmp_path, days=[one, two], labels=labels, files=False)
     cell = (one, "a", "a", 9)
     rows = [(one, *cell, 60, 0.9, None)]
     tables.write(project.evaluation(one), Evaluation, rows)
@@ -363,9 +370,47 @@ def test_screenshots_are_made_for_a_person_to_look_at(chromium, written, reposit
 
 def test_the_headline_names_the_new_class_and_how_it_did(written):
     html = written.read_text()
-    # Of its two test images, the new class had one or both right.
-    assert "F1 " in html.split('<p class="lede">')[1].split("</p>")[0]
-    assert "on the day it arrived" in html
+    headline = html.split('<p class="lede">')[1].split("</p>")[0]
+    # Of its two test images, the new class had one or both right: far too few.
+    assert re.search(
+        r": F1 \d\.\d{3} \(0\.\d{3} to 1\.000; too few to judge: 2 images\) on", headline
+    )
+    # 3 days of 4 images and one of 6: 18 in all.
+    assert "whether anything got worse is too few to judge: 18 images" in headline
+
+
+def test_no_verdict_is_spoken_on_too_few(written):
+    html = written.read_text()
+    # Forgetting, flips, F1 of three classes, and of the new one.
+    assert '<span class="verdict">Gate: not judged 6</span>' in html
+    assert html.count("<td>not judged</td>") == 6
+    assert "On 18 test images, with 95% intervals" in html
+    assert "Too few test images to judge any figure: 18 in all." in html
+    numbers = html.split('<ul class="numbers">')[1].split("</ul>")[0]
+    assert numbers.count("<strong>Too few to judge.</strong>") == 5
+    table = html.split('aria-label="Classes against yesterday"')[1].split("</table>")[0]
+    assert table.count("too few to judge: 8 images") == 2
+    assert "chance" not in table
+
+
+def test_what_stands_beside_a_figure_is_of_the_same_images(written):
+    html = written.read_text()
+    # Yesterday's model had one of two right in each of 9 cells of a class and day.
+    assert "On the same 18 images yesterday" in html
+    assert "<p>yesterday " not in html
+
+
+def test_the_lowest_f1_is_not_named_where_all_are_equal():
+    def of(**f1s):
+        return _of_worst({label: {"f1": f1, "images": 30} for label, f1 in f1s.items()})
+
+    assert of(cat=1.0, dog=1.0) == "All 2 classes have the same F1."
+    assert of(cat=1.0, dog=0.9) == "Class dog has the lowest F1, on 30 test images."
+    assert (
+        of(cat=0.9, dog=0.9, eel=1.0) == "2 classes have the lowest F1, on 60 test images together."
+    )
+    assert of(cat=0.9) == "Class cat has the lowest F1, on 30 test images."
+    assert of() == "No class has test images yet."
 
 
 def test_a_day_that_is_none_is_refused_with_the_next_command(tmp_path):
@@ -402,7 +447,45 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
 
 
 def test_a_param_that_a_day_does_not_have_is_a_dash_and_null_is_null(project, tmp_path):
-    day = Day(project, DAYS[1], [], True, False, tmp_path)
+    known = Evidence("image", {}, {}, all=0, earlier=0)
+    day = Day(project, DAYS[1], [], known, True, False, tmp_path)
     day.params_before, day.params = {"gate.a": 0.5, "seed": 0}, {"gate.b": None, "seed": 0}
     changed = [(key, page.shown(then), page.shown(now)) for key, then, now in changed_params(day)]
     assert changed == [("gate.a", "0.5", "\N{EN DASH}"), ("gate.b", "\N{EN DASH}", "null")]
+
+
+def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
+    days, labels = histories.dates(2), ("cyst", "mass")
+    project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+    now = params_file.read(project.params)
+    text = card(
+        "scans",
+        log.counted(project, now, log.lines(project, now)[-1]),
+        manifest.history(project, days[-1]),
+        live=labels,
+        metadata={
+            "classes": labels,
+            "recipe": {"image_size_px": 16},
+            "not_calibrated": "2 validation images",
+        },
+        provenance={
+            "parent": days[0],
+            "draws": {"today": 3, "all": 4},
+            "images": {"today": 14, "trained": 21, "replayed": 7},
+            "sha256": {},
+            "fingerprint": {},
+        },
+        gate=("open (not judged 5)", []),
+    )
+    assert "Gate: open (not judged 5)." in text
+    assert "It is softmax(logits), not calibrated: 2 validation images." in text
+    # Two test images of a class and day; the mass came on the second.
+    assert "On 6 test images, which no model" in text
+    assert "- Too few test images to judge any figure: 6 in all." in text
+    rows = [line for line in text.splitlines() if line.startswith(("| cyst |", "| mass |"))]
+    assert rows[0].endswith("| too few to judge: 4 images |")
+    assert rows[1].endswith("| too few to judge: 2 images |")
+    figures = text.split("## Figures")[1].split("## Classes")[0]
+    rows = [line for line in figures.splitlines() if re.search(r"\d\.\d{3} to", line)]
+    assert len(rows) == 8
+    assert all(line.endswith(", too few to judge |") for line in rows)

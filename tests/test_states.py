@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from builders import place
+from builders import NO_GATE, place
 from dayfold.demo import DAYS
 from dayfold.project import journal, params, vcs
 from dayfold.project.journal import Note
@@ -31,7 +31,7 @@ def none(copy, shell, images):
     made = Project(new)
     small = {"train.updates": 2, "train.batch_size": 8}
     params.edit(made.params, {**small, "train.threads": 1})
-    params.edit(made.params, {f"gate.{limit}": None for limit in params.Gate.model_fields})
+    params.edit(made.params, NO_GATE)
     return made
 
 

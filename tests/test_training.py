@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from builders import DAYS, make_project, take_in
+from builders import DAYS, make_project, place, take_in
 from dayfold import create
 from dayfold.errors import ImageMissingError
 from dayfold.learning import adamw, device, fitting, network, pixels
@@ -18,6 +18,8 @@ from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
+from dayfold.serve import predicting
+from dayfold.serve.model import Classifier
 from dayfold.stages import replay, train, weights
 from pools import pool_of, start_of
 
@@ -206,8 +208,14 @@ def test_a_day_without_validation_images_says_that_it_is_not_calibrated(tmp_path
     take_in(project, DAYS[0], {"cat": [1], "dog": [2]})
     for stage in (weights, replay, train):
         stage.run(project, params_file.read(project.params))
-    assert "No validation images, so confidence is not calibrated." in capsys.readouterr().out
-    assert network.load(project.model).metadata["temperature"] == 1.0
+    assert "Confidence is not calibrated: 0 validation images." in capsys.readouterr().out
+    model = network.load(project.model)
+    assert model.metadata["temperature"] == 1.0
+    said = []
+    (image,) = place(tmp_path / "asked", "cat", [3])
+    asked = Classifier(model, threshold=0.5)
+    predicting.predict(asked, [image], top=1, csv=None, say=said.append)
+    assert said[-1] == "Confidence is not calibrated: 0 validation images."
 
 
 def test_the_rate_rises_then_falls_to_nothing():

@@ -150,7 +150,7 @@ def seal(
     project = here()
     with ready(project, "seal", say=say):
         for tag in sealing.seal(project, message, force=force):
-            print(f"sealed as {tag}")
+            print("\n".join(sealing.said(project, tag)))
     for line in (*sealing.warnings(project), *sealing.sharing(project)):
         print(line)
 

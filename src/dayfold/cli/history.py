@@ -34,15 +34,18 @@ def log(
     if as_json:
         print(history.as_json(lines), end="")
     elif classes or day:
-        line = history.counted(project, history.line_of(lines, day))
-        show(history.class_table(line, evidence.few(manifest.history(project, line.day))))
+        line, known = history.counted(project, now.params, history.line_of(lines, day))
+        show(history.class_table(line, known))
+        for sentence in known.sentences():
+            print(sentence)
     else:
         forced = sealing.forced(project)
         verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
         show(history.table(lines, verdicts))
-        known = manifest.history(project, lines[-1].day if lines else ORIGIN)
-        few, gone = evidence.few(known), len(known.withdrawn)
-        for note in history.notes(lines, forced, few, withdrawn=gone):
+        images = manifest.history(project, lines[-1].day if lines else ORIGIN)
+        known = evidence.of(images, most=now.params.evaluate.max_per_cohort)
+        gone = len(images.withdrawn)
+        for note in history.notes(lines, verdicts, forced, known, withdrawn=gone):
             print(note)
 
 

@@ -82,6 +82,12 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     return [*tags, vcs.TAG + now.day]
 
 
+def said(project: Project, tag: str) -> list[str]:
+    """Say that a day is sealed, and what its gate says, a line each."""
+    day = tag.removeprefix(vcs.TAG)
+    return [f"sealed as {tag}", f"gate: {gate.verdict(gate.read(project, day))}"]
+
+
 def tag_again(project: Project, now: Standing) -> list[str]:
     """Tag the days of this branch whose tag it has lost; return which.
 

@@ -222,8 +222,9 @@ def advice(project: Project) -> list[str]:
     changed = stale(project, now.day)
     if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]
-    reasons = gate.reasons(gate.read(project, now.day))
+    checks = gate.read(project, now.day)
+    reasons = gate.reasons(checks)
+    lines += [f"gate    {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons)]
     if reasons:
-        lines += ["gate    failed", *(f"  - {reason}" for reason in reasons)]
         return [*lines, 'next    another recipe and dvc repro, or dayfold seal --force -m "why"']
-    return [*lines, "gate    passed", "next    dvc metrics diff, then dayfold seal"]
+    return [*lines, "next    dvc metrics diff, then dayfold seal"]

@@ -34,9 +34,9 @@ def run(
         say(f"nothing new, so {day} was not opened")
         return
     vcs.dvc(project.root, "repro", show=True)
-    for tag in sealing.seal(project):
-        say(f"sealed as {tag}")
-    for line in (*sealing.warnings(project), *sealing.sharing(project)):
+    tags = sealing.seal(project)
+    sealed = [line for tag in tags for line in sealing.said(project, tag)]
+    for line in (*sealed, *sealing.warnings(project), *sealing.sharing(project)):
         say(line)
 
 

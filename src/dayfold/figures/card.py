@@ -5,11 +5,12 @@ After Mitchell et al., "Model cards for model reporting", 2019.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from dayfold.figures import evidence
+from dayfold.figures.evidence import FEW, Evidence, is_judged
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
@@ -31,7 +32,7 @@ _FIGURES = {
 
 def card(
     name: str,
-    line: DayLine,
+    counted: tuple[DayLine, Evidence],
     history: History,
     *,
     live: Sequence[str],
@@ -42,11 +43,12 @@ def card(
 ) -> str:
     """Return a day's card as Markdown; what is not recorded stands on no card.
 
-    `name` is the project's, `line` the day and its figures, `live` the classes that the model can
-    answer with, `metadata` its own, `provenance` how it was made, `gate` what became of it there
-    (`log.verdicts`) and why; `erased` are the paths of its images that were erased since.
+    `name` is the project's, `counted` the day with its figures and what these rest on, `live` the
+    classes that the model can answer with, `metadata` its own, `provenance` how it was made, `gate`
+    what became of it there (`log.verdicts`) and why; `erased` are the paths of its images that were
+    erased since.
     """
-    verdict, reasons = gate
+    (line, known), (verdict, reasons) = counted, gate
     recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
     days = history.days
     parts = [
@@ -56,19 +58,21 @@ def card(
         f"{provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
         "## Figures",
-        "On test images, which no model of this project was trained on. The 95% intervals assume "
-        "independent images; docs/metrics.md of dayfold defines every figure.",
+        f"On {known.on(_tested(line))}, which no model of this project was trained on. The 95% "
+        "intervals assume independent images; docs/metrics.md of dayfold defines every figure.",
         _figures(line),
         "## Classes and data",
-        _classes(line, history, live),
+        _classes(line, known, history, live),
         _retired([name for name in metadata["classes"] if name not in live]),
         _data(history, provenance),
         "## Confidence",
-        f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
+        f"It is softmax(logits), not calibrated: {metadata['not_calibrated']}."
+        if metadata.get("not_calibrated")
+        else f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
         "temperature is fitted on this day's validation images (Guo et al. 2017). It changes the "
         "confidence, not the answer.",
         "## Limits",
-        _bullets(_limits(history, live, reasons)),
+        _bullets(_limits(history, known, live, reasons)),
         "## How to make it again",
         _again(line.day, erased),
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
@@ -91,26 +95,32 @@ def _again(day: str, erased: Sequence[str]) -> str:
     )
 
 
+def _tested(line: DayLine) -> int:
+    return sum(scores["images"] for scores in (line.figures or {})["classes"].values())
+
+
 def _figures(line: DayLine) -> str:
     figures = line.figures or {}
     rows = []
     for key, said in _FIGURES.items():
-        ends = figures["interval"].get(key, {"low": None, "high": None})
-        rows.append((said, figure(figures[key]), _ends(ends)))
+        ends = _ends(figures["interval"].get(key), judged=is_judged(figures, key))
+        rows.append((said, figure(figures[key]), ends))
     new = figures["new"]
     if new["f1"] is not None and line.new:
         said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        rows.append((said, figure(new["f1"]), _ends(figures["interval"]["new"]["f1"])))
+        ends = _ends(figures["interval"]["new"]["f1"], judged=new["judged"])
+        rows.append((said, figure(new["f1"]), ends))
     return _table(("figure", "value", "95%"), rows)
 
 
-def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
+def _classes(line: DayLine, known: Evidence, history: History, classes: Sequence[str]) -> str:
     figures = line.figures or {}
     counts = _counts(history)
     rows = []
     for label in classes:
         scores = figures["classes"].get(label, {})
         ends = figures["interval"]["classes"].get(label, {})
+        few = known.of_class(label)
         rows.append(
             (
                 _plain(label),
@@ -120,9 +130,10 @@ def _classes(line: DayLine, history: History, classes: Sequence[str]) -> str:
                 figure(scores.get("recall")),
                 _ends(ends.get("recall")),
                 figure(scores.get("precision")),
+                few,
             )
         )
-    header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision")
+    header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
 
 
@@ -155,11 +166,12 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(history: History, classes: Sequence[str], reasons: Sequence[str]) -> list[str]:
-    few = evidence.few(history)
+def _limits(
+    history: History, known: Evidence, classes: Sequence[str], reasons: Sequence[str]
+) -> list[str]:
     counts = _counts(history)
     none = [_plain(label) for label in classes if not counts.get((label, "test"))]
-    some = few._replace(classes={_plain(label): n for label, n in few.classes.items() if n})
+    some = replace(known, classes={_plain(label): n for label, n in known.classes.items() if n})
     found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
     found.append("It always picks one of its classes, even for unrelated images.")
     if none:
@@ -191,7 +203,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
 
 
-def _ends(ends: Mapping[str, float | None] | None) -> str:
+def _ends(ends: Mapping[str, float | None] | None, *, judged: bool = True) -> str:
     if not ends or ends["low"] is None:
         return ""
-    return f"{ends['low']:.3f} to {ends['high']:.3f}"
+    return f"{ends['low']:.3f} to {ends['high']:.3f}{'' if judged else f', {FEW}'}"

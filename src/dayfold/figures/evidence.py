@@ -1,41 +1,138 @@
-"""How much there is to judge by: which cohorts and classes have too few test images."""
+"""What is too few to judge by: the one rule, and what the figures of a day rest on."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from dayfold.figures import intervals
+from dayfold import draws
+from dayfold.figures.intervals import Z, figure
 from dayfold.ledger.manifest import History
+from dayfold.project.console import first_few, plural
+
+WIDEST = 0.4  # an interval of a proportion that may be wider says too little to judge by
+FEW = "too few to judge"
 
 
-class Few(NamedTuple):
-    """The cohorts and the classes with too few test images, each with how many units it has.
+def is_too_few(units: int) -> bool:
+    """Whether the Wilson interval of a proportion of so many may be wider than WIDEST.
 
-    A unit is a group, however many images it has, or an image without one: images of one patient
-    are right or wrong together. Classes without a test image have 0.
+    It is widest where half are hits: Z / sqrt(n + Z²), above 0.4 up to n = 20.
+    """
+    return Z / math.sqrt(units + Z**2) > WIDEST
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How many units with test images each cohort and class of a day has, and all together.
+
+    A unit is a group (a patient), however many images it has: images of one patient are right or
+    wrong together. An image without a group is one by itself. Classes without a test image have 0.
+    `earlier` counts the units of the cohorts before the day.
     """
 
+    unit: str
     cohorts: dict[str, int]
     classes: dict[str, int]
+    all: int
+    earlier: int
+
+    def caveat(self, units: int) -> str:
+        """Return "too few to judge: 3 patients"; nothing where there are enough."""
+        return f"{FEW}: {plural(units, self.unit)}" if is_too_few(units) else ""
+
+    def of_class(self, label: str) -> str:
+        """The `caveat` of a class."""
+        return self.caveat(self.classes.get(label, 0))
+
+    def on(self, images: int) -> str:
+        """Return "36 test images", or "143 test images of 21 patients"."""
+        of = "" if self.unit == "image" else f" of {plural(self.all, self.unit)}"
+        return plural(images, "test image") + of
 
     def sentences(self) -> list[str]:
         """Say which figures tell too little by themselves, a sentence for cohorts and classes."""
-        return [
-            f"Too few test images to judge {what}: "
-            + ", ".join(f"{name} ({count})" for name, count in of.items())
-            + "."
-            for what, of in (("these cohorts", self.cohorts), ("these classes", self.classes))
-            if of
-        ]
+        if is_too_few(self.all):
+            return [f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
+        found = []
+        for what, of in (("cohorts", self.cohorts), ("classes", self.classes)):
+            few = [f"{name} ({plural(n, self.unit)})" for name, n in of.items() if is_too_few(n)]
+            if few:
+                named = ", ".join(first_few(few))
+                found.append(f"Too few test {self.unit}s to judge these {what}: {named}.")
+        return found
 
 
-def few(history: History) -> Few:
-    """Return what of a history has too few test images (`intervals.is_too_few`), sorted by name."""
+def of(history: History, *, day: str | None = None, most: int | None = None) -> Evidence:
+    """Return what the figures of `day` (by default the last) rest on, under the labels of then.
+
+    `most` is `evaluate.max_per_cohort`.
+    """
+    day = day or max(history.days, default="")
+    # What was corrected or withdrawn later stands as it was.
+    later = history.corrections.filter(pl.col("on") > day).unique("image", keep="first")
+    images = history.images.join(later, on="image", how="anti")
+    columns = ("image", "label", "group", "split", "day")
+    known = pl.concat(
+        [images.select(columns), later.with_columns(label="before").select(columns)]
+    ).filter(pl.col("day") <= day)
     unit = pl.when(pl.col("group") == "").then("image").otherwise("group")
-    tested = history.split("test").with_columns(unit.alias("unit"))
-    found = []
-    for key in ("day", "label"):
-        counts = dict.fromkeys(history.images[key].unique().sort(), 0)
-        counts |= tested.group_by(key).agg(pl.col("unit").n_unique()).sort(key).iter_rows()
-        found.append({name: n for name, n in counts.items() if intervals.is_too_few(n)})
-    return Few(*found)
+    tested = sample(known.filter(split="test"), most).with_columns(unit.alias("unit"))
+    cohorts, classes = (
+        dict.fromkeys(known[key].unique().sort().to_list(), 0)
+        | dict(tested.group_by(key).agg(pl.col("unit").n_unique()).iter_rows())
+        for key in ("day", "label")
+    )
+    return Evidence(
+        "patient" if (known["group"] != "").any() else "image",
+        cohorts,
+        classes,
+        all=tested["unit"].n_unique(),
+        earlier=tested.filter(pl.col("day") < day)["unit"].n_unique(),
+    )
+
+
+def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
+    """Return `most` images of every day and split (all of them with None), in the order given.
+
+    A uniform sample by a hash of the image: the same on every day, whatever the seed, and one of
+    a smaller size is part of it.
+    """
+    if most is None:
+        return held
+    key = pl.Series("key", draws.uniforms("evaluate", ids=held["image"].to_list()))
+    turn = pl.col("key").rank("ordinal").over("day", "split")
+    return held.with_columns(key).filter(turn <= most).drop("key")
+
+
+def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> None:
+    """Write into a day's figures how many units they rest on, and which of them are judged."""
+    figures["evidence"] = {"all": known.all, "earlier": known.earlier}
+    judged = {label for label, units in known.classes.items() if not is_too_few(units)}
+    for label, scores in figures["classes"].items():
+        scores["judged"] = label in judged
+    figures["new"]["judged"] = judged.issuperset(new) if new else None
+    if is_too_few(known.all):
+        figures["worse_than_yesterday"]["significant"] = None
+
+
+def is_judged(figures: Mapping[str, Any], key: str) -> bool:
+    """Whether a figure of a day, by its key in metrics.json, rests on enough (`judge`)."""
+    if key.startswith("new."):
+        return bool(figures["new"]["judged"])
+    if key == "worst_f1":
+        worst = figures["worst_f1"]
+        of_it = [one["judged"] for one in figures["classes"].values() if one["f1"] == worst]
+        return bool(of_it) and all(of_it)
+    is_of_earlier = key in ("forgetting", "backward_transfer")
+    return not is_too_few(figures["evidence"]["earlier" if is_of_earlier else "all"])
+
+
+def shown(figures: Mapping[str, Any], key: str) -> str:
+    """Return a figure by its key in metrics.json; "few" where it is not judged."""
+    value: Any = figures
+    for part in key.split("."):
+        value = value[part]
+    return figure(value) if value is None or is_judged(figures, key) else "few"

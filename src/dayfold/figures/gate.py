@@ -1,13 +1,15 @@
 """The gate: what a day's figures have to keep, and which days did.
 
 A limit is held against the figure's 95% interval and not against the figure: a day fails only where
-it is hardly by chance that the limit is passed, so three points on thirty images fail no day.
+it is hardly by chance that the limit is passed, so three points on thirty images fail no day. A
+figure that rests on too few is not judged: its check neither passes nor fails.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dayfold.errors import LedgerError
+from dayfold.figures.evidence import Evidence, is_too_few
 from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
@@ -18,6 +20,7 @@ _NAMES = {
     "max_negative_flip_rate": "the negative flip rate",
     "min_class_f1": "F1 of class {}",
     "min_new_f1": "F1 of the new class {}",
+    "require_evidence": "",
 }
 
 
@@ -25,49 +28,76 @@ def checks(
     figures: Mapping[str, Any],
     *,
     new: Collection[str],
+    known: Evidence,
     max_forgetting: float | None,
     max_negative_flip_rate: float | None,
     min_class_f1: float | None,
     min_new_f1: float | None,
+    require_evidence: bool,
 ) -> list[Check]:
     """Hold a day's figures (`metrics.day_metrics`) against the limits that are not None.
 
     "At most" fails where the low end of the interval is above the limit, "at least" where its high
-    end is below; what is undefined fails nothing. `new` are the classes that arrived on the day.
+    end is below. What rests on too few, or is undefined, is not judged. `new` are the classes that
+    arrived on the day. On the first day nothing is held against a day before.
     """
     found = []
-    for limit, name, most in (
-        ("max_forgetting", "forgetting", max_forgetting),
-        ("max_negative_flip_rate", "negative_flip_rate", max_negative_flip_rate),
+    for limit, name, most, units in (
+        ("max_forgetting", "forgetting", max_forgetting, known.earlier),
+        ("max_negative_flip_rate", "negative_flip_rate", max_negative_flip_rate, known.all),
     ):
-        if most is not None:
-            ends = figures["interval"][name]
-            passed = ends["low"] is None or ends["low"] <= most
-            of_all = (figures[name], ends["low"], ends["high"])
-            found.append(Check(limit, "", most, *of_all, int(passed)))
+        if most is not None and (figures[name] is not None or len(known.cohorts) > 1):
+            low, high = figures["interval"][name].values()
+            passed = None if low is None or is_too_few(units) else int(low <= most)
+            found.append(Check(limit, "", most, figures[name], low, high, passed))
     for limit, labels, least in (
-        ("min_class_f1", figures["classes"], min_class_f1),
+        ("min_class_f1", known.classes, min_class_f1),
         ("min_new_f1", new, min_new_f1),
     ):
         if least is not None:
             for label in sorted(labels):
-                scores = figures["classes"].get(label, {"f1": None})
-                ends = figures["interval"]["classes"].get(label, {"f1": UNKNOWN})["f1"]
-                passed = ends["high"] is None or ends["high"] >= least
-                of_class = (scores["f1"], ends["low"], ends["high"])
-                found.append(Check(limit, label, least, *of_class, int(passed)))
+                f1 = figures["classes"].get(label, {"f1": None})["f1"]
+                ends = figures["interval"]["classes"].get(label, {"f1": UNKNOWN})
+                low, high = ends["f1"].values()
+                is_few = is_too_few(known.classes.get(label, 0))
+                passed = None if high is None or is_few else int(high >= least)
+                found.append(Check(limit, label, least, f1, low, high, passed))
+    if require_evidence:
+        count = sum(check.passed is None for check in found)
+        found.append(Check("require_evidence", "", 0, count, count, count, int(not count)))
     return found
 
 
 def reasons(found: Sequence[Check]) -> list[str]:
     """Say why a day fails, a sentence a limit and class; nothing if it passes."""
     return [
-        f"{_NAMES[check.limit].format(check.label)} is {check.value:.3f} "
+        f"{_name(check)} is {check.value:.3f} "
         f"({check.low:.3f} to {check.high:.3f}), "
         f"{'above' if check.limit.startswith('max') else 'below'} {check.limit} {check.bound:g}"
+        if check.limit != "require_evidence"
+        else f"not judged, and require_evidence is set: {', '.join(map(_name, not_judged(found)))}"
         for check in found
-        if not check.passed
+        if check.passed == 0
     ]
+
+
+def not_judged(found: Sequence[Check]) -> list[Check]:
+    """Return the checks of figures that rest on too few, or are undefined."""
+    return [check for check in found if check.passed is None]
+
+
+def verdict(found: Sequence[Check]) -> str:
+    """Return what became of the checks: "passed 3, not judged 5"."""
+    held = [
+        check.passed for check in found if check.limit != "require_evidence" or not check.passed
+    ]
+    kinds = (("failed", 0), ("passed", 1), ("not judged", None))
+    counts = [(name, held.count(kind)) for name, kind in kinds]
+    return ", ".join(f"{name} {n}" for name, n in counts if n) or "no limit is set"
+
+
+def _name(check: Check) -> str:
+    return _NAMES[check.limit].format(check.label)
 
 
 def read(project: Project, day: str) -> list[Check]:
@@ -86,8 +116,8 @@ def read(project: Project, day: str) -> list[Check]:
 def _is_whole(check: Check) -> bool:
     """Whether a check is of a limit that is known, and has the figures that its reason names."""
     figures = (check.value, check.low, check.high)
-    known = check.limit in _NAMES and check.passed in (0, 1) and check.bound is not None
-    return known and (bool(check.passed) or None not in figures)
+    known = check.limit in _NAMES and check.passed in (0, 1, None) and check.bound is not None
+    return known and (check.passed != 0 or None not in figures)
 
 
 def last_passed(project: Project, sealed: Sequence[str]) -> str | None:

@@ -3,7 +3,6 @@
 All take images as independent. Where several are of one patient, the truth is less sure than this.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Z = 1.959963984540054  # the standard normal's 97.5% quantile: intervals of 95%
 SIGNIFICANT = 0.05
-WIDEST = 0.4  # an interval of a proportion that may be wider says too little to judge by
 
 
 Ends = dict[str, float | None]  # one interval as it stands in metrics.json: low, high
@@ -45,14 +43,6 @@ def wilson(hits: ArrayLike, images: ArrayLike) -> Interval:
         low = np.where(k == 0, 0.0, np.maximum(middle - half, 0.0))
         high = np.where(k == n, 1.0, np.minimum(middle + half, 1.0))
     return Interval(np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan))
-
-
-def is_too_few(units: int) -> bool:
-    """Whether the Wilson interval of a proportion of so many may be wider than WIDEST.
-
-    It is widest where half are hits: Z / sqrt(n + Z²), above 0.4 up to n = 20.
-    """
-    return Z / math.sqrt(units + Z**2) > WIDEST
 
 
 def f1(true_positives: ArrayLike, concerned: ArrayLike) -> Interval:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dayfold.errors import CycleError
-from dayfold.figures import gate, metrics
-from dayfold.figures.evidence import Few
+from dayfold.figures import evidence, gate, metrics
+from dayfold.figures.evidence import FEW, Evidence, is_too_few
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.project import vcs
@@ -64,12 +64,25 @@ def lines(project: Project, params: Params, *, count_all: bool = False) -> list[
     ]
     figures = {} if count_all else _sealed_figures(project)
     figures |= _counted(project, [line for line in found if line.day not in figures])
+    tests = replace(history, images=history.split("test"))
+    for line in found:
+        # Nor did an older version say what its figures rest on.
+        if line.day in figures and "evidence" not in figures[line.day]:
+            known = evidence.of(tests, day=line.day, most=params.evaluate.max_per_cohort)
+            evidence.judge(figures[line.day], known, line.new)
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def counted(project: Project, line: DayLine) -> DayLine:
-    """Return a day's line with figures counted from the evaluations: intervals of classes too."""
-    return replace(line, figures=_counted(project, [line])[line.day])
+def counted(project: Project, params: Params, line: DayLine) -> tuple[DayLine, Evidence]:
+    """Return a day's line with figures counted from the evaluations, and what they rest on.
+
+    These have the intervals of classes too.
+    """
+    figures = _counted(project, [line])[line.day]
+    history = manifest.history(project, line.day)
+    known = evidence.of(history, most=params.evaluate.max_per_cohort)
+    evidence.judge(figures, known, line.new)
+    return replace(line, figures=figures), known
 
 
 def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
@@ -106,23 +119,30 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
 def verdicts(
     project: Project, days: list[DayLine], *, sealed: Collection[str], forced: Collection[str]
 ) -> dict[str, str]:
-    """Return day → what became of it at the gate: ok, forced, failed, or open."""
+    """Return day → what became of it at the gate: ok, forced, failed, or open.
+
+    "3/8": of 8 checks 3 passed, the others are not judged.
+    """
     found = {}
     for line in days:
         recorded = project.gate(line.day).exists()
+        checks = gate.read(project, line.day) if recorded else []
         if line.day in forced:
             found[line.day] = "forced"
-        elif recorded and gate.reasons(gate.read(project, line.day)):
+        elif gate.reasons(checks):
             found[line.day] = "failed"
+        elif line.day not in sealed:
+            found[line.day] = "open"
         else:
-            found[line.day] = "ok" if line.day in sealed else "open"
+            few = len(gate.not_judged(checks))
+            found[line.day] = f"{len(checks) - few}/{len(checks)}" if few else "ok"
     return found
 
 
 def table(days: list[DayLine], verdicts: Mapping[str, str]) -> Table:
     """Return the lines as a table for the terminal."""
-    drawn = _empty_table("day", "images", "classes")
-    for name in ("ACC", "w. F1", "worst", "forg.", "flips", "new F1", "conf.", "ECE"):
+    drawn = _empty_table("day", "images", "classes", "tested")
+    for name in ("ACC", "w. F1", "worst", "forg.", "flips", "new F1", "conf."):
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("gate")
     for line in days:
@@ -139,13 +159,20 @@ def _cells(line: DayLine) -> list[str]:
     if figures is None:
         return ["-"] * 8
     low, high = figures["interval"]["average_accuracy"].values()
-    either_way = "" if low is None else f" ±{(high - low) / 2:.3f}".replace("±0", "±")
+    accuracy = evidence.shown(figures, "average_accuracy")
+    if accuracy == figure(figures["average_accuracy"]) and low is not None:
+        accuracy += f" ±{(high - low) / 2:.3f}".replace("±0", "±")
+    weighted, worst, forgotten, flips, new_f1, sure = (
+        evidence.shown(figures, key)
+        for key in (
+            *("weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"),
+            *("new.f1", "new.confidence"),
+        )
+    )
     return [
-        CORRECTED * bool(line.corrected) + figure(figures["average_accuracy"]) + either_way,
-        *(figure(figures[key]) for key in ("weighted_f1", "worst_f1", "forgetting")),
-        figure(figures["negative_flip_rate"]) + "*" * _is_worse(figures),
-        *(figure(figures["new"][key]) for key in ("f1", "confidence")),
-        figure(figures["calibration_error"]),
+        str(figures["evidence"]["all"]),
+        CORRECTED * bool(line.corrected) + accuracy,
+        *(weighted, worst, forgotten, flips + "*" * _is_worse(figures), new_f1, sure),
     ]
 
 
@@ -154,7 +181,12 @@ def _is_worse(figures: dict[str, Any] | None) -> bool:
 
 
 def notes(
-    days: list[DayLine], forced: Mapping[str, str], few: Few, *, withdrawn: int = 0
+    days: list[DayLine],
+    verdicts: Mapping[str, str],
+    forced: Mapping[str, str],
+    known: Evidence,
+    *,
+    withdrawn: int = 0,
 ) -> list[str]:
     """Return the lines below the table: marks, what is too few, why days were forced."""
     starred = any(_is_worse(line.figures) for line in days)
@@ -169,25 +201,31 @@ def notes(
     if withdrawn:
         are = "images are" if withdrawn > 1 else "image is"
         legend.append(f"{withdrawn} withdrawn {are} not counted: data/corrections/")
-    legend += few.sentences()
+    if any("few" in _cells(line) for line in days):
+        legend.append(f"few: {FEW}; dayfold report --day DAY shows the figure and its interval")
+    for verdict in [one for one in verdicts.values() if "/" in one][-1:]:
+        of = verdict.replace("/", " of ")
+        legend.append(f"{verdict}: {of} checks of the gate passed, the others are not judged")
+    legend += known.sentences()
     return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
 
 
-def class_table(line: DayLine, few: Few) -> Table:
-    """Return a day's figures of each class as a table for the terminal, with 95% intervals."""
+def class_table(line: DayLine, known: Evidence) -> Table:
+    """Return a `counted` day's figures of each class as a table, with 95% intervals."""
     figures = line.figures or {}
-    drawn = _empty_table(line.day, "images")
+    drawn = _empty_table(line.day, f"{known.unit}s")
     for name in ("F1", "95%", "recall", "95%", "prec.", "forg.", "flips", "conf."):
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("")
     for label, scores in figures["classes"].items():
-        cells = [str(scores["images"])]
+        units = known.classes.get(label, 0)
+        cells = [str(units)]
         for name in ("f1", "recall"):
             low, high = figures["interval"]["classes"][label][name].values()
             cells += [figure(scores[name]), f"{low:.3f}..{high:.3f}"]
         rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
         cells += [figure(scores[key]) for key in rest]
-        said = ["new"] * (label in line.new) + ["few"] * (label in few.classes)
+        said = ["new"] * (label in line.new) + ["few"] * is_too_few(units)
         drawn.add_row(escape(label), *cells, ", ".join(said))
     return drawn
 

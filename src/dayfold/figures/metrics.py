@@ -54,15 +54,27 @@ def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
 _MEAN_CONFIDENCE = (pl.col("images") * pl.col("confidence")).sum() / pl.col("images").sum()
 
 
-def calibration_error(counts: pl.DataFrame) -> float | None:
-    """Return the expected calibration error, in 0..1 (Naeini 2015, Guo 2017).
+def calibration_error(counts: pl.DataFrame) -> tuple[float | None, Ends]:
+    """Return the expected calibration error, in 0..1 (Naeini 2015, Guo 2017), and its interval.
 
     ECE = sum_b n_b / n |accuracy_b - confidence_b| over the ten bins of the confidence in what is
-    predicted. With few images it is above 0 by chance alone, even of a perfectly calibrated model.
+    predicted. With few images it is above 0 by chance alone, even of a perfectly calibrated model:
+    so the ends are the sums over what each bin's Wilson interval leaves possible, wider than 95%.
     """
-    images, hit = counts["images"].to_numpy(), counts.select(HIT).to_series().to_numpy()
-    gaps = np.bincount(counts["bin"].to_numpy(), images * (hit - counts["confidence"].to_numpy()))
-    return float(np.abs(gaps).sum() / images.sum()) if len(counts) else None
+    if counts.is_empty():
+        return None, UNKNOWN
+    bins = counts.group_by("bin", maintain_order=True).agg(
+        RIGHT.alias("right"), pl.col("images").sum(), confidence=_MEAN_CONFIDENCE
+    )
+    right, images, sure = (bins[name].to_numpy() for name in ("right", "images", "confidence"))
+    low, high = intervals.wilson(right, images)
+    share = images / images.sum()
+    least = np.maximum(0, np.maximum(low - sure, sure - high))
+    most = np.maximum(high - sure, sure - low)
+    return (
+        float((share * np.abs(right / images - sure)).sum()),
+        {"low": float((share * least).sum()), "high": float((share * most).sum())},
+    )
 
 
 class Flips(NamedTuple):
@@ -147,17 +159,19 @@ def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
     fresh_values, fresh_ends = _averages(fresh)
     classes = list(scores.iter_rows(named=True))
     worst = min(classes, key=lambda row: (row["f1"], row["f1_high"]), default=None)
+    error, error_ends = calibration_error(mine)
+    fresh_error, fresh_error_ends = calibration_error(theirs)
     return (
         {
             **values,
             "worst_f1": worst and worst["f1"],
             "confidence": mine.select(_MEAN_CONFIDENCE).item() if len(mine) else None,
-            "calibration_error": calibration_error(mine),
+            "calibration_error": error,
             "new": {
                 "accuracy": fresh_values["accuracy"],
                 "f1": fresh_values["macro_f1"],
                 "confidence": theirs.select(_MEAN_CONFIDENCE).item() if len(theirs) else None,
-                "calibration_error": calibration_error(theirs),
+                "calibration_error": fresh_error,
             },
             "classes": {
                 row["label"]: {
@@ -170,7 +184,12 @@ def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
         {
             **ends,
             "worst_f1": _of_row(worst, "f1") if worst else UNKNOWN,
-            "new": {"accuracy": fresh_ends["accuracy"], "f1": fresh_ends["macro_f1"]},
+            "calibration_error": error_ends,
+            "new": {
+                "accuracy": fresh_ends["accuracy"],
+                "f1": fresh_ends["macro_f1"],
+                "calibration_error": fresh_error_ends,
+            },
             "classes": {
                 row["label"]: {name: _of_row(row, name) for name in ("f1", "recall")}
                 for row in classes

@@ -3,7 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dayfold.project.console import plural
+
+LEAST_IMAGES, LEAST_WRONG = 30, 3  # of validation, for a temperature to rest on
 STEPS = 60  # halvings of the range that is searched: beyond the last bit of a float
+
+
+def lacking(images: int, wrong: int) -> str:
+    """Return why no temperature can be fitted on so many validation images; or nothing.
+
+    A model that is hardly ever wrong on few images shows how sure it may be only at one end. What
+    earlier models made of theirs cannot be pooled: predictions.csv holds no logits.
+    """
+    if images < LEAST_IMAGES:
+        return plural(images, "validation image")
+    if wrong < LEAST_WRONG:
+        return f"{wrong} wrong of {images} validation images; {LEAST_WRONG} are needed"
+    return ""
 
 
 def temperature(logits: NDArray[np.float64], targets: NDArray[np.int64]) -> float:

@@ -262,6 +262,13 @@ def temperature(model: Model) -> float:
     return float(model.metadata.get("temperature", 1.0))
 
 
+def calibrated(model: Model) -> str:
+    """Return "calibrated with temperature 1.7", or "not calibrated" and why."""
+    if lacking := model.metadata.get("not_calibrated"):
+        return f"not calibrated: {lacking}"
+    return f"calibrated with temperature {temperature(model):g}"
+
+
 def probabilities(
     net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int = BATCH
 ) -> torch.Tensor:

@@ -210,7 +210,8 @@ class Check(NamedTuple):
     """gates/<day>.csv: one limit of the gate, and the figure that was held against it.
 
     `label` is the class where the limit is one of each class; `value` the figure and `low` and
-    `high` the ends of its 95% interval, empty where the figure is undefined; `passed` 0 or 1.
+    `high` the ends of its 95% interval, empty where the figure is undefined; `passed` 0 or 1, empty
+    where the figure is not judged. Of require_evidence `value` counts these.
     """
 
     limit: str
@@ -219,7 +220,7 @@ class Check(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
-    passed: int
+    passed: int | None
 
 
 class Confusion(NamedTuple):

@@ -150,12 +150,16 @@ class Predict(_Section):
 
 
 class Gate(_Section):
-    """What a day has to keep, each compared with an interval; a limit of null is not asked."""
+    """What a day has to keep, each compared with an interval; a limit of null is not asked.
+
+    Where `require_evidence` is true, a limit on a figure that rests on too few is not kept.
+    """
 
     max_forgetting: Share | None
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
+    require_evidence: bool
 
 
 class Params(_Section):
@@ -225,8 +229,10 @@ def read(path: Path) -> Params:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            mend=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            mend=f"{upgrade.FIX} takes out what is no param any more, adds what is new, and keeps "
+            "your values"
             if any(upgrade.GONE in problem for problem in problems)
+            or any(f"{key} is missing" in problem for key in upgrade.ADDED for problem in problems)
             else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params

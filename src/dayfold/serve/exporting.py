@@ -44,7 +44,7 @@ Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [n, size, size, 3] �
 class Deployed(torch.nn.Module):
     """The whole way from pixels to probabilities as one graph.
 
-    uint8 [n, size, size, 3], RGB → float32 [n, classes], calibrated.
+    uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature).
     """
 
     def __init__(self, net: torch.nn.Module, temperature: float) -> None:
@@ -126,9 +126,10 @@ def _beside(file: Path, name: str) -> Path:
 def _card(project: Project, day: str, model: Model, history: History) -> str:
     params = params_file.read(project.params).model_copy(update={"day": day})
     lines = log.lines(project, params)
-    line = log.counted(project, log.line_of(lines, day))
-    sealed = vcs.sealed_days(project.root)
+    line, known = log.counted(project, params, log.line_of(lines, day))
+    sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
+    word = "ok" if "/" in verdicts[day] else verdicts[day]
     if day in sealed:
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
@@ -140,12 +141,12 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         erased = needed(project, history, made, cache.folder(project.root)).get(day, [])
     return card(
         project.root.name,
-        line,
+        (line, known),
         history,
         live=network.live(model),
         metadata=model.metadata,
         provenance=json.loads(provenance),
-        gate=(verdicts[day], gate.reasons(gate.read(project, day))),
+        gate=(f"{word} ({gate.verdict(checks)})", gate.reasons(checks)),
         erased=erased,
     )
 
@@ -173,7 +174,9 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             dynamo=False,
         )
     graph = onnx.load_model(path)
-    graph.doc_string = "images: uint8 [batch, height, width, 3], RGB. probabilities: calibrated."
+    graph.doc_string = (
+        f"images: uint8 [batch, height, width, 3], RGB. probabilities: {network.calibrated(model)}."
+    )
     properties = {
         "classes": json.dumps(list(model.classes), ensure_ascii=False),
         network.METADATA_KEY: canonical_json(dict(model.metadata)),
@@ -329,8 +332,8 @@ applied, alpha composited on black, 16-bit grey scaled to 8 bits. The model is m
 
 ## Output
 
-`probabilities`: float32 [n, {len(model.classes)}], a row an image, calibrated with temperature
-{network.temperature(model):g}; the columns, from 0, are the classes
+`probabilities`: float32 [n, {len(model.classes)}], a row an image,
+{network.calibrated(model)}; the columns, from 0, are the classes
 
 {classes}
 

@@ -34,8 +34,8 @@ BATCH = 64
 class Answer:
     """What the model says of one image: the most probable class, and how sure it is.
 
-    `sure`: the calibrated `confidence` reaches `predict.threshold`. `probabilities` has every class
-    but retired ones, the most probable first.
+    `sure`: the `confidence` reaches `predict.threshold`; `Classifier.calibration` says whether it
+    is calibrated. `probabilities` has every class but retired ones, the most probable first.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Classifier:
-    """One day's model: `day`, its `classes`, and `predict`."""
+    """One day's model: `day`, its `classes`, whether its confidence is calibrated, `predict`."""
 
     def __init__(self, model: Model, *, threshold: float) -> None:
         recipe = model.metadata["recipe"]
@@ -54,6 +54,7 @@ class Classifier:
         self._outputs, self._retired = model.classes, network.retired(model)
         self.threshold = threshold
         self.temperature = network.temperature(model)
+        self.calibration = network.calibrated(model)
         self.image_size_px: int = recipe["image_size_px"]
         # As it was evaluated, where the hardware can.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
@@ -170,7 +171,9 @@ def said(project: Project, day: str, named: str | None) -> str:
         return f"model of {day}"
     later = [one for one in vcs.sealed_days(project.root) if one > day]
     failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} did not" if later else ""
-    return f"model of {day}, the last day that passed its gate{failed}"
+    checks = gate.read(project, day)
+    few = f" ({gate.verdict(checks)})" if gate.not_judged(checks) else ""
+    return f"model of {day}, the last day that passed its gate{few}{failed}"
 
 
 def check_here(project: Project) -> None:

@@ -78,6 +78,8 @@ def predict(
         f"{len(good) / seconds:.0f} img/s; "
         f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
     )
+    if model.calibration.startswith("not"):
+        say(f"Confidence is {model.calibration}.")
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
         raise UnreadableError(

@@ -9,8 +9,7 @@ import polars as pl
 from rich.markup import escape
 from rich.table import Table
 
-from dayfold import draws
-from dayfold.figures import metrics
+from dayfold.figures import evidence, metrics
 from dayfold.learning import device, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
@@ -118,19 +117,6 @@ def report(scores: pl.DataFrame) -> Table:
     return drawn
 
 
-def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
-    """Return `most` images of every day and split (all of them with None), in the order given.
-
-    A uniform sample by a hash of the image: the same on every day, whatever the seed, and one of
-    a smaller size is part of it.
-    """
-    if most is None:
-        return held
-    key = pl.Series("key", draws.uniforms("evaluate", ids=held["image"].to_list()))
-    turn = pl.col("key").rank("ordinal").over("day", "split")
-    return held.with_columns(key).filter(turn <= most).drop("key")
-
-
 def run(project: Project, params: Params) -> None:
     """Predict the held-out images; write predictions, evaluation, classification and flips."""
     day = params.day
@@ -140,7 +126,7 @@ def run(project: Project, params: Params) -> None:
         device=recipe["device"], precision=recipe["precision"], threads=recipe["threads"]
     )
     history = manifest.history(project, day)
-    held = sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
+    held = evidence.sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
     parent = network.load(project.parent_model)
     # What yesterday's model calls by a class's old name it calls by its new one.
     renamed = pl.col("predicted").replace(history.classes()[day].renamed)

@@ -255,19 +255,22 @@ def _write_model(
 ) -> dict[str, int]:
     """Calibrate and write the model; return how many validation images it has right, and of all."""
     logits = fitted.logits
-    temperature = calibration.temperature(logits.double().numpy(), targets.numpy())
     right = int((logits.argmax(1) == targets).sum())
-    print(
-        f"Validation: {right} of {len(targets)} correct. Temperature {temperature:g}."
-        if len(targets)
-        else "No validation images, so confidence is not calibrated."
+    lacking = calibration.lacking(len(targets), len(targets) - right)
+    temperature = 1.0
+    if not lacking:
+        temperature = calibration.temperature(logits.double().numpy(), targets.numpy())
+    found = (
+        f"Confidence is not calibrated: {lacking}" if lacking else f"Temperature {temperature:g}"
     )
+    print(f"Validation: {right} of {len(targets)} correct. " * bool(len(targets)) + f"{found}.")
     metadata = {
         "classes": list(day.whole.classes),
         "day": facts["day"],
         "recipe": facts["recipe"],
         "sha256": day.pins,
         "temperature": temperature,
+        "not_calibrated": lacking,
     }
     state = network.with_retired(fitted.state, day.whole, day.retired)
     network.save(project.model, state, metadata)

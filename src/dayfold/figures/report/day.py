@@ -11,8 +11,8 @@ import polars as pl
 import yaml
 
 from dayfold.errors import CycleError, DayfoldError, ToolError
-from dayfold.figures import evidence, gate, log
-from dayfold.figures.evidence import Few
+from dayfold.figures import gate, log
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.corrections import ERASE, gone
@@ -32,12 +32,14 @@ class Day:
     """One day of a project, and all that is recorded of it.
 
     `lines` are those of the days up to this one. `is_current`: it is the day of the working tree.
-    `folder` takes files of an earlier day; `missing` says which cannot be had, and why.
+    `folder` takes files of an earlier day; `missing` says which cannot be had, and why. `known` is
+    what the figures rest on.
     """
 
     project: Project
     day: str
     lines: list[DayLine]
+    known: Evidence
     is_current: bool
     is_sealed: bool
     folder: Path
@@ -62,11 +64,6 @@ class Day:
     def history(self) -> History:
         """All images as they stand after this day."""
         return manifest.history(self.project, self.day)
-
-    @cached_property
-    def few(self) -> Few:
-        """Which cohorts and classes have too few test images to judge by."""
-        return evidence.few(self.history)
 
     @cached_property
     def evaluations(self) -> pl.DataFrame:
@@ -166,8 +163,9 @@ def read(project: Project, day: str | None, folder: Path) -> Day:
     lines = log.lines(project, params)
     line = log.line_of(lines, day)
     day = line.day
-    lines = [*(one for one in lines if one.day < day), log.counted(project, line)]
-    return Day(project, day, lines, day == at, day in vcs.sealed_days(project.root), folder)
+    line, known = log.counted(project, params, line)
+    lines = [*(one for one in lines if one.day < day), line]
+    return Day(project, day, lines, known, day == at, day in vcs.sealed_days(project.root), folder)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from dayfold import __version__
 from dayfold.figures import charts, gate, intervals, retention
 from dayfold.figures.charts import Spec
+from dayfold.figures.evidence import is_judged
 from dayfold.figures.report import day as days
 from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
@@ -72,6 +73,8 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         changes=changed,
         figures=_all_figures(day),
         reasons=None if day.checks is None else gate.reasons(day.checks),
+        verdict=gate.verdict(day.checks or []),
+        tested=day.known.on(int(day.counts["images"].sum())),
         forced=forced.get(day.day),
         matrix=_grid(values["cohorts"], "day", "cohort", "accuracy"),
         backtest=_backtest(day.project),
@@ -213,13 +216,14 @@ def _grid(values: Values, row: str, column: str, value: str) -> dict[str, Any]:
     }
 
 
-def _all_figures(day: Day) -> list[tuple[str, Any, Any, Any]]:
-    """Every figure of the day that is a number: key, value, interval, yesterday's."""
-    before = (day.before.figures if day.before else None) or {}
+def _all_figures(day: Day) -> list[tuple[str, Any, Any, bool]]:
+    """Every figure of the day that is a number: key, value, interval, whether it is judged."""
     found = []
     for key, value in dotted(day.figures).items():
-        if key.split(".")[0] not in ("interval", "classes") and not isinstance(value, bool):
-            found.append((key, value, _at(day.figures["interval"], key), _at(before, key)))
+        of = key.split(".")[0]
+        if of in ("interval", "classes", "evidence") or key.endswith(("judged", "significant")):
+            continue
+        found.append((key, value, _at(day.figures["interval"], key), is_judged(day.figures, key)))
     return found
 
 
