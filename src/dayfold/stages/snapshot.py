@@ -7,7 +7,7 @@ from itertools import count
 import polars as pl
 
 from dayfold.errors import IntakeError
-from dayfold.figures import intervals
+from dayfold.figures import evidence
 from dayfold.ledger import corrections, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
@@ -25,7 +25,7 @@ _IS_ALONE = pl.col("group") == ""
 # An image without a group is one by itself.
 GROUPS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias("groups")
 
-ENOUGH = next(units for units in count(1) if not intervals.is_too_few(units))
+ENOUGH = next(units for units in count(1) if not evidence.is_too_few(units))
 
 
 def rows_of(
@@ -234,7 +234,7 @@ def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
             f"warning: no validation {thing} of {unvalidated}: nothing to check confidence by; "
             f"add more such {thing}s"
         )
-    if few := named("test", lambda n: n > 0 and intervals.is_too_few(n)):
+    if few := named("test", lambda n: n > 0 and evidence.is_too_few(n)):
         yield (
             f"warning: too few test {thing}s to judge {few}: {ENOUGH} are needed; "
             f"add more such {thing}s, or judge on a later day"
