@@ -14,14 +14,8 @@ from dayfold.project.layout import Project
 
 SIDES = range(len(SPLITS))
 WHOLE = ""  # all classes as one; no class has this name
-WEIGHTS = (
-    0.5,
-    1.0,
-    0.25,
-    2.0,
-    0.1,
-    4.0,
-)  # of the whole beside a class, until one comes near enough
+# Of the whole beside a class: one after another is tried, until one comes near enough.
+WEIGHTS = (0.5, 1.0, 0.25, 2.0, 0.1, 4.0)
 GAP = (100, 1, 2)  # what a split counts that lacks a group: training before test
 MOST_TURNS = 8
 NO_GROUP = "no patient id (data.group does not match)"
