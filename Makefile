@@ -41,7 +41,8 @@ test: lint browser sshd ## install, then lint and run all tests, the slow ones t
 
 check: lint ## install, then lint and run the quick tests of what differs from SINCE (HEAD)
 	@printf '\n==> pytest --touched $(SINCE)\n'
-	@$(PY) -m pytest -q -m 'not slow' --touched $(SINCE) $(PYTEST_ARGS) || test $$? -eq 5 # none is
+	@$(PY) -m pytest -q -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder \
+		-m 'not slow' --touched $(SINCE) $(PYTEST_ARGS) || test $$? -eq 5 # none is
 
 lint: $(STAMP) ## install, then check style, format and types
 	@printf '\n==> ruff check\n'

@@ -164,6 +164,18 @@ def test_a_text_stage_runs_without_torch_and_scikit_learn():
     assert done.stdout == "[]\n"
 
 
+def test_what_trains_and_predicts_runs_without_torch_s_compiler():
+    code = (
+        "import sys, torch\nfrom dayfold.learning import device, network\n"
+        "device.resolve(device='cpu', precision='fp32', threads=1)\n"
+        "model = network.grown(network.random_origin(0), ['a', 'b'], seed=0)\n"
+        "network.build(model, 32)(torch.zeros(2, 3, 32, 32)).sum().backward()\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command):
     found = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
