@@ -8,7 +8,9 @@ import pytest
 
 from conftest import IDENTITY
 from dayfold import create
+from dayfold.errors import ParamsError
 from dayfold.project import gitfiles, vcs
+from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 from dayfold.proof import check
 
@@ -152,7 +154,10 @@ def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
         monkeypatch.setenv(name, value)
     asked = []
     options = create.Options(
-        "random", image_size_px=16, agreed=lambda question: asked.append(question) or True
+        "random",
+        image_size_px=16,
+        agreed=lambda question: asked.append(question) or True,
+        group=r"/(P\d+)_",
     )
     for place, questions in (("scratch/scans", 0), ("scans", 1)):
         said = []
@@ -161,8 +166,15 @@ def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
         assert str(outer) in said[0]
         top = shell(outer / place, "git", "rev-parse", "--show-toplevel")
         assert top == f"{outer / place}\n"
+        assert params_file.read(outer / place / "params.yaml").data.group == r"/(P\d+)_"
     # A repository within, as git calls it: none of its files is the outer one's.
     assert shell(outer, "git", "status", "--porcelain") == "?? .gitignore\n?? scans/\n"
+
+
+def test_what_is_no_expression_for_patients_makes_nothing(tmp_path):
+    with pytest.raises(ParamsError, match=r"data\.group is 'P': needs exactly one"):
+        create.init(tmp_path / "scans", create.Options("random", group="P"))
+    assert not (tmp_path / "scans").exists()
 
 
 def test_a_repository_is_no_new_folder(outer, shell):
