@@ -487,5 +487,5 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     assert rows[1].endswith("| too few to judge: 2 images |")
     figures = text.split("## Figures")[1].split("## Classes")[0]
     rows = [line for line in figures.splitlines() if re.search(r"\d\.\d{3} to", line)]
-    assert len(rows) == 8
+    assert len(rows) == 9  # with that of the new class
     assert all(line.endswith(", too few to judge |") for line in rows)
