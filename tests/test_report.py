@@ -429,12 +429,12 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     assert shown.get_log("browser") == []
     text = find(shown, "body")[0].text
     assert f"day/{second}" in text
-    assert f"Against {first}." in text
+    assert f"Against {first}, on the same test images." in text
     assert third not in text.split("Make it again")[0]
     assert f"dayfold reproduce {second}" in text
     assert "is not here" not in text
     shell(copy.root, "dayfold", "report")
-    assert f"Against {second}." in copy.report(third).read_text()
+    assert f"Against {second}, on the same test images." in copy.report(third).read_text()
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=copy.root, capture_output=True, text=True, check=True
     )
