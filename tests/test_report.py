@@ -429,12 +429,12 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     assert shown.get_log("browser") == []
     text = find(shown, "body")[0].text
     assert f"day/{second}" in text
-    assert f"Against {first}." in text
+    assert f"Against {first}, on the same test images." in text
     assert third not in text.split("Make it again")[0]
     assert f"dayfold reproduce {second}" in text
     assert "is not here" not in text
     shell(copy.root, "dayfold", "report")
-    assert f"Against {second}." in copy.report(third).read_text()
+    assert f"Against {second}, on the same test images." in copy.report(third).read_text()
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=copy.root, capture_output=True, text=True, check=True
     )
@@ -487,5 +487,5 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     assert rows[1].endswith("| too few to judge: 2 images |")
     figures = text.split("## Figures")[1].split("## Classes")[0]
     rows = [line for line in figures.splitlines() if re.search(r"\d\.\d{3} to", line)]
-    assert len(rows) == 8
+    assert len(rows) == 9  # with that of the new class
     assert all(line.endswith(", too few to judge |") for line in rows)
