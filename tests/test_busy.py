@@ -207,19 +207,3 @@ def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):
     nowhere = Kept(tmp_path / "missing")
     squares.keep(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
     assert squares.read(nowhere, "0" * 64, 16) is None
-
-
-def test_training_imports_no_compiler_of_torchs():
-    code = """
-import sys, torch
-from dayfold.learning import device, network
-from dayfold.learning.adamw import AdamW
-device.resolve(device="cpu", precision="fp32", threads=1)
-net = network.build(network.grown(network.random_origin(0), ["a", "b"], 0), 32).train()
-net(torch.zeros(2, 3, 32, 32)).sum().backward()
-AdamW(net.parameters()).step(0.1)
-import dayfold.stages.train, dayfold.stages.evaluate
-print(sorted({"torch._dynamo", "torch._inductor", "torchvision", "sympy"} & set(sys.modules)))
-"""
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert said.stdout == "[]\n", said.stderr
