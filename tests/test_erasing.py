@@ -46,10 +46,10 @@ def made(tmp_path_factory, shell) -> Path:
     """Ten images of a sealed day, pushed to the folder beside, and a day that is open."""
     project = make_project(tmp_path_factory.mktemp("small") / "project")
     root = project.root
+    shell(root, "git", "init", "--quiet")
+    shell(root, "dvc", "init", "--quiet")
     take_in(project, SMALL_DAYS[0], {"cat": range(10)})
     for words in (
-        ("git", "init", "--quiet"),
-        ("dvc", "init", "--quiet"),
         ("dvc", "config", "cache.type", "hardlink,copy"),
         ("dvc", "remote", "add", "--default", "store", "../store"),
         ("dvc", "add", "--quiet", f"data/images/{SMALL_DAYS[0]}"),
