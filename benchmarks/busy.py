@@ -84,24 +84,22 @@ def main() -> None:
     if options.train:
         train(int(options.train[0]), options.train[1])
         return
-    found: dict[tuple[int, str, str], list[float]] = {}
-    for _ in range(options.rounds):
-        for size in options.sizes:
-            for wait in options.waits:
+    print("| px | threads wait | " + " | ".join(f"{load}: median, worst" for load in LOADS) + " |")
+    print("|" + " --- |" * (2 + len(LOADS)))
+    verdicts = []
+    for size in options.sizes:
+        for wait in options.waits:
+            found: dict[str, list[float]] = {load: [] for load in LOADS}
+            for _ in range(options.rounds):
                 for load in LOADS:
                     with beside(load, size, wait):
                         words = ("--train", str(size), str(options.seconds))
                         said, _ = started(__file__, *words, wait=wait).communicate()
-                    found.setdefault((size, wait, load), []).append(float(said))
-    verdicts = []
-    print("| px | threads wait | " + " | ".join(f"{load}: median, worst" for load in LOADS) + " |")
-    print("|" + " --- |" * (2 + len(LOADS)))
-    for size in options.sizes:
-        for wait in options.waits:
-            rounds = [found[size, wait, load] for load in LOADS]
-            cells = [f"{statistics.median(one):.4g}, {min(one):.4g}" for one in rounds]
-            print(f"| {size} | {wait} | {' | '.join(cells)} |")
-            worst = min(min(one) for one in rounds[1:]) / statistics.median(rounds[0])
+                    found[load].append(float(said))
+            cells = [f"{statistics.median(one):.4g}, {min(one):.4g}" for one in found.values()]
+            print(f"| {size} | {wait} | {' | '.join(cells)} |", flush=True)
+            alone = statistics.median(found["alone"])
+            worst = min(min(found[load]) for load in LOADS[1:]) / alone
             if wait == "dayfold's":
                 told = "met   " if worst >= GOAL else "MISSED"
                 verdicts.append(f"{told} {size} px: at worst {worst:.2f} of the speed alone")
