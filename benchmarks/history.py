@@ -55,7 +55,7 @@ OLD = "data/old"  # where made days have their images: a day's own folder is the
 SMALL = {
     "train.updates": 2,
     "evaluate.max_per_cohort": 1,
-    **{f"gate.{limit}": None for limit in params_file.Gate.model_fields},
+    **dict.fromkeys(params_file.LIMITS),
 }
 # Starts a command from a small process: no peak is below that of the process that it came from.
 WITNESS = """

@@ -40,7 +40,7 @@ SMALL = {
     "train.batch_size": 8,
     "train.threads": 1,
     "replay.size": 8,
-    **{f"gate.{limit}": None for limit in params_file.Gate.model_fields},
+    **dict.fromkeys(params_file.LIMITS),
 }
 # As a user gives them; the images of the third day are dropped by hand in between.
 SCRIPT = (

@@ -20,12 +20,11 @@ from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256, sha256_file
 from dayfold.project.layout import ORIGIN, Project
-from dayfold.project.params import Gate
 from dayfold.stages import snapshot
 
 ROOT = Path(__file__).parent.parent
 DAYS = tuple(f"2025-06-{day:02}" for day in range(1, 31))
-NO_GATE = dict.fromkeys(f"gate.{limit}" for limit in Gate.model_fields if "_evidence" not in limit)
+NO_GATE = dict.fromkeys(params_file.LIMITS)
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 

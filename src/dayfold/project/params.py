@@ -162,6 +162,9 @@ class Gate(_Section):
     require_evidence: bool
 
 
+LIMITS = [f"gate.{key}" for key in Gate.model_fields if key != "require_evidence"]
+
+
 class Params(_Section):
     """All of params.yaml."""
 
