@@ -72,7 +72,7 @@ BEFORE = {
         "dayfold init scans && cd scans": "mkdir ../new && cd ../new",
         "dayfold add ~/scans/today": "cd $SCANS",
     },
-    "docs/using.md": {"dayfold predict ~/scans/new scan.png": "cp ~/scans/new/0.png scan.png"},
+    "docs/using.md": {"dayfold predict ~/scans/new scan.png": "cp ~/scans/new/P0_0.png scan.png"},
     "docs/cli.md": {
         "dayfold init scans --weights imagenet --image-size 224": "mkdir ../new && cd ../new",
         "dayfold add ~/scans/today": "cd $SCANS",
@@ -169,7 +169,7 @@ class Walk:
         self._given += 1
         for number in range(8):
             pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
+            Image.fromarray(pixels).save(folder / f"P{number // 2}_{number}.png")
 
     def type(self, command: str) -> None:
         """Run a line of shell where the last one ended; the images of a day are always new."""
