@@ -105,6 +105,7 @@ def test_every_step_is_said_before_it_is_done(made):
         assert line.startswith(begin)
 
 
+@pytest.mark.cold
 def test_the_first_line_comes_before_anything_is_done(tmp_path):
     began = time.monotonic()
     words = (sys.executable, "-m", "dayfold", "init", "scans", *RANDOM)
