@@ -24,7 +24,9 @@ DAYS = ("2025-06-02", "2025-06-03", "2025-06-04")
 def made(tmp_path_factory, shell):
     root = tmp_path_factory.mktemp("older")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
+        # Python 3.11.3 and older have no filters.
+        options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(root, **options)
     root = root / "scans"
     subprocess.run(["git", "reset", "--quiet", "--hard"], cwd=root, check=True)
     subprocess.run(["dvc", "checkout", "--quiet"], cwd=root, check=True)
