@@ -96,16 +96,16 @@ def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeyp
 
 
 def test_a_training_is_compared_with_its_own_start_and_not_told_while_it_keeps_up(monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.02)
+    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.2)
     own = Pace()
     steady = []
     for _ in range(9):
-        time.sleep(0.01)
+        time.sleep(0.1)
         steady.append(own.after(32))
     assert not any(steady)
     later = []
     for _ in range(6):
-        time.sleep(0.1)
+        time.sleep(0.8)
         later.append(own.after(32))
     (told,) = filter(None, later)
     assert " at its start; " in told
