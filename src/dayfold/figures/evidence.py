@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,17 @@ def is_too_few(units: int) -> bool:
     It is widest where half are hits: Z / sqrt(n + Z²), above 0.4 up to n = 20.
     """
     return Z / math.sqrt(units + Z**2) > WIDEST
+
+
+ENOUGH = next(units for units in count(1) if not is_too_few(units))
+_IS_ALONE = pl.col("group") == ""
+# How many units the rows of a table are, an image each. One without a group is one by itself.
+UNITS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias("units")
+
+
+def unit_of(images: pl.DataFrame) -> str:
+    """Return what such images are counted in: "patient" where any has a group, else "image"."""
+    return "patient" if (images["group"] != "").any() else "image"
 
 
 @dataclass(frozen=True)
@@ -78,19 +90,18 @@ def of(history: History, *, day: str | None = None, most: int | None = None) -> 
     known = pl.concat(
         [images.select(columns), later.with_columns(label="before").select(columns)]
     ).filter(pl.col("day") <= day)
-    unit = pl.when(pl.col("group") == "").then("image").otherwise("group")
-    tested = sample(known.filter(split="test"), most).with_columns(unit.alias("unit"))
+    tested = sample(known.filter(split="test"), most)
     cohorts, classes = (
         dict.fromkeys(known[key].unique().sort().to_list(), 0)
-        | dict(tested.group_by(key).agg(pl.col("unit").n_unique()).iter_rows())
+        | dict(tested.group_by(key).agg(UNITS).iter_rows())
         for key in ("day", "label")
     )
     return Evidence(
-        "patient" if (known["group"] != "").any() else "image",
+        unit_of(known),
         cohorts,
         classes,
-        all=tested["unit"].n_unique(),
-        earlier=tested.filter(pl.col("day") < day)["unit"].n_unique(),
+        all=tested.select(UNITS).item(),
+        earlier=tested.filter(pl.col("day") < day).select(UNITS).item(),
     )
 
 

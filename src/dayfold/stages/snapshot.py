@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 
 import polars as pl
 
@@ -20,12 +19,6 @@ from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-
-_IS_ALONE = pl.col("group") == ""
-# An image without a group is one by itself.
-GROUPS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias("groups")
-
-ENOUGH = next(units for units in count(1) if not evidence.is_too_few(units))
 
 
 def rows_of(
@@ -71,7 +64,7 @@ def _by_class(
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
     for one in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
-        counts = one.group_by("label", "split").agg(pl.len(), GROUPS)
+        counts = one.group_by("label", "split").agg(pl.len(), evidence.UNITS)
         for label, split, images, groups in counts.iter_rows():
             before.setdefault(label, {})[split] = (images, groups)
     return before
@@ -209,10 +202,10 @@ def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
     """Which classes cannot be learnt or judged yet, and what to do."""
     counts = {
         (label, split): count
-        for label, split, count in now.group_by("label", "split").agg(GROUPS).iter_rows()
+        for label, split, count in now.group_by("label", "split").agg(evidence.UNITS).iter_rows()
     }
     classes = sorted({label for label, _ in counts})
-    thing = "patient" if (now["group"] != "").any() else "image"
+    thing = evidence.unit_of(now)
 
     def named(split: str, said: Callable[[int], bool]) -> str:
         found = {one: counts.get((one, split), 0) for one in classes}
@@ -236,7 +229,7 @@ def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
         )
     if few := named("test", lambda n: n > 0 and evidence.is_too_few(n)):
         yield (
-            f"warning: too few test {thing}s to judge {few}: {ENOUGH} are needed; "
+            f"warning: too few test {thing}s to judge {few}: {evidence.ENOUGH} are needed; "
             f"add more such {thing}s, or judge on a later day"
         )
 
