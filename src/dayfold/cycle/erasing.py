@@ -294,8 +294,7 @@ def carry_out(found: Erasure, *, say: Say) -> None:
         path.unlink(missing_ok=True)
     count = sum(_from_cache(one, found.objects) for one in found.sealed)
     count += _from_files(found)
-    removed = f"{len(found.copies)} {'copy' if len(found.copies) == 1 else 'copies'} removed"
-    say(f"here: {count} files and objects erased, {removed}")
+    say(f"here: {count} files and objects erased, {plural(len(found.copies), 'copy')} removed")
     for page in found.pages:
         say(f"removed {project.name(page)}: it showed what is erased")
     if problems:

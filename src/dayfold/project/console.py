@@ -35,8 +35,10 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, thing: str) -> str:
-    """Return "1 day", "1,200 days", "3 classes"."""
+    """Return "1 day", "1,200 days", "3 classes", "2 copies"."""
     plural = thing + ("es" if thing.endswith("s") else "s")
+    if thing.endswith("y") and thing[-2] not in "aeiou":
+        plural = thing[:-1] + "ies"
     return f"{number:,} {thing if number == 1 else plural}"
 
 
