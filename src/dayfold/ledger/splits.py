@@ -260,14 +260,10 @@ def _deal(
     So the fractions are met within one image, whenever the images came.
     """
     total = sum(of.images)
-    for left, name in zip(range(len(images), 0, -1), _by_hash(images), strict=True):
+    for name in _by_hash(images):
         total += 1
-        sides: Sequence[int] = SIDES
-        if not of.groups[0]:
-            sides = SIDES[:1]  # the first of a class is trained on, however small the fraction
-        elif left < len(SIDES):
-            lacking = [side for side in of.wanted if not of.groups[side]]
-            sides = lacking if left <= len(lacking) else SIDES
+        # The first of a class is trained on, however small the fraction.
+        sides = SIDES if of.groups[0] else SIDES[:1]
         lacks = {s: round(fractions[SPLITS[s]] * total - of.images[s], 9) for s in sides}
         side = max(sides, key=lacks.__getitem__)
         of.images[side] += 1
