@@ -6,11 +6,13 @@ import subprocess
 import pytest
 from PIL import Image
 
+from dayfold.cycle import unattended
 from dayfold.demo import DAYS
 from dayfold.project import params, vcs
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
+STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 
 
 def write_scans(folder, count=3, label="cyst", shade=0):
@@ -285,7 +287,7 @@ def test_status_says_what_comes_next(copy, shell, tmp_path):
 
 def test_another_version_of_dayfold_is_refused_with_the_way_out(copy, shell):
     params.edit(copy.params, {"dayfold": "0.0.1"})
-    for stage in ("snapshot", "weights", "replay", "train", "evaluate", "curve"):
+    for stage in STAGES:
         said = shell(copy.root, "dayfold", stage, code=1)
         assert "pinned to dayfold 0.0.1" in said
         assert "pip install dayfold==0.0.1" in said
@@ -297,7 +299,30 @@ def test_backfill_goes_on_where_it_was(three_days):
     assert f"day 1 of 3: {ONE}\n{ONE} is sealed" in said
     assert f"day 2 of 3: {TWO}\n{TWO} is sealed" in said
     assert f"day 3 of 3: {THREE}\n{THREE}: 0 images added" in said
-    assert said.endswith(f"sealed as day/{THREE}\ngate: no limit is set\n")
+    assert said.endswith(f"sealed as day/{THREE}; gate: no limit is set\n")
+
+
+def test_a_run_says_a_line_a_stage_with_its_time_and_nothing_of_dvc(three_days):
+    said = (three_days.root.parent / "backfill.log").read_text()
+    last = said[said.index("day 3 of 3") :].splitlines()
+    begun = [line.split() for line in last if re.match(r"\w+ +\d+\.\d s  ", line)]
+    assert [words[0] for words in begun] == [*STAGES]
+    assert begun[3][3:6] == ["4", "updates", "on"]
+    for word in ("Running stage", "lock file", "git add", "autostage", "dvc push"):
+        assert word not in said
+
+
+def test_what_a_run_does_not_know_of_dvc_it_shows():
+    shown = []
+    stages = unattended.Stages(shown.append)
+    for line in (
+        *("Running stage 'train':", "> dayfold train", "\x1etraining 32/64 images", "slow: 3"),
+        *("", "WARNING: 'x' is empty.", "Updating lock file 'dvc.lock'", "Running stage 'curve':"),
+        "ACC 1.000",
+    ):
+        stages.hear(line)
+    assert [line[19:] for line in shown] == ["slow: 3", "WARNING: 'x' is empty.", "ACC 1.000"]
+    assert [line.split()[0] for line in shown] == ["train", "WARNING:", "curve"]
 
 
 def test_a_nightly_run_says_and_lists_what_is_refused_and_goes_on(three_days, shell):

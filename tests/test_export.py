@@ -108,7 +108,7 @@ def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell)
     assert text.startswith(f"# Model card: scans, {TWO}\n")
     assert "7 classes" in text
     assert "2 days of images" in text
-    figures = json.loads(shell(three_days.root, "git", "show", f"day/{TWO}:metrics.json"))
+    figures = json.loads(shell(three_days.root, "git", "show", f"day/{TWO}:data/metrics/day.json"))
     low, high = figures["interval"]["accuracy"].values()
     row = f"| {figures['accuracy']:.3f} | {low:.3f} to {high:.3f} |"
     assert row in text

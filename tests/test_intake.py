@@ -285,8 +285,7 @@ def test_snapshot_says_what_it_found(project, capsys):
     said = capsys.readouterr().out.splitlines()
     # Of the cats 7, 1 and 2 of 10: train lacks 0.7 of the eleventh, 0.4 (as test does) of the next.
     assert said[0] == (
-        f"{DAYS[1]}: 3 images added (3 train, 0 validation, 0 test) in 2 classes, new: dog; "
-        "10 on 1 earlier day"
+        "3 images (3 train, 0 validation, 0 test) in 2 classes, new: dog; 10 on 1 earlier day"
     )
     assert said[1].startswith("known: ")
     assert said[2] == "ignored: 1 hidden file"

@@ -9,7 +9,7 @@ from rich.console import Console
 from builders import DAYS, make_project
 from dayfold.figures import evidence, log, metrics
 from dayfold.figures.evidence import Evidence
-from dayfold.figures.log import DayLine
+from dayfold.figures.log import ALL_COLUMNS, DayLine
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check, Evaluation, schema
 
@@ -46,13 +46,16 @@ VERDICTS = dict.fromkeys(DAYS[:3], "ok")
 
 def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
     lines = history(worse=5)
-    first, second = printed(log.table(lines, VERDICTS))[1:3]
+    first, second = printed(log.table(lines, VERDICTS, ALL_COLUMNS))[1:3]
     assert "*" not in first
     assert "0.125*" in second
-    (note,) = log.notes(lines, VERDICTS, {}, KNOWN)
+    (note,) = log.notes(lines, VERDICTS, {}, KNOWN, columns=ALL_COLUMNS)
     assert note.startswith("* worse than the day before")
-    lines = history(worse=4)
+    # Five figures are shown by default, and no star without its column.
     assert not any("*" in line for line in printed(log.table(lines, VERDICTS)))
+    assert log.notes(lines, VERDICTS, {}, KNOWN) == []
+    lines = history(worse=4)
+    assert not any("*" in line for line in printed(log.table(lines, VERDICTS, ALL_COLUMNS)))
     forced = {TWO: "so be it"}
     assert log.notes(lines, VERDICTS, forced, KNOWN) == [f"{TWO} was sealed by force: so be it"]
 
@@ -60,11 +63,10 @@ def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
 def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
     known = Evidence("patient", {ONE: 3}, {"cat": 3, "[dog]": 0}, all=3, earlier=3)
     lines = history(worse=5, known=known)
-    first, second = printed(log.table(lines, VERDICTS))[1:3]
+    first, second = printed(log.table(lines, VERDICTS, ALL_COLUMNS))[1:3]
     # Of 40 images of 3 patients; what is undefined has its dash.
-    few = ["few"] * 3
-    assert first.split() == [ONE, "40", "1", "3", *few, "-", "-", "few", "few", "ok"]
-    assert second.split()[4:] == ["3", *few, "few", "few", "-", "-", "ok"]
+    assert first.split()[4:] == ["few", "-", *["few"] * 3, "-", "few", "ok"]
+    assert second.split()[4:] == ["3", "few", "few", "-", *["few"] * 3, "-", "ok"]
     assert log.notes(lines, VERDICTS, {}, known) == [
         "few: too few to judge; dayfold report --day DAY shows the figure and its interval",
         "Too few test patients to judge any figure: 3 in all.",
@@ -74,7 +76,7 @@ def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
 def test_a_day_without_figures_has_its_line_and_names_are_no_markup():
     lines = printed(log.table(history(worse=0), VERDICTS))
     assert lines[2].split()[:4] == [TWO, "3", "2", "+[dog]"]
-    assert lines[3].split() == [THREE, "3", "2", *["-"] * 8, "ok"]
+    assert lines[3].split() == [THREE, "3", "2", *["-"] * 4, "ok"]
     assert lines[1].split()[3] == "40"
 
 
@@ -104,7 +106,8 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
 def test_the_classes_of_a_day_have_their_intervals():
     known = Evidence("patient", {}, {"cat": 3}, all=40, earlier=40)
     lines = printed(log.class_table(log.line_of(history(worse=5), None), known))
-    assert lines[0].split() == f"{TWO} patients F1 95% recall 95% prec. forg. flips conf.".split()
+    heads = "patients F1 95% recall 95% precision forgetting newly wrong confidence"
+    assert lines[0].split() == f"{TWO} {heads}".split()
     # 35 of 40 right, all 35 that are called so: F1 70 / 75.
     assert lines[1].split()[:3] == ["cat", "3", "0.933"]
     assert lines[1].endswith("few")

@@ -272,7 +272,7 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
     found = [VersionWeight(*row) for row in tables.read(project.weights, VersionWeight).rows()]
     assert found == [VersionWeight(DAYS[0], 1, 14, 1.0), VersionWeight(DAYS[1], 0, 7, 3.0)]
     assert capsys.readouterr().out == (
-        "Today: 7 training images, weight 3.\nEarlier: 14 training images from 1 day, weight 1.\n"
+        "7 training images of today, weight 3; 14 of 1 earlier day, weight 1\n"
     )
     replay.run(project, params)
     rows = [Replayed(*row) for row in tables.read(project.replay, Replayed).rows()]
@@ -288,6 +288,7 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
     ]
     assert capsys.readouterr().out == (
         "12 of 14 earlier images (class_balanced)\n"
-        "Training samples: 63.6% from today's images, 36.4% from 1 earlier day\n"
-        "Training samples by class: cat 81.8%, dog 18.2%\n"
+        # 21/33 of the draws for 7 images of today, 12/33 for 14 older ones: 3.5 times.
+        "an image of today is drawn 3.5 times as often as an average older one; today's images "
+        "are 64% of the draws (7 of 19 images)\n"
     )

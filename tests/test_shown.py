@@ -21,7 +21,7 @@ from pages import PAGES, commands
 pytestmark = pytest.mark.slow
 CLASSES = ("0", "1", "2")
 PATH = "data/images/2025-06-02/cyst/041.png"
-MERGED = "dvc.lock metrics.json data/{provenance.json,evaluations,gates,plots}"
+MERGED = "dvc.lock metrics.json data/{provenance.json,evaluations,gates,metrics,plots}"
 
 # Run by another test, which has all the words.
 DEMO = "test_demo.test_make_demo_forgets_little_and_knows_every_class"

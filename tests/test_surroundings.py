@@ -57,7 +57,7 @@ def test_no_setting_of_git_changes_what_is_read_or_sealed(copy, shell, tmp_path)
     before = shell(copy.root, "git", "rev-parse", "HEAD^{tree}")
     assert status(shell, copy, **mine) == status(shell, copy)
     shell(copy.root, "dayfold", "undo", "--yes", **mine)
-    assert "next    dvc metrics diff, then dayfold seal" in status(shell, copy, **mine)
+    assert "next    dayfold diff, then dayfold seal" in status(shell, copy, **mine)
     assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **mine)
     assert shell(copy.root, "git", "rev-parse", "HEAD^{tree}") == before
     assert "nothing damaged" in shell(copy.root, "dayfold", "check", **mine)

@@ -1,23 +1,26 @@
-"""The demo: six days of handwritten digits through the real cycle, every command shown."""
+"""The demo: six days of handwritten digits, and the last two once more without replay."""
 
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dayfold import backtest
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import charts
 from dayfold.ledger import tables
-from dayfold.ledger.tables import CohortAccuracy
+from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project import vcs
 from dayfold.project.layout import Project
 
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
 JOINS = {"6": 1, "7": 2, "8": 3, "9": 4}  # digit → the day (from 0) on which it is first seen
+FORGETTING = DAYS[-2:]  # that are made once more without replay
 IMAGE_SIZE_PX = 32
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
@@ -78,16 +81,12 @@ def run(folder: Path, *, say: Say) -> None:
             f"digit {new[0]} is new" if new else "no new class" if number > 1 else "digits 0 to 5"
         )
         say(f"\n── day {number} of {len(DAYS)}: {news} " + "─" * 40)
-        for words in (
-            ("dayfold", "add", f"{INCOMING}/{day}", "--day", day),
-            ("dvc", "repro"),
-            ("dvc", "metrics", "diff"),
-            ("dayfold", "seal"),
-        ):
-            _shell(project.root, words, say)
+        _shell(project.root, ("dayfold", "run", f"{INCOMING}/{day}", "--day", day), say)
     if not sealed:
         say(f"\n── {len(DAYS)} days in {time.monotonic() - began:.0f} s " + "─" * 50)
     _finish(project, folder, say)
+    if not sealed:
+        say(f"\nAll of it took {time.monotonic() - began:.0f} s.")
 
 
 def _begin(folder: Path, say: Say) -> None:
@@ -102,7 +101,7 @@ def _begin(folder: Path, say: Say) -> None:
 
 def _shell(root: Path, words: Sequence[str], say: Say) -> None:
     """Show a command and run it as a user would."""
-    say(f"\n$ {shlex.join(words)}")
+    say(f"$ {shlex.join(words)}")
     environment = {**vcs.environment(), **_identity(root)}
     done = subprocess.run(words, cwd=root, env=environment, check=False)
     if done.returncode:
@@ -123,19 +122,37 @@ def _identity(root: Path) -> dict[str, str]:
 
 
 def _finish(project: Project, folder: Path, say: Say) -> None:
+    """Show the days, make the last two again without replay, and draw what that forgets."""
+    _shell(project.root, ("dayfold", "diff"), say)
+    say("")
     _shell(project.root, ("dayfold", "log"), say)
-    cells = tables.read(project.plot("cohorts"), CohortAccuracy)
-    picture = project.root / PICTURE
-    charts.write_png(
-        charts.forgetting_curve([CohortAccuracy(*row) for row in cells.iter_rows()]), picture
+    say(f"\n── {FORGETTING[0]} and {FORGETTING[1]} once more, without replay " + "─" * 30)
+    backtest.compare(
+        project,
+        policies=[backtest.POLICIES["naive"]],
+        first=FORGETTING[0],
+        last=FORGETTING[1],
+        seeds=1,
+        say=lambda _: None,
     )
+    kept = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy).iter_rows(named=True))
+    without = tables.read(project.backtest("cohorts"), PolicyAccuracy).iter_rows(named=True)
+    lost = _of_first_day(without)
+    charts.write_png(charts.replay_curves(kept, lost, what="digits 0 to 5"), project.root / PICTURE)
+    last = DAYS[-1]
     say(
         f"""
-The forgetting curve is drawn in {folder / PICTURE}. What to try next, in {folder}:
+What the model of {last} still knows of the first day's digits, by accuracy:
+with replay {kept[last]:.3f}, without {lost[last]:.3f}. {folder / PICTURE} shows it day by day.
 
-  dvc metrics diff day/{DAYS[0]} day/{DAYS[-1]}    what five days changed
-  dvc plots diff day/{DAYS[-2]} day/{DAYS[-1]}     the curves, as a page
-  dvc exp run -S replay.size=0           the last day without replay: see what is forgotten
-  dvc exp show                           beside what it was
+What to try next, in {folder}:
+  dayfold report --open                    the last day as a page: curve, classes, mistakes
+  dayfold diff {DAYS[0]} {DAYS[-1]}       what five days changed
+  dvc exp run -S replay.size=100           the last day once more, with fewer old images
   git checkout day/{DAYS[2]} && dvc checkout && dvc repro    an earlier day: up to date"""
     )
+
+
+def _of_first_day(cells: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """The accuracy on the first day's test images, by the day of the model."""
+    return {cell["day"]: cell["accuracy"] for cell in cells if cell["cohort"] == DAYS[0]}

@@ -150,7 +150,7 @@ def seal(
     project = here()
     with ready(project, "seal", say=say):
         for tag in sealing.seal(project, message, force=force):
-            print("\n".join(sealing.said(project, tag)))
+            print(sealing.said(project, tag))
     for line in (*sealing.warnings(project), *sealing.sharing(project)):
         print(line)
 
@@ -185,6 +185,9 @@ def run(
     ],
     day: Day = None,
     zip_names: ZipNames = "",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show all that DVC and the stages print.")
+    ] = False,
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
@@ -203,9 +206,13 @@ def run(
         if unattended.is_dated(source):
             if day:
                 raise CycleError(f"{source} holds dated folders.", mend="leave out --day")
-            unattended.backfill(project, source, zip_names=zip_names, say=say)
+            unattended.backfill(project, source, zip_names=zip_names, verbose=verbose, say=say)
         else:
-            unattended.run(project, source, day=day_of(day), zip_names=zip_names, say=say)
+            today = day_of(day)
+            unattended.run(
+                project, source, day=today, zip_names=zip_names, verbose=verbose, say=say
+            )
+    say("dayfold diff shows what the last day learned and lost, dayfold log all days")
 
 
 @command(CYCLE, "dayfold status")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dayfold.cli.top import HISTORY, command, here, say, warn_of_edits
+from dayfold.errors import CycleError
 from dayfold.project.layout import check_day
 
 
@@ -18,6 +19,7 @@ def log(
         str | None,
         typer.Option("--day", metavar="YYYY-MM-DD", help="With --classes; the last by default."),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All figures of all days.")] = False,
 ) -> None:
     """Show all days and their figures; docs/metrics.md defines each."""
@@ -41,12 +43,41 @@ def log(
     else:
         forced = sealing.forced(project)
         verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
-        show(history.table(lines, verdicts))
+        columns = history.ALL_COLUMNS if every else history.COLUMNS
+        show(history.table(lines, verdicts, columns))
+        print(history.LEGEND)
         images = manifest.history(project, lines[-1].day if lines else ORIGIN)
         known = evidence.of(images, most=now.params.evaluate.max_per_cohort)
         gone = len(images.withdrawn)
-        for note in history.notes(lines, verdicts, forced, known, withdrawn=gone):
+        for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
             print(note)
+
+
+@command(HISTORY, "dayfold diff 2025-06-02 2025-06-04")
+def diff(
+    days: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DAY [DAY]]", help="The last day with figures by default."),
+    ] = None,
+) -> None:
+    """Show what a day learned and lost: against the day before, or against the first of two days.
+
+    Five figures with their 95% intervals, the classes and images that got better or worse, and what
+    changed in params.yaml. All figures: dvc metrics diff, also with --targets data/metrics/day.json
+    or data/metrics/classes.json.
+    """
+    from dayfold.figures import diff as compared
+    from dayfold.project.console import show
+
+    if len(days or ()) > 2:
+        raise CycleError("At most two days can be compared.", mend="dayfold diff DAY DAY")
+    project = here()
+    now = warn_of_edits(project)
+    sides = compared.sides(project, now.params, [check_day(day) for day in days or ()])
+    first, *rest = compared.sentences(project, sides)
+    print(first)
+    show(compared.table(sides))
+    print(*rest, sep="\n")
 
 
 @command(HISTORY, "dayfold report --day 2025-06-04 --open")

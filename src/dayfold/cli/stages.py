@@ -1,10 +1,13 @@
 """The six stages as commands: what dvc.yaml calls."""
 
 import os
+from contextlib import redirect_stdout
 from importlib import import_module
+from pathlib import Path
 
 from dayfold.cli.top import STAGES, command, here, without_collector
 from dayfold.errors import CycleError
+from dayfold.project.console import BRIEF
 from dayfold.project.layout import UNOPENED
 
 # What goes by tables of sealed days. In a worktree of `dayfold reproduce`, where no branch is
@@ -28,7 +31,12 @@ def _stage(name: str) -> None:
         settled.check_tables(project, params, vcs.sealed_days(project.root))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
-    stage.run(project, params)
+    if BRIEF not in os.environ:
+        stage.run(project, params)
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        lines = stage.run(project, params)
+    print("\n".join(lines))
 
 
 @command(STAGES, "dvc repro snapshot", hidden=True)

@@ -1,5 +1,6 @@
 """Sealing a day: one commit and one tag, of the project's own paths."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import Standing, check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
+from dayfold.figures.intervals import figure
 from dayfold.project import cache, journal, remotes, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
@@ -33,6 +36,8 @@ FORCED = "Gate: forced"  # the last line of the message of a day that was sealed
 
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
     """Commit the project's own paths and tag the open day; return the tags that were made.
+
+    The commit's subject has the day's first figures.
 
     Days that are committed without their tag are tagged first (`tag_again`). A day that fails the
     gate is sealed with `force` only: `message` then says why, and the tag keeps it.
@@ -69,23 +74,34 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
-    words = ("--cleanup=verbatim", "--message", text)
+    words = ("--cleanup=verbatim", "--message")
+    subject = _subject(project, now.day)
     with journal.step(project, "seal"):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             # Only these paths, whatever else is staged.
-            vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            told = subject + (f"\n\n{text}" if message.strip() or reasons else "")
+            vcs.git(root, "commit", "--quiet", "--only", *words, told, "--", *paths)
         commit = _commit_of(project, now, now.day)
-        vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
+        vcs.git(root, "tag", "--annotate", *words, text, vcs.TAG + now.day, commit)
     return [*tags, vcs.TAG + now.day]
 
 
-def said(project: Project, tag: str) -> list[str]:
-    """Say that a day is sealed, and what its gate says, a line each."""
-    day = tag.removeprefix(vcs.TAG)
-    return [f"sealed as {tag}", f"gate: {gate.verdict(gate.read(project, day))}"]
+def _subject(project: Project, day: str) -> str:
+    """The first line of a day's commit: what it brought, and its first figures."""
+    figures = json.loads(project.figures.read_bytes())
+    said = [plural(figures["images"]["today"], "image")]
+    for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
+        said += [f"{name} {figure(figures[key])}"] * (figures[key] is not None)
+    return f"day {day}: {', '.join(said)}"
+
+
+def said(project: Project, tag: str) -> str:
+    """Say that a day is sealed, and what its gate says."""
+    verdict = gate.verdict(gate.read(project, tag.removeprefix(vcs.TAG)))
+    return f"sealed as {tag}; gate: {verdict}"
 
 
 def tag_again(project: Project, now: Standing) -> list[str]:
@@ -113,10 +129,16 @@ def tag_again(project: Project, now: Standing) -> list[str]:
             )
         kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
         text = vcs.git(root, *kept) if day in now.tagged else ""
-        text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
+        text = text or _without_subject(day, vcs.git(root, "log", "-1", "--format=%B", commit))
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
         vcs.git(root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
     return now.lost_tags
+
+
+def _without_subject(day: str, message: str) -> str:
+    """The message of a day's commit as its tag had it."""
+    subject, _, text = message.partition("\n")
+    return (text.strip() or f"Seal {day}") if subject.startswith(f"day {day}: ") else message
 
 
 def _commit_of(project: Project, now: Standing, day: str) -> str:

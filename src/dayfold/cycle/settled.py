@@ -32,6 +32,7 @@ DAY_PATHS = (
     "data/gates",
     "data/groups",
     "data/looks",
+    "data/metrics",
     "data/plots",
     "data/provenance.json",
 )

@@ -225,6 +225,4 @@ def advice(project: Project) -> list[str]:
     checks = gate.read(project, now.day)
     reasons = gate.reasons(checks)
     lines += [f"gate    {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons)]
-    if reasons:
-        return [*lines, 'next    another recipe and dvc repro, or dayfold seal --force -m "why"']
-    return [*lines, "next    dvc metrics diff, then dayfold seal"]
+    return [*lines, f"next    {gate.next_step(checks)}"]

@@ -1,5 +1,8 @@
 """The cycle without a person: one day, or a whole archive of days."""
 
+import re
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +12,32 @@ from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
+from dayfold.project.console import PROGRESS
 from dayfold.project.layout import Project, check_day, is_day
+
+PROGRESS_SECONDS = 60.0
+# What DVC says of a stage as it begins, and of itself.
+_BEGUN = re.compile(r"Running stage '(\w+)':")
+_OF_DVC = re.compile(
+    r"\s*$|> dayfold |Verifying data sources|.* didn't change, skipping"
+    r"|(Generat|Updat)ing lock file|To (track the changes|enable auto staging)"
+    r"|\t(git add|dvc config) |Use `dvc push`"
+)
 
 
 def run(
-    project: Project, source: Path, *, day: str, say: Callable[[str], None], zip_names: str = ""
+    project: Project,
+    source: Path,
+    *,
+    day: str,
+    say: Callable[[str], None],
+    zip_names: str = "",
+    verbose: bool = False,
 ) -> None:
-    """Add, reproduce and seal one day; a day that is sealed is left alone."""
+    """Add, reproduce and seal one day; a day that is sealed is left alone.
+
+    Of the stages a line each is said, with its time; all that they and DVC print with `verbose`.
+    """
     now = standing(project)
     if day in now.sealed:
         say(f"{day} is sealed")
@@ -33,11 +55,41 @@ def run(
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")
         return
-    vcs.dvc(project.root, "repro", show=True)
-    tags = sealing.seal(project)
-    sealed = [line for tag in tags for line in sealing.said(project, tag)]
+    if verbose:
+        vcs.dvc(project.root, "repro", show=True)
+    else:
+        vcs.repro(project.root, Stages(say).hear)
+    sealed = [sealing.said(project, tag) for tag in sealing.seal(project)]
     for line in (*sealed, *sealing.warnings(project), *sealing.sharing(project)):
         say(line)
+
+
+class Stages:
+    """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
+
+    def hear(self, line: str) -> None:
+        """Take a line that DVC or a brief stage printed."""
+        begun = _BEGUN.match(line)
+        if line.startswith(PROGRESS):
+            self._progress(line.removeprefix(PROGRESS))
+        elif begun:
+            self._stage, self._began = begun[1], time.monotonic()
+        elif not _OF_DVC.match(line):
+            self._progress("")
+            at = f"{time.monotonic() - self._began:6.1f} s" if self._stage else ""
+            self._say(f"{self._stage:9}{at:8}  {line}")
+            self._stage = ""
+
+    def _progress(self, text: str) -> None:
+        """Show a line for a while: on a terminal until the next one, elsewhere one a minute."""
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="", flush=True)
+        elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:
+            self._shown = time.monotonic()
+            self._say(f"{'':19}{text}")
 
 
 def _check_gate_of_open_day(project: Project, day: str) -> None:
@@ -58,7 +110,12 @@ def is_dated(source: Path) -> bool:
 
 
 def backfill(
-    project: Project, source: Path, *, say: Callable[[str], None], zip_names: str = ""
+    project: Project,
+    source: Path,
+    *,
+    say: Callable[[str], None],
+    zip_names: str = "",
+    verbose: bool = False,
 ) -> None:
     """Run every dated folder of `source` in order; what is sealed already is passed over.
 
@@ -84,4 +141,4 @@ def backfill(
         )
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say, zip_names=zip_names)
+        run(project, folder, day=folder.name, say=say, zip_names=zip_names, verbose=verbose)

@@ -166,6 +166,7 @@ def finish(project: Project, facts: Mapping[str, Any]) -> str:
     if parent == ORIGIN:
         made = [project.model, project.predictions, project.weights, project.replay]
         made += [project.shares, project.provenance, project.dvc_lock]
+        made += [project.figures, project.class_figures]
         for path in (*made, *project.plot("any").parent.glob("*.csv")):
             path.unlink(missing_ok=True)
         _bring_back(project, "HEAD", *pinned)

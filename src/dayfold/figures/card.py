@@ -108,7 +108,7 @@ def _figures(line: DayLine) -> str:
     new = figures["new"]
     if new["f1"] is not None and line.new:
         said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        ends = _ends(figures["interval"]["new"]["f1"], judged=new["judged"])
+        ends = _ends(figures["interval"]["new"]["f1"], judged=is_judged(figures, "new.f1"))
         rows.append((said, figure(new["f1"]), ends))
     return _table(("figure", "value", "95%"), rows)
 

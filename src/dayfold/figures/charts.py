@@ -89,6 +89,66 @@ def forgetting_curve(cells: Iterable[CohortAccuracy | PolicyAccuracy]) -> Spec:
     return spec
 
 
+def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float], *, what: str) -> Spec:
+    """Return the accuracy on the first day's test images by the day of the model, two lines.
+
+    Both map days to accuracy, 0..1; they are equal up to the first day without replay.
+    """
+    days = sorted(kept)
+    parts = [day for day in days if day in lost and lost[day] != kept[day]]
+    fork = days[max(0, days.index(parts[0]) - 1) :] if parts else []
+    lines = {"with replay": {day: kept[day] for day in days}}
+    lines["without replay"] = {day: lost[day] for day in fork}
+    values = [
+        {"day": day, "accuracy": value, "line": name, "label": f"{name}: {value:.0%}"}
+        for name, points in lines.items()
+        for day, value in points.items()
+    ]
+    ends = {"transform": [{"filter": f"datum.day === '{days[-1]}'"}]}
+    colour = {
+        "field": "line",
+        "type": "nominal",
+        "legend": None,
+        "scale": {"domain": list(lines), "range": [PICTURE.accent, RAMP[-1]]},
+    }
+    return {
+        "$schema": SCHEMA,
+        "description": f"The accuracy on {what}, with replay and without it, by day.",
+        "title": {
+            "text": f"How much of {what} does the model still know?",
+            "subtitle": f"accuracy on their test images of {days[0]}, after training on later days",
+        },
+        "width": 560,
+        "height": 260,
+        "data": {"values": values},
+        "encoding": {
+            "x": {
+                "field": "day",
+                "type": "ordinal",
+                "title": "day of the model",
+                "axis": _day_axis(days),
+            },
+            "y": {
+                "field": "accuracy",
+                "type": "quantitative",
+                "title": "accuracy",
+                "scale": {"domain": [0, 1]},
+                "axis": {"format": "%", "tickCount": 5},
+            },
+            "color": colour,
+        },
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 3}},
+            {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}},
+            {
+                **ends,
+                "mark": {"type": "text", "align": "left", "dx": 10, "fontSize": 13, "clip": False},
+                "encoding": {"text": {"field": "label", "type": "nominal"}},
+            },
+        ],
+    }
+
+
 def _floor(values: Iterable[Mapping[str, Any]], most: float) -> float:
     """The tenth below the lowest accuracy, but never above `most`."""
     lowest = min((value["accuracy"] for value in values), default=0.0)

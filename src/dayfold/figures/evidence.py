@@ -119,30 +119,33 @@ def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
 
 
 def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> None:
-    """Write into a day's figures how many units they rest on, and which of them are judged."""
-    figures["evidence"] = {"all": known.all, "earlier": known.earlier}
-    judged = {label for label, units in known.classes.items() if not is_too_few(units)}
-    for label, scores in figures["classes"].items():
-        scores["judged"] = label in judged
-    figures["new"]["judged"] = judged.issuperset(new) if new else None
+    """Write into a day's figures how many units they rest on, and which classes are judged.
+
+    `worst` counts those of the worst class, `new` those of the new class that has fewest.
+    """
+    classes = figures["classes"]
+    for label, scores in classes.items():
+        scores["judged"] = not is_too_few(known.classes.get(label, 0))
+    worst = [label for label, scores in classes.items() if scores["f1"] == figures["worst_f1"]]
+    figures["evidence"] = {
+        "all": known.all,
+        "earlier": known.earlier,
+        "worst": min((known.classes.get(label, 0) for label in worst), default=0),
+        "new": min((known.classes.get(label, 0) for label in new), default=0),
+    }
     if is_too_few(known.all):
         figures["worse_than_yesterday"]["significant"] = None
 
 
 def is_judged(figures: Mapping[str, Any], key: str) -> bool:
-    """Whether a figure of a day, by its key in metrics.json, rests on enough (`judge`)."""
-    if key.startswith("new."):
-        return bool(figures["new"]["judged"])
-    if key == "worst_f1":
-        worst = figures["worst_f1"]
-        of_it = [one["judged"] for one in figures["classes"].values() if one["f1"] == worst]
-        return bool(of_it) and all(of_it)
-    is_of_earlier = key in ("forgetting", "backward_transfer")
-    return not is_too_few(figures["evidence"]["earlier" if is_of_earlier else "all"])
+    """Whether a figure of a day, by its name there, rests on enough (`judge`)."""
+    rests_on = {"forgetting": "earlier", "backward_transfer": "earlier", "worst_f1": "worst"}
+    units = rests_on.get(key, "new" if key.startswith("new.") else "all")
+    return not is_too_few(figures["evidence"][units])
 
 
 def shown(figures: Mapping[str, Any], key: str) -> str:
-    """Return a figure by its key in metrics.json; "few" where it is not judged."""
+    """Return a figure of a day by its name there; "few" where it is not judged."""
     value: Any = figures
     for part in key.split("."):
         value = value[part]

@@ -86,6 +86,13 @@ def not_judged(found: Sequence[Check]) -> list[Check]:
     return [check for check in found if check.passed is None]
 
 
+def next_step(found: Sequence[Check]) -> str:
+    """Say what to do with an open day that is up to date."""
+    if reasons(found):
+        return 'another recipe and dvc repro; or as it is: dayfold seal --force -m "why"'
+    return "dayfold diff, then dayfold seal"
+
+
 def verdict(found: Sequence[Check]) -> str:
     """Return what became of the checks: "passed 3, not judged 5"."""
     held = [

@@ -19,6 +19,10 @@ from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 
+LEGEND = (
+    "ACC: mean accuracy on each day's test images; forgetting: its mean fall from the best; "
+    "new F1: of the classes new that day"
+)
 CORRECTED = "~"  # before a figure that was measured under labels corrected since
 
 
@@ -26,7 +30,7 @@ CORRECTED = "~"  # before a figure that was measured under labels corrected sinc
 class DayLine:
     """One day: its images, the classes known by then, those new on it, and its figures if any.
 
-    `figures` are those of metrics.json, the intervals of classes only where they were `counted`.
+    `figures` are those of `metrics.day_metrics`, and what `evidence.judge` says of them.
     `corrected` counts the test images behind the figures whose labels were corrected, or which were
     withdrawn, on a later day: the figures stay as they were measured.
     """
@@ -42,8 +46,8 @@ class DayLine:
 def lines(project: Project, params: Params, *, count_all: bool = False) -> list[DayLine]:
     """Return a line a day, oldest first, up to the open day.
 
-    A sealed day's figures are read from metrics.json at its tag. Those of other days, and of all
-    with `count_all`, are counted from the evaluations, which takes longer with each day before.
+    A sealed day's figures are those that its tag has. Those of other days, and of all with
+    `count_all`, are counted from the evaluations, which takes longer with each day before.
     """
     until = params.day if project.manifest(params.day).exists() else params.parent
     if until == ORIGIN:
@@ -67,7 +71,7 @@ def lines(project: Project, params: Params, *, count_all: bool = False) -> list[
     tests = replace(history, images=history.split("test"))
     for line in found:
         # Nor did an older version say what its figures rest on.
-        if line.day in figures and "evidence" not in figures[line.day]:
+        if line.day in figures and "worst" not in figures[line.day].get("evidence", {}):
             known = evidence.of(tests, day=line.day, most=params.evaluate.max_per_cohort)
             evidence.judge(figures[line.day], known, line.new)
     return [replace(line, figures=figures.get(line.day)) for line in found]
@@ -94,16 +98,25 @@ def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str,
 
 
 def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
-    """What metrics.json of each sealed day says, by day."""
+    """The recorded figures of each sealed day, by day.
+
+    Versions before 0.2.0 had all figures in metrics.json, without the intervals of classes.
+    """
     if not (project.root / ".git").exists():
         return {}  # the folder of a backtest: the tags around it are of the project's own days
-    name = project.name(project.metrics)
-    names = {f"{vcs.TAG}{day}:{name}": day for day in vcs.sealed_days(project.root)}
+    sealed = vcs.sealed_days(project.root)
+    paths = (project.figures, project.class_figures, project.metrics)
+    names = {
+        (day, path): f"{vcs.TAG}{day}:{project.name(path)}" for day in sealed for path in paths
+    }
+    kept = vcs.blobs(project.root, list(names.values()))
     found = {}
-    for one, data in vcs.blobs(project.root, list(names)).items():
+    for day in sealed:
+        data = [kept.get(names[day, path]) for path in paths]
         with suppress(ValueError):
-            found[names[one]] = json.loads(data)
-    return {day: figures for day, figures in found.items() if "interval" in figures}
+            own, classes, older = (json.loads(one) if one else None for one in data)
+            found[day] = metrics.together(own, classes) if own and classes is not None else older
+    return {day: figures for day, figures in found.items() if figures and "interval" in figures}
 
 
 def line_of(days: list[DayLine], day: str | None) -> DayLine:
@@ -139,41 +152,46 @@ def verdicts(
     return found
 
 
-def table(days: list[DayLine], verdicts: Mapping[str, str]) -> Table:
+# The figures of the table by the heads of their columns: those that are always shown, and all.
+COLUMNS = {"ACC": "average_accuracy", "forgetting": "forgetting", "new F1": "new.f1"}
+ALL_COLUMNS = {
+    **COLUMNS,
+    "w. F1": "weighted_f1",
+    "worst F1": "worst_f1",
+    "newly wrong": "negative_flip_rate",
+    "new conf.": "new.confidence",
+}
+
+
+def table(
+    days: list[DayLine], verdicts: Mapping[str, str], columns: Mapping[str, str] = COLUMNS
+) -> Table:
     """Return the lines as a table for the terminal."""
     drawn = _empty_table("day", "images", "classes", "tested")
-    for name in ("ACC", "w. F1", "worst", "forg.", "flips", "new F1", "conf."):
+    for name in columns:
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("gate")
     for line in days:
         # Names come from folders: nothing in them is markup.
         new = escape(", ".join(line.new)) if line is not days[0] else ""
         classes = f"{line.classes} +{new}" if new else str(line.classes)
-        row = (str(line.images), classes, *_cells(line), verdicts[line.day])
-        drawn.add_row(line.day, *row)
+        tested = str(line.figures["evidence"]["all"]) if line.figures else figure(None)
+        cells = [_cell(line, key) for key in columns.values()]
+        drawn.add_row(line.day, str(line.images), classes, tested, *cells, verdicts[line.day])
     return drawn
 
 
-def _cells(line: DayLine) -> list[str]:
+def _cell(line: DayLine, key: str) -> str:
     figures = line.figures
     if figures is None:
-        return ["-"] * 8
-    low, high = figures["interval"]["average_accuracy"].values()
-    accuracy = evidence.shown(figures, "average_accuracy")
-    if accuracy == figure(figures["average_accuracy"]) and low is not None:
-        accuracy += f" ±{(high - low) / 2:.3f}".replace("±0", "±")
-    weighted, worst, forgotten, flips, new_f1, sure = (
-        evidence.shown(figures, key)
-        for key in (
-            *("weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"),
-            *("new.f1", "new.confidence"),
-        )
-    )
-    return [
-        str(figures["evidence"]["all"]),
-        CORRECTED * bool(line.corrected) + accuracy,
-        *(weighted, worst, forgotten, flips + "*" * _is_worse(figures), new_f1, sure),
-    ]
+        return figure(None)
+    shown = evidence.shown(figures, key)
+    if key == "average_accuracy":
+        low, high = figures["interval"][key].values()
+        if evidence.is_judged(figures, key) and low is not None:
+            shown += f" ±{(high - low) / 2:.3f}".replace("±0", "±")
+        return CORRECTED * bool(line.corrected) + shown
+    return shown + "*" * (key == "negative_flip_rate" and _is_worse(figures))
 
 
 def _is_worse(figures: dict[str, Any] | None) -> bool:
@@ -186,10 +204,11 @@ def notes(
     forced: Mapping[str, str],
     known: Evidence,
     *,
+    columns: Mapping[str, str] = COLUMNS,
     withdrawn: int = 0,
 ) -> list[str]:
-    """Return the lines below the table: marks, what is too few, why days were forced."""
-    starred = any(_is_worse(line.figures) for line in days)
+    """Return the lines below the table: its marks, what is too few, why days were forced."""
+    starred = "newly wrong" in columns and any(_is_worse(line.figures) for line in days)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
     corrected = max((line.corrected for line in days), default=0)
     if corrected:
@@ -201,7 +220,7 @@ def notes(
     if withdrawn:
         are = "images are" if withdrawn > 1 else "image is"
         legend.append(f"{withdrawn} withdrawn {are} not counted: data/corrections/")
-    if any("few" in _cells(line) for line in days):
+    if any(_cell(line, key) == "few" for line in days for key in columns.values()):
         legend.append(f"few: {FEW}; dayfold report --day DAY shows the figure and its interval")
     for verdict in [one for one in verdicts.values() if "/" in one][-1:]:
         of = verdict.replace("/", " of ")
@@ -214,7 +233,10 @@ def class_table(line: DayLine, known: Evidence) -> Table:
     """Return a `counted` day's figures of each class as a table, with 95% intervals."""
     figures = line.figures or {}
     drawn = _empty_table(line.day, f"{known.unit}s")
-    for name in ("F1", "95%", "recall", "95%", "prec.", "forg.", "flips", "conf."):
+    for name in (
+        *("F1", "95%", "recall", "95%"),
+        *("precision", "forgetting", "newly wrong", "confidence"),
+    ):
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("")
     for label, scores in figures["classes"].items():

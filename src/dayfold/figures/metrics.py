@@ -1,4 +1,4 @@
-"""Metrics as formulas over counts: a day's figures by the keys of metrics.json.
+"""Metrics as formulas over counts: a day's figures.
 
 docs/metrics.md defines each with its range and paper, and says where others mean something else.
 """
@@ -12,6 +12,67 @@ import polars as pl
 from dayfold.figures import intervals, retention
 from dayfold.figures.intervals import UNKNOWN, Ends
 from dayfold.figures.retention import HIT, RIGHT
+
+# What metrics.json has, so that `dvc metrics diff` is a screen; data/metrics/ has the rest.
+HEADLINE = (
+    "average_accuracy",
+    "accuracy",
+    "weighted_f1",
+    "worst_f1",
+    "forgetting",
+    "backward_transfer",
+    "forward_transfer",
+    "learning_accuracy",
+    "negative_flip_rate",
+    "calibration_error",
+    "new.accuracy",
+    "new.f1",
+    "new.confidence",
+    "new.share",
+    "images.today",
+    "images.tested",
+    "gate.passed",
+)
+
+
+def recency(share: float, *, today: int, old: int) -> float | None:
+    """How many times as often an image of today is drawn as an average older one.
+
+    `share` is the part of the draws, 0..1, that `today` training images of today get together;
+    `old` counts all earlier training images, replayed or not. None where one of them has no draw.
+    """
+    return share / today / ((1 - share) / old) if 0 < share < 1 else None
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures that metrics.json has, in their places."""
+    found: dict[str, Any] = {}
+    for key in HEADLINE:
+        section, _, name = key.rpartition(".")
+        place, source = (
+            (found.setdefault(section, {}), figures[section]) if section else (found, figures)
+        )
+        place[name] = source[name]
+    return found
+
+
+def by_class(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of each class, with their intervals."""
+    ends = figures["interval"]["classes"]
+    return {label: {**own, "interval": ends[label]} for label, own in figures["classes"].items()}
+
+
+def of_the_day(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all figures but those of classes, with their intervals."""
+    ends = {name: part for name, part in figures["interval"].items() if name != "classes"}
+    return {key: value for key, value in figures.items() if key != "classes"} | {"interval": ends}
+
+
+def together(day: Mapping[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a day of which these were made by `of_the_day` and `by_class`."""
+    found = {label: dict(own) for label, own in classes.items()}
+    ends = {label: own.pop("interval") for label, own in found.items()}
+    return {**day, "classes": found, "interval": {**day["interval"], "classes": ends}}
 
 
 def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
@@ -107,7 +168,7 @@ def class_flips(mine: pl.DataFrame) -> dict[str, Flips]:
 def day_metrics(
     evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return day → figures, by the keys of metrics.json, None where undefined.
+    """Return day → figures by name, None where undefined.
 
     `evaluations` holds the tables of all `days`; `new` maps each day that is asked for to the
     classes that arrived on it. `interval` has a figure's 95% interval under its path.

@@ -1,5 +1,6 @@
 """What a person sees: progress that is a bar on a terminal and a few lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from rich.table import Table
 LINE_EVERY_SECONDS = 15.0
 MOST_LINES = 5  # of a list that has more than a person reads at once
 FILE_COLUMNS = 200  # characters a line, where the output is no terminal
+# Set in the environment of stages that are to say their most important lines alone.
+BRIEF = "DAYFOLD_BRIEF"
+PROGRESS = "\x1e"  # begins a line of a brief stage that the next one replaces
 
 
 def show(table: Table) -> None:
@@ -101,15 +105,21 @@ class Ticker:
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
         self._done = done
-        if not self._bar and time.monotonic() - self._said > LINE_EVERY_SECONDS:
+        every = 1.0 if BRIEF in os.environ else LINE_EVERY_SECONDS
+        if not self._bar and time.monotonic() - self._said > every:
             left = (time.monotonic() - self._began) / done * (total - done) if done else 0
             shown = f", {duration(left)} left" if done else ""
             self.line(f"{self._what} {done}/{total} {self._unit}{shown}")
 
-    def line(self, text: str) -> None:
-        """Print a line that stays, above the bar if there is one."""
+    def line(self, text: str, *, lasts: bool = False) -> None:
+        """Print a line that stays, above the bar if there is one.
+
+        A brief stage has it replaced by the next one, unless it `lasts`.
+        """
         self._said = time.monotonic()
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
             print(text, flush=True)
+            if BRIEF in os.environ:
+                print(PROGRESS * (not lasts) + text, file=sys.__stdout__, flush=True)

@@ -52,6 +52,7 @@ IGNORE = """\
 !/data/images/.gitignore
 !/data/images/*.dvc
 !/data/*/*.csv
+!/data/metrics/*.json
 """
 # One of every kind of file that git keeps; the day need not be there.
 _KINDS = (
@@ -61,6 +62,7 @@ _KINDS = (
     "data/.gitignore",
     "data/images/2000-01-01.dvc",
     "data/manifests/2000-01-01.csv",
+    "data/metrics/day.json",
     "data/parent.dvc",
     "data/provenance.json",
     "dvc.lock",

@@ -56,6 +56,8 @@ class Project:
         self.dvc_lock = root / "dvc.lock"
         self.metrics = root / "metrics.json"
         self.data = root / "data"
+        self.figures = self.data / "metrics" / "day.json"
+        self.class_figures = self.data / "metrics" / "classes.json"
         # What a day begins with: what the one before made.
         self.parent = self.data / "parent"
         self.parent_model = self.parent / "model.safetensors"

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from dayfold.errors import CycleError, LedgerError, ToolError
+from dayfold.project.console import BRIEF
 from dayfold.project.layout import is_day
 
 # What DVC and git say where one of them was killed before.
@@ -97,6 +98,22 @@ def _run(
 def dvc(root: Path, *words: str, show: bool = False) -> str:
     """Run a DVC command at the project's top; its output is returned, or shown as it comes."""
     return _run([*_DVC, *words], root, show=show)
+
+
+def repro(root: Path, each: Callable[[str], None]) -> None:
+    """Run `dvc repro`, and give on each line that it prints as it comes; its stages are brief."""
+    with subprocess.Popen(
+        [*_DVC, "repro"],
+        cwd=root,
+        env={**environment(), BRIEF: "1"},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="surrogateescape",
+    ) as running:
+        for line in running.stdout or ():
+            each(line.rstrip("\n"))
+    if running.returncode:
+        raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
 
 
 def bringing_back(*targets: str) -> str:

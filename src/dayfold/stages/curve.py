@@ -1,6 +1,7 @@
-"""curve: all days' evaluations → today's metrics.json, the gate, and what `dvc plots` draws."""
+"""curve: all days' evaluations → today's figures, the gate, and what `dvc plots` draws."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -16,28 +17,34 @@ from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 
-def run(project: Project, params: Params) -> None:
-    """Read evaluations, manifests, provenance; write metrics.json, the day's gate, two plots."""
+def run(project: Project, params: Params) -> list[str]:
+    """Read evaluations, manifests, provenance; write the day's figures, its gate, two plots.
+
+    Returns the first figures in a line.
+    """
     evaluations, days = tables.evaluations(project, params.day)
     if params.day not in days:
         raise CycleError(f"There is no evaluation of {params.day} yet.", mend="dvc repro")
     provenance = json.loads(project.provenance.read_bytes())
+    history = manifest.history(project, params.day)
     new = provenance["new_classes"]
     figures = metrics.day_metrics(evaluations, days, {params.day: new})[params.day]
     mine = evaluations.filter(pl.col("model") == params.day)
     drawn = provenance["draws"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
+    figures["draws"] = _draws(
+        provenance, old=len(history.split("train").filter(pl.col("day") != params.day))
+    )
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
-    history = manifest.history(project, params.day)
     known = evidence.of(history, most=params.evaluate.max_per_cohort)
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, **params.gate.model_dump())
     reasons = gate.reasons(checks)
     figures["gate"] = {"passed": not reasons, "not_judged": len(gate.not_judged(checks))}
-    # Without those of classes, which stand in classification.csv: `dvc metrics diff` shows all.
-    ends = {name: part for name, part in figures["interval"].items() if name != "classes"}
-    write_bytes(project.metrics, json_bytes({**figures, "interval": ends}))
+    write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
+    write_bytes(project.figures, json_bytes(metrics.of_the_day(figures)))
+    write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))
     tables.write(project.gate(params.day), Check, checks)
     corrected = history.corrections.filter(split="test")
     cells = retention.cohorts(evaluations, days, corrected.select("day", "on", "image").rows())
@@ -46,9 +53,29 @@ def run(project: Project, params: Params) -> None:
     rows = confusion.sort("label", "predicted").iter_rows()
     tables.write(project.plot("confusion"), Confusion, rows)
     _print_summary(figures, known)
-    print(f"gate: {gate.verdict(checks)}")
-    for reason in reasons:
-        print(f"  - {reason}")
+    print(f"gate: {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons), sep="\n")
+    print(f"next: {gate.next_step(checks)}")
+    return [
+        ", ".join(
+            f"{name} {figure(figures[key])}{_spread(figures, key)}"
+            for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting"))
+            if figures[key] is not None
+        )
+    ]
+
+
+def _draws(provenance: Mapping[str, Any], *, old: int) -> dict[str, float | None]:
+    """The part of the draws that today's images had, and how often one of them was drawn."""
+    images, drawn = provenance["images"], provenance["draws"]
+    share = drawn["today"] / drawn["all"]
+    today = images["trained"] - images["replayed"]
+    return {"today": share, "recency": metrics.recency(share, today=today, old=old)}
+
+
+def _spread(figures: Mapping[str, Any], key: str) -> str:
+    low, high = figures["interval"][key].values()
+    few = "" if evidence.is_judged(figures, key) else f", {FEW}"
+    return f" ({figure(low)} to {figure(high)}{few})"
 
 
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
@@ -63,7 +90,7 @@ def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
         print(f"{verdict} drop since yesterday on the same images (McNemar, p = {worse['p']:.3f}).")
     new, (low, high) = figures["new"], figures["interval"]["new"]["f1"].values()
     if new["f1"] is not None:
-        few = "" if new["judged"] else f", {FEW}"
+        few = "" if evidence.is_judged(figures, "new.f1") else f", {FEW}"
         print(f"new classes: f1 {figure(new['f1'])}, 95%: {figure(low)} to {figure(high)}{few}")
     for sentence in known.sentences():
         print(sentence)

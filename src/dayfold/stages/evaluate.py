@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import polars as pl
-from rich.markup import escape
-from rich.table import Table
 
 from dayfold.figures import evidence, metrics
 from dayfold.learning import device, network, pixels
@@ -15,7 +13,7 @@ from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import ClassScore, Evaluation, Flip, Prediction
-from dayfold.project.console import Ticker, first_few, plural, show
+from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -97,28 +95,11 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
     ]
 
 
-def report(scores: pl.DataFrame) -> Table:
-    """Return scikit-learn's classification report, of the classes that have test images.
+def run(project: Project, params: Params) -> list[str]:
+    """Predict the held-out images; write predictions, evaluation, classification and flips.
 
-    Its own takes most of a second to import. `scores` as of `metrics.class_scores`.
+    Returns what became of the answers since yesterday.
     """
-    drawn = Table(box=None, pad_edge=False, header_style="")
-    drawn.add_column()
-    for name in ("precision", "recall", "f1-score", "support"):
-        drawn.add_column(name, justify="right")
-    figures, weight = pl.col("precision", "recall", "f1"), pl.col("support")
-    whole = pl.lit(scores["support"].sum()).alias("support")
-    rows = scores.select("label", figures, weight).rows()
-    rows += scores.select(pl.lit("macro avg"), figures.mean(), whole).rows()
-    weighted = (figures * weight).sum() / weight.sum()
-    rows += scores.select(pl.lit("weighted avg"), weighted, whole).rows()
-    for label, *row, support in rows:
-        drawn.add_row(escape(label), *(f"{figure:.3f}" for figure in row), str(support))
-    return drawn
-
-
-def run(project: Project, params: Params) -> None:
-    """Predict the held-out images; write predictions, evaluation, classification and flips."""
     day = params.day
     model = network.load(project.model)
     recipe = model.metadata["recipe"]
@@ -158,16 +139,13 @@ def run(project: Project, params: Params) -> None:
     )
     flips = negative_flips(mine, before_by_image)
     tables.write(project.plot("flips"), Flip, flips)
-    if len(scores):
-        show(report(scores))
+    count = metrics.flips(table)
+    summary = plural(int(table["images"].sum()), "test image")
     if before_by_image is not None:
-        _print_flips(project, metrics.flips(table), flips)
-    print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
-
-
-def _print_flips(project: Project, count: metrics.Flips, flips: list[Flip]) -> None:
-    asked = plural(count.asked, "test image")
-    print(f"{asked}: {count.negative} newly wrong, {count.positive} newly right.")
-    lines = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
-    for line in first_few(lines, project.name(project.plot("flips"))):
+        summary += f": {count.negative} newly wrong, {count.positive} newly right"
+    print(summary)
+    wrong = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
+    for line in first_few(wrong, project.name(project.plot("flips"))):
         print(f"  {line}")
+    print(f"{len(held)} held-out images in {seconds:.1f} s, {len(held) / seconds:.0f} img/s")
+    return [summary]

@@ -7,7 +7,7 @@ and image only.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -15,9 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dayfold import draws
+from dayfold.figures import metrics
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
-from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -138,8 +138,11 @@ def _masses(counts: Mapping[Cell, int], weights: Mapping[str, float]) -> dict[st
     return {label: math.fsum(values) for label, values in parts.items()}
 
 
-def run(project: Project, params: Params) -> None:
-    """Choose from all training images of earlier days; write data/replay.csv and shares.csv."""
+def run(project: Project, params: Params) -> list[str]:
+    """Choose from all training images of earlier days; write data/replay.csv and shares.csv.
+
+    Returns what that comes to, a line each.
+    """
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
     images = manifest.history(project, day).split("train")
@@ -161,8 +164,11 @@ def run(project: Project, params: Params) -> None:
         weight=pl.Series([weight[cell] for cell in cells], dtype=pl.Float64)
     )
     tables.write(project.replay, Replayed, table.select(Replayed._fields).iter_rows())
-    print(f"{len(chosen)} of {len(old)} earlier images ({policy})")
-    _print_shares(day, shares)
+    said = [f"{len(chosen)} of {len(old)} earlier images ({policy})"]
+    share = math.fsum(one.share for one in shares if one.day == day)
+    said += [*recency(share, today=len(today), pool=len(today) + len(chosen), old=len(old))]
+    print("\n".join(said))
+    return said
 
 
 def _tally(rows: pl.DataFrame) -> dict[Cell, int]:
@@ -171,15 +177,15 @@ def _tally(rows: pl.DataFrame) -> dict[Cell, int]:
     }
 
 
-def _print_shares(day: str, shares: Sequence[PoolShare]) -> None:
-    mine = math.fsum(share.share for share in shares if share.day == day)
-    earlier = len({share.day for share in shares} - {day})
-    print(
-        f"Training samples: {mine:.1%} from today's images, "
-        f"{1 - mine if shares else 0:.1%} from {plural(earlier, 'earlier day')}"
-    )
-    by_class: dict[str, float] = {}
-    for share in shares:
-        by_class[share.label] = by_class.get(share.label, 0.0) + share.share
-    said = ", ".join(f"{name} {part:.1%}" for name, part in by_class.items())
-    print(f"Training samples by class: {said}")
+def recency(share: float, *, today: int, pool: int, old: int) -> Iterator[str]:
+    """Say what the weights come to; nothing where there is nothing old, or nothing new.
+
+    `share` is the part of the draws that the `today` training images of today get together, of a
+    pool of `pool` images; there are `old` earlier training images, in the pool or not.
+    """
+    times = metrics.recency(share, today=today, old=old)
+    if times:
+        yield (
+            f"an image of today is drawn {times:.1f} times as often as an average older one; "
+            f"today's images are {share:.0%} of the draws ({today} of {pool} images)"
+        )

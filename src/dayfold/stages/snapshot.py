@@ -70,11 +70,11 @@ def _by_class(
     return before
 
 
-def run(project: Project, params: Params) -> None:
+def run(project: Project, params: Params) -> list[str]:
     """Read data/images/<day> and the day's corrections; write data/manifests/<day>.csv.
 
-    And how each image looks, and which of them are near duplicates. Raises IntakeError with the
-    whole list where a file cannot be taken.
+    And how each image looks, and which of them are near duplicates. Returns what matters most, a
+    line each. Raises IntakeError with the whole list where a file cannot be taken.
     """
     day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent)
@@ -101,14 +101,11 @@ def run(project: Project, params: Params) -> None:
         rows=[*added, *corrected],
         expression=expression,
     )
-    for line in (
-        *_summary(day, added, corrected, earlier),
-        *_passed_over(delivery, listed),
-        *_thin(_now(added, corrected, earlier), fractions),
-        *_torn(units),
-        *_of_lookalikes(alike),
-    ):
-        print(line)
+    summary, *corrections_too = _summary(added, corrected, earlier)
+    warned = [*_thin(_now(added, corrected, earlier), fractions), *_torn(units)]
+    similar = [*_of_lookalikes(alike)]
+    print(summary, *corrections_too, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
+    return [summary, *corrections_too, *warned, *similar[-1:]]
 
 
 def _inspected(
@@ -171,7 +168,7 @@ def _name_problem(path: str, same: str) -> str:
     return ""
 
 
-def _summary(day: str, added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
+def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
     parts = []
     for split in manifest.SPLITS:
         mine = [row.group for row in added if row.split == split]
@@ -181,8 +178,7 @@ def _summary(day: str, added: list[Row], corrected: list[Row], earlier: History)
     classes = {row.label for row in added}
     new = sorted(classes - set(earlier.images["label"].unique()))
     yield (
-        f"{day}: {plural(len(added), 'image')} added ({', '.join(parts)}) in {len(classes)} "
-        f"class{'es' * (len(classes) != 1)}"
+        f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
         + (f", new: {', '.join(new)}" if new else "")
         + f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     )

@@ -5,6 +5,7 @@ What is done is `learning.fitting.fit`; here is what goes into it and comes out 
 speaks and writes.
 """
 
+import json
 import sys
 import time
 from collections import Counter
@@ -49,16 +50,25 @@ KEPT_BYTES = 8 * 2**30  # of activations and squares
 VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
 
 
-def run(project: Project, params: Params) -> None:
-    """Read the day's plans, its images and the parent; write model, provenance, training.csv."""
+def run(project: Project, params: Params) -> list[str]:
+    """Read the day's plans, its images and the parent; write model, provenance, training.csv.
+
+    Returns how much was trained, and how much of the validation images is right.
+    """
     recipe = params.train
     with only_one(project.trainer_lock, "training"):
         if recipe.processes == 1:
             _train(project, params, ALONE)
-            return
-        log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
-        words = (str(project.root), canonical_json(params.model_dump()), log)
-        processes.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
+        else:
+            log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
+            words = (str(project.root), canonical_json(params.model_dump()), log)
+            processes.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
+    made = json.loads(project.provenance.read_bytes())
+    images, held = made["images"], made["validation"]
+    new = plural(images["trained"] - images["replayed"], "image")
+    said = f"{recipe.updates} updates on {new} of today and {images['replayed']} replayed"
+    right = f"; validation: {held['right']} of {held['images']} correct" * bool(held["images"])
+    return [said + right]
 
 
 def work(root: str, params: str, log: str) -> None:
@@ -335,7 +345,7 @@ def _progress(
             steps.append(step)
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}")
             if slow := pace.after(recipe.batch_size):
-                ticker.line(slow)
+                ticker.line(slow, lasts=True)
             if step.step in ends:
                 seconds = (time.monotonic() - began) / (step.step - done)
                 ticker.line(

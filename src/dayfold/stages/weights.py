@@ -22,8 +22,8 @@ def version_weights(
     return [base + (recent - base) * max(0, versions - age) / versions for age in ages]
 
 
-def run(project: Project, params: Params) -> None:
-    """Count the training images of each data version; write data/weights.csv."""
+def run(project: Project, params: Params) -> list[str]:
+    """Count the training images of each data version; write data/weights.csv; return a summary."""
     history = manifest.history(project, params.day)
     counts = dict(history.split("train").group_by("day").len().iter_rows())
     days = history.days
@@ -32,9 +32,10 @@ def run(project: Project, params: Params) -> None:
     weights = version_weights(ages, recent=own.recent, base=own.base, versions=own.versions)
     images = [counts.get(day, 0) for day in days]
     tables.write(project.weights, VersionWeight, zip(days, ages, images, weights, strict=True))
-    print(f"Today: {plural(images[-1], 'training image')}, weight {weights[-1]:g}.")
+    said = f"{plural(images[-1], 'training image')} of today, weight {weights[-1]:g}"
     if earlier := len(days) - 1:
         low, high = min(weights[:-1]), max(weights[:-1])
         shown = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
-        count = plural(sum(images[:-1]), "training image")
-        print(f"Earlier: {count} from {plural(earlier, 'day')}, weight {shown}.")
+        said += f"; {sum(images[:-1]):,} of {plural(earlier, 'earlier day')}, weight {shown}"
+    print(said)
+    return [said]
