@@ -60,7 +60,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         raise CycleError(
             f"{now.day} is not up to date: {', '.join(changed)}.", mend="dvc repro, then seal"
         )
-    root, text = project.root, message.strip() or f"Seal {now.day}"
+    root = project.root
     reasons = gate.reasons(gate.read(project, now.day))
     if reasons and not force:
         raise GateError(
@@ -70,22 +70,21 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             "or gate in params.yaml and dvc repro; or keep the day as it is: "
             'dayfold seal --force -m "why"',
         )
+    text = _subject(project, now.day) + f"\n\n{message.strip()}" * bool(message.strip())
     if reasons:
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
-    words = ("--cleanup=verbatim", "--message")
-    subject = _subject(project, now.day)
+    words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal"):
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             # Only these paths, whatever else is staged.
-            told = subject + (f"\n\n{text}" if message.strip() or reasons else "")
-            vcs.git(root, "commit", "--quiet", "--only", *words, told, "--", *paths)
+            vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
         commit = _commit_of(project, now, now.day)
-        vcs.git(root, "tag", "--annotate", *words, text, vcs.TAG + now.day, commit)
+        vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
     return [*tags, vcs.TAG + now.day]
 
 
@@ -129,16 +128,16 @@ def tag_again(project: Project, now: Standing) -> list[str]:
             )
         kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
         text = vcs.git(root, *kept) if day in now.tagged else ""
-        text = text or _without_subject(day, vcs.git(root, "log", "-1", "--format=%B", commit))
+        text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
         vcs.git(root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
     return now.lost_tags
 
 
 def _without_subject(day: str, message: str) -> str:
-    """The message of a day's commit as its tag had it."""
+    """What a person said of a seal; versions before 0.2.0 wrote no subject of their own."""
     subject, _, text = message.partition("\n")
-    return (text.strip() or f"Seal {day}") if subject.startswith(f"day {day}: ") else message
+    return text.lstrip("\n") if subject.startswith(f"day {day}: ") else message
 
 
 def _commit_of(project: Project, now: Standing, day: str) -> str:
@@ -204,7 +203,7 @@ def sharing(project: Project) -> list[str]:
 def forced(project: Project) -> dict[str, str]:
     """Return the days that were sealed although they failed the gate, each with why."""
     return {
-        day: message.partition("\n")[0]
+        day: _without_subject(day, message).partition("\n")[0]
         for day, message in vcs.seals(project.root).items()
         if message.rstrip().endswith(f"\n{FORCED}")
     }

@@ -230,22 +230,17 @@ def notes(
 
 
 def class_table(line: DayLine, known: Evidence) -> Table:
-    """Return a `counted` day's figures of each class as a table, with 95% intervals."""
+    """Return a `counted` day's figures of each class as a table, F1 with its 95% interval."""
     figures = line.figures or {}
     drawn = _empty_table(line.day, f"{known.unit}s")
-    for name in (
-        *("F1", "95%", "recall", "95%"),
-        *("precision", "forgetting", "newly wrong", "confidence"),
-    ):
+    for name in ("F1", "95%", "recall", "precision", "forgetting", "newly wrong", "conf."):
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("")
     for label, scores in figures["classes"].items():
         units = known.classes.get(label, 0)
-        cells = [str(units)]
-        for name in ("f1", "recall"):
-            low, high = figures["interval"]["classes"][label][name].values()
-            cells += [figure(scores[name]), f"{low:.3f}..{high:.3f}"]
-        rest = ("precision", "forgetting", "negative_flip_rate", "confidence")
+        low, high = figures["interval"]["classes"][label]["f1"].values()
+        cells = [str(units), figure(scores["f1"]), f"{low:.3f}..{high:.3f}"]
+        rest = ("recall", "precision", "forgetting", "negative_flip_rate", "confidence")
         cells += [figure(scores[key]) for key in rest]
         said = ["new"] * (label in line.new) + ["few"] * is_too_few(units)
         drawn.add_row(escape(label), *cells, ", ".join(said))
