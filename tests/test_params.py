@@ -296,7 +296,6 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     for key in ("data.min_side_px", "train.epochs", "train.updates_per_epoch", "checkpoint"):
         assert f"{key} {gone}" in found
     assert "train.updates is missing" in found
-    assert "gate.require_evidence is missing" in found
     assert caught.value.mend.startswith("dayfold check --fix takes out")
     assert upgrade.needed(project)
     upgrade.apply(project)

@@ -74,17 +74,17 @@ def test_a_stage_that_cannot_be_written_is_said(files, tmp_path):
 
 def test_a_worker_that_somebody_kills_costs_no_file(files):
     answer(files[0])
-    victim = workers.idle()[-1]  # the next to be asked
+    victim = [one.process.pid for one in workers._idle][-1]  # the next to be asked
     os.kill(victim, signal.SIGSTOP)
     killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
     killer.start()
     assert answer(files[1])["image"] == sha256(png(1))
     killer.join()
     # And one that is killed as it waits.
-    waiting = workers.idle()[-1]
+    waiting = [one.process.pid for one in workers._idle][-1]
     os.kill(waiting, signal.SIGKILL)
     assert answer(files[2])["image"] == sha256(png(2))
-    assert not {victim, waiting} & set(workers.idle())
+    assert not {victim, waiting} & {one.process.pid for one in workers._idle}
 
 
 def test_a_file_that_crashes_its_decoder_is_refused(files, tmp_path, monkeypatch):
@@ -98,13 +98,15 @@ def test_a_file_that_crashes_its_decoder_is_refused(files, tmp_path, monkeypatch
     }
 
 
-def test_a_worker_that_hangs_is_given_up_and_ended(files):
+def test_a_worker_that_hangs_is_given_up_and_ended(files, monkeypatch):
     answer(files[0])
-    hung = workers.idle()[-1]
+    hung = [one.process.pid for one in workers._idle][-1]
     os.kill(hung, signal.SIGSTOP)
-    (found,) = workers.answers([request(files[0])], seconds=0.3)
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "SECONDS", 0.3)
+        found = answer(files[0])
     assert found == {"image": "", "refused": "takes longer than 0.3 s to decode"}
-    assert hung not in workers.idle()
+    assert hung not in [one.process.pid for one in workers._idle]
     assert "look" in answer(files[1])
 
 
@@ -112,7 +114,7 @@ def test_an_image_of_too_many_pixels_is_refused_unseen(tmp_path):
     # 64 million pixels of one grey: 0.3 MB of PNG that would be 190 MB of RGB.
     path = tmp_path / "large.png"
     path.write_bytes(encoded(Image.new("L", (8000, 8000))))
-    before = {process: peak(process) for process in workers.idle()}
+    before = {process: peak(process) for process in [one.process.pid for one in workers._idle]}
     assert "too large to be decoded safely: 8000 x 8000 px" in answer(path)["refused"]
     assert all(peak(process) < 20 + most for process, most in before.items())
 

@@ -62,7 +62,7 @@ class Rejected(NamedTuple):
 
 
 class Look(NamedTuple):
-    """looks/<day>.csv: how an image of the day looks (lookalikes.py), empty of a plain one."""
+    """looks/<day>.csv: how an image of the day looks (looks.py), empty of a plain one."""
 
     image: str
     look: str

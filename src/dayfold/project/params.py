@@ -159,7 +159,7 @@ class Gate(_Section):
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
-    require_evidence: bool
+    require_evidence: bool = False  # as in params.yaml of before this key
 
 
 LIMITS = [f"gate.{key}" for key in Gate.model_fields if key != "require_evidence"]
@@ -220,22 +220,20 @@ def read(path: Path) -> Params:
             mend=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
-    problems = [f"{path.name}:{line}" for line in lined.twice(node)]
+    problems, is_old = [f"{path.name}:{line}" for line in lined.twice(node)], False
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems += [
-            f"{path.name}:{lined.line_of(node, [*map(str, one['loc'])])}: {_explain(one)}"
-            for one in error.errors()
-        ]
+        for one in error.errors():
+            is_old |= _is_gone(one)
+            line = lined.line_of(node, [*map(str, one["loc"])])
+            problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            mend=f"{upgrade.FIX} takes out what is no param any more, adds what is new, and keeps "
-            "your values"
-            if any(upgrade.GONE in problem for problem in problems)
-            or any(f"{key} is missing" in problem for key in upgrade.ADDED for problem in problems)
+            mend=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            if is_old
             else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
@@ -252,25 +250,19 @@ def day_of(text: bytes) -> str:
 def changed(params: Params, changes: Mapping[str, object]) -> Params:
     """Return params with dotted keys set; ParamsError lists all that is wrong."""
     values = params.model_dump()
-    problems = []
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place: Any = values
         for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
-            problems.append(f"{dotted} is not a known key")
-        else:
-            # YAML's 3 is fine where a 3.0 is meant. A key that is not known is told below.
-            whole = isinstance(place.get(key), float) and type(value) is int
-            place[key] = float(value) if whole else value  # type: ignore[arg-type]
+            if not isinstance(place.get(section), dict):
+                place[section] = {}  # no section: pydantic says so
+            place = place[section]
+        place[key] = value
     try:
-        found = Params.model_validate(values)
+        return Params.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors()]
-    if problems:
-        raise ParamsError("These params cannot be set:", problems=problems)
-    return found
+        problems = [_explain(problem) for problem in error.errors()]
+    raise ParamsError("These params cannot be set:", problems=problems)
 
 
 def edit(
@@ -333,13 +325,19 @@ def _quoted(value: object) -> object:
     return value
 
 
+def _is_gone(problem: Any) -> bool:
+    """Whether a finding of pydantic's is a key that older versions had, or a section of such."""
+    line = ".".join(map(str, problem["loc"]))
+    known = any(f"{key}.".startswith(f"{line}.") for key in upgrade.REMOVED)
+    return known and problem["type"] == "extra_forbidden"
+
+
 def _explain(problem: Any) -> str:
     """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
-    gone = any(key == line or key.startswith(f"{line}.") for key in upgrade.REMOVED)
-    if kind == "extra_forbidden" and gone:
+    if _is_gone(problem):
         return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])

@@ -3,7 +3,6 @@
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from dayfold import __version__
@@ -38,11 +37,6 @@ REMOVED = (
     "evaluate.batch_size",
     "checkpoint.minutes",
 )
-# Keys that are new: their lines, as they stand in params.yaml.
-ADDED = {
-    "gate.require_evidence": "require_evidence: false  "
-    "# true: a limit on what has too few test images is not met"
-}
 GONE = "is no param any more"
 FIX = "dayfold check --fix"
 
@@ -54,26 +48,12 @@ def needed(project: Project) -> bool:
     except ParamsError:
         return False
     found = dotted(values) if isinstance(values, dict) else {}
-    is_older = found.get("dayfold") in OLDER and found["dayfold"] != __version__
-    return (
-        is_older
-        or any(key in found for key in REMOVED)
-        or bool(_lacking(found))
-        or bool(_lines_of_dvc(project, gone=True))
-    )
-
-
-def _lacking(found: Collection[str]) -> dict[str, str]:
-    """New keys that a file has not, each with the last key that its section has."""
-    lacking: dict[str, str] = {}
-    for key in (one for one in ADDED if one not in found):
-        others = [one for one in found if one.startswith(key.rpartition(".")[0] + ".")]
-        lacking |= {key: others[-1]} if others else {}
-    return lacking
+    is_old = found.get("dayfold") in OLDER or any(key in found for key in REMOVED)
+    return is_old or bool(_lines_of_dvc(project, gone=True))
 
 
 def apply(project: Project) -> None:
-    """Take out what is no param any more, add what is new, and keep all else.
+    """Take out what is no param any more, and keep all else.
 
     Raises ParamsError where a hand is needed.
     """
@@ -87,23 +67,17 @@ def apply(project: Project) -> None:
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
             lines[lined.line_of(node, ["checkpoint"]) - 1] = ""
-    lacking = _lacking(before)
-    for key, last in lacking.items():
-        at = lined.line_of(node, last.split(".")) - 1
-        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-        lines[at] = f"{lines[at].rstrip()}\n{indent}{ADDED[key]}\n"
     if before.get("dayfold") in OLDER:
         at = lined.line_of(node, ["dayfold"]) - 1
         lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
     text = "".join(lines)
     after = dotted(lined.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
-    is_whole = all(key in after for key in lacking) and not any(key in after for key in REMOVED)
-    if {**after, **kept} != after or not is_whole:
+    if {**after, **kept} != after or any(key in after for key in REMOVED):
         raise ParamsError(
             f"{project.params.name} cannot be brought up to date line by line.",
-            problems=[*(key for key in REMOVED if key in before), *lacking],
-            mend="take out or add these keys by hand; docs/params.md lists those that there are",
+            problems=[key for key in REMOVED if key in before],
+            mend="take these keys out by hand; docs/params.md lists those that there are",
         )
     write_bytes(project.params, text.encode())
     if project.dvc_yaml.exists():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dayfold.ledger import lookalikes, looks
+from dayfold.ledger import looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
@@ -147,5 +147,5 @@ def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFra
     for (_, place, _), (_, other, label), bits in found:
         delivery.warn(
             place,
-            f"looks like {other}, which is {label!r} ({bits} of {lookalikes.BITS} bits differ)",
+            f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)",
         )
