@@ -149,11 +149,10 @@ def test_how_an_image_looks_is_what_was_written_last(project):
     snapshot.run(project, params_file.read(project.params))
     history = manifest.history(project, DAYS[0])
     image = history.images["image"][0]
-    mine = pl.DataFrame({"look": ["f" * 32], "path": ["dog/1.png"], "label": ["dog"]})
+    mine = [("f" * 32, "dog/1.png", "dog")]
     for last, found in (("f" * 32, 1), ("0" * 32, 0)):
         earlier = pl.DataFrame({"image": [image] * 3, "look": ["f" * 32, "0" * 32, last]})
-        words = {"history": history, "earlier": earlier, "kind": ["label"]}
-        assert len(looks.nearest(mine, **words)) == found
+        assert len(looks.nearest(mine, ["label"], history=history, earlier=earlier)) == found
 
 
 def test_a_file_of_looks_with_other_columns_is_named(project):

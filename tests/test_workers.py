@@ -36,31 +36,21 @@ def answer(path, **changes):
     return found
 
 
-def test_answers_come_in_the_order_of_the_requests(files):
-    found = workers.answers([request(path) for path in files])
-    assert [one["image"] for one in found] == [sha256(png(number)) for number in range(8)]
-
-
-def test_the_checked_bytes_are_left_in_the_stage(files, tmp_path):
+def test_answers_come_in_order_and_the_bytes_of_good_files_are_left_in_the_stage(files, tmp_path):
     stage = tmp_path / "stage"
     stage.mkdir()
     files[1].write_bytes(b"no image")
-    workers.answers([request(path, stage=str(stage)) for path in files])
+    copies = [tmp_path / f"copy {number}.png" for number in range(300)]
+    for path in copies:
+        path.write_bytes(png(2))
+    found = workers.answers([request(path, stage=str(stage)) for path in (*files, *copies)])
+    hashes = [sha256(png(number)) for number in (*range(8), *[2] * 300)]
+    hashes[1] = sha256(b"no image")
+    assert [one["image"] for one in found] == hashes
+    assert [at for at, one in enumerate(found) if "look" not in one] == [1]
     assert {path.name: path.read_bytes() for path in stage.iterdir()} == {
         sha256(png(number)): png(number) for number in range(8) if number != 1
     }
-
-
-def test_the_same_bytes_many_times_over_are_left_once(tmp_path):
-    stage = tmp_path / "stage"
-    stage.mkdir()
-    paths = [tmp_path / f"{number}.png" for number in range(400)]
-    for path in paths:
-        path.write_bytes(png(1))
-    found = workers.answers([request(path, stage=str(stage)) for path in paths])
-    assert {one["image"] for one in found} == {sha256(png(1))}
-    assert all("look" in one and "failed" not in one for one in found)
-    assert [path.read_bytes() for path in stage.iterdir()] == [png(1)]
 
 
 def test_a_stage_that_cannot_be_written_is_said(files, tmp_path):
@@ -136,29 +126,25 @@ def peak(process):
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-@pytest.mark.parametrize(("side", "reason"), [(7, "is too small: 7 x 7 px"), (8, None)])
-def test_a_side_must_have_its_pixels(tmp_path, side, reason):
-    path = tmp_path / "small.png"
-    path.write_bytes(encoded(Image.new("RGB", (side, side))))
-    assert (answer(path).get("refused") or "").startswith(reason or "")
-    assert ("refused" in answer(path)) == bool(reason)
-
-
-def test_of_several_frames_the_first_is_taken_with_a_warning(tmp_path):
+def test_what_a_person_must_know_of_a_file_is_said(tmp_path):
     frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
-    path = tmp_path / "loop.gif"
-    path.write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
-    assert answer(path)["warnings"] == ["has several frames; the first one is taken"]
-
-
-@pytest.mark.parametrize(
-    ("name", "warned"), [("a.png", True), ("a.JPG", False), ("a", False), ("a.img", False)]
-)
-def test_a_wrong_ending_is_taken_by_content_with_a_warning(tmp_path, name, warned):
-    path = tmp_path / name
-    path.write_bytes(encoded(Image.new("RGB", (9, 9)), "JPEG"))
-    expected = ["is JPEG in spite of its ending .png; taken as JPEG"]
-    assert answer(path)["warnings"] == expected * warned
+    loop = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    jpeg = encoded(frames[0], "JPEG")
+    several = "has several frames; the first one is taken"
+    spite = "is JPEG in spite of its ending .png; taken as JPEG"
+    for name, data, warned in (
+        ("small.png", encoded(Image.new("RGB", (7, 7))), None),
+        ("least.png", encoded(Image.new("RGB", (8, 8))), []),
+        ("loop.gif", loop, [several]),
+        ("a.png", jpeg, [spite]),
+        ("a.JPG", jpeg, []),
+        ("a", jpeg, []),
+        ("a.img", jpeg, []),
+    ):
+        (tmp_path / name).write_bytes(data)
+        found = answer(tmp_path / name)
+        assert found.get("warnings") == warned, name
+        assert found.get("refused", "").startswith("is too small: 7 x 7 px" * (warned is None))
 
 
 def test_what_took_the_place_of_a_file_meanwhile_is_not_read(tmp_path, files):

@@ -4,7 +4,6 @@ A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/worker.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -40,23 +39,25 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
 
 
 def nearest(
-    mine: pl.DataFrame,
+    rows: Sequence[tuple[str, ...]],
+    kind: Sequence[str],
     *,
     history: History,
     earlier: pl.DataFrame,
-    kind: Sequence[str],
-) -> list[tuple[tuple[Any, ...], tuple[Any, ...], int]]:
-    """Return (a row of `mine`, the row that it looks like, bits that differ), by `mine`.
+) -> list[tuple[tuple[str, ...], tuple[str, ...], int]]:
+    """Return (a row, the row that it looks like, bits that differ), in the order of the rows.
 
-    The nearest in the history or in `mine` that differs in a column of `kind`. `mine` has the
-    columns look, path, label and those of `kind`; `earlier` (image, look) is of the history.
+    The nearest in the history or among them that differs in a column of `kind`: label, split. Rows
+    are (look, path, each column of `kind`); `earlier` (image, look) is of the history.
     """
+    columns = ["look", "path", *kind]
+    mine = pl.DataFrame(rows, dict.fromkeys(columns, pl.String), orient="row")
     # Of a million rows a few are near: only these are matched with their images.
     is_near = near(mine["look"].to_list(), earlier["look"].to_list())
     matched = earlier["image"].is_in(earlier["image"].filter(pl.Series(is_near)).implode())
     looked = earlier.filter(matched).unique("image", keep="last")
     images = history.images.filter(pl.col("image").is_in(looked["image"].implode()))
-    past = images.join(looked, on="image", maintain_order="left").select(mine.columns)
+    past = images.join(looked, on="image", maintain_order="left").select(columns)
     others = pl.concat([past, mine])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
     kinds, seen = named.to_series().to_list(), others["look"].to_list()
@@ -65,17 +66,11 @@ def nearest(
 
 
 def near_duplicates(
-    added: Iterable[Row],
-    look_of: dict[str, str],
-    *,
-    history: History,
-    earlier: pl.DataFrame,
+    added: Iterable[Row], look_of: dict[str, str], *, history: History, earlier: pl.DataFrame
 ) -> list[NearDuplicate]:
     """Return today's images that look like one of another split or class, by path."""
-    columns = ("look", "path", "label", "split")
     rows = [(look_of[row.image], row.path, row.label, row.split) for row in added]
-    mine = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    found = nearest(mine, history=history, earlier=earlier, kind=columns[2:])
+    found = nearest(rows, ["label", "split"], history=history, earlier=earlier)
     return sorted(NearDuplicate._make((*one[1:], *other[1:], bits)) for one, other, bits in found)
 
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from pathlib import Path
 
 PERIOD_US = 100_000  # the kernel's own, where none is said
@@ -20,25 +19,12 @@ def _numbers() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def idle(seconds: float, root: Path = Path("/")) -> float:
-    """Watch this process's CPUs for so long, and return how many of them nobody used.
+def idle(seconds: float) -> float:
+    """Watch this process's CPUs for so long, and return how many of them nobody used."""
+    import psutil  # here: few commands ask, and it takes a while
 
-    By the idle times of /proc/stat (proc(5)); infinity on a system without them.
-    """
-    try:
-        before, began = _idle_seconds(root), time.monotonic()
-        time.sleep(seconds)
-        return (_idle_seconds(root) - before) / (time.monotonic() - began)
-    except (OSError, ValueError):
-        return math.inf
-
-
-def _idle_seconds(root: Path) -> float:
-    names = {f"cpu{number}" for number in _numbers()}
-    lines = map(str.split, (root / "proc/stat").read_text().splitlines())
-    # The 4th number is idle time, the 5th idle time in which a disk is waited for.
-    ticks = sum(int(line[4]) + int(line[5]) for line in lines if line and line[0] in names)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    used = psutil.cpu_percent(seconds, percpu=True)
+    return sum(1 - used[number] / 100 for number in _numbers() if number < len(used))
 
 
 def quota(root: Path = Path("/")) -> float:

@@ -1,13 +1,16 @@
-"""A YAML file as plain data, and with the line of each key for what must be said of it."""
+"""A YAML file as plain data, with the line of each key, and edited with all else kept."""
 
-import re
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dayfold.errors import ParamsError
+from dayfold.project.files import write_bytes
+
+BACKSLASH = "between double quotes YAML takes a backslash for its own; use single quotes"
 
 
 def load(path: Path) -> tuple[Any, Any]:
@@ -29,20 +32,15 @@ def parse(text: str, name: str) -> tuple[Any, Any]:
 
 
 def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
-    """What YAML does not read, with its line; of an unknown escape, how it is written instead."""
+    """What YAML does not read, with its line; of an unknown escape, what is written instead."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return ParamsError(f"{name} is not YAML: {error}", mend=f"edit {name}")
     number = error.problem_mark.line
     what = f"{name} is not YAML: line {number + 1}: {error.problem}."
     if "escape character" not in str(error.problem):
         return ParamsError(what, mend=f"edit {name}")
-    line = text.splitlines()[number].strip()
-    return ParamsError(
-        what,
-        problems=[f"{name}:{number + 1}: {line}"],
-        mend="between double quotes YAML takes a backslash for its own; use single quotes: "
-        + re.sub(r'"([^"\']*)"', r"'\1'", line.partition(" #")[0].rstrip()),
-    )
+    line = f"{name}:{number + 1}: {text.splitlines()[number].strip()}"
+    return ParamsError(what, problems=[line], mend=BACKSLASH)
 
 
 def twice(node: Any, prefix: str = "") -> Iterator[str]:
@@ -57,14 +55,54 @@ def twice(node: Any, prefix: str = "") -> Iterator[str]:
 
 def line_of(node: Any, where: list[str]) -> int:
     """The line of a key in the node tree, or of the nearest section around it."""
+    return _found(node, where)[0]
+
+
+def _found(node: Any, where: list[str]) -> tuple[int, Any]:
+    """The line and the value of a key, or of the nearest section around it."""
     line = 1
     for part in where:
-        if not isinstance(node, yaml.MappingNode):
-            break  # an item of a list: the line of its key
-        for key, value in node.value:
+        keys = node.value if isinstance(node, yaml.MappingNode) else []  # of a list: its key's
+        for key, value in keys:
             if key.value == part:
                 line, node = key.start_mark.line + 1, value
                 break
         else:
             break
-    return line
+    return line, node
+
+
+def edit(
+    path: Path, changes: Mapping[str, object], *, comments: Mapping[str, str] | None = None
+) -> None:
+    """Set values of a YAML file (`"train.threads": 4`); every other byte stays, but for `comments`.
+
+    Strings are quoted: YAML 1.1 reads 2025-06-04 as a date, on which DVC's ${day} fails.
+    """
+    text = path.read_text(encoding="utf-8")
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        section = _found(parse(text, path.name)[0], sections)[1]
+        old = {name.value: node for name, node in section.value}[key]
+        start = old.start_mark.index
+        end = start + len(text[start : old.end_mark.index].rstrip())
+        before, above, line = text[:start].rpartition("\n")
+        rest, newline, later = text[end:].partition("\n")
+        comment = rest.strip()
+        column = len(line) + end - start + len(rest) - len(rest.lstrip())
+        if comments and dotted in comments:
+            comment = f"# {comments[dotted]}"
+        line += " " * (not line.endswith(" ")) + _written(value)
+        if comment.startswith("#"):  # in its column
+            rest = " " * max(1, column - len(line)) + comment
+        text = f"{before}{above}{line}{rest}{newline}{later}"
+    write_bytes(path, text.encode())
+
+
+def _written(value: object) -> str:
+    """A value as YAML: in single quotes where a backslash is meant as it stands."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, str) and "\\" in value and value.isprintable():
+        return "'" + value.replace("'", "''") + "'"
+    return json.dumps(value, ensure_ascii=False)

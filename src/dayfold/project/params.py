@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,12 +20,11 @@ from pydantic import (
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
 from dayfold.project import lined, upgrade
-from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
+from dayfold.project.lined import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-COMMENTS_AT = 27  # the column of params.yaml at which comments begin
 
 
 class _Section(BaseModel):
@@ -75,8 +73,7 @@ class Data(_Section):
             raise ValueError(f"not a regular expression: {error}") from None
         if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
             raise ValueError(
-                f"has the control character {odd[0]!r}, which no path has: between double quotes "
-                "YAML takes a backslash for its own; use single quotes"
+                f"has the control character {odd[0]!r}, which no path has: {lined.BACKSLASH}"
             )
         if value and groups != 1:
             raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
@@ -263,66 +260,6 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
     except ValidationError as error:
         problems = [_explain(problem) for problem in error.errors()]
     raise ParamsError("These params cannot be set:", problems=problems)
-
-
-def edit(
-    path: Path, changes: Mapping[str, object], *, comments: Mapping[str, str] | None = None
-) -> None:
-    """Set keys of params.yaml (`"train.threads": 4`), order kept, strings quoted.
-
-    Comments stay, but for those of keys in `comments`, which say something else from now on.
-    """
-    from ruamel.yaml import YAML
-
-    editor = YAML()
-    editor.preserve_quotes = True
-    editor.width = 1000
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(type(None), _null)
-    editor.representer.add_representer(float, _float)
-    document = editor.load(path.read_text(encoding="utf-8"))
-    for dotted, value in changes.items():
-        *sections, key = dotted.split(".")
-        place = document
-        for section in sections:
-            place = place[section]
-        # An unquoted date would be read as a date, on which DVC's ${day} fails.
-        place[key] = _quoted(value)
-        if comments and dotted in comments:
-            place.yaml_add_eol_comment(comments[dotted], key, column=COMMENTS_AT)
-    text = StringIO()
-    editor.dump(document, text)
-    write_bytes(path, text.getvalue().encode())
-
-
-def _null(representer: Any, _: None) -> Any:
-    """None as `null`: ruamel would leave the key without a value."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-def _float(representer: Any, value: float) -> Any:
-    """A small float as 1.0e-06: YAML 1.1 reads ruamel's 1e-06 as text."""
-    text = repr(value)
-    text = text if "." in text else text.replace("e", ".0e")
-    return representer.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-def _quoted(value: object) -> object:
-    """Strings quoted, in lists too: YAML 1.1 reads 2025-06-04 as a date and no as False.
-
-    In single quotes where a backslash is meant as it stands.
-    """
-    from ruamel.yaml.comments import CommentedSeq
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScalarString
-
-    if isinstance(value, list):
-        items = CommentedSeq(map(_quoted, value))
-        items.fa.set_flow_style()
-        return items
-    if isinstance(value, str):
-        own = SingleQuotedScalarString if "\\" in value else DoubleQuotedScalarString
-        return own(value)
-    return value
 
 
 def _is_gone(problem: Any) -> bool:

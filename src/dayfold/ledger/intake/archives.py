@@ -96,7 +96,8 @@ def _tarred(path: Path) -> Generator[_Member]:
         # Its names are UTF-8 or of unknown bytes, which become surrogates, in any locale.
         opened = tarfile.open(path, "r|*", encoding="utf-8")  # noqa: SIM115 - closed below
     except Exception:
-        raise IntakeError(f"{path} is neither a folder nor a zip or tar archive.") from None
+        what = f"{path} is neither a folder nor a zip or tar archive."
+        raise IntakeError(what, mend="give the folder of class folders") from None
     try:
         with opened as archive:
             for info in archive:
@@ -125,7 +126,11 @@ def _decoded(raw: bytes, archive: Path, encoding: str) -> str:
         except UnicodeDecodeError:
             continue
     known = ", and it does not say what else they are" * (encoding == "utf-8")
-    raise IntakeError(f"Names in {archive} are not {encoding.upper()}{known}.", problems=problems)
+    raise IntakeError(
+        f"Names in {archive} are not {encoding.upper()}{known}.",
+        problems=problems,
+        mend="tell the encoding that reads them right: dayfold add … --zip-names cp437",
+    )
 
 
 def _damage(error: Exception) -> str:

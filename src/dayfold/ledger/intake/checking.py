@@ -141,11 +141,7 @@ def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFra
     `earlier` (image, look) says how the history's images look.
     """
     rows = [(item.look, item.place, item.label) for item in delivery.images]
-    columns = dict.fromkeys(("look", "path", "label"), pl.String)
-    mine = pl.DataFrame(rows, schema=columns, orient="row")
-    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"])
+    found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
     for (_, place, _), (_, other, label), bits in found:
-        delivery.warn(
-            place,
-            f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)",
-        )
+        what = f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)"
+        delivery.warn(place, what)

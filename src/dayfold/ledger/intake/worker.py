@@ -26,7 +26,6 @@ MAX_BYTES = 2**29  # of a file: half a gigabyte
 MIN_SIDE_PX = 8  # of an image
 _PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
 _ROOM = 2**28  # for what else a decoder needs
-_GRID = 8  # comparisons a row and column: 8 x 8 with the right, 8 x 8 with the lower neighbour
 _PLAIN = 8  # grey levels: an image whose cells differ by less looks like nothing
 
 
@@ -79,27 +78,25 @@ def look(image: Image.Image) -> str:
     or its lower neighbour (dHash, N. Krawetz, "Kind of like that", 2013; both directions halve
     what it mistakes). Scaling, recompression, brightness and contrast leave most bits as they are.
     """
-    side = _GRID + 1
-    small = image.convert("L").resize((side, side), Image.Resampling.BOX)
+    small = image.convert("L").resize((9, 9), Image.Resampling.BOX)
     cells = np.asarray(small, dtype=np.int16)
     if np.ptp(cells) < _PLAIN:
         return ""
-    right = cells[:_GRID, 1:] > cells[:_GRID, :-1]
-    below = cells[1:, :_GRID] > cells[:-1, :_GRID]
-    return np.packbits(np.concatenate([right.ravel(), below.ravel()])).tobytes().hex()
+    here, right, below = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1]
+    return np.packbits([right > here, below > here]).tobytes().hex()
 
 
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the archive `unpack` into `into`; answer `refused`, `unreadable` or `failed`."""
+    """Unpack the archive `unpack` into `into`; answer what is `refused`, or an error's words."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
         return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
     except IntakeError as error:
-        return {"unreadable": error.what, "names": error.problems}
+        return {"what": error.what, "problems": error.problems, "mend": error.mend}
     except OSError as error:
-        return {"failed": f"{archive} cannot be unpacked: {error.strerror or error}."}
+        return {"what": f"{archive} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
-        return {"unreadable": f"{archive} needs more memory than an archive may.", "names": []}
+        return {"what": f"{archive} needs more memory than an archive may."}
 
 
 def _read(path: Path) -> bytes:

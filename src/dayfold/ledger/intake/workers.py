@@ -64,10 +64,11 @@ class _Worker:
 
     def _line(self, seconds: float) -> bytes:
         assert self.process.stdout  # noqa: S101 - it was asked for
+        output = self.process.stdout.fileno()
         while b"\n" not in self._rest:
-            if not wait([self.process.stdout], seconds):
+            if not wait([output], seconds):
                 raise IntakeError(f"takes longer than {seconds:g} s to decode")
-            part = os.read(self.process.stdout.fileno(), 2**16)
+            part = os.read(output, 2**16)
             if not part:
                 raise EOFError
             self._rest += part
@@ -160,11 +161,6 @@ def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, 
     request["encoding"] = encoding
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
-    if "unreadable" in answer:
-        mend = "give the folder of class folders"
-        if answer["names"]:
-            mend = "tell the encoding that reads them right: dayfold add … --zip-names cp437"
-        raise IntakeError(answer["unreadable"], problems=answer["names"], mend=mend)
-    if "failed" in answer:
-        raise IntakeError(answer["failed"])
+    if "what" in answer:
+        raise IntakeError(**answer)
     return [(name, reason) for name, reason in answer["refused"]]
