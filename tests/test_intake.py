@@ -84,23 +84,6 @@ def test_all_problems_are_listed_at_once(folder, nothing):
     assert len(listed) == 10
 
 
-NOT_UTF_8 = os.fsdecode(b"\xff.png")
-
-
-@pytest.mark.parametrize(
-    "name", ["a\rb.png", "\r", "two\nlines.png", "\x1b[2Jclear.png", NOT_UTF_8]
-)
-def test_a_name_that_cannot_be_printed_is_refused_and_odd_ones_are_taken(folder, nothing, name):
-    # macOS writes its screenshots' times with the narrow no-break space.
-    place(folder, "cat", [1], prefix="at 3.04\u202fPM ")
-    (folder / "cat" / name).write_bytes(png(2))
-    found = inspect(folder, nothing)
-    assert len(found.images) == 1
-    (problem,) = problems_of(found)
-    assert "unprintable" in problem
-    assert problem.isprintable()
-
-
 def test_no_class_is_called_as_an_audit_s_decision(folder, nothing):
     for number, label in enumerate(("keep", "keep_", "withdraw", "withdraw_")):
         place(folder, label, [number])

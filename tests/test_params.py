@@ -262,23 +262,11 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
     text = project.params.read_text(encoding="utf-8")
     assert '  group: "(p.)"            # our patients\n' in text
-    others = re.compile(r" *(group|versions|updates|test|gate):")
+    others = re.compile(r" *(group|versions|updates|test|gate|require_evidence):")
     kept = [line for line in TEXT.splitlines() if not others.match(line)]
     assert set(kept) <= set(text.splitlines())
     assert project.dvc_yaml.read_text(encoding="utf-8") == pipeline
     assert not upgrade.needed(project)
-
-
-def test_a_project_pinned_to_an_older_version_is_brought_to_this_one(project, monkeypatch):
-    for module in (params_file, upgrade):
-        monkeypatch.setattr(module, "__version__", "9.0.0")
-    monkeypatch.setattr(upgrade, "OLDER", (__version__,))
-    older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
-    with pytest.raises(VersionError) as caught:
-        params_file.read(project.params)
-    assert "to go on with the installed one, dayfold check --fix" in caught.value.mend
-    upgrade.apply(project)
-    assert params_file.read(project.params).dayfold == "9.0.0"
 
 
 def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_age(project):

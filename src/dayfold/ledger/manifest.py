@@ -6,6 +6,7 @@ In its column `group` it says by which `data.group` the day's groups were read.
 
 import io
 import re
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,8 +139,7 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
     made: dict[str, bytes] = {}
     for day, data in chain:
         table = parse_csv(data, schema(Row), day)
-        _pinned(table, day)
-        pin = Row._make(table.row(0))
+        pin = _first(table, day)
         left = table[1:].filter(~pl.col("image").is_in(list(images)))
         if pin.path in made:
             pin = pin._replace(image=sha256(made[pin.path]))
@@ -155,10 +155,8 @@ def history(project: Project, day: str) -> History:
     links: list[pl.DataFrame] = []  # youngest first, and the sha256 of each
     found: list[str] = []
     child = pin = ""
-    earlier, kept = (
-        pl.DataFrame(schema={**schema(Row), "day": pl.String}),
-        Kept(project.ledger_cache),
-    )
+    earlier = pl.DataFrame(schema={**schema(Row), "day": pl.String})
+    kept = Kept(project.ledger_cache)
     while True:
         if pin and (data := kept.read(f"{pin}.arrow")):
             earlier = pl.read_ipc(data)
@@ -169,8 +167,9 @@ def history(project: Project, day: str) -> History:
         if day == ORIGIN:
             break
         table = parse_csv(data, schema(Row), name)
-        parent, pin = _pinned(table, name)
+        first = _first(table, name)
         _check_paths(table, name)
+        parent, pin = first.path, first.image
         if parent != ORIGIN and parent >= day:
             raise LedgerError(f"{name} names the later day {parent} as its parent.")
         links.append(table.with_columns(day=pl.lit(day)))
@@ -210,8 +209,9 @@ def _keep(kept: Kept, pin: str, manifests: pl.DataFrame) -> None:
     table = io.BytesIO()
     manifests.write_ipc(table)
     kept.write(f"{pin}.arrow", table.getvalue())
-    for old in sorted(kept.folder.glob("*.arrow"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    for old in sorted(kept.folder.iterdir(), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+        # 0.1 kept each in a folder.
+        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
 
 
 def line(project: Project, day: str, parent: str) -> Iterator[str]:
@@ -228,11 +228,12 @@ def line(project: Project, day: str, parent: str) -> Iterator[str]:
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:
     """Return the parent's day and the sha256 of its manifest, as the bytes of a manifest say."""
-    return _pinned(parse_csv(data, schema(Row), name, rows=1), name)
+    pin = _first(parse_csv(data, schema(Row), name, rows=1), name)
+    return pin.path, pin.image
 
 
-def _pinned(table: pl.DataFrame, name: str) -> tuple[str, str]:
-    """As `parent_of`. The parent's day becomes a path and a tag: it is a day, or the origin."""
+def _first(table: pl.DataFrame, name: str) -> Row:
+    """The parent's row. Its day becomes a path and a tag: it is a day, or the origin."""
     if table.is_empty() or table.item(0, "action") != "parent":
         raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
     pin, undo = Row._make(table.row(0)), who_changed(name)
@@ -242,7 +243,7 @@ def _pinned(table: pl.DataFrame, name: str) -> tuple[str, str]:
         re.compile(pin.group)
     except re.error as error:
         raise LedgerError(f"{name}: data.group {pin.group!r}: {error}", mend=undo) from None
-    return pin.path, pin.image
+    return pin
 
 
 def _check_paths(table: pl.DataFrame, name: str) -> None:

@@ -52,14 +52,12 @@ def _limit(folder: Path) -> float:
     """The CPUs that one group grants; 0 where it says nothing."""
     try:
         if (folder / "cpu.max").exists():
-            granted_us, *period_us = (folder / "cpu.max").read_text().split()
-            if granted_us == "max":
-                return 0.0
-            return int(granted_us) / (int(period_us[0]) if period_us else PERIOD_US)
-        granted = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-        return max(0, granted) / period
-    except (OSError, ValueError, ZeroDivisionError):
+            granted, period = [*(folder / "cpu.max").read_text().split(), PERIOD_US][:2]
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            granted, period = ((folder / name).read_text() for name in names)
+        return max(0, int(granted)) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
         return 0.0
 
 

@@ -53,13 +53,8 @@ def twice(node: Any, prefix: str = "") -> Iterator[str]:
         yield from twice(value, f"{prefix}{key.value}.")
 
 
-def line_of(node: Any, where: list[str]) -> int:
-    """The line of a key in the node tree, or of the nearest section around it."""
-    return _found(node, where)[0]
-
-
-def _found(node: Any, where: list[str]) -> tuple[int, Any]:
-    """The line and the value of a key, or of the nearest section around it."""
+def find(node: Any, where: list[str]) -> tuple[int, Any]:
+    """The line and the node of a key in a node tree, or of the nearest section around it."""
     line = 1
     for part in where:
         keys = node.value if isinstance(node, yaml.MappingNode) else []  # of a list: its key's
@@ -82,7 +77,7 @@ def edit(
     text = path.read_text(encoding="utf-8")
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
-        section = _found(parse(text, path.name)[0], sections)[1]
+        section = find(parse(text, path.name)[0], sections)[1]
         old = {name.value: node for name, node in section.value}[key]
         start = old.start_mark.index
         end = start + len(text[start : old.end_mark.index].rstrip())

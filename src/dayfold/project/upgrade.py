@@ -62,13 +62,13 @@ def apply(project: Project) -> None:
     before = dotted(values)
     new = _renamed(before)
     for key in filter(before.__contains__, REMOVED):
-        at = lined.line_of(node, key.split(".")) - 1
+        at = lined.find(node, key.split("."))[0] - 1
         indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
-            lines[lined.line_of(node, ["checkpoint"]) - 1] = ""
+            lines[lined.find(node, ["checkpoint"])[0] - 1] = ""
     if before.get("dayfold") in OLDER:
-        at = lined.line_of(node, ["dayfold"]) - 1
+        at = lined.find(node, ["dayfold"])[0] - 1
         lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
     text = "".join(lines)
     after = dotted(lined.parse(text, project.params.name)[1])
