@@ -17,7 +17,7 @@ from dayfold.ledger.intake import workers
 from dayfold.project import params, vcs
 from dayfold.project.files import PART, sha256_file
 from dayfold.project.layout import Project
-from faults import Disk, WorkersDisk
+from faults import Disk
 
 DAY = DAYS[0]
 COMMANDS = (
@@ -93,47 +93,43 @@ def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
             assert made(opened) == whole, number
 
 
-@pytest.mark.parametrize("source", ["folder", "archive"])
+# A worker on such a disk.
+PROGRAM = """
+import sys
+sys.path.append({tests!r})
+from dayfold.ledger.intake import worker
+from faults import Disk
+with Disk() as disk:
+    disk.fails_at, disk.error = {number}, {error}
+    worker.main()
+"""
+
+
+# A write, two fsyncs and two renames an image; a write each of an archive's before.
+@pytest.mark.parametrize(("source", "steps"), [("in", 5), ("in.zip", 3 + 5)])
 def test_the_nth_failing_step_of_a_worker_adds_nothing(
-    opened, monkeypatch, capsys, tmp_path, source
+    opened, monkeypatch, capsys, tmp_path, source, steps
 ):
-    (tmp_path / "faults").mkdir()
-    disk = WorkersDisk(tmp_path / "faults")
-    given = tmp_path / "in"
-    if source == "archive":
-        given = tmp_path / "in.zip"
-        with zipfile.ZipFile(given, "w") as archive:
-            for path in sorted((tmp_path / "in").rglob("*.png")):
-                archive.write(path, path.relative_to(tmp_path / "in"))
-    add = ("add", str(given), "--day", DAY)
-    shutil.copytree(opened.root, tmp_path / "begin")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for path in sorted((tmp_path / "in").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path / "in"))
+    add = ("add", str(tmp_path / source), "--day", DAY)
     monkeypatch.chdir(opened.root)
-
-    def add_with(fails_at: int) -> tuple[int, str]:
-        shutil.rmtree(opened.data)
-        shutil.copytree(tmp_path / "begin" / "data", opened.data)
-        workers.end_idle()
-        with monkeypatch.context() as worker:
-            for name, value in disk.environment(fails_at, error_of(fails_at)).items():
-                worker.setenv(name, value)
-            answer = run(add, capsys)
-        workers.end_idle()
-        return answer
-
-    begin = made(opened)
-    assert add_with(0) == (0, "")
-    whole, steps = made(opened), disk.count
-    # A write, two fsyncs and two renames an image; an archive's are written once before.
-    assert steps == 3 * 5 + 3 * (source == "archive")
-    # An image's steps are those of the next: of a folder's the first's, of an archive's its own.
-    for number in range(1, 6) if source == "folder" else range(1, 4):
-        code, said = add_with(number)
+    begin, program = made(opened), tmp_path / "worker.py"
+    for number in range(1, steps + 1):
+        words = {"tests": str(Path(__file__).parent), "number": number, "error": error_of(number)}
+        program.write_text(PROGRAM.format(**words))
+        with monkeypatch.context() as patched:
+            patched.setattr(workers, "_PROGRAM", program)
+            workers.end_idle()
+            code, said = run(add, capsys)
+            workers.end_idle()
         assert code == 1, number
         assert len(said.splitlines()) == 1, said
         assert os.strerror(error_of(number)) in said
         assert made(opened) == begin, number
     assert run(add, capsys) == (0, "")
-    assert made(opened) == whole
+    assert len(list(opened.images(DAY).glob("*/*"))) == 3
 
 
 def failing_steps(

@@ -291,26 +291,6 @@ def test_no_image_is_measured_on_whose_patient_was_learnt_from_before_the_expres
     assert [row.split for row in rows] == ["train"] * 2 + [rows[2].split] * 2
 
 
-def test_a_study_of_a_known_patient_stays_with_them_when_studies_become_the_groups(project):
-    tests = {"train": 0.0, "validation": 0.0, "test": 1.0}
-    path = "data/images/{}/cat/p{}_s{}_{}.png".format
-    first = [(image(n), path(DAYS[0], n, 0, n), "cat", f"p{n}") for n in range(8)]
-    known = manifest.history(project, ORIGIN)
-    rows = rows_of(first, known, tests, PATIENT)
-    known = write_day(project, DAYS[0], ORIGIN, rows, PATIENT)
-    held = [row.group for row in rows if row.split == "test"]
-    assert len(held) == 7  # the first of a class is trained on
-    second = [(image(90), path(DAYS[1], held[0][1:], 2, 90), "cat", f"{held[0]}_s2")]
-    only_train = {"train": 1.0, "validation": 0.0, "test": 0.0}
-    (row,) = rows_of(second, known, only_train, STUDY)
-    assert (row.group, row.split) == (f"{held[0]}_s2", "test")
-    known = write_day(project, DAYS[1], DAYS[0], [row], STUDY)
-    # Nor does it help to ask for no groups at all; a patient who was never seen is free.
-    third = [(image(91), path(DAYS[2], held[1][1:], 7, 91), "cat", "")]
-    third += [(image(92), path(DAYS[2], 9, 9, 92), "cat", "")]
-    assert [row.split for row in rows_of(third, known, only_train)] == ["test", "train"]
-
-
 def test_a_group_is_what_the_expression_finds_and_never_guessed():
     path = "data/images/2025-06-02/cat/p07_1.png"
     for expression in (r"(p\d+)_", r"/([^/]+)_\d+\.png$"):

@@ -223,7 +223,7 @@ def read(path: Path) -> Params:
     except ValidationError as error:
         for one in error.errors():
             is_old |= _is_gone(one)
-            line = lined.find(node, [*map(str, one["loc"])[0]])
+            line = lined.find(node, [*map(str, one["loc"])])[0]
             problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(
