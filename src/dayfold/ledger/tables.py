@@ -36,7 +36,7 @@ class Moved(NamedTuple):
     label: str
 
 
-class Told(NamedTuple):
+class FileRemark(NamedTuple):
     """.dvc/tmp/dayfold/remarks.csv: what `add` or snapshot says of files where it is too much."""
 
     kind: str

@@ -67,9 +67,6 @@ def apply(project: Project) -> None:
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
             lines[lined.find(node, ["checkpoint"])[0] - 1] = ""
-    if before.get("dayfold") in OLDER:
-        at = lined.find(node, ["dayfold"])[0] - 1
-        lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
     text = "".join(lines)
     after = dotted(lined.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
@@ -80,6 +77,8 @@ def apply(project: Project) -> None:
             mend="take these keys out by hand; docs/params.md lists those that there are",
         )
     write_bytes(project.params, text.encode())
+    if before.get("dayfold") in OLDER:
+        lined.edit(project.params, {"dayfold": __version__})
     if project.dvc_yaml.exists():
         write_bytes(project.dvc_yaml, "".join(_lines_of_dvc(project, gone=False)).encode())
 

@@ -20,7 +20,7 @@ def inspect(
     *,
     max_pixels: int,
     today: Mapping[str, tuple[str, str]] | None = None,
-    had: Mapping[str, Collection[str]] | None = None,
+    had: Collection[tuple[str, str]] = (),
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -30,7 +30,7 @@ def inspect(
     Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
     sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
     twice, or that the history or `today` (image → class, place) has, are known under the same
-    class, or under one of before a correction (`had`), else refused.
+    class, or under one of before a correction (`had`: image, class), else refused.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -63,56 +63,53 @@ def inspect(
             delivery.warn(one.place, what)
         seen = (answer["image"], answer["look"], one.group, answer["group"])
         checked.append(Delivered(one.path, one.place, one.label, *seen))
-    _sort_out_copies(checked, history, today, had or {}, delivery)
+    _sort_out_copies(checked, history, today, had, delivery)
 
 
 def _sort_out_copies(
     checked: Sequence[Delivered],
     history: History,
     today: Mapping[str, tuple[str, str]],
-    had: Mapping[str, Collection[str]],
+    had: Collection[tuple[str, str]],
     delivery: Delivery,
 ) -> None:
     given = [item.image for item in checked]
     earlier = history.images.filter(pl.col("image").is_in(given))
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
-    corrected = {image: set(labels) for image, labels in had.items()}
-    past = history.corrections.filter(pl.col("image").is_in(given))
-    for image, label in past.select("image", "before").iter_rows():
-        corrected.setdefault(image, set()).add(label)
+    past = history.corrections.filter(pl.col("image").is_in(given)).select("image", "before")
+    corrected = {*had, *past.iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
     same: dict[str, list[Delivered]] = {}
     for item in checked:
         same.setdefault(item.image, []).append(item)
     for image, items in same.items():
-        first = items[0]
+        first, told = items[0], sorted({repr(item.told) for item in items})
         if image in history.withdrawn:
             for item in items:
                 delivery.refuse(item.place, "was withdrawn", image)
         elif image in before:
             label, place = before[image]
             for item in items:
-                if item.label == label or item.label in corrected.get(image, ()):
+                if item.label == label or (image, item.label) in corrected:
                     since = f", corrected to {label!r} since" * (item.label != label)
                     delivery.known.append(_copy_of(item, place, since))
                     _tell_group(item, group_of.get(image), delivery)
                 else:
                     mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
-                    reason = (
-                        f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
-                    )
-                    delivery.refuse(item.place, f"{reason}; to correct that: {mend}", image)
+                    reason = f"is given as {item.label!r}, but {place} has the same bytes as "
+                    reason += f"{label!r}; to correct that: {mend}"
+                    delivery.refuse(item.place, reason, image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
                 both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
                 delivery.refuse(item.place, f"{both}; keep one copy", image)
-        elif len({item.told for item in items}) > 1:
-            names = ", ".join(sorted({repr(item.told) for item in items}))
+        elif len(told) > 1:
+            what = f"comes as the same bytes of groups {', '.join(told)}"
             for item in items:
-                delivery.refuse(item.place, f"comes as the same bytes of groups {names}", image)
+                delivery.refuse(item.place, what, image)
         else:
             delivery.images.append(first)
             _tell_group(first, None, delivery)
