@@ -74,7 +74,7 @@ def edit(
 
     Strings are quoted: YAML 1.1 reads 2025-06-04 as a date, on which DVC's ${day} fails.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         section = find(parse(text, path.name)[0], sections)[1]
