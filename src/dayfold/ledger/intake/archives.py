@@ -125,9 +125,11 @@ def _decoded(raw: bytes, archive: Path, encoding: str) -> str:
             problems.append(f"{likely}: {escaped(raw.decode(likely))}")
         except UnicodeDecodeError:
             continue
-    known = ", and it does not say what else they are" * (encoding == "utf-8")
+    what = f"Names in {archive} are not {encoding}."
+    if encoding == "utf-8":
+        what = f"Names in {archive} are not UTF-8, and it does not say what else they are."
     raise IntakeError(
-        f"Names in {archive} are not {encoding.upper()}{known}.",
+        what,
         problems=problems,
         mend="tell the encoding that reads them right: dayfold add … --zip-names cp437",
     )

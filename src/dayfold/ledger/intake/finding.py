@@ -76,18 +76,16 @@ def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
         return []
     # DVC is asked where its cache is when the first link is met: in most projects never.
     objects = functools.cache(lambda: cache.folder(project.root).resolve())
-    real = functools.partial(_in_cache, objects=objects)
+
+    def real(link: Path) -> Path | str:
+        try:
+            return cache.linked(link, objects()) or LINK
+        except ToolError:
+            return LINK  # no project of DVC's
+        except OSError:
+            return "is a link to what DVC's cache has lost: dvc pull"
+
     return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
-
-
-def _in_cache(link: Path, objects: Callable[[], Path]) -> Path | str:
-    """The file of DVC's cache that a link leads to, or why it is not taken."""
-    try:
-        return cache.linked(link, objects()) or LINK
-    except ToolError:
-        return LINK  # no project of DVC's
-    except OSError:
-        return "is a link to what DVC's cache has lost: dvc pull"
 
 
 def walk(
