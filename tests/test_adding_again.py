@@ -8,7 +8,7 @@ from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, splits, tables
 from dayfold.ledger.corrections import Correction
-from dayfold.ledger.tables import FileRemark
+from dayfold.ledger.tables import Told
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES, first_few, show
@@ -79,7 +79,7 @@ def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, sour
     assert contents(project.root) == before
     assert not project.images(DAY).exists()
     assert caught.value.problems[-1] == "and 3 more in .dvc/tmp/dayfold/remarks.csv"
-    assert len(tables.read(project.remarks, FileRemark)) == MOST_LINES + 3
+    assert len(tables.read(project.remarks, Told)) == MOST_LINES + 3
 
 
 def test_a_dry_run_speaks_of_what_would_be(project, source, capsys):

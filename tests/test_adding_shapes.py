@@ -12,7 +12,7 @@ from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import tables
 from dayfold.ledger.intake import delivery as deliveries
-from dayfold.ledger.tables import FileRemark
+from dayfold.ledger.tables import Told
 from dayfold.project import params as params_file
 from dayfold.project.console import show
 from dayfold.stages import snapshot
@@ -156,12 +156,7 @@ def test_snapshot_makes_the_same_checks_and_lists_them_all(receiving):
     with pytest.raises(IntakeError, match="6 problems") as caught:
         snapshot.run(receiving, params_file.read(receiving.params))
     assert caught.value.problems[5] == "and 1 more in .dvc/tmp/dayfold/remarks.csv"
-    rows = (
-        tables.read(receiving.remarks, FileRemark)
-        .filter(kind="refused")
-        .select("path", "said")
-        .rows()
-    )
+    rows = tables.read(receiving.remarks, Told).filter(kind="refused").select("path", "said").rows()
     listed = [" ".join(row) for row in rows]
     assert len(listed) == 6
     for name in (

@@ -54,7 +54,6 @@ def burning():
 
 @pytest.mark.cold
 def test_beside_busy_processes_waiting_threads_give_way(burning):
-    assert cpus.idle(0.2) < cpus.cpus() - 0.5
     given = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     code = "import os, dayfold.learning; print(os.environ['OMP_WAIT_POLICY'])"
     said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)

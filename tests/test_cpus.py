@@ -78,6 +78,10 @@ def test_no_more_than_the_affinity_and_at_least_one():
     assert done.stdout == "1\n"
 
 
+def test_the_cpus_that_are_idle_are_some_of_ours():
+    assert 0 <= cpus.idle(0.05) <= len(os.sched_getaffinity(0))
+
+
 def groups() -> list[tuple[Path, str, str]]:
     """Where a group with a quota can be made here: folder, file of the quota, its text."""
     return [

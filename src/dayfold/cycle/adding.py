@@ -120,15 +120,15 @@ def add(
     return day, delivery
 
 
-def _known(project: Project, now: Standing, day: str) -> tuple[History, set[tuple[str, str]]]:
-    """The history as the day's corrections leave it, and (image, class) of what was before them."""
+def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
+    """The history as the day's corrections leave it, and the classes that images had before."""
     if now.day != day:
-        return manifest.history(project, now.next_parent), set()
+        return manifest.history(project, now.next_parent), {}
     history = manifest.history(project, now.params.parent)
     lines = corrections.lines(project, day)
-    given = corrections.classes_given(project, day).items()
-    had = {(image, label) for image, labels in given for label in labels}
-    had.update(corrections.labels_before(history, lines))
+    had = corrections.classes_given(project, day)
+    for image, label in corrections.labels_before(history, lines):
+        had.setdefault(image, set()).add(label)
     return corrections.applied(history, lines), had
 
 

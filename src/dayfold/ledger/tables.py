@@ -36,7 +36,7 @@ class Moved(NamedTuple):
     label: str
 
 
-class FileRemark(NamedTuple):
+class Told(NamedTuple):
     """.dvc/tmp/dayfold/remarks.csv: what `add` or snapshot says of files where it is too much."""
 
     kind: str

@@ -20,7 +20,7 @@ def inspect(
     *,
     max_pixels: int,
     today: Mapping[str, tuple[str, str]] | None = None,
-    had: Collection[tuple[str, str]] = (),
+    had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -30,7 +30,7 @@ def inspect(
     Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
     sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
     twice, or that the history or `today` (image → class, place) has, are known under the same
-    class, or under one of before a correction (`had`: image, class), else refused.
+    class, or under one of before a correction (`had`), else refused.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -63,14 +63,14 @@ def inspect(
             delivery.warn(one.place, what)
         seen = (answer["image"], answer["look"], one.group, answer["group"])
         checked.append(Delivered(one.path, one.place, one.label, *seen))
-    _sort_out_copies(checked, history, today, had, delivery)
+    _sort_out_copies(checked, history, today, had or {}, delivery)
 
 
 def _sort_out_copies(
     checked: Sequence[Delivered],
     history: History,
     today: Mapping[str, tuple[str, str]],
-    had: Collection[tuple[str, str]],
+    had: Mapping[str, Collection[str]],
     delivery: Delivery,
 ) -> None:
     given = [item.image for item in checked]
@@ -78,7 +78,8 @@ def _sort_out_copies(
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
     past = history.corrections.filter(pl.col("image").is_in(given)).select("image", "before")
-    corrected = {*had, *past.iter_rows()}
+    corrected = {(image, label) for image, labels in had.items() for label in labels}
+    corrected.update(past.iter_rows())
     group_of = dict(earlier.select("image", "group").iter_rows())
     same: dict[str, list[Delivered]] = {}
     for item in checked:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.ledger import tables
-from dayfold.ledger.tables import FileRemark
+from dayfold.ledger.tables import Told
 from dayfold.project.console import MOST_LINES
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
@@ -101,7 +101,7 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
             for kind, remarks in kinds.items()
             for one in remarks
         ]
-        tables.write(project.remarks, FileRemark, rows)
+        tables.write(project.remarks, Told, rows)
     return project.name(project.remarks)
 
 
