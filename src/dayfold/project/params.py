@@ -19,9 +19,9 @@ from pydantic import (
 
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
-from dayfold.project import lined, upgrade
+from dayfold.project import upgrade, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
-from dayfold.project.lined import edit as edit
+from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -73,7 +73,7 @@ class Data(_Section):
             raise ValueError(f"not a regular expression: {error}") from None
         if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
             raise ValueError(
-                f"has the control character {odd[0]!r}, which no path has: {lined.BACKSLASH}"
+                f"has the control character {odd[0]!r}, which no path has: {yaml_file.BACKSLASH}"
             )
         if value and groups != 1:
             raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
@@ -204,7 +204,7 @@ def read(path: Path) -> Params:
     Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
     its line, and VersionError where the project is pinned to another version of dayfold.
     """
-    node, values = lined.load(path)
+    node, values = yaml_file.load(path)
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
@@ -217,13 +217,13 @@ def read(path: Path) -> Params:
             mend=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
-    problems, is_old = [f"{path.name}:{line}" for line in lined.twice(node)], False
+    problems, is_old = [f"{path.name}:{line}" for line in yaml_file.twice(node)], False
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         for one in error.errors():
             is_old |= _is_gone(one)
-            line = lined.find(node, [*map(str, one["loc"])])[0]
+            line = yaml_file.find(node, [*map(str, one["loc"])])[0]
             problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from dayfold import __version__
 from dayfold.errors import ParamsError
-from dayfold.project import lined
+from dayfold.project import yaml_file
 from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
 
@@ -44,7 +44,7 @@ FIX = "dayfold check --fix"
 def needed(project: Project) -> bool:
     """Return whether params.yaml or dvc.yaml has what only an older version knows."""
     try:
-        values = lined.load(project.params)[1]
+        values = yaml_file.load(project.params)[1]
     except ParamsError:
         return False
     found = dotted(values) if isinstance(values, dict) else {}
@@ -57,18 +57,18 @@ def apply(project: Project) -> None:
 
     Raises ParamsError where a hand is needed.
     """
-    node, values = lined.load(project.params)
+    node, values = yaml_file.load(project.params)
     lines = project.params.read_text(encoding="utf-8").splitlines(keepends=True)
     before = dotted(values)
     new = _renamed(before)
     for key in filter(before.__contains__, REMOVED):
-        at = lined.find(node, key.split("."))[0] - 1
+        at = yaml_file.find(node, key.split("."))[0] - 1
         indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
-            lines[lined.find(node, ["checkpoint"])[0] - 1] = ""
+            lines[yaml_file.find(node, ["checkpoint"])[0] - 1] = ""
     text = "".join(lines)
-    after = dotted(lined.parse(text, project.params.name)[1])
+    after = dotted(yaml_file.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
     if {**after, **kept} != after or any(key in after for key in REMOVED):
         raise ParamsError(
@@ -78,7 +78,7 @@ def apply(project: Project) -> None:
         )
     write_bytes(project.params, text.encode())
     if before.get("dayfold") in OLDER:
-        lined.edit(project.params, {"dayfold": __version__})
+        yaml_file.edit(project.params, {"dayfold": __version__})
     if project.dvc_yaml.exists():
         write_bytes(project.dvc_yaml, "".join(_lines_of_dvc(project, gone=False)).encode())
 
