@@ -30,9 +30,8 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import DayfoldError, IntakeError
-from dayfold.ledger import corrections, manifest, splits, tables
+from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.intake import workers
-from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN, Project
@@ -158,7 +157,7 @@ def make_project(root: Path) -> Project:
     root.mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", project.params)
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-    tables.write(project.manifest(ORIGIN), Row, [])
+    manifest.write_origin(project.manifest(ORIGIN))
     open_day(project, DAY, ORIGIN)
     return project
 

@@ -78,7 +78,7 @@ def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> Hi
     if (folder / "ready").exists():
         return history
     project.data.mkdir(parents=True, exist_ok=True)
-    tables.write(project.manifest(ORIGIN), Row, [])
+    manifest.write_origin(project.manifest(ORIGIN))
     create.make_origin(project, params)
     project.parent.rename(folder / "origin")
     arrivals: dict[int, list[tuple[str, str, str, str]]] = {}

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
-from dayfold.ledger import corrections, manifest, splits, tables
+from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
@@ -72,7 +72,7 @@ def make_project(root: Path, **changes: object) -> Project:
     project = Project(root)
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "params.yaml", project.params)
-    tables.write(project.manifest(ORIGIN), Row, [])
+    manifest.write_origin(project.manifest(ORIGIN))
     edited = {key.replace("__", "."): value for key, value in changes.items()}
     params_file.edit(project.params, edited)
     return project
