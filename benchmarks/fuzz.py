@@ -230,7 +230,7 @@ def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
         finally:
             workers.SECONDS = answered
         slowest = max(slowest, (time.monotonic() - began) / len(given))
-        most = max([most, *map(peak, workers.idle())])
+        most = max([most, *map(peak, [one.process.pid for one in workers._idle])])
         check(tree(source) == given, "a given file changed")
         check(most < MEBIBYTES, f"a worker had {most:.0f} MiB")
         shutil.rmtree(source)

@@ -258,7 +258,7 @@ def empty(made: History) -> None:
 def forget(made: History) -> None:
     """Take back that the ledger up to yesterday is kept, which a day's first `weights` does."""
     pin = sha256_file(made.project.manifest(made.yesterday))
-    shutil.rmtree(made.project.ledger_cache / pin, ignore_errors=True)
+    (made.project.ledger_cache / f"{pin}.arrow").unlink(missing_ok=True)
 
 
 def repro(made: History) -> None:

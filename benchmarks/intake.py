@@ -44,7 +44,7 @@ def start_workers(top: Path, using: int) -> None:
     """Have `using` new workers wait: what they read of Python's own files does not count."""
     workers.end_idle()
     request = {"path": str(top), "stage": "", "max_pixels": 1}
-    while len(workers.idle()) < using:
+    while len(workers._idle) < using:
         workers.answers([request] * 8 * using)
 
 
@@ -54,7 +54,7 @@ def spent() -> tuple[int, float, float]:
     The CPU seconds are this process's too.
     """
     read, most, seconds = 0, 0.0, time.process_time()
-    for worker in workers.idle():
+    for worker in [one.process.pid for one in workers._idle]:
         lines = Path(f"/proc/{worker}/io").read_text(encoding="ascii").splitlines()
         read += int(lines[0].split()[1])
         most = max(most, peak(worker))

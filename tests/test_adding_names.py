@@ -26,6 +26,7 @@ ODD = [
     "x" * 251 + ".png",
     "no ending",
     "日本語.png",
+    "at 3.04\u202fPM.png",  # as macOS names its screenshots
 ]
 
 

@@ -1,14 +1,19 @@
-"""An archive is a folder like any other, of its regular files only, and leads nowhere else."""
+"""An archive is a folder like any other, of its regular files only, and leads nowhere else.
+
+Its names are read as what they are, or asked for; they are never guessed.
+"""
 
 import io
 import os
 import stat
 import tarfile
+import unicodedata
 import zipfile
 
 import pytest
 
-from builders import png
+from builders import DAYS, add, contents, png, taken
+from dayfold.cycle import unattended
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import archives
 
@@ -19,25 +24,29 @@ def into(tmp_path):
     return tmp_path / "into"
 
 
-def tree(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+class Raw(zipfile.ZipInfo):
+    """A member whose name is these very bytes, without the flag of UTF-8."""
+
+    def __init__(self, raw):
+        super().__init__(raw.decode("cp437"))
+        self.raw = raw
+
+    def _encodeFilenameFlags(self):
+        return self.raw, self.flag_bits & ~0x800
 
 
 def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members:
-            archive.writestr(name, data)
+            archive.writestr(Raw(name) if isinstance(name, bytes) else name, data)
     return path
 
 
-def tarred(path, members, mode="w"):
-    with tarfile.open(path, mode) as archive:
+def tarred(path, members, mode="w", **options):
+    with tarfile.open(path, mode, **options) as archive:
         for name, data in members:
-            info = tarfile.TarInfo(name)
+            text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+            info = tarfile.TarInfo(text)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
@@ -51,7 +60,7 @@ def test_every_kind_of_archive_gives_its_files(tmp_path, into, mode):
     path = tmp_path / "scans"
     zipped(path, GOOD) if mode == "zip" else tarred(path, GOOD, mode)
     assert archives.unpack(path, into) == []
-    assert tree(into) == dict(GOOD)
+    assert contents(into) == dict(GOOD)
 
 
 def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path, into):
@@ -59,7 +68,7 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path, into):
     path = tarred(tmp_path / "scans.tar", [GOOD[0], ("cat/z.zip", inner)])
     assert zipfile.is_zipfile(path)
     assert archives.unpack(path, into) == []
-    assert tree(into) == {"cat/1.png": png(1), "cat/z.zip": inner}
+    assert contents(into) == {"cat/1.png": png(1), "cat/z.zip": inner}
 
 
 @pytest.mark.parametrize(
@@ -73,40 +82,29 @@ def test_a_path_that_leads_elsewhere_is_refused_and_the_others_are_taken(
     ((refused, reason),) = archives.unpack(path, into)
     assert reason == "is no path inside the archive"
     assert refused
-    assert tree(into) == dict(GOOD)
+    assert contents(into) == dict(GOOD)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["into", "scans"]
 
 
-def test_links_and_devices_of_a_tar_are_refused(tmp_path, into):
-    path = tmp_path / "scans.tar"
-    with tarfile.open(path, "w") as archive:
-        for name, kind in (
-            ("cat/soft.png", tarfile.SYMTYPE),
-            ("cat/hard.png", tarfile.LNKTYPE),
-            ("cat/pipe.png", tarfile.FIFOTYPE),
-            ("cat/device.png", tarfile.CHRTYPE),
-        ):
-            info = tarfile.TarInfo(name)
+def test_links_devices_and_encrypted_files_are_refused(tmp_path, into):
+    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
+    with tarfile.open(tmp_path / "scans.tar", "w") as archive:
+        for kind in kinds:
+            info = tarfile.TarInfo(f"cat/{kind.decode()}.png")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-    assert archives.unpack(path, into) == [
-        (f"cat/{name}.png", "is not a regular file") for name in ("soft", "hard", "pipe", "device")
-    ]
-    assert tree(into) == {}
-
-
-def test_links_and_encrypted_files_of_a_zip_are_refused(tmp_path, into):
+    odd = "is not a regular file"
+    expected = [(f"cat/{kind.decode()}.png", odd) for kind in kinds]
+    assert archives.unpack(tmp_path / "scans.tar", into) == expected
     link = zipfile.ZipInfo("cat/link.png")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     path = zipped(tmp_path / "scans.zip", [(link, "/etc/passwd"), ("cat/1.png", png(1))])
     data = bytearray(path.read_bytes())
-    where = data.rindex(b"PK\x01\x02")  # the second file's entry: its flag says encrypted
-    data[where + 8] |= 1
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1  # the second file's flag says encrypted
     path.write_bytes(data)
-    assert archives.unpack(path, into) == [
-        ("cat/link.png", "is not a regular file"),
-        ("cat/1.png", "is encrypted"),
-    ]
+    expected = [("cat/link.png", odd), ("cat/1.png", "is encrypted")]
+    assert archives.unpack(path, into) == expected
+    assert contents(into) == {}
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -114,7 +112,7 @@ def test_links_and_encrypted_files_of_a_zip_are_refused(tmp_path, into):
 def test_a_file_that_comes_twice_is_taken_once(tmp_path, into, make):
     path = make(tmp_path / "scans", [("cat/1.png", png(1)), ("cat/1.png", png(2))])
     assert archives.unpack(path, into) == [("cat/1.png", "comes twice in the archive")]
-    assert tree(into) == {"cat/1.png": png(1)}
+    assert contents(into) == {"cat/1.png": png(1)}
 
 
 def test_a_damaged_file_of_a_zip_is_refused_by_itself(tmp_path, into):
@@ -124,7 +122,7 @@ def test_a_damaged_file_of_a_zip_is_refused_by_itself(tmp_path, into):
     path.write_bytes(data)
     ((name, reason),) = archives.unpack(path, into)
     assert (name, reason.partition(" (")[0]) == ("cat/1.png", "is damaged")
-    assert tree(into) == dict(GOOD[1:])
+    assert contents(into) == dict(GOOD[1:])
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
@@ -133,7 +131,7 @@ def test_a_file_that_is_too_large_is_refused_unwritten(tmp_path, into, make, mon
     path = make(tmp_path / "scans", [("cat/zeros.png", bytes(1001)), *GOOD])
     ((name, reason),) = archives.unpack(path, into)
     assert (name, reason.partition(" than")[0]) == ("cat/zeros.png", "is larger")
-    assert tree(into) == dict(GOOD)
+    assert contents(into) == dict(GOOD)
 
 
 @pytest.mark.parametrize("limit", ["MAX_FILES", "MAX_TOTAL"])
@@ -152,7 +150,7 @@ def test_a_size_that_the_header_of_a_zip_understates_is_not_exceeded(tmp_path, i
     path.write_bytes(data)
     ((_, reason),) = archives.unpack(path, into)
     assert reason.startswith("is damaged")
-    assert tree(into) == {}
+    assert contents(into) == {}
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
@@ -163,3 +161,51 @@ def test_a_tar_that_is_cut_short_is_refused_with_all_that_is_in_it(tmp_path, int
     path.write_bytes(data[: int(len(data) * left)])
     with pytest.raises(IntakeError, match="cannot be read as a tar archive"):
         archives.unpack(path, into)
+
+
+NAME = "Gänse/größe.png"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_zip_of_macos_has_utf_8_names_without_saying_so(receiving, tmp_path, form):
+    name = unicodedata.normalize(form, NAME).encode()
+    clutter = b"__MACOSX/" + name.replace(b"/", b"/._")
+    delivery = add(receiving, zipped(tmp_path / "scans.zip", [(name, png(0)), (clutter, b"")]))
+    assert taken(receiving) == {NAME: png(0)}
+    assert (delivery.refused, delivery.ignored) == ([], 1)
+
+
+@pytest.mark.parametrize("encoding", ["cp437", "cp1252", "cp932", "gbk"])
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_a_name_in_another_encoding_is_asked_for_and_then_read(tmp_path, into, make, encoding):
+    name = {"cp932": "胃/表示.png", "gbk": "胃/图像.png"}.get(encoding, NAME)
+    path = make(tmp_path / "scans", [(name.encode(encoding), png(0)), ("cat/1.png", png(1))])
+    with pytest.raises(IntakeError, match="are not UTF-8") as caught:
+        archives.unpack(path, into)
+    assert any(name in line for line in caught.value.problems if line.startswith(encoding))
+    assert "--zip-names" in caught.value.mend
+    assert archives.unpack(path, into, encoding=encoding) == []
+    assert contents(into) == {name: png(0), "cat/1.png": png(1)}
+
+
+def test_an_encoding_that_does_not_fit_or_is_none_is_refused_in_a_nightly_run_too(
+    receiving, tmp_path
+):
+    path = zipped(tmp_path / "scans.zip", [("Gänse/1.png".encode("cp1252"), png(0))])
+    with pytest.raises(IntakeError, match=r"Names in .* are not UTF-8") as caught:
+        unattended.run(receiving, path, day=DAYS[0], say=print)
+    assert "--zip-names" in caught.value.mend
+    with pytest.raises(IntakeError, match=r"Names in .* are not ascii"):
+        add(receiving, path, zip_names="ascii")
+    for name in ("klingon", "utf-16", "base64"):
+        with pytest.raises(IntakeError, match="no encoding of names"):
+            add(receiving, path, zip_names=name)
+    assert contents(receiving.images(DAYS[0])) == {}
+    add(receiving, path, zip_names="cp1252")
+    assert taken(receiving) == {"Gänse/1.png": png(0)}
+
+
+def test_utf_8_that_a_tar_says_it_is_stays_that_whatever_encoding_is_told(tmp_path, into):
+    path = tarred(tmp_path / "scans.tar", [(NAME, png(0))], format=tarfile.PAX_FORMAT)
+    assert archives.unpack(path, into, encoding="cp932") == []
+    assert contents(into) == {NAME: png(0)}

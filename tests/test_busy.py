@@ -23,27 +23,6 @@ from dayfold.project.files import sha256, with_digest
 from dayfold.project.kept import Kept
 from pools import pool_of, start_of
 
-STAT = """\
-cpu  1 1 1 9000 9000 0 0 0 0 0
-cpu0 1 1 1 {} 100 0 0 0 0 0
-cpu1 1 1 1 200 {} 0 0 0 0 0
-cpu77 1 1 1 5000 5000 0 0 0 0 0
-intr 1
-"""
-
-
-def test_cpus_are_idle_by_the_kernels_count_of_those_that_are_ours(tmp_path, monkeypatch):
-    (tmp_path / "proc").mkdir()
-    stat = tmp_path / "proc/stat"
-    stat.write_text(STAT.format(100, 100))
-    monkeypatch.setattr(cpus, "_numbers", lambda: {0, 1})
-    assert cpus.idle(0.01, tmp_path) == 0
-    tick = os.sysconf("SC_CLK_TCK")
-    before = cpus._idle_seconds(tmp_path)
-    stat.write_text(STAT.format(100 + tick, 100 + 2 * tick))
-    assert cpus._idle_seconds(tmp_path) - before == 3.0
-    assert cpus.idle(0.01, tmp_path / "no proc") == math.inf
-
 
 @pytest.mark.parametrize(
     ("name", "other", "value"),

@@ -22,63 +22,47 @@ def system(folder: Path, *, own: str, files: dict[str, str]) -> Path:
     return folder
 
 
-def v2(folder: Path, own: str, files: dict[str, str]) -> float:
-    texts = {f"{name}/cpu.max": text for name, text in files.items()}
-    return cpus.quota(system(folder, own=f"0::{own}\n", files=texts))
-
-
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("own", "limits", "expected"),
     [
-        ("max 100000\n", math.inf),
-        ("200000 100000\n", 2.0),
-        ("50000 100000\n", 0.5),
-        ("150000\n", 1.5),
-        ("30000 20000\n", 1.5),
-        ("nonsense\n", math.inf),
-        ("", math.inf),
+        ("/job", {"job": "max 100000\n"}, math.inf),
+        ("/job", {"job": "200000 100000\n"}, 2.0),
+        ("/job", {"job": "50000 100000\n"}, 0.5),
+        ("/job", {"job": "150000\n"}, 1.5),
+        ("/job", {"job": "30000 20000\n"}, 1.5),
+        ("/job", {"job": "nonsense\n"}, math.inf),
+        ("/job", {"job": ""}, math.inf),
+        # The least of a group and all above it counts, and of no other.
+        ("/a/b/c", {"a": "300000", "a/b": "max", "a/b/c": "700000", "x": "1 100000"}, 3.0),
+        # In a container without a namespace the name is the host's, and the mount its own group.
+        ("/docker/1f2e", {".": "400000 100000"}, 4.0),
+        # With one, the group is the top; one outside of what is mounted is as the top.
+        ("/", {".": "250000 100000"}, 2.5),
+        ("/../../other", {".": "100000 100000"}, 1.0),
     ],
 )
-def test_a_limit_is_time_by_period(tmp_path, text, expected):
-    assert v2(tmp_path, "/job", {"job": text}) == expected
-
-
-def test_the_least_of_a_group_and_all_above_it_counts(tmp_path):
-    files = {"a": "300000 100000", "a/b": "max 100000", "a/b/c": "700000 100000", "x": "1 100000"}
-    assert v2(tmp_path, "/a/b/c", files) == 3.0
-
-
-def test_in_a_container_the_mounted_group_is_its_own(tmp_path):
-    # Without a namespace: the name is that of the host, and the mount begins at the group itself.
-    assert v2(tmp_path, "/docker/1f2e", {".": "400000 100000"}) == 4.0
-
-
-def test_with_a_namespace_the_group_is_the_top(tmp_path):
-    assert v2(tmp_path, "/", {".": "250000 100000"}) == 2.5
-
-
-def test_a_group_outside_of_what_is_mounted_is_as_its_top(tmp_path):
-    assert v2(tmp_path, "/../../other", {".": "100000 100000"}) == 1.0
+def test_the_quota_of_version_2_is_time_by_period(tmp_path, own, limits, expected):
+    files = {f"{name}/cpu.max": text for name, text in limits.items()}
+    assert cpus.quota(system(tmp_path, own=f"0::{own}\n", files=files)) == expected
 
 
 @pytest.mark.parametrize(
-    ("quota", "expected"), [("-1", math.inf), ("150000", 1.5), ("0", math.inf)]
+    ("quotas", "expected"),
+    [
+        ({"job/step": "-1"}, math.inf),
+        ({"job/step": "150000"}, 1.5),
+        ({"job/step": "0"}, math.inf),
+        ({"job": "200000", "job/step": "-1"}, 2.0),
+    ],
 )
-def test_version_1_has_a_file_for_each(tmp_path, quota, expected):
-    job = "cpu,cpuacct/job/step"
-    files = {f"{job}/cpu.cfs_quota_us": quota, f"{job}/cpu.cfs_period_us": "100000"}
-    own = "5:memory:/job\n4:cpu,cpuacct:/job/step\n0::/\n"
-    assert cpus.quota(system(tmp_path, own=own, files=files)) == expected
-
-
-def test_of_version_1_the_least_above_counts_too(tmp_path):
+def test_version_1_has_a_file_for_each(tmp_path, quotas, expected):
     files = {
         f"cpu,cpuacct/{name}/cpu.cfs_{what}_us": text
-        for name, quota in (("pod", "200000"), ("pod/box", "-1"))
+        for name, quota in quotas.items()
         for what, text in (("quota", quota), ("period", "100000"))
     }
-    own = "3:cpu,cpuacct:/pod/box\n"
-    assert cpus.quota(system(tmp_path, own=own, files=files)) == 2.0
+    own = "5:memory:/job\n4:cpu,cpuacct:/job/step\n0::/\n"
+    assert cpus.quota(system(tmp_path, own=own, files=files)) == expected
 
 
 def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path):
@@ -92,6 +76,10 @@ def test_no_more_than_the_affinity_and_at_least_one():
     words = ("taskset", "--cpu-list", str(here[0]), sys.executable, "-c", code)
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_the_cpus_that_are_idle_are_some_of_ours():
+    assert 0 <= cpus.idle(0.05) <= len(os.sched_getaffinity(0))
 
 
 def groups() -> list[tuple[Path, str, str]]:

@@ -13,13 +13,8 @@ from builders import encoded
 from dayfold.errors import IntakeError
 from dayfold.ledger.decode import decode, examine
 
-RED, GREEN, BLUE, WHITE, BLACK = (
-    (255, 0, 0),
-    (0, 255, 0),
-    (0, 0, 255),
-    (255, 255, 255),
-    (0, 0, 0),
-)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
@@ -74,65 +69,54 @@ def test_a_jpeg_comes_back_nearly_as_it_was():
     assert row[0] == pytest.approx((200, 100, 50), abs=4)
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(form):
-    values = np.arange(256, dtype=np.uint16)[None, :] * 257
-    assert decoded(encoded(Image.fromarray(values), form)) == grey(*range(256))
+DEEP = np.arange(256, dtype=np.uint16)[None, :] * 257
 
 
-def test_16_bit_grey_of_either_byte_order_is_scaled():
-    little = tiff(16, False, struct.pack("<3H", 0, 257 * 9, 65535))
-    assert decoded(little) == grey(0, 9, 255)
-    big = encoded(image_of([[0, 257 * 9, 65535]], "I;16B"), "TIFF")
-    assert decoded(big) == grey(0, 9, 255)
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        # 16 bits are scaled, not clipped, in either byte order, and round where white is zero.
+        (encoded(Image.fromarray(DEEP)), range(256)),
+        (encoded(Image.fromarray(DEEP), "TIFF"), range(256)),
+        (tiff(16, False, struct.pack("<3H", 0, 257 * 9, 65535)), (0, 9, 255)),
+        (encoded(image_of([[0, 257 * 9, 65535]], "I;16B"), "TIFF"), (0, 9, 255)),
+        (tiff(16, True, struct.pack("<3H", 0, 257 * 9, 65535)), (255, 246, 0)),
+        # 12 bits by their own range; 8 bits and 1 as they are.
+        (tiff(12, False, b"\xff\xf0\x00"), (255, 0)),
+        (encoded(image_of([[0, 7, 255]], "L")), (0, 7, 255)),
+        (encoded(image_of([[0, 1]], "1")), (0, 255)),
+    ],
+)
+def test_grey_of_every_depth_becomes_8_bits(data, values):
+    assert decoded(data) == grey(*values)
 
 
-def test_16_bit_grey_in_which_white_is_zero_is_turned_round():
-    assert decoded(tiff(16, True, struct.pack("<3H", 0, 257 * 9, 65535))) == grey(255, 246, 0)
-
-
-def test_12_bit_grey_is_scaled_by_its_own_range():
-    assert decoded(tiff(12, False, b"\xff\xf0\x00")) == grey(255, 0)
-
-
-def test_32_bit_grey_is_refused_not_clipped():
+@pytest.mark.parametrize(
+    "data",
+    [
+        tiff(32, False, struct.pack("<3I", 0, 2**20, 2**31)),
+        encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"),
+    ],
+)
+def test_grey_of_32_bits_or_of_floating_point_is_refused_not_clipped(data):
     with pytest.raises(IntakeError, match="no range to scale by"):
-        decode(tiff(32, False, struct.pack("<3I", 0, 2**20, 2**31)))
+        decode(data)
 
 
-def test_floating_point_pixels_are_refused():
-    with pytest.raises(IntakeError, match="no range to scale by"):
-        decode(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"))
-
-
-def test_8_bit_and_1_bit_grey_keep_their_values():
-    assert decoded(encoded(image_of([[0, 7, 255]], "L"))) == grey(0, 7, 255)
-    assert decoded(encoded(image_of([[0, 1]], "1"))) == grey(0, 255)
-
-
-def test_alpha_is_composited_on_black():
+def test_what_is_transparent_is_composited_on_black():
     rows = [[(255, 0, 0, 255), (255, 0, 0, 0), (200, 100, 50, 51)]]
     # 51 of 255 is a fifth.
     assert decoded(encoded(image_of(rows, "RGBA"))) == [[RED, BLACK, (40, 20, 10)]]
     assert decoded(encoded(image_of([[(200, 51), (200, 0)]], "LA"))) == grey(40, 0)
-
-
-def test_a_palette_s_transparent_colour_is_black():
     image = image_of([[0, 1, 2]], "P")
     image.putpalette([*RED, *GREEN, *BLUE])
     assert decoded(encoded(image)) == [[RED, GREEN, BLUE]]
     assert decoded(encoded(image, transparency=1)) == [[RED, BLACK, BLUE]]
     assert decoded(encoded(image, "GIF", transparency=2)) == [[RED, GREEN, BLACK]]
-
-
-def test_transparency_of_one_colour_or_grey_is_black():
     assert decoded(encoded(image_of([[RED, BLUE]]), transparency=RED)) == [[BLACK, BLUE]]
     assert decoded(encoded(image_of([[9, 99]], "L"), transparency=99)) == grey(9, 0)
-
-
-def test_16_bit_grey_with_a_transparent_value_is_black_there():
-    image = Image.fromarray(np.array([[257 * 9, 257 * 99]], dtype=np.uint16))
-    assert decoded(encoded(image, transparency=257 * 99)) == grey(9, 0)
+    deep = Image.fromarray(np.array([[257 * 9, 257 * 99]], dtype=np.uint16))
+    assert decoded(encoded(deep, transparency=257 * 99)) == grey(9, 0)
 
 
 @pytest.mark.parametrize("form", ["TIFF", "JPEG"])
@@ -231,26 +215,16 @@ def test_a_flipped_bit_in_a_png_is_found():
         decode(bytes(data))
 
 
+OTHERS = [encoded(Image.new("RGB", (16, 16)), form) for form in ("PPM", "TGA", "ICO")]
+NO_IMAGE = r"^is not an image \(PNG, JPEG, BMP, TIFF, WEBP, GIF, DICOM\)"
+
+
 @pytest.mark.parametrize(
-    "data",
-    [b"hello", b"<!DOCTYPE html><html><body>not found</body></html>", b"\x89PNG", b"\0" * 4096],
+    "data", [b"", b"hello", b"<!DOCTYPE html><html></html>", b"\x89PNG", b"\0" * 4096, *OTHERS]
 )
-def test_what_is_no_image_is_refused(data):
-    with pytest.raises(
-        IntakeError, match=r"^is not an image \(PNG, JPEG, BMP, TIFF, WEBP, GIF, DICOM\)"
-    ):
+def test_what_is_no_image_or_of_another_format_is_refused(data):
+    with pytest.raises(IntakeError, match=NO_IMAGE if data else r"^is empty \(0 bytes\)"):
         decode(data)
-
-
-def test_other_formats_are_refused_though_they_could_be_read():
-    for form in ("PPM", "TGA", "ICO"):
-        with pytest.raises(IntakeError, match="is not an image"):
-            decode(encoded(Image.new("RGB", (16, 16)), form))
-
-
-def test_an_empty_file_is_refused():
-    with pytest.raises(IntakeError, match=r"^is empty \(0 bytes\)"):
-        decode(b"")
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000, 100_000])

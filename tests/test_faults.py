@@ -17,7 +17,7 @@ from dayfold.ledger.intake import workers
 from dayfold.project import params, vcs
 from dayfold.project.files import PART, sha256_file
 from dayfold.project.layout import Project
-from faults import Disk, WorkersDisk
+from faults import Disk
 
 DAY = DAYS[0]
 COMMANDS = (
@@ -59,17 +59,16 @@ def opened(tmp_path: Path) -> Project:
     return project
 
 
-ERRORS = pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+def error_of(number: int) -> int:
+    return (errno.ENOSPC, errno.EIO)[number % 2]
 
 
-@ERRORS
 def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
-    opened, monkeypatch, capsys, tmp_path, error
+    opened, monkeypatch, capsys, tmp_path
 ):
     shutil.copytree(opened.root, tmp_path / "begin")
     monkeypatch.chdir(opened.root)
     with Disk() as disk:
-        disk.error = error
         for words in COMMANDS:
             assert run(words, capsys) == (0, "")
         whole, steps = made(opened), disk.count
@@ -78,73 +77,73 @@ def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
         for number in range(1, steps + 1):
             shutil.rmtree(opened.data)
             shutil.copytree(tmp_path / "begin" / "data", opened.data)
-            disk.count, disk.fails_at = 0, number
+            disk.count, disk.fails_at, disk.error = 0, number, error_of(number)
             for words in COMMANDS:
                 code, said = run(words, capsys)
                 if code:
                     break
             assert code == 1, number
             assert len(said.splitlines()) == 1
-            assert os.strerror(error) in said
+            assert os.strerror(error_of(number)) in said
             assert str(opened.root) in said  # the file that was meant
             assert not list(opened.data.rglob(f".*{PART}"))
-            for words in COMMANDS:
-                assert run(words, capsys) == (0, ""), number
+            # What stood before this command is whole: from here on all is made.
+            for later in COMMANDS[COMMANDS.index(words) :]:
+                assert run(later, capsys) == (0, ""), number
             assert made(opened) == whole, number
 
 
-@ERRORS
-@pytest.mark.parametrize("source", ["folder", "archive"])
+# A worker on such a disk.
+PROGRAM = """
+import sys
+sys.path.append({tests!r})
+from dayfold.ledger.intake import worker
+from faults import Disk
+with Disk() as disk:
+    disk.fails_at, disk.error = {number}, {error}
+    worker.main()
+"""
+
+
+# A write, two fsyncs and two renames an image; a write each of an archive's before.
+@pytest.mark.parametrize(("source", "steps"), [("in", 5), ("in.zip", 3 + 5)])
 def test_the_nth_failing_step_of_a_worker_adds_nothing(
-    opened, monkeypatch, capsys, tmp_path, error, source
+    opened, monkeypatch, capsys, tmp_path, source, steps
 ):
-    (tmp_path / "faults").mkdir()
-    disk = WorkersDisk(tmp_path / "faults")
-    given = tmp_path / "in"
-    if source == "archive":
-        given = tmp_path / "in.zip"
-        with zipfile.ZipFile(given, "w") as archive:
-            for path in sorted((tmp_path / "in").rglob("*.png")):
-                archive.write(path, path.relative_to(tmp_path / "in"))
-    add = ("add", str(given), "--day", DAY)
-    shutil.copytree(opened.root, tmp_path / "begin")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for path in sorted((tmp_path / "in").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path / "in"))
+    add = ("add", str(tmp_path / source), "--day", DAY)
     monkeypatch.chdir(opened.root)
-
-    def add_with(fails_at: int) -> tuple[int, str]:
-        shutil.rmtree(opened.data)
-        shutil.copytree(tmp_path / "begin" / "data", opened.data)
-        workers.end_idle()
-        with monkeypatch.context() as worker:
-            for name, value in disk.environment(fails_at, error).items():
-                worker.setenv(name, value)
-            answer = run(add, capsys)
-        workers.end_idle()
-        return answer
-
-    begin = made(opened)
-    assert add_with(0) == (0, "")
-    whole, steps = made(opened), disk.count
-    # A write, two fsyncs and two renames an image; an archive's are written once before.
-    assert steps == 3 * 5 + 3 * (source == "archive")
+    begin, program = made(opened), tmp_path / "worker.py"
     for number in range(1, steps + 1):
-        code, said = add_with(number)
+        words = {"tests": str(Path(__file__).parent), "number": number, "error": error_of(number)}
+        program.write_text(PROGRAM.format(**words))
+        with monkeypatch.context() as patched:
+            patched.setattr(workers, "_PROGRAM", program)
+            workers.end_idle()
+            code, said = run(add, capsys)
+            workers.end_idle()
         assert code == 1, number
         assert len(said.splitlines()) == 1, said
-        assert os.strerror(error) in said
+        assert os.strerror(error_of(number)) in said
         assert made(opened) == begin, number
-        assert run(add, capsys) == (0, ""), number
-        assert made(opened) == whole, number
+    assert run(add, capsys) == (0, "")
+    assert len(list(opened.images(DAY).glob("*/*"))) == 3
 
 
-def every_failing_step(
+def failing_steps(
     command: str, results: Sequence[Path], capsys: pytest.CaptureFixture[str]
 ) -> set[str]:
-    """Fail a stage of a real day at every step, and run it again; what it said meanwhile."""
+    """Fail a stage of a real day at every third step, and run it again; what it said meanwhile.
+
+    A file's are its write, an fsync, the rename and an fsync: so each fails at one of them.
+    """
     said_of_it = set()
     with Disk() as disk:
         assert run((command,), capsys)[0] == 0
         steps, whole = disk.count, [sha256_file(path) for path in results]
-        for number in range(1, steps + 1):
+        for number in range(1, steps + 1, 3):
             disk.count, disk.fails_at, disk.error = 0, number, errno.ENOSPC
             code, said = run((command,), capsys)
             lines = said.splitlines()
@@ -164,18 +163,16 @@ def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch,
     # A checkpoint after the first of two updates.
     params.edit(copy.params, {"train.updates": 2})
     monkeypatch.setenv(checkpoint.INTERVAL, "0")
-    said = every_failing_step("train", [copy.model, copy.plot("training")], capsys)
+    said = failing_steps("train", [copy.model, copy.plot("training")], capsys)
     # Without a checkpoint the day goes on: it only costs time.
     assert said == {"goes on", "dayfold"}
     assert not list(copy.checkpoints.glob("*"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["evaluate", "curve"])
-def test_a_day_is_the_same_after_any_failing_step_of_its_figures(
-    copy, monkeypatch, capsys, command
-):
+def test_a_day_is_the_same_after_any_failing_step_of_its_figures(copy, monkeypatch, capsys):
     monkeypatch.chdir(copy.root)
-    every_failing_step(command, [copy.predictions, copy.metrics], capsys)
+    for command in ("evaluate", "curve"):
+        failing_steps(command, [copy.predictions, copy.metrics], capsys)
     assert vcs.git(copy.root, "status", "--porcelain") == ""
     assert vcs.stale(copy.root) == []

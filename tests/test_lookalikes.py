@@ -7,11 +7,12 @@ from PIL import Image
 
 from builders import DAYS, encoded, open_day
 from dayfold.errors import LedgerError
-from dayfold.ledger import lookalikes, looks, manifest, tables
+from dayfold.ledger import looks, manifest, tables
 from dayfold.ledger.decode import decode
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
+from dayfold.ledger.intake.worker import look
 from dayfold.ledger.tables import NearDuplicate
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
@@ -24,15 +25,15 @@ def picture(seed, side=64):
 
 
 def bits(one, other):
-    words = [int(lookalikes.look(image), 16) for image in (one, other)]
+    words = [int(look(image), 16) for image in (one, other)]
     return (words[0] ^ words[1]).bit_count()
 
 
 def test_a_look_is_one_bit_a_neighbour_that_is_brighter():
     # Brighter to the right everywhere, and never downwards.
     ramp = Image.fromarray(np.tile(np.arange(0, 252, 28, dtype=np.uint8), (9, 1)))
-    assert lookalikes.look(ramp.convert("RGB")) == "f" * 16 + "0" * 16
-    assert lookalikes.look(ramp.transpose(Image.Transpose.ROTATE_270)) == "0" * 16 + "f" * 16
+    assert look(ramp.convert("RGB")) == "f" * 16 + "0" * 16
+    assert look(ramp.transpose(Image.Transpose.ROTATE_270)) == "0" * 16 + "f" * 16
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -44,42 +45,42 @@ def test_scaled_recompressed_and_darkened_pictures_are_near(seed):
         decode(encoded(image, "JPEG", quality=50)),
         image.point(lambda value: value * 0.8),
     ):
-        assert bits(image, other) <= lookalikes.NEAR_BITS
+        assert bits(image, other) <= looks.NEAR_BITS
 
 
-def test_other_pictures_are_far():
-    looked = [lookalikes.look(picture(seed)) for seed in range(60)]
-    assert lookalikes.nearest(looked, range(60), looked, range(60)) == []
+def nearest(some, kinds):
+    return looks.nearest_of_another_kind(some, kinds, some, kinds)
 
 
-def test_a_plain_picture_is_near_to_none():
-    assert lookalikes.look(Image.new("RGB", (64, 64), (90, 90, 90))) == ""
-    assert lookalikes.nearest(["", ""], [0, 1], ["", ""], [0, 1], within=32) == []
+def test_other_pictures_are_far_and_plain_ones_near_to_none():
+    assert nearest([look(picture(seed)) for seed in range(60)], range(60)) == []
+    assert look(Image.new("RGB", (64, 64), (90, 90, 90))) == ""
+    assert nearest(["", ""], [0, 1]) == []
 
 
 def test_the_nearest_of_another_kind_is_named_whatever_is_nearer_of_its_own():
-    zero, one, three = "0" * 32, "0" * 31 + "1", "0" * 31 + "7"
-    found = lookalikes.nearest([zero], [5], [zero, three, one, one], [5, 6, 7, 8], within=3)
-    assert found == [(0, 2, 1)]
-    assert lookalikes.nearest([zero], [5], [zero, three], [5, 6], within=2) == []
+    zero, one, four, five = (f"{number:032x}" for number in (0, 1, 15, 31))
+    find = looks.nearest_of_another_kind
+    assert find([zero], [5], [zero, four, one, one], [5, 6, 7, 8]) == [(0, 2, 1)]
+    assert find([zero], [5], [zero, five], [5, 6]) == []
 
 
 def test_the_same_pairs_are_found_however_many_are_compared_at_once(monkeypatch):
     draw = np.random.default_rng(0)
-    some = [f"{number:032x}" for number in draw.integers(0, 2**9, 300)]
+    some = [f"{number:032x}" for number in draw.integers(0, 2**14, 300)]
     kinds = draw.integers(0, 3, 300).tolist()
-    at_once = lookalikes.nearest(some, kinds, some, kinds, within=2)
+    at_once = nearest(some, kinds)
     assert at_once
-    monkeypatch.setattr(lookalikes, "_AT_ONCE", 700)
-    assert lookalikes.nearest(some, kinds, some, kinds, within=2) == at_once
+    monkeypatch.setattr(looks, "_AT_ONCE", 700)
+    assert nearest(some, kinds) == at_once
 
 
 def test_the_near_ones_are_those_that_one_can_be_named_with():
     draw = np.random.default_rng(1)
-    some = [f"{number:032x}" if number else "" for number in draw.integers(0, 2**9, 300)]
+    some = [f"{number:032x}" if number else "" for number in draw.integers(0, 2**14, 300)]
     mine = some[:10]
-    is_near = lookalikes.near(mine, some, within=2)
-    by_one = [lookalikes.nearest(mine, [0] * 10, [other], [1], within=2) for other in some]
+    is_near = looks.near(mine, some)
+    by_one = [looks.nearest_of_another_kind(mine, [0] * 10, [other], [1]) for other in some]
     assert is_near.tolist() == [bool(found) for found in by_one]
     assert 10 < is_near.sum() < 290
 
@@ -148,11 +149,10 @@ def test_how_an_image_looks_is_what_was_written_last(project):
     snapshot.run(project, params_file.read(project.params))
     history = manifest.history(project, DAYS[0])
     image = history.images["image"][0]
-    mine = pl.DataFrame({"look": ["f" * 32], "path": ["dog/1.png"], "label": ["dog"]})
+    mine = [("f" * 32, "dog/1.png", "dog")]
     for last, found in (("f" * 32, 1), ("0" * 32, 0)):
         earlier = pl.DataFrame({"image": [image] * 3, "look": ["f" * 32, "0" * 32, last]})
-        words = {"history": history, "earlier": earlier, "kind": ["label"]}
-        assert len(looks.nearest(mine, **words)) == found
+        assert len(looks.nearest(mine, ["label"], history=history, earlier=earlier)) == found
 
 
 def test_a_file_of_looks_with_other_columns_is_named(project):
@@ -160,5 +160,5 @@ def test_a_file_of_looks_with_other_columns_is_named(project):
         tables.write(project.looks(day), tables.Look, [(day, "0" * 32)])
     assert sorted(looks.read(project, DAYS)["image"]) == sorted(DAYS[:2])
     project.looks(DAYS[1]).write_text("image,picture\n")
-    with pytest.raises(LedgerError, match=rf"looks/{DAYS[1]}\.csv has the columns"):
+    with pytest.raises(LedgerError, match=rf"looks/{DAYS[1]}\.csv is not as it was written"):
         looks.read(project, DAYS)

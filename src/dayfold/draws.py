@@ -150,6 +150,5 @@ def epoch_order(
     chosen = np.repeat(line, counts)
     copies = np.concatenate([np.arange(count) for count in counts]) if len(ids) else chosen
     tickets = [f"{name} {copy}" for name, copy in zip(names[chosen], copies, strict=True)]
-    keys = uniforms("order", seed, day, epoch, ids=tickets)
-    order = np.lexsort((np.asarray(tickets, dtype=np.str_), keys))
+    order = in_order(uniforms("order", seed, day, epoch, ids=tickets), tickets)
     return chosen[order].astype(np.int64)

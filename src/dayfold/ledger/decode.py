@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,9 +81,9 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         raise IntakeError(ERASED)
     with _refusals():
         if dicom.is_dicom(data):
-            found = dicom.read(data, check_pixels=partial(_check_pixels, most=max_pixels))
-            image = Image.fromarray(found.pixels)
-            return Decoded(image, "DICOM", found.has_frames, found.group, found.remarks)
+            check = partial(_check_pixels, most=max_pixels)
+            pixels, has_frames, group, remarks = dicom.read(data, check_pixels=check)
+            return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, remarks)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
         is_jpeg = image.format in ("JPEG", "MPO")
@@ -97,16 +97,14 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 def begins_as_image(path: Path) -> bool:
     """Whether a file begins as one of FORMATS or DICOM does, damaged or not; OSError if unread."""
     with path.open("rb") as file:
-        if dicom.is_dicom(file.read(dicom.HEAD_BYTES)):
-            return True
+        is_dicom = dicom.is_dicom(file.read(dicom.HEAD_BYTES))
         file.seek(0)
-        try:
-            Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError:
-            return False
-        # Of an image whose header is damaged, or too large: it is told when it is decoded.
-        except Exception:
-            return True
+        # Any other error is of an image that is damaged or too large: told when it is decoded.
+        with suppress(Exception):
+            try:
+                Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError:
+                return is_dicom
     return True
 
 

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +23,6 @@ _BY_PILLOW = (
 )
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One frame of a DICOM file: `pixels` uint8 [rows, columns, 3]; `group` the hashed id."""
-
-    pixels: NDArray[np.uint8]
-    has_frames: bool
-    group: str
-    remarks: tuple[str, ...]
-
-
 HEAD_BYTES = 132  # by which a DICOM file is known
 
 
@@ -42,8 +31,12 @@ def is_dicom(data: bytes) -> bool:
     return data[128:HEAD_BYTES] == b"DICM"
 
 
-def read(data: bytes, *, check_pixels: Callable[[int, int], None]) -> Scan:
-    """Read a DICOM file's first frame as a viewer shows it.
+def read(
+    data: bytes, *, check_pixels: Callable[[int, int], None]
+) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
+    """Read a DICOM file's first frame as a viewer shows it: uint8 [rows, columns, 3].
+
+    And whether it has more frames, its patient or study as a hash, and what a person must know.
 
     Grey values go through the modality LUT or rescaling and then through the first VOI LUT or
     window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
@@ -69,7 +62,7 @@ def read(data: bytes, *, check_pixels: Callable[[int, int], None]) -> Scan:
     group = group_of(scan)
     if not group:
         remarks.append("names neither patient nor study; it is a group of its own")
-    return Scan(shown, int(scan.get("NumberOfFrames") or 1) > 1, group, tuple(remarks))
+    return shown, int(scan.get("NumberOfFrames") or 1) > 1, group, tuple(remarks)
 
 
 def group_of(scan: "Dataset") -> str:

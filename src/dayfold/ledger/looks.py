@@ -1,16 +1,24 @@
-"""data/looks/<day>.csv: how every image looks, kept so that near duplicates are found for ever."""
+"""data/looks/<day>.csv: how every image looks; and near duplicates, images that look alike.
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/worker.py), or empty.
+"""
 
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from dayfold.errors import LedgerError
-from dayfold.ledger import lookalikes, tables
+from dayfold.ledger import tables
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.tables import Look, NearDuplicate
-from dayfold.project.files import parse_csv
+from dayfold.project.files import parse_csv, who_changed
 from dayfold.project.layout import Project
+
+BITS = 128
+NEAR_BITS = 4  # at most, that differ between images called near duplicates
+_AT_ONCE = 2**22  # comparisons of a block: 64 MB
 
 
 def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
@@ -19,54 +27,97 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
     A day without its file is left out. All files are parsed as one: of a thousand days that is a
     tenth of the time.
     """
-    paths = [path for path in map(project.looks, days) if path.exists()]
     header = ",".join(Look._fields).encode() + b"\n"
-    parts = [path.read_bytes() for path in paths]
-    if all(part.startswith(header) and part.endswith(b"\n") for part in parts):
-        whole = b"".join([header, *(part.removeprefix(header) for part in parts)])
-        try:
-            return parse_csv(whole, tables.schema(Look), "data/looks")
-        except LedgerError:
-            pass  # told below, by the file's name
-    every = [pl.DataFrame(schema=tables.schema(Look)), *(tables.read(path, Look) for path in paths)]
-    return pl.concat(every)
+    whole = [header]
+    for path in filter(lambda path: path.exists(), map(project.looks, days)):
+        data = path.read_bytes()
+        if not (data.startswith(header) and data.endswith(b"\n")):
+            name = project.name(path)
+            raise LedgerError(f"{name} is not as it was written.", mend=who_changed(name))
+        whole.append(data.removeprefix(header))
+    return parse_csv(b"".join(whole), tables.schema(Look), "data/looks")
 
 
 def nearest(
-    mine: pl.DataFrame,
+    rows: Sequence[tuple[str, ...]],
+    kind: Sequence[str],
     *,
     history: History,
     earlier: pl.DataFrame,
-    kind: Sequence[str],
-) -> list[tuple[tuple[Any, ...], tuple[Any, ...], int]]:
-    """Return (a row of `mine`, the row that it looks like, bits that differ), by `mine`.
+) -> list[tuple[tuple[str, ...], tuple[str, ...], int]]:
+    """Return (a row, the row that it looks like, bits that differ), in the order of the rows.
 
-    The nearest in the history or in `mine` that differs in a column of `kind`. `mine` has the
-    columns look, path, label and those of `kind`; `earlier` (image, look) is of the history.
+    The nearest in the history or among them that differs in a column of `kind`: label, split. Rows
+    are (look, path, each column of `kind`); `earlier` (image, look) is of the history.
     """
+    columns = ["look", "path", *kind]
+    mine = pl.DataFrame(rows, dict.fromkeys(columns, pl.String), orient="row")
     # Of a million rows a few are near: only these are matched with their images.
-    is_near = lookalikes.near(mine["look"].to_list(), earlier["look"].to_list())
+    is_near = near(mine["look"].to_list(), earlier["look"].to_list())
     matched = earlier["image"].is_in(earlier["image"].filter(pl.Series(is_near)).implode())
     looked = earlier.filter(matched).unique("image", keep="last")
     images = history.images.filter(pl.col("image").is_in(looked["image"].implode()))
-    past = images.join(looked, on="image", maintain_order="left").select(mine.columns)
+    past = images.join(looked, on="image", maintain_order="left").select(columns)
     others = pl.concat([past, mine])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
     kinds, seen = named.to_series().to_list(), others["look"].to_list()
-    found = lookalikes.nearest(seen[len(past) :], kinds[len(past) :], seen, kinds)
+    found = nearest_of_another_kind(seen[len(past) :], kinds[len(past) :], seen, kinds)
     return [(mine.row(position), others.row(other), bits) for position, other, bits in found]
 
 
 def near_duplicates(
-    added: Iterable[Row],
-    look_of: dict[str, str],
-    *,
-    history: History,
-    earlier: pl.DataFrame,
+    added: Iterable[Row], look_of: dict[str, str], *, history: History, earlier: pl.DataFrame
 ) -> list[NearDuplicate]:
     """Return today's images that look like one of another split or class, by path."""
-    columns = ("look", "path", "label", "split")
     rows = [(look_of[row.image], row.path, row.label, row.split) for row in added]
-    mine = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    found = nearest(mine, history=history, earlier=earlier, kind=columns[2:])
+    found = nearest(rows, ["label", "split"], history=history, earlier=earlier)
     return sorted(NearDuplicate._make((*one[1:], *other[1:], bits)) for one, other, bits in found)
+
+
+def nearest_of_another_kind(
+    looks: Sequence[str], kinds: Sequence[int], others: Sequence[str], other_kinds: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Return (position, other's position, bits that differ) of each look that has a near one.
+
+    That is the nearest of the others of another kind, the first of several. Empty looks are near
+    to none.
+    """
+    mine, a = _words(looks)
+    its, b = _words(others)
+    kind, other_kind = np.asarray(kinds, dtype=np.int64), np.asarray(other_kinds, dtype=np.int64)
+    found: list[tuple[int, int, int]] = []
+    for block, far in _distances(a, b):
+        far[kind[mine[block], None] == other_kind[None, its]] = BITS + 1
+        best = far.argmin(axis=1)
+        for row in np.flatnonzero(far.min(axis=1) <= NEAR_BITS):
+            column = best[row]
+            found.append((int(mine[block][row]), int(its[column]), int(far[row, column])))
+    return found
+
+
+def near(looks: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which of the others are near to any of the looks, whatever their kind: bool [n]."""
+    its, b = _words(others)
+    found = np.zeros(len(others), dtype=np.bool_)
+    for _, far in _distances(_words(looks)[1], b):
+        found[its] |= (far <= NEAR_BITS).any(axis=0)
+    return found
+
+
+def _words(looks: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The positions of the looks that are not empty, and these as two words each: uint64 [n, 2]."""
+    lengths = np.fromiter(map(len, looks), dtype=np.int64, count=len(looks))
+    words = np.frombuffer(bytes.fromhex("".join(looks)), dtype=">u8").reshape(-1, 2)
+    return np.flatnonzero(lengths), words.astype(np.uint64)
+
+
+def _distances(
+    a: NDArray[np.uint64], b: NDArray[np.uint64]
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Blocks of rows of `a`, and the bits in which each differs from each of `b`: uint8 [m, n]."""
+    step = max(1, _AT_ONCE // max(1, len(b)))
+    for start in range(0, len(a) if len(b) else 0, step):
+        block = slice(start, start + step)
+        far = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
+        far += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
+        yield block, far

@@ -4,7 +4,7 @@ A manifest's first row pins its parent's bytes, so the hash of one manifest pins
 In its column `group` it says by which `data.group` the day's groups were read.
 """
 
-import json
+import io
 import re
 import shutil
 from collections import Counter
@@ -20,22 +20,18 @@ from dayfold.ledger.tables import schema
 from dayfold.project.console import first_few
 from dayfold.project.files import (
     csv_bytes,
-    json_bytes,
     parse_csv,
     sha256,
-    sha256_file,
     who_changed,
     write_bytes,
-    write_csv,
 )
+from dayfold.project.kept import Kept
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = SPLITS[1:]
-_TABLES, _LISTS = ("images", "corrections", "groups"), ("withdrawn", "expressions", "days")
-KEPT_FROM = 20_000  # images; a shorter history is read again faster than it is kept
+KEPT_FROM = 20_000  # rows; a shorter history is read again faster than it is kept
 KEPT = 2  # histories: the open day's parent, and the one before it while that changes
-_DIGESTS = "facts.json"  # the sha256 of each file of a kept history
 ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
@@ -143,8 +139,7 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
     made: dict[str, bytes] = {}
     for day, data in chain:
         table = parse_csv(data, schema(Row), day)
-        _check_first(table, day)
-        pin = Row._make(table.row(0))
+        pin = _first(table, day)
         left = table[1:].filter(~pl.col("image").is_in(list(images)))
         if pin.path in made:
             pin = pin._replace(image=sha256(made[pin.path]))
@@ -154,107 +149,74 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
 
 def write_origin(path: Path) -> None:
     """Write the first parent: a header and nothing else."""
-    write_csv(path, Row._fields, [])
-
-
-class _Link(NamedTuple):
-    """A day's manifest as it was read."""
-
-    day: str
-    sha256: str
-    expression: str
-    events: pl.DataFrame
+    write_bytes(path, csv_bytes(Row._fields, []))
 
 
 def history(project: Project, day: str) -> History:
     """Read the chain of manifests from `day` back, and fold it.
 
-    Back to the origin, or to a day whose history is kept (`_keep`).
+    Back to the origin, or to a day up to which all manifests are kept as one table (`_keep`).
     """
-    chain: list[_Link] = []  # youngest first
-    expected = ""
+    links: list[pl.DataFrame] = []  # youngest first, and the sha256 of each
+    found: list[str] = []
+    child = pin = ""
+    earlier = pl.DataFrame(schema={**schema(Row), "day": pl.String})
+    kept = Kept(project.ledger_cache)
     while True:
-        before = _kept(project, expected) if expected else None
-        if before:
+        if pin and (data := kept.read(f"{pin}.arrow")):
+            earlier = pl.read_ipc(data)
             break
         name = project.name(project.manifest(day))
-        try:
-            data = project.manifest(day).read_bytes()
-        except FileNotFoundError:
-            raise LedgerError(
-                f"The manifest {name} is missing.",
-                mend=_restore(day, name) + ("" if expected else ", or, on the open day, dvc repro"),
-            ) from None
-        found = sha256(data)
-        if expected and found != expected:
-            raise LedgerError(
-                f"{name} was changed after the next day had been made: its sha256 is {found[:12]}…,"
-                f" {chain[-1].day} pins {expected[:12]}….",
-                mend=_restore(day, name),
-            )
+        data = _read(project, day, child, pin)
+        found.append(sha256(data))
         if day == ORIGIN:
-            before = _empty(found)
             break
         table = parse_csv(data, schema(Row), name)
-        _check_first(table, name)
+        first = _first(table, name)
         _check_paths(table, name)
-        chain.append(_Link(day, found, table.item(0, "group"), table[1:]))
-        expected, parent = table.item(0, "image"), table.item(0, "path")
+        parent, pin = first.path, first.image
         if parent != ORIGIN and parent >= day:
             raise LedgerError(f"{name} names the later day {parent} as its parent.")
-        day = parent
-    if len(chain) > 1:
-        before = _fold(before, chain[:0:-1])
-        _keep(project, before)
-    return _fold(before, chain[:1])
+        links.append(table.with_columns(day=pl.lit(day)))
+        child, day = day, parent
+    known = _folded(earlier, pl.concat([earlier.clear(), *reversed(links)]), found[0])
+    if len(links) > 1:
+        _keep(kept, found[1], pl.concat([earlier, *links[:0:-1]]))
+    return known
 
 
-def _empty(pin: str) -> History:
-    images = pl.DataFrame(schema={**schema(Row), "day": pl.String}).drop("action")
-    names = ("on", "action", "image", "path", "before", "label", "group", "split", "day")
-    corrections = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    return History(images, corrections, images.select("group", "split"), frozenset(), (), (), pin)
-
-
-def _kept(project: Project, pin: str) -> History | None:
-    """The history up to the manifest of this sha256, as `_keep` kept it; None if damaged."""
-    folder, found = project.ledger_cache / pin, {}
+def _read(project: Project, day: str, child: str, pin: str) -> bytes:
+    """The bytes of a day's manifest, of which `child`, the day after it, has the sha256 `pin`."""
+    name = project.name(project.manifest(day))
+    restore = f"git checkout {'HEAD' if day == ORIGIN else f'day/{day}'} -- {name}"
     try:
-        digests = json.loads((folder / _DIGESTS).read_bytes())
-        for name in (*_TABLES, *_LISTS):
-            if sha256_file(folder / f"{name}.arrow") != digests[name]:
-                return None
-            found[name] = pl.read_ipc(folder / f"{name}.arrow")
-        withdrawn, expressions, days = (tuple(found[name][name]) for name in _LISTS)
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
-        return None
-    images, corrections, groups = (found[name] for name in _TABLES)
-    return History(images, corrections, groups, frozenset(withdrawn), expressions, days, sha256=pin)
+        data = project.manifest(day).read_bytes()
+    except FileNotFoundError:
+        more = "" if child else ", or, on the open day, dvc repro"
+        raise LedgerError(f"The manifest {name} is missing.", mend=restore + more) from None
+    if child and sha256(data) != pin:
+        raise LedgerError(
+            f"{name} was changed after the next day had been made: its sha256 is "
+            f"{sha256(data)[:12]}…, {child} pins {pin[:12]}….",
+            mend=restore,
+        )
+    return data
 
 
-def _keep(project: Project, known: History) -> None:
-    """Keep a long history beside the project, and of older ones the last: none is read daily.
+def _keep(kept: Kept, pin: str, manifests: pl.DataFrame) -> None:
+    """Keep the manifests of a long history as one table, and of such tables the last ones.
 
-    Its folder is named by the sha256 of its last manifest, which pins all before it.
+    It is named by the sha256 of its last manifest, which pins all before it.
     """
-    if len(known.images) < KEPT_FROM:
+    if len(manifests) < KEPT_FROM:
         return
-    folder, digests = project.ledger_cache / known.sha256, {}
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {name: getattr(known, name) for name in _TABLES}
-    for name in _LISTS:
-        tables[name] = pl.DataFrame({name: [*getattr(known, name)]}, {name: pl.String})
-    for name, table in tables.items():
-        path = folder / f"{name}.arrow"
-        table.write_ipc(path, compression="uncompressed")
-        digests[name] = sha256_file(path)
-    # Last, and atomically: without it the rest is not there.
-    write_bytes(folder / _DIGESTS, json_bytes(digests))
-    folders = sorted(
-        project.ledger_cache.iterdir(), key=lambda one: (one.stat().st_mtime, one.name)
-    )
-    for old in folders[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept.folder.mkdir(parents=True, exist_ok=True)
+    table = io.BytesIO()
+    manifests.write_ipc(table)
+    kept.write(f"{pin}.arrow", table.getvalue())
+    for old in sorted(kept.folder.iterdir(), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+        # 0.1 kept each in a folder.
+        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
 
 
 def line(project: Project, day: str, parent: str) -> Iterator[str]:
@@ -271,32 +233,22 @@ def line(project: Project, day: str, parent: str) -> Iterator[str]:
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:
     """Return the parent's day and the sha256 of its manifest, as the bytes of a manifest say."""
-    table = parse_csv(_beginning(data), schema(Row), name)
-    _check_first(table, name)
-    return table.item(0, "path"), table.item(0, "image")
+    pin = _first(parse_csv(data, schema(Row), name, rows=1), name)
+    return pin.path, pin.image
 
 
-def _beginning(data: bytes) -> bytes:
-    """The header and the first row: a quoted cell of it, `data.group` say, may have line breaks."""
-    end = rows = 0
-    while rows < 2 and end < len(data):
-        end = data.find(b"\n", end) + 1 or len(data)
-        rows += data.count(b'"', 0, end) % 2 == 0
-    return data[:end]
-
-
-def _check_first(table: pl.DataFrame, name: str) -> None:
-    """The parent's day becomes a path and a tag: it is a day, or the origin, and nothing else."""
+def _first(table: pl.DataFrame, name: str) -> Row:
+    """The parent's row. Its day becomes a path and a tag: it is a day, or the origin."""
     if table.is_empty() or table.item(0, "action") != "parent":
         raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
-    parent, expression = table.item(0, "path"), table.item(0, "group")
-    undo = who_changed(name)
-    if parent != ORIGIN and not is_day(parent):
-        raise LedgerError(f"{name} names {parent!r} as its parent, which is no day.", mend=undo)
+    pin, undo = Row._make(table.row(0)), who_changed(name)
+    if pin.path != ORIGIN and not is_day(pin.path):
+        raise LedgerError(f"{name} names {pin.path!r} as its parent, which is no day.", mend=undo)
     try:
-        re.compile(expression)
+        re.compile(pin.group)
     except re.error as error:
-        raise LedgerError(f"{name}: data.group {expression!r}: {error}", mend=undo) from None
+        raise LedgerError(f"{name}: data.group {pin.group!r}: {error}", mend=undo) from None
+    return pin
 
 
 def _check_paths(table: pl.DataFrame, name: str) -> None:
@@ -309,73 +261,50 @@ def _check_paths(table: pl.DataFrame, name: str) -> None:
         )
 
 
-def _restore(day: str, name: str) -> str:
-    """The command that brings a sealed manifest back; the origin's is that of every seal."""
-    return f"git checkout {'HEAD' if day == ORIGIN else f'day/{day}'} -- {name}"
-
-
 def added(history: History, day: str) -> pl.DataFrame:
     """Return the images of a history that arrived on `day`."""
     return history.images.filter(pl.col("day") == day)
 
 
-def _fold(known: History, chain: Sequence[_Link]) -> History:
-    """Apply the manifests, oldest first: the last label counts, a withdrawal is for ever.
-
-    Days come in order, so what is new is sorted by itself and stands after what is known.
-    """
-    if not chain:
-        return known
-    events = pl.concat([link.events.with_columns(day=pl.lit(link.day)) for link in chain])
-    arrived = events.filter(pl.col("action") == "add").drop("action").sort("day", "path")
-    withdrawn = known.withdrawn | frozenset(events.filter(action="withdraw")["image"])
-    images = pl.concat([known.images, arrived])
-    corrections = _corrected(known, events, images)
-    if _any_twice(known.images["image"], arrived["image"]):
-        twice = images.filter(pl.col("image").is_duplicated())["path"].to_list()
+def _folded(earlier: pl.DataFrame, later: pl.DataFrame, pin: str) -> History:
+    """Apply the rows of manifests, in order: the last label counts, a withdrawal is for ever."""
+    rows = pl.concat([earlier, later])
+    arrived = rows.filter(action="add").drop("action")
+    # What was kept had none twice: of a million images only the last day's are looked for again.
+    new, old = later.filter(action="add")["image"], earlier.filter(action="add")["image"]
+    if new.n_unique() < len(new) or old.is_in(new.implode()).any():
+        twice = arrived.filter(pl.col("image").is_duplicated())["path"].to_list()
         raise LedgerError("The history holds the same image more than once.", problems=twice)
-    if withdrawn:
-        gone = pl.DataFrame({"image": sorted(withdrawn)})
-        images = images.join(gone, on="image", how="anti", maintain_order="left")
-    relabelled = events.filter(pl.col("action") == "relabel")
-    if len(relabelled):
-        corrected = relabelled.group_by("image", maintain_order=True).agg(
-            pl.col("label").last().alias("corrected")
-        )
-        images = (
-            images.join(corrected, on="image", how="left", maintain_order="left")
-            .with_columns(label=pl.coalesce("corrected", "label"))
-            .drop("corrected")
-        )
-    groups = arrived.filter(pl.col("group") != "").select("group", "split")
-    if len(groups):
-        groups = pl.concat([known.groups, groups]).unique(maintain_order=True)
-    else:
-        groups = known.groups
-    expressions = dict.fromkeys((*known.expressions, *(link.expression for link in chain)))
-    days = (*known.days, *(link.day for link in chain))
+    corrections = _corrections(rows, arrived)
+    images, withdrawn = arrived, rows.filter(action="withdraw").select("image")
+    if len(withdrawn):
+        images = images.join(withdrawn, on="image", how="anti", maintain_order="left")
+    if len(relabelled := rows.filter(action="relabel").unique("image", keep="last")):
+        corrected = relabelled.select("image", corrected="label")
+        images = images.join(corrected, on="image", how="left", maintain_order="left")
+        images = images.with_columns(label=pl.coalesce("corrected", "label")).drop("corrected")
+    pins = rows.filter(action="parent")
     return History(
-        images, corrections, groups, withdrawn, tuple(expressions), days, chain[-1].sha256
+        images=images,
+        corrections=corrections,
+        groups=arrived.filter(pl.col("group") != "")
+        .select("group", "split")
+        .unique(maintain_order=True),
+        withdrawn=frozenset(withdrawn["image"]),
+        expressions=tuple(pins["group"].unique(maintain_order=True)),
+        days=tuple(pins["day"]),
+        sha256=pin,
     )
 
 
-def _any_twice(known: pl.Series, arrived: pl.Series) -> bool:
-    return arrived.n_unique() < len(arrived) or bool(known.is_in(arrived.implode()).any())
-
-
-def _corrected(known: History, events: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
-    """The known corrections and those among the events, each with the label before it."""
-    made = events.filter(pl.col("action").is_in(ACTIONS[2:])).rename({"day": "on"})
-    if made.is_empty():
-        return known.corrections
-    # What was withdrawn before is in no image's row: its last correction says where it stood.
-    meant = pl.col("image").is_in(made["image"].implode())
-    gone = known.corrections.filter(meant).unique("image", keep="last")
-    stood = pl.concat(
-        [table.filter(meant).select("image", "day", given="label") for table in (images, gone)]
-    ).unique("image", keep="first")
-    before = pl.coalesce(pl.col("label").shift(1).over("image"), "given")
-    new = made.join(stood, on="image", how="left", maintain_order="left").select(
-        "on", "action", "image", "path", before.alias("before"), "label", "group", "split", "day"
-    )
-    return pl.concat([known.corrections, new])
+def _corrections(rows: pl.DataFrame, arrived: pl.DataFrame) -> pl.DataFrame:
+    """What was relabelled or withdrawn, each with the day of its image and the label before it."""
+    made = rows.filter(pl.col("action").is_in(ACTIONS[2:])).rename({"day": "on"})
+    stood = arrived.filter(pl.col("image").is_in(made["image"].unique().implode()))
+    before = pl.coalesce(pl.col("label").shift(1).over("image"), "given").alias("before")
+    return made.join(
+        stood.select("image", "day", given="label"),
+        on="image",
+        how="left",
+        maintain_order="left",
+    ).select("on", "action", "image", "path", before, "label", "group", "split", "day")

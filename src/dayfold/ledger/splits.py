@@ -68,7 +68,7 @@ def units(
     """
     is_as_ever = set(earlier.expressions) <= {expression}
     ever = () if is_as_ever else (*earlier.expressions, expression)
-    kin = _Kin()
+    above: dict[str, str] = {}  # a name, and a lesser one that it is joined with
     sides = list(earlier.groups.iter_rows())
     counted: list[tuple[str, str]] = []
     columns = ("path", "group", "split")
@@ -77,18 +77,19 @@ def units(
         for table, into in ((earlier.images, counted), (gone, sides)):
             for path, group, split in table.select(columns).iter_rows():
                 if names := _names(path, group, ever):
-                    into.append((kin.joined(names), split))
+                    into.append((_joined(above, names), split))
     of = {
-        image: kin.joined(_names(path, group, ever) or [image]) for image, path, _, group in images
+        image: _joined(above, _names(path, group, ever) or [image])
+        for image, path, _, group in images
     }
     live: dict[str, Counter[str]] = {}
     for name, split in counted:
-        live.setdefault(kin.root(name), Counter())[split] += 1
+        live.setdefault(_root(above, name), Counter())[split] += 1
     settled = {unit: min(splits, key=SPLITS.index) for unit, splits in live.items()}
     for name, split in sides:
-        unit = kin.root(name)
+        unit = _root(above, name)
         settled[unit] = min(settled.get(unit, split), split, key=SPLITS.index)
-    return Units({image: kin.root(name) for image, name in of.items()}, settled, live)
+    return Units({image: _root(above, name) for image, name in of.items()}, settled, live)
 
 
 def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
@@ -96,27 +97,19 @@ def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
     return [name for name in (group, *(match.group(1) for match in found if match)) if name]
 
 
-class _Kin:
-    """Names that were joined, directly or through others; each such set goes by its least name."""
+def _root(above: dict[str, str], name: str) -> str:
+    """The least of the names that this one was joined with, directly or through others."""
+    while (higher := above.get(name, name)) != name:
+        above[name] = above.get(higher, higher)
+        name = higher
+    return name
 
-    def __init__(self) -> None:
-        self._above: dict[str, str] = {}
 
-    def root(self, name: str) -> str:
-        """Return the least of the names that this one is joined with."""
-        above = self._above
-        while (higher := above.get(name, name)) != name:
-            above[name] = above.get(higher, higher)
-            name = higher
-        return name
-
-    def joined(self, names: Sequence[str]) -> str:
-        """Join these names; return one of them."""
-        roots = {self.root(name) for name in names}
-        least = min(roots)
-        for root in roots:
-            self._above[root] = least
-        return least
+def _joined(above: dict[str, str], names: Sequence[str]) -> str:
+    """Join these names; return the least of all that are joined with them."""
+    roots = {_root(above, name) for name in names}
+    above |= dict.fromkeys(roots, min(roots))
+    return min(roots)
 
 
 @dataclass
@@ -134,28 +127,17 @@ class _Class:
     wanted: list[int]
     largest: int
 
-    def had(self) -> Had:
-        """Return how many images and groups each split has."""
-        return dict(zip(SPLITS, zip(self.images, self.groups, strict=True), strict=True))
-
-    def gaps(self) -> list[int]:
-        """Return GAP where a split has none of the groups that it must have, else 0."""
-        return [GAP[side] * (side in self.wanted and not self.groups[side]) for side in SIDES]
-
 
 def _class(had: Had, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
     """What there is of a class before its `new` groups, with so many images, have splits."""
     images, groups = ([had.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
+    parts = [fractions[split] for split in SPLITS]
     return _Class(
         images=images,
         groups=groups,
-        aims=[fractions[split] * (sum(images) + sum(new)) for split in SPLITS],
-        wanted=[
-            side
-            for side, split in enumerate(SPLITS)
-            if not side or fractions[split] * (sum(groups) + len(new)) > 0.5
-        ],
-        largest=max(new),
+        aims=[part * (sum(images) + sum(new)) for part in parts],
+        wanted=[s for s in SIDES if not s or parts[s] * (sum(groups) + len(new)) > 0.5],
+        largest=max(new, default=0),
     )
 
 
@@ -195,8 +177,8 @@ def assign(
     for name, label in alone.items():
         names.setdefault(label, []).append(name)
     for label, mine in names.items():
-        had = now[label].had() if label in now else before.get(label, {})
-        given |= _deal(mine, _class(had, fractions, [1] * len(mine)), fractions)
+        one = now.get(label) or _class(before.get(label, {}), fractions, [])
+        given |= _deal(mine, one, fractions)
     return {name: SPLITS[side] for name, side in given.items()}
 
 
@@ -210,7 +192,8 @@ def _missed(classes: Mapping[str, _Class]) -> tuple[int, float, float]:
         for label, one in classes.items()
     }
     near = {label: max(1.0, round(off[label] / one.largest, 9)) for label, one in classes.items()}
-    return sum(sum(one.gaps()) for one in classes.values()), near[WHOLE], max(near.values())
+    gaps = (GAP[side] for one in classes.values() for side in one.wanted if not one.groups[side])
+    return sum(gaps), near[WHOLE], max(near.values())
 
 
 def _place(

@@ -11,10 +11,8 @@ from dayfold.project.kept import Kept
 
 FORMAT = 1  # of a kept square: another one for another rule of decoding or squaring
 
-Square = NDArray[np.uint8]  # [3, size, size]
 
-
-def squared(image: Image.Image, size: int) -> Square:
+def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return an RGB image as the network sees it: uint8 [3, size, size].
 
     Whole, with black bars where not square, not cropped: what is at the edge of a scan may be what
@@ -37,13 +35,13 @@ def kept_squares(folder: Path, size: int) -> Kept:
     return Kept.of(folder, {"format": FORMAT, "size": size, **packages, **libraries})
 
 
-def read(kept: Kept, image: str, size: int) -> Square | None:
+def read(kept: Kept, image: str, size: int) -> NDArray[np.uint8] | None:
     """Return the square of an image (its sha256); None where it is not kept."""
     data = kept.read(image)
     return None if data is None else np.frombuffer(data, np.uint8).reshape(3, size, size)
 
 
-def keep(kept: Kept, image: str, square: Square) -> None:
+def keep(kept: Kept, image: str, square: NDArray[np.uint8]) -> None:
     """Keep the square of an image; a full disk stops nothing."""
     with suppress(OSError):
         kept.write(image, square.tobytes())

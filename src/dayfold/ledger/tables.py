@@ -37,10 +37,7 @@ class Moved(NamedTuple):
 
 
 class Told(NamedTuple):
-    """.dvc/tmp/dayfold/remarks.csv: one thing that the last `add` or snapshot had to say of a file.
-
-    `kind` is known, refused or warned. Written where not all of it was printed.
-    """
+    """.dvc/tmp/dayfold/remarks.csv: what `add` or snapshot says of files where it is too much."""
 
     kind: str
     path: str
@@ -51,8 +48,8 @@ class Told(NamedTuple):
 class Rejected(NamedTuple):
     """rejected/<day>.csv: a file that was given for the day and not taken, and why.
 
-    `source` is as seen from the project's folder, `path` its place in there; `image` the sha256 of
-    its bytes, empty where they could not be read.
+    `source` is as seen from the project's folder, `path` its place in there; `image` is empty where
+    its bytes could not be read.
     """
 
     source: str
@@ -62,17 +59,14 @@ class Rejected(NamedTuple):
 
 
 class Look(NamedTuple):
-    """looks/<day>.csv: how an image of the day looks (lookalikes.py), empty of a plain one."""
+    """looks/<day>.csv: how an image of the day looks (looks.py), empty of a plain one."""
 
     image: str
     look: str
 
 
 class NearDuplicate(NamedTuple):
-    """plots/near_duplicates.csv: an image of today that looks like one of another split or class.
-
-    `other…` is the nearest such image of any day, `bits` how many of their looks' 128 differ.
-    """
+    """plots/near_duplicates.csv: an image of today and the nearest of another split or class."""
 
     path: str
     label: str
@@ -84,10 +78,7 @@ class NearDuplicate(NamedTuple):
 
 
 class VersionWeight(NamedTuple):
-    """weights.csv: what an image of a data version counts for today.
-
-    `age` in data versions (0 = today), `images` its training images.
-    """
+    """weights.csv: what each training image of a data version, `age` versions old, counts for."""
 
     day: str
     age: int
@@ -98,8 +89,7 @@ class VersionWeight(NamedTuple):
 class Replayed(NamedTuple):
     """replay.csv: one image of the replay set, what it counts for today, and why it is in.
 
-    `reason` is the policy that chose it, or "minimum" (of its class), `key` the number that it was
-    chosen by, the smallest first.
+    `reason` is the policy or "minimum" (of its class), `key` the number that it was chosen by.
     """
 
     image: str
@@ -112,10 +102,7 @@ class Replayed(NamedTuple):
 
 
 class PoolShare(NamedTuple):
-    """shares.csv: the images of a day and class in today's pool, and what each counts for.
-
-    `share` is the part of today's draws that they get together.
-    """
+    """shares.csv: a day's images of a class in today's pool, and their share of today's draws."""
 
     day: str
     label: str
@@ -138,9 +125,9 @@ class Prediction(NamedTuple):
 class Evaluation(NamedTuple):
     """evaluations/<day>.csv: how many test images of a cohort and label were predicted as what.
 
-    And how surely: `bin` is the tenth, 0..9, that the confidence of each of them falls into,
-    `confidence` their mean; `parent_correct` how many of them yesterday's model had right, empty
-    where there was none to ask. From this table alone every figure of a day is made.
+    `bin` is the tenth, 0..9, that each confidence falls into, `confidence` their mean;
+    `parent_correct` how many of them yesterday's model had right, empty without one. From this
+    table alone every figure of a day is made.
     """
 
     model: str
@@ -173,10 +160,7 @@ class TrainingStep(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """plots/classification.csv: one class on all test images, as scikit-learn defines it.
-
-    `…_low` and `…_high` are the ends of 95% intervals.
-    """
+    """plots/classification.csv: a class on all test images, by scikit-learn; 95% intervals."""
 
     label: str
     precision: float
@@ -192,9 +176,8 @@ class ClassScore(NamedTuple):
 class CohortAccuracy(NamedTuple):
     """plots/cohorts.csv: accuracy of one day's model on the test images of one cohort.
 
-    `images` counts these, `low` and `high` are the ends of the accuracy's 95% interval. `corrected`
-    counts the cohort's test images that were relabelled or withdrawn on a later day: the cell stays
-    as it was measured, under the labels of its day.
+    `low` and `high` are the ends of its 95% interval. `corrected` counts the test images that were
+    relabelled or withdrawn later: the cell stays as it was measured, under the labels of its day.
     """
 
     day: str
@@ -209,9 +192,9 @@ class CohortAccuracy(NamedTuple):
 class Check(NamedTuple):
     """gates/<day>.csv: one limit of the gate, and the figure that was held against it.
 
-    `label` is the class where the limit is one of each class; `value` the figure and `low` and
-    `high` the ends of its 95% interval, empty where the figure is undefined; `passed` 0 or 1, empty
-    where the figure is not judged. Of require_evidence `value` counts these.
+    `label` is the class where the limit is one of each class; `value` the figure with its 95%
+    interval, empty where it is undefined; `passed` 0 or 1, empty where it is not judged. Of
+    require_evidence `value` counts these.
     """
 
     limit: str
@@ -235,8 +218,7 @@ class BacktestRun(NamedTuple):
     """backtest/runs.csv: a policy and seed over the days of a history.
 
     The last day's figures, but `anytime_accuracy` and `negative_flip_rate` means over days,
-    `new_f1` and `new_confidence` means over the days on which classes arrived; `images` in the
-    pools of all days, `draws` from them, and `seconds` of decoding and training, summed over days.
+    `new_f1` and `new_confidence` over days with new classes; the last three are sums over days.
     """
 
     policy: str
@@ -268,10 +250,9 @@ class PolicyAccuracy(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """audit/<day>.csv: an image whose label is doubted, the most doubtful first.
+    """audit/<day>.csv: an image whose label is doubted, with the likeliest other class.
 
-    `suggested` is the likeliest other class, `score` 0 (surely wrong) .. 1, `decision` left to a
-    person: a class, keep or withdraw.
+    `score` is 0 (surely wrong) .. 1, `decision` left to a person: a class, keep or withdraw.
     """
 
     image: str
@@ -294,19 +275,15 @@ def write(path: Path, kind: type[NamedTuple], rows: Iterable[tuple[object, ...]]
 
 def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
     """Read a table; LedgerError where it is missing or has other columns."""
+    name = os.path.relpath(path)  # as a command typed here takes it
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise LedgerError(
-            f"{_shown(path)} is missing.",
-            mend=f"dvc checkout; git checkout -- {_shown(path)}; or, of the open day, dvc repro",
+            f"{name} is missing.",
+            mend=f"dvc checkout; git checkout -- {name}; or, of the open day, dvc repro",
         ) from None
-    return parse_csv(data, schema(kind), _shown(path))
-
-
-def _shown(path: Path) -> str:
-    """The path as a command typed here takes it."""
-    return os.path.relpath(path)
+    return parse_csv(data, schema(kind), name)
 
 
 def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
@@ -317,11 +294,13 @@ def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...
 
 def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table that `for_people` made, as they were before."""
-    cells = [
-        [from_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row]
-        for row in table.iter_rows()
+    return [
+        {
+            name: from_spreadsheet(cell) if isinstance(cell, str) else cell
+            for name, cell in row.items()
+        }
+        for row in table.iter_rows(named=True)
     ]
-    return [dict(zip(table.columns, row, strict=True)) for row in cells]
 
 
 def evaluated(project: Project, until: str) -> list[str]:

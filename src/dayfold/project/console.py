@@ -5,17 +5,10 @@ import sys
 import time
 from collections.abc import Sequence
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 LINE_EVERY_SECONDS = 15.0
@@ -60,6 +53,7 @@ class Ticker:
         self._what, self._total, self._unit, self._done = what, total, unit, 0
         self._began = self._said = time.monotonic()
         self._lock = Lock()
+        self._every = 1.0 if BRIEF in os.environ else LINE_EVERY_SECONDS
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(
@@ -81,32 +75,23 @@ class Ticker:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
     def advance(self, units: int, note: str = "") -> None:
         """Count `units` more as done, with a short note beside the bar."""
+        with self._lock:
+            self.so_far(self._done + units, self._total, note)
+
+    def so_far(self, done: int, total: int, note: str = "") -> None:
+        """Say how much of how much is done."""
+        self._done = done
         if self._bar:
             speed = self._bar.tasks[0].speed
             rate = f"{speed:.0f}/s" if speed else ""
-            self._bar.update(self._task, advance=units, note=note, rate=rate)
-        else:
-            with self._lock:
-                self.so_far(self._done + units, self._total)
-
-    def so_far(self, done: int, total: int) -> None:
-        """Say how much of how much is done."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=total)
-        self._done = done
-        every = 1.0 if BRIEF in os.environ else LINE_EVERY_SECONDS
-        if not self._bar and time.monotonic() - self._said > every:
+            self._bar.update(self._task, completed=done, total=total, note=note, rate=rate)
+        elif time.monotonic() - self._said > self._every:
             left = (time.monotonic() - self._began) / done * (total - done) if done else 0
             shown = f", {duration(left)} left" if done else ""
             self.line(f"{self._what} {done}/{total} {self._unit}{shown}")

@@ -2,10 +2,9 @@
 
 import math
 import os
-import time
 from pathlib import Path
 
-PERIOD_US = 100_000  # the kernel's own, where none is said
+PERIOD_US = "100000"  # the kernel's own, where none is said
 
 
 def cpus() -> int:
@@ -20,25 +19,12 @@ def _numbers() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def idle(seconds: float, root: Path = Path("/")) -> float:
-    """Watch this process's CPUs for so long, and return how many of them nobody used.
+def idle(seconds: float) -> float:
+    """Watch this process's CPUs for so long, and return how many of them nobody used."""
+    import psutil  # here: few commands ask, and it takes a while
 
-    By the idle times of /proc/stat (proc(5)); infinity on a system without them.
-    """
-    try:
-        before, began = _idle_seconds(root), time.monotonic()
-        time.sleep(seconds)
-        return (_idle_seconds(root) - before) / (time.monotonic() - began)
-    except (OSError, ValueError):
-        return math.inf
-
-
-def _idle_seconds(root: Path) -> float:
-    names = {f"cpu{number}" for number in _numbers()}
-    lines = map(str.split, (root / "proc/stat").read_text().splitlines())
-    # The 4th number is idle time, the 5th idle time in which a disk is waited for.
-    ticks = sum(int(line[4]) + int(line[5]) for line in lines if line and line[0] in names)
-    return ticks / os.sysconf("SC_CLK_TCK")
+    used = psutil.cpu_percent(seconds, percpu=True)
+    return sum(1 - used[number] / 100 for number in _numbers() if number < len(used))
 
 
 def quota(root: Path = Path("/")) -> float:
@@ -66,14 +52,12 @@ def _limit(folder: Path) -> float:
     """The CPUs that one group grants; 0 where it says nothing."""
     try:
         if (folder / "cpu.max").exists():
-            granted_us, *period_us = (folder / "cpu.max").read_text().split()
-            if granted_us == "max":
-                return 0.0
-            return int(granted_us) / (int(period_us[0]) if period_us else PERIOD_US)
-        granted = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-        return max(0, granted) / period
-    except (OSError, ValueError, ZeroDivisionError):
+            granted, period = [*(folder / "cpu.max").read_text().split(), PERIOD_US][:2]
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            granted, period = ((folder / name).read_text() for name in names)
+        return max(0, int(granted)) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
         return 0.0
 
 

@@ -1,6 +1,7 @@
 """Every path of a project, once."""
 
 import re
+from calendar import monthrange
 from datetime import date
 from pathlib import Path
 
@@ -37,12 +38,10 @@ def _meant(text: str) -> str:
     if not found:
         return ""
     year, month, number = map(int, found.groups())
-    for last in range(min(number, 31), 27, -1) if number > 28 else (number,):
-        try:
-            return date(year, month, last).isoformat()
-        except ValueError:
-            continue
-    return ""
+    try:
+        return date(year, month, min(number, monthrange(year, month)[1])).isoformat()
+    except ValueError:
+        return ""
 
 
 class Project:

@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,13 +19,12 @@ from pydantic import (
 
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
-from dayfold.project import lined, upgrade
-from dayfold.project.files import write_bytes
+from dayfold.project import upgrade, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
+from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-COMMENTS_AT = 27  # the column of params.yaml at which comments begin
 
 
 class _Section(BaseModel):
@@ -75,8 +73,7 @@ class Data(_Section):
             raise ValueError(f"not a regular expression: {error}") from None
         if odd := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
             raise ValueError(
-                f"has the control character {odd[0]!r}, which no path has: between double quotes "
-                "YAML takes a backslash for its own; use single quotes"
+                f"has the control character {odd[0]!r}, which no path has: {yaml_file.BACKSLASH}"
             )
         if value and groups != 1:
             raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
@@ -159,7 +156,7 @@ class Gate(_Section):
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
-    require_evidence: bool
+    require_evidence: bool = False  # as in params.yaml of before this key
 
 
 LIMITS = [f"gate.{key}" for key in Gate.model_fields if key != "require_evidence"]
@@ -207,7 +204,7 @@ def read(path: Path) -> Params:
     Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
     its line, and VersionError where the project is pinned to another version of dayfold.
     """
-    node, values = lined.load(path)
+    node, values = yaml_file.load(path)
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
@@ -220,22 +217,20 @@ def read(path: Path) -> Params:
             mend=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
-    problems = [f"{path.name}:{line}" for line in lined.twice(node)]
+    problems, is_old = [f"{path.name}:{line}" for line in yaml_file.twice(node)], False
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        problems += [
-            f"{path.name}:{lined.line_of(node, [*map(str, one['loc'])])}: {_explain(one)}"
-            for one in error.errors()
-        ]
+        for one in error.errors():
+            is_old |= _is_gone(one)
+            line = yaml_file.find(node, [*map(str, one["loc"])])[0]
+            problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            mend=f"{upgrade.FIX} takes out what is no param any more, adds what is new, and keeps "
-            "your values"
-            if any(upgrade.GONE in problem for problem in problems)
-            or any(f"{key} is missing" in problem for key in upgrade.ADDED for problem in problems)
+            mend=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            if is_old
             else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
@@ -252,85 +247,26 @@ def day_of(text: bytes) -> str:
 def changed(params: Params, changes: Mapping[str, object]) -> Params:
     """Return params with dotted keys set; ParamsError lists all that is wrong."""
     values = params.model_dump()
-    problems = []
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place: Any = values
         for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
-            problems.append(f"{dotted} is not a known key")
-        else:
-            # YAML's 3 is fine where a 3.0 is meant. A key that is not known is told below.
-            whole = isinstance(place.get(key), float) and type(value) is int
-            place[key] = float(value) if whole else value  # type: ignore[arg-type]
-    try:
-        found = Params.model_validate(values)
-    except ValidationError as error:
-        problems += [_explain(problem) for problem in error.errors()]
-    if problems:
-        raise ParamsError("These params cannot be set:", problems=problems)
-    return found
-
-
-def edit(
-    path: Path, changes: Mapping[str, object], *, comments: Mapping[str, str] | None = None
-) -> None:
-    """Set keys of params.yaml (`"train.threads": 4`), order kept, strings quoted.
-
-    Comments stay, but for those of keys in `comments`, which say something else from now on.
-    """
-    from ruamel.yaml import YAML
-
-    editor = YAML()
-    editor.preserve_quotes = True
-    editor.width = 1000
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(type(None), _null)
-    editor.representer.add_representer(float, _float)
-    document = editor.load(path.read_text(encoding="utf-8"))
-    for dotted, value in changes.items():
-        *sections, key = dotted.split(".")
-        place = document
-        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}  # no section: pydantic says so
             place = place[section]
-        # An unquoted date would be read as a date, on which DVC's ${day} fails.
-        place[key] = _quoted(value)
-        if comments and dotted in comments:
-            place.yaml_add_eol_comment(comments[dotted], key, column=COMMENTS_AT)
-    text = StringIO()
-    editor.dump(document, text)
-    write_bytes(path, text.getvalue().encode())
+        place[key] = value
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+    raise ParamsError("These params cannot be set:", problems=problems)
 
 
-def _null(representer: Any, _: None) -> Any:
-    """None as `null`: ruamel would leave the key without a value."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-def _float(representer: Any, value: float) -> Any:
-    """A small float as 1.0e-06: YAML 1.1 reads ruamel's 1e-06 as text."""
-    text = repr(value)
-    text = text if "." in text else text.replace("e", ".0e")
-    return representer.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-def _quoted(value: object) -> object:
-    """Strings quoted, in lists too: YAML 1.1 reads 2025-06-04 as a date and no as False.
-
-    In single quotes where a backslash is meant as it stands.
-    """
-    from ruamel.yaml.comments import CommentedSeq
-    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScalarString
-
-    if isinstance(value, list):
-        items = CommentedSeq(map(_quoted, value))
-        items.fa.set_flow_style()
-        return items
-    if isinstance(value, str):
-        own = SingleQuotedScalarString if "\\" in value else DoubleQuotedScalarString
-        return own(value)
-    return value
+def _is_gone(problem: Any) -> bool:
+    """Whether a finding of pydantic's is a key that older versions had, or a section of such."""
+    line = ".".join(map(str, problem["loc"]))
+    known = any(f"{key}.".startswith(f"{line}.") for key in upgrade.REMOVED)
+    return known and problem["type"] == "extra_forbidden"
 
 
 def _explain(problem: Any) -> str:
@@ -338,8 +274,7 @@ def _explain(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
-    gone = any(key == line or key.startswith(f"{line}.") for key in upgrade.REMOVED)
-    if kind == "extra_forbidden" and gone:
+    if _is_gone(problem):
         return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])

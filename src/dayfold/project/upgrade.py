@@ -3,12 +3,11 @@
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
-from collections.abc import Collection
 from typing import Any
 
 from dayfold import __version__
 from dayfold.errors import ParamsError
-from dayfold.project import lined
+from dayfold.project import yaml_file
 from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
 
@@ -38,11 +37,13 @@ REMOVED = (
     "evaluate.batch_size",
     "checkpoint.minutes",
 )
-# Keys that are new: their lines, as they stand in params.yaml.
-ADDED = {
-    "gate.require_evidence": "require_evidence: false  "
-    "# true: a limit on what has too few test images is not met"
-}
+# What the stage curve makes since 0.2.0: the lines after those of metrics.json.
+MADE = """\
+      - data/metrics/day.json:
+          cache: false
+      - data/metrics/classes.json:
+          cache: false
+""".splitlines(keepends=True)
 GONE = "is no param any more"
 FIX = "dayfold check --fix"
 
@@ -50,64 +51,43 @@ FIX = "dayfold check --fix"
 def needed(project: Project) -> bool:
     """Return whether params.yaml or dvc.yaml has what only an older version knows."""
     try:
-        values = lined.load(project.params)[1]
+        values = yaml_file.load(project.params)[1]
     except ParamsError:
         return False
     found = dotted(values) if isinstance(values, dict) else {}
-    is_older = found.get("dayfold") in OLDER and found["dayfold"] != __version__
-    return (
-        is_older
-        or any(key in found for key in REMOVED)
-        or bool(_lacking(found))
-        or bool(_lines_of_dvc(project, gone=True))
-    )
-
-
-def _lacking(found: Collection[str]) -> dict[str, str]:
-    """New keys that a file has not, each with the last key that its section has."""
-    lacking: dict[str, str] = {}
-    for key in (one for one in ADDED if one not in found):
-        others = [one for one in found if one.startswith(key.rpartition(".")[0] + ".")]
-        lacking |= {key: others[-1]} if others else {}
-    return lacking
+    is_old = found.get("dayfold") in OLDER or any(key in found for key in REMOVED)
+    return is_old or _pipeline(project) != _lines(project)
 
 
 def apply(project: Project) -> None:
-    """Take out what is no param any more, add what is new, and keep all else.
+    """Take out what is no param any more, and keep all else.
 
     Raises ParamsError where a hand is needed.
     """
-    node, values = lined.load(project.params)
+    node, values = yaml_file.load(project.params)
     lines = project.params.read_text(encoding="utf-8").splitlines(keepends=True)
     before = dotted(values)
     new = _renamed(before)
     for key in filter(before.__contains__, REMOVED):
-        at = lined.line_of(node, key.split(".")) - 1
+        at = yaml_file.find(node, key.split("."))[0] - 1
         indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
-            lines[lined.line_of(node, ["checkpoint"]) - 1] = ""
-    lacking = _lacking(before)
-    for key, last in lacking.items():
-        at = lined.line_of(node, last.split(".")) - 1
-        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
-        lines[at] = f"{lines[at].rstrip()}\n{indent}{ADDED[key]}\n"
-    if before.get("dayfold") in OLDER:
-        at = lined.line_of(node, ["dayfold"]) - 1
-        lines[at] = lines[at].replace(str(before["dayfold"]), __version__, 1)
+            lines[yaml_file.find(node, ["checkpoint"])[0] - 1] = ""
     text = "".join(lines)
-    after = dotted(lined.parse(text, project.params.name)[1])
+    after = dotted(yaml_file.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
-    is_whole = all(key in after for key in lacking) and not any(key in after for key in REMOVED)
-    if {**after, **kept} != after or not is_whole:
+    if {**after, **kept} != after or any(key in after for key in REMOVED):
         raise ParamsError(
             f"{project.params.name} cannot be brought up to date line by line.",
-            problems=[*(key for key in REMOVED if key in before), *lacking],
-            mend="take out or add these keys by hand; docs/params.md lists those that there are",
+            problems=[key for key in REMOVED if key in before],
+            mend="take these keys out by hand; docs/params.md lists those that there are",
         )
     write_bytes(project.params, text.encode())
+    if before.get("dayfold") in OLDER:
+        yaml_file.edit(project.params, {"dayfold": __version__})
     if project.dvc_yaml.exists():
-        write_bytes(project.dvc_yaml, "".join(_lines_of_dvc(project, gone=False)).encode())
+        write_bytes(project.dvc_yaml, "".join(_pipeline(project)).encode())
 
 
 def _renamed(old: dict[str, Any]) -> dict[str, str]:
@@ -126,9 +106,18 @@ def _renamed(old: dict[str, Any]) -> dict[str, str]:
     return new
 
 
-def _lines_of_dvc(project: Project, *, gone: bool) -> list[str]:
-    """The lines of dvc.yaml that name a param which is none any more, or all others."""
+def _lines(project: Project) -> list[str]:
+    """The lines of dvc.yaml."""
     if not project.dvc_yaml.exists():
         return []
-    lines = project.dvc_yaml.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if (line.strip().removeprefix("- ") in REMOVED) == gone]
+    return project.dvc_yaml.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def _pipeline(project: Project) -> list[str]:
+    """The lines of dvc.yaml without params that are none any more, and with what curve makes."""
+    lines = [line for line in _lines(project) if line.strip().removeprefix("- ") not in REMOVED]
+    made = "      - metrics.json:\n"
+    if made in lines and MADE[0] not in lines:
+        at = lines.index(made) + 2
+        lines[at:at] = MADE
+    return lines

@@ -1,12 +1,12 @@
 """git and DVC, through their command lines only: neither one's Python interface is stable."""
 
+import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
@@ -163,21 +163,17 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
             capture_output=True,
             check=False,
         )
-        said, read = done.stdout, 0
-        while said and read < len(left):
-            head, _, rest = said.partition(b"\n")
-            name = left[read]
-            words = head.rsplit(b" ", 2)
-            if words[-1] == b"missing":
-                said = rest
-            else:
-                size = int(words[-1])
-                if len(rest) < size:
+        said = io.BytesIO(done.stdout)
+        while left and (head := said.readline()):
+            size = head.split()[-1]
+            if size != b"missing":
+                data = said.read(int(size))
+                if len(data) < int(size):
                     break
-                found[name], said = rest[:size], rest[size + 1 :]
-            read += 1
-        # git gave up at the next one, which is damaged.
-        left = left[read + 1 :]
+                found[left[0]] = data
+                said.readline()
+            del left[0]
+        del left[:1]  # git gave up at this one, which is damaged
     return found
 
 
@@ -211,12 +207,11 @@ def behind(root: Path) -> int:
 
 def tagged_days(root: Path, *, merged: bool = False) -> list[str]:
     """The days that have a tag on any line of history, in order; `merged`: that HEAD contains."""
-    words = ["for-each-ref", "--format=%(refname:strip=3)", f"refs/tags/{TAG}"]
-    if merged:
-        if not _has_commit(root):
-            return []
-        words.insert(1, "--merged=HEAD")
-    return sorted(filter(is_day, git(root, *words).split("\n")))
+    if merged and not _has_commit(root):
+        return []
+    which = ["--merged=HEAD"] * merged
+    said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
+    return sorted(filter(is_day, said.split("\n")))
 
 
 def sealed_days(root: Path) -> list[str]:
@@ -241,22 +236,23 @@ def _has_commit(root: Path) -> bool:
 
 def seals(root: Path) -> dict[str, str]:
     """The whole message of every sealed day's tag, by day, in order."""
-    words = ("for-each-ref", "--format=%(refname:strip=3)%00%(contents)%00", f"refs/tags/{TAG}")
-    fields = split(git(root, *words))
-    found = zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
     sealed = set(sealed_days(root))
-    return dict(sorted((day, message) for day, message in found if day in sealed))
+    return {day: message for day, message in _of_tags(root, "contents") if day in sealed}
 
 
-class UnderWay(NamedTuple):
-    """What git was told to do and has not ended: its name, the files in conflict, both ways out."""
-
-    name: str
-    conflicts: list[str]
-    go_on: str
-    take_back: str
+def sealers(root: Path) -> dict[str, str]:
+    """Who sealed each day, by day: the name that its tag has."""
+    return {day: name for day, name in _of_tags(root, "taggername") if is_day(day)}
 
 
+def _of_tags(root: Path, field: str) -> Iterator[tuple[str, str]]:
+    """A field of each tag of a day, in their order."""
+    form = f"--format=%(refname:strip=3)%00%({field})%00"
+    fields = split(git(root, "for-each-ref", form, f"refs/tags/{TAG}"))
+    return zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
+
+
+# What git may be in the middle of: its file, its name, how it goes on and how it is taken back.
 _UNDER_WAY = {
     "MERGE_HEAD": ("a merge", "git commit", "git merge --abort"),
     "rebase-merge": ("a rebase", "git rebase --continue", "git rebase --abort"),
@@ -266,42 +262,35 @@ _UNDER_WAY = {
 }
 
 
-def under_way(root: Path) -> UnderWay | None:
-    """Return the merge, rebase or the like that git is in the middle of; None if there is none."""
-    said = git(root, "ls-files", "--unmerged", "-z")
-    conflicts = sorted({entry.partition("\t")[2] for entry in split(said)})
-    places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
-    paths = git(root, "rev-parse", *places).splitlines()
-    for (name, go_on, take_back), path in zip(_UNDER_WAY.values(), paths, strict=True):
-        if (root / path).exists():
-            return UnderWay(name, conflicts, go_on, take_back)
-    if conflicts:
-        back = f"git checkout HEAD -- {' '.join(conflicts)}"
-        return UnderWay("a git stash pop or the like", conflicts, "git add FILES", back)
-    return None
-
-
 def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None:
     """Raise CycleError in the middle of a merge, a rebase or the like.
 
     With `conflicts_only` only while files are in conflict: their text is neither side's.
     """
-    found = under_way(root)
-    if not found or (conflicts_only and not found.conflicts):
+    said = git(root, "ls-files", "--unmerged", "-z")
+    conflicts = sorted({entry.partition("\t")[2] for entry in split(said)})
+    if conflicts_only and not conflicts:
         return
-    what = f"{found.name[0].upper()}{found.name[1:]} is under way in this project"
-    if not found.conflicts:
-        raise CycleError(
-            f"{what}.", mend=f"end it: {found.go_on}; or take it back: {found.take_back}"
-        )
+    places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
+    paths = git(root, "rev-parse", *places).splitlines()
+    begun = [
+        one for one, path in zip(_UNDER_WAY.values(), paths, strict=True) if (root / path).exists()
+    ]
+    if not conflicts and not begun:
+        return
+    back = f"git checkout HEAD -- {' '.join(conflicts)}"
+    name, go_on, back = (*begun, ("a git stash pop or the like", "git add FILES", back))[0]
+    what = f"{name[0].upper()}{name[1:]} is under way in this project"
+    if not conflicts:
+        raise CycleError(f"{what}.", mend=f"end it: {go_on}; or take it back: {back}")
     # Here: every command asks, and few need what it imports.
     from dayfold.project.console import first_few
 
     raise CycleError(
-        f"{what}, and {len(found.conflicts)} of its files are in conflict:",
-        problems=first_few(found.conflicts, "git status"),
-        mend=f"to take it back: {found.take_back}; to go on: docs/operations.md, How to merge "
-        f"dvc.lock, then {found.go_on}",
+        f"{what}, and {len(conflicts)} of its files are in conflict:",
+        problems=first_few(conflicts, "git status"),
+        mend=f"to take it back: {back}; to go on: docs/operations.md, How to merge "
+        f"dvc.lock, then {go_on}",
     )
 
 
@@ -312,20 +301,13 @@ def check_is_top(root: Path) -> None:
     if not git_says(root, "rev-parse"):
         raise CycleError(f"{root} is no git repository.", mend="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
-    prefix = git(root, "rev-parse", "--show-prefix").strip().rstrip("/")
+    folder = Path(git(root, "rev-parse", "--show-prefix").strip())
     raise CycleError(
-        f"This project is the folder {prefix} of the git repository {top}. A project has a "
+        f"This project is the folder {folder} of the git repository {top}. A project has a "
         "repository of its own: its tags are of whole commits.",
-        mend=f"cd {top} && git subtree split --prefix {prefix} --branch {Path(prefix).name} && "
-        f"git clone --branch {Path(prefix).name} . ../{Path(prefix).name}",
+        mend=f"cd {top} && git subtree split --prefix {folder} --branch {folder.name} && "
+        f"git clone --branch {folder.name} . ../{folder.name}",
     )
-
-
-def sealers(root: Path) -> dict[str, str]:
-    """Who sealed each day, by day: the name that its tag has."""
-    words = ("for-each-ref", "--format=%(refname:strip=3)%00%(taggername)", f"refs/tags/{TAG}")
-    lines = (line.split("\0") for line in git(root, *words).splitlines())
-    return {day: name for day, name in lines if is_day(day)}
 
 
 def outputs(lock: bytes) -> dict[str, str]:

@@ -2,10 +2,8 @@
 
 import os
 import string
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -20,12 +18,7 @@ MAX_FILES = 1_000_000
 _PIECE = 2**20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
 _IS_UTF_8 = 0x800  # the flag (bit 11) of a name in a zip
-_UNICODE_PATH = 0x7075  # the extra field in which Info-ZIP has a name as UTF-8
 _LIKELY = ("cp437", "cp850", "cp1252", "cp932", "gbk")  # old zips: DOS, Windows, Japan, China
-
-
-class UnknownNamesError(IntakeError):
-    """Names in an archive are not UTF-8; `problems` shows one in the likely encodings."""
 
 
 def is_encoding(name: str) -> bool:
@@ -49,10 +42,11 @@ def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, 
     # By its beginning: zipfile looks at the end, and takes a tar for the zip that is its last file.
     with archive.open("rb") as file:
         is_zip = file.read(4) in _ZIP
-    members = (_zipped if is_zip else _tarred)(archive, encoding or "utf-8")
+    members = _zipped(archive) if is_zip else _tarred(archive)
     files = total = 0
     with closing(members):
-        for name, size, problem, source in members:
+        for raw, size, problem, source in members:
+            name = raw if isinstance(raw, str) else _decoded(raw, archive, encoding or "utf-8")
             files, total = files + 1, total + max(size, 0)
             if files > MAX_FILES or total > MAX_TOTAL:
                 raise IntakeError(
@@ -68,15 +62,17 @@ def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, 
     return refused
 
 
-# name, size, why it is refused, and how to open it
-_Member = tuple[str, int, str, IO[bytes] | None]
+# Name (bytes where the archive does not say that it is UTF-8), size, why it is refused, the file.
+_Member = tuple[str | bytes, int, str, IO[bytes] | None]
 
 
-def _zipped(path: Path, encoding: str) -> Generator[_Member]:
+def _zipped(path: Path) -> Generator[_Member]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = _zip_names(path, archive.infolist(), encoding)
-            for info, name in zip(archive.infolist(), names, strict=True):
+            for info in archive.infolist():
+                name: str | bytes = info.orig_filename
+                if not info.flag_bits & _IS_UTF_8:
+                    name = info.orig_filename.encode("cp437")  # as which zipfile reads every byte
                 kind = info.external_attr >> 28  # of the Unix mode: 10 is a link
                 if info.is_dir():
                     continue
@@ -90,86 +86,53 @@ def _zipped(path: Path, encoding: str) -> Generator[_Member]:
                             yield name, info.file_size, "", source
                     except Exception as error:
                         yield name, 0, _damage(error), None
-    except UnknownNamesError:
-        raise
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a zip archive: it {_damage(error)}.") from None
 
 
-def _zip_names(path: Path, members: list[zipfile.ZipInfo], encoding: str) -> list[str]:
-    """All names of a zip, read before the first file is."""
-    names: list[str] = []
-    unknown: list[bytes] = []
-    for info in members:
-        if info.flag_bits & _IS_UTF_8:
-            names.append(info.orig_filename)
-            continue
-        raw = info.orig_filename.encode("cp437")  # as which zipfile has read every byte
-        try:
-            names.append(_unicode_path(info.extra, raw) or raw.decode(encoding))
-        except UnicodeDecodeError:
-            unknown.append(raw)
-    if unknown:
-        raise _unknown(path, unknown[0], encoding, f"{len(unknown)} of {len(members)} names in")
-    return names
-
-
-def _unicode_path(extra: bytes, raw: bytes) -> str:
-    """The name that Info-ZIP's extra field gives; none where it is of another name than `raw`."""
-    while len(extra) >= 4:
-        kind, size = struct.unpack("<HH", extra[:4])
-        field, extra = extra[4 : 4 + size], extra[4 + size :]
-        if kind == _UNICODE_PATH and field[:5] == struct.pack("<BI", 1, zlib.crc32(raw)):
-            return field[5:].decode()
-    return ""
-
-
-def _unknown(path: Path, raw: bytes, encoding: str, which: str) -> UnknownNamesError:
-    """The error that shows the first such name as the likely encodings read it."""
-    shown = []
-    for likely in _LIKELY:
-        try:
-            shown.append(f"{likely}: {escaped(raw.decode(likely))}")
-        except UnicodeDecodeError:
-            continue
-    if encoding == "utf-8":
-        said = f"{which} {path} are not UTF-8, and it does not say what else they are."
-    else:
-        said = f"{which} {path} are not {encoding}."
-    return UnknownNamesError(said, problems=[f"{escaped(repr(raw)[2:-1])} would be", *shown])
-
-
-def _tarred(path: Path, encoding: str) -> Generator[_Member]:
+def _tarred(path: Path) -> Generator[_Member]:
     try:
         # Forwards only: a compressed archive is read once, whatever order its files are in.
         # Its names are UTF-8 or of unknown bytes, which become surrogates, in any locale.
         opened = tarfile.open(path, "r|*", encoding="utf-8")  # noqa: SIM115 - closed below
     except Exception:
-        raise IntakeError(f"{path} is neither a folder nor a zip or tar archive.") from None
+        what = f"{path} is neither a folder nor a zip or tar archive."
+        raise IntakeError(what, mend="give the folder of class folders") from None
     try:
         with opened as archive:
             for info in archive:
                 if info.isdir():
                     continue
-                name = _tar_name(path, info, encoding)
+                name: str | bytes = info.name.encode("utf-8", "surrogateescape")
+                if "path" in info.pax_headers and name == info.name.encode("utf-8", "replace"):
+                    name = info.name  # the format says that it is UTF-8
                 if not info.isreg() or info.issparse():
                     yield name, 0, "is not a regular file", None
                 else:
                     yield name, info.size, "", archive.extractfile(info)
-    except UnknownNamesError:
-        raise
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
 
 
-def _tar_name(path: Path, info: tarfile.TarInfo, encoding: str) -> str:
-    raw = info.name.encode("utf-8", "surrogateescape")
-    if "path" in info.pax_headers and raw == info.name.encode("utf-8", "replace"):
-        return info.name  # the format says that it is UTF-8
+def _decoded(raw: bytes, archive: Path, encoding: str) -> str:
+    """A name in this encoding; IntakeError that shows it in the likely ones where it is not."""
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError:
-        raise _unknown(path, raw, encoding, "Names in") from None
+        problems = [f"{escaped(repr(raw)[2:-1])} would be"]
+    for likely in _LIKELY:
+        try:
+            problems.append(f"{likely}: {escaped(raw.decode(likely))}")
+        except UnicodeDecodeError:
+            continue
+    what = f"Names in {archive} are not {encoding}."
+    if encoding == "utf-8":
+        what = f"Names in {archive} are not UTF-8, and it does not say what else they are."
+    raise IntakeError(
+        what,
+        problems=problems,
+        mend="tell the encoding that reads them right: dayfold add … --zip-names cp437",
+    )
 
 
 def _damage(error: Exception) -> str:

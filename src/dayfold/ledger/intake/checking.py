@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dayfold.ledger import lookalikes, looks
+from dayfold.ledger import looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
@@ -77,42 +77,40 @@ def _sort_out_copies(
     earlier = history.images.filter(pl.col("image").is_in(given))
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
-    corrected = {image: set(labels) for image, labels in had.items()}
-    past = history.corrections.filter(pl.col("image").is_in(given))
-    for image, label in past.select("image", "before").iter_rows():
-        corrected.setdefault(image, set()).add(label)
+    past = history.corrections.filter(pl.col("image").is_in(given)).select("image", "before")
+    corrected = {(image, label) for image, labels in had.items() for label in labels}
+    corrected.update(past.iter_rows())
     group_of = dict(earlier.select("image", "group").iter_rows())
     same: dict[str, list[Delivered]] = {}
     for item in checked:
         same.setdefault(item.image, []).append(item)
     for image, items in same.items():
-        first = items[0]
+        first, told = items[0], sorted({repr(item.told) for item in items})
         if image in history.withdrawn:
             for item in items:
                 delivery.refuse(item.place, "was withdrawn", image)
         elif image in before:
             label, place = before[image]
             for item in items:
-                if item.label == label or item.label in corrected.get(image, ()):
+                if item.label == label or (image, item.label) in corrected:
                     since = f", corrected to {label!r} since" * (item.label != label)
                     delivery.known.append(_copy_of(item, place, since))
                     _tell_group(item, group_of.get(image), delivery)
                 else:
                     mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
-                    reason = (
-                        f"is given as {item.label!r}, but {place} has the same bytes as {label!r}"
-                    )
-                    delivery.refuse(item.place, f"{reason}; to correct that: {mend}", image)
+                    reason = f"is given as {item.label!r}, but {place} has the same bytes as "
+                    reason += f"{label!r}; to correct that: {mend}"
+                    delivery.refuse(item.place, reason, image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
                 both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
                 delivery.refuse(item.place, f"{both}; keep one copy", image)
-        elif len({item.told for item in items}) > 1:
-            names = ", ".join(sorted({repr(item.told) for item in items}))
+        elif len(told) > 1:
+            what = f"comes as the same bytes of groups {', '.join(told)}"
             for item in items:
-                delivery.refuse(item.place, f"comes as the same bytes of groups {names}", image)
+                delivery.refuse(item.place, what, image)
         else:
             delivery.images.append(first)
             _tell_group(first, None, delivery)
@@ -141,11 +139,7 @@ def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFra
     `earlier` (image, look) says how the history's images look.
     """
     rows = [(item.look, item.place, item.label) for item in delivery.images]
-    columns = dict.fromkeys(("look", "path", "label"), pl.String)
-    mine = pl.DataFrame(rows, schema=columns, orient="row")
-    found = looks.nearest(mine, history=history, earlier=earlier, kind=["label"])
+    found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
     for (_, place, _), (_, other, label), bits in found:
-        delivery.warn(
-            place,
-            f"looks like {other}, which is {label!r} ({bits} of {lookalikes.BITS} bits differ)",
-        )
+        what = f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)"
+        delivery.warn(place, what)

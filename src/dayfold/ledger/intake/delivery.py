@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """A checked image: `image` is the sha256 of its bytes, `look` how it looks (lookalikes.py).
+    """A checked image: `image` is the sha256 of its bytes, `look` how it looks (looks.py).
 
     `told` is the group that a CSV of labels names, `ids` the one that a DICOM file's ids make.
     """

@@ -76,18 +76,16 @@ def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
         return []
     # DVC is asked where its cache is when the first link is met: in most projects never.
     objects = functools.cache(lambda: cache.folder(project.root).resolve())
-    real = functools.partial(_in_cache, objects=objects)
+
+    def real(link: Path) -> Path | str:
+        try:
+            return cache.linked(link, objects()) or LINK
+        except ToolError:
+            return LINK  # no project of DVC's
+        except OSError:
+            return "is a link to what DVC's cache has lost: dvc pull"
+
     return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
-
-
-def _in_cache(link: Path, objects: Callable[[], Path]) -> Path | str:
-    """The file of DVC's cache that a link leads to, or why it is not taken."""
-    try:
-        return cache.linked(link, objects()) or LINK
-    except ToolError:
-        return LINK  # no project of DVC's
-    except OSError:
-        return "is a link to what DVC's cache has lost: dvc pull"
 
 
 def walk(
@@ -261,25 +259,20 @@ def read_labels(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
 def _rows(file: Path) -> list[tuple[int, tuple[str, str, str]]]:
     """The rows with their lines; a missing third column is empty."""
     mend = "columns path,label or path,label,group, comma-separated, UTF-8"
-    if file.exists() and not file.is_file():  # a pipe may have nobody at its other end
-        raise IntakeError(f"{file} is not a file.", mend="--labels FILE")
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_LABELS_BYTES + 1)
+        info = file.stat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _LABELS_BYTES:
+            most = f"{_LABELS_BYTES // 2**20} MiB or less"
+            raise IntakeError(f"{file} is not a file of {most}.", mend="--labels FILE")
+        text = file.read_bytes().decode("utf-8-sig")
+        table = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows = [(table.line_num, row) for row in table if row]
     except OSError as error:
         raise IntakeError(
             f"{file} cannot be read: {error.strerror}.", mend="--labels FILE"
         ) from None
-    try:
-        text = data.decode("utf-8-sig")
-        table = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows = [(table.line_num, row) for row in table if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise IntakeError(f"{file} cannot be read as CSV: {error}.", mend=mend) from None
-    if len(data) > _LABELS_BYTES:
-        raise IntakeError(
-            f"{file} is larger than {_LABELS_BYTES // 2**20} MiB.", mend="give it in parts"
-        )
     header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
     if header not in (COLUMNS[:2], COLUMNS):
         shown = escaped(",".join(header)[:200])
@@ -305,17 +298,11 @@ def _inside(folder: Path, name: str) -> Path | str:
         return "is hidden, or of what desktops leave behind; such files are never taken"
     # A Mac stores é as two letters and a spreadsheet as one.
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
-        path = folder
-        for part in PurePosixPath(form).parts:
-            path = path / part
-            try:
-                mode = path.lstat().st_mode
-            except OSError:
-                break
-            if stat.S_ISLNK(mode):
-                return "is a link or behind one; links are not followed"
-        else:
-            return path if stat.S_ISREG(mode) else "is not a file"
+        path = folder / form
+        if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
+            return "is a link or behind one; links are not followed"
+        if os.access(path, os.F_OK):
+            return path if path.is_file() else "is not a file"
     return "is not there" + ("; write / between folders" if "\\" in name else "")
 
 

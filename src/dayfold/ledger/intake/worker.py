@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dayfold.errors import IntakeError
 from dayfold.ledger import squares
 from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine
 from dayfold.ledger.intake import archives
-from dayfold.ledger.lookalikes import look
 from dayfold.project.files import sha256, write_bytes
 from dayfold.project.kept import Kept
 
@@ -26,6 +26,7 @@ MAX_BYTES = 2**29  # of a file: half a gigabyte
 MIN_SIDE_PX = 8  # of an image
 _PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
 _ROOM = 2**28  # for what else a decoder needs
+_PLAIN = 8  # grey levels: an image whose cells differ by less looks like nothing
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
@@ -51,18 +52,13 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         if request.get("squares"):
-            squares.keep(
-                Kept(Path(request["squares"])),
-                answer["image"],
-                squares.squared(image, request["size"]),
-            )
+            square = squares.squared(image, request["size"])
+            squares.keep(Kept(Path(request["squares"])), answer["image"], square)
         answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}
     except OSError as error:
         return {**answer, "refused": f"cannot be read ({error.strerror or error})"}
-    except MemoryError:
-        return {**answer, "refused": "needs more memory than an image may (data.max_pixels)"}
     if request["stage"]:
         try:
             staged = Path(request["stage"]) / answer["image"]
@@ -75,17 +71,32 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def look(image: Image.Image) -> str:
+    """Return a difference hash as 32 hexadecimal digits, or nothing of a plain image.
+
+    The image's brightness on a 9 x 9 grid; a bit each says whether a cell is darker than its right
+    or its lower neighbour (dHash, N. Krawetz, "Kind of like that", 2013; both directions halve
+    what it mistakes). Scaling, recompression, brightness and contrast leave most bits as they are.
+    """
+    small = image.convert("L").resize((9, 9), Image.Resampling.BOX)
+    cells = np.asarray(small, dtype=np.int16)
+    if np.ptp(cells) < _PLAIN:
+        return ""
+    here, right, below = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1]
+    return np.packbits([right > here, below > here]).tobytes().hex()
+
+
 def unpack(request: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the archive `unpack` into `into`; answer `refused`, `unreadable` or `failed`."""
+    """Unpack the archive `unpack` into `into`; answer what is `refused`, or an error's words."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
         return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
     except IntakeError as error:
-        return {"unreadable": error.what, "names": error.problems}
+        return {"what": error.what, "problems": error.problems, "mend": error.mend}
     except OSError as error:
-        return {"failed": f"{archive} cannot be unpacked: {error.strerror or error}."}
+        return {"what": f"{archive} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
-        return {"unreadable": f"{archive} needs more memory than an archive may.", "names": []}
+        return {"what": f"{archive} needs more memory than an archive may."}
 
 
 def _read(path: Path) -> bytes:

@@ -3,13 +3,13 @@
 import atexit
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -20,7 +20,7 @@ from dayfold.project.cpus import cpus
 
 SECONDS = 60.0  # that one file may take
 UNPACKING_SECONDS = 3600.0  # that an archive may take
-_PIECE = 16  # files, at most, that a thread checks before it tells of them
+_AT_ONCE = 1024  # files that wait for the threads
 _PROGRAM = Path(__file__).with_name("worker.py")
 
 # Idle workers, for the next call: a process starts slower than it decodes.
@@ -39,7 +39,7 @@ class _Worker:
         # -P and the package's own folder: nothing is imported from where the user stands.
         home = str(Path(dayfold.__file__).parents[1])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-P", "-W", "ignore", str(_PROGRAM)],
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             cwd="/",
@@ -48,37 +48,27 @@ class _Worker:
             # Ctrl-C is for the parent alone, also while a worker starts.
             process_group=0,
         )
-        assert self._process.stdout  # noqa: S101 - it was asked for
-        self._answers = self._process.stdout.fileno()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._answers, selectors.EVENT_READ)
         self._rest = b""
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send a request and return the answer; IntakeError with the reason if none comes."""
-        assert self._process.stdin  # noqa: S101 - it was asked for
+        assert self.process.stdin  # noqa: S101 - it was asked for
         try:
-            self._process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
-            self._process.stdin.flush()
+            self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+            self.process.stdin.flush()
             return dict(json.loads(self._line(seconds)))
         except (BrokenPipeError, EOFError):
-            code = self._process.wait()
+            code = self.process.wait()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise _CrashError(f"makes its decoder crash ({name})") from None
 
     def _line(self, seconds: float) -> bytes:
+        assert self.process.stdout  # noqa: S101 - it was asked for
+        output = self.process.stdout.fileno()
         while b"\n" not in self._rest:
-            if not self._selector.select(seconds):
+            if not wait([output], seconds):
                 raise IntakeError(f"takes longer than {seconds:g} s to decode")
-            part = os.read(self._answers, 2**16)
+            part = os.read(output, 2**16)
             if not part:
                 raise EOFError
             self._rest += part
@@ -87,16 +77,8 @@ class _Worker:
 
     def end(self) -> None:
         """Kill the process, whatever it is doing."""
-        self._process.kill()
-        self._selector.close()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                # What a broken pipe still holds is of no use to anyone.
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
-        self._process.wait()
+        self.process.kill()
+        self.process.communicate()  # closes its pipes, broken ones too, and waits for it
 
 
 @contextmanager
@@ -106,7 +88,7 @@ def _borrowed() -> Iterator[_Worker]:
     with _lock:
         while _idle and worker is None:
             worker = _idle.pop()
-            if not worker.is_alive:  # somebody killed it as it waited
+            if worker.process.poll() is not None:  # somebody killed it as it waited
                 worker.end()
                 worker = None
     worker = worker or _Worker()
@@ -117,11 +99,6 @@ def _borrowed() -> Iterator[_Worker]:
         raise
     with _lock:
         _idle.append(worker)
-
-
-def idle() -> list[int]:
-    """The process ids of the workers that wait for the next call."""
-    return [worker.process_id for worker in _idle]
 
 
 @atexit.register
@@ -135,32 +112,28 @@ def answers(
     requests: Sequence[dict[str, Any]],
     *,
     progress: Callable[[int, int], None] = lambda *_: None,
-    seconds: float | None = None,
 ) -> list[dict[str, Any]]:
     """Answer every request (worker.check), in order, one worker a CPU.
 
-    A file that makes two workers crash, or takes one longer than `seconds` (SECONDS by default),
-    is answered as `refused`. `progress` is called with (files done, files in all).
+    A file that makes two workers crash, or takes one longer than SECONDS, is answered as `refused`.
+    `progress` is called with (files done, files in all).
     """
-    limit = SECONDS if seconds is None else seconds
     found: list[dict[str, Any]] = []
-    threads = max(1, min(cpus(), len(requests) // 4))
-    size = max(1, min(_PIECE, len(requests) // (4 * threads)))
-    pieces = [requests[at : at + size] for at in range(0, len(requests), size)]
     ready, stopped = Event(), Event()
 
-    def answer(piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
         # Where Ctrl-C comes as a thread starts, the pool does not know it, and waits for it never.
         ready.wait()
-        return _answers(piece, limit, stopped)
+        return {} if stopped.is_set() else _answer(request)
 
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(max(1, min(cpus(), len(requests) // 4)))
     try:
-        answered = pool.map(answer, pieces)
-        ready.set()
-        for some in answered:
-            found += some
-            progress(len(found), len(requests))
+        for start in range(0, len(requests), _AT_ONCE):
+            answered = pool.map(answer, requests[start : start + _AT_ONCE])
+            ready.set()
+            for one in answered:
+                found.append(one)
+                progress(len(found), len(requests))
     finally:
         # After Ctrl-C the files that nobody looked at yet are left alone.
         stopped.set()
@@ -169,39 +142,25 @@ def answers(
     return found
 
 
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request; a crash counts when it comes twice: the first may be somebody's kill."""
+    try:
+        try:
+            with _borrowed() as worker:
+                return worker.ask(request, SECONDS)
+        except _CrashError:
+            with _borrowed() as worker:
+                return worker.ask(request, SECONDS)
+    except IntakeError as error:
+        return {"image": "", "refused": error.what}
+
+
 def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
     request["encoding"] = encoding
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
-    if "unreadable" in answer:
-        mend = "give the folder of class folders"
-        if answer["names"]:
-            mend = "tell the encoding that reads them right: dayfold add … --zip-names cp437"
-        raise IntakeError(answer["unreadable"], problems=answer["names"], mend=mend)
-    if "failed" in answer:
-        raise IntakeError(answer["failed"])
+    if "what" in answer:
+        raise IntakeError(**answer)
     return [(name, reason) for name, reason in answer["refused"]]
-
-
-def _answers(
-    requests: Sequence[dict[str, Any]], seconds: float, stopped: Event
-) -> list[dict[str, Any]]:
-    """Answer in order, by one worker as long as it lives; no more of them once it is `stopped`."""
-    found: list[dict[str, Any]] = []
-    died_over = -1
-    while len(found) < len(requests) and not stopped.is_set():
-        try:
-            with _borrowed() as worker:
-                for request in requests[len(found) :]:
-                    if stopped.is_set():
-                        break
-                    found.append(worker.ask(request, seconds))
-        except IntakeError as error:
-            # A crash counts when it comes twice: the first may not have been the file's doing.
-            again = died_over == len(found)
-            died_over = len(found)
-            if again or not isinstance(error, _CrashError):
-                found.append({"image": "", "refused": error.what})
-    return found
