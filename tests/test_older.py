@@ -67,4 +67,4 @@ def test_its_days_made_by_this_version_have_figures_within_their_intervals(made,
     said = shell(made.root, "dayfold", "reproduce", DAYS[1], "--here")
     assert re.search(rf"differs: dayfold 0\.1\.0 → {__version__}, .*; expect D\n", said)
     assert f"{DAYS[1]}  D within the recorded intervals  average_accuracy equal" in said
-    assert "1 of 1 made by another version are within the recorded intervals (level D)" in said
+    assert "0 of 1 days identical, to the bit; 1 D within the recorded intervals" in said
