@@ -64,10 +64,25 @@ def expected(tmp_path_factory):
 @pytest.mark.parametrize(
     ("umask", "settings"),
     [
-        ("022", {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C", "LANG": "C"}),
-        ("077", {"PYTHONHASHSEED": "4711", "TZ": "Pacific/Kiritimati", "POLARS_MAX_THREADS": "1"}),
-        ("002", {"PYTHONHASHSEED": "7", "TZ": "America/Adak", "LC_ALL": "tr_TR.UTF-8"}),
-        ("022", {"PYTHONUTF8": "0", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}),
+        (
+            "077",
+            {
+                "PYTHONHASHSEED": "4711",
+                "TZ": "Pacific/Kiritimati",
+                "LC_ALL": "tr_TR.UTF-8",
+                "POLARS_MAX_THREADS": "1",
+            },
+        ),
+        (
+            "002",
+            {
+                "PYTHONHASHSEED": "0",
+                "TZ": "America/Adak",
+                "LC_ALL": "POSIX",
+                "PYTHONUTF8": "0",
+                "PYTHONCOERCECLOCALE": "0",
+            },
+        ),
     ],
 )
 def test_plans_do_not_depend_on_the_environment(tmp_path, expected, umask, settings):
@@ -81,17 +96,11 @@ def test_plans_do_not_depend_on_the_environment(tmp_path, expected, umask, setti
     assert plans(project) == expected
 
 
-def test_plans_do_not_depend_on_the_order_in_which_files_came(tmp_path, expected):
+def test_plans_do_not_depend_on_the_order_of_files_nor_on_what_was_made_before(tmp_path, expected):
     project = first_day(tmp_path / "project", backwards=True)
-    run_stages(project)
-    assert plans(project) == expected
-
-
-def test_plans_made_again_have_the_same_bytes(tmp_path, expected):
-    project = first_day(tmp_path / "project")
     for _ in range(2):
         run_stages(project)
-    assert plans(project) == expected
+        assert plans(project) == expected
 
 
 def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path):

@@ -82,7 +82,7 @@ def report(
     if gone := missing.images(project, now.sealed):
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
-            f"yet; {missing.command(project, gone)}, then dayfold report"
+            "yet; dvc checkout || dvc pull, then dayfold report"
         )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")

@@ -41,29 +41,31 @@ def kept(project: Project, sealed: Sealed, current: str) -> Iterator[Kept]:
             yield Kept(day, path, key, is_current)
     if sealed.images_md5:
         yield Kept(day, project.name(project.images(day)), sealed.images_md5, True)
-    yield Kept(day, project.name(project.parent), sealed.parent_md5, is_current)
+    if is_current:
+        yield Kept(day, project.name(project.parent), sealed.parent_md5, True)
 
 
 @dataclass(frozen=True)
 class Source:
     """The default remote, by name ("": none), as what brings things that are missing or damaged.
 
-    It was asked for objects and is `lacking` some, or there was a `problem` with asking. The tags
-    of the `late` days do not know it. `sealers` has sealed each day, in another clone perhaps.
+    It was asked for objects and is `lacking` some, or there was a `problem` with asking. Where it
+    `is_late` days were sealed before it was set up. `sealers` sealed each day, in another clone
+    perhaps.
     """
 
     remote: str
     lacking: frozenset[str]
     problem: str
-    late: Collection[str]
+    is_late: bool
     sealers: Mapping[str, str]
 
     @classmethod
     def asked(cls, root: Path, keys: Iterable[str], days: Sequence[str]) -> Self:
         """Ask the default remote, if there is one, which of these objects it lacks."""
-        default = remotes.setup(root).default
+        default = remotes.default(root)
         answer = remotes.ask(root, keys) if default else remotes.Answer()
-        return cls(default, *answer, remotes.late(root, days), vcs.sealers(root))
+        return cls(default, *answer, remotes.is_late(root, days), vcs.sealers(root))
 
     def has(self, key: str) -> bool:
         """Whether the remote has an object, as far as it could be asked."""
@@ -74,7 +76,7 @@ class Source:
 
         What the remote lacks can be pushed from the clone of the person who sealed the day.
         """
-        late = FIRST if not self.remote or day in self.late else ""
+        late = FIRST if not self.remote or self.is_late else ""
         if self.has(key):
             return late * ("--all-tags" in command) + command
         push = f"{'' if self.remote else ADD_REMOTE}{late}dvc push --all-tags"
@@ -91,61 +93,35 @@ class Source:
         return f"not here yet; the remote {self.remote} has it"
 
 
-@dataclass(frozen=True)
-class Missing:
-    """What is not here: `lost`, which the remote lacks too, and `later`, which it may have.
-
-    `unpushed` are the days of which the cache here has something that the remote lacks.
-    """
-
-    lost: list[Finding]
-    later: list[Finding]
-    unpushed: list[str]
-    source: Source
-
-
 def look(
     project: Project,
     line: Sequence[Sealed],
     kept: Sequence[Kept],
-    objects: Path,
-    *,
-    also: Sequence[str] = (),
-    ask_all: bool = False,
-) -> Missing:
-    """Find what of a line of days neither the working tree nor the cache `objects` has.
+    cached: Collection[Kept],
+    source: Source,
+) -> Iterator[tuple[Finding, bool]]:
+    """Say what of a line of days neither the working tree nor the cache has, like things together.
 
-    The default remote is asked for it and `also` for other objects; with `ask_all` for all.
+    And of each whether it is lost: the source has not got it either.
     """
-    # Of the days before no data/parent is missed: it is made of what the others made.
-    parent = project.name(project.parent)
-    kept = [one for one in kept if one.path != parent or one.is_pulled]
-    cached = {one for one in kept if cache.object_path(objects, one.key).exists()}
     # A folder that lies here is read there: its object in the cache is not missed.
     away = [one for one in kept if not (one.is_folder and (project.root / one.path).is_dir())]
-    gone = [one for one in away if one not in cached]
-    asked = [*also, *(one.key for one in (kept if ask_all else gone))]
-    source = Source.asked(project.root, asked, [sealed.day for sealed in line])
-    unpushed = sorted({one.day for one in cached if one.key in source.lacking})
-    found = Missing([], [], unpushed, source)
     if some := [one for one in away if one in cached and one.is_folder]:
         names = dict.fromkeys(target(project, project.root / one.path) for one in some)
         command = " ".join(["dvc checkout", *(names if len(names) <= MOST_LINES else ())])
-        found.later.append(_finding(some, line, "in DVC's cache only", command))
+        yield _finding(some, line, "in DVC's cache only", command), False
     alike: dict[tuple[str, str], list[Kept]] = {}
-    for one in sorted(gone, key=lambda one: not one.is_pulled):
-        command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
-        way = source.bringing(one.key, one.day, command)
-        alike.setdefault((source.state(one.key), way), []).append(one)
+    for one in sorted(away, key=lambda one: not one.is_pulled):
+        if one not in cached:
+            command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
+            way = source.bringing(one.key, one.day, command)
+            alike.setdefault((source.state(one.key), way), []).append(one)
     has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in line)
     for (state, way), some in alike.items():
-        if source.has(some[0].key):
-            found.later.append(_finding(some, line, state, way))
-            continue
-        last = max(one.day for one in some)
-        again = f"; or make it again here: dayfold reproduce {last} --from-scratch --restore"
-        found.lost.append(_finding(some, line, state, way + again * has_images))
-    return found
+        is_lost, last = not source.has(some[0].key), max(one.day for one in some)
+        if is_lost and has_images:
+            way += f"; or make it again here: dayfold reproduce --from-scratch --restore {last}"
+        yield _finding(some, line, state, way), is_lost
 
 
 def _finding(some: Sequence[Kept], line: Sequence[Sealed], what: str, fix: str) -> Finding:
@@ -167,9 +143,3 @@ def target(project: Project, path: Path) -> str:
 def images(project: Project, days: Iterable[str]) -> list[str]:
     """Return those of the days whose folder of images DVC tracks and is not here."""
     return [day for day in days if chain.pinned(project, day) and not project.images(day).is_dir()]
-
-
-def command(project: Project, days: Iterable[str]) -> str:
-    """Return the command that brings the images of these days."""
-    pins = (chain.pinned(project, day) for day in days)
-    return remotes.pulling(project.root, [str(pin["md5"]) for pin in pins if pin])

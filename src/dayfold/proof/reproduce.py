@@ -1,18 +1,18 @@
 """Days made again: `git worktree add` at the day's tag, `dvc repro --force` in it, a comparison.
 
-The images come by link from the project's own folders, or else from DVC's cache or a remote; the
-parent comes from the cache, or from the day that was just made. Nothing is put into the cache, so
-that what is made is not taken from there either.
+The images come by link from the project's own folders, the parent from DVC's cache, a remote, or
+the day that was just made. Nothing is put into the cache, so that what is made is not taken from
+there either.
 """
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dayfold import __version__
-from dayfold.errors import CycleError, DayfoldError, ToolError
+from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import cache, remotes, upgrade, vcs
 from dayfold.project import params as params_file
@@ -81,27 +81,19 @@ def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[S
     history.
     """
     sealed = vcs.sealed_days(project.root)
-    if not sealed:
-        raise CycleError(
-            "No day is sealed here yet.", mend="git fetch --tags, if days were sealed elsewhere"
-        )
-    if missing := [day for day in days if check_day(day) not in sealed]:
-        raise CycleError(
-            f"Not sealed here: {', '.join(first_few(missing))}; "
-            f"sealed are {sealed[0]} to {sealed[-1]}.",
-            mend="git fetch --tags, if they were sealed elsewhere; dayfold log shows all",
-        )
-    wanted = sorted(set(days)) or sealed
-    known = record.read(project, [day for day in sealed if day <= wanted[-1]])
-    line, broken = chain.walk(project, known, wanted[-1])
+    last = max(map(check_day, days), default=sealed[-1] if sealed else "")
+    known = record.read(project, [day for day in sealed if day <= last])
+    line, broken = chain.walk(project, known, last) if last in known else ([], [])
     for day, what, fix in broken:
         raise CycleError(f"{day} cannot be made again: {what}.", mend=fix)
-    if strays := sorted(set(wanted) - set(line)):
+    missing = sorted(set(days) - set(line))
+    if missing or not line:
+        some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
-            f"Not of one history with {wanted[-1]}: {', '.join(first_few(strays))}.",
-            mend="reproduce them by themselves; docs/operations.md, two clones that sealed",
+            f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
+            mend="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return [known[day] for day in line], [known[day] for day in line if day in wanted]
+    return [known[day] for day in line], [known[day] for day in line if day in (days or line)]
 
 
 def _why_not(sealed: Sealed, erased: Sequence[str], options: Options) -> str:
@@ -166,38 +158,21 @@ def _worktree(sealed: Sealed, options: Options, objects: Path) -> Iterator[Proje
         if options.threads is not None:
             params_file.edit(folder.params, {"train.threads": options.threads})
         for file in sorted((folder.data / "images").glob("*.dvc")):
-            for day, entry in chain.entries(folder, file).items():
+            for day in chain.entries(folder, file):
+                if not project.images(day).is_dir():
+                    raise CycleError(
+                        f"images of {day} are not here:", mend="dvc checkout || dvc pull"
+                    )
                 # A whole folder by one link: its images are read only.
-                images = _images(project, day, entry["md5"], objects)
-                folder.images(day).symlink_to(images.resolve())
-        _lay_out_parent(sealed, folder, options, objects)
+                folder.images(day).symlink_to(project.images(day))
+        _lay_out_parent(sealed, folder, options)
         yield folder
     finally:
         _remove(project, folder.root)
 
 
-def _images(project: Project, day: str, key: str, objects: Path) -> Path:
-    """The folder of a day's images: the project's, or one of what DVC has or fetches."""
-    own, fetched = project.images(day), project.rebuilt / "images" / day
-    if own.is_dir() or fetched.is_dir():
-        return own if own.is_dir() else fetched
-    with suppress(ToolError):
-        tracking = project.name(chain.tracking(project, day))
-        vcs.dvc(project.root, "fetch", "--quiet", tracking)
-    try:
-        cache.lay_out(objects, key, fetched)
-    except KeyError:
-        shutil.rmtree(fetched, ignore_errors=True)
-        raise CycleError(
-            f"images of {day} can be had neither here nor from a remote:",
-            mend="dayfold check says what to do",
-        ) from None
-    return fetched
-
-
-def _lay_out_parent(sealed: Sealed, folder: Project, options: Options, objects: Path) -> None:
+def _lay_out_parent(sealed: Sealed, folder: Project, options: Options) -> None:
     """Give a day its parent: the one just made, an origin of its seed, or the recorded one."""
-    root = sealed.project.root
     if _handed_on(sealed.project).exists():
         _handed_on(sealed.project).rename(folder.parent)
     elif options.from_scratch and sealed.params["origin"]["weights"] == "random":
@@ -206,7 +181,7 @@ def _lay_out_parent(sealed: Sealed, folder: Project, options: Options, objects: 
         params = params_file.read(folder.params)
         origin.write(folder, "random", seed=params.seed, classes=params.origin.classes)
     else:
-        remotes.bring_folder(root, sealed.parent_md5, folder.parent, objects=objects)
+        remotes.bring_folder(sealed.project.root, sealed.parent_md5, folder.parent)
 
 
 def clear(project: Project) -> None:
@@ -222,12 +197,12 @@ def worktrees(project: Project) -> Iterator[None]:
     What a kill left behind is removed first.
     """
     with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        _clear(project)
+        _remove(project, project.rebuilt)
         try:
             project.rebuilt.mkdir(parents=True)
             yield
         finally:
-            _clear(project)
+            _remove(project, project.rebuilt)
 
 
 def leftovers(project: Project) -> list[str]:
@@ -238,13 +213,8 @@ def leftovers(project: Project) -> list[str]:
 
 
 def _remove(project: Project, folder: Path) -> None:
-    """Remove one worktree, and git's note of it; a link to images is removed, never followed."""
+    """Remove a folder with all worktrees in it; links to images are removed, never followed."""
     shutil.rmtree(folder, ignore_errors=True)
-    vcs.git(project.root, "worktree", "remove", "--force", str(folder))
-
-
-def _clear(project: Project) -> None:
-    """Remove all worktrees of `dayfold reproduce`, and git's notes of them, and no others."""
-    for folder in leftovers(project):
-        _remove(project, Path(folder))
-    shutil.rmtree(project.rebuilt, ignore_errors=True)
+    for worktree in leftovers(project):
+        if Path(worktree).is_relative_to(folder):
+            vcs.git(project.root, "worktree", "remove", "--force", worktree)

@@ -1,9 +1,8 @@
 """Whether all that is kept is what was recorded: the chain of days and, if asked, every byte."""
 
-import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,14 +16,13 @@ from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
-from dayfold.project.files import md5_file
+from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.proof import chain, missing, record
 from dayfold.proof.chain import Finding
 from dayfold.proof.missing import Kept, Source
 from dayfold.proof.record import Sealed
 
-CHUNK_BYTES = 1 << 20
 OBJECTS = ("files/md5/[0-9a-f][0-9a-f]/*", "[0-9a-f][0-9a-f]/*")  # the second: before DVC 3
 
 
@@ -91,11 +89,14 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
         found.damage += _git(project)
         reads = list(_reads(project, line, kept, objects, params.day))
         bad = _damaged(project, reads, found)
-    wanted = [one.key for one in bad if one.key]
-    state = missing.look(project, line, kept, objects, also=wanted, ask_all=ask_all)
-    found.damage += state.lost
-    found.absent, found.unpushed, source = state.later, state.unpushed, state.source
+    cached = {one for one in kept if cache.object_path(objects, one.key).exists()}
+    asked = [one.key for one in kept if ask_all or one not in cached]
+    asked += [one.key for one in bad if one.key]
+    source = Source.asked(project.root, asked, found.days)
     found.problem = source.problem
+    found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
+    for finding, is_lost in missing.look(project, line, kept, cached, source):
+        (found.damage if is_lost else found.absent).append(finding)
     damaged = {one.path for one in bad}
     found.damage += [_finding(project, one, objects, damaged, source) for one in bad]
     found.damage.sort()
@@ -199,57 +200,45 @@ def _outputs(
 
 def _damaged(project: Project, reads: Sequence[_Read], found: Verified) -> list[_Read]:
     """Read files; return those that are damaged, and note in `found` what of erased images is."""
-    events = corrections.gone(project, corrections.ERASE)
-    erased = {image: day for image, (day, _) in events.items()}
-    size = sum(one.path.stat().st_size for one in reads if one.path.exists())
-    found.files, found.bytes = len(reads), size
+    erased = corrections.gone(project, corrections.ERASE)
+    sizes = [one.path.stat().st_size if one.path.exists() else 0 for one in reads]
+    found.files, found.bytes = len(reads), sum(sizes)
     bad: list[_Read] = []
     done = 0
-    with Ticker("reading", size >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
-        for one, (is_whole, count) in zip(reads, pool.map(_is_whole, reads), strict=True):
-            done += count
-            ticker.so_far(done >> 20, size >> 20)
-            is_text = not is_whole and bool(one.image) and _is_text(one)
-            if is_text or (is_whole and one.image in erased):
-                finding = _of_erased(one, erased, is_text=is_text)
-                found.damage += finding
-                found.erased += not finding
-            elif not is_whole:
+    with Ticker("reading", found.bytes >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
+        for one, is_whole, size in zip(reads, pool.map(_is_whole, reads), sizes, strict=True):
+            done += size
+            ticker.so_far(done >> 20, found.bytes >> 20)
+            if is_whole and one.image in erased:
+                day, _ = erased[one.image]
+                what = f"{one.name} was erased on {day}, and its bytes are here: {one.path}"
+                found.damage.append(Finding(one.day, what, "dayfold withdraw --erase"))
+            elif is_whole:
+                continue
+            elif not one.image or not _is_text(one):
                 bad.append(one)
+            elif one.image in erased:
+                found.erased += 1
+            else:
+                what = f"{one.name}: text in its place says that it was erased, and no event does"
+                fix = "git pull, if that was in another clone; or: dayfold withdraw --erase "
+                found.damage.append(Finding(one.day, f"{what} ({one.path})", fix + one.name))
     return bad
 
 
-def _is_whole(one: _Read) -> tuple[bool, int]:
-    """Whether a file has the bytes that are recorded, and how many it has."""
-    is_image = bool(one.image) and not one.is_object
-    wanted = one.image if is_image else one.key.removesuffix(cache.FOLDER)
-    hashed = hashlib.sha256() if is_image else hashlib.md5(usedforsecurity=False)
-    count = 0
+def _is_whole(one: _Read) -> bool:
+    """Whether a file has the bytes that are recorded."""
     try:
-        with one.path.open("rb", buffering=0) as file:
-            while piece := file.read(CHUNK_BYTES):
-                count += len(piece)
-                hashed.update(piece)
+        if one.image and not one.is_object:
+            return sha256_file(one.path) == one.image
+        return md5_file(one.path) == one.key.removesuffix(cache.FOLDER)
     except OSError:
-        return False, count
-    return hashed.hexdigest() == wanted, count
+        return False
 
 
 def _is_text(one: _Read) -> bool:
     """Whether the text of an erased image is in the place of this one."""
     return one.path.is_file() and one.path.read_bytes() == placeholder(one.image)
-
-
-def _of_erased(one: _Read, erased: Mapping[str, str], *, is_text: bool) -> list[Finding]:
-    """What is wrong with an image that is `erased`, on a day, or whose text says that it was."""
-    if not is_text:
-        what = f"{one.name} was erased on {erased[one.image]}, and its bytes are here: {one.path}"
-        return [Finding(one.day, what, "dayfold withdraw --erase")]
-    if one.image in erased:
-        return []
-    what = f"{one.name}: text in its place says that it was erased, and no event does ({one.path})"
-    fix = f"git pull, if that was in another clone; or: dayfold withdraw {one.name} --erase"
-    return [Finding(one.day, what, fix)]
 
 
 def _finding(
@@ -267,12 +256,9 @@ def _finding(
         return Finding(one.day, what, fix)
     what = f"{one.name} {'is damaged' if one.path.exists() else 'is missing'}"
     target = missing.target(project, one.path)
-    kept = cache.object_path(objects, one.key) if one.key else None
-    if kept is None or not kept.exists():
-        return Finding(
-            one.day, what, source.bringing(one.key, one.day, f"{own} && dvc pull {target}")
-        )
-    if kept not in damaged:
-        return Finding(one.day, what, f"{own} && dvc checkout {target}")
-    both = f"{own} {os.path.relpath(kept, project.root)}"
-    return Finding(one.day, what, source.bringing(one.key, one.day, f"{both} && dvc pull {target}"))
+    kept = cache.object_path(objects, one.key)
+    if one.key and kept.exists():
+        if kept not in damaged:
+            return Finding(one.day, what, f"{own} && dvc checkout {target}")
+        own += f" {os.path.relpath(kept, project.root)}"
+    return Finding(one.day, what, source.bringing(one.key, one.day, f"{own} && dvc pull {target}"))
