@@ -1,5 +1,6 @@
 """Days made again: identical where nothing changed, and told where and why where something did."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from dayfold.project import vcs
 from dayfold.project.layout import Project
 from dayfold.proof import compare
 from dayfold.proof.compare import Rebuilt, summary
+from dayfold.proof.record import Sealed
 from dayfold.proof.reproduce import leftovers, line_of
 from dayfold.proof.reproduce import worktrees as making
 from dayfold.proof.verify import verify
@@ -68,7 +70,7 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
 def test_another_thread_count_differs_in_bits_and_not_in_plans(copy, shell):
     copy.images(ONE).rename(copy.root / "away")
     said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
-    assert f"{TWO}  not made  images of {ONE} are not here: dvc checkout || dvc pull\n" in said
+    assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull\n" in said
     (copy.root / "away").rename(copy.images(ONE))
     before = state(copy)
     said = shell(copy.root, "dayfold", "reproduce", TWO, "--threads", "2", code=1)
@@ -126,6 +128,18 @@ def test_only_sealed_days_are_made_again(three_days):
     for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
         found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
         assert found == [list(line), list(wanted)]
+
+
+@pytest.mark.parametrize(("accuracy", "outcome"), [(0.55, compare.WITHIN), (0.3, compare.OUTSIDE)])
+def test_figures_of_another_version_are_within_their_intervals_or_named(project, accuracy, outcome):
+    figures = {"accuracy": 0.5, "average_accuracy": 0.5}
+    recorded = {**figures, "interval": {"accuracy": {"low": 0.4, "high": 0.6}}}
+    files = {"params.yaml": b"dayfold: '0.1.0'", "metrics.json": json.dumps(recorded).encode()}
+    project.metrics.write_text(json.dumps({**figures, "accuracy": accuracy}))
+    result = compare.compare(Sealed(project, ONE, files), project, project.root)
+    assert (result.outcome, result.is_as_expected) == (outcome, accuracy == 0.55)
+    outside = "accuracy 0.300, recorded 0.500 (0.400 to 0.600)"
+    assert str(result).endswith("average_accuracy equal" if accuracy == 0.55 else outside)
 
 
 def test_a_summary_counts_days_by_outcome():

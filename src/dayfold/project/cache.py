@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -83,19 +82,3 @@ def put_back(cache: Path, data: bytes) -> None:
     path = object_path(cache, md5(data))
     if not path.exists():
         write_bytes(path, data, mode=READ_ONLY)
-
-
-def lay_out(cache: Path, key: str, target: Path) -> None:
-    """Make a folder of what the cache has of it, by hard links, or copies on another disk.
-
-    KeyError where an object is missing.
-    """
-    for name, found in listing(cache, key).items():
-        source, file = object_path(cache, found), target / name
-        if not source.exists():
-            raise KeyError(found)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, file)
-        except OSError:
-            shutil.copyfile(source, file)

@@ -4,13 +4,14 @@ The one place where DVC is used from within: its command line cannot reach a sin
 remote objects know the paths of every kind of storage, and fsspec reads and writes them.
 """
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dayfold.errors import ToolError
 from dayfold.project import cache, vcs
@@ -19,13 +20,6 @@ from dayfold.project.files import md5, write_bytes
 
 PATIENCE_S = 30  # how long a remote may take to say which objects it has
 NOWHERE = "0" * 32  # the MD5 of no object
-
-
-class Answer(NamedTuple):
-    """Which of some objects the default remote lacks; or the `problem` with asking it."""
-
-    lacking: frozenset[str] = frozenset()
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,21 +225,22 @@ def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
 
 
 def bring_folder(root: Path, key: str, target: Path) -> None:
-    """Lay out a folder of DVC's at `target`, by links into its cache; ToolError as `bring`."""
+    """Make `target` the files of a folder of DVC's; ToolError as `bring`."""
     objects = cache.folder(root)
-    for found in cache.listed(bring(root, key, objects=objects).read_bytes()).values():
-        bring(root, found, objects=objects)
-    cache.lay_out(objects, key, target)
+    target.mkdir(parents=True)
+    for name, found in cache.listed(bring(root, key, objects=objects).read_bytes()).items():
+        shutil.copyfile(bring(root, found, objects=objects), target / name)
 
 
-def ask(root: Path, keys: Iterable[str]) -> Answer:
-    """Ask the default remote which of these objects it lacks, for PATIENCE_S at most.
+def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
+    """Return which of these objects the default remote lacks, or in words why it cannot be asked.
 
-    By a process of its own: no storage's client can be relied on to give up.
+    For PATIENCE_S at most, by a process of its own: no storage's client can be relied on to give
+    up.
     """
     wanted = sorted(set(keys))
-    if not wanted:
-        return Answer()
+    if not wanted or not default(root):
+        return frozenset(), ""
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, str(root)],
@@ -257,10 +252,10 @@ def ask(root: Path, keys: Iterable[str]) -> Answer:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Answer(problem=f"no answer in {PATIENCE_S} s")
+        return frozenset(), f"no answer in {PATIENCE_S} s"
     if done.returncode:
-        return Answer(problem=(done.stderr.strip().splitlines() or ["it failed"])[-1])
-    return Answer(frozenset(done.stdout.split()))
+        return frozenset(), (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    return frozenset(done.stdout.split()), ""
 
 
 if __name__ == "__main__":

@@ -65,14 +65,12 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
     withdrawn: set[str] = set()
     for parent, sealed in zip(parents, line, strict=False):
         day = sealed.day
-        log = f"git log {vcs.TAG}{day} shows who sealed it"
+        other = (
+            f"git log {vcs.TAG}{day} shows who sealed it; git fetch --tags --force takes another"
+        )
+        claims = itertools.chain(_of_itself(sealed, withdrawn), _of_its_parent(sealed, parent))
         try:
-            for what in itertools.chain(
-                _of_itself(sealed, withdrawn), _of_its_parent(sealed, parent)
-            ):
-                yield Finding(
-                    day, what, f"{log}; take it from another clone: git fetch --tags --force"
-                )
+            yield from (Finding(day, what, other) for what in claims)
             for path, what, commit in _working_tree(project, sealed, is_current=day == current):
                 name = project.name(path)
                 # git takes a file of its size for whole.

@@ -71,7 +71,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _strays(project, params)
     found = verify.verify(project, read_data=read_data, ask_all=True)
     yield from _sharing(project, found)
-    yield from _days(project, params, found, read_data=read_data)
+    yield from _days(project, params, found)
 
 
 def _tools(project: Project) -> Iterator[Sign]:
@@ -101,7 +101,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
             "line ends",
             f"git changes the bytes of hashed files, or may: {', '.join(first_few(changed))}",
             "mark them -text in .gitattributes and check them out again; the next seal commits it",
-            partial(gitfiles.keep_bytes, root),
+            partial(gitfiles.keep, root),
         )
     else:
         yield Sign("line ends", "git changes none of what is hashed")
@@ -110,7 +110,7 @@ def _git_files(project: Project) -> Iterator[Sign]:
             "ignored",
             f"git ignores files of the project: {', '.join(first_few(hidden))}",
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
-            partial(gitfiles.keep_visible, root),
+            partial(gitfiles.keep, root),
         )
 
 
@@ -234,7 +234,7 @@ def _strays(project: Project, params: Params) -> Iterator[Sign]:
         yield Sign("images", str(stray), stray.command)
 
 
-def _days(project: Project, params: Params, found: Verified, *, read_data: bool) -> Iterator[Sign]:
+def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
     if params.day == UNOPENED:
         yield Sign("days", "none yet")
         return
@@ -251,4 +251,4 @@ def _days(project: Project, params: Params, found: Verified, *, read_data: bool)
     for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
-        yield Sign("history", verify.summary(found, read_data=read_data))
+        yield Sign("history", verify.summary(found))

@@ -48,7 +48,8 @@ class Rebuilt:
 
     def __str__(self) -> str:
         """Return a line, or two where it differs."""
-        return f"{self.day}  {self.outcome}  {self.why}".rstrip()
+        between = ": " if self.outcome == NOT_MADE else "  "
+        return f"{self.day}  {self.outcome}{between}{self.why}".rstrip()
 
 
 def summary(results: Sequence[Rebuilt]) -> str:

@@ -63,9 +63,9 @@ class Source:
     @classmethod
     def asked(cls, root: Path, keys: Iterable[str], days: Sequence[str]) -> Self:
         """Ask the default remote, if there is one, which of these objects it lacks."""
-        default = remotes.default(root)
-        answer = remotes.ask(root, keys) if default else remotes.Answer()
-        return cls(default, *answer, remotes.is_late(root, days), vcs.sealers(root))
+        answer = remotes.ask(root, keys)
+        late = remotes.is_late(root, days)
+        return cls(remotes.default(root), *answer, late, vcs.sealers(root))
 
     def has(self, key: str) -> bool:
         """Whether the remote has an object, as far as it could be asked."""

@@ -28,11 +28,11 @@ OBJECTS = ("files/md5/[0-9a-f][0-9a-f]/*", "[0-9a-f][0-9a-f]/*")  # the second: 
 
 @dataclass
 class Verified:
-    """What was found: `damage`, what is not here but may come, and how much was read.
+    """What was found: `damage`, what is not here but may come, and in words what was read.
 
     `unpushed` are the days of which the default remote lacks something, as far as it was asked, and
-    `problem` says why it could not be. `erased` are the files and objects that are the text in an
-    erased image's place.
+    `problem` says why it could not be. `erased` files and objects are the text in an erased image's
+    place.
     """
 
     days: list[str]
@@ -41,8 +41,7 @@ class Verified:
     unpushed: list[str] = field(default_factory=list)
     problem: str = ""
     erased: int = 0
-    files: int = 0
-    bytes: int = 0
+    read: str = "images and models were not read (--read-data does)"
 
 
 class _Read(NamedTuple):
@@ -103,19 +102,13 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
     return found
 
 
-def summary(found: Verified, *, read_data: bool) -> str:
-    """Return in a line what was found, and how much was read."""
+def summary(found: Verified) -> str:
+    """Return in a line that nothing is damaged, and how much was read."""
     if not found.days:
         return "no sealed day yet"
-    read = (
-        f"{found.files} files read, {found.bytes / 2**20:.0f} MiB"
-        if read_data
-        else "images and models were not read (--read-data does)"
-    )
-    if found.erased:
-        read += f", {found.erased} of them placeholders of erased images"
-    count = plural(len(found.days), "day")
-    return f"{count} from {found.days[0]} to {found.days[-1]}: nothing damaged; {read}"
+    texts = f", {found.erased} of them placeholders of erased images" if found.erased else ""
+    span = f"{plural(len(found.days), 'day')} from {found.days[0]} to {found.days[-1]}"
+    return f"{span}: nothing damaged; {found.read}{texts}"
 
 
 def folded(found: Sequence[Finding]) -> Iterator[Finding]:
@@ -173,7 +166,16 @@ def _reads(
         if project.images(sealed.day).is_dir():
             for path, image in rows.iter_rows():
                 yield _Read(project.root / path, path, sealed.day, keys.get(path, ""), image)
-    yield from _outputs(project, line, kept, objects, current)
+    for one in kept:
+        path = project.root / one.path
+        is_here = path.exists() or cache.object_path(objects, one.key).exists()
+        if one.day == current and not one.is_folder and is_here:  # else it is told as missing
+            yield _Read(path, one.path, one.day, one.key)
+    for parent in [one for one in line if one.day != current][-1:]:
+        for name, key in chain.handed_on(project, parent.outs()).items():
+            file = project.parent / name
+            if project.parent.is_dir():
+                yield _Read(file, project.name(file), parent.day, key)
     # Every object against its name, of experiments and the open day too.
     for path in sorted(path for pattern in OBJECTS for path in objects.glob(pattern)):
         key = path.parent.name + path.name
@@ -182,33 +184,17 @@ def _reads(
             yield _Read(path, name, day, key, images.get(name, ""), is_object=True)
 
 
-def _outputs(
-    project: Project, line: Sequence[Sealed], kept: Sequence[Kept], objects: Path, current: str
-) -> Iterator[_Read]:
-    """What DVC keeps of the sealed day in the working tree, and the parent of the open one."""
-    for one in kept:
-        path = project.root / one.path
-        is_here = path.exists() or cache.object_path(objects, one.key).exists()
-        if one.day == current and not one.is_folder and is_here:  # else it is told as missing
-            yield _Read(path, one.path, one.day, one.key)
-    parents = [one for one in line if one.day != current][-1:] if project.parent.is_dir() else []
-    for parent in parents:
-        for name, key in chain.handed_on(project, parent.outs()).items():
-            file = project.parent / name
-            yield _Read(file, project.name(file), parent.day, key)
-
-
 def _damaged(project: Project, reads: Sequence[_Read], found: Verified) -> list[_Read]:
     """Read files; return those that are damaged, and note in `found` what of erased images is."""
     erased = corrections.gone(project, corrections.ERASE)
     sizes = [one.path.stat().st_size if one.path.exists() else 0 for one in reads]
-    found.files, found.bytes = len(reads), sum(sizes)
+    done, total = 0, sum(sizes)
+    found.read = f"{len(reads)} files read, {total / 2**20:.0f} MiB"
     bad: list[_Read] = []
-    done = 0
-    with Ticker("reading", found.bytes >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
+    with Ticker("reading", total >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
         for one, is_whole, size in zip(reads, pool.map(_is_whole, reads), sizes, strict=True):
             done += size
-            ticker.so_far(done >> 20, found.bytes >> 20)
+            ticker.so_far(done >> 20, total >> 20)
             if is_whole and one.image in erased:
                 day, _ = erased[one.image]
                 what = f"{one.name} was erased on {day}, and its bytes are here: {one.path}"
