@@ -311,31 +311,3 @@ def test_check_names_what_is_wrong_and_fixes_what_is_safe(copy, shell):
     assert "fixed half done  .dvc/tmp/rwlock is broken" in said
     assert "2 problems left" in said
     assert not mine.exists()
-
-
-@pytest.mark.cold
-def test_check_finds_a_trainer_that_nobody_waits_for(copy, shell):
-    # As `dvc repro` that was killed leaves it: adopted by the first process, holding the lock.
-    holder = (
-        "import os, time\nfrom pathlib import Path\nfrom dayfold.project.files import only_one\n"
-        "if os.fork():\n    os._exit(0)\nos.setsid()\n"
-        f"with only_one(Path({str(copy.trainer_lock)!r}), 'training'):\n    time.sleep(60)\n"
-    )
-    shell(
-        copy.root,
-        "python",
-        "-c",
-        f"import subprocess, sys\nsubprocess.Popen([sys.executable, "
-        f"'-c', {holder!r}], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)",
-    )
-    until = time.monotonic() + 30
-    while not copy.trainer_lock.exists() or not copy.trainer_lock.read_text():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    time.sleep(1)
-    said = shell(copy.root, "dayfold", "check", "--fix")
-    assert "goes on training, but what had started it is gone" in said
-    assert said.endswith("all is well\n")
-    assert journal.at_work(copy) == []
-    with only_one(copy.trainer_lock, "training"):
-        pass

@@ -33,13 +33,10 @@ def made(tmp_path_factory, shell):
     return Project(root)
 
 
-def test_it_is_told_that_another_version_sealed_it_and_what_to_do(made, shell):
+def test_it_is_told_verified_looked_at_and_takes_its_next_day(made, shell, tmp_path):
     said = shell(made.root, "dayfold", "status", code=1)
     assert f"pinned to dayfold 0.1.0, installed is {__version__}" in said
     assert "dayfold check --fix" in said
-
-
-def test_it_verifies_is_looked_at_and_takes_its_next_day(made, shell, tmp_path):
     shell(made.root, "dayfold", "check", "--fix")
     assert params_file.read(made.params).dayfold == __version__
     assert params_file.read(made.params).train.updates == 2
@@ -57,14 +54,11 @@ def test_it_verifies_is_looked_at_and_takes_its_next_day(made, shell, tmp_path):
     assert "4 days from 2025-06-02" in shell(made.root, "dayfold", "check", "--read-data")
 
 
-def test_its_days_are_made_again_by_the_version_that_made_them(made, shell):
+def test_its_days_made_by_this_version_have_figures_within_their_intervals(made, shell):
     said = shell(made.root, "dayfold", "reproduce", DAYS[0], code=1)
     assert "made by dayfold 0.1.0" in said
     assert "pip install dayfold==0.1.0" in said
-
-
-def test_its_days_made_by_this_version_have_figures_within_their_intervals(made, shell):
     said = shell(made.root, "dayfold", "reproduce", DAYS[1], "--here")
     assert re.search(rf"differs: dayfold 0\.1\.0 → {__version__}, .*; expect D\n", said)
     assert f"{DAYS[1]}  D within the recorded intervals  average_accuracy equal" in said
-    assert "1 of 1 made by another version are within the recorded intervals (level D)" in said
+    assert "0 of 1 days identical, to the bit; 1 D within the recorded intervals" in said

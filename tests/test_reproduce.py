@@ -1,11 +1,11 @@
 """Days made again: identical where nothing changed, and told where and why where something did."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,73 +14,72 @@ from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.layout import Project
 from dayfold.proof import compare
-from dayfold.proof.compare import Rebuilt, shown, summary
-from dayfold.proof.reproduce import Options, leftovers, line_of, reproduce
+from dayfold.proof.compare import Rebuilt, summary
+from dayfold.proof.record import Sealed
+from dayfold.proof.reproduce import leftovers, line_of
 from dayfold.proof.reproduce import worktrees as making
+from dayfold.proof.verify import verify
 
 ONE, TWO, THREE = DAYS[:3]
-
-
-@pytest.fixture
-def clone(three_days: Project, tmp_path: Path) -> Project:
-    """What git alone gives, in another folder: no cache, no images, no model."""
-    vcs.git(tmp_path, "clone", "--quiet", str(three_days.root), "elsewhere")
-    return Project(tmp_path / "elsewhere")
+RESTORE = "dayfold reproduce --from-scratch --restore"
 
 
 def worktrees(project: Project) -> list[str]:
     return vcs.git(project.root, "worktree", "list").splitlines()
 
 
-def state(project: Project) -> dict[str, tuple[int, int]]:
+def state(project: Project, *but: str) -> dict[str, tuple[int, int]]:
     """Every file of a project but the scratch of this machine, with its size and time."""
     return {
         project.name(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in project.root.rglob("*")
-        if path.is_file() and not {".git", "tmp"} & set(path.relative_to(project.root).parts)
+        if path.is_file() and not {".git", "tmp", *but} & set(path.relative_to(project.root).parts)
     }
 
 
 @pytest.mark.slow
-def test_from_scratch_all_days_are_identical_from_git_and_images_alone(three_days, clone, shell):
-    for day in (ONE, TWO):
+def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_cache(
+    three_days, tmp_path, shell
+):
+    shell(tmp_path, "git", "clone", "--quiet", str(three_days.root), "elsewhere")
+    clone = Project(tmp_path / "elsewhere")
+    for day in (ONE, TWO, THREE):
         shutil.copytree(three_days.images(day), clone.images(day))
     # Other times, another order on the disk, other rights.
     for number, path in enumerate(sorted(clone.images(TWO).rglob("*.png"), reverse=True)):
         path.chmod(0o600)
         os.utime(path, (number, number))
-    before = state(clone)
+    [(days, _, fix)] = verify(clone, read_data=False).damage
+    assert days == f"{ONE} to {THREE}"
+    assert fix.endswith(f"; or make it again here: {RESTORE} {THREE}")
+    before = state(clone, "cache")
     other = {"TZ": "Pacific/Chatham", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
-    said = shell(clone.root, "dayfold", "reproduce", TWO, "--from-scratch", **other)
+    said = shell(clone.root, *RESTORE.split(), TWO, **other)
     for level in ("A  plans", "B  bits", "C  GPU", "D  figures"):
         assert level in said
     assert "as recorded: expect A and B" in said
     assert f"{ONE}  identical\n{TWO}  identical\n" in said
     assert said.endswith("2 of 2 days identical, to the bit\n")
-    assert state(clone) == before
+    assert state(clone, "cache") == before
+    assert {one.day for one in verify(clone, read_data=False).damage} == {THREE}
     assert len(worktrees(clone)) == 1
     assert not clone.rebuilt.exists()
 
 
 @pytest.mark.slow
-def test_another_thread_count_differs_in_bits_and_not_in_plans_images_by_the_remote(
-    copy, tmp_path, shell
-):
-    # Relative; and, added after the days had been sealed, told to DVC outside git too: it reads
-    # each tag's own config, and passes over days that knew of no remote.
-    for words in ((), ("--local",)):
-        shell(copy.root, "dvc", "remote", "add", *words, "--default", "shared", "../shared")
-    shell(copy.root, "git", "commit", "--quiet", "-am", "Share by a folder")
-    shell(copy.root, "dvc", "push", "--all-tags")
-    shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "elsewhere")
-    clone = Project(tmp_path / "elsewhere")
-    said = shell(clone.root, "dayfold", "reproduce", TWO, "--threads", "2", code=1)
+def test_another_thread_count_differs_in_bits_and_not_in_plans(copy, shell):
+    copy.images(ONE).rename(copy.root / "away")
+    said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
+    assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull\n" in said
+    (copy.root / "away").rename(copy.images(ONE))
+    before = state(copy)
+    said = shell(copy.root, "dayfold", "reproduce", TWO, "--threads", "2", code=1)
     assert "differs: threads 1 → 2" in said
     assert "expect A and D" in said
     assert f"{TWO}  A equal  B DIFFERS  model: " in said
     assert "why: fingerprint: threads 1 → 2" in said
-    assert "of 1 that were made, 1 are equal at level A and 0 at level B" in said
-    assert not clone.images(TWO).exists()
+    assert said.endswith("0 of 1 days identical, to the bit; 1 A equal  B DIFFERS\n")
+    assert state(copy) == before
 
 
 @pytest.mark.cold
@@ -123,43 +122,33 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_day_without_its_images_is_told_and_is_not_identical(clone):
-    [result] = reproduce(clone, [ONE], say=lambda _: None)
-    assert not result.is_identical
-    assert "can be had neither here nor from a remote" in result.problem
-
-
-@pytest.mark.slow
 def test_only_sealed_days_are_made_again(three_days):
     with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
         line_of(three_days, [ONE, "2024-01-01"])
-    with pytest.raises(CycleError, match="one at a time"):
-        reproduce(three_days, [], Options(from_scratch=True, jobs=2), say=print)
     for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
         found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
         assert found == [list(line), list(wanted)]
 
 
-def test_figures_that_left_their_intervals_are_named():
-    [day] = [Rebuilt(ONE, first="average_accuracy 0.500 → 0.300", outside=("accuracy 0.300",))]
-    assert not day.is_as_expected
-    assert shown(day).endswith("0.300\n            accuracy 0.300")
+@pytest.mark.parametrize(("accuracy", "outcome"), [(0.55, compare.WITHIN), (0.3, compare.OUTSIDE)])
+def test_figures_of_another_version_are_within_their_intervals_or_named(project, accuracy, outcome):
+    figures = {"accuracy": 0.5, "average_accuracy": 0.5}
+    recorded = {**figures, "interval": {"accuracy": {"low": 0.4, "high": 0.6}}}
+    files = {"params.yaml": b"dayfold: '0.1.0'", "metrics.json": json.dumps(recorded).encode()}
+    project.metrics.write_text(json.dumps({**figures, "accuracy": accuracy}))
+    result = compare.compare(Sealed(project, ONE, files), project, project.root)
+    assert (result.outcome, result.is_as_expected) == (outcome, accuracy == 0.55)
+    outside = "accuracy 0.300, recorded 0.500 (0.400 to 0.600)"
+    assert str(result).endswith("average_accuracy equal" if accuracy == 0.55 else outside)
 
 
-def test_fingerprints_differ_in_what_both_recorded():
-    then = {"torch": "2.14.1", "threads": 2}
-    assert compare.differences(then, {**then, "canary": "ab"}) == []
-    assert compare.differences(then, {"torch": "2.15", "threads": 2}) == ["torch 2.14.1 → 2.15"]
-
-
-def test_a_summary_counts_by_level():
+def test_a_summary_counts_days_by_outcome():
     days = [
-        Rebuilt(ONE, plans=True, bits=True),
-        Rebuilt(TWO, plans=True, bits=False, first="model", why="fingerprint: threads 2 → 1"),
-        Rebuilt(THREE, plans=False, bits=False, problem="train failed"),
+        Rebuilt(ONE, compare.IDENTICAL),
+        Rebuilt(TWO, compare.NOT_MADE, "train failed"),
+        Rebuilt(THREE, compare.WITHIN),
     ]
     assert summary(days[:1]) == "1 of 1 days identical, to the bit"
-    assert "1 of 3 days identical; of 2 that were made, 2 are equal at level A and 1" in summary(
-        days
-    )
-    assert shown(days[1]).startswith(f"{TWO}  A equal  B DIFFERS  model\n")
+    said = "1 of 3 days identical, to the bit; 1 not made; 1 D within the recorded intervals"
+    assert summary(days) == said
+    assert [day.is_as_expected for day in days] == [True, False, True]

@@ -16,19 +16,21 @@ pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 
 
-@pytest.fixture
-def shared(copy, tmp_path, shell):
-    """The three days with a git remote and a DVC remote, both folders; pushed."""
-    shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
+@pytest.fixture(scope="module")
+def shared(three_days, tmp_path_factory, shell):
+    """The three days with a git remote and a DVC remote, both folders beside it; pushed."""
+    folder = tmp_path_factory.mktemp("shared")
+    made = Project(shutil.copytree(three_days.root, folder / "scans", symlinks=True))
+    shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
+    shell(made.root, "git", "remote", "add", "origin", "../shared.git")
     for words in ((), ("--local",)):
-        shell(copy.root, "dvc", "remote", "add", *words, "-d", "store", str(tmp_path / "store"))
-    shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
-    shell(copy.root, "dvc", "push", "--all-tags")
-    branch = vcs.branch(copy.root)
-    shell(copy.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
-    vcs.git(tmp_path / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
-    return copy
+        shell(made.root, "dvc", "remote", "add", *words, "-d", "store", "../store")
+    shell(made.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
+    shell(made.root, "dvc", "push", "--all-tags")
+    branch = vcs.branch(made.root)
+    shell(made.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
+    vcs.git(folder / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    return made
 
 
 def clone(shared, folder, *words) -> Project:
@@ -39,31 +41,19 @@ def clone(shared, folder, *words) -> Project:
     return Project(folder)
 
 
-def test_a_fresh_clone_gets_any_day_and_runs_today(shared, tmp_path, shell):
-    fresh = clone(shared, tmp_path / "fresh")
-    shell(fresh.root, "dvc", "repro", "--pull", "--allow-missing")
-    shell(fresh.root, "dvc", "pull", "data/model.safetensors")
-    assert sha256_file(fresh.model) == sha256_file(shared.model)
-    shell(fresh.root, "git", "checkout", "--quiet", f"day/{TWO}")
-    shell(fresh.root, "dvc", "pull")
-    lock = vcs.outputs(fresh.dvc_lock.read_bytes())
-    assert md5_file(fresh.model) == lock["data/model.safetensors"]
-    assert vcs.stale(fresh.root) == []
-
-
-def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
+def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(
     shared, tmp_path, shell, digits
 ):
     fresh = clone(shared, tmp_path / "fresh")
     gone = f"{THREE} is sealed, but not here yet: data/model.safetensors, data/predictions.csv."
-    assert f"{gone}\nnext    dvc pull\n" in shell(fresh.root, "dayfold", "status")
+    assert f"{gone}\nnext    dvc checkout || dvc pull\n" in shell(fresh.root, "dayfold", "status")
     said = shell(fresh.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, code=1)
-    assert f"{gone}\n→ dvc pull\n" in said
+    assert f"{gone}\n→ dvc checkout || dvc pull\n" in said
     said = shell(fresh.root, "dayfold", "audit", code=1)
-    assert "data/model.safetensors is not here yet.\n→ dvc pull\n" in said
+    assert "data/model.safetensors is not here yet.\n→ dvc checkout || dvc pull\n" in said
     shell(fresh.root, "dayfold", "log")
     said = shell(fresh.root, "dayfold", "report")
-    assert "no pictures from 3 of 3 days: their images are not here yet; dvc pull" in said
+    assert "no pictures from 3 of 3 days: their images are not here yet; dvc checkout ||" in said
     said = shell(fresh.root, "dayfold", "check")
     assert "not here yet; the remote store has it" in said
     assert "to get it: dvc pull\n" in said
@@ -75,6 +65,16 @@ def test_a_clone_before_dvc_pull_says_what_is_not_here_and_what_brings_it(
     assert "model of" in shell(fresh.root, "dayfold", "predict", str(image), "--day", ONE)
     shell(fresh.root, "dayfold", "export", "model.safetensors", "--day", TWO)
     assert (fresh.root / "model.safetensors").is_file()
+    shell(fresh.root, "dvc", "repro", "--pull", "--allow-missing")
+    shell(fresh.root, "dvc", "pull", "data/model.safetensors")
+    assert sha256_file(fresh.model) == sha256_file(shared.model)
+    branch = vcs.branch(fresh.root)
+    shell(fresh.root, "git", "checkout", "--quiet", f"day/{TWO}")
+    shell(fresh.root, "dvc", "pull")
+    lock = vcs.outputs(fresh.dvc_lock.read_bytes())
+    assert md5_file(fresh.model) == lock["data/model.safetensors"]
+    assert vcs.stale(fresh.root) == []
+    shell(fresh.root, "git", "checkout", "--quiet", branch)
     shell(fresh.root, "dvc", "pull")
     assert "next    dayfold add FOLDER" in shell(fresh.root, "dayfold", "status")
     shell(fresh.root, "dvc", "fetch", "--all-tags")
@@ -98,7 +98,7 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     push = "dayfold check --fix; dvc push --all-tags"
     assert mend.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
     said = shell(copy.root, "dayfold", "check", code=1)
-    assert f"dvc fetch --all-tags pass over {ONE} to {THREE}" in said
+    assert f"set up after {ONE} was sealed, so that dvc push and dvc fetch --all-tags pass" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
     shell(copy.root, "sh", "-c", push)
     assert "store has all that this machine has" in shell(copy.root, "dayfold", "check")
@@ -124,41 +124,34 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
     assert sealing.sharing(copy) == ["next: dvc push && git push --follow-tags"]
 
 
-def test_without_a_branch_no_day_is_opened_or_sealed(copy, shell, tmp_path):
-    branch = vcs.branch(copy.root)
-    shell(copy.root, "git", "checkout", "--quiet", f"day/{THREE}")
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert "No branch is checked out (a detached HEAD)" in said
-    assert f"git checkout {branch} && dvc checkout" in said
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    shell(copy.root, "dvc", "checkout")
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
-
-
-def test_a_shallow_clone_without_tags_says_how_to_get_them(shared, tmp_path, shell):
+def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, shell):
     shallow = clone(shared, tmp_path / "shallow", "--depth", "1", "--no-tags")
     said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
     assert "a shallow clone" in shell(shallow.root, "dayfold", "check", code=1)
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
-    shell(shallow.root, "dvc", "pull")
-    shell(shallow.root, "dayfold", "add", "--day", FOUR)
-
-
-def test_missing_tags_of_earlier_days_are_told_and_fetched(shared, tmp_path, shell):
-    fresh = clone(shared, tmp_path / "fresh")
-    shell(fresh.root, "git", "tag", "--delete", f"day/{TWO}")
-    said = shell(fresh.root, "dayfold", "check", code=1)
+    shell(shallow.root, "git", "tag", "--delete", f"day/{TWO}")
+    said = shell(shallow.root, "dayfold", "check", code=1)
     assert f"{TWO}: the tag day/{TWO} is missing" in said
     assert "git fetch --tags" in said
-    shell(fresh.root, "git", "fetch", "--quiet", "--tags")
-    shell(fresh.root, "dayfold", "check")
+    shell(shallow.root, "git", "fetch", "--quiet", "--tags")
+    shell(shallow.root, "dvc", "pull")
+    shell(shallow.root, "dayfold", "check")
+    branch = vcs.branch(shallow.root)
+    shell(shallow.root, "git", "checkout", "--quiet", "--detach")
+    said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
+    assert "No branch is checked out (a detached HEAD)" in said
+    assert f"git checkout {branch} && dvc checkout" in said
+    shell(shallow.root, "git", "checkout", "--quiet", branch)
+    shell(shallow.root, "dayfold", "add", "--day", FOUR)
 
 
 def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(
     shared, tmp_path, shell, digits
 ):
+    shutil.copytree(shared.root.parent, tmp_path, symlinks=True, dirs_exist_ok=True)
+    shared = Project(tmp_path / shared.root.name)
     # On a dirty tree: what is not the project's own is left alone.
     (shared.root / "README.md").write_text("mine")
     (shared.root / "notes.txt").write_text("mine")

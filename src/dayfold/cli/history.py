@@ -99,7 +99,7 @@ def report(
 
     from dayfold.cycle import sealing
     from dayfold.figures.report import page
-    from dayfold.proof import absent
+    from dayfold.proof import missing
 
     project = here()
     now = warn_of_edits(project)
@@ -110,10 +110,10 @@ def report(
         return
     path = page.write(project, chosen, forced=sealing.forced(project))
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
-    if gone := absent.of_images(project, now.sealed):
+    if gone := missing.images(project, now.sealed):
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
-            f"yet; {absent.command(project, gone)}, then dayfold report"
+            "yet; dvc checkout || dvc pull, then dayfold report"
         )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")

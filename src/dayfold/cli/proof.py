@@ -22,7 +22,6 @@ def reproduce(
             help="From the origin on, each day from the one just made, with an empty cache.",
         ),
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many days at a time.")] = 1,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -51,7 +50,7 @@ def reproduce(
 
     if everything == bool(days):
         raise CycleError("Which days?", mend="dayfold reproduce 2025-06-04, or --all")
-    options = rebuild.Options(from_scratch, jobs, threads, restore, here_)
+    options = rebuild.Options(from_scratch, threads, restore, here_)
     results = rebuild.reproduce(here(), days or [], options, say=say)
     print(f"\n{compare.summary(results)}")
     if not all(result.is_as_expected for result in results):

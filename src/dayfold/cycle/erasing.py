@@ -129,9 +129,8 @@ def _of_sealed_days(
 ) -> Iterator[_Image]:
     sealed = record.read(desk.project, vcs.sealed_days(desk.project.root))
     line = [sealed[day] for day in desk.history.days if day in sealed]
-    lists = {one.day: one.images.md5 for one in line if one.images}
-    days = [one for one in line if one.has_lock]
-    for used in usage(desk.history, {one.image for one in targets if one.image}, days, objects):
+    lists = {one.day: one.images_md5 for one in line}
+    for used in usage(desk.history, {one.image for one in targets if one.image}, line, objects):
         folder = lists.get(used.day, "")
         key = _md5(desk.project, used, folder, objects, stores)
         yield _Image(used.path, used.image, key, folder, used)

@@ -186,12 +186,12 @@ def warnings(project: Project) -> list[str]:
 
 def sharing(project: Project) -> list[str]:
     """Say what to push next; after the first seal, without a remote, how to set one up."""
-    found, sealed = remotes.setup(project.root), vcs.sealed_days(project.root)
-    if found.default:
-        late = remotes.late(project.root, sealed)
-        first = "dayfold check --fix; " * bool(late)
-        return [f"next: {first}{remotes.pushing(project.root, all_tags=bool(late))}"]
-    if found.names or len(sealed) > 1:
+    sealed = vcs.sealed_days(project.root)
+    if remotes.default(project.root):
+        late = remotes.is_late(project.root, sealed)
+        first = "dayfold check --fix; " * late
+        return [f"next: {first}{remotes.pushing(project.root, all_tags=late)}"]
+    if remotes.names(project.root) or len(sealed) > 1:
         return []
     return [
         "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",

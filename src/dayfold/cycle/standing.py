@@ -10,7 +10,7 @@ from dayfold.figures import gate
 from dayfold.ledger import corrections, manifest, strays
 from dayfold.ledger.intake import finding
 from dayfold.ledger.strays import Stray
-from dayfold.project import journal, remotes, vcs
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
@@ -143,7 +143,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     if gone and not changed:
         raise CycleError(
             f"{day} is sealed, but not here yet: {', '.join(gone)}.",
-            mend=remotes.pulling(project.root, [made[name] for name in gone]),
+            mend="dvc checkout || dvc pull",
         )
     if changed:
         raise CycleError(

@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -17,18 +16,6 @@ from dayfold.project.files import md5, write_bytes
 
 READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it hashes, or deletes
 FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
-
-
-class Pin(NamedTuple):
-    """What a `.dvc` file or dvc.lock says of a path: its MD5, and whether it is a folder."""
-
-    path: str
-    md5: str
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the path is a folder."""
-        return self.md5.endswith(FOLDER)
 
 
 def folder(root: Path) -> Path:
@@ -60,22 +47,15 @@ def object_paths(cache: Path, key: str) -> tuple[Path, Path]:
 def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
     """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
     try:
-        found = {
-            str(out["path"]): dict(out) for out in yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
-        }
-        if all(isinstance(out["md5"], str) for out in found.values()):
-            return found
+        outs = yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
+        if all(isinstance(out["md5"], str) for out in outs):
+            return {str(out["path"]): dict(out) for out in outs}
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         pass
     raise LedgerError(
         f"{source} is not whole: DVC cannot know what it stands for.",
         mend=f"git checkout HEAD -- {source}",
     )
-
-
-def pins(text: bytes, source: str) -> list[Pin]:
-    """Return what a `.dvc` file pins; LedgerError, which names `source`, where it is broken."""
-    return [Pin(path, entry["md5"]) for path, entry in entries(text, source).items()]
 
 
 def listing(cache: Path, key: str) -> dict[str, str]:
@@ -93,12 +73,8 @@ def listed(data: bytes) -> dict[str, str]:
 
 def folder_md5(files: Mapping[str, str]) -> str:
     """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
-    return md5(_folder_bytes(files)) + FOLDER
-
-
-def _folder_bytes(files: Mapping[str, str]) -> bytes:
     entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
-    return json.dumps(entries, sort_keys=True).encode()
+    return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
 
 
 def put_back(cache: Path, data: bytes) -> None:
@@ -106,28 +82,3 @@ def put_back(cache: Path, data: bytes) -> None:
     path = object_path(cache, md5(data))
     if not path.exists():
         write_bytes(path, data, mode=READ_ONLY)
-
-
-def put_folder_back(cache: Path, files: Mapping[str, str]) -> None:
-    """Give the cache the list of a folder's files that it had lost, unless it has it."""
-    path = object_path(cache, folder_md5(files))
-    if not path.exists():
-        write_bytes(path, _folder_bytes(files), mode=READ_ONLY)
-
-
-def link(source: Path, target: Path) -> None:
-    """Make `target` the bytes of `source` without a copy, or with one on another file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def lay_out(cache: Path, key: str, target: Path) -> None:
-    """Make a folder of what the cache has of it, by links; KeyError where an object is missing."""
-    files = listing(cache, key)
-    for name, found in files.items():
-        if not object_path(cache, found).exists():
-            raise KeyError(found)
-        link(object_path(cache, found), target / name)

@@ -1,6 +1,5 @@
 """What a project tells git about its files: keep their bytes as they are, and never hide them."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from dayfold.project import vcs
@@ -86,7 +85,8 @@ def changed_by_git(root: Path) -> list[str]:
 
 def converted(root: Path) -> list[str]:
     """The project's files that are as git has them but for their line ends: CRLF for LF."""
-    lines = vcs.split(vcs.git(root, "ls-files", "-z", "--eol", "--", *_pathspecs()))
+    mine = [f":(glob){name.removeprefix('/')}" for name in _AS_IT_IS]
+    lines = vcs.split(vcs.git(root, "ls-files", "-z", "--eol", "--", *mine))
     split = (line.partition("\t") for line in lines)
     names = [name for facts, _, name in split if facts.split()[:2] == ["i/lf", "w/crlf"]]
     kept = vcs.blobs(root, [f":./{name}" for name in names])
@@ -103,28 +103,16 @@ def hidden(root: Path) -> list[str]:
     return [name for name in _KINDS if vcs.git_says(root, *words, name)]
 
 
-def keep_bytes(root: Path) -> None:
-    """Write what is missing in .gitattributes, and put back the LF that git made CRLF."""
+def keep(root: Path) -> None:
+    """Complete .gitattributes and .gitignore, and put back the LF that git made CRLF."""
     for name in converted(root):
-        data = (root / name).read_bytes().replace(b"\r\n", b"\n")
-        write_bytes(root / name, data)
+        write_bytes(root / name, (root / name).read_bytes().replace(b"\r\n", b"\n"))
     if changed_by_git(root):
         _append(root / ".gitattributes", ATTRIBUTES)
-
-
-def keep_visible(root: Path) -> None:
-    """Write what is missing in .gitignore."""
     if hidden(root):
         _append(root / ".gitignore", IGNORE)
 
 
 def _append(path: Path, text: str) -> None:
-    before = path.read_bytes() if path.exists() else b""
-    if before and not before.endswith(b"\n"):
-        before += b"\n"
-    write_bytes(path, before + b"\n" * bool(before) + text.encode())
-
-
-def _pathspecs() -> Iterable[str]:
-    # The attributes' patterns, as a command names such files.
-    return (f":(glob){name.removeprefix('/')}" for name in _AS_IT_IS)
+    before = path.read_bytes().rstrip(b"\n") + b"\n\n" if path.exists() else b""
+    write_bytes(path, before.lstrip(b"\n") + text.encode())

@@ -4,14 +4,14 @@ The one place where DVC is used from within: its command line cannot reach a sin
 remote objects know the paths of every kind of storage, and fsspec reads and writes them.
 """
 
-import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dayfold.errors import ToolError
 from dayfold.project import cache, vcs
@@ -20,24 +20,6 @@ from dayfold.project.files import md5, write_bytes
 
 PATIENCE_S = 30  # how long a remote may take to say which objects it has
 NOWHERE = "0" * 32  # the MD5 of no object
-
-
-class Setup(NamedTuple):
-    """The remotes that DVC's configuration names: all of them, and the default one ("": none).
-
-    `is_everywhere`: the default holds at every tag, as this machine's own configuration names it.
-    """
-
-    names: tuple[str, ...]
-    default: str
-    is_everywhere: bool
-
-
-class Answer(NamedTuple):
-    """Which of some objects the default remote lacks; or the `problem` with asking it."""
-
-    lacking: frozenset[str] = frozenset()
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,27 +49,18 @@ class Remote:
 
     def data(self, key: str) -> bytes | None:
         """Return the bytes of an object, None where the remote has none; ToolError as `replace`."""
-        try:
+        with self._reached():
             found = (_bytes(store.fs, store.oid_to_path(key)) for store in self.stores)
             return next((one for one in found if one is not None), None)
-        except Exception as error:  # of whichever storage it is
-            raise self._unreachable(error) from error
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
         """Return the objects that the remote has in no layout; ToolError as `replace`."""
         left = set(keys)
-        try:
-            for store in self.stores:
-                if left:
-                    _bytes(store.fs, store.oid_to_path(NOWHERE))  # can it be reached at all?
-                    left -= set(store.oids_exist(sorted(left)))
-        except Exception as error:  # of whichever storage it is
-            raise self._unreachable(error) from error
+        with self._reached():
+            for store in self.stores if left else ():
+                _bytes(store.fs, store.oid_to_path(NOWHERE))  # can it be reached at all?
+                left -= set(store.oids_exist(sorted(left)))
         return left
-
-    def _unreachable(self, error: Exception) -> ToolError:
-        said = " ".join(str(error).split()) or type(error).__name__
-        return ToolError(f"remote {self.name} ({self.url}): {said[:300]}")
 
     def replace(self, key: str, text: bytes, *, folder: str) -> int:
         """Put `text` in the place of an object, in every layout; return how many that were not it.
@@ -95,10 +68,16 @@ class Remote:
         A remote that has the list of the object's folder gets the text even without the object:
         DVC checks out nothing of a folder with a gap. Whatever fsspec raises is a ToolError.
         """
-        try:
+        with self._reached():
             return sum(self._replace(store, key, text, folder) for store in self.stores)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # of whichever storage it is
-            raise self._unreachable(error) from error
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise ToolError(f"remote {self.name} ({self.url}): {said[:300]}") from error
 
     @staticmethod
     def _replace(store: Any, key: str, text: bytes, folder: str) -> bool:
@@ -106,19 +85,14 @@ class Remote:
         found = _bytes(fs, path)
         if found is None and _bytes(fs, store.oid_to_path(folder)) is None:
             return False
-        is_folder = fs.protocol == "local"
-        if found == text:
-            if is_folder:
-                Path(path).chmod(READ_ONLY)
-            return False
-        if is_folder:
+        if fs.protocol == "local":
             # As in the cache: of a folder DVC trusts read-only objects, and deletes wrong ones.
             write_bytes(Path(path), text, mode=READ_ONLY)
-        else:
+        elif found != text:
             fs.pipe_file(path, text)
         if fs.cat_file(path) != text:
             raise OSError(f"{path} was written and still has other bytes")
-        return found is not None
+        return found not in (None, text)
 
 
 def _bytes(fs: Any, path: str) -> bytes | None:
@@ -140,59 +114,63 @@ def remotes(root: Path) -> list[Remote]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    found = []
     try:
         with Repo(str(root)) as repo:
-            return list(_remotes(repo))
+            for name, options in repo.config["remote"].items():
+                remote = Remote(name, str(options["url"]), (), bool(options.get("verify")))
+                try:
+                    cloud = repo.cloud.get_remote(name)
+                    if cloud.worktree or cloud.fs.version_aware:
+                        problem = "keeps files by name (worktree or version_aware), not by hash"
+                        remote = replace(remote, problem=problem)
+                    else:
+                        remote = replace(remote, stores=(cloud.odb, cloud.legacy_odb))
+                except DvcException as error:  # without the package for it, for one
+                    remote = replace(remote, problem=" ".join(str(error).split()))
+                found.append(remote)
     except DvcException as error:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
+    return found
 
 
-def _remotes(repo: Any) -> Iterator[Remote]:
-    from dvc.exceptions import DvcException
-
-    for name, options in repo.config["remote"].items():
-        url, verifies = str(options["url"]), bool(options.get("verify"))
-        try:
-            found = repo.cloud.get_remote(name)
-            if found.worktree or found.fs.version_aware:
-                said = "keeps files by name and versions (worktree or version_aware), not by hash"
-                yield Remote(name, url, (), problem=said)
-            else:
-                yield Remote(name, url, (found.odb, found.legacy_odb), verifies)
-        except DvcException as error:  # without the package for it, for one
-            yield Remote(name, url, (), problem=" ".join(str(error).split()))
-
-
-def setup(root: Path) -> Setup:
-    """Read how remotes are set up; nothing is asked over a network."""
+def _config(root: Path) -> Any:
+    """DVC's configuration; nothing is asked over a network."""
     from dvc.config import Config
     from dvc.exceptions import DvcException
 
     try:
-        config = Config(str(root / ".dvc"), validate=False)
-        own = [config.load_one(level) for level in ("system", "global", "local")]
+        return Config(str(root / ".dvc"), validate=False)
     except DvcException as error:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
-    default = str(config["core"].get("remote", ""))
-    is_named = any(one.get("core", {}).get("remote") == default for one in own)
-    is_described = any(default in one.get("remote", {}) for one in own)
-    return Setup(tuple(config["remote"]), default, is_named and is_described)
 
 
-def late(root: Path, days: Sequence[str]) -> list[str]:
-    """Return the sealed days whose tags do not know the default remote.
+def names(root: Path) -> list[str]:
+    """Return the names of all remotes."""
+    return list(_config(root)["remote"])
+
+
+def default(root: Path) -> str:
+    """Return the name of the default remote, or nothing."""
+    return str(_config(root)["core"].get("remote", ""))
+
+
+def is_late(root: Path, days: Sequence[str]) -> bool:
+    """Whether the tag of the first of these sealed days does not know the default remote.
 
     DVC reads the remotes of a tag from the tag's own .dvc/config: `dvc push --all-tags` and `dvc
-    fetch --all-tags` pass over a day that was sealed before the remote was set up (DVC 3.67).
+    fetch --all-tags` pass over a day that was sealed before the remote was set up (DVC 3.67). A
+    configuration of this machine's own holds at every tag.
     """
-    found = setup(root)
-    if not found.default or found.is_everywhere:
-        return []
-    name = re.escape(found.default)
-    names = {f"{vcs.TAG}{day}:.dvc/config": day for day in days}
-    texts = {names[one]: data.decode() for one, data in vcs.blobs(root, list(names)).items()}
-    wanted = (rf'(?m)^\[\'?remote "{name}"\'?\]', rf"(?m)^\s*remote\s*=\s*{name}\s*$")
-    return [day for day in days if not all(re.search(w, texts.get(day, "")) for w in wanted)]
+    config, remote = _config(root), default(root)
+    own = [config.load_one(level) for level in ("system", "global", "local")]
+    is_named = any(one.get("core", {}).get("remote") == remote for one in own)
+    is_described = any(remote in one.get("remote", {}) for one in own)
+    if not days or not remote or (is_named and is_described):
+        return False
+    name = f"{vcs.TAG}{days[0]}:.dvc/config"
+    text = vcs.blobs(root, [name]).get(name, b"").decode()
+    return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 
 def hold_everywhere(root: Path) -> None:
@@ -202,7 +180,7 @@ def hold_everywhere(root: Path) -> None:
     """
     from dvc.repo import Repo
 
-    name = setup(root).default
+    name = default(root)
     with Repo(str(root)) as repo:
         options = repo.config.load_one("repo")["remote"].get(name, {})
         with repo.config.edit("local") as local:
@@ -215,19 +193,6 @@ def pushing(root: Path, *, all_tags: bool = False) -> str:
     """The command that pushes what was sealed; git's half only where git has a remote."""
     git_too = " && git push --follow-tags" * bool(vcs.git(root, "remote").strip())
     return f"dvc push{' --all-tags' * all_tags}{git_too}"
-
-
-def pulling(root: Path, keys: Iterable[str]) -> str:
-    """The command that brings into the working tree what lacks these objects of the day there."""
-    objects, found = cache.folder(root), setup(root)
-    if all(cache.object_path(objects, key).exists() for key in keys):
-        # Others of the day may be missing there.
-        return "dvc checkout" + " || dvc pull" * bool(found.default)
-    if found.default:
-        return "dvc pull"
-    if found.names:
-        return f"dvc remote default {found.names[0]} && dvc pull"
-    return "no remote is set up here to pull from: dayfold check says what to do"
 
 
 def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
@@ -259,22 +224,23 @@ def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
     )
 
 
-def bring_folder(root: Path, key: str, target: Path, *, objects: Path | None = None) -> None:
-    """Lay out a folder of DVC's at `target`, by links into its cache; ToolError as `bring`."""
-    objects = objects or cache.folder(root)
-    for found in cache.listed(bring(root, key, objects=objects).read_bytes()).values():
-        bring(root, found, objects=objects)
-    cache.lay_out(objects, key, target)
+def bring_folder(root: Path, key: str, target: Path) -> None:
+    """Make `target` the files of a folder of DVC's; ToolError as `bring`."""
+    objects = cache.folder(root)
+    target.mkdir(parents=True)
+    for name, found in cache.listed(bring(root, key, objects=objects).read_bytes()).items():
+        shutil.copyfile(bring(root, found, objects=objects), target / name)
 
 
-def ask(root: Path, keys: Iterable[str]) -> Answer:
-    """Ask the default remote which of these objects it lacks, for PATIENCE_S at most.
+def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
+    """Return which of these objects the default remote lacks, or in words why it cannot be asked.
 
-    By a process of its own: no storage's client can be relied on to give up.
+    For PATIENCE_S at most, by a process of its own: no storage's client can be relied on to give
+    up.
     """
     wanted = sorted(set(keys))
-    if not wanted:
-        return Answer()
+    if not wanted or not default(root):
+        return frozenset(), ""
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, str(root)],
@@ -286,22 +252,18 @@ def ask(root: Path, keys: Iterable[str]) -> Answer:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Answer(problem=f"no answer in {PATIENCE_S} s")
+        return frozenset(), f"no answer in {PATIENCE_S} s"
     if done.returncode:
-        return Answer(problem=(done.stderr.strip().splitlines() or ["it failed"])[-1])
-    return Answer(frozenset(done.stdout.split()))
-
-
-def _answer(root: Path, keys: Sequence[str]) -> None:
-    name = setup(root).default
-    [remote] = [one for one in remotes(root) if one.name == name]
-    if remote.problem:
-        raise ToolError(f"remote {name} ({remote.url}) {remote.problem}")
-    print("\n".join(remote.lacking(keys)))
+        return frozenset(), (done.stderr.strip().splitlines() or ["it failed"])[-1]
+    return frozenset(done.stdout.split()), ""
 
 
 if __name__ == "__main__":
+    top = Path(sys.argv[1])
     try:
-        _answer(Path(sys.argv[1]), sys.stdin.read().split())
+        [found] = [one for one in remotes(top) if one.name == default(top)]
+        if found.problem:
+            sys.exit(f"remote {found.name} ({found.url}) {found.problem}")
+        print("\n".join(found.lacking(sys.stdin.read().split())))
     except ToolError as problem:
         sys.exit(problem.what)

@@ -1,6 +1,5 @@
 """Checks of machine and project, a line each, with a fix for each problem."""
 
-import json
 import os
 import platform
 import shutil
@@ -9,18 +8,16 @@ from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple
 
-import psutil
-
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
-from dayfold.project.cpus import cpus, model_name, multiplies_bf16
-from dayfold.project.files import is_free, only_one
+from dayfold.project.cpus import cpus, multiplies_bf16
+from dayfold.project.files import is_free
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.project.params import Params, Train
+from dayfold.project.params import Params
 from dayfold.proof import reproduce, verify
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
@@ -74,66 +71,46 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _strays(project, params)
     found = verify.verify(project, read_data=read_data, ask_all=True)
     yield from _sharing(project, found)
-    yield from _days(project, params, found, read_data=read_data)
+    yield from _days(project, params, found)
 
 
 def _tools(project: Project) -> Iterator[Sign]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
     yield Sign("versions", f"dayfold {__version__}, python {platform.python_version()}, {packages}")
-    said = vcs.git(project.root, "--version").split()[2]
+    found, mend = vcs.git(project.root, "--version").split()[2], ""
     if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
-        yield Sign(
-            "git",
-            f"{said}; it does not know who you are, so no day can be sealed",
-            'git config --global user.name "…" && git config --global user.email "…"',
-        )
-        return
-    branch = vcs.git(project.root, "branch", "--show-current").strip()
-    if not branch:
-        yield Sign(
-            "git",
-            f"{said}; no branch is checked out: what is sealed here is on none",
-            "git checkout the branch of the last day && dvc checkout; or, to begin another history "
-            "from here, git checkout -b NAME",
-        )
+        found += "; it does not know who you are, so no day can be sealed"
+        mend = 'git config --global user.name "…" && git config --global user.email "…"'
+    elif not (branch := vcs.branch(project.root)):
+        found += "; no branch is checked out: what is sealed here is on none"
+        mend = "git checkout the branch of the last day && dvc checkout; or, to begin another "
+        mend += "history from here, git checkout -b NAME"
     elif vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
-        yield Sign(
-            "git",
-            f"{said}; a shallow clone: earlier days are not in it",
-            "git fetch --unshallow --tags",
-        )
+        found += "; a shallow clone: earlier days are not in it"
+        mend = "git fetch --unshallow --tags"
     else:
-        yield Sign("git", f"{said}, on branch {branch}")
+        found += f", on branch {branch}"
+    yield Sign("git", found, mend)
 
 
 def _git_files(project: Project) -> Iterator[Sign]:
     """Whether git keeps the bytes of what is hashed, and hides nothing that a seal commits."""
     root = project.root
-    crlf, changing = gitfiles.converted(root), gitfiles.changed_by_git(root)
-    keep = "mark them -text in .gitattributes"
-    if crlf:
+    if changed := gitfiles.converted(root) or gitfiles.changed_by_git(root):
         yield Sign(
             "line ends",
-            f"git wrote {len(crlf)} files with other line ends (core.autocrlf), {crlf[0]} first",
-            f"{keep}, and check the files out again",
-            partial(gitfiles.keep_bytes, root),
-        )
-    elif changing:
-        yield Sign(
-            "line ends",
-            f"git may change the bytes of hashed files: {', '.join(first_few(changing))}",
-            f"{keep}; the next seal commits it",
-            partial(gitfiles.keep_bytes, root),
+            f"git changes the bytes of hashed files, or may: {', '.join(first_few(changed))}",
+            "mark them -text in .gitattributes and check them out again; the next seal commits it",
+            partial(gitfiles.keep, root),
         )
     else:
         yield Sign("line ends", "git changes none of what is hashed")
-    hidden = gitfiles.hidden(root)
-    if hidden:
+    if hidden := gitfiles.hidden(root):
         yield Sign(
             "ignored",
             f"git ignores files of the project: {', '.join(first_few(hidden))}",
             "git check-ignore -v FILE shows by which line; add !FILE to .gitignore",
-            partial(gitfiles.keep_visible, root),
+            partial(gitfiles.keep, root),
         )
 
 
@@ -167,17 +144,8 @@ def _disk(project: Project) -> Sign:
 
 
 def _half_done(project: Project) -> Iterator[Sign]:
-    """What kills left: of DVC, of git, of dayfold, of a trainer whose `dvc repro` is gone."""
-    orphan = _orphan(project)
-    busy = journal.at_work(project)
-    if orphan:
-        yield Sign(
-            "trainer",
-            f"process {orphan.pid} goes on training, but what had started it is gone",
-            f"kill {orphan.pid}",
-            partial(_end, orphan),
-        )
-    elif busy:
+    """What kills left, of DVC, of git and of dayfold, unless something is at work."""
+    if busy := journal.at_work(project):
         yield Sign("at work", ", ".join(busy))
         return
     found = journal.half_done(project)
@@ -193,123 +161,60 @@ def _half_done(project: Project) -> Iterator[Sign]:
         yield Sign("half done", said, "the next command repairs it")
     left = reproduce.leftovers(project)
     if left:
-        yield Sign(
-            "half done",
-            f"{len(left)} worktrees of a killed dayfold reproduce",
-            "removed by the next one",
-            partial(reproduce.clear, project),
-        )
+        said = f"{len(left)} worktrees of a killed dayfold reproduce"
+        fix = partial(reproduce.clear, project)
+        yield Sign("half done", said, "removed by the next one", fix)
     if not found and not left and not note:
         yield Sign("half done", "nothing")
 
 
-def _orphan(project: Project) -> psutil.Process | None:
-    """The process that holds the trainer's lock, if its own parent has died."""
-    try:
-        with only_one(project.trainer_lock, "looked at"):
-            return None
-    except CycleError:
-        pass
-    try:
-        process = psutil.Process(int(project.trainer_lock.read_text()))
-        parent = process.parent()
-        # Adopted: by the first process of all, or by one that has never heard of DVC.
-        adopted = parent is None or not {"dvc", "sh", "bash", "dayfold"} & {
-            word.rpartition("/")[2] for word in parent.cmdline()
-        }
-        return process if adopted else None
-    except (psutil.Error, ValueError, OSError):
-        return None
-
-
-def _end(process: psutil.Process) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except psutil.TimeoutExpired:
-        process.kill()
-
-
-def _machine(recipe: Train) -> tuple[str, str]:
-    """The device and precision of a training here; torch, which takes 3 s, is asked about GPUs."""
-    if recipe.device == "cuda" or (recipe.device == "auto" and any(map(os.path.exists, GPUS))):
-        from dayfold.learning import device
-
-        machine = device.chosen(
-            device=recipe.device, precision=recipe.precision, threads=recipe.threads
-        )
-        return machine.device, machine.precision
-    if recipe.precision == "auto":
-        return "cpu", "bf16" if multiplies_bf16() else "fp32"
-    return "cpu", recipe.precision
-
-
 def _computing(project: Project, params: Params) -> Iterator[Sign]:
+    """Whether the recipe fits this machine; torch, which takes 3 s to import, is not asked."""
     recipe, here = params.train, cpus()
-    device, precision = _machine(recipe)
-    found = f"{device}, {precision}, {plural(recipe.threads, 'thread')} on {plural(here, 'CPU')}"
+    found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
+    found += f" on {plural(here, 'CPU')}"
+    is_cpu = recipe.device == "cpu" or not any(map(os.path.exists, GPUS))
+
+    def measure() -> None:
+        from dayfold.learning import speed
+
+        speed.pin(project, params)
+
     if recipe.threads > here:
         yield Sign(
             "device",
             f"{found}: more threads than CPUs, which is slow",
             f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)",
         )
-        return
-    unpinned = [name for name in ("device", "precision") if getattr(recipe, name) == "auto"]
-    auto = f"; {' and '.join(unpinned)} as found here" if unpinned else ""
-    if (device, precision) == ("cpu", "bf16") and not multiplies_bf16():
+    elif is_cpu and recipe.precision == "bf16" and not multiplies_bf16():
         yield Sign(
             "device",
             f"{found}: this CPU does not multiply in bf16, which is slow",
             "train.precision: fp32 in params.yaml (it changes the bits)",
-            partial(_pin_precision, project, params),
+            measure,
         )
     elif recipe.precision == "auto" and multiplies_bf16():
-        measure = partial(_pin_precision, project, params)
-        yield Sign("device", f"{found}, pinned{auto}; --fix measures what pays here", fix=measure)
+        yield Sign("device", f"{found}; --fix measures which precision pays here", fix=measure)
     else:
-        yield Sign("device", f"{found}, pinned{auto}{_moved(project)}")
-
-
-def _pin_precision(project: Project, params: Params) -> None:
-    from dayfold.learning import speed
-
-    speed.pin(project, params)
-
-
-def _moved(project: Project) -> str:
-    """A word where the last day was trained on another kind of CPU than this one."""
-    try:
-        then = json.loads(project.provenance.read_bytes())["fingerprint"]["cpu"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    if then == model_name():
-        return ""
-    return f"; the last day was trained on {then}, so measure train.precision: auto, then --fix"
+        yield Sign("device", found)
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
-    """The default remote: whether there is one, for which days, and what it lacks."""
-    setup = remotes.setup(project.root)
-    if not setup.names:
+    """The default remote: whether there is one, whether all days know it, and what it lacks."""
+    names, name = remotes.names(project.root), remotes.default(project.root)
+    if not names:
+        said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
+        yield Sign("remote", said)
+        return
+    if not name:
+        said = f"{', '.join(names)}; none is the default"
+        yield Sign("remote", said, f"dvc remote default {names[0]}")
+        return
+    if late := remotes.is_late(project.root, found.days):
         yield Sign(
             "remote",
-            "none, so images and models are on this machine only (docs/operations.md, Sharing)",
-        )
-        return
-    if not setup.default:
-        names = ", ".join(setup.names)
-        yield Sign(
-            "remote", f"{names}; none is the default", f"dvc remote default {setup.names[0]}"
-        )
-        return
-    name, is_well = setup.default, True
-    if late := remotes.late(project.root, found.days):
-        is_well = False
-        yield Sign(
-            "remote",
-            f"{name} was set up after {late[-1]} was sealed, so that dvc push and dvc fetch "
-            f"--all-tags pass over {span(late, found.days)}",
+            f"{name} was set up after {found.days[0]} was sealed, so that dvc push and dvc fetch "
+            "--all-tags pass over such days",
             f"dvc remote add --local --default {name} URL",
             partial(remotes.hold_everywhere, project.root),
         )
@@ -319,7 +224,7 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         days = span(found.unpushed, found.days)
         push = remotes.pushing(project.root, all_tags=True)
         yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
-    elif is_well:
+    elif not late:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
 
 
@@ -329,26 +234,21 @@ def _strays(project: Project, params: Params) -> Iterator[Sign]:
         yield Sign("images", str(stray), stray.command)
 
 
-def _days(project: Project, params: Params, found: Verified, *, read_data: bool) -> Iterator[Sign]:
+def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
     if params.day == UNOPENED:
         yield Sign("days", "none yet")
         return
     sealed = vcs.sealed_days(project.root)
-    committed = f"HEAD:{project.name(project.manifest(params.day))}"
-    is_open = params.day not in sealed and not vcs.blobs(project.root, [committed])
-    if is_open and (not sealed or params.day > sealed[-1]):
-        yield Sign("today", f"{params.day} is open; dayfold status says what comes next")
-    elif is_open:
-        yield Sign(
-            "today",
-            f"{params.day} is open, but {sealed[-1]} is sealed already",
-            "docs/operations.md, two clones that sealed",
-        )
-    else:
-        yield Sign("today", f"{params.day} is {'sealed' if params.day in sealed else 'committed'}")
+    said, mend = "open; dayfold status says what comes next", ""
+    if params.day in found.days:
+        said = "sealed" if params.day in sealed else "committed"
+    elif sealed and params.day < sealed[-1]:
+        said = f"open, but {sealed[-1]} is sealed already"
+        mend = "docs/operations.md, two clones that sealed"
+    yield Sign("today", f"{params.day} is {said}", mend)
     for day, what, fix in verify.folded(found.damage):
         yield Sign("days", f"{day}: {what}", fix)
     for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
     if not found.damage:
-        yield Sign("history", verify.summary(found, read_data=read_data))
+        yield Sign("history", verify.summary(found))

@@ -1,28 +1,17 @@
-"""Erased images: which sealed days used one, and whether its text lies where it must.
+"""Erased images: which sealed days used one, and so cannot be made again."""
 
-`dayfold erase` tells the days, `dayfold reproduce` does not make them, and `dayfold check` takes
-the text for whole where, and only where, an image was erased.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from dayfold.errors import LedgerError
 from dayfold.ledger import corrections, tables
-from dayfold.ledger.corrections import Correction
 from dayfold.ledger.manifest import HELD_OUT, History
-from dayfold.ledger.placeholder import erased_image
 from dayfold.ledger.tables import Replayed
 from dayfold.project import cache
 from dayfold.project.layout import Project
-from dayfold.proof.chain import Finding
-from dayfold.proof.record import Sealed
-
-Events = Mapping[str, tuple[str, Correction]]  # by image: the day, and its line
-_LONGEST = 200  # bytes; the text of a placeholder is shorter
+from dayfold.proof.record import UNREADABLE, Sealed
 
 
 @dataclass
@@ -76,11 +65,11 @@ def usage(
 
 
 def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
-    """The images that a day replayed; None where the cache has not the table."""
-    [key] = [pin.md5 for pin in sealed.outs("replay") if pin.path.endswith("/replay.csv")] or [""]
+    """The images that a day replayed; None where its record or the cache has not the table."""
     try:
+        key = sealed.outs()[sealed.project.name(sealed.project.replay)]
         return set(tables.read(cache.object_path(objects, key), Replayed)["image"])
-    except LedgerError:
+    except UNREADABLE:
         return None
 
 
@@ -93,28 +82,3 @@ def needed(
         for day in one.days:
             found.setdefault(day, []).append(one.path)
     return found
-
-
-def judged(
-    file: Path, name: str, day: str, image: str, events: Events, *, is_whole: bool
-) -> list[Finding] | None:
-    """Judge a file that was read as an image's, called `name`; None if it is like any other.
-
-    Nothing is found where the text of an erased image is in its place. A text without an event is
-    damage, and so are bytes that are here although they were erased. `events` are the images that
-    are recorded as erased.
-    """
-    if is_whole:
-        if image not in events:
-            return None
-        what = f"{name} was erased on {events[image][0]}, and its bytes are here: {file}"
-        return [Finding(day, what, "dayfold withdraw --erase")]
-    if not image or not file.is_file() or file.stat().st_size > _LONGEST:
-        return None
-    if erased_image(file.read_bytes()) != image:
-        return None
-    if image in events:
-        return []
-    what = f"{name}: text in its place says that it was erased, and no event does ({file})"
-    fix = f"git pull, if that was in another clone; or: dayfold withdraw {name} --erase"
-    return [Finding(day, what, fix)]

@@ -1,7 +1,8 @@
 """What was recorded of a sealed day, as git has it at the day's tag."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +15,11 @@ from dayfold.ledger import manifest
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import schema
 from dayfold.project import cache, vcs
-from dayfold.project.cache import Pin
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import STAGES, Project
 
-# What the parsers raise on bytes that git itself could not vouch for.
-UNREADABLE = (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
+# What is raised where git lacks a file of a day, or has one that cannot be parsed.
+UNREADABLE = (DayfoldError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
 PLANS = STAGES[:3]  # what they make is level A; what the others make is level B
 
 
@@ -50,13 +50,13 @@ class Sealed:
         stages: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)["stages"]
         return stages
 
-    def outs(self, *stages: str) -> list[Pin]:
-        """Return what stages made, in their order; all stages if none is named."""
-        return [
-            Pin(out["path"], out["md5"])
+    def outs(self, *stages: str) -> dict[str, str]:
+        """Return the path and MD5 of what stages made, in their order; all if none is named."""
+        return {
+            out["path"]: out["md5"]
             for stage in (stages or STAGES)
             for out in self.lock.get(stage, {}).get("outs", [])
-        ]
+        }
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -72,19 +72,11 @@ class Sealed:
         return values
 
     @property
-    def has_lock(self) -> bool:
-        """Whether git has a dvc.lock of the day that can be parsed."""
-        try:
-            return bool(self.outs())
-        except (DayfoldError, *UNREADABLE):
-            return False
-
-    @property
     def is_readable(self) -> bool:
         """Whether git has what the day's pins are read from, and it can be parsed."""
         try:
-            self.outs(), self.provenance["sha256"], self.parent_pin, self.tracked, self.parent
-        except (DayfoldError, *UNREADABLE):
+            self.outs(), self.provenance["sha256"], self.parent_md5, self.images_md5, self.parent
+        except UNREADABLE:
             return False
         return True
 
@@ -111,44 +103,41 @@ class Sealed:
         return None
 
     @property
-    def images(self) -> Pin | None:
-        """What pins the day's folder of images."""
-        return Pin(self.day, self.tracked["md5"]) if self.tracked else None
+    def images_md5(self) -> str:
+        """The MD5 of the day's folder of images, by which DVC knows it; empty if there is none."""
+        return str(self.tracked["md5"]) if self.tracked else ""
 
     @cached_property
-    def parent_pin(self) -> Pin:
-        """What pins the parent's model and predictions."""
-        name = self.project.name(self.project.parent.with_suffix(".dvc"))
-        return cache.pins(self.file(name), name)[0]
+    def parent_md5(self) -> str:
+        """The MD5 of the folder with the parent's model and predictions."""
+        path = self.project.parent
+        name = self.project.name(path.with_suffix(".dvc"))
+        return str(cache.entries(self.file(name), name)[path.name]["md5"])
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
     """Read the days' files out of git, all by one process: a thousand days in seconds."""
     own = {
-        day: [
-            project.name(path)
-            for path in (
-                project.params,
-                project.dvc_lock,
-                project.corrections(day),
-                project.groups(day),
-                project.tracked(day),
-                project.tracked_month(day),
-                project.parent.with_suffix(".dvc"),
-            )
-        ]
+        day: (
+            *(project.params, project.dvc_lock, project.parent.with_suffix(".dvc")),
+            *(project.corrections(day), project.groups(day)),
+            *(project.tracked(day), project.tracked_month(day)),
+        )
         for day in days
     }
-    files = _files(project, own)
-    days_ = {day: Sealed(project, day, mine) for day, mine in files.items()}
+    files = _files(project, {day: map(project.name, paths) for day, paths in own.items()})
+    found = {day: Sealed(project, day, mine) for day, mine in files.items()}
     # And what the stages made, as far as git keeps it: dvc.lock names all of it.
-    made = {day: [pin.path for pin in one.outs()] for day, one in days_.items() if one.has_lock}
+    made = {}
+    for day, sealed in found.items():
+        with suppress(*UNREADABLE):
+            made[day] = sealed.outs()
     for day, more in _files(project, made).items():
         files[day].update(more)
-    return days_
+    return found
 
 
-def _files(project: Project, paths: Mapping[str, Sequence[str]]) -> dict[str, dict[str, bytes]]:
+def _files(project: Project, paths: Mapping[str, Iterable[str]]) -> dict[str, dict[str, bytes]]:
     """The bytes of these paths at the tags of their days, as far as git has them."""
     names = {f"{vcs.TAG}{day}:{path}": (day, path) for day, some in paths.items() for path in some}
     files: dict[str, dict[str, bytes]] = {day: {} for day in paths}

@@ -32,7 +32,6 @@ from dayfold.project import params as params_file
 from dayfold.project.console import first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
-from dayfold.proof import absent
 from dayfold.serve import model as models
 
 MANY = 0.1  # part of the labels that are doubted
@@ -89,7 +88,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     if rows.is_empty():
         raise ImageMissingError(
             f"None of the {len(images)} images is here.",
-            mend=absent.command(project, images["day"].unique()),
+            mend="dvc checkout || dvc pull",
         )
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))

@@ -137,7 +137,7 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
         provenance = project.provenance.read_bytes()
     erased = []
     if day in sealed:
-        made = [one for one in record.read(project, [day]).values() if one.has_lock]
+        made = list(record.read(project, [day]).values())
         erased = needed(project, history, made, cache.folder(project.root)).get(day, [])
     return card(
         project.root.name,

@@ -181,9 +181,7 @@ def check_here(project: Project) -> None:
     lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
     name = project.name(project.model)
     if name in lock and not project.model.exists():
-        raise ModelError(
-            f"{name} is not here yet.", mend=remotes.pulling(project.root, [lock[name]])
-        )
+        raise ModelError(f"{name} is not here yet.", mend="dvc checkout || dvc pull")
 
 
 def model_of(project: Project, day: str) -> Model:
