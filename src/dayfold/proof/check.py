@@ -1,5 +1,6 @@
 """Checks of machine and project, a line each, with a fix for each problem."""
 
+import json
 import os
 import platform
 import shutil
@@ -14,7 +15,7 @@ from dayfold.ledger import strays
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
-from dayfold.project.cpus import cpus, multiplies_bf16
+from dayfold.project.cpus import cpus, model_name, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import UNOPENED, Project
 from dayfold.project.params import Params
@@ -196,7 +197,18 @@ def _computing(project: Project, params: Params) -> Iterator[Sign]:
     elif recipe.precision == "auto" and multiplies_bf16():
         yield Sign("device", f"{found}; --fix measures which precision pays here", fix=measure)
     else:
-        yield Sign("device", found)
+        yield Sign("device", found + _moved(project))
+
+
+def _moved(project: Project) -> str:
+    """A word where the last day was trained on another kind of CPU than this one."""
+    try:
+        then = json.loads(project.provenance.read_bytes())["fingerprint"]["cpu"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    if then == model_name():
+        return ""
+    return f"; the last day was trained on {then}, so set train.precision: auto, then --fix"
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:

@@ -20,7 +20,7 @@ LEVELS = """\
 A  plans    manifest, weights, replay set, shares, draws: equal on every machine
 B  bits     the model and all that follows from it: equal under the same fingerprint
 C  GPU      as B, from run to run on the same GPU and stack
-D  figures  under another fingerprint: within the 95% intervals of metrics.json"""
+D  figures  under another fingerprint: within the recorded 95% intervals"""
 # Of provenance.json; the rest are the fingerprint, times, and hashes that are compared as files.
 DRAWS = ("parent", "classes", "new_classes", "images", "draws")
 
@@ -134,8 +134,9 @@ def compare(sealed: Sealed, made: Project, objects: Path, *, inherited: str = ""
 
 def _figures(sealed: Sealed, made: Project) -> Rebuilt:
     """Compare the figures of a day with the 95% intervals that were recorded (level D)."""
-    then = json.loads(sealed.file(made.name(made.metrics)))
-    now = json.loads(made.metrics.read_bytes())
+    # Versions before 0.2.0 had all figures in metrics.json.
+    name = made.name(made.figures if made.name(made.figures) in sealed.files else made.metrics)
+    then, now = json.loads(sealed.file(name)), json.loads(made.figures.read_bytes())
     outside = []
     for key, ends in then.get("interval", {}).items():
         if not isinstance(ends, dict) or not isinstance(ends.get("low"), float):
