@@ -12,13 +12,11 @@ from dayfold.figures import evidence, gate, log
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
-    BacktestRun,
     Check,
     Doubt,
     Evaluation,
     Flip,
     NearDuplicate,
-    PolicyAccuracy,
     PoolShare,
     Prediction,
     Replayed,
@@ -61,7 +59,6 @@ def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bo
     checks = gate.checks(figures, new=[labels[-1]], known=known, **params.gate.model_dump())
     tables.write(project.gate(days[-1]), Check, checks)
     _plans_and_predictions(project, days[-1], labels)
-    _backtest(project, days)
     return project
 
 
@@ -114,23 +111,3 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
         "sha256": {"model": sha256(b"model"), "manifest": sha256(b"manifest")},
     }
     write_bytes(project.provenance, json_bytes(facts))
-
-
-def _backtest(project: Project, days: Sequence[str]) -> None:
-    cells = [
-        (policy, seed, day, cohort, accuracy)
-        for policy, accuracy in (("naive", 0.3), ("cumulative", 0.9))
-        for seed in (0, 1)
-        for day in days
-        for cohort in days
-        if cohort <= day
-    ]
-    tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
-    runs = [
-        BacktestRun(
-            policy, seed, acc, acc, 0.1, -0.1, 0.2, 0.9, 0.8, 0.5, 0.01, None, None, 9, 9, 1.0
-        )
-        for policy, acc in (("naive", 0.3), ("cumulative", 0.9))
-        for seed in (0, 1)
-    ]
-    tables.write(project.backtest("runs"), BacktestRun, runs)

@@ -126,9 +126,8 @@ def _finish(project: Project, folder: Path, say: Say) -> None:
     _shell(project.root, ("dayfold", "log"), say)
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     picture = project.root / PICTURE
-    charts.write_png(
-        charts.forgetting_curve([CohortAccuracy(*row) for row in cells.iter_rows()]), picture
-    )
+    curve = charts.forgetting_curve([CohortAccuracy(*row) for row in cells.iter_rows()])
+    charts.write_png(picture, {charts.TITLE: curve})
     say(
         f"""
 The forgetting curve is drawn in {folder / PICTURE}. What to try next, in {folder}:

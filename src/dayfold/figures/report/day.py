@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,8 @@ from dayfold.errors import CycleError, DayfoldError, ToolError
 from dayfold.figures import gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
+from dayfold.figures.report.html import ABSENT
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.corrections import ERASE, gone
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.tables import Check, PoolShare, Replayed
 from dayfold.project import params as params_file
@@ -24,21 +25,19 @@ from dayfold.project.files import dotted, parse_csv
 from dayfold.project.layout import ORIGIN, Project
 
 OWN = ("day", "parent")  # params that differ every day
-ABSENT = object()  # of a param that a day's params.yaml does not have; null is a value
 
 
 @dataclass
 class Day:
     """One day of a project, and all that is recorded of it.
 
-    `lines` are those of the days up to this one. `is_current`: it is the day of the working tree.
-    `folder` takes files of an earlier day; `missing` says which cannot be had, and why. `known` is
-    what the figures rest on.
+    `line` has its figures, and `known` what these rest on. `is_current`: it is the day of the
+    working tree. `folder` takes files of an earlier day; `missing` says which cannot be had, and
+    why.
     """
 
     project: Project
-    day: str
-    lines: list[DayLine]
+    line: DayLine
     known: Evidence
     is_current: bool
     is_sealed: bool
@@ -46,18 +45,13 @@ class Day:
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
-    def line(self) -> DayLine:
-        """This day's line."""
-        return self.lines[-1]
-
-    @property
-    def before(self) -> DayLine | None:
-        """The line of the day before, if that has figures."""
-        return next((line for line in reversed(self.lines[:-1]) if line.figures), None)
+    def day(self) -> str:
+        """The day itself, as in 2025-06-04."""
+        return self.line.day
 
     @property
     def figures(self) -> dict[str, Any]:
-        """This day's figures, by the keys of metrics.json."""
+        """This day's figures, by the keys of `metrics.day_metrics`."""
         return self.line.figures or {}
 
     @cached_property
@@ -69,6 +63,16 @@ class Day:
     def evaluations(self) -> pl.DataFrame:
         """The counts of all days up to this one."""
         return tables.evaluations(self.project, self.day)[0]
+
+    @cached_property
+    def days(self) -> list[str]:
+        """The days with evaluations, up to this one."""
+        return tables.evaluated(self.project, self.day)
+
+    @property
+    def before(self) -> str | None:
+        """The evaluated day before this one."""
+        return self.days[-2] if len(self.days) > 1 else None
 
     @property
     def counts(self) -> pl.DataFrame:
@@ -156,54 +160,28 @@ def read(project: Project, day: str | None, folder: Path) -> Day:
     """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
     at = params.day
-    if day and day != at and not project.manifest(day).exists():
-        raise CycleError(f"This project has no day {day}.", mend="dayfold log shows its days")
     if day and day != at:
+        if not project.manifest(day).exists():
+            raise CycleError(f"This project has no day {day}.", mend="dayfold log shows its days")
         params = params.model_copy(update={"day": day})
-    lines = log.lines(project, params)
-    line = log.line_of(lines, day)
-    day = line.day
+    line = log.line_of(log.lines(project, params), day)
     line, known = log.counted(project, params, line)
-    lines = [*(one for one in lines if one.day < day), line]
-    return Day(project, day, lines, known, day == at, day in vcs.sealed_days(project.root), folder)
+    is_sealed = line.day in vcs.sealed_days(project.root)
+    return Day(project, line, known, line.day == at, is_sealed, folder)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A class or a data version in today's pool: its images, and their part of the draws."""
-
-    name: str
-    today: int
-    replayed: int
-    share: float
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What training drew from; `reasons`: why replayed images are in."""
-
-    classes: list[Drawn]
-    versions: list[Drawn]
-    share_today: float
-    reasons: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Corrected:
-    """An image whose label was corrected on the day, or that was withdrawn (no `after`)."""
-
-    path: str
-    before: str
-    after: str
-
-
-def arrivals(day: Day) -> list[dict[str, Any]]:
-    """Return how many images of each class arrived on each day, as they are labelled now."""
-    counts = day.history.images.group_by("day", "label").len(name="images").sort("day", "label")
-    return [
-        {"arrived": arrived, "class": label, "images": images}
-        for arrived, label, images in counts.iter_rows()
-    ]
+def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
+    """Return what it took to make each day's model, decoding and training, where that is kept."""
+    name = project.name(project.provenance)
+    records = list(vcs.blobs(project.root, [f"{vcs.TAG}{day}:{name}" for day in days]).values())
+    if project.provenance.exists():
+        records.append(project.provenance.read_bytes())
+    made = {record.get("day"): record for record in map(json.loads, records)}
+    return {
+        day: sum(made[day]["seconds"].values()) / 60
+        for day in days
+        if "seconds" in made.get(day, ())
+    }
 
 
 def splits(day: Day) -> dict[str, int]:
@@ -212,45 +190,37 @@ def splits(day: Day) -> dict[str, int]:
     return {split: mine[split] for split in manifest.SPLITS}
 
 
-def pool(day: Day) -> Pool | None:
-    """Return what training drew from; None where data/shares.csv of the day cannot be had."""
+def pool(day: Day) -> dict[str, Any] | None:
+    """Return what training drew from, by class and by data version, and why images are replayed.
+
+    None where data/shares.csv of the day cannot be had.
+    """
     shares = day.table(day.project.shares, PoolShare)
     if shares is None:
         return None
     replayed = day.table(day.project.replay, Replayed)
     reasons = Counter([] if replayed is None else replayed["reason"].to_list())
-    mine = shares.filter(pl.col("day") == day.day)
-    return Pool(
-        _drawn(shares, "label", day.day),
-        _drawn(shares, "day", day.day),
-        float(mine["share"].sum()),
-        dict(reasons.most_common()),
-    )
+    is_today = pl.col("day") == day.day
+    of_today = pl.col("images").filter(is_today).sum()
+    columns = (of_today.alias("today"), pl.col("images").sum() - of_today, pl.col("share").sum())
+    return {
+        "class": shares.group_by("label").agg(*columns).sort("label").rows(),
+        "images of": shares.group_by("day").agg(*columns).sort("day").rows(),
+        "today": float(shares.filter(is_today)["share"].sum()),
+        "reasons": dict(reasons.most_common()),
+    }
 
 
-def _drawn(shares: pl.DataFrame, key: str, day: str) -> list[Drawn]:
-    of_today = pl.col("images").filter(pl.col("day") == day).sum()
-    table = shares.group_by(key).agg(
-        of_today.alias("today"), pl.col("images").sum(), pl.col("share").sum()
-    )
-    return [
-        Drawn(name, today, images - today, share)
-        for name, today, images, share in table.sort(key).iter_rows()
-    ]
-
-
-def corrections(day: Day) -> list[Corrected]:
-    """Return the day's corrections, as its manifest has them."""
+def corrections(day: Day) -> list[tuple[str, str, str]]:
+    """Return the day's corrections, as its manifest has them: path, old label, new one or ""."""
     path = day.project.manifest(day.day)
     rows = parse_csv(path.read_bytes(), tables.schema(Row), day.project.name(path))
     changed = rows.filter(pl.col("action").is_in(["relabel", "withdraw"]))
-    if changed.is_empty():
-        return []
-    earlier = manifest.history(day.project, day.parent).images
-    before = dict(earlier.select("image", "label").iter_rows())
+    earlier = manifest.history(day.project, day.parent).images if len(changed) else pl.DataFrame()
+    before = dict(earlier.select("image", "label").iter_rows()) if len(changed) else {}
     return [
-        Corrected(row["path"], before.get(row["image"], ""), row["label"])
-        for row in changed.iter_rows(named=True)
+        (path, before.get(image, ""), label)
+        for image, path, label in changed.select("image", "path", "label").iter_rows()
     ]
 
 
@@ -262,23 +232,3 @@ def changed_params(day: Day) -> list[tuple[str, Any, Any]]:
     keys = sorted({*now, *then} - set(OWN))
     both = [(key, then.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
     return [(key, before, after) for key, before, after in both if before != after]
-
-
-def recipe(day: Day) -> dict[str, Any]:
-    """Return the recipe as it was resolved, by dotted key."""
-    return dotted(day.provenance.get("recipe", {}))
-
-
-def commands(day: Day) -> list[tuple[str, str]]:
-    """Return the commands that make the day again, each with what it does."""
-    if not day.is_sealed:
-        return [("dvc repro", "makes what is not up to date"), ("dayfold seal", "settles the day")]
-    tag = vcs.TAG + day.day
-    again = "trains it again and compares every output, to the bit"
-    if gone(day.project, ERASE):
-        again += ", unless it needs an image that was erased"
-    return [
-        (f"git checkout {tag} && dvc checkout", "this day's images, params, model and figures"),
-        ("dvc repro", "nothing to do: all is up to date"),
-        (f"dayfold reproduce {day.day}", again),
-    ]

@@ -1,0 +1,100 @@
+"""Pages: templates filled into one file that needs nothing else, and how values stand in them."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import date
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dayfold import __version__
+from dayfold.figures import charts, intervals
+
+UNDEFINED = "\N{EN DASH}"
+ABSENT = object()  # of a param that a day's params.yaml does not have; null is a value
+TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page as HTML, in which everything is escaped and no script runs but its own."""
+    folder = files("dayfold.figures.report") / "template"
+    style, script = (
+        (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
+    )
+    environment = Environment(
+        loader=PackageLoader("dayfold.figures.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "share": share, "param": param, "long": long_day}
+    environment.filters["bars"] = charts.bars
+    return environment.get_template(template).render(
+        version=__version__,
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        # As a Content-Security-Policy names it: whatever a name in the data may hold.
+        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        **values,
+    )
+
+
+class Cell(NamedTuple):
+    """A cell of a table of shades: `part` of the full shade, 0..1, its text, what it tells."""
+
+    row: str
+    column: str
+    part: float
+    text: str
+    told: str
+
+
+class Shades(NamedTuple):
+    """A table of shades: column → how its head says it, and row → its cells, None where empty."""
+
+    columns: dict[str, str]
+    rows: list[tuple[str, list[Cell | None]]]
+    is_tiny: bool
+
+
+def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
+    """Return cells as a table, its rows and columns sorted; `of_days`: the columns are days."""
+    rows, columns = ({cell[key] for cell in cells} for key in (0, 1))
+    at = {(cell.row, cell.column): cell for cell in cells}
+    heads = {name: name for name in sorted(columns)}
+    return Shades(
+        charts.short(heads) if of_days else heads,
+        [(row, [at.get((row, name)) for name in heads]) for row in sorted(rows)],
+        len(heads) > TINY,
+    )
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals and a true minus sign; a dash where it is undefined."""
+    return UNDEFINED if value is None else intervals.figure(value).replace("-", "\N{MINUS SIGN}")
+
+
+def share(value: float) -> str:
+    """Return a share as percent with one decimal."""
+    return f"{value:.1%}"
+
+
+def param(value: object) -> str:
+    """Return a param as params.yaml has it; a dash where it has none."""
+    if value is ABSENT:
+        return UNDEFINED
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(param, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) or '""'
+
+
+def long_day(day: str) -> str:
+    """Return a day as a person says it: Monday, 9 June 2025."""
+    at = date.fromisoformat(day)
+    return f"{at:%A}, {at.day} {at:%B %Y}"
