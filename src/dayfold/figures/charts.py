@@ -77,7 +77,8 @@ def palette(names: Iterable[str]) -> dict[str, str]:
 def short(days: Iterable[str]) -> dict[str, str]:
     """Return the days without the year, where all are of one."""
     days = list(days)
-    return {day: day[5 if len({day[:4] for day in days}) == 1 else 2 :] for day in days}
+    common = 5 if len({day[:4] for day in days}) == 1 else 2
+    return {day: day[common:] for day in days}
 
 
 def forgetting_curve(
@@ -216,7 +217,7 @@ def _labels(
 
 def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
     """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
-    most, step = max(values.values()), size[0] / len(values)
+    most, step = max(values.values()), min(16, size[0] / len(values))
     inside = []
     for place, (day, value) in enumerate(values.items()):
         tall = max(1, size[1] * value / (most or 1))

@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-import yaml
 
 from dayfold.errors import CycleError, DayfoldError, ToolError
 from dayfold.figures import gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
-from dayfold.figures.report.html import ABSENT
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Check, PoolShare, Replayed
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
-from dayfold.project.files import dotted, parse_csv
-from dayfold.project.layout import ORIGIN, Project
-
-OWN = ("day", "parent")  # params that differ every day
+from dayfold.project.files import parse_csv
+from dayfold.project.layout import Project
 
 
 @dataclass
@@ -32,8 +28,7 @@ class Day:
     """One day of a project, and all that is recorded of it.
 
     `line` has its figures, and `known` what these rest on. `is_current`: it is the day of the
-    working tree. `folder` takes files of an earlier day; `missing` says which cannot be had, and
-    why.
+    working tree. `missing` says which files cannot be had, and why.
     """
 
     project: Project
@@ -41,7 +36,6 @@ class Day:
     known: Evidence
     is_current: bool
     is_sealed: bool
-    folder: Path
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -89,39 +83,29 @@ class Day:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """data/provenance.json of this day; empty where it cannot be had."""
-        data = self._committed(self.project.provenance)
-        found: dict[str, Any] = json.loads(data) if data else {}
+        path = self.project.provenance
+        try:
+            found = json.loads(path.read_bytes() if self.is_current else self._of_tag(path))
+        except (OSError, ToolError) as error:
+            self.missing[self.project.name(path)] = str(error)
+            return {}
         return found if found.get("day") == self.day else {}
 
-    @cached_property
-    def parent(self) -> str:
-        """The day before, as the manifest pins it."""
-        days = self.history.days
-        return days[-2] if len(days) > 1 else ORIGIN
-
-    @cached_property
-    def params(self) -> dict[str, Any]:
-        """params.yaml of this day, by dotted key."""
-        data = self._committed(self.project.params)
-        return dotted(yaml.safe_load(data)) if data else {}
-
-    @cached_property
-    def params_before(self) -> dict[str, Any]:
-        """params.yaml of the day before, by dotted key; empty where there is none."""
-        if self.parent == ORIGIN:
-            return {}
-        try:
-            return dotted(yaml.safe_load(self._of_tag(self.parent, self.project.params)))
-        except ToolError:
-            return {}
-
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
-        """Return a table of this day that its stages write; None, and why, where it is not here."""
+        """Return a table of this day that its stages write; None, and why, where it is not here.
+
+        That of an earlier day is git's or DVC's, from its cache or a remote.
+        """
+        name = self.project.name(path)
         try:
-            return tables.read(path if self.is_current else self._brought(path), kind)
+            if self.is_current:
+                return tables.read(path, kind)
+            if self.keeps(path):
+                return parse_csv(self._of_tag(path), tables.schema(kind), name)
+            pinned = vcs.sealed_outputs(self.project.root, self.day)
+            return tables.read(remotes.bring(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
-            why = error.problems[-1] if error.problems else error.what
-            self.missing[self.project.name(path)] = why
+            self.missing[name] = error.problems[-1] if error.problems else error.what
             return None
 
     def keeps(self, path: Path) -> bool:
@@ -131,32 +115,11 @@ class Day:
         name = f"{vcs.TAG}{self.day}:{self.project.name(path)}"
         return vcs.git_says(self.project.root, "cat-file", "-e", name)
 
-    def _brought(self, path: Path) -> Path:
-        """A file of an earlier day: git has it, or DVC, in its cache or on a remote."""
-        target = self.folder / path.name
-        if not target.exists():
-            if self.keeps(path):
-                target.write_text(self._of_tag(self.day, path), encoding="utf-8")
-            else:
-                pinned = vcs.sealed_outputs(self.project.root, self.day)
-                return remotes.bring(self.project.root, pinned[self.project.name(path)])
-        return target
-
-    def _committed(self, path: Path) -> str:
-        """The text of a file that git keeps, at this day; empty where there is none."""
-        try:
-            if self.is_current:
-                return path.read_text(encoding="utf-8")
-            return self._of_tag(self.day, path)
-        except (OSError, ToolError) as error:
-            self.missing[self.project.name(path)] = str(error)
-            return ""
-
-    def _of_tag(self, day: str, path: Path) -> str:
-        return vcs.blob(self.project.root, f"{vcs.TAG}{day}:{self.project.name(path)}").decode()
+    def _of_tag(self, path: Path) -> bytes:
+        return vcs.blob(self.project.root, f"{vcs.TAG}{self.day}:{self.project.name(path)}")
 
 
-def read(project: Project, day: str | None, folder: Path) -> Day:
+def read(project: Project, day: str | None) -> Day:
     """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
     at = params.day
@@ -167,7 +130,7 @@ def read(project: Project, day: str | None, folder: Path) -> Day:
     line = log.line_of(log.lines(project, params), day)
     line, known = log.counted(project, params, line)
     is_sealed = line.day in vcs.sealed_days(project.root)
-    return Day(project, line, known, line.day == at, is_sealed, folder)
+    return Day(project, line, known, line.day == at, is_sealed)
 
 
 def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
@@ -209,26 +172,3 @@ def pool(day: Day) -> dict[str, Any] | None:
         "today": float(shares.filter(is_today)["share"].sum()),
         "reasons": dict(reasons.most_common()),
     }
-
-
-def corrections(day: Day) -> list[tuple[str, str, str]]:
-    """Return the day's corrections, as its manifest has them: path, old label, new one or ""."""
-    path = day.project.manifest(day.day)
-    rows = parse_csv(path.read_bytes(), tables.schema(Row), day.project.name(path))
-    changed = rows.filter(pl.col("action").is_in(["relabel", "withdraw"]))
-    earlier = manifest.history(day.project, day.parent).images if len(changed) else pl.DataFrame()
-    before = dict(earlier.select("image", "label").iter_rows()) if len(changed) else {}
-    return [
-        (path, before.get(image, ""), label)
-        for image, path, label in changed.select("image", "path", "label").iter_rows()
-    ]
-
-
-def changed_params(day: Day) -> list[tuple[str, Any, Any]]:
-    """Return the params that differ from the day before: key, then, now; `ABSENT` if not there."""
-    now, then = day.params, day.params_before
-    if not now or not then:
-        return []
-    keys = sorted({*now, *then} - set(OWN))
-    both = [(key, then.get(key, ABSENT), now.get(key, ABSENT)) for key in keys]
-    return [(key, before, after) for key, before, after in both if before != after]

@@ -14,7 +14,6 @@ from dayfold import __version__
 from dayfold.figures import charts, intervals
 
 UNDEFINED = "\N{EN DASH}"
-ABSENT = object()  # of a param that a day's params.yaml does not have; null is a value
 TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
 
 
@@ -31,7 +30,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "share": share, "param": param, "long": long_day}
+    environment.filters |= {"figure": figure, "share": share, "long": long_day}
     environment.filters["bars"] = charts.bars
     return environment.get_template(template).render(
         version=__version__,
@@ -81,17 +80,6 @@ def figure(value: float | None) -> str:
 def share(value: float) -> str:
     """Return a share as percent with one decimal."""
     return f"{value:.1%}"
-
-
-def param(value: object) -> str:
-    """Return a param as params.yaml has it; a dash where it has none."""
-    if value is ABSENT:
-        return UNDEFINED
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(param, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value) or '""'
 
 
 def long_day(day: str) -> str:

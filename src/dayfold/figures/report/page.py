@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import polars as pl
 from markupsafe import Markup
@@ -32,20 +31,17 @@ def write(project: Project, day: str | None, *, forced: Mapping[str, str]) -> Pa
 
     Return its path. `forced` are the days that were sealed by force, each with why.
     """
-    with TemporaryDirectory() as folder:
-        found = days.read(project, day, Path(folder))
-        text = render(found, forced=forced)
+    found = days.read(project, day)
     path = project.report(found.day)
-    write_bytes(path, text.encode())
+    write_bytes(path, render(found, forced=forced).encode())
     index.write(project, forced=forced)
     return path
 
 
 def write_curve(project: Project, day: str | None, path: Path) -> None:
     """Draw the forgetting curve up to a day, alone, into a PNG file."""
-    with TemporaryDirectory() as folder:
-        found = days.read(project, day, Path(folder))
-    charts.write_png(path, {charts.TITLE: charts.forgetting_curve(_cohorts(found))})
+    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
+    charts.write_png(path, {charts.TITLE: curve})
 
 
 def render(day: Day, *, forced: Mapping[str, str]) -> str:
@@ -85,8 +81,9 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         splits=days.splits(day),
         pool=days.pool(day),
         arrivals=_arrivals(day),
-        corrections=days.corrections(day),
-        params=days.changed_params(day),
+        corrections=day.history.corrections.filter(on=day.day)
+        .select("path", "before", "label")
+        .rows(),
         recipe=dotted(day.provenance.get("recipe", {})),
         minutes=days.minutes(day.project, day.days),
     )

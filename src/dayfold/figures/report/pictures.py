@@ -4,6 +4,7 @@ import base64
 import io
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -68,26 +69,24 @@ def galleries(day: Day) -> Iterator[Gallery]:
 
 
 def _newly_wrong(day: Day) -> tuple[str, Found]:
-    path = day.project.plot("flips")
-    table = day.table(path, Flip)
-    if table is None:
-        return f"{day.project.name(path)} of this day is not here.", []
-    return "No test image is newly wrong.", _surest(table)
+    return _wrong(day, day.project.plot("flips"), Flip, "No test image is newly wrong.")
 
 
 def _mistakes(day: Day) -> tuple[str, Found]:
-    path = day.project.predictions
-    table = day.table(path, Prediction)
+    empty = "No validation or test image is predicted wrong."
+    return _wrong(day, day.project.predictions, Prediction, empty)
+
+
+def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[str, Found]:
+    """The images of a table that are predicted wrong, the most confident first."""
+    table = day.table(path, kind)
     if table is None:
         return f"{day.project.name(path)} of this day is not here.", []
-    places = day.history.images.select("image", "path")
-    wrong = table.filter(pl.col("predicted") != pl.col("label")).join(places, on="image")
-    return "No validation or test image is predicted wrong.", _surest(wrong)
-
-
-def _surest(table: pl.DataFrame) -> Found:
-    ordered = table.sort("confidence", "path", descending=[True, False])
-    return [
+    if "path" not in table.columns:
+        table = table.join(day.history.images.select("image", "path"), on="image")
+    wrong = table.filter(pl.col("predicted") != pl.col("label"))
+    ordered = wrong.sort("confidence", "path", descending=[True, False])
+    return empty, [
         _relabel(row, row["predicted"], confidence=row["confidence"])
         for row in ordered.iter_rows(named=True)
     ]
