@@ -65,14 +65,6 @@ def test_an_axis_has_round_numbers_that_hold_both_ends(ends, marks):
     assert charts.ticks(*ends) == marks
 
 
-def test_names_are_escaped():
-    name = "</svg><script>alert(1)</script>"
-    svg = charts.lines(
-        {name: {ONE: 1.0}}, says="F1", colours={name: "red"}, ends=(0, 1), names={name: name}
-    )
-    assert "<script>" not in svg
-
-
 def test_policies_are_drawn_as_means_over_seeds(tmp_path):
     cells = [
         PolicyAccuracy(policy, seed, ONE, ONE, accuracy)

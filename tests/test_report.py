@@ -224,7 +224,7 @@ def seal_all(project, days):
 
 
 def test_a_hundred_days_are_small_pages_and_their_index_is_cheap(chromium, tmp_path):
-    labels = [f"class {number:02}" for number in range(20)]
+    labels = [f"class {number:02}" for number in range(14)]
     days = histories.dates(100)
     project = histories.write_history(tmp_path / "long", days=days, labels=labels, files=False)
     seal_all(project, days)

@@ -62,14 +62,11 @@ class Shades(NamedTuple):
 
 def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
     """Return cells as a table, its rows and columns sorted; `of_days`: the columns are days."""
-    rows, columns = ({cell[key] for cell in cells} for key in (0, 1))
     at = {(cell.row, cell.column): cell for cell in cells}
-    heads = {name: name for name in sorted(columns)}
-    return Shades(
-        charts.short(heads) if of_days else heads,
-        [(row, [at.get((row, name)) for name in heads]) for row in sorted(rows)],
-        len(heads) > TINY,
-    )
+    rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
+    heads = charts.short(columns) if of_days else {name: name for name in columns}
+    table = [(row, [at.get((row, column)) for column in columns]) for row in rows]
+    return Shades(heads, table, len(columns) > TINY)
 
 
 def figure(value: float | None) -> str:

@@ -81,9 +81,7 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         splits=days.splits(day),
         pool=days.pool(day),
         arrivals=_arrivals(day),
-        corrections=day.history.corrections.filter(on=day.day)
-        .select("path", "before", "label")
-        .rows(),
+        corrections=day.history.corrections.filter(on=day.day).to_dicts(),
         recipe=dotted(day.provenance.get("recipe", {})),
         minutes=days.minutes(day.project, day.days),
     )
@@ -129,9 +127,7 @@ def _matrix(cohorts: list[CohortAccuracy]) -> Shades:
             (cell.accuracy - low) / (1 - low),
             figure(cell.accuracy),
             f"{cell.day} on images of {cell.cohort}: {cell.accuracy:.3f} ({cell.low:.3f} to "
-            f"{cell.high:.3f}), {cell.images} images"
-            + f", {cell.corrected} corrected later"
-            * bool(cell.corrected),
+            f"{cell.high:.3f}), {cell.images} images, {cell.corrected} corrected later",
         )
         for cell in cohorts
     ]
