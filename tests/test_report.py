@@ -193,16 +193,6 @@ def test_text_is_readable_in_light_and_dark(shown, scheme):
         assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5, place
 
 
-def test_on_paper_there_is_ink_on_white_and_nothing_to_press(shown):
-    dark = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    of = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
-    assert shown.execute_script(of, "body", "backgroundColor") == "rgb(255, 255, 255)"
-    for place in ("nav", ".legend", "[data-copy]"):
-        assert shown.execute_script(of, place, "display") == "none"
-    assert shown.execute_script(of, "tr", "breakInside") == "avoid"
-
-
 def seal_all(project, days):
     """Tag a commit a day, each with the day's figures and record, as `seal` does."""
     lines = log.lines(project, params_file.read(project.params))

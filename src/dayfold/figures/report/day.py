@@ -16,7 +16,7 @@ from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
-from dayfold.ledger.tables import Check, PoolShare, Replayed
+from dayfold.ledger.tables import Check, PoolShare
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.files import parse_csv
@@ -154,15 +154,13 @@ def splits(day: Day) -> dict[str, int]:
 
 
 def pool(day: Day) -> dict[str, Any] | None:
-    """Return what training drew from, by class and by data version, and why images are replayed.
+    """Return what training drew from, by class and by data version.
 
     None where data/shares.csv of the day cannot be had.
     """
     shares = day.table(day.project.shares, PoolShare)
     if shares is None:
         return None
-    replayed = day.table(day.project.replay, Replayed)
-    reasons = Counter([] if replayed is None else replayed["reason"].to_list())
     is_today = pl.col("day") == day.day
     of_today = pl.col("images").filter(is_today).sum()
     columns = (of_today.alias("today"), pl.col("images").sum() - of_today, pl.col("share").sum())
@@ -170,5 +168,4 @@ def pool(day: Day) -> dict[str, Any] | None:
         "class": shares.group_by("label").agg(*columns).sort("label").rows(),
         "images of": shares.group_by("day").agg(*columns).sort("day").rows(),
         "today": float(shares.filter(is_today)["share"].sum()),
-        "reasons": dict(reasons.most_common()),
     }

@@ -48,12 +48,3 @@ for (const button of document.querySelectorAll("th > button")) {
     body.append(...rows);
   });
 }
-
-// Commands: copied by a button, where the browser lets a page do so.
-for (const button of document.querySelectorAll("[data-copy]")) {
-  button.hidden = !navigator.clipboard;
-  button.addEventListener("click", async () => {
-    const copied = navigator.clipboard.writeText(button.dataset.copy);
-    button.textContent = await copied.then(() => "Copied", () => "Not allowed here");
-  });
-}
