@@ -30,8 +30,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "share": share, "long": long_day}
-    environment.filters["bars"] = charts.bars
+    environment.filters |= {"figure": figure, "long": long_day, "bars": charts.bars}
     return environment.get_template(template).render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
@@ -72,11 +71,6 @@ def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
 def figure(value: float | None) -> str:
     """Return a figure with three decimals and a true minus sign; a dash where it is undefined."""
     return UNDEFINED if value is None else intervals.figure(value).replace("-", "\N{MINUS SIGN}")
-
-
-def share(value: float) -> str:
-    """Return a share as percent with one decimal."""
-    return f"{value:.1%}"
 
 
 def long_day(day: str) -> str:

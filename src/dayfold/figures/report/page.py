@@ -10,7 +10,7 @@ from dayfold.figures import charts, gate, metrics, retention
 from dayfold.figures.report import day as days
 from dayfold.figures.report import html, index, pictures, summary
 from dayfold.figures.report.day import Day
-from dayfold.figures.report.html import Cell, Shades, figure, shades, share
+from dayfold.figures.report.html import Cell, Shades, figure, shades
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
@@ -138,7 +138,7 @@ def _confusion(day: Day) -> Shades:
     counts = day.counts.group_by("label", "predicted").agg(pl.col("images").sum())
     part = pl.col("images") / pl.col("images").sum().over("label")
     cells = [
-        Cell(label, said, of, f"{images:,}", f"{label}, predicted {said}: {images} ({share(of)})")
+        Cell(label, said, of, f"{images:,}", f"{label}, predicted {said}: {images} ({of:.1%})")
         for label, said, images, of in counts.with_columns(part=part).iter_rows()
     ]
     return shades(cells, of_days=False)
