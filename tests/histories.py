@@ -19,7 +19,6 @@ from dayfold.ledger.tables import (
     NearDuplicate,
     PoolShare,
     Prediction,
-    Replayed,
 )
 from dayfold.project import params as params_file
 from dayfold.project.files import json_bytes, sha256, write_bytes
@@ -95,9 +94,6 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     shares = rows.group_by("day", "label").len().sort("day", "label")
     table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]
     tables.write(project.shares, PoolShare, table)
-    some = rows.filter(pl.col("day") != day).head(50).select("image", "path", "label", "day")
-    replayed = [(*row, 1.0, 0.1, "class_balanced") for row in some.iter_rows()]
-    tables.write(project.replay, Replayed, replayed)
     few = held.head(14).select("image", "path", "label")
     tables.write(
         project.audit(day), Doubt, [(*row, labels[-1], 0.91, "") for row in few.iter_rows()]

@@ -11,7 +11,6 @@ from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
 from dayfold.project.console import plural
 
-LEAST_P = 0.001  # a smaller p is not told to the digit
 NAMED = 3  # new classes that are named one by one
 
 
@@ -136,7 +135,7 @@ def _of_flips(day: Day) -> str:
         verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
     return (
         f"{plural(asked, 'test image')}: {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
+        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
     )
 
 
