@@ -12,16 +12,13 @@ from dayfold.figures import evidence, gate, log
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
-    BacktestRun,
     Check,
     Doubt,
     Evaluation,
     Flip,
     NearDuplicate,
-    PolicyAccuracy,
     PoolShare,
     Prediction,
-    Replayed,
 )
 from dayfold.project import params as params_file
 from dayfold.project.files import json_bytes, sha256, write_bytes
@@ -61,7 +58,6 @@ def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bo
     checks = gate.checks(figures, new=[labels[-1]], known=known, **params.gate.model_dump())
     tables.write(project.gate(days[-1]), Check, checks)
     _plans_and_predictions(project, days[-1], labels)
-    _backtest(project, days)
     return project
 
 
@@ -98,9 +94,6 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     shares = rows.group_by("day", "label").len().sort("day", "label")
     table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]
     tables.write(project.shares, PoolShare, table)
-    some = rows.filter(pl.col("day") != day).head(50).select("image", "path", "label", "day")
-    replayed = [(*row, 1.0, 0.1, "class_balanced") for row in some.iter_rows()]
-    tables.write(project.replay, Replayed, replayed)
     few = held.head(14).select("image", "path", "label")
     tables.write(
         project.audit(day), Doubt, [(*row, labels[-1], 0.91, "") for row in few.iter_rows()]
@@ -114,23 +107,3 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
         "sha256": {"model": sha256(b"model"), "manifest": sha256(b"manifest")},
     }
     write_bytes(project.provenance, json_bytes(facts))
-
-
-def _backtest(project: Project, days: Sequence[str]) -> None:
-    cells = [
-        (policy, seed, day, cohort, accuracy)
-        for policy, accuracy in (("naive", 0.3), ("cumulative", 0.9))
-        for seed in (0, 1)
-        for day in days
-        for cohort in days
-        if cohort <= day
-    ]
-    tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
-    runs = [
-        BacktestRun(
-            policy, seed, acc, acc, 0.1, -0.1, 0.2, 0.9, 0.8, 0.5, 0.01, None, None, 9, 9, 1.0
-        )
-        for policy, acc in (("naive", 0.3), ("cumulative", 0.9))
-        for seed in (0, 1)
-    ]
-    tables.write(project.backtest("runs"), BacktestRun, runs)

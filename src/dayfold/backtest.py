@@ -299,7 +299,7 @@ def compare(
                     ticker.line(comparison.line(runs[-1]))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
-    charts.write_png(charts.policy_curves(cells), project.backtest_curves)
+    charts.write_policies(project.backtest_curves, cells)
     return runs
 
 

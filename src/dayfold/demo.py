@@ -138,7 +138,8 @@ def _finish(project: Project, folder: Path, say: Say) -> None:
     kept = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy).iter_rows(named=True))
     without = tables.read(project.backtest("cohorts"), PolicyAccuracy).iter_rows(named=True)
     lost = _of_first_day(without)
-    charts.write_png(charts.replay_curves(kept, lost, what="digits 0 to 5"), project.root / PICTURE)
+    title = "Digits 0 to 5, learnt on the first day: accuracy on that day's test images"
+    charts.write_png(project.root / PICTURE, {title: charts.replay_curves(kept, lost)})
     last = DAYS[-1]
     say(
         f"""

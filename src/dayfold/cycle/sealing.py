@@ -85,6 +85,9 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
         commit = _commit_of(project, now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
+    from dayfold.figures.report import index  # here, as it takes time, and only a seal needs it
+
+    index.write(project, forced=forced(project))
     return [*tags, vcs.TAG + now.day]
 
 

@@ -49,21 +49,26 @@ def card(
     erased since.
     """
     (line, known), (verdict, reasons) = counted, gate
-    recipe, size = metadata["recipe"], metadata["recipe"]["image_size_px"]
-    days = history.days
+    recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
+    retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A ResNet18 that tells {plural(len(live), 'class')} apart in images "
-        f"of {size} x {size} pixels. Trained on {line.day} from the model of "
-        f"{provenance['parent']}, after {plural(len(days), 'day')} of images "
+        f"A ResNet18 that tells {plural(len(live), 'class')} apart in images of "
+        f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
+        f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
         "## Figures",
-        f"On {known.on(_tested(line))}, which no model of this project was trained on. The 95% "
-        "intervals assume independent images; docs/metrics.md of dayfold defines every figure.",
+        f"On {known.on(sum(scores['images'] for scores in tested.values()))}, which no model of "
+        "this project was trained on. The 95% intervals assume independent images; docs/metrics.md "
+        "of dayfold defines every figure.",
         _figures(line),
         "## Classes and data",
         _classes(line, known, history, live),
-        _retired([name for name in metadata["classes"] if name not in live]),
+        f"Retired, because no image has their label any more: {', '.join(retired)}. The model "
+        "keeps their outputs, so the other classes keep their positions, and never answers with "
+        "them."
+        if retired
+        else "",
         _data(history, provenance),
         "## Confidence",
         f"It is softmax(logits), not calibrated: {metadata['not_calibrated']}."
@@ -72,31 +77,19 @@ def card(
         "temperature is fitted on this day's validation images (Guo et al. 2017). It changes the "
         "confidence, not the answer.",
         "## Limits",
-        _bullets(_limits(history, known, live, reasons)),
+        "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
-        _again(line.day, erased),
+        f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
+        "erased since."
+        if erased
+        else "In a clone of the project, from what is pinned below, to the bit on such a machine. "
+        "What the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
+        f"```\ndayfold reproduce {line.day}\n```",
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
         _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _again(day: str, erased: Sequence[str]) -> str:
-    if erased:
-        return (
-            f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
-            "erased since."
-        )
-    return (
-        "In a clone of the project, from what is pinned below, to the bit on such a machine. What "
-        "the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
-        f"```\ndayfold reproduce {day}\n```"
-    )
-
-
-def _tested(line: DayLine) -> int:
-    return sum(scores["images"] for scores in (line.figures or {})["classes"].values())
 
 
 def _figures(line: DayLine) -> str:
@@ -113,38 +106,23 @@ def _figures(line: DayLine) -> str:
     return _table(("figure", "value", "95%"), rows)
 
 
-def _classes(line: DayLine, known: Evidence, history: History, classes: Sequence[str]) -> str:
-    figures = line.figures or {}
-    counts = _counts(history)
+def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:
+    figures, counts = line.figures or {}, _counts(history)
     rows = []
-    for label in classes:
+    for label in live:
         scores = figures["classes"].get(label, {})
         ends = figures["interval"]["classes"].get(label, {})
-        few = known.of_class(label)
+        counted = [str(counts.get((label, split), 0)) for split in SPLITS]
+        sure = [
+            text
+            for key in ("f1", "recall")
+            for text in (figure(scores.get(key)), _ends(ends.get(key)))
+        ]
         rows.append(
-            (
-                _plain(label),
-                *(str(counts.get((label, split), 0)) for split in SPLITS),
-                figure(scores.get("f1")),
-                _ends(ends.get("f1")),
-                figure(scores.get("recall")),
-                _ends(ends.get("recall")),
-                figure(scores.get("precision")),
-                few,
-            )
+            (_plain(label), *counted, *sure, figure(scores.get("precision")), known.of_class(label))
         )
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
-
-
-def _retired(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    return (
-        f"Retired, because no image has their label any more: {', '.join(map(_plain, names))}. The "
-        "model keeps their outputs, so the other classes keep their positions, and never answers "
-        "with them."
-    )
 
 
 def _counts(history: History) -> dict[tuple[str, str], int]:
@@ -187,10 +165,6 @@ def _limits(
         "nothing about other devices, sites or preparations."
     )
     return found
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

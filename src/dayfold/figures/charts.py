@@ -1,381 +1,272 @@
-"""Charts as Vega-Lite specifications: without colours, which come with a picture or a page."""
+"""Charts as SVG, drawn here without a library: lines over days, and bars of one number a day.
 
+Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
+"""
+
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+
+from markupsafe import Markup
 
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project.files import write_bytes
 
-Spec = dict[str, Any]
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-TOLD_APART = 16  # columns of a heat map, up to which its cells are wide enough for a number
-# From the oldest to the newest of a series, seen as well on white as on black.
-RAMP = ("#4466cc", "#2490a5", "#5a9c58", "#bd8422", "#cb5c4a")
+# Each is seen on white and on black: a contrast of 3 or more (WCAG 2.2, 1.4.11).
+RAMP = ("#4466cc", "#2490a5", "#5a9c58", "#bd8422", "#cb5c4a")  # from the oldest to the newest
+PALETTE = (
+    *("#4c78d8", "#d0662a", "#2f8f6b", "#c04f96", "#8f7d1c"),
+    *("#2490a5", "#d1495b", "#8562cf", "#7c8794", "#a06a4c"),
+)
+INK, MUTED, LINE = "#1c2126", "#59626c", "#e5e8eb"
+LEFT_PX, TOP_PX, BOTTOM_PX = 52, 14, 34  # what stands around the lines
+LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # of text: a letter, a line, the name of a day
+LETTERS = 18  # of a name at the end of a line
+SIZE = (760, 320)  # of a chart
+MANY = 32  # days above which lines have no points of their own
+APART_PX = 3  # between equal lines, if that leaves them within SPREAD_PX
+SPREAD_PX = 12
+
+TITLE = "Accuracy on the test images of each day, after training on later days"
+
+Curves = Mapping[str, Mapping[str, float]]  # series → day → value
+
+_SVG = Markup(
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" '
+    'role="img" aria-label="{says}" font-family="sans-serif" font-size="11" fill="{fill}">'
+    "{inside}</svg>"
+)
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+_RULE = Markup('<path class="rule" d="M{} {:.1f}H{}" stroke="{}"/>')
+_POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>')
+_SERIES = Markup(
+    '<g class="series" data-series="{0}" stroke="{1}" fill="{1}"><path d="M{2}" fill="none" '
+    'stroke-width="{3}"><title>{0}</title></path>{4}</g>'
+)
+_NAME = Markup('<tspan data-series="{}"><tspan fill="{}">\u25cf</tspan> {}\u2002</tspan>')
+_BAR = Markup('<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}"><title>{}</title></rect>')
 
 
-# Columns that hold days, and what the day is that of.
-_DAYS = {"day": "model of", "cohort": "images of", "arrived": "arrived on"}
-
-
-class Colours(NamedTuple):
-    """What a chart is drawn with: colours as CSS has them, and the fonts."""
-
-    ground: str | None
-    ink: str
-    muted: str
-    line: str
-    accent: str
-    on_accent: str
-    font: str
-
-
-PICTURE = Colours("white", "#1c2126", "#5d6670", "#e7eaed", "#2f5fd0", "#ffffff", "sans-serif")
-# page.css sets these, for a light screen, a dark one and for paper.
-PAGE = Colours(
-    None, *(f"var(--{name})" for name in ("ink", "muted", "line", "accent", "on-accent", "font"))
+_PANEL = Markup(
+    '<g transform="translate({} {})"><text y="14" font-size="14" font-weight="bold" fill="{}">{}'
+    '</text><g transform="translate(0 24)">{}</g></g>'
 )
 
 
-def config(colours: Colours) -> Spec:
-    """Return the part of a specification that gives it colours."""
-    text = {"labelColor": colours.muted, "titleColor": colours.muted, "titleFontWeight": "normal"}
+def ramp(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour a name, from the first of RAMP to the last."""
     return {
-        "background": colours.ground,
-        "font": colours.font,
-        "view": {"stroke": None},
-        "axis": {
-            **text,
-            "gridColor": colours.line,
-            "domainColor": colours.line,
-            "ticks": False,
-            "labelPadding": 8,
-            "titlePadding": 12,
-            "labelFontSize": 11,
-            "titleFontSize": 11,
-        },
-        "axisY": {"domain": False},
-        "header": {"labelColor": colours.ink, "labelFontSize": 12},
-        "legend": {**text, "symbolType": "circle", "symbolStrokeWidth": 0},
-        "title": {
-            "color": colours.ink,
-            "subtitleColor": colours.muted,
-            "anchor": "start",
-            "fontSize": 14,
-            "offset": 14,
-        },
-        "rect": {"color": colours.accent},
-        "text": {"color": colours.ink, "fontSize": 11},
-        "range": {"ordinal": {"scheme": list(RAMP)}},
-        "style": {
-            "on-weak": {"color": colours.ink},
-            "on-strong": {"color": colours.on_accent},
-        },
+        name: _between(place * (len(RAMP) - 1) / max(1, len(names) - 1))
+        for place, name in enumerate(names)
     }
 
 
-def forgetting_curve(cells: Iterable[CohortAccuracy | PolicyAccuracy]) -> Spec:
-    """Return the accuracy of every cohort over the days, a line a cohort."""
-    values = [cell._asdict() for cell in cells]
-    spec = _lines(values, series="cohort", field="accuracy", title="accuracy")
-    spec["encoding"]["y"]["scale"] = {"domain": [_floor(values, 0.8), 1]}
-    spec["encoding"]["x"]["title"] = "model of"
-    spec["encoding"]["color"]["title"] = "images of"
-    spec["description"] = "The accuracy on the test images of each day, by the day of the model."
-    spec["title"] = {
-        "text": "What each day's images are still worth",
-        "subtitle": "accuracy on the test images of each day, after training on later days",
-    }
-    return spec
+def _between(at: float) -> str:
+    one, two = RAMP[int(at)], RAMP[min(int(at) + 1, len(RAMP) - 1)]
+    both = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in (one, two)]
+    mixed = (round(a + (b - a) * (at % 1)) for a, b in zip(*both, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
-def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float], *, what: str) -> Spec:
-    """Return the accuracy on the first day's test images by the day of the model, two lines.
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour a name, for names without an order."""
+    return {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(names)}
 
-    Both map days to accuracy, 0..1; they are equal up to the first day without replay.
+
+def short(days: Iterable[str]) -> dict[str, str]:
+    """Return the days without the year, where all are of one."""
+    days = list(days)
+    common = 5 if len({day[:4] for day in days}) == 1 else 2
+    return {day: day[common:] for day in days}
+
+
+def forgetting_curve(
+    cells: Iterable[CohortAccuracy | PolicyAccuracy],
+    *,
+    low: float | None = None,
+    size: tuple[int, int] = SIZE,
+) -> Markup:
+    """Return the accuracy of every cohort over the days, a line a cohort, as SVG.
+
+    It is a mean where there are cells of several seeds. The axis begins at `low`, by default at the
+    tenth below the lowest accuracy, but 0.8 at most.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.cohort, cell.day)):
+        found.setdefault(cell.cohort, {}).setdefault(cell.day, []).append(cell.accuracy)
+    curves = {name: {day: fmean(of) for day, of in by.items()} for name, by in found.items()}
+    if low is None:
+        low = floor(value for points in curves.values() for value in points.values())
+    return lines(
+        curves,
+        says="Accuracy on the test images of each day, by the day of the model",
+        colours=ramp(list(curves)),
+        ends=(low, 1.0),
+        names=short(curves),
+        size=size,
+    )
+
+
+def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float]) -> Markup:
+    """Return the accuracy on one day's test images by the day of the model, two lines, as SVG.
+
+    Both map days to accuracy, 0..1, with replay and without; they are equal up to the day before
+    replay ended.
     """
     days = sorted(kept)
-    parts = [day for day in days if day in lost and lost[day] != kept[day]]
-    fork = days[max(0, days.index(parts[0]) - 1) :] if parts else []
-    lines = {"with replay": {day: kept[day] for day in days}}
-    lines["without replay"] = {day: lost[day] for day in fork}
-    values = [
-        {"day": day, "accuracy": value, "line": name, "label": f"{name}: {value:.0%}"}
-        for name, points in lines.items()
-        for day, value in points.items()
-    ]
-    ends = {"transform": [{"filter": f"datum.day === '{days[-1]}'"}]}
-    colour = {
-        "field": "line",
-        "type": "nominal",
-        "legend": None,
-        "scale": {"domain": list(lines), "range": [PICTURE.accent, RAMP[-1]]},
-    }
-    return {
-        "$schema": SCHEMA,
-        "description": f"The accuracy on {what}, with replay and without it, by day.",
-        "title": {
-            "text": f"How much of {what} does the model still know?",
-            "subtitle": f"accuracy on their test images of {days[0]}, after training on later days",
-        },
-        "width": 560,
-        "height": 260,
-        "data": {"values": values},
-        "encoding": {
-            "x": {
-                "field": "day",
-                "type": "ordinal",
-                "title": "day of the model",
-                "axis": _day_axis(days),
-            },
-            "y": {
-                "field": "accuracy",
-                "type": "quantitative",
-                "title": "accuracy",
-                "scale": {"domain": [0, 1]},
-                "axis": {"format": "%", "tickCount": 5},
-            },
-            "color": colour,
-        },
-        "layer": [
-            {"mark": {"type": "line", "strokeWidth": 3}},
-            {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}},
-            {
-                **ends,
-                "mark": {"type": "text", "align": "left", "dx": 10, "fontSize": 13, "clip": False},
-                "encoding": {"text": {"field": "label", "type": "nominal"}},
-            },
-        ],
-    }
+    parted = [place for place, day in enumerate(days) if lost.get(day, kept[day]) != kept[day]]
+    fork = days[max(0, parted[0] - 1) :] if parted else []
+    curves = {"with replay": kept, "no replay": {day: lost[day] for day in fork}}
+    curves = {name: points for name, points in curves.items() if points}
+    return lines(
+        curves,
+        says="Accuracy on the first day's test images, with replay and without, by day",
+        colours=dict(zip(curves, (RAMP[0], RAMP[-1]), strict=False)),
+        ends=(0.0, 1.0),
+        names={name: f"{name}: {points[max(points)]:.0%}" for name, points in curves.items()},
+    )
 
 
-def _floor(values: Iterable[Mapping[str, Any]], most: float) -> float:
-    """The tenth below the lowest accuracy, but never above `most`."""
-    lowest = min((value["accuracy"] for value in values), default=0.0)
-    return float(min(most, lowest // 0.1 / 10))
+def floor(values: Iterable[float]) -> float:
+    """Return the tenth below the lowest of some accuracies, but 0.8 at most."""
+    return min(0.8, math.floor(min(values, default=1.0) * 10) / 10)
 
 
-MEASURES = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "confidence": "mean confidence",
-    "images": "test images",
-}
+def lines(
+    curves: Curves,
+    *,
+    says: str,
+    colours: Mapping[str, str],
+    ends: tuple[float, float],
+    names: Mapping[str, str],
+    size: tuple[int, int] = SIZE,
+) -> Markup:
+    """Return lines over days as SVG, each with its name of `names`, if it has one, at its end.
 
-
-def class_curves(values: Sequence[Mapping[str, Any]]) -> Spec:
-    """Return a measure of each class over the days: the one that the param `measure` names."""
-    spec = _lines(values, series="class", field="value", title=None)
-    spec["params"].append({"name": "measure", "value": "f1"})
-    spec["transform"].append({"calculate": "datum[measure]", "as": "value"})
-    spec["encoding"]["y"]["scale"] = {"zero": False, "nice": True}
-    spec["encoding"]["color"]["scale"]["scheme"] = "tableau10"  # classes have no order
-    spec["encoding"]["x"]["title"] = "model of"
-    spec["description"] = "F1 and other measures of each class, by the day of the model."
-    return spec
-
-
-def _lines(
-    values: Sequence[Mapping[str, Any]], *, series: str, field: str, title: str | None
-) -> Spec:
-    """Lines over days, a colour a series; the param `hidden` names the series not to draw."""
-    days = sorted({value["day"] for value in values})
-    many = len(days) > 2 * TOLD_APART
-    shown = list(values[0]) if values else []
-    return {
-        "$schema": SCHEMA,
-        "width": 640,
-        "height": 300,
-        "data": {"values": list(values)},
-        "params": [{"name": "hidden", "value": []}],
-        "transform": [{"filter": f"indexof(hidden, datum['{series}']) < 0"}],
-        "encoding": {
-            "x": {
-                "field": "day",
-                "type": "ordinal",
-                "title": None,
-                "scale": {"domain": days},
-                "axis": _day_axis(days),
-            },
-            "y": {
-                "field": field,
-                "type": "quantitative",
-                "axis": {"tickCount": 5},
-                "title": title,
-            },
-            "color": {
-                "field": series,
-                "type": "ordinal",
-                "scale": {"domain": sorted({value[series] for value in values})},
-                "title": series,
-            },
-        },
-        "layer": [
-            {
-                "mark": {"type": "line", "strokeWidth": 1 if many else 2, "interpolate": "linear"},
-                "encoding": {"opacity": _unless_another_is_pointed_at()},
-            },
-            {
-                "params": [
-                    {
-                        "name": "at",
-                        "select": {"type": "point", "on": "pointerover", "fields": [series]},
-                    }
-                ],
-                "mark": {"type": "point", "filled": True, "size": 14 if many else 46},
-                "encoding": {
-                    "opacity": _unless_another_is_pointed_at(),
-                    "tooltip": [_told(name) for name in shown],
-                },
-            },
-        ],
-    }
-
-
-def _unless_another_is_pointed_at() -> Spec:
-    return {"condition": {"param": "at", "value": 1}, "value": 0.15}
-
-
-def _told(name: str) -> Spec:
-    """Return a line of a tooltip: a column under its title, a measure with three digits."""
-    titles = {**_DAYS, "low": "95% from", "high": "95% to", "corrected": "corrected later"}
-    entry: Spec = {"field": name, "title": titles.get(name, MEASURES.get(name, name))}
-    if name in ("accuracy", "low", "high", "f1", "precision", "recall", "confidence", "share"):
-        return {**entry, "type": "quantitative", "format": ".3f"}
-    return {**entry, "type": "nominal"}
-
-
-def _day_axis(days: Sequence[str]) -> Spec:
-    """Days without what all have in common, their century or their year."""
-    common = 5 if len({day[:4] for day in days}) == 1 else 2
-    return {
-        "labelAngle": 0,
-        "labelExpr": f"slice(datum.label, {common})",
-        "labelOverlap": "greedy",
-        "labelSeparation": 6,
-    }
-
-
-# Of each heat map: its rows and columns, what a cell is as strong as, what is written in it.
-_HEAT_MAPS = {
-    "matrix": ("day", "cohort", "accuracy", "accuracy"),
-    "confusion": ("label", "predicted", "share", "images"),
-    "arrivals": ("class", "arrived", "images", "images"),
-}
-
-
-def heat_map(kind: str, values: Sequence[Mapping[str, Any]]) -> Spec:
-    """Return one of the heat maps; with too many columns nothing is written in its cells."""
-    row, column, strength, written = _HEAT_MAPS[kind]
-    least = _floor(values, 0.9) if kind == "matrix" else 0
-    most = max((value["images"] for value in values), default=1) if kind == "arrivals" else 1
-    rows, columns = (sorted({value[name] for value in values}) for name in (row, column))
-    wide = len(columns) > TOLD_APART
-    half = f"(datum['{strength}'] - {least}) / {max(most - least, 1e-9)} > 0.7"
-    texts: list[Spec] = [
-        {
-            "transform": [{"filter": condition}],
-            "mark": {"type": "text", "style": style},
-            "encoding": {
-                "text": {
-                    "field": written,
-                    "type": "quantitative",
-                    "format": ",d" if written == "images" else ".3f",
-                }
-            },
-        }
-        for condition, style in ((half, "on-strong"), (f"!({half})", "on-weak"))
-    ]
-    return {
-        "$schema": SCHEMA,
-        "description": f"A heat map of {strength}: a row a {row}, a column a {column}.",
-        "width": 640 if wide else {"step": 52},
-        # A width that is fitted asks for a height in all, not for one a row.
-        "height": len(rows) * (8 if len(rows) > 3 * TOLD_APART else 14) if wide else {"step": 30},
-        "data": {"values": list(values)},
-        "encoding": {
-            "x": _edge(column, columns, wide=wide),
-            "y": _edge(row, rows, wide=wide and len(rows) > TOLD_APART),
-            # Of the numbers too: they lie on the cells.
-            "tooltip": [_told(name) for name in values[0]] if values else [],
-        },
-        "layer": [
-            {
-                "mark": {"type": "rect", "cornerRadius": 0 if wide else 3},
-                "encoding": {
-                    "opacity": {
-                        "field": strength,
-                        "type": "quantitative",
-                        "scale": {"domain": [least, most], "range": [0.04, 0.9], "clamp": True},
-                        "legend": None,
-                    },
-                },
-            },
-            *([] if wide else texts),
-        ],
-    }
-
-
-def _edge(name: str, names: Sequence[str], *, wide: bool) -> Spec:
-    """An axis of a heat map: of days or of classes."""
-    axis: Spec = {"grid": False, "domain": False, "labelLimit": 90, "labelOverlap": "greedy"}
-    if name in _DAYS:
-        axis |= _day_axis(names)
-    return {
-        "field": name,
-        "type": "ordinal",
-        "title": _DAYS.get(name, name),
-        "scale": {"domain": list(names), "padding": 0 if wide else 0.06},
-        "axis": {**axis, "labelAngle": 0},
-    }
-
-
-def policy_curves(cells: Iterable[PolicyAccuracy]) -> Spec:
-    """Return the forgetting curves of several policies side by side, means over their seeds."""
-    cells = list(cells)
-    one = forgetting_curve(cells)
-    order = list(dict.fromkeys(cell.policy for cell in cells))
-    y = {**one["encoding"]["y"], "aggregate": "mean", "scale": {"domain": [0, 1]}}
-    lines, points = ({"mark": layer["mark"]} for layer in one["layer"])
-    return {
-        **{key: one[key] for key in ("$schema", "description", "title", "data")},
-        "facet": {"field": "policy", "type": "nominal", "sort": order, "title": None},
-        "columns": 3,
-        "spec": {
-            "width": 260,
-            "height": 180,
-            "encoding": {**one["encoding"], "y": y},
-            "layer": [lines, points],
-        },
-    }
-
-
-def on_page(spec: Spec, source: str) -> Spec:
-    """Return a specification as a page shows it: as wide as its place, in the page's colours.
-
-    Its data have the name `source`; the page's own headings and legends stand for the chart's.
+    `ends` are the least range of the axis. Equal lines are drawn side by side, as far as there is
+    room, and lines that end at about one height share a label.
     """
-    shown = {**spec, "data": {"name": source}, "config": config(PAGE)}
-    shown.pop("title", None)
-    if not isinstance(spec["width"], dict):
-        shown |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-    if "color" in spec["encoding"]:
-        color = {**spec["encoding"]["color"], "legend": None}
-        shown["encoding"] = {**spec["encoding"], "color": color}
-    return shown
+    days = sorted({day for points in curves.values() for day in points})
+    marks, bottom = ticks(*ends), size[1] - BOTTOM_PX
+    scale = (bottom - TOP_PX) / (marks[-1] - marks[0])
+
+    def height(value: float) -> float:
+        return bottom - (value - marks[0]) * scale
+
+    down = _side_by_side(
+        {name: {day: height(value) for day, value in of.items()} for name, of in curves.items()}
+    )
+    labels, room = _labels(
+        {name: of[max(of)] for name, of in down.items()}, colours, names, size[0]
+    )
+    right = size[0] - room
+    step = (right - LEFT_PX) / max(1, len(days))
+    across = {day: LEFT_PX + step * (place + 0.5) for place, day in enumerate(days)}
+    inside = [_RULE.format(LEFT_PX, height(mark), right, LINE) for mark in marks]
+    inside += [_TEXT.format(LEFT_PX - 8, height(mark) + 4, "end", f"{mark:,.6g}") for mark in marks]
+    inside += [
+        _TEXT.format(across[day], bottom + 20, "middle", name)
+        for day, name in list(short(days).items())[:: math.ceil(TICK_PX / step)]
+    ]
+    is_many = len(days) > MANY
+    for name, points in curves.items():
+        at = {day: (across[day], down[name][day]) for day in points}
+        told = list(points)[-1 if is_many else 0 :]
+        dots = [_POINT.format(*at[day], f"{name}, {day}: {points[day]:,.4g}") for day in told]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at.values())
+        inside.append(
+            _SERIES.format(name, colours[name], path, 1 if is_many else 2, Markup().join(dots))
+        )
+    inside += [_TEXT.format(right + 6, y + 4, "start", text) for y, text in labels]
+    return _svg(size, says, inside)
 
 
-def beside_others(spec: Spec) -> Spec:
-    """Return a page's forgetting curve as one of several side by side, on the same scale."""
-    x, y = ({**spec["encoding"][name], "title": None} for name in ("x", "y"))
-    y["scale"] = {"domain": [0, 1]}
-    return {**spec, "height": 170, "encoding": {**spec["encoding"], "x": x, "y": y}}
+def ticks(low: float, high: float) -> list[float]:
+    """Return up to seven round numbers from `low` or below it to `high` or above it."""
+    span = high - low or 1.0
+    unit = 10.0 ** math.floor(math.log10(span))
+    step = next(unit * part for part in (0.2, 0.5, 1, 2) if span / (unit * part) <= 5.01)
+    first, last = math.floor(low / step + 1e-6), math.ceil((low + span) / step - 1e-6)
+    return [round(step * number, 10) for number in range(first, last + 1)]
 
 
-def write_png(spec: Spec, path: Path) -> None:
-    """Draw a specification at twice its size into a PNG file."""
+def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
+    """Heights of lines in pixels, those that are equal on a day moved apart."""
+    moved = {name: dict(points) for name, points in down.items()}
+    equal: dict[tuple[str, int], list[str]] = {}
+    for name, points in down.items():
+        for day, y in points.items():
+            equal.setdefault((day, round(y)), []).append(name)
+    for (day, _), names in equal.items():
+        apart = min(APART_PX, SPREAD_PX / len(names))
+        for place, name in enumerate(names):
+            moved[name][day] += (place - (len(names) - 1) / 2) * apart
+    return moved
+
+
+def _labels(
+    ends: Mapping[str, float], colours: Mapping[str, str], names: Mapping[str, str], width: int
+) -> tuple[list[tuple[float, Markup]], float]:
+    """Heights and texts of the labels at the lines' ends, and the room that they take of a chart.
+
+    A label that would take more than a third names as many series as it can.
+    """
+    groups: list[list[str]] = []
+    for name in sorted(names, key=lambda name: ends[name]):
+        if groups and ends[name] - ends[groups[-1][0]] < ROW_PX:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    found, longest = [], 0
+    for group in groups:
+        said, letters = Markup(), 0
+        for place, name in enumerate(group):
+            cut = names[name]
+            cut = cut if len(cut) <= LETTERS else f"{cut[: LETTERS - 1]}…"
+            if place and (letters + len(cut) + 6) * LETTER_PX > width / 3:
+                said += f"+{len(group) - place}"
+                letters += 3
+                break
+            said += _NAME.format(name, colours[name], cut)
+            letters += len(cut) + 3
+        longest = max(longest, letters)
+        found.append((ends[group[0]], said))
+    return found, 12 + longest * LETTER_PX
+
+
+def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
+    """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
+    most, step = max(values.values()), min(16, size[0] / len(values))
+    inside = []
+    for place, (day, value) in enumerate(values.items()):
+        tall = max(1, size[1] * value / (most or 1))
+        told = f"{day}: {value:,.3g}"
+        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, told))
+    return _svg(size, f"A bar a day, at most {most:,.3g}", inside)
+
+
+def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:
+    w, h = size
+    return _SVG.format(w=w, h=h, says=says, fill=MUTED, inside=Markup().join(inside))
+
+
+def write_png(path: Path, panels: Mapping[str, Markup], size: tuple[int, int] = SIZE) -> None:
+    """Draw charts of one size, up to three a row and each below its name, at twice that size."""
     import vl_convert
 
-    picture = {**spec, "config": config(PICTURE), "padding": 16}
-    write_bytes(path, vl_convert.vegalite_to_png(picture, scale=2))
+    columns, (w, h) = min(3, len(panels)), (size[0] + 24, size[1] + 32)
+    whole = (w * columns + 24, h * math.ceil(len(panels) / columns) + 24)
+    inside = [Markup('<rect width="100%" height="100%" fill="white"/>')]
+    for place, (name, svg) in enumerate(panels.items()):
+        at = (24 + place % columns * w, 24 + place // columns * h)
+        inside.append(_PANEL.format(*at, INK, name, svg))
+    write_bytes(path, vl_convert.svg_to_png(_svg(whole, "", inside), scale=2))
+
+
+def write_policies(path: Path, cells: Sequence[PolicyAccuracy]) -> None:
+    """Draw the forgetting curves of several policies side by side, means over their seeds."""
+    size = (320, 220)
+    by = {policy: [cell for cell in cells if cell.policy == policy] for policy, *_ in cells}
+    panels = {policy: forgetting_curve(own, low=0, size=size) for policy, own in by.items()}
+    write_png(path, panels, size)

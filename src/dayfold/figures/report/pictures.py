@@ -1,13 +1,11 @@
-"""The images worth a look: flips, mistakes, doubtful labels and near duplicates, as thumbnails."""
+"""The images worth a look: newly wrong, surely wrong, doubtful labels and near duplicates."""
 
 import base64
 import io
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from PIL import Image
@@ -25,8 +23,7 @@ SIDE_PX = 192  # of a thumbnail, at most
 SMALL_PX = 64  # up to this an image is kept as it is, and shown pixel by pixel
 
 
-@dataclass(frozen=True)
-class Thumbnail:
+class Thumbnail(NamedTuple):
     """A picture as a data URI, or none and why; `is_small`: its pixels can be told apart."""
 
     uri: str | None
@@ -34,166 +31,141 @@ class Thumbnail:
     is_small: bool
 
 
-Fact = tuple[str, str]
-See = Callable[[str], Thumbnail]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An image, what it is called and what was predicted, and the command that corrects it."""
+class Picture(NamedTuple):
+    """An image, what is known of it, and the command that corrects it."""
 
     thumbnail: Thumbnail
     path: str
-    facts: tuple[Fact, ...]
+    facts: dict[str, str]
     command: str
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Some images of a kind, of `total`; `says` is what they are, `empty` what is said of none."""
+class Gallery(NamedTuple):
+    """Some images of a kind: what they are, how many in all; without any, `says` is why."""
 
-    key: str
     title: str
     says: str
-    empty: str
     total: int
-    images: list[Shown]
+    pictures: list[Picture]
 
 
-def galleries(day: Day) -> list[Gallery]:
-    """Return the four galleries of a day; one whose data cannot be had says so."""
+Found = list[tuple[str, dict[str, str], str]]  # path, facts and command of each image of a kind
+
+
+def galleries(day: Day) -> Iterator[Gallery]:
+    """Yield the four galleries of a day; one whose data cannot be had says so."""
     ids = dict(day.history.images.select("path", "image").iter_rows())
     # Of an earlier day: what was withdrawn since is shown no more.
     withdrawn = corrections.gone(day.project)
     gone = {path for path, image in ids.items() if image in withdrawn}
-    see = partial(thumbnail, day.project, ids, withdrawn=gone)
-    with no_warnings():
-        return [_flips(day, see), _mistakes(day, see), _doubts(day, see), _alike(day, see)]
+    for title, says, find in _KINDS:
+        empty, found = find(day)
+        with no_warnings():
+            pictures = [
+                Picture(thumbnail(day.project, ids, path, withdrawn=gone), path, facts, command)
+                for path, facts, command in found[:SHOWN]
+            ]
+        yield Gallery(title, says if found else empty, len(found), pictures)
 
 
-def _flips(day: Day, see: See) -> Gallery:
-    path = day.project.plot("flips")
-    table = day.table(path, Flip)
-    return Gallery(
-        "flips",
-        "Negative flips",
-        "Test images that yesterday's model had right and today's has wrong, the surest first.",
-        _unless_missing(day, table, path, "Nothing that was right yesterday is wrong today."),
-        0 if table is None else len(table),
-        [_shown(see, row, "today", _said(row)) for row in _surest(table)],
-    )
+def _newly_wrong(day: Day) -> tuple[str, Found]:
+    return _wrong(day, day.project.plot("flips"), Flip, "No test image is newly wrong.")
 
 
-def _mistakes(day: Day, see: See) -> Gallery:
-    path = day.project.predictions
-    table = wrong = day.table(path, Prediction)
-    if table is not None:
-        places = day.history.images.select("image", "path")
-        wrong = table.filter(pl.col("predicted") != pl.col("label")).join(places, on="image")
-    return Gallery(
-        "mistakes",
-        "Most confident mistakes",
-        "Held-out images, validation and test, of which the model is surest and wrong. "
-        "The label may be wrong instead.",
-        _unless_missing(day, table, path, "No held-out image is predicted wrong."),
-        0 if wrong is None else len(wrong),
-        [
-            _shown(see, row, "predicted", _said(row), ("split", row["split"]))
-            for row in _surest(wrong)
-        ],
-    )
+def _mistakes(day: Day) -> tuple[str, Found]:
+    empty = "No validation or test image is predicted wrong."
+    return _wrong(day, day.project.predictions, Prediction, empty)
 
 
-def _doubts(day: Day, see: See) -> Gallery:
-    path = day.project.audit(day.day)
-    rows = tables.shown(tables.read(path, Doubt)) if path.exists() else []
-    return Gallery(
-        "doubts",
-        "Most doubtful labels",
-        "Images whose label is probably wrong, by predictions of models that were not trained on "
-        "them. A score of 0 is surely wrong, 1 surely right.",
-        "The audit of this day doubts no label."
-        if path.exists()
-        else "There is no audit of this day; dayfold audit makes one.",
-        len(rows),
-        [
-            _shown(see, row, "suggested", row["suggested"], ("score", f"{row['score']:.3f}"))
-            for row in rows[:SHOWN]
-        ],
-    )
-
-
-def _shown(see: See, row: Mapping[str, Any], said_by: str, said: str, *more: Fact) -> Shown:
-    """An image with its label and what is said of it, and the command that takes that over."""
-    other = row.get("predicted") or row["suggested"]
-    facts = (("label", row["label"]), (said_by, said), *more)
-    command = shlex.join(("dayfold", "relabel", row["path"], "--to", other))
-    return Shown(see(row["path"]), row["path"], facts, command)
-
-
-def _alike(day: Day, see: See) -> Gallery:
-    path = day.project.plot("near_duplicates")
-    table = day.table(path, NearDuplicate) if day.keeps(path) else None
-    rows = [] if table is None else list(table.sort("bits", "path").iter_rows(named=True))
-    return Gallery(
-        "alike",
-        "Near duplicates",
-        "Images of today that look like one of another split or class, shown one after the other.",
-        "No image of today looks like one of another split or class."
-        if table is not None
-        else "This day was made without a search for near duplicates.",
-        len(rows),
-        [image for row in rows[: SHOWN // 2] for image in _pair(row, see)],
-    )
-
-
-def _pair(row: Mapping[str, Any], see: See) -> Iterator[Shown]:
-    command = shlex.join(
-        ("dayfold", "withdraw", row["path"], "--reason", f"like {row['other_path']}")
-    )
-    for prefix, like in (("", row["other_path"]), ("other_", row["path"])):
-        path = row[f"{prefix}path"]
-        facts = (
-            ("label", row[f"{prefix}label"]),
-            ("split", row[f"{prefix}split"]),
-            ("looks like", like.rpartition("/")[2]),
-            ("bits apart", f"{row['bits']} of 128"),
-        )
-        yield Shown(see(path), path, facts, "" if prefix else command)
-
-
-def _surest(table: pl.DataFrame | None) -> list[dict[str, Any]]:
+def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[str, Found]:
+    """The images of a table that are predicted wrong, the most confident first."""
+    table = day.table(path, kind)
     if table is None:
-        return []
-    ordered = table.sort("confidence", "path", descending=[True, False])
-    return list(ordered.head(SHOWN).iter_rows(named=True))
+        return f"{day.project.name(path)} of this day is not here.", []
+    if "path" not in table.columns:
+        table = table.join(day.history.images.select("image", "path"), on="image")
+    wrong = table.filter(pl.col("predicted") != pl.col("label"))
+    ordered = wrong.sort("confidence", "path", descending=[True, False])
+    return empty, [
+        _relabel(row, row["predicted"], confidence=row["confidence"])
+        for row in ordered.iter_rows(named=True)
+    ]
 
 
-def _said(row: Mapping[str, Any]) -> str:
-    return f"{row['predicted']}, confidence {row['confidence']:.3f}"
+def _doubts(day: Day) -> tuple[str, Found]:
+    path = day.project.audit(day.day)
+    if not path.exists():
+        return "There is no audit of this day; dayfold audit makes one.", []
+    rows = tables.shown(tables.read(path, Doubt))
+    found = [_relabel(row, row["suggested"], score=row["score"]) for row in rows]
+    return "The audit of this day doubts no label.", found
 
 
-def _unless_missing(day: Day, table: pl.DataFrame | None, path: Path, empty: str) -> str:
-    return empty if table is not None else f"{day.project.name(path)} of this day is not here."
+def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, dict[str, str], str]:
+    """An image with its label and another that may be right, and the command that corrects it."""
+    facts = {"label": row["label"], "predicted": other}
+    facts |= {name: f"{value:.3f}" for name, value in sure.items()}
+    facts |= {"split": row["split"]} if "split" in row else {}
+    return row["path"], facts, shlex.join(("dayfold", "relabel", row["path"], "--to", other))
+
+
+def _alike(day: Day) -> tuple[str, Found]:
+    path, found = day.project.plot("near_duplicates"), []
+    table = day.table(path, NearDuplicate) if day.keeps(path) else None
+    if table is None:
+        return "This day was made without a search for near duplicates.", []
+    for row in table.sort("bits", "path").iter_rows(named=True):
+        same, of = f"like {row['other_path']}", f"{row['bits']} of 128"
+        for prefix in ("", "other_"):
+            path = row[f"{prefix}path"]
+            facts = {key: row[prefix + key] for key in ("label", "split")} | {"bits apart": of}
+            withdraw = shlex.join(("dayfold", "withdraw", path, "--reason", same))
+            found.append((path, facts, "" if prefix else withdraw))
+    return "No image of today looks like one of another split or class.", found
+
+
+_KINDS: tuple[tuple[str, str, Callable[[Day], tuple[str, Found]]], ...] = (
+    (
+        "Newly wrong",
+        "Test images that yesterday's model had right and today's has wrong, the most confident "
+        "first.",
+        _newly_wrong,
+    ),
+    (
+        "Most confident mistakes",
+        "Validation and test images that are predicted wrong, the most confident first. The label "
+        "may be wrong instead.",
+        _mistakes,
+    ),
+    (
+        "Most doubtful labels",
+        "Labels that are probably wrong, judged by models that were not trained on the image. "
+        "Score 0: surely wrong; 1: surely right.",
+        _doubts,
+    ),
+    (
+        "Near duplicates",
+        "Images of today, each before one of another split or class that it looks like.",
+        _alike,
+    ),
+)
 
 
 def thumbnail(
     project: Project, ids: Mapping[str, str], name: str, *, withdrawn: Collection[str] = ()
 ) -> Thumbnail:
     """Return an image of the history, checked against its sha256; nothing of a withdrawn one."""
-    path = project.root / name
     if name in withdrawn:
         return Thumbnail(None, "withdrawn since", is_small=False)
     try:
-        data = path.read_bytes()
+        data = (project.root / name).read_bytes()
         if sha256(data) != ids.get(name):
             return Thumbnail(None, "not the bytes that the manifest pins", is_small=False)
-        image = decode(data)
+        return _drawn(decode(data))
     except OSError:
         return Thumbnail(None, "not here: dvc checkout || dvc pull", is_small=False)
     except IntakeError as error:
         return Thumbnail(None, error.what, is_small=False)
-    return _drawn(image)
 
 
 def _drawn(image: Image.Image) -> Thumbnail:

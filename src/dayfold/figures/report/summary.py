@@ -1,113 +1,110 @@
 """The day in five numbers and a sentence, and the classes that got worse."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
 from dayfold.figures import intervals, metrics
-from dayfold.figures.evidence import FEW, is_judged, is_too_few
+from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
 from dayfold.project.console import plural
 
-KEYS = ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate")
-LEAST_P = 0.001  # a smaller p is not told to the digit
 NAMED = 3  # new classes that are named one by one
 
 
-@dataclass(frozen=True)
-class Number:
-    """One of the five: its value and interval, what it rests on too little, and what it says."""
+class Number(NamedTuple):
+    """One of the five: its value and interval, whether these rest on too few, and what it says."""
 
     title: str
     value: float | None
     ends: Ends
-    few: str
+    is_few: bool
     says: str
 
 
-@dataclass(frozen=True)
-class Change:
-    """A class against the day before, both on the same images: recall, and the flips."""
+class Change(NamedTuple):
+    """A class against the day before, both on the same images: recall, and what became of them."""
 
     label: str
     recall: float
     recall_before: float
-    asked: int
-    negative: int
-    positive: int
+    images: int
+    newly_wrong: int
+    newly_right: int
     p: float
-    few: str
+    says: str
 
     @property
     def is_beyond_chance(self) -> bool:
         """Whether more was lost than won, hardly by chance, and on enough to tell."""
-        return not self.few and self.negative > self.positive and self.p < SIGNIFICANT
-
-    @property
-    def says(self) -> str:
-        """What became of the class."""
-        if self.few or self.negative == self.positive:
-            return self.few
-        if self.negative < self.positive:
-            return "better"
-        return "worse beyond chance" if self.is_beyond_chance else "worse, may be chance"
+        return self.says == "worse beyond chance"
 
 
 def changes(day: Day) -> list[Change]:
-    """Return the classes that both days' models were asked about, most flips lost first."""
-    if day.before is None or day.before.figures is None:
-        return []
-    now, then, known = day.figures["classes"], day.before.figures["classes"], day.known
+    """Return the classes that both days' models were asked about, those that lost most first."""
+    then = set(day.evaluations.filter(model=day.before)["label"]) if day.before else set()
     flips = {
-        label: found
-        for label, found in metrics.class_flips(day.counts).items()
-        if label in then and found.asked
+        label: counts
+        for label, counts in metrics.class_flips(day.counts).items()
+        if label in then and counts.asked
     }
-    adjusted = intervals.holm(
-        [intervals.mcnemar(found.negative, found.positive) for found in flips.values()]
-    )
+    adjusted = intervals.holm([intervals.mcnemar(n.negative, n.positive) for n in flips.values()])
     found = []
-    for (label, counts), p in zip(flips.items(), adjusted, strict=True):
-        recall, few = now[label]["recall"], known.of_class(label)
-        before = recall + (counts.negative - counts.positive) / counts.asked
-        found.append(Change(label, recall, before, *counts, p, few))
-    return sorted(found, key=lambda one: (one.positive - one.negative, one.label))
+    for (label, (asked, wrong, right)), p in zip(flips.items(), adjusted, strict=True):
+        recall, says = day.figures["classes"][label]["recall"], day.known.of_class(label)
+        if not says and wrong < right:
+            says = "better"
+        elif not says and wrong > right:
+            says = "worse beyond chance" if p < SIGNIFICANT else "worse, may be chance"
+        before = recall + (wrong - right) / asked
+        found.append(Change(label, recall, before, asked, wrong, right, p, says))
+    return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
 
 
 def numbers(day: Day) -> list[Number]:
     """Return the five numbers of the day."""
-    figures, said = day.figures, dict(_sentences(day))
-    titles = ("Average accuracy", "Weighted F1", "Worst F1", "Forgetting", "Negative flips")
+    figures = day.figures
     return [
-        Number(title, figures[key], figures["interval"][key], _few(day, key), said[key])
-        for key, title in zip(KEYS, titles, strict=True)
+        Number(title, figures[key], figures["interval"][key], not is_judged(figures, key), says)
+        for key, title, says in _sentences(day)
     ]
 
 
-def _few(day: Day, key: str) -> str:
-    return "" if is_judged(day.figures, key) else f"{FEW}."
-
-
-def _sentences(day: Day) -> Iterator[tuple[str, str]]:
-    figures = day.figures
-    cohorts = day.counts["cohort"].n_unique()
+def _sentences(day: Day) -> Iterator[tuple[str, str, str]]:
+    """The key, the title and the sentence of each."""
+    cohorts, classes = day.counts["cohort"].n_unique(), day.figures["classes"]
+    images = sum(scores["images"] for scores in classes.values())
     yield (
         "average_accuracy",
+        "Average accuracy",
         f"The mean of the accuracies on the test images of {plural(cohorts, 'day')}: "
-        f"each day's images count alike.{_before(day)}",
+        f"each day counts alike.{_before(day)}",
     )
-    classes = figures["classes"]
     yield (
         "weighted_f1",
-        f"The mean F1 of {plural(len(classes), 'class')}, each weighted by its "
-        f"{sum(scores['images'] for scores in classes.values()):,} test images in all.",
+        "Weighted F1",
+        f"The mean F1 of {plural(len(classes), 'class')}, weighted by "
+        f"{plural(images, 'test image')}.",
     )
-    yield "worst_f1", _of_worst(classes)
-    yield "forgetting", _of_forgetting(figures["forgetting"], cohorts - 1)
-    yield "negative_flip_rate", _of_flips(day)
+    yield (
+        "worst_f1",
+        "Worst F1",
+        _of_worst({name: scores["f1"] for name, scores in classes.items()}),
+    )
+    lost, earlier = day.figures["forgetting"], plural(cohorts - 1, "earlier day")
+    yield (
+        "forgetting",
+        "Forgetting",
+        "Nothing to forget yet: there are no earlier test images."
+        if lost is None
+        else f"On the test images of {earlier}, accuracy is as high as it ever was."
+        if not round(abs(lost), 3)
+        else f"On the test images of {earlier}, accuracy is on average {abs(lost):.3f} "
+        f"{'above' if lost < 0 else 'below'} its best of the days before.",
+    )
+    yield "negative_flip_rate", "Newly wrong", _of_flips(day)
 
 
 def _before(day: Day) -> str:
@@ -121,42 +118,24 @@ def _before(day: Day) -> str:
     return f" On the same {images} yesterday's model has {before:.3f}."
 
 
-def _of_worst(classes: dict[str, Any]) -> str:
-    lowest = min((scores["f1"] for scores in classes.values()), default=None)
-    worst = [label for label, scores in classes.items() if scores["f1"] == lowest]
+def _of_worst(f1s: dict[str, float]) -> str:
+    worst = [label for label, f1 in f1s.items() if f1 == min(f1s.values())]
     if not worst:
         return "No class has test images yet."
-    if len(worst) == len(classes) > 1:
-        return f"All {len(classes)} classes have the same F1."
-    images = plural(sum(classes[label]["images"] for label in worst), "test image")
-    if len(worst) > 1:
-        return f"{len(worst)} classes have the lowest F1, on {images} together."
-    return f"Class {worst[0]} has the lowest F1, on {images}."
-
-
-def _of_forgetting(value: float | None, earlier: int) -> str:
-    if value is None:
-        return "Nothing to forget yet: there are no earlier test images."
-    where = "above" if value < 0 else "below"
-    if not round(abs(value), 3):
-        return f"{plural(earlier, 'earlier day').capitalize()}: as well known as they ever were."
-    return (
-        f"On the test images of {plural(earlier, 'earlier day')}, accuracy is on average "
-        f"{abs(value):.3f} {where} its best of the days before."
-    )
+    return f"That of {f'class {worst[0]}' if len(worst) == 1 else plural(len(worst), 'class')}."
 
 
 def _of_flips(day: Day) -> str:
-    asked, negative, positive = metrics.flips(day.counts)
+    asked, wrong, right = metrics.flips(day.counts)
     if not asked:
         return "There is no earlier model to compare with."
-    p = day.figures["worse_than_yesterday"]["p"]
+    p = intervals.mcnemar(wrong, right)
     verdict = day.known.caveat(day.known.all) or "within what chance explains"
     if p < SIGNIFICANT and not is_too_few(day.known.all):
-        verdict = f"{'worse' if negative > positive else 'better'} beyond chance"
+        verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
     return (
-        f"{plural(asked, 'test image')}: {negative:,} newly wrong, {positive:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < LEAST_P else f'= {p:.3f}'})."
+        f"{plural(asked, 'test image')}: {wrong:,} newly wrong, {right:,} newly right; "
+        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
     )
 
 
@@ -181,18 +160,12 @@ def headline(day: Day, changed: list[Change]) -> str:
 
 def _of_new(day: Day) -> str:
     """What became of the classes that arrived on the day."""
-    new, classes = day.line.new, day.figures["classes"]
-    scores = [classes[label]["f1"] for label in new if label in classes]
-    if not scores:
-        return f"{listed(list(new))}: no test images on the day of arrival"
-    if len(new) <= NAMED:
-        each = ", ".join(_of_class(day, label) for label in new)
-        return f"{each} on the day {'it' if len(new) == 1 else 'they'} arrived"
-    few = sum(is_too_few(day.known.classes.get(label, 0)) for label in new)
-    return (
-        f"{len(new)} new classes: F1 {min(scores):.3f} to {max(scores):.3f} on arrival"
-        + f", {few} of them {FEW}" * bool(few)
-    )
+    new = day.line.new
+    said = [_of_class(day, label) for label in new[:NAMED]]
+    more = len(new) - len(said)
+    if more:
+        said.append(f"{more} more")
+    return f"{listed(said)} on the day {'it' if len(new) == 1 else 'they'} arrived"
 
 
 def _of_class(day: Day, label: str) -> str:
