@@ -8,6 +8,7 @@ import typer
 
 from dayfold.cli.top import CYCLE, Day, ask, command, day_of, here, say
 from dayfold.errors import CycleError
+from dayfold.project.layout import Project
 
 ZipNames = Annotated[
     str,
@@ -101,7 +102,7 @@ def add(
     What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
     was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
     """
-    from dayfold.cycle import adding, opening
+    from dayfold.cycle import adding
     from dayfold.cycle.ready import ready
     from dayfold.project.console import show
 
@@ -109,12 +110,7 @@ def add(
     if source is None:
         if move or labels or strict or dry_run or zip_names or group is not None:
             raise CycleError("These options need images to add.", mend="dayfold add FOLDER …")
-        today = day_of(day)
-        with ready(project, "add", say=say):
-            parent = opening.open_day(project, today)
-        for line in opening.opened(project, today, parent):
-            say(line)
-        say(f"images go to {project.name(project.images(today))}/<class>/")
+        _start_day(project, day_of(day))
         return
     options = adding.Options(
         move=move,
@@ -131,6 +127,17 @@ def add(
         say(line)
     show(adding.table(today, delivery, options))
     print(adding.next_step(delivery, options))
+
+
+def _start_day(project: Project, day: str) -> None:
+    from dayfold.cycle import opening
+    from dayfold.cycle.ready import ready
+
+    with ready(project, "add", say=say):
+        parent = opening.open_day(project, day)
+    for line in opening.opened(project, day, parent):
+        say(line)
+    say(f"images go to {project.name(project.images(day))}/<class>/")
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
@@ -212,7 +219,7 @@ def run(
             unattended.run(
                 project, source, day=today, zip_names=zip_names, verbose=verbose, say=say
             )
-    say("dayfold diff shows what the last day learned and lost, dayfold log all days")
+    say("dayfold diff shows what the last day learned and lost, data/reports/index.html all days")
 
 
 @command(CYCLE, "dayfold status")
