@@ -1,4 +1,4 @@
-"""Beside other work: how threads wait, what a slow training says, slices, kept squares."""
+"""Beside other work: how threads wait, slices, the precision that pays, kept squares."""
 
 import math
 import os
@@ -13,9 +13,8 @@ from PIL import Image
 from torch.nn import functional
 
 from builders import DAYS, make_project, png, take_in
-from dayfold.learning import device, network, pace, pixels, speed
+from dayfold.learning import device, network, pixels, speed
 from dayfold.learning.device import Machine
-from dayfold.learning.pace import Pace
 from dayfold.learning.slices import Slices, slices_of
 from dayfold.ledger import squares
 from dayfold.project import cpus, params
@@ -45,70 +44,31 @@ def test_cpus_are_idle_by_the_kernels_count_of_those_that_are_ours(tmp_path, mon
     assert cpus.idle(0.01, tmp_path / "no proc") == math.inf
 
 
-@pytest.mark.parametrize(
-    ("name", "other", "value"),
-    [
-        ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ACTIVE"),
-        ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "7"),
-    ],
-)
-def test_a_persons_own_waiting_policy_stays(name, other, value):
-    code = f"import os, dayfold.learning; print(os.environ['{name}'], '{other}' in os.environ)"
-    given = {key: text for key, text in os.environ.items() if key != other} | {name: value}
-    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
-    assert said.stdout.split() == [value, "False"]
+def waiting(**given):
+    """How threads wait in a process that starts with these: OMP_WAIT_POLICY and GOMP_SPINCOUNT."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    code = f"import os, dayfold.learning; print(*(os.environ.get(name) for name in {names}))"
+    own = {name: value for name, value in os.environ.items() if name not in names} | given
+    said = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    return said.stdout.split()
 
 
-BUSY = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
-
-
-@pytest.fixture
-def burning():
-    """As many busy processes as CPUs."""
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(cpus.cpus())]
-    time.sleep(0.5)
-    yield
-    for other in others:
-        other.kill()
-        other.wait()
+def test_a_persons_own_waiting_policy_stays():
+    assert waiting(OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", "None"]
+    assert waiting(GOMP_SPINCOUNT="7") == ["None", "7"]
 
 
 @pytest.mark.cold
-def test_beside_busy_processes_waiting_threads_give_way(burning):
-    given = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    code = "import os, dayfold.learning; print(os.environ['OMP_WAIT_POLICY'])"
-    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
-    assert said.stdout == "PASSIVE\n"
-
-
-def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.02)
-    slow = Pace(usual=1e6, day="2025-06-02")
-    said = []
-    for _ in range(12):
-        time.sleep(0.01)
-        said.append(slow.after(32))
-    (told,) = filter(None, said)
-    assert told.startswith("slow: ")
-    assert "images a second, 1e+06 on 2025-06-02; " in told
-    assert f"of {cpus.cpus()} CPUs, others use: " in told
-    assert "python" in told
-
-
-def test_a_training_is_compared_with_its_own_start_and_not_told_while_it_keeps_up(monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.2)
-    own = Pace()
-    steady = []
-    for _ in range(9):
-        time.sleep(0.1)
-        steady.append(own.after(32))
-    assert not any(steady)
-    later = []
-    for _ in range(6):
-        time.sleep(0.8)
-        later.append(own.after(32))
-    (told,) = filter(None, later)
-    assert " at its start; " in told
+def test_beside_busy_processes_waiting_threads_give_way():
+    code = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(cpus.cpus())]
+    try:
+        time.sleep(0.5)
+        assert waiting()[0] == "PASSIVE"
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_only_bf16_on_a_cpu_is_computed_in_slices_and_none_is_too_small_for_batch_norm():
@@ -161,7 +121,7 @@ def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_w
 
 
 def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch):
-    monkeypatch.setattr(device, "_multiplies_bf16", lambda _device: True)
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: True)
     monkeypatch.setattr(speed, "MEASURED_SECONDS", 0.01)
     recipe = params.read(repository / "params.yaml").train
     small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})

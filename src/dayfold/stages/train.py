@@ -29,13 +29,11 @@ from dayfold.learning import (
     pixels,
     processes,
 )
-from dayfold.learning.activations import Activations
 from dayfold.learning.device import Machine
 from dayfold.learning.fingerprint import Fingerprint
 from dayfold.learning.fitting import Fitted
-from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
-from dayfold.learning.pace import Pace, usual_speed
 from dayfold.learning.processes import ALONE, Team
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
@@ -107,8 +105,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     team.agree(canonical_json(facts).encode(), "The inputs or the fingerprint")
     keeper = checkpoint.Keeper(project.checkpoints, facts)
     frozen = _frozen(project, day.job, facts["fingerprint"], pool, validation)
-    pace = Pace(*usual_speed(project, params.parent, facts))
-    fitted, steps = _fitted(day.job, pool, validation, frozen, keeper, team, pace)
+    fitted, steps = _fitted(day.job, pool, validation, frozen, keeper, team)
     weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
     team.agree(weights, "The weights")
     if not team.leads:
@@ -229,24 +226,27 @@ def _fitted(
     inputs: Activations | None,
     keeper: checkpoint.Keeper,
     team: Team,
-    pace: Pace,
 ) -> tuple[Fitted, list[TrainingStep]]:
     """Train, or go on where a training of the same inputs was stopped."""
-    saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
-    steps = saved.steps if saved else []
+    saved = keeper.found(team)
+    steps = [*saved.steps] if saved else []
     if saved:
-        print(f"resumed   going on from update {saved.update}, where training was stopped")
-    with keeper.removed_on(TrainingError), _progress(job.recipe, steps, pace) as report:
-        fitted = fitting.fit(
-            job,
-            pool,
-            validation,
-            report=report,
-            inputs=inputs,
-            team=team,
-            saved=saved,
-            keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
-        )
+        print(f"resumed   going on from update {len(steps)}, where training was stopped")
+    try:
+        with _progress(job.recipe, steps) as report:
+            fitted = fitting.fit(
+                job,
+                pool,
+                validation,
+                report=report,
+                inputs=inputs,
+                team=team,
+                saved=saved,
+                keep=lambda state: keeper.keep(steps, state) if team.leads else None,
+            )
+    except TrainingError:
+        keeper.remove()  # none is to go on from it
+        raise
     return fitted, steps
 
 
@@ -321,9 +321,7 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
 
 
 @contextmanager
-def _progress(
-    recipe: Train, steps: list[TrainingStep], pace: Pace
-) -> Iterator[Callable[[TrainingStep], None]]:
+def _progress(recipe: Train, steps: list[TrainingStep]) -> Iterator[Callable[[TrainingStep], None]]:
     """Keep every step, and show a bar on a terminal; elsewhere a line an epoch."""
     updates, began, done = recipe.updates, time.monotonic(), len(steps)
     ends = {updates * epoch // fitting.EPOCHS for epoch in range(1, fitting.EPOCHS + 1)}
@@ -334,8 +332,6 @@ def _progress(
         def report(step: TrainingStep) -> None:
             steps.append(step)
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}")
-            if slow := pace.after(recipe.batch_size):
-                ticker.line(slow)
             if step.step in ends:
                 seconds = (time.monotonic() - began) / (step.step - done)
                 ticker.line(
