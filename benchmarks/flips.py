@@ -61,7 +61,7 @@ def flips(files: Mapping[str, Sequence[Path]], count: int, seed: int) -> Iterato
         yield kind, files[kind][chance.integers(len(files[kind]))]
 
 
-def batches(made: Iterator[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+def batches(made: Iterator[tuple[str, Path]]) -> Iterator[dict[str, Path]]:
     """Flips that are looked for at once: of git each alone, of the others one of each kind.
 
     Without an object of git's the rest can hardly be read. No file is flipped twice at once.
@@ -69,47 +69,46 @@ def batches(made: Iterator[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]
     together: dict[str, Path] = {}
     for kind, path in made:
         if kind.startswith("git"):
-            yield [(kind, path)]
-        elif kind in together or any(path.samefile(other) for other in together.values()):
-            yield list(together.items())
-            together = {kind: path}
-        else:
-            together[kind] = path
+            yield {kind: path}
+            continue
+        if kind in together or any(path.samefile(other) for other in together.values()):
+            yield together
+            together = {}
+        together[kind] = path
     if together:
-        yield list(together.items())
+        yield together
 
 
-def flipped(path: Path, chance: np.random.Generator) -> bytes:
-    """Flip one bit of a file in place, its times kept; return what it was."""
-    before, times, mode = path.read_bytes(), path.stat(), path.stat().st_mode
-    after = bytearray(before)
+def flipped(data: bytes, chance: np.random.Generator) -> bytes:
+    """The bytes with one bit flipped."""
+    after = bytearray(data)
     after[chance.integers(len(after))] ^= 1 << int(chance.integers(8))
-    put(path, bytes(after), times.st_mtime_ns, mode)
-    return before
+    return bytes(after)
 
 
-def put(path: Path, data: bytes, mtime_ns: int, mode: int) -> None:
+def put(path: Path, data: bytes, was: os.stat_result) -> None:
     """Write bytes into the very file (a link of DVC's stays one), as a failing disk would."""
-    path.chmod(mode | 0o200)
+    path.chmod(was.st_mode | 0o200)
     with path.open("r+b") as file:
         file.write(data)
-    path.chmod(mode)
-    os.utime(path, ns=(mtime_ns, mtime_ns))
+    path.chmod(was.st_mode)
+    os.utime(path, ns=(was.st_mtime_ns, was.st_mtime_ns))
 
 
 def trial(
     project: Project, paths: Sequence[Path], chance: np.random.Generator
 ) -> tuple[bool, list[bool]]:
     """Flip a bit of each file: whether verify finds anything, and whether it names each file."""
-    stats = [path.stat() for path in paths]
-    before = [flipped(path, chance) for path in paths]
+    before = [(path, path.read_bytes(), path.stat()) for path in paths]
+    for path, data, was in before:
+        put(path, flipped(data, chance), was)
     try:
         said = [f"{one.what} {one.fix}" for one in verify(project, read_data=True).damage]
     except DayfoldError as error:  # git cannot even list its tags
         said = [str(error)]
     finally:
-        for path, data, stat in zip(paths, before, stats, strict=True):
-            put(path, data, stat.st_mtime_ns, stat.st_mode)
+        for one in before:
+            put(*one)
     return bool(said), [
         any(word in line for line in said for word in words(path)) for path in paths
     ]
@@ -128,15 +127,14 @@ def run(root: Path, *, count: int, seed: int) -> dict[str, list[int]]:
         raise SystemExit(f"{root} is damaged already: {whole.damage[0].what}")
     counts: dict[str, list[int]] = {}
     for batch in batches(flips(stored(root), count, seed)):
-        found, named = trial(project, [path for _, path in batch], chance)
-        for (kind, path), one in zip(batch, named, strict=True):
+        found, named = trial(project, list(batch.values()), chance)
+        for (kind, path), one in zip(batch.items(), named, strict=True):
             # Of several that were flipped together, only what is named was surely found.
             seen = one or (found and len(batch) == 1)
             if not seen:
                 print(f"not found: {path.relative_to(root)}", flush=True)
-            row = counts.setdefault(kind, [0, 0, 0])
-            for place, value in enumerate((1, seen, one)):
-                row[place] += value
+            row = counts.get(kind, (0, 0, 0))
+            counts[kind] = [row[0] + 1, row[1] + seen, row[2] + one]
     if verify(project, read_data=True).damage:
         raise SystemExit("the flips were not taken back")
     return counts

@@ -19,7 +19,9 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pydicom
@@ -170,6 +172,12 @@ def open_day(project: Project, day: str, parent: str) -> None:
     splits.write_no_groups(project, day)
 
 
+def write_image(path: Path, colour: tuple[int, int, int]) -> None:
+    """Write a small image of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (9, 9), colour).save(path)
+
+
 def tree(folder: Path) -> dict[str, str]:
     """What a folder holds: the sha256 of every file, by path; git's and DVC's own left out."""
     return {
@@ -188,64 +196,56 @@ def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
     and no worker more than MEBIBYTES.
     """
     draw, good, outcomes = random.Random(seed), pictures(), Counter[str]()  # noqa: S311
-    names, all_bytes = list(good), list(good.values())
-    project = make_project(top / "project")
-    reasons: Counter[str] = Counter()
-    slowest = most = 0.0
-    answered = workers.SECONDS
+    project, reasons, slowest, most = make_project(top / "project"), Counter[str](), 0.0, 0.0
     for start in range(0, count, DELIVERY):
         source = top / f"delivery-{start}"
         (source / "cat").mkdir(parents=True)
         for number in range(start, min(count, start + DELIVERY)):
-            name = draw.choice(names)
+            name = draw.choice(list(good))
             path = source / "cat" / f"{number}-{name}"
-            path.write_bytes(mutated(good[name], all_bytes, draw))
-        given, before = tree(source), tree(project.root)
-        strict = start > 0 and draw.random() < 0.1
-        began = time.monotonic()
-        try:
-            workers.SECONDS = SECONDS
-            _, delivery = adding.add(project, source, day=DAY, options=Options(strict=strict))
-        except IntakeError as error:
-            outcomes["files in deliveries refused whole"] += len(given)
-            check(bool(error.problems), "a refused delivery names no file")
-            check(images(tree(project.root)) == images(before), "a refused delivery left something")
-        else:
-            taken = [item.image for item in delivery.images]
-            refused = [remark.place for remark in delivery.refused]
-            outcomes["added"] += len(taken)
-            outcomes["known"] += len(delivery.known)
-            outcomes["refused"] += len(refused)
-            reasons.update(remark.said.partition(" (")[0][:50] for remark in delivery.refused)
-            check(
-                len(taken) + len(delivery.known) + len(refused) == len(given),
-                "a file is neither added nor known nor refused",
-            )
-            now = images(tree(project.root))
-            new = sorted(now[path] for path in now.keys() - images(before).keys())
-            check(new == sorted(taken), "the day's folder has not what was added")
-            check(set(taken) <= set(given.values()), "other bytes came in than were given")
-            listed = project.rejected(DAY).read_text(encoding="utf-8") if refused else ""
-            check(all(place in listed for place in refused), "a refused file is not listed")
-        finally:
-            workers.SECONDS = answered
+            path.write_bytes(mutated(good[name], list(good.values()), draw))
+        given, before, began = tree(source), tree(project.root), time.monotonic()
+        options = Options(strict=start > 0 and draw.random() < 0.1)
+        with patch.object(workers, "SECONDS", SECONDS):
+            outcome, refused = delivered(project, source, options, given, before)
+        outcomes += outcome
+        reasons.update(refused)
         slowest = max(slowest, (time.monotonic() - began) / len(given))
         most = max([most, *map(peak, [one.process.pid for one in workers._idle])])
         check(tree(source) == given, "a given file changed")
         check(most < MEBIBYTES, f"a worker had {most:.0f} MiB")
         shutil.rmtree(source)
-        if sys.stdout.isatty():
-            print(f"{start + len(given)}/{count} images", end="\r", flush=True)
     hangs = sum(number for reason, number in reasons.items() if reason.startswith("takes longer"))
     check(not hangs, f"{hangs} files took longer than {SECONDS} s")
     print(f"images: {dict(outcomes)}")
     print(f"  slowest delivery {slowest * 1000:.0f} ms a file; a worker had {most:.0f} MiB at most")
-    print(f"  decoders that crashed: {sum(n for why, n in reasons.items() if 'crash' in why)}")
     for reason, number in reasons.most_common(8):
         print(f"  {number:6} {reason}")
     # What came in must be a day like any other.
     quietly(lambda: snapshot.run(project, params_file.read(project.params)))
     return outcomes
+
+
+def delivered(
+    project: Project, source: Path, options: Options, given: dict[str, str], before: dict[str, str]
+) -> tuple[Counter[str], list[str]]:
+    """Add a delivery, check what it came to, and count that; why files were refused."""
+    try:
+        _, delivery = adding.add(project, source, day=DAY, options=options)
+    except IntakeError as error:
+        check(bool(error.problems), "a refused delivery names no file")
+        check(images(tree(project.root)) == images(before), "a refused delivery left something")
+        return Counter({"files in deliveries refused whole": len(given)}), []
+    taken, refused = [item.image for item in delivery.images], delivery.refused
+    outcome = {"added": len(taken), "known": len(delivery.known), "refused": len(refused)}
+    check(sum(outcome.values()) == len(given), "a file is neither added nor known nor refused")
+    now = images(tree(project.root))
+    new = sorted(now[path] for path in now.keys() - images(before).keys())
+    check(new == sorted(taken), "the day's folder has not what was added")
+    check(set(taken) <= set(given.values()), "other bytes came in than were given")
+    listed = project.rejected(DAY).read_text(encoding="utf-8") if refused else ""
+    check(all(remark.place in listed for remark in refused), "a refused file is not listed")
+    return Counter(outcome), [remark.said.partition(" (")[0][:50] for remark in refused]
 
 
 def images(found: dict[str, str]) -> dict[str, str]:
@@ -269,22 +269,22 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
     the project has not changed besides that file.
     """
     draw, outcomes = random.Random(seed), Counter[str]()  # noqa: S311
-    project = make_project(top / "texts")
-    source = top / "given"
+    project, source, labels = make_project(top / "texts"), top / "given", top / "labels.csv"
+
+    def read() -> object:
+        return snapshot.run(project, params_file.read(project.params))
+
     for number in range(12):
         for folder in (source / "deep", project.images(DAY) / "cat"):
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (9, 9), (number, 7, 7)).save(folder / f"{number}.png")
-    quietly(lambda: snapshot.run(project, params_file.read(project.params)))
+            write_image(folder / f"{number}.png", (number, 7, 7))
+    quietly(read)
     ids = manifest.history(project, DAY).images["image"].to_list()
     open_day(project, NEXT, DAY)
     for number in range(3):
-        (project.images(NEXT) / "cat").mkdir(exist_ok=True)
-        path = project.images(NEXT) / "cat" / f"{number}.png"
-        Image.new("RGB", (9, 9), (number, 99, 7)).save(path)
-    labels = top / "labels.csv"
+        write_image(project.images(NEXT) / "cat" / f"{number}.png", (number, 99, 7))
     rows = "".join(f"deep/{n}.png,{'cat' if n % 2 else 'dög'},p{n}\n" for n in range(12))
     events = f"relabel,{ids[0]},dog,seen again\nwithdraw,{ids[1]},,consent\n"
+    given = Options(labels=labels, dry_run=True)
     kinds: dict[str, tuple[Path, str, Callable[[], object]]] = {
         "params": (
             project.params,
@@ -294,25 +294,19 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
         "labels": (
             labels,
             "path,label,group\n" + rows,
-            lambda: adding.add(
-                project, source, day=NEXT, options=Options(labels=labels, dry_run=True)
-            ),
+            lambda: adding.add(project, source, day=NEXT, options=given),
         ),
-        "corrections": (
-            project.corrections(NEXT),
-            "action,image,label,reason\n" + events,
-            lambda: snapshot.run(project, params_file.read(project.params)),
-        ),
+        "corrections": (project.corrections(NEXT), "action,image,label,reason\n" + events, read),
     }
     texts = [text.encode() for _, text, _ in kinds.values()]
     slowest = 0.0
     for _ in range(count):
         name = draw.choice(list(kinds))
-        path, text, read = kinds[name]
+        path, text, use = kinds[name]
         path.write_bytes(mutated(text.encode(), texts, draw))
         before, began = tree(project.root), time.monotonic()
         try:
-            quietly(read)
+            quietly(use)
             outcomes[f"{name} taken"] += 1
         except DayfoldError as error:
             outcomes[f"{name} refused"] += 1
@@ -351,31 +345,28 @@ def fuzz_archives(top: Path, count: int, seed: int) -> Counter[str]:
 
 def archives() -> list[bytes]:
     """Zip and tar archives of three files, by every compression."""
-    found = []
+    found, names = [], [f"cat/{number}.png" for number in range(3)]
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", method) as archive:
-            for number in range(3):
-                archive.writestr(f"cat/{number}.png", bytes(range(200)) * 3)
+            for name in names:
+                archive.writestr(name, bytes(range(200)) * 3)
         found.append(file.getvalue())
     for mode in ("w", "w:gz", "w:bz2", "w:xz"):
         file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode=mode) as archive:
-            for number in range(3):
-                info = tarfile.TarInfo(f"cat/{number}.png")
+        with tarfile.open(fileobj=file, mode=mode) as tar:
+            for name in names:
+                info = tarfile.TarInfo(name)
                 info.size = 600
-                archive.addfile(info, io.BytesIO(bytes(range(200)) * 3))
+                tar.addfile(info, io.BytesIO(bytes(range(200)) * 3))
         found.append(file.getvalue())
     return found
 
 
 def quietly(read: Callable[[], object]) -> None:
     """Call without what it prints."""
-    out, sys.stdout = sys.stdout, io.StringIO()
-    try:
+    with redirect_stdout(io.StringIO()):
         read()
-    finally:
-        sys.stdout = out
 
 
 def check(holds: bool, otherwise: str) -> None:

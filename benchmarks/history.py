@@ -41,7 +41,7 @@ from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
-from dayfold.stages import evaluate, replay, train
+from dayfold.stages import replay, train
 
 REPRO, WHOLE = "dvc repro (no-op)", "a whole day"
 WHOLE_DAY = "dayfold run ../in/{tomorrow} --day {tomorrow}"
@@ -230,7 +230,7 @@ def lay_out(made: History, parent: str, day: str) -> None:
     at, _ = draws.priority_sample(old["image"].to_list(), [1.0] * len(old), *scope)
     read = (
         replay.select(known.split("train"), weights={}, seed=params.seed, day=day, **words),
-        evaluate.sample(known.split(*HELD_OUT), params.evaluate.max_per_cohort),
+        evidence.sample(known.split(*HELD_OUT), params.evaluate.max_per_cohort),
         old[at],
     )
     (root / OLD).mkdir(exist_ok=True)

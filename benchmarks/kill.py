@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,15 +67,12 @@ IDENTITY = {
 class Lost:
     """What was counted: kills by command, and what did not come back."""
 
-    kills: dict[str, int] = field(default_factory=dict)
-    mended: int = 0
-    waited: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
     steps: list[str] = field(default_factory=list)
     images: int = 0
     days: int = 0
     commits: int = 0
     hashes: list[str] = field(default_factory=list)
-    trials: int = 0
 
 
 def write_images(folder: Path) -> None:
@@ -130,7 +128,6 @@ def kill(process: "subprocess.Popen[str]", *, group: bool) -> None:
             for word in child.cmdline()[:3]:
                 victims.setdefault(Path(word).name, child)
         (victims.get("dvc") or victims.get("git") or victims["dayfold"]).kill()
-    process.communicate()
 
 
 def killed(root: Path, words: Sequence[str], seconds: float, *, group: bool) -> bool:
@@ -143,21 +140,20 @@ def killed(root: Path, words: Sequence[str], seconds: float, *, group: bool) -> 
             return True
     except psutil.NoSuchProcess:
         pass
-    process.communicate()
+    finally:
+        process.communicate()
     return False
 
 
 def again(root: Path, words: Sequence[str], lost: Lost) -> None:
-    """Give the same command again until it finishes; what it needed is counted."""
+    """Give the same command again until it finishes; a step by hand is counted."""
     for _ in range(TRIES):
         code, said = finish(root, words)
-        lost.mended += "was killed" in said
         if not code or any(text in said for text in DONE):
             return
         if "at work in this project" not in said and "Another process" not in said:
             break
-        lost.waited += 1  # for what outlived its DVC
-        time.sleep(WAIT_SECONDS)
+        time.sleep(WAIT_SECONDS)  # for what outlived its DVC
     lost.steps.append(f"{' '.join(words)}: {said.strip()[-400:]}")
     print(f"manual step: {lost.steps[-1]}", flush=True)
     finish(root, ("dayfold", "check", "--fix"))
@@ -210,7 +206,7 @@ def trial(
         for _ in range(places.count(place)):
             seconds, group = float(chance.uniform(0, times[place])), bool(chance.integers(2))
             if killed(project.root, words, seconds, group=group):
-                lost.kills[words[1]] = lost.kills.get(words[1], 0) + 1
+                lost.kills[words[1]] += 1
         again(project.root, words, lost)
         if words[2:] == ("--day", THREE):
             drop(project)
@@ -247,16 +243,13 @@ def run(folder: Path, *, kills: int, seed: int, commands: int = len(SCRIPT)) -> 
             drop(whole)
     wanted = state(whole)
     shutil.rmtree(folder / "whole")
-    while (made := sum(lost.kills.values())) < kills:
+    while (made := lost.kills.total()) < kills:
         places = [place for place in KILLED_AT if place < commands][: kills - made]
         found = trial(base, folder / "trial", times, places, chance, lost, commands)
-        before = len(lost.hashes)
         compare(wanted, found, lost)
-        lost.trials += 1
         print(
-            f"trial {lost.trials}: {sum(lost.kills.values())} of {kills} kills, "
-            f"{lost.mended} times something was mended, {lost.waited} times waited, "
-            f"{len(lost.steps)} manual steps, {len(lost.hashes) - before} differences",
+            f"{lost.kills.total()} of {kills} kills, {len(lost.steps)} manual steps, "
+            f"{len(lost.hashes)} differences",
             flush=True,
         )
     return lost
@@ -275,7 +268,7 @@ def main(given_words: Sequence[str]) -> int:
         print(f"{name:10}{count:5} kills")
     print(
         f"lost: {lost.images} images, {lost.days} days, {lost.commits} commits; "
-        f"{len(lost.steps)} manual steps; {len(lost.hashes)} hashes differ in {lost.trials} trials"
+        f"{len(lost.steps)} manual steps; {len(lost.hashes)} hashes differ"
     )
     for line in (*lost.steps, *lost.hashes):
         print(f"  {line}")

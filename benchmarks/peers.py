@@ -43,7 +43,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import retention
-import streams
 import torch
 from sklearn.metrics import f1_score
 from torch.utils.data import TensorDataset
@@ -220,7 +219,7 @@ def claims(runs: Sequence[BacktestRun]) -> Iterator[str]:
 def main() -> None:
     """Run all four on every seed, in a temporary folder, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stream", choices=tuple(streams.STREAMS), default="new classes")
+    parser.add_argument("--stream", choices=tuple(retention.STREAMS), default="new classes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--days", type=int, default=15, choices=range(2, 16), metavar="N")
     options = parser.parse_args()
@@ -236,7 +235,7 @@ def main() -> None:
             machine = device.resolve(
                 device=recipe.device, precision=recipe.precision, threads=recipe.threads
             )
-            whole = streams.build(options.stream, params, folder / "stream")
+            whole = retention.build(options.stream, params, folder / "stream")
             history = replace(whole, days=whole.days[: options.days])
             tick = partial(ticker.advance, 1)
             runs.append(by_dayfold(history, folder / "run", params, tick))

@@ -2,6 +2,7 @@
 
     python benchmarks/train.py [--size 224] [--images 600] [--rounds 3]
     python benchmarks/train.py --memory [--images 51000]
+    python benchmarks/train.py --beside [--size 32] [--rounds 5]
 
 Cuts that many pieces of 512 x 512 px out of scikit-learn's two photographs, writes them as JPEG
 and PNG files, adds them to a new project, and times the train stage: from the files to the model.
@@ -13,6 +14,11 @@ With --memory: small JPEG files of 224 px, no two alike, of which nearly all tra
 GB of pixels. Ten times a second it looks at what the train stage has: its own memory, which nothing
 else can use, and pages of files, which the system takes back as soon as it needs room (Linux,
 /proc). To see that it does, give the script's processes 4 GiB in all: a cgroup's memory.max.
+
+With --beside: the bare loop alone, beside busy processes and beside another training, each in a
+process of its own, as a stage is; GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment are other
+ways to wait than dayfold's. From run to run two trainings fall into a fast or a slow state, so the
+worst of the rounds counts.
 """
 
 import argparse
@@ -33,9 +39,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from dayfold.learning import device, network
-from dayfold.learning.activations import DEPTHS
+from dayfold.learning.inputs import DEPTHS
 from dayfold.learning.speed import Bare
 from dayfold.project import params as params_file
+from dayfold.project.cpus import cpus
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -48,6 +55,9 @@ GOALS = {224: 0.95, 32: 0.90}
 PASSES = 6  # over the day's images
 LIMIT = 4.0  # GiB
 FIELDS = ("RssAnon", "RssFile", "VmHWM")
+LOADS = ("alone", "busy", "training")
+BESIDE_SECONDS, STARTING_SECONDS = 5, 8  # of a loop; until another process trains
+LEAST_BESIDE = 0.4  # of the speed alone
 
 
 def write_photographs(folder: Path, count: int) -> None:
@@ -162,14 +172,61 @@ def memory(project: Project) -> bool:
     return not process.returncode and peaks["RssAnon"] < LIMIT
 
 
+def bare_loop(size: int, seconds: int) -> None:
+    """Make updates for so long, as a new process would; print the images a second."""
+    recipe = params_file.read(Path(__file__).parents[1] / "params.yaml").train
+    recipe = recipe.model_copy(update={"image_size_px": size, "threads": cpus()})
+    machine = device.resolve(device="cpu", precision="auto", threads=recipe.threads)
+    bare = Bare(network.grown(network.random_origin(0), "ab", 0), recipe, machine)
+    bare.updates(2)
+    speeds, began = [], time.monotonic()
+    while time.monotonic() - began < seconds:
+        speeds.append(bare.updates(1))
+    print(statistics.harmonic_mean(speeds))
+
+
+def beside(size: int, rounds: int) -> bool:
+    """Print the images a second by what else is at work; whether the worst is LEAST_BESIDE."""
+
+    def started(*words: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, *map(str, words)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    found: dict[str, list[float]] = {load: [] for load in LOADS}
+    for _ in range(rounds):
+        for load in LOADS:
+            others = [started("-c", "while True: pass") for _ in range(cpus() * (load == "busy"))]
+            if load == "training":
+                others = [started(__file__, "--size", size, "--loop", 600)]
+                time.sleep(STARTING_SECONDS)
+            said, _ = started(__file__, "--size", size, "--loop", BESIDE_SECONDS).communicate()
+            found[load].append(float(said))
+            for other in others:
+                other.kill()
+                other.communicate()
+    for load, speeds in found.items():
+        print(f"{size} px, {load}: {statistics.median(speeds):.4g}, at worst {min(speeds):.4g}")
+    worst = min(min(found[load]) for load in LOADS[1:])
+    return worst >= LEAST_BESIDE * statistics.median(found["alone"])
+
+
 def main() -> None:
     """Make the project in a temporary folder, and print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--beside", action="store_true")
+    parser.add_argument("--loop", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.loop:
+        bare_loop(options.size, options.loop)
+        return
+    if options.beside:
+        met = beside(options.size, options.rounds)
+        print(f"{'met   ' if met else 'MISSED'} >= {LEAST_BESIDE} of the speed alone")
+        return
     images, size = options.images or (51000 if options.memory else 600), options.size
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

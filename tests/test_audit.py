@@ -15,7 +15,6 @@ from dayfold.errors import LedgerError
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.layout import Project
 from dayfold.serve import auditing
 from dayfold.serve.auditing import Audit, Doubts
 
@@ -41,11 +40,7 @@ def test_a_group_is_never_on_both_sides_and_each_class_is_dealt_evenly():
     for label in range(3):
         # 25 groups of 4 a class over 5 parts.
         assert np.bincount(fold[labels == label]).tolist() == [20] * auditing.FOLDS
-
-
-def test_the_deal_does_not_depend_on_the_order_of_images():
-    labels, groups = np.arange(60) % 3, [f"image {number}" for number in range(60)]
-    fold = auditing.folds(labels, groups, DAYS[0])
+    # Nor does the deal depend on the order of images.
     turned = auditing.folds(labels[::-1], groups[::-1], DAYS[0])
     assert turned[::-1].tolist() == fold.tolist()
 
@@ -80,15 +75,10 @@ def test_a_wrong_label_is_doubted_and_the_right_one_suggested():
     assert found.score.argmin() == 5
 
 
-def test_a_class_of_which_the_model_is_never_sure_is_not_suspected_as_a_whole():
+def test_neither_a_hard_class_as_a_whole_nor_a_single_class_is_doubted():
     labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.8)
-    hard = labels == 2
-    chances[hard] = [0.15, 0.45, 0.40]
-    found = auditing.doubts(chances, labels)
-    assert not found.doubted.any()
-
-
-def test_nothing_and_one_class_are_not_doubted():
+    chances[labels == 2] = [0.15, 0.45, 0.40]
+    assert not auditing.doubts(chances, labels).doubted.any()
     for images, classes in ((0, 3), (4, 1)):
         found = auditing.doubts(np.ones((images, classes)), np.zeros(images, dtype=np.int64))
         assert not found.doubted.any()
@@ -128,16 +118,13 @@ def noisy(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record_property):
-
+def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy):
     project, truth, count = noisy
     top = round(0.05 * count)
     found = auditing.run(project, top=top)
     assert (found.judged, found.skipped, len(found.doubts)) == (count, [], top)
     numbers = [int(re.search(r"(\d+)\.png", doubt.path)[1]) for doubt in found.doubts]
     caught = [number for number in numbers if number in truth]
-    record_property("caught", f"{len(caught)} of {len(truth)} in {top}")
-    print(f"{len(caught)} of {len(truth)} flipped labels in the worst {top} of {count}")
     assert len(caught) >= 0.8 * len(truth)
     suggested = {n: d.suggested for n, d in zip(numbers, found.doubts, strict=True)}
     right = [number for number in caught if suggested[number] == truth[number]]
@@ -147,13 +134,10 @@ def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy, record
 
 
 @pytest.mark.slow
-def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(three_days, tmp_path):
-
-    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
-    project = Project(tmp_path / "scans")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auditing, "doubts", lambda *given: certain(*given))
-        found = auditing.run(project, top=None)
+def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(noisy, monkeypatch):
+    project, *_ = noisy
+    monkeypatch.setattr(auditing, "doubts", lambda *given: certain(*given))
+    found = auditing.run(project, top=None)
     assert (found.doubted, len(found.doubts)) == (0, auditing.FEW)
     scores = [doubt.score for doubt in found.doubts]
     assert scores == sorted(scores)
@@ -171,7 +155,6 @@ def certain(chances, labels):
 
 @pytest.mark.slow
 def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
-
     project, *_ = noisy
     auditing.run(project, top=3)
     table = tables.read(project.audit(DAYS[0]), Doubt)

@@ -10,7 +10,7 @@ import pytest
 from builders import DAYS, make_project, take_in
 from dayfold import backtest, create, demo
 from dayfold.backtest import POLICIES, History
-from dayfold.errors import CycleError, ParamsError
+from dayfold.errors import CycleError, ImageMissingError, ParamsError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.placeholder import placeholder
@@ -72,14 +72,32 @@ def contents(folder):
     return {path: sha256(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_project_s_own_policy_gives_the_real_days_to_the_byte(history, tmp_path):
+def test_the_project_s_own_policy_gives_the_real_days_to_the_byte_also_after_stops(
+    history, tmp_path
+):
     real, made = history
     before = contents(real.project.root)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    # After the first day; then in the middle of the third, on a missing image.
+    with pytest.raises(KeyboardInterrupt):
+        run(real, tmp_path / "scratch", tick=stop)
+    missing = next((real.project.images(DAYS[2]) / "eel").iterdir())
+    kept = missing.read_bytes()
+    missing.unlink()
+    try:
+        with pytest.raises(ImageMissingError, match="cannot be read"):
+            run(real, tmp_path / "scratch")
+    finally:
+        missing.write_bytes(kept)
     scratch = run(real, tmp_path / "scratch")
     for day in real.days:
         model, evaluation = made[day]
         assert facts(scratch, day)["model"] == model
         assert scratch.evaluation(day).read_bytes() == evaluation
+    assert not scratch.model.exists()  # models are not kept
     assert contents(real.project.root) == before
     params = params_file.read(real.project.params)
     found = backtest.summary(scratch, params, "project", 0, real.days)
@@ -93,30 +111,6 @@ def test_the_project_s_own_policy_gives_the_real_days_to_the_byte(history, tmp_p
     rows = [[cell.accuracy for cell in cells if cell.day == day] for day in real.days]
     assert found.average_accuracy == pytest.approx(np.mean(rows[-1]))
     assert found.anytime_accuracy == pytest.approx(np.mean([np.mean(row) for row in rows]))
-
-
-def test_what_was_stopped_goes_on_and_ends_the_same(history, tmp_path):
-    real, made = history
-
-    def stop():
-        raise KeyboardInterrupt
-
-    # After the first day; then in the middle of the third, on a missing image.
-    with pytest.raises(KeyboardInterrupt):
-        run(real, tmp_path / "scratch", tick=stop)
-    missing = next((real.project.images(DAYS[2]) / "eel").iterdir())
-    kept = missing.read_bytes()
-    missing.unlink()
-    try:
-        with pytest.raises(Exception, match="cannot be read"):
-            run(real, tmp_path / "scratch")
-    finally:
-        missing.write_bytes(kept)
-    scratch = run(real, tmp_path / "scratch")
-    assert [facts(scratch, day)["model"] for day in real.days] == [
-        made[day][0] for day in real.days
-    ]
-    assert not scratch.model.exists()  # models are not kept
 
 
 def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
@@ -157,20 +151,19 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     assert backtest._key(without, params, policy) != backtest._key(real, params, policy)
 
 
-def test_naive_replays_nothing_and_scratch_begins_at_the_origin(history, tmp_path):
-    real, _ = history
-    naive = run(real, tmp_path / "naive", "naive")
+def test_naive_replays_nothing(history, tmp_path):
+    naive = run(history[0], tmp_path / "naive", "naive")
     assert [facts(naive, day)["images"] for day in DAYS[:3]] == [14, 7, 10]
-    scratch = run(real, tmp_path / "scratch", "scratch")
-    pins = json.loads(scratch.provenance.read_bytes())["sha256"]
-    assert pins["parent"] == sha256_file(real.origin)
 
 
-def test_scratch_stopped_in_training_still_asks_yesterday_s_model(history, tmp_path, monkeypatch):
+def test_scratch_begins_at_the_origin_and_still_asks_yesterday_s_model_after_a_stop(
+    history, tmp_path, monkeypatch
+):
     real, _ = history
     whole = run(real, tmp_path / "whole", "scratch")
-    trained = train.run
-    done = []
+    pins = json.loads(whole.provenance.read_bytes())["sha256"]
+    assert pins["parent"] == sha256_file(real.origin)
+    trained, done = train.run, []
 
     def stopped(project, params):
         trained(project, params)
@@ -214,12 +207,10 @@ def test_a_span_of_days_may_be_open_at_either_end():
     assert backtest.span("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
     assert backtest.span("2025-06-02..") == ("2025-06-02", None)
     assert backtest.span("2025-06-02") == ("2025-06-02", "2025-06-02")
-    with pytest.raises(CycleError) as caught:
+    with pytest.raises(CycleError, match="'june' is not a day"):
         backtest.span("june..july")
-    assert caught.value.problems == ["'june' is not a day.", "'july' is not a day."]
-    with pytest.raises(CycleError, match="is no span") as caught:
+    with pytest.raises(CycleError, match="2025-06-04 comes after 2025-06-02"):
         backtest.span("2025-06-04..2025-06-02")
-    assert caught.value.problems == ["2025-06-04 comes after 2025-06-02"]
 
 
 @pytest.mark.slow

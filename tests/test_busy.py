@@ -24,18 +24,18 @@ from dayfold.project.kept import Kept
 from pools import pool_of, start_of
 
 
-@pytest.mark.parametrize(
-    ("name", "other", "value"),
-    [
-        ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ACTIVE"),
-        ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "7"),
-    ],
-)
-def test_a_persons_own_waiting_policy_stays(name, other, value):
-    code = f"import os, dayfold.learning; print(os.environ['{name}'], '{other}' in os.environ)"
-    given = {key: text for key, text in os.environ.items() if key != other} | {name: value}
-    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
-    assert said.stdout.split() == [value, "False"]
+def waiting(**given):
+    """How threads wait in a process that starts with these: OMP_WAIT_POLICY and GOMP_SPINCOUNT."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    code = f"import os, dayfold.learning; print(*(os.environ.get(name) for name in {names}))"
+    own = {name: value for name, value in os.environ.items() if name not in names} | given
+    said = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True)
+    return said.stdout.split()
+
+
+def test_a_persons_own_waiting_policy_stays():
+    assert waiting(OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", "None"]
+    assert waiting(GOMP_SPINCOUNT="7") == ["None", "7"]
 
 
 BUSY = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
@@ -54,10 +54,7 @@ def burning():
 
 @pytest.mark.cold
 def test_beside_busy_processes_waiting_threads_give_way(burning):
-    given = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    code = "import os, dayfold.learning; print(os.environ['OMP_WAIT_POLICY'])"
-    said = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
-    assert said.stdout == "PASSIVE\n"
+    assert waiting()[0] == "PASSIVE"
 
 
 def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
@@ -140,7 +137,7 @@ def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_w
 
 
 def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch):
-    monkeypatch.setattr(device, "_multiplies_bf16", lambda _device: True)
+    monkeypatch.setattr(device, "multiplies_bf16", lambda: True)
     monkeypatch.setattr(speed, "MEASURED_SECONDS", 0.01)
     recipe = params.read(repository / "params.yaml").train
     small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from builders import image
-from dayfold.errors import ParamsError
-from dayfold.learning import checkpoint, device, fitting, network, pixels
+from dayfold import draws
+from dayfold.learning import checkpoint, device, fitting, network
 from dayfold.learning.checkpoint import Keeper, Saved
 from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.processes import ALONE
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project import params as params_file
 
 DAY = "2025-06-02"
-UPDATES = 20
+UPDATES = 12
 
 
 class Stopped(Exception):
@@ -38,17 +39,15 @@ def train(recipe, monkeypatch):
     start = network.grown(network.random_origin(0), ["a", "b", "c"], seed=0)
     teacher = network.grown(network.random_origin(1), ["a", "b"], seed=0)
     log = []
-    changes = pixels.changes
+    fields = draws.uniform_fields
     monkeypatch.setattr(
-        pixels,
-        "changes",
-        lambda names, *scope, **place: (
-            log.append((*names, scope, place)) or changes(names, *scope, **place)
-        ),
+        draws,
+        "uniform_fields",
+        lambda *scope, ids: log.append((scope, ids)) or fields(*scope, ids=ids),
     )
 
     def run(saved=None, keep=None, **options):
-        steps = saved.steps if saved else []
+        steps = [*saved.steps] if saved else []
         log.clear()
         state, drawn, _ = fitting.fit(
             Job(start, teacher, recipe.model_copy(update=options), 0, DAY, machine),
@@ -56,7 +55,7 @@ def train(recipe, monkeypatch):
             pool,
             report=steps.append,
             saved=saved,
-            keep=lambda update, state: keep and keep(update, steps, state),
+            keep=lambda state: keep and keep(steps, state),
         )
         return state, steps, drawn, list(log)
 
@@ -70,18 +69,18 @@ def every_update(monkeypatch):
     monkeypatch.setenv(checkpoint.INTERVAL, "0")
 
 
-def keeper(folder, inputs=None):
-    return Keeper(folder, inputs or {"day": DAY})
+def keeper(folder, **inputs):
+    return Keeper(folder, {"day": DAY, **inputs})
 
 
 def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train, tmp_path):
-    """At every boundary of an epoch and at 15 instants within one, one after the other."""
+    """At every boundary of an epoch and at instants within one, one after the other."""
     state, steps, drawn, batches = train()
-    ended, pieces = None, []
+    pieces = []
     for update in range(1, UPDATES):
         kept = keeper(tmp_path)
-        saved = kept.going_on(kept.found())
-        assert (saved.update if saved else 0) == update - 1
+        saved = kept.found(ALONE)
+        assert (len(saved.steps) if saved else 0) == update - 1
 
         def keep(*words, kept=kept):
             kept.keep(*words)
@@ -90,8 +89,7 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
         with pytest.raises(Stopped):
             train(saved, keep)
         pieces += train.log
-    kept = keeper(tmp_path)
-    ended = train(kept.going_on(kept.found()))
+    ended = train(keeper(tmp_path).found(ALONE))
     assert pieces + ended[3] == batches
     assert ended[1] == steps
     assert [step.step for step in steps] == list(range(1, UPDATES + 1))
@@ -100,36 +98,28 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     assert all(torch.equal(state[name], ended[0][name]) for name in state)
 
 
-def test_a_checkpoint_is_written_by_the_clock(train, tmp_path, monkeypatch):
-    written = []
-
-    def watched(kept):
-        def keep(update, steps, state):
-            before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")}
-            kept.keep(update, steps, state)
-            if before != {path: path.stat().st_mtime_ns for path in tmp_path.glob("*")}:
-                written.append(update)
-
-        return keep
-
+def test_a_checkpoint_is_written_by_the_clock_and_not_after_the_last_update(
+    train, tmp_path, monkeypatch
+):
     with monkeypatch.context() as seldom:
         seldom.delenv(checkpoint.INTERVAL)
-        train(keep=watched(keeper(tmp_path)), updates=6)
-    assert written == []
+        train(keep=keeper(tmp_path).keep, updates=3)
+    assert list(tmp_path.iterdir()) == []
     often = keeper(tmp_path)
-    train(keep=watched(often), updates=6)
-    assert written == [1, 2, 3, 4, 5]  # the last update needs none
+    train(keep=often.keep, updates=3)
+    assert len(often.found(ALONE).steps) == 2
     often.remove()
     assert list(tmp_path.iterdir()) == []
 
 
 STEPS = [TrainingStep(1, 1, 0.1 + 0.2, 1e-5), TrainingStep(2, 1, 2 / 3, 0.5)]
-SAVED = Saved(2, STEPS, {"net.a": torch.tensor([0.1, float("nan")]), "b": torch.tensor(3)}, 1.5)
+SAVED = Saved(STEPS, {"net.a": torch.tensor([0.1, float("nan")]), "b": torch.tensor(3)}, 0.1)
+WHOLE = checkpoint.made(SAVED)
 
 
 def test_what_is_read_is_what_was_kept():
-    read = checkpoint.read(checkpoint.made(SAVED, "me"), "me")
-    assert (read.update, read.steps, read.seconds) == (2, STEPS, 1.5)
+    read = checkpoint.read(WHOLE)
+    assert (read.steps, read.seconds) == (STEPS, 0.1)
     assert read.state.keys() == SAVED.state.keys()
     for name, tensor in SAVED.state.items():
         assert read.state[name].numpy().tobytes() == tensor.numpy().tobytes()
@@ -137,62 +127,36 @@ def test_what_is_read_is_what_was_kept():
 
 
 def test_no_changed_byte_is_trusted():
-    whole = checkpoint.made(SAVED, "me")
-    for place in range(len(whole)):
-        damaged = bytearray(whole)
+    for place in range(len(WHOLE)):
+        damaged = bytearray(WHOLE)
         damaged[place] ^= 1
         with pytest.raises(ValueError, match="is damaged"):
-            checkpoint.read(bytes(damaged), "me")
-    for length in (0, 1, 64, 65, len(whole) - 1):
-        with pytest.raises(ValueError, match=r"is (damaged|no checkpoint)"):
-            checkpoint.read(whole[:length], "me")
+            checkpoint.read(bytes(damaged))
+    for length in (0, 1, 64, 65, len(WHOLE) - 1):
+        with pytest.raises(ValueError, match="is damaged"):
+            checkpoint.read(WHOLE[:length])
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "is damaged"),
-        (b"not one\n", "is damaged"),
-        (b"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n", "is no checkpoint"),
-        (checkpoint.made(SAVED, "another"), "is of another training"),
-        (checkpoint.made(SAVED, "me")[:-2], "is damaged"),
-    ],
-)
-def test_a_damaged_or_foreign_checkpoint_is_ignored_with_a_word(tmp_path, capsys, data, words):
+@pytest.mark.parametrize("data", [b"", b"not one\n", WHOLE[:-2]])
+def test_a_damaged_checkpoint_is_ignored_with_a_word(tmp_path, capsys, data):
     kept = keeper(tmp_path)
     kept._path.write_bytes(data)
-    assert kept.found() == b""
-    said = capsys.readouterr().err
-    assert words in said
-    assert "training begins anew" in said
+    assert kept.found(ALONE) is None
+    assert "is damaged; training begins anew" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_input_has_another_checkpoint(tmp_path):
-    one, two = keeper(tmp_path, {"seed": 0}), keeper(tmp_path, {"seed": 1})
-    one.keep(UPDATES, STEPS, lambda: {"net.a": torch.ones(1)})
-    assert two.found() == b""
-    assert one.going_on(one.found()).update == UPDATES
-
-
-def test_of_other_inputs_the_newest_two_are_kept_and_no_half_written_file(tmp_path):
-    for number in range(5):
-        other = keeper(tmp_path, {"seed": number})
-        other.keep(UPDATES, STEPS, dict)
+def test_other_inputs_have_other_checkpoints_of_which_the_newest_two_are_kept(tmp_path):
+    for seed in range(5):
+        keeper(tmp_path, seed=seed).keep(STEPS, lambda: {"net.a": torch.ones(1)})
     (tmp_path / ".half.dayfold-part").write_bytes(b"half")
     newest = sorted(tmp_path.glob("*.checkpoint"), key=lambda path: path.stat().st_mtime_ns)[-2:]
-    mine = keeper(tmp_path, {"seed": 9})
-    assert mine.found() == b""
+    assert keeper(tmp_path, seed=9).found(ALONE) is None
     assert sorted(tmp_path.iterdir()) == sorted(newest)
+    assert keeper(tmp_path, seed=4).found(ALONE).steps == STEPS
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_no_training(tmp_path, capsys):
     (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
-    keeper(tmp_path / "checkpoints").keep(UPDATES, STEPS, dict)
+    keeper(tmp_path / "checkpoints").keep(STEPS, dict)
     assert "no checkpoint: " in capsys.readouterr().err
-
-
-def test_an_interval_that_is_no_number_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setenv(checkpoint.INTERVAL, "often")
-    with pytest.raises(ParamsError, match="DAYFOLD_CHECKPOINT_SECONDS is 'often'"):
-        keeper(tmp_path)

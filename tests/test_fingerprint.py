@@ -30,14 +30,10 @@ def test_another_process_has_the_same_fingerprint(here):
     ).stdout
     assert json.loads(said) == here
     assert compare.differences(json.loads(said), here) == []
-
-
-def test_it_names_the_versions_the_processor_and_how_it_is_used(here):
     assert here["torch"] == torch.__version__
     assert (here["device"], here["precision"]) == ("cpu", "fp32")
     assert (here["threads"], here["processes"]) == (1, 1)
     assert here["cpu_features"]
-    assert len(here["decode_canary"]) == len(here["training_canary"]) == 64
 
 
 def test_the_training_canary_tells_one_arithmetic_from_another(here):

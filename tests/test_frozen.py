@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dayfold.learning import activations as kept
-from dayfold.learning import device, fitting, network, pixels
-from dayfold.learning.activations import DEPTHS, Activations
-from dayfold.learning.fitting import on_parent
-from dayfold.learning.inputs import Job, Pool
+from dayfold.learning import device, fitting, inputs, network, pixels
+from dayfold.learning.inputs import DEPTHS, Activations, Job, Pool
 from dayfold.project import params as params_file
-from dayfold.project.kept import prune
+from dayfold.project.kept import Kept, prune
 from pools import pool_of, start_of
 
 DAY = "2025-06-02"
@@ -31,13 +28,10 @@ def recipe(repository):
     return whole.model_copy(update={**budget, "frozen_through": "layer2"})
 
 
-@pytest.fixture(autouse=True)
-def few_variants(monkeypatch):
-    monkeypatch.setattr(kept, "VARIANTS", 3)
-
-
 @pytest.fixture
-def activations(recipe, machine, tmp_path):
+def activations(recipe, machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "VARIANTS", 3)
+
     def make(*pools, start=None, fingerprint=FINGERPRINT, day=DAY, **options):
         own = recipe.model_copy(update=options)
         job = Job(start or start_of(3), None, own, 0, day, machine)
@@ -52,15 +46,12 @@ def train(recipe, machine, activations):
     def run(pool, **options):
         own = recipe.model_copy(update=options)
         validation, steps = pool_of(4, 3), []
-        given, _ = activations(pool, validation, **options)
-        state, drawn, _ = fitting.fit(
-            Job(start_of(3), start_of(2), own, 0, DAY, machine),
-            pool,
-            validation,
-            report=steps.append,
-            inputs=given,
-        )
-        return state, steps, drawn
+        given = None
+        if own.frozen_through != "none":
+            given, _ = activations(pool, validation, **options)
+        job = Job(start_of(3), start_of(2), own, 0, DAY, machine)
+        state, drawn, _ = fitting.fit(job, pool, validation, report=steps.append, inputs=given)
+        return state, steps, drawn.tolist()
 
     return run
 
@@ -68,84 +59,55 @@ def train(recipe, machine, activations):
 LAYERS = [name for name, _ in network.build(start_of(1), 32).named_children()]
 
 
-def is_frozen(name, depth):
-    return LAYERS.index(name.partition(".")[0]) < DEPTHS[depth]
-
-
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, depth):
-    before = start_of(3).state
+def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, activations, depth):
+    pool, before = pool_of(10, 3), start_of(3).state
     options = {"ema_length": 0.5, "distill": 0.5}
-    after, steps, _ = train(pool_of(10, 3), frozen_through=depth, **options)
+    after, steps, _ = train(pool, frozen_through=depth, **options)
     assert all(np.isfinite(step.loss) for step in steps)
-    same = {name: torch.equal(before[name], after[name]) for name in before}
-    assert any(is_frozen(name, depth) for name in before)
-    assert all(same[name] for name in before if is_frozen(name, depth))
-    assert not any(same[name] for name in before if not is_frozen(name, depth))
-
-
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_the_two_parts_are_the_network(recipe, machine, activations, depth):
-    pool = pool_of(5, 3)
-    given, _ = activations(pool, frozen_through=depth)
+    frozen = LAYERS[: DEPTHS[depth]]
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) == (name.partition(".")[0] in frozen), name
+    # And the two parts are the network.
+    given, made = activations(pool, frozen_through=depth)
+    assert made == 0
     net = network.build(start_of(3), 32).eval()
     with torch.inference_mode():
         whole = net(pixels.normalised(pool.pixels))
-        parts = given.learner(net).eval()(given.plain(pool, np.arange(5)))
+        parts = given.learner(net).eval()(given.plain(pool, np.arange(10)))
     # Kept as float16, which has 11 bits.
     assert torch.allclose(parts, whole, atol=2e-2 * float(whole.abs().max()))
 
 
 def test_a_training_is_the_same_whether_activations_are_kept_or_made(train, tmp_path):
     pool = pool_of(10, 3)
-    one, steps, drawn = train(pool)
-    two, again, _ = train(pool)
+    one, *rest = train(pool)
+    two, *again = train(pool)
     shutil.rmtree(next(tmp_path.iterdir()))
     # As on a day that replays other images beside these.
-    few = Pool(pool.pixels[:4], pool.targets[:4], pool.images[:4], pool.weights[:4])
-    train(few)
-    three, anew, drawn_anew = train(pool)
+    train(Pool(pool.pixels[:4], pool.targets[:4], pool.images[:4], pool.weights[:4]))
+    three, *anew = train(pool)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert all(torch.equal(one[name], three[name]) for name in one)
-    assert steps == again == anew
-    assert drawn.tolist() == drawn_anew.tolist()
+    assert rest == again == anew
+    # The plan is that of a training of the whole network.
+    assert train(pool, frozen_through="none")[2] == rest[1]
 
 
-def test_the_plan_is_that_of_a_training_of_the_whole_network(recipe, machine, train):
-    pool = pool_of(10, 3)
-    _, drawn, _ = fitting.fit(
-        Job(start_of(3), None, recipe, 0, DAY, machine),
-        pool,
-        pool_of(4, 3),
-        report=lambda _: None,
-    )
-    assert train(pool)[2].tolist() == drawn.tolist()
-
-
-def test_an_image_s_activations_are_made_once(activations):
+def test_an_image_s_activations_are_made_once_for_all_that_they_depend_on(activations):
     pool = pool_of(6, 3)
     assert activations(pool)[1] == 6
-    assert activations(pool)[1] == 0
     # On another day too, from a model that learnt beyond the frozen layers.
     learnt = start_of(3)
     learnt.state["fc.weight"][:] = 1
     learnt.state["layer3.0.conv1.weight"][:] = 1
     assert activations(pool, start=learnt, day="2025-06-03")[1] == 0
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
+    for other in (
         {"start": start_of(3, seed=1)},
         {"fingerprint": {"cpu": "two"}},
         {"frozen_through": "layer1"},
-    ],
-    ids=["frozen weights", "fingerprint", "depth"],
-)
-def test_what_activations_depend_on_names_them(activations, other):
-    pool = pool_of(2, 3)
-    activations(pool)
-    assert activations(pool, **other)[1] == 2
+    ):
+        assert activations(pool, **other)[1] == 6
 
 
 def test_kept_activations_that_are_damaged_are_made_again(activations, tmp_path):
@@ -176,30 +138,19 @@ def test_variants_are_the_image_and_changes_of_it_drawn_alike_by_each_epoch(acti
     assert torch.equal(drawn[7:], given.drawn(pool, chosen[7:], 1, first=7))
 
 
-def test_of_one_variant_the_image_is_as_it_is(activations, monkeypatch):
-    monkeypatch.setattr(kept, "VARIANTS", 1)
-    pool = pool_of(2, 2)
-    given, _ = activations(pool)
-    chosen = np.array([1, 0, 1])
-    assert torch.equal(given.drawn(pool, chosen, 1, first=0), given.plain(pool, chosen))
-
-
 def test_a_random_origin_has_nothing_to_freeze_or_to_stay_near(recipe):
-    first = on_parent(recipe, network.random_origin(0))
+    first = fitting.on_parent(recipe, network.random_origin(0))
     assert (first.frozen_through, first.ema_length) == ("none", 0)
     sealed = network.Model({}, ("a",), {"day": DAY})
-    assert on_parent(recipe, sealed) == recipe
+    assert fitting.on_parent(recipe, sealed) == recipe
 
 
-def test_activations_that_were_not_used_for_longest_go_first(activations, tmp_path):
-    one, two = pool_of(4, 2), pool_of(6, 2)
-    activations(one)
-    size = next(tmp_path.glob("*/*")).stat().st_size
-    activations(two)
-    activations(one)
-    prune([tmp_path], most=5 * size)
-    left = {path.name for path in tmp_path.glob("*/*")}
-    assert set(one.images) < left
-    assert len(left) == 5
+def test_what_was_kept_and_not_used_for_longest_goes_first(tmp_path):
+    kept = Kept.of(tmp_path, {"format": 1})
+    for image in ("a", "b", "c", "d"):
+        kept.write(image, b"activations")
+    assert kept.read("a") == b"activations"
+    prune([tmp_path], most=2 * kept.path("a").stat().st_size)
+    assert {path.name for path in tmp_path.glob("*/*")} == {"a", "d"}
     prune([tmp_path], most=0)
     assert not list(tmp_path.iterdir())

@@ -66,14 +66,14 @@ def test_a_renamed_class_keeps_its_row_though_no_image_of_it_is_in_the_pool(begu
     before = network.load(begun.model)
     rename(begun, DAYS[1], "cat", "lynx")
     after = network.load(begun.model)
-    assert network.live(after) == ("dog", "eel", "lynx")
-    assert network.retired(after) == ("cat",)
+    assert after.live == ("dog", "eel", "lynx")
+    assert after.retired == ("cat",)
     assert torch.allclose(row(after, "lynx"), row(before, "cat"), atol=1e-5)
     inherit(begun)
     # And under its old name again: that row goes on where the other one was.
     rename(begun, DAYS[2], "lynx", "cat")
     again = network.load(begun.model)
-    assert network.live(again) == ("cat", "dog", "eel")
+    assert again.live == ("cat", "dog", "eel")
     assert torch.allclose(row(again, "cat"), row(after, "lynx"), atol=1e-5)
 
 

@@ -83,11 +83,12 @@ def test_on_the_first_day_there_is_nothing_to_forget_or_transfer():
     assert figures_of(matrix)["learning_accuracy"] == 0.9
     assert figures_of(matrix)["forgetting"] is None
     assert figures_of(matrix)["backward_transfer"] is None
-    assert retention.forward_transfer([], []) is None
+    assert retention.transfer([], [])[0]["forward_transfer"] is None
 
 
 def test_forward_transfer_is_what_yesterday_s_model_has_upon_chance():
-    assert retention.forward_transfer([0.5, 0.7], [0.25, 0.2]) == pytest.approx((0.25 + 0.5) / 2)
+    found, _ = retention.transfer([(5, 10), (7, 10)], [4, 5])
+    assert found["forward_transfer"] == pytest.approx((0.25 + 0.5) / 2)
 
 
 def test_the_accuracy_matrix_counts_images_not_rows():

@@ -1,21 +1,21 @@
 """The first day's weights: every file that torchvision loads, a download that breaks, a cache."""
 
-import itertools
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from dayfold.errors import ModelError
-from dayfold.learning import download, foreign, origin
-from dayfold.project.files import sha256, sha256_file
+from dayfold.learning import origin
+from dayfold.project.files import sha256_file
 
 NAME = "resnet18-published.pth"
 
@@ -80,7 +80,7 @@ def test_what_torchvision_loads_strictly_is_taken_to_the_same_weights(
         save_file({name: t.detach().contiguous() for name, t in given.items()}, path)
     theirs = resnet18(weights=None, num_classes=7)
     theirs.load_state_dict(given, strict=True)
-    ours = foreign.origin(foreign.read(path), list("abcdefg"), "weights")
+    ours = origin.of_state(origin.read(path), list("abcdefg"), "weights")
     assert ours.classes == tuple("abcdefg")
     assert ours.state.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
@@ -91,64 +91,100 @@ def test_what_torchvision_loads_strictly_is_taken_to_the_same_weights(
 
 @pytest.mark.parametrize(
     ("key", "prefix"),
-    [
-        ("", "module."),
-        ("state_dict", "model."),
-        ("model", ""),
-        ("", "backbone."),
-        ("model_state_dict", "_orig_mod.module."),
-        ("state_dict", "model.backbone."),
-    ],
+    [("", "module."), ("state_dict", "model.backbone."), ("model", "_orig_mod.")],
 )
 def test_a_key_around_it_and_prefixes_are_taken_off(tmp_path, state, key, prefix):
     named = {prefix + name: tensor for name, tensor in without_counters(state).items()}
     whole = {key: named, "epoch": 3, "optimizer": {"state": {}}} if key else named
     torch.save(whole, tmp_path / "weights.pt")
-    model = foreign.origin(foreign.read(tmp_path / "weights.pt"), (), "weights")
+    model = origin.of_state(origin.read(tmp_path / "weights.pt"), (), "weights")
     assert torch.equal(model.state["conv1.weight"], state["conv1.weight"])
     assert model.state["fc.weight"].shape == (0, 512)
 
 
-def test_two_networks_in_one_file_are_not_mixed(tmp_path, state):
-    torch.save({**state, **{f"module.{n}": t for n, t in state.items()}}, tmp_path / "two.pt")
+def test_a_file_of_two_networks_or_none_is_refused(tmp_path, state):
+    path = tmp_path / "odd.pt"
+    torch.save({**state, **{f"module.{n}": t for n, t in state.items()}}, path)
     with pytest.raises(ModelError, match=r"conv1\.weight more than once"):
-        foreign.read(tmp_path / "two.pt")
-
-
-def test_what_holds_no_state_dict_says_under_which_keys_it_is_looked_for(tmp_path):
-    torch.save({"weights": {"conv1.weight": torch.zeros(1)}, "epoch": 1}, tmp_path / "odd.pt")
+        origin.read(path)
+    torch.save({"weights": {"conv1.weight": torch.zeros(1)}, "epoch": 1}, path)
     with pytest.raises(ModelError, match="no state dict of tensors") as caught:
-        foreign.read(tmp_path / "odd.pt")
+        origin.read(path)
     assert "state_dict, model_state_dict or model" in caught.value.mend
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("name", ["layer1.0.conv1.weight", "bn1.running_var", "fc.bias"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layer1.0.conv1.weight", float("nan")),
+        ("bn1.running_var", float("inf")),
+        ("fc.bias", float("-inf")),
+        ("conv1.weight", 1e300),  # more than float32 can hold
+    ],
+)
 def test_weights_that_are_not_finite_are_refused_by_name(state, name, value):
-    broken = {**state, name: state[name].clone()}
+    broken = {**state, name: state[name].double()}
     broken[name].view(-1)[:2] = value
     with pytest.raises(ModelError, match="not finite") as caught:
-        foreign.origin(broken, list("abcdefg"), "weights.pt")
+        origin.of_state(broken, list("abcdefg"), "weights.pt")
     assert caught.value.problems == [f"{name}: 2 of {state[name].numel()}"]
 
 
-def test_what_float32_cannot_hold_is_not_finite(state):
-    broken = {name: tensor.double() for name, tensor in state.items()}
-    broken["conv1.weight"][0] = 1e300
-    with pytest.raises(ModelError, match="not finite"):
-        foreign.origin(broken, (), "weights.pt")
+def test_a_state_dict_that_does_not_fit_is_refused_with_every_tensor(tmp_path):
+    state = resnet18(weights=None).state_dict()
+    del state["bn1.weight"]
+    state["layer9.weight"] = torch.zeros(1)
+    state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
+    torch.save({"state_dict": state}, tmp_path / "odd.pth")
+    with pytest.raises(ModelError) as caught:
+        origin.make(str(tmp_path / "odd.pth"), seed=0, classes=["one"])
+    for name in ("bn1.weight", "layer9.weight", "conv1.weight", "fc.weight"):
+        assert any(name in problem for problem in caught.value.problems)
+
+
+def test_a_pickle_with_code_is_never_run(tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"conv1.weight": Code()}, tmp_path / "bad.pt")
+    with pytest.raises(ModelError, match="holds no plain tensors"):
+        origin.make(str(tmp_path / "bad.pt"), seed=0, classes=())
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.safetensors"])
+def test_any_damage_of_a_foreign_model_is_told(tmp_path, name):
+    whole = tmp_path / "whole.pt"
+    torch.save({"conv1.weight": torch.zeros(4)}, whole)
+    data, draw = whole.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"\x80\x02\x8a\n", *(data[: len(data) * part // 8] for part in range(1, 8))]
+    for _ in range(40):
+        mutated = bytearray(data)
+        for at in draw.integers(0, len(data), 8):
+            mutated[at] = draw.integers(256)
+        damaged.append(bytes(mutated))
+    refused = 0
+    for part in damaged:
+        (tmp_path / name).write_bytes(part)
+        try:
+            origin.read(tmp_path / name)
+        except ModelError:
+            refused += 1
+    assert refused > len(damaged) / 2
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file on the loopback address; breaks off after so many bytes, once for each."""
+    """Serves one file on the loopback address; breaks off or refuses, as it is told, by turns."""
 
     daemon_threads = True
 
-    def __init__(self, data: bytes, breaks: list[int] | None = None) -> None:
+    def __init__(
+        self, data: bytes, breaks: Sequence[int] = (), refuses: Sequence[int] = ()
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.breaks = data, iter(breaks or [])
-        self.ranges, self.refuses = True, iter(())
-        self.asked: list[str] = []
+        self.data, self.breaks, self.refuses = data, iter(breaks), iter(refuses)
+        self.asked = 0
 
     @property
     def url(self) -> str:
@@ -159,39 +195,31 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        wanted = self.headers["Range"] or ""
-        self.server.asked.append(wanted)
-        code = next(self.server.refuses, 0)
-        if code:
+        self.server.asked += 1
+        if code := next(self.server.refuses, 0):
             self.send_error(code)
             return
-        data, begin = self.server.data, 0
-        if wanted and self.server.ranges:
-            begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - begin))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.data)))
         self.end_headers()
-        most = next(self.server.breaks, None)
-        self.wfile.write(data[begin:] if most is None else data[begin : begin + most])
+        self.wfile.write(self.server.data[: next(self.server.breaks, None)])
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def serve() -> Iterator:
+def serve(monkeypatch) -> Iterator:
     running = []
 
-    def start(data: bytes, breaks: list[int] | None = None) -> Server:
-        server = Server(data, breaks)
+    def start(data: bytes, **options: Sequence[int]) -> Server:
+        server = Server(data, **options)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         running.append((server, thread))
         return server
 
+    monkeypatch.setattr(origin, "WAITS_SECONDS", (0.0, 0.0, 0.0))
     yield start
     for server, thread in running:
         server.shutdown()
@@ -200,126 +228,74 @@ def serve() -> Iterator:
 
 
 @pytest.fixture
-def no_cache(tmp_path, monkeypatch):
-    """torchvision's cache, empty."""
+def cached(tmp_path, monkeypatch):
+    """The file in torchvision's cache, which is empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path / "torch" / "hub" / "checkpoints" / NAME
+    path = tmp_path / "torch" / "hub" / "checkpoints" / NAME
+    path.parent.mkdir(parents=True)
+    return path
 
 
 def test_torchvision_s_cache_is_where_torch_says(monkeypatch):
     for name, value in (("XDG_CACHE_HOME", "/caches"), ("TORCH_HOME", "~/mine")):
         monkeypatch.delenv("TORCH_HOME", raising=False)
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-        assert origin._torch_home() == Path(torch.hub.get_dir()).parent
+        assert origin.torch_home() == Path(torch.hub.get_dir()).parent
         monkeypatch.setenv(name, value)
-        assert origin._torch_home() == Path(torch.hub.get_dir()).parent
+        assert origin.torch_home() == Path(torch.hub.get_dir()).parent
 
 
 @pytest.mark.parametrize("form", ["a pickle of Parameters", "a zip of tensors"])
 def test_the_published_file_is_downloaded_checked_and_made_the_origin(
-    published, state, serve, no_cache, form
+    published, state, serve, cached, form
 ):
-    server, said = serve(published[form].read_bytes()), []
+    """Another file of its name in the cache is not used, and a broken connection is begun anew."""
+    cached.write_bytes(b"half a download")
+    server, said = serve(published[form].read_bytes(), breaks=[0, 300_000]), []
     pin = sha256_file(published[form])
     model = origin.published(server.url, sha256=pin, say=said.append)
-    assert server.asked == [""]
     assert (model.classes, model.metadata["made"]) == ((), "imagenet")
     for name, tensor in without_counters(state).items():
         if not name.startswith("fc."):
             assert torch.equal(model.state[name], tensor), name
     assert model.state["bn1.num_batches_tracked"].item() == 0
-    (line,) = said
-    assert f"{len(server.data) / 1e6:.1f} MB" in line
-    assert server.url in line
+    assert "is another file" in said[0]
+    assert cached.read_bytes() == b"half a download"
+    assert server.asked == 3
+    assert sum("broke off" in line for line in said) == 2
+    assert f"{len(server.data) / 1e6:.1f} MB, from {server.url}" in said[-1]
 
 
-def test_torchvision_s_own_copy_is_used_without_a_network(published, no_cache):
+def test_torchvision_s_own_copy_is_used_without_a_network(published, cached):
     source = published["a zip of tensors"]
-    no_cache.parent.mkdir(parents=True)
-    no_cache.write_bytes(source.read_bytes())
+    cached.write_bytes(source.read_bytes())
     said = []
     nowhere = f"http://127.0.0.1:9/{NAME}"
     model = origin.published(nowhere, sha256=sha256_file(source), say=said.append)
     assert model.state["conv1.weight"].shape == (64, 3, 7, 7)
-    assert said == [f"found in torchvision's cache: {no_cache}"]
+    assert said == [f"found in torchvision's cache: {cached}"]
 
 
-def test_another_file_of_that_name_in_the_cache_is_not_used(published, serve, no_cache):
-    no_cache.parent.mkdir(parents=True)
-    no_cache.write_bytes(b"half a download")
-    source, said = published["a zip of tensors"], []
-    server = serve(source.read_bytes())
-    origin.published(server.url, sha256=sha256_file(source), say=said.append)
-    assert server.asked == [""]
-    assert "is another file" in said[0]
-    assert no_cache.read_bytes() == b"half a download"
+def refused(server: Server) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        origin.published(server.url, sha256="0" * 64, say=lambda _: None)
+    return caught.value
 
 
-DATA = bytes(range(256)) * 4000
-QUICK = (0.0, 0.0, 0.0)
+def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached):
+    server = serve(b"0123456789", breaks=[9] * 99)
+    assert re.search(r"cannot be downloaded.*4 tries", refused(server).what)
+    assert server.asked == 4
+    assert "--weights FILE" in refused(server).mend
+    busy = serve(b"<html>please log in</html>", refuses=[503, 429])
+    assert "not the file that it should be" in refused(busy).what
+    assert busy.asked == 3
+    denied = serve(b"", refuses=[404])
+    assert "answers 404" in refused(denied).what
+    assert denied.asked == 1
 
 
-def fetch(server: Server, path: Path, *, waits=QUICK, pin: str | None = None) -> list[str]:
-    said: list[str] = []
-    options = {"what": "the file", "mend": "another way", "say": said.append}
-    download.fetch(server.url, path, sha256=pin or sha256(DATA), waits_seconds=waits, **options)
-    return said
-
-
-@pytest.mark.parametrize("breaks", [[0], [1], [300_000, 500_000], [len(DATA) - 1, 0, 0]])
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_connection_is_gone_on_with_or_begun_again(serve, tmp_path, breaks, ranges):
-    server = serve(DATA, breaks)
-    server.ranges = ranges
-    said = fetch(server, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == DATA
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    held = itertools.accumulate(breaks) if ranges else breaks
-    assert server.asked == ["", *(f"bytes={here}-" if here else "" for here in held)]
-    assert sum("broke off" in line for line in said) == len(breaks)
-
-
-def test_tries_are_bounded_and_nothing_is_left(serve, tmp_path):
-    server = serve(DATA, [10] * 99)
-    with pytest.raises(ModelError, match=r"cannot be downloaded.*4 tries") as caught:
-        fetch(server, tmp_path / "file")
-    assert caught.value.mend == "another way"
-    assert len(server.asked) == 4
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_that_is_busy_is_asked_again_and_one_that_says_no_is_not(serve, tmp_path):
-    server = serve(DATA)
-    server.refuses = iter([503, 429])
-    fetch(server, tmp_path / "file")
-    assert len(server.asked) == 3
-    server.refuses = iter([404])
-    with pytest.raises(ModelError, match="answers 404"):
-        fetch(server, tmp_path / "other")
-    assert len(server.asked) == 4
-
-
-def test_another_file_than_the_expected_one_is_refused_at_once(serve, tmp_path):
-    server = serve(b"<html>please log in</html>")
-    with pytest.raises(ModelError, match="not the file that it should be"):
-        fetch(server, tmp_path / "file")
-    assert len(server.asked) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_pieces_of_two_files_are_noticed_and_all_of_it_is_fetched_again(serve, tmp_path):
-    server = serve(b"another" + DATA[7:], [1000])
-
-    def change(line: str) -> None:
-        server.data = DATA
-
-    options = {"sha256": sha256(DATA), "what": "it", "mend": "", "waits_seconds": QUICK}
-    download.fetch(server.url, tmp_path / "file", say=change, **options)
-    assert (tmp_path / "file").read_bytes() == DATA
-
-
-def test_where_nobody_answers_it_is_told_at_once(tmp_path):
+def test_where_nobody_answers_it_is_told_at_once(cached):
     server = Server(b"")
     server.server_close()
-    with pytest.raises(ModelError, match=r"cannot be downloaded.*refused"):
-        fetch(server, tmp_path / "file", waits=(99.0,))
+    assert re.search(r"cannot be downloaded.*refused", refused(server).what)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from builders import DAYS, make_project, place, take_in
 from dayfold import create
-from dayfold.errors import ImageMissingError
-from dayfold.learning import adamw, device, fitting, network, pixels
+from dayfold.errors import ImageMissingError, TrainingError
+from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.ledger.placeholder import placeholder
@@ -34,69 +34,62 @@ def recipe(repository):
     return whole.model_copy(update={"image_size_px": 32, "updates": 6, "batch_size": 8})
 
 
-def fitted(
-    pool: Pool, validation: Pool, recipe, classes, machine=None, teacher=None, keep=None, **options
-):
+def fitted(pool, validation, recipe, classes, machine=None, teacher=None, keep=None, **options):
+    """What `fit` makes of a pool, from a start that is given or of so many classes; the steps."""
     machine = machine or device.resolve(device="cpu", precision="fp32", threads=1)
-    steps = []
+    start = start_of(classes) if isinstance(classes, int) else classes
+    steps = options.pop("steps", [])
     own = recipe.model_copy(update=options)
     made = fitting.fit(
-        Job(start_of(classes), teacher, own, 0, "2025-06-02", machine),
+        Job(start, teacher, own, 0, DAYS[1], machine),
         pool,
         validation,
         report=steps.append,
-        keep=keep or (lambda _update, _state: None),
+        keep=keep or (lambda _state: None),
     )
     return made, steps
 
 
 def trained(pool: Pool, recipe, classes: int, machine=None, teacher=None, **options):
-    validation = pool_of(4, classes)
-    made, steps = fitted(pool, validation, recipe, classes, machine, teacher, **options)
+    made, steps = fitted(pool, pool_of(4, classes), recipe, classes, machine, teacher, **options)
     return made.state, steps, made.drawn
 
 
-def test_two_runs_of_one_day_give_the_same_weights_to_the_bit(recipe):
-    one, steps, _ = trained(pool_of(10, 3), recipe, 3)
+def test_a_day_is_the_same_to_the_bit_again_and_in_whatever_order_its_images_are(recipe):
+    pool = pool_of(10, 3)
+    turned = Pool(pool.pixels.flip(0), pool.targets.flip(0), pool.images[::-1], pool.weights[::-1])
+    one, steps, drawn = trained(pool, recipe, 3)
     two, again, _ = trained(pool_of(10, 3), recipe, 3)
+    three, _, drawn_turned = trained(turned, recipe, 3)
     assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(one[name], three[name]) for name in one)
     assert steps == again
+    assert drawn.tolist() == drawn_turned.tolist()[::-1]
+    # Taps that saw padding only are as they were.
+    before, after = (s["layer4.1.conv1.weight"] for s in (start_of(3).state, one))
+    assert not torch.equal(after[:, :, 1, 1], before[:, :, 1, 1])
+    after[:, :, 1, 1] = before[:, :, 1, 1]
+    assert torch.equal(after, before)
 
 
-def test_validation_is_asked_of_the_network_that_is_kept(recipe):
+def test_validation_is_asked_of_the_network_that_is_kept_and_need_not_be(recipe):
     validation = pool_of(7, 3)
     (state, _, logits), _ = fitted(pool_of(10, 3), validation, recipe, 3)
     net = network.build(network.Model(state, start_of(3).classes, {}), recipe.image_size_px)
     machine = device.resolve(device="cpu", precision="fp32", threads=1)
-    said = network.outputs(net, validation.pixels, machine)
-    assert torch.equal(said, logits)
-
-
-def test_without_validation_images_a_day_is_trained_all_the_same(recipe):
-    made, _ = fitted(pool_of(10, 3), pool_of(0, 3), recipe, 3)
+    assert torch.equal(network.outputs(net, validation.pixels, machine), logits)
+    made, _ = fitted(pool_of(10, 3), pool_of(0, 3), recipe, 3, updates=1)
     assert made.logits.shape == (0, 3)
 
 
-def test_the_order_of_the_pool_does_not_change_the_model(recipe):
-    pool = pool_of(10, 3)
-    turned = Pool(pool.pixels.flip(0), pool.targets.flip(0), pool.images[::-1], pool.weights[::-1])
-    one, _, drawn = trained(pool, recipe, 3)
-    two, _, drawn_turned = trained(turned, recipe, 3)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert drawn.tolist() == drawn_turned.tolist()[::-1]
-
-
-def test_the_budget_is_updates_times_batch_however_many_images(recipe):
-    for count, updates in ((1, 6), (3, 1), (50, 7)):
+def test_the_budget_is_updates_times_batch_in_five_epochs_however_many_images(recipe):
+    epochs = {1: [5], 7: [1, 2, 3, 3, 4, 5, 5], 12: [1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 5]}
+    for count, updates in ((3, 1), (50, 7), (1, 12)):
         _, steps, drawn = trained(pool_of(count, 1), recipe, 1, updates=updates)
         assert drawn.sum() == updates * 8
         assert [step.step for step in steps] == [*range(1, updates + 1)]
+        assert [step.epoch for step in steps] == epochs[updates]
         assert all(np.isfinite(step.loss) for step in steps)
-
-
-def test_a_day_has_five_epochs_of_as_many_updates_as_can_be(recipe):
-    _, steps, _ = trained(pool_of(3, 1), recipe, 1, updates=12)
-    assert [step.epoch for step in steps] == [1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 5]
 
 
 def test_draws_follow_the_weights(recipe):
@@ -107,30 +100,6 @@ def test_draws_follow_the_weights(recipe):
     # of them each image 3 draws an epoch, or 1.
     assert abs(drawn[:4].sum() - 60) < 5
     assert np.abs(drawn - np.repeat([15, 5], 4)).max() < 5
-
-
-OPTIONS = {"distill": 0.5, "ema_length": 0.5}
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_trains_to_another_model_and_to_the_same_one_again(recipe, option):
-    pool = pool_of(10, 3)
-    pool = Pool(pool.pixels, pool.targets, pool.images, [3.0] * 4 + [1.0] * 6)
-    teacher = start_of(2, seed=1)
-    plain, _, _ = trained(pool, recipe, 3, teacher=teacher)
-    one, steps, _ = trained(pool, recipe, 3, teacher=teacher, **{option: OPTIONS[option]})
-    two, _, _ = trained(pool, recipe, 3, teacher=teacher, **{option: OPTIONS[option]})
-    assert all(np.isfinite(step.loss) for step in steps)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert any(not torch.equal(one[name], plain[name]) for name in one)
-
-
-def test_taps_that_saw_nothing_are_as_they_were(recipe):
-    state, _, _ = trained(pool_of(6, 2), recipe, 2)
-    before, after = (s["layer4.1.conv1.weight"] for s in (start_of(2).state, state))
-    assert not torch.equal(after[:, :, 1, 1], before[:, :, 1, 1])
-    after[:, :, 1, 1] = before[:, :, 1, 1]
-    assert torch.equal(after, before)
 
 
 def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_elsewhere(recipe):
@@ -165,7 +134,7 @@ def test_the_mean_of_the_weights_is_the_exponential_one(recipe):
         pool_of(4, 2),
         recipe,
         2,
-        keep=lambda _, state: kept.append(state()["net.fc.weight"].clone()),
+        keep=lambda state: kept.append(state()["net.fc.weight"].clone()),
         ema_length=1.0,
         updates=2,
     )
@@ -178,41 +147,87 @@ def test_the_mean_of_the_weights_is_the_exponential_one(recipe):
     assert torch.allclose(still["fc.weight"], start_of(2).state["fc.weight"], atol=1e-6)
 
 
-@pytest.mark.parametrize("updates", [12, 150, 1000])
-def test_the_first_update_weighs_the_same_however_many_follow(updates):
-    assert fitting.ema_decay(1 / 3, updates) ** updates == pytest.approx(math.exp(-3), abs=0.02)
-    assert fitting.ema_decay(0.0, updates) == 0
+def test_the_first_update_weighs_the_same_however_many_follow():
+    for updates in (12, 150, 1000):
+        assert fitting.ema_decay(1 / 3, updates) ** updates == pytest.approx(math.exp(-3), abs=0.02)
+        assert fitting.ema_decay(0.0, updates) == 0
 
 
-@pytest.mark.parametrize(
-    "targets",
-    [[0] * 20 + [1] * 5, [0, 1, 0], [0] * 9, [0]],
-    ids=["a new class of five", "three images", "one class only", "a single image"],
-)
+@pytest.mark.parametrize("targets", [[0] * 20 + [1] * 5, [0] * 9, [0]])
 def test_few_images_train_to_a_model_that_answers(recipe, targets):
     pool = pool_of(len(targets), 2)
     few = Pool(pool.pixels, torch.tensor(targets), pool.images, pool.weights)
-    state, steps, _ = trained(few, recipe, 2)
-    assert all(np.isfinite(step.loss) for step in steps)
+    state, _, _ = trained(few, recipe, 2, updates=3)
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
-def test_a_day_without_validation_images_says_that_it_is_not_calibrated(tmp_path, capsys):
-    project = make_project(
-        tmp_path / "scans",
-        origin__weights="random",
-        train__image_size_px=16,
-        train__updates=1,
-    )
+def start_with(name: str, value: float) -> network.Model:
+    start = start_of(3)
+    start.state[name] = start.state[name].clone()
+    start.state[name].view(-1)[0] = value
+    return start
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "said"),
+    [
+        (start_with("fc.weight", math.nan), {}, r"update 1 of 6.*: the loss is no longer"),
+        (start_of(3), {"learning_rate": 1e30}, r"update \d of 6, at the learning rate"),
+        (start_of(3), {"learning_rate": 1e30, "updates": 1}, "update 1 of 1, at .* rate 1e\\+30"),
+        # In training a batch is normalised by its own statistics, so no loss shows this one.
+        (
+            start_with("bn1.running_mean", math.inf),
+            {},
+            r"update 1 .*: the weight bn1\.running_mean",
+        ),
+    ],
+)
+def test_what_is_no_longer_finite_is_told_with_the_update_and_the_rate(
+    recipe, start, options, said
+):
+    steps = []
+    with pytest.raises(TrainingError, match=said) as caught:
+        fitted(pool_of(8, 3), pool_of(4, 3), recipe, start, steps=steps, **options)
+    assert len(steps) < 6
+    assert all(math.isfinite(step.loss) for step in steps)
+    assert "train.learning_rate" in caught.value.mend
+    assert "origin.weights" in caught.value.mend
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """A day without validation images, ready to be trained."""
+    options = {"origin__weights": "random", "train__image_size_px": 16, "train__updates": 6}
+    project = make_project(tmp_path / "scans", **options)
     create.make_origin(project, params_file.read(project.params))
-    take_in(project, DAYS[0], {"cat": [1], "dog": [2]})
-    for stage in (weights, replay, train):
+    take_in(project, DAYS[0], {"cat": [1, 3], "dog": [2, 4]})
+    for stage in (weights, replay):
         stage.run(project, params_file.read(project.params))
+    return project
+
+
+def test_of_a_training_that_diverged_neither_a_model_nor_a_checkpoint_is_kept(planned, monkeypatch):
+    params = params_file.read(planned.params)
+    # More than params.yaml may say, so that it happens within a second.
+    wild = params.train.model_copy(update={"learning_rate": 1e30})
+    monkeypatch.setenv(checkpoint.INTERVAL, "0")
+    written = []
+    monkeypatch.setattr(checkpoint, "write_bytes", lambda path, _data: written.append(path))
+    with pytest.raises(TrainingError):
+        train.run(planned, params.model_copy(update={"train": wild}))
+    assert written
+    assert not planned.checkpoints.exists() or not list(planned.checkpoints.iterdir())
+    for made in (planned.model, planned.provenance, planned.plot("training")):
+        assert not made.exists()
+
+
+def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned, tmp_path, capsys):
+    train.run(planned, params_file.read(planned.params))
     assert "Confidence is not calibrated: 0 validation images." in capsys.readouterr().out
-    model = network.load(project.model)
+    model = network.load(planned.model)
     assert model.metadata["temperature"] == 1.0
     said = []
-    (image,) = place(tmp_path / "asked", "cat", [3])
+    (image,) = place(tmp_path / "asked", "cat", [5])
     asked = Classifier(model, threshold=0.5)
     predicting.predict(asked, [image], top=1, csv=None, say=said.append)
     assert said[-1] == "Confidence is not calibrated: 0 validation images."
@@ -251,38 +266,28 @@ def test_the_optimizer_makes_torch_s_own_updates_and_decays_no_bias_and_no_batch
     )
 
 
-def test_without_augmentation_a_batch_stays_as_it_is():
-    batch = pixels.normalised(pool_of(4, 1).pixels)
-    fields = pixels.changes(["a", "b", "c", "d"], 0, "2025-06-02", 1)
-    assert torch.equal(pixels.augmented(batch, fields, **NO_CHANGE), batch)
-
-
-def test_a_flip_mirrors_and_a_shift_moves():
-    batch = torch.zeros(1, 3, 32, 32)
-    batch[:, :, 8, 4] = 1.0
-    fields = np.full((1, 8), 0.5)
-    flipped = pixels.augmented(batch, fields, **NO_CHANGE | {"flip": 1.0})
-    assert torch.allclose(flipped, batch.flip(3), atol=1e-5)
-    fields[0, 2] = 1.0  # the grid moves right by 1/4 of the side: the image by 8 px to the left
-    shifted = pixels.augmented(batch.roll(8, 3), fields, **NO_CHANGE | {"shift": 0.25})
-    assert torch.allclose(shifted, batch, atol=1e-4)
-
-
-def test_a_quarter_turn_is_a_quarter_turn():
+def test_nothing_is_changed_a_flip_mirrors_a_shift_moves_and_a_quarter_turn_is_one():
     batch = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     fields = np.full((1, 8), 0.5)
+    assert torch.equal(pixels.augmented(batch, fields, **NO_CHANGE), batch)
+    flipped = pixels.augmented(batch, fields, **NO_CHANGE | {"flip": 1.0})
+    assert torch.allclose(flipped, batch.flip(3), atol=1e-4)
     fields[0, 1] = 1.0
     turned = pixels.augmented(batch, fields, **NO_CHANGE | {"rotate_degrees": 90.0})
-    assert torch.allclose(turned, batch.rot90(1, (2, 3)), atol=1e-3) or torch.allclose(
-        turned, batch.rot90(-1, (2, 3)), atol=1e-3
-    )
+    assert any(torch.allclose(turned, batch.rot90(way, (2, 3)), atol=1e-3) for way in (1, -1))
+    dot = torch.zeros(1, 3, 32, 32)
+    dot[:, :, 8, 4] = 1.0
+    fields[0, 2] = 1.0  # the grid moves right by 1/4 of the side: the image by 8 px to the left
+    shifted = pixels.augmented(dot.roll(8, 3), fields, **NO_CHANGE | {"shift": 0.25})
+    assert torch.allclose(shifted, dot, atol=1e-4)
 
 
-def test_an_image_drawn_twice_is_changed_twice():
-    one, two = pixels.changes(["a", "a"], 0, "2025-06-02", 1)
-    assert not np.array_equal(one, two)
-    later = pixels.changes(["a"], 0, "2025-06-02", 1, first=1)
-    assert np.array_equal(later[0], two)
+def test_an_image_drawn_twice_is_changed_twice_by_its_place_in_the_epoch(recipe):
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
+    images, pool = Images(Job(start_of(1), None, recipe, 0, DAYS[1], machine)), pool_of(1, 1)
+    one, two = images.drawn(pool, np.array([0, 0]), 1, first=0)
+    assert not torch.equal(one, two)
+    assert torch.equal(images.drawn(pool, np.array([0]), 1, first=1)[0], two)
 
 
 def write_image(path, color=(10, 20, 30), size=(40, 20)):

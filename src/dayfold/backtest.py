@@ -154,16 +154,15 @@ def _run_day(
     }
 
 
-def _yesterday(scratch: Project) -> Path:
-    """Where yesterday's model waits while a day is trained from the origin."""
-    return scratch.root / "yesterday.safetensors"
-
-
 def _restore_yesterday(scratch: Project) -> None:
     """Put yesterday's model back in the parent's place: evaluation asks it."""
     if _yesterday(scratch).exists():
-        write_bytes(scratch.parent_model, _yesterday(scratch).read_bytes())
-        _yesterday(scratch).unlink()
+        _yesterday(scratch).replace(scratch.parent_model)
+
+
+def _yesterday(scratch: Project) -> Path:
+    """Where yesterday's model waits while a day is trained from the origin."""
+    return scratch.root / "yesterday.safetensors"
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
@@ -186,18 +185,13 @@ def _lay_out(history: History, scratch: Project) -> None:
             link.symlink_to((history.project.data / folder).resolve())
     for day, data in history.manifests.items():
         write_bytes(scratch.manifest(day), data)
-    earlier = [day for day in _evaluated(history.project) if day < history.days[0]]
-    for day in earlier:
-        source = history.project.evaluation(day)
-        write_bytes(scratch.evaluation(day), source.read_bytes())
+    for source in history.project.evaluations.glob("*.csv"):
+        if source.stem < history.days[0]:
+            write_bytes(scratch.evaluation(source.stem), source.read_bytes())
     # The model last: it says that the rest is there.
     for name in (scratch.parent_predictions.name, scratch.parent_model.name):
         if (history.parent / name).exists():
             write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
-
-
-def _evaluated(project: Project) -> list[str]:
-    return sorted(path.stem for path in project.evaluations.glob("*.csv"))
 
 
 def _record(scratch: Project, day: str) -> Path:
@@ -219,28 +213,22 @@ def summary(
     lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
     figures = [line.figures for line in lines if line.figures is not None and line.day in days]
     facts = [json.loads(_record(scratch, day).read_bytes()) for day in days]
-    last = figures[-1]
     # All classes are new to the first day of a project; that says nothing of learning one more.
     later = [line.figures["new"] for line in lines[1:] if line.figures and line.day in days]
     new = [one for one in later if one["f1"] is not None]
-    return BacktestRun(
-        policy=policy,
-        seed=seed,
-        average_accuracy=last["average_accuracy"],
-        anytime_accuracy=_mean([one["average_accuracy"] for one in figures]),
-        forgetting=last["forgetting"],
-        backward_transfer=last["backward_transfer"],
-        forward_transfer=last["forward_transfer"],
-        learning_accuracy=last["learning_accuracy"],
-        weighted_f1=last["weighted_f1"],
-        worst_f1=last["worst_f1"],
-        negative_flip_rate=_mean([one["negative_flip_rate"] for one in figures]),
-        new_f1=_mean([one["f1"] for one in new]),
-        new_confidence=_mean([one["confidence"] for one in new]),
-        images=sum(fact["images"] for fact in facts),
-        draws=sum(fact["draws"] for fact in facts),
-        seconds=round(sum(fact["seconds"] for fact in facts), 1),
-    )
+    found: dict[str, Any] = {
+        "policy": policy,
+        "seed": seed,
+        "anytime_accuracy": _mean([one["average_accuracy"] for one in figures]),
+        "negative_flip_rate": _mean([one["negative_flip_rate"] for one in figures]),
+        "new_f1": _mean([one["f1"] for one in new]),
+        "new_confidence": _mean([one["confidence"] for one in new]),
+        "images": sum(fact["images"] for fact in facts),
+        "draws": sum(fact["draws"] for fact in facts),
+        "seconds": round(sum(fact["seconds"] for fact in facts), 1),
+    }
+    last = {name: figures[-1][name] for name in BacktestRun._fields if name not in found}
+    return BacktestRun(**found, **last)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -370,25 +358,14 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
 
 
 def span(days: str) -> tuple[str | None, str | None]:
-    """Return the first and last day of "A..B", where either may be left out.
-
-    Raises CycleError that names what is no day, or a first day that comes after the last.
-    """
+    """Return the first and last day of "A..B", where either may be left out; CycleError if not."""
     first, dots, last = days.partition("..")
-    if not dots:
-        first, last = days, days
-    problems = []
-    for day in dict.fromkeys(end for end in (first, last) if end):
-        try:
-            check_day(day)
-        except CycleError as error:
-            problems.append(error.what)
-    if not problems and first and last and first > last:
-        problems.append(f"{first} comes after {last}")
-    if problems:
+    last = last if dots else first
+    for day in filter(None, (first, last)):
+        check_day(day)
+    if first and last and first > last:
         raise CycleError(
-            f"--days {days} is no span of days:",
-            problems=problems,
+            f"--days {days} is no span of days: {first} comes after {last}.",
             mend="write --days 2025-06-02..2025-06-06; either end may be left out",
         )
     return first or None, last or None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dayfold.figures.intervals import UNKNOWN, Ends, linear, wilson
 from dayfold.ledger.tables import CohortAccuracy
@@ -135,60 +135,48 @@ _CELLS = {
 }
 
 
-def _difference(matrix: Matrix, cells: Cells, less: Cells | None) -> float | None:
-    if not len(cells[0]):
-        return None
-    return float(np.mean(matrix[cells] if less is None else matrix[cells] - matrix[less]))
+def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
+    """Return the four figures of the matrix by name, and their 95% intervals."""
+    matrix, values, ends = counts.accuracy, {}, {}
+    for name, of in _CELLS.items():
+        values[name], ends[name] = _mean(counts, matrix, *of(matrix))
+    return values, ends
 
 
-def _difference_interval(counts: Counts, cells: Cells, less: Cells | None) -> Ends:
-    """MOVER over the Wilson intervals of the cells.
+def _mean(
+    counts: Counts, matrix: Matrix, cells: Cells, less: Cells | None
+) -> tuple[float | None, Ends]:
+    """The mean of cells, or of cells less others; and MOVER over the Wilson intervals of the cells.
 
     Both sides of a difference are taken as independent. They are measured on the same images, on
     which two models mostly agree, so that the interval is too wide rather than too narrow.
     """
     if not len(cells[0]):
-        return UNKNOWN
+        return None, UNKNOWN
+    mean = float(np.mean(matrix[cells] if less is None else matrix[cells] - matrix[less]))
     both = cells if less is None else tuple(np.hstack([cells, less]))
     right, images = counts.right[both], counts.images[both]
     weights = np.full(len(right), 1 / len(cells[0]))
     weights[len(cells[0]) :] *= -1
-    return linear(weights, right / images, *wilson(right, images))
-
-
-def forward_transfer(ahead: ArrayLike, chance: ArrayLike) -> float | None:
-    """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017).
-
-    `ahead` holds R[j-1, j], yesterday's model on today's cohort; `chance` b_j, which is 1 / the
-    number of classes tested on day j, old and new: what guessing among them would reach. A class
-    that is new on day j is one that yesterday's model cannot name, which counts against it.
-    """
-    upon = np.asarray(ahead, dtype=np.float64) - np.asarray(chance, dtype=np.float64)
-    return float(upon.mean()) if upon.size else None
-
-
-def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
-    """Return the four figures of the matrix by name, and their 95% intervals."""
-    matrix = counts.accuracy
-    cells = {name: of(matrix) for name, of in _CELLS.items()}
-    return (
-        {name: _difference(matrix, *of) for name, of in cells.items()},
-        {name: _difference_interval(counts, *of) for name, of in cells.items()},
-    )
+    return mean, linear(weights, right / images, *wilson(right, images))
 
 
 def transfer(
     ahead: Sequence[tuple[int, int]], classes: Sequence[int]
 ) -> tuple[Figures, dict[str, Ends]]:
-    """Return forward transfer and its interval."""
+    """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017), and its interval.
+
+    `ahead` holds R[j-1, j], yesterday's model on today's cohort, as counts (right, images). b_j is
+    1 / the number of `classes` tested on day j, old and new: what guessing among them would reach.
+    A class that is new on day j is one that yesterday's model cannot name, which counts against it.
+    """
     right, images = np.asarray(ahead, dtype=np.float64).reshape(-1, 2).T
-    reached, chance = right / images, 1 / np.asarray(classes, dtype=np.float64)
-    low, high = wilson(right, images)
+    chance = 1 / np.asarray(classes, dtype=np.float64)
+    upon, (low, high) = right / images - chance, wilson(right, images)
     weights = np.full(len(classes), 1 / max(len(classes), 1))
-    interval = linear(weights, reached - chance, low - chance, high - chance)
     return (
-        {"forward_transfer": forward_transfer(reached, chance)},
-        {"forward_transfer": interval},
+        {"forward_transfer": float(upon.mean()) if upon.size else None},
+        {"forward_transfer": linear(weights, upon, low - chance, high - chance)},
     )
 
 

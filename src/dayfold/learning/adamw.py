@@ -5,12 +5,21 @@ torch._dynamo, 2.8 s of a CPU, for the same bits: a test compares both.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.optim.adamw import adamw
 
 WEIGHT_DECAY = 0.01
-_KINDS = ("exp_avg", "exp_avg_sq", "step")
+OPTIONS: dict[str, Any] = {
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "amsgrad": False,
+    "maximize": False,
+    "fused": True,
+}
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class AdamW:
@@ -38,27 +47,14 @@ class AdamW:
                 if (one.ndim > 1) is decays
             ]
             parameters, gradients, means, squares, steps = map(list, zip(*chosen, strict=True))
-            adamw(
-                parameters,
-                gradients,
-                means,
-                squares,
-                [],
-                steps,
-                fused=True,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=rate,
-                weight_decay=WEIGHT_DECAY if decays else 0.0,
-                eps=1e-8,
-                maximize=False,
-            )
+            decay = WEIGHT_DECAY if decays else 0.0
+            options = {"lr": rate, "weight_decay": decay, **OPTIONS}
+            adamw(parameters, gradients, means, squares, [], steps, **options)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the moments by name; what is written into these tensors changes them."""
         return {
             f"{number}.{kind}": tensor
             for number, moments in enumerate(self._moments)
-            for kind, tensor in zip(_KINDS, moments, strict=True)
+            for kind, tensor in zip(MOMENTS, moments, strict=True)
         }

@@ -5,43 +5,31 @@ named by a digest of all that the training depends on. The environment may set a
 bit depends on it, so it is no param.
 """
 
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 
-from dayfold.errors import ParamsError
 from dayfold.learning.adamw import AdamW
-from dayfold.learning.network import METADATA_KEY, State
+from dayfold.learning.network import State
+from dayfold.learning.processes import Team
 from dayfold.ledger.tables import TrainingStep
-from dayfold.project.files import (
-    canonical_json,
-    sha256,
-    with_digest,
-    without_digest,
-    write_bytes,
-)
+from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
-FORMAT = 2  # of the file and of what `gather` puts into it
+FORMAT = 3  # of the file and of what `gather` puts into it
 INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A training after `update` updates: what they came to, its state, the seconds it took."""
+class Saved(NamedTuple):
+    """A training after some updates: what each came to, its state, the seconds they took."""
 
-    update: int
     steps: list[TrainingStep]
     state: State
     seconds: float
@@ -82,21 +70,30 @@ class Keeper:
     """The checkpoint of one training: a file named by a digest of all that the training takes."""
 
     def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
-        self._inputs = sha256(canonical_json({"format": FORMAT, **inputs}).encode())
-        self._path = folder / f"{self._inputs[:32]}.checkpoint"
-        self._every_seconds = _interval()
+        name = sha256(canonical_json({"format": FORMAT, **inputs}).encode())[:32]
+        self._path = folder / f"{name}.checkpoint"
+        self._every_seconds = float(os.environ.get(INTERVAL, "120"))
         self._began = self._kept = time.monotonic()
         self._before = 0.0
 
-    def found(self) -> bytes:
-        """Return what an earlier process left of this very training, if it is whole; else nothing.
+    def found(self, team: Team) -> Saved | None:
+        """Return what an earlier process left of this very training, in all processes of a team.
 
-        A damaged file, or one of other inputs under this name, is removed with a word.
+        A damaged file is removed with a word.
         """
+        data = team.share(self._whole() if team.leads else b"")
+        if not data:
+            return None
+        saved = read(data)
+        self._before = saved.seconds
+        return saved
+
+    def _whole(self) -> bytes:
+        """The bytes of the file, if it is there and whole. The trainer's lock is held."""
         self._remove_others()
         try:
             data = self._path.read_bytes()
-            read(data, self._inputs)
+            without_digest(data)
         except FileNotFoundError:
             return b""
         except ValueError as error:
@@ -105,21 +102,12 @@ class Keeper:
             return b""
         return data
 
-    def going_on(self, data: bytes) -> Saved | None:
-        """Return the training that was found, to go on with; None where nothing was."""
-        if not data:
-            return None
-        saved = read(data, self._inputs)
-        self._before = saved.seconds
-        return saved
-
-    def keep(self, update: int, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
-        """Write the training after `update` updates, if it is time; a full disk stops nothing."""
+    def keep(self, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
+        """Write the training after these updates, if it is time; a full disk stops nothing."""
         if time.monotonic() - self._kept < self._every_seconds:
             return
-        saved = Saved(update, [*steps], state(), self.seconds())
         try:
-            write_bytes(self._path, made(saved, self._inputs))
+            write_bytes(self._path, made(Saved([*steps], state(), self.seconds())))
         except OSError as error:
             _say(f"no checkpoint: {error.strerror}: {self._path}; training goes on")
         self._kept = time.monotonic()
@@ -128,21 +116,12 @@ class Keeper:
         """Return how long the training has taken, with what an earlier process put into it."""
         return self._before + time.monotonic() - self._began
 
-    @contextmanager
-    def removed_on(self, kind: type[Exception]) -> Iterator[None]:
-        """Remove the checkpoint where the body raises such an error: none is to go on from it."""
-        try:
-            yield
-        except kind:
-            self.remove()
-            raise
-
     def remove(self) -> None:
         """Remove the checkpoint, if there is one."""
         self._path.unlink(missing_ok=True)
 
     def _remove_others(self) -> None:
-        """Remove what other trainings left, but for the newest few. The trainer's lock is held."""
+        """Remove what other trainings left, but for the newest few."""
         folder = self._path.parent
         others = [path for path in folder.glob("*") if path != self._path]
         whole = [path for path in others if path.suffix == self._path.suffix]
@@ -151,45 +130,23 @@ class Keeper:
             path.unlink()
 
 
-def _interval() -> float:
-    given = os.environ.get(INTERVAL, "120")
-    try:
-        return float(given)
-    except ValueError:
-        raise ParamsError(f"{INTERVAL} is {given!r}, which is no number of seconds.") from None
-
-
-def made(saved: Saved, inputs: str) -> bytes:
+def made(saved: Saved) -> bytes:
     """Return a checkpoint's bytes: the sha256 of the rest on a line, then safetensors."""
-    tensors = {
-        **saved.state,
-        # float64 holds each number exactly.
-        "steps": torch.tensor(saved.steps, dtype=torch.float64).view(-1, len(TrainingStep._fields)),
-    }
-    facts = {"inputs": inputs, "update": saved.update, "seconds": saved.seconds}
-    data = safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(facts)})
-    return with_digest(data)
+    # float64 holds each number exactly.
+    numbers = {"steps": saved.steps, "seconds": saved.seconds}
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+    return with_digest(safetensors.torch.save({**saved.state, **tensors}))
 
 
-def read(data: bytes, inputs: str) -> Saved:
-    """Read a checkpoint's bytes; ValueError says what is wrong with them."""
-    data = without_digest(data)
-    try:
-        size = int.from_bytes(data[:8], "little")
-        facts = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][METADATA_KEY])
-        tensors = safetensors.torch.load(data)
-        steps = tensors.pop("steps").tolist()
-        if facts["inputs"] == inputs:
-            return Saved(
-                facts["update"], [_step(*step) for step in steps], tensors, facts["seconds"]
-            )
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        raise ValueError("is no checkpoint of dayfold's") from None
-    raise ValueError("is of another training")
-
-
-def _step(step: float, epoch: float, loss: float, rate: float) -> TrainingStep:
-    return TrainingStep(int(step), int(epoch), loss, rate)
+def read(data: bytes) -> Saved:
+    """Read a checkpoint's bytes; ValueError where they are damaged."""
+    state = safetensors.torch.load(without_digest(data))
+    steps = [
+        TrainingStep(int(number), int(epoch), loss, rate)
+        for number, epoch, loss, rate in state.pop("steps").tolist()
+    ]
+    seconds: float = state.pop("seconds").item()
+    return Saved(steps, state, seconds)
 
 
 def _say(text: str) -> None:

@@ -48,11 +48,9 @@ def chosen(*, device: str, precision: str, threads: int, processes: int = 1) -> 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
-        precision = "bf16" if _multiplies_bf16(device) else "fp32"
+        if device == "cuda":
+            multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            multiplies = multiplies_bf16()
+        precision = "bf16" if multiplies else "fp32"
     return Machine(device, precision, threads, processes)
-
-
-def _multiplies_bf16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return multiplies_bf16()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dayfold import draws
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
-from dayfold.learning.resnet import Block
+from dayfold.learning.network import Block
 from dayfold.ledger.decode import decode
 from dayfold.ledger.squares import squared
 from dayfold.project.files import sha256

@@ -19,10 +19,9 @@ from torch.optim import swa_utils
 from dayfold import draws
 from dayfold.errors import TrainingError
 from dayfold.learning import checkpoint, network
-from dayfold.learning.activations import Activations
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.checkpoint import Saved
-from dayfold.learning.inputs import Images, Job, Pool
+from dayfold.learning.inputs import Activations, Images, Job, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
 from dayfold.learning.slices import Slices, slices_of
@@ -84,18 +83,20 @@ def fit(
     inputs: Inputs | None = None,
     team: Team = ALONE,
     saved: Saved | None = None,
-    keep: Callable[[int, Callable[[], State]], None] = lambda _update, _state: None,
+    keep: Callable[[Callable[[], State]], None] = lambda _state: None,
 ) -> Fitted:
     """Train on weighted draws from `pool`; tell `report` of every update.
 
     Without `inputs` the whole network is trained, on images. Validation images are predicted once,
     by the network that is kept, and never learnt from. Each process of a `team` takes its slice of
     every batch of the one plan, and all end with the same network. After every update but the last,
-    `keep` is given its number and a function that returns the training's state; with what was kept
-    of the same training as `saved`, it goes on from there, to the same bits.
+    `keep` is given a function that returns the training's state; with what was kept of the same
+    training as `saved`, it goes on from there, to the same bits.
     """
-    training = _Training(job, pool, inputs or Images(job), team)
-    done = training.resume(saved) if saved else 0
+    training = Training(job, pool, inputs or Images(job), team)
+    done = len(saved.steps) if saved else 0
+    if saved:
+        training.resume(saved.state)
     updates, size = job.recipe.updates, job.recipe.batch_size
     drawn = np.zeros(len(pool.images), dtype=np.int64)
     for epoch in range(1, EPOCHS + 1):
@@ -110,11 +111,11 @@ def fit(
             if update + 1 == last:
                 training.check_finite()
             if update + 1 < updates:
-                keep(update + 1, training.state)
+                keep(training.state)
     return training.end(validation, drawn)
 
 
-class _Training:
+class Training:
     """The network in training, its optimizer and its mean; `at` is the last update, for errors."""
 
     def __init__(self, job: Job, pool: Pool, inputs: Inputs, team: Team) -> None:
@@ -131,10 +132,9 @@ class _Training:
             self._average = swa_utils.AveragedModel(self._net, multi_avg_fn=ema, use_buffers=True)
         self._at = (0, job.recipe.updates, 0.0)
 
-    def resume(self, saved: Saved) -> int:
-        """Go on from what was kept; return after how many updates that was."""
-        checkpoint.scatter(saved.state, self._net, self._optimizer, self._average)
-        return saved.update
+    def resume(self, state: State) -> None:
+        """Go on from what a checkpoint kept."""
+        checkpoint.scatter(state, self._net, self._optimizer, self._average)
 
     def update(
         self, number: int, epoch: int, chosen: NDArray[np.int64], place: int
@@ -146,15 +146,22 @@ class _Training:
         part = self._team.slice(len(chosen))
         mine = chosen[part]
         batch = self._inputs.drawn(self._pool, mine, epoch, first=place + part.start)
+        whole = self.step(batch, mine, rate, part=len(mine) / len(chosen))
+        return TrainingStep(number + 1, epoch, whole, rate)
+
+    def step(
+        self, batch: torch.Tensor, rows: NDArray[np.int64], rate: float, *, part: float = 1.0
+    ) -> float:
+        """Learn from a process's `part` of a batch, made of these rows; return the whole's loss."""
         self._optimizer.zero_grad()
-        loss = self._slices.backward(batch, mine)
-        whole = self._team.combine(self._learner, loss, len(mine) / len(chosen))
+        loss = self._slices.backward(batch, rows)
+        whole = self._team.combine(self._learner, loss, part)
         if not math.isfinite(whole):
             raise self._diverged("the loss")
         self._optimizer.step(rate)
         if self._average:
             self._average.update_parameters(self._net)
-        return TrainingStep(number + 1, epoch, whole, rate)
+        return whole
 
     def state(self) -> State:
         """Return what a checkpoint keeps."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from dayfold import draws
 from dayfold.errors import ModelError
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
-from dayfold.learning.resnet import Block, ResNet18
 from dayfold.project.files import canonical_json, write_bytes
 
 FEATURES = 512  # of ResNet18, before the head
@@ -41,6 +41,84 @@ class Model:
     classes: tuple[str, ...]
     metadata: Mapping[str, Any]
 
+    @property
+    def retired(self) -> tuple[str, ...]:
+        """The classes whose rows are kept for their places only: never predicted."""
+        gone = (self.state[HEAD[1]] == RETIRED).tolist()
+        return tuple(name for name, is_gone in zip(self.classes, gone, strict=True) if is_gone)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The classes that the model can answer with, in order."""
+        gone = self.retired
+        return tuple(name for name in self.classes if name not in gone)
+
+    @property
+    def temperature(self) -> float:
+        """By what logits are divided; 1 for a model whose temperature was not fitted."""
+        return float(self.metadata.get("temperature", 1.0))
+
+    @property
+    def calibration(self) -> str:
+        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
+        if lacking := self.metadata.get("not_calibrated"):
+            return f"not calibrated: {lacking}"
+        return f"calibrated with temperature {self.temperature:g}"
+
+
+# torchvision's ResNet18 (He et al. 2016) to the names, shapes and bits: `import torchvision` takes
+# 3 s of a CPU, for which all that trains or predicts would wait.
+class Block(torch.nn.Module):
+    """Two 3 x 3 convolutions, and a shortcut past them.
+
+    Maps float [n, inputs, h, w] to [n, outputs, h / stride, w / stride].
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(outputs)
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.conv2 = torch.nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = torch.nn.BatchNorm2d(outputs)
+        self.downsample: torch.nn.Module | None = None
+        if stride > 1:
+            shortcut = torch.nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = torch.nn.Sequential(shortcut, torch.nn.BatchNorm2d(outputs))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the convolutions and the shortcut, without what is below 0."""
+        shortcut = images if self.downsample is None else self.downsample(images)
+        made = self.relu(self.bn1(self.conv1(images)))
+        made = self.bn2(self.conv2(made))
+        made += shortcut
+        summed: torch.Tensor = self.relu(made)
+        return summed
+
+
+class ResNet18(torch.nn.Module):
+    """Maps float [n, 3, h, w] to logits [n, classes]."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(64)
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.maxpool = torch.nn.MaxPool2d(3, 2, 1)
+        self.layer1 = torch.nn.Sequential(Block(64, 64), Block(64, 64))
+        self.layer2 = torch.nn.Sequential(Block(64, 128, 2), Block(128, 128))
+        self.layer3 = torch.nn.Sequential(Block(128, 256, 2), Block(256, 256))
+        self.layer4 = torch.nn.Sequential(Block(256, 512, 2), Block(512, 512))
+        self.avgpool = torch.nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = torch.nn.Linear(512, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        made = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        made = self.layer4(self.layer3(self.layer2(self.layer1(made))))
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(made), 1))
+        return logits
+
 
 def blank(classes: int = 1) -> ResNet18:
     """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
@@ -62,13 +140,13 @@ def build(model: Model, size: int) -> torch.nn.Module:
         weight = f"{name}.weight"
         state[weight] = state[weight][kept]
         network.set_submodule(name, _OntoOnePixel(torch.empty_like(state[weight], device="meta")))
-    copies = {name: tensor.clone(memory_format=_order(tensor)) for name, tensor in state.items()}
+    orders = {4: torch.channels_last}
+    copies = {
+        name: tensor.clone(memory_format=orders.get(tensor.ndim, torch.contiguous_format))
+        for name, tensor in state.items()
+    }
     network.load_state_dict(copies, assign=True)
     return network
-
-
-def _order(tensor: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
 
 
 class _OntoOnePixel(torch.nn.Module):
@@ -103,28 +181,18 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
 
 @cache
 def _taps(size: int) -> dict[str, tuple[slice, ...]]:
-    """The part of the kernel that sees the image, of every convolution onto a single pixel."""
-    network = blank()
+    """The part of the kernel that sees the image, of every convolution onto a single pixel.
+
+    By arithmetic: a pass of meta tensors would import torch._dynamo, 3 s of a CPU.
+    """
     kept: dict[str, tuple[slice, ...]] = {}
-
-    def after(name: str, layer: torch.nn.Conv2d | torch.nn.MaxPool2d, side: int) -> int:
-        """The side of what a layer makes of a map; where that is a pixel, its taps are kept."""
-        kernel, stride, before = (
-            int(of[0] if isinstance(of, tuple) else of)
-            for of in (layer.kernel_size, layer.stride, layer.padding)
-        )
-        made = (side + 2 * before - kernel) // stride + 1
-        if isinstance(layer, torch.nn.Conv2d) and made == 1 and before + side <= kernel > 1:
-            taps = slice(before, before + side)
-            kept[name] = (slice(None), slice(None), taps, taps)
-        return made
-
-    # By arithmetic: a pass of meta tensors would import torch._dynamo, 3 s of a CPU.
-    side = after("maxpool", network.maxpool, after("conv1", network.conv1, size))
-    for name, block in network.named_modules():
-        if isinstance(block, Block):
-            side = after(f"{name}.conv1", block.conv1, side)
-            side = after(f"{name}.conv2", block.conv2, side)
+    side = math.ceil(size / 4)  # of what conv1 and maxpool make of an image
+    for layer, block, conv in product((1, 2, 3, 4), (0, 1), (1, 2)):
+        made = math.ceil(side / 2) if layer > 1 and (block, conv) == (0, 1) else side
+        if made == 1:  # of a map of one or two pixels a side; its kernel is 3 x 3, padded by 1
+            seen = slice(1, 1 + side)
+            kept[f"layer{layer}.{block}.conv{conv}"] = (slice(None), slice(None), seen, seen)
+        side = made
     return kept
 
 
@@ -138,30 +206,24 @@ def grown(
     in `like`, a copy of that other class's row. A row that was retired has the bias 0 again; of a
     class in `like`, whose old name comes back, it is a copy too.
     """
-    weight, bias = (model.state[name] for name in HEAD)
-    was_retired = bias == RETIRED
-    bias = torch.where(was_retired, 0, bias)
-    for at, name in enumerate(model.classes):
-        if was_retired[at] and like and like.get(name) in model.classes:
-            source = model.classes.index(like[name])
-            weight = torch.cat([weight[:at], weight[source : source + 1], weight[at + 1 :]])
-            bias[at] = bias[source]
-    bound = 1 / math.sqrt(FEATURES)
-    rows, biases = [], []
+    weight, bias = (model.state[name].clone() for name in HEAD)
+    ids = {name: at for at, name in enumerate(model.classes)}
+    sources = {name: ids[other] for name, other in (like or {}).items() if other in ids}
+    for name in model.retired:
+        bias[ids[name]] = 0
+    for name in model.retired:
+        if name in sources:
+            weight[ids[name]], bias[ids[name]] = weight[sources[name]], bias[sources[name]]
+    rows, biases, bound = [weight], [bias], 1 / math.sqrt(FEATURES)
     for name in newcomers:
-        if like and like.get(name) in model.classes:
-            at = model.classes.index(like[name])
-            rows.append(weight[at])
-            biases.append(bias[at])
+        if name in sources:
+            rows.append(weight[[sources[name]]])
+            biases.append(bias[[sources[name]]])
         else:
-            drawn = draws.uniform_array("head", seed, name, shape=(FEATURES,)) * bound
+            drawn = draws.uniform_array("head", seed, name, shape=(1, FEATURES)) * bound
             rows.append(torch.from_numpy(drawn).float())
-            biases.append(torch.zeros(()))
-    state = {
-        **model.state,
-        HEAD[0]: torch.cat([weight, *(row.unsqueeze(0) for row in rows)]),
-        HEAD[1]: torch.cat([bias, *(one.unsqueeze(0) for one in biases)]),
-    }
+            biases.append(torch.zeros(1))
+    state = {**model.state, HEAD[0]: torch.cat(rows), HEAD[1]: torch.cat(biases)}
     return Model(state, (*model.classes, *newcomers), model.metadata)
 
 
@@ -190,18 +252,6 @@ def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
     bias[:] = RETIRED
     weight[kept], bias[kept] = (state[name] for name in HEAD)
     return {**state, HEAD[0]: weight, HEAD[1]: bias}
-
-
-def retired(model: Model) -> tuple[str, ...]:
-    """Return the classes whose rows are kept for their places only: never predicted."""
-    are = (model.state[HEAD[1]] == RETIRED).tolist()
-    return tuple(name for name, is_retired in zip(model.classes, are, strict=True) if is_retired)
-
-
-def live(model: Model) -> tuple[str, ...]:
-    """Return the classes that the model can answer with, in order."""
-    gone = retired(model)
-    return tuple(name for name in model.classes if name not in gone)
 
 
 def random_origin(seed: int) -> Model:
@@ -255,25 +305,6 @@ def load(path: Path) -> Model:
             f"{path} is not a model of dayfold's: {error}", mend="dvc checkout --force"
         ) from None
     return Model(state, classes, metadata)
-
-
-def temperature(model: Model) -> float:
-    """Return by what the model's logits are divided; 1 for one whose temperature was not fitted."""
-    return float(model.metadata.get("temperature", 1.0))
-
-
-def calibrated(model: Model) -> str:
-    """Return "calibrated with temperature 1.7", or "not calibrated" and why."""
-    if lacking := model.metadata.get("not_calibrated"):
-        return f"not calibrated: {lacking}"
-    return f"calibrated with temperature {temperature(model):g}"
-
-
-def probabilities(
-    net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int = BATCH
-) -> torch.Tensor:
-    """Return the softmax of the network's logits: uint8 [n, 3, h, w] → float32 [n, classes]."""
-    return outputs(net, images, machine, batch_size=batch_size).softmax(1)
 
 
 def outputs(

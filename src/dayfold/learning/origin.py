@@ -1,50 +1,65 @@
 """The model that the first day starts from: ImageNet's, a random one, or a team's own."""
 
+import http.client
 import os
-from collections.abc import Callable, Sequence
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Any
 
+import safetensors.torch
+import torch
+
+from dayfold import __version__
 from dayfold.errors import ModelError
+from dayfold.learning import network
+from dayfold.learning.network import HEAD, Model, State
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
+from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 
-if TYPE_CHECKING:  # torch is imported when there is something for it to do
-    from dayfold.learning.network import Model
-
 Say = Callable[[str], None]
-
-
-def _silently(_line: str) -> None:
-    """Say nothing: what is made takes no time that a person would wonder about."""
-
 
 # torchvision's ResNet18_Weights.IMAGENET1K_V1. Its own loader checks 8 digits of the hash, and
 # those only when it downloads.
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
-_MEND = (
-    "fetch that file where there is a network and give it as --weights FILE (in params.yaml: "
-    "origin.weights), or start from random ones: --weights random"
-)
+TIMEOUT_SECONDS = 15  # without a byte
+WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
+LATER = {408, 425, 429}  # answers of a server that may do better in a moment; and all from 500 on
+PIECE_BYTES = 1 << 16  # read at a time
+MB = 1_000_000
+# Under these keys training scripts keep the state dict beside an optimizer's state and the like.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+# In what wraps a network (DataParallel, DistributedDataParallel, torch.compile, a class of one's
+# own with a member `model` or `backbone`) the names of its tensors begin with one or more of these.
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 def write(
-    project: Project, weights: str, *, seed: int, classes: Sequence[str], say: Say = _silently
+    project: Project,
+    weights: str,
+    *,
+    seed: int,
+    classes: Sequence[str],
+    say: Say = lambda _line: None,
 ) -> None:
     """Write the parent of the first day: the origin's model, and no predictions."""
     model = make(weights, seed=seed, classes=classes, say=say)
-    from dayfold.learning import network
-
     tables.write(project.parent_predictions, Prediction, [])
     # Last: where the model is, the origin is whole.
     network.save(project.parent_model, model.state, model.metadata)
 
 
-def make(weights: str, *, seed: int, classes: Sequence[str], say: Say = _silently) -> "Model":
+def make(
+    weights: str, *, seed: int, classes: Sequence[str], say: Say = lambda _line: None
+) -> Model:
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 
     `classes` names the rows of the file's head; without it the head is dropped. Raises ModelError
@@ -55,35 +70,166 @@ def make(weights: str, *, seed: int, classes: Sequence[str], say: Say = _silentl
     if weights == "imagenet":
         return published(IMAGENET_URL, sha256=IMAGENET_SHA256, say=say)
     if weights == "random":
-        from dayfold.learning import network
-
         return network.random_origin(seed)
-    from dayfold.learning import foreign
-
-    return foreign.origin(foreign.read(Path(weights)), classes, Path(weights).name)
+    return of_state(read(Path(weights)), classes, Path(weights).name)
 
 
-def _torch_home() -> Path:
-    """Where torch keeps what it downloads, by its own rule."""
+def torch_home() -> Path:
+    """Return where torch keeps what it downloads, by its own rule."""
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
 
 
-def published(url: str, *, sha256: str, say: Say) -> "Model":
+def published(url: str, *, sha256: str, say: Say) -> Model:
     """Return the origin from a published file: torchvision's own copy of it, or a download.
 
     The file's full sha256 is compared before anything of it is parsed.
     """
-    from dayfold.learning import download, foreign
-
     name = url.rpartition("/")[2]
-    kept = _torch_home() / "hub" / "checkpoints" / name
+    kept = torch_home() / "hub" / "checkpoints" / name
     if kept.is_file():
         if sha256_file(kept) == sha256:
             say(f"found in torchvision's cache: {kept}")
-            return foreign.origin(foreign.read(kept), (), "imagenet")
+            return of_state(read(kept), (), "imagenet")
         say(f"{kept} is another file than the published one, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
-        download.fetch(url, path, sha256=sha256, what="ImageNet's weights", mend=_MEND, say=say)
-        return foreign.origin(foreign.read(path), (), "imagenet")
+        download(url, path, say=say)
+        if (found := sha256_file(path)) != sha256:
+            raise ModelError(
+                f"{url} is not the file that it should be (sha256 {found[:12]}…, expected "
+                f"{sha256[:12]}…); it was not opened.",
+                mend="something between here and the server may have answered in its place (a "
+                "proxy, a log-in page): try another network",
+            )
+        return of_state(read(path), (), "imagenet")
+
+
+def download(url: str, path: Path, *, say: Say) -> None:
+    """Download ImageNet's weights to `path`; what breaks off is tried again from the start."""
+    for number, wait in enumerate((*WAITS_SECONDS, None), start=1):
+        try:
+            _transfer(url, path, say)
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            why = f"the server answers {error.code} {error.reason}"
+            is_hopeless = error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR
+            is_hopeless = is_hopeless and error.code not in LATER
+        except (OSError, http.client.HTTPException) as error:
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            why = str(cause) or type(cause).__name__
+            is_hopeless = isinstance(cause, socket.gaierror | ConnectionRefusedError)
+        if wait is None or is_hopeless:
+            tries = "" if is_hopeless else f"; {number} tries"
+            raise ModelError(
+                f"ImageNet's weights cannot be downloaded from {url} ({why}{tries}).",
+                mend="fetch that file where there is a network and give it as --weights FILE (in "
+                "params.yaml: origin.weights), or start from random ones: --weights random",
+            )
+        tries = f"{number + 1} of {len(WAITS_SECONDS) + 1}"
+        say(f"the download broke off ({why}); try {tries} in {wait:g} s")
+        time.sleep(wait)
+
+
+def _transfer(url: str, path: Path, say: Say) -> None:
+    """Receive the whole file; OSError or HTTPException where that does not succeed."""
+    headers = {"User-Agent": f"dayfold/{__version__}"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own constant
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+        total = int(answer.headers["Content-Length"] or 0)
+        say(f"downloading ImageNet's weights, {total / MB:.1f} MB, from {url}")
+        received, millions = 0, max(1, round(total / MB))
+        with path.open("wb") as file, Ticker("download", millions, "MB") as ticker:
+            while piece := answer.read(PIECE_BYTES):
+                file.write(piece)
+                received += len(piece)
+                ticker.so_far(received // MB, millions)
+    if received < total:
+        raise OSError(f"after {received / MB:.1f} of {total / MB:.1f} MB")
+
+
+def read(path: Path) -> State:
+    """Read a state dict from safetensors or .pt/.pth; from the latter tensors only, no code.
+
+    Parameters become plain tensors; the key around a state dict and the prefixes of wrapped
+    networks are taken off. Raises ModelError where the file holds no state dict of tensors.
+    """
+    try:
+        if path.suffix.lower() == ".safetensors":
+            found: Any = safetensors.torch.load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist.") from None
+    except MemoryError:
+        raise
+    # The readers raise about anything on damaged bytes.
+    except Exception as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{path} holds no plain tensors: {said}",
+            mend="save it with torch.save(model.state_dict(), …) or as safetensors",
+        ) from None
+    while isinstance(found, Mapping):
+        inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, Mapping) or not all(torch.is_tensor(v) for v in found.values()):
+        raise ModelError(
+            f"{path} holds no state dict of tensors.",
+            mend=f"save it with torch.save(model.state_dict(), …), alone or under the key "
+            f"{', '.join(WRAPPERS[:-1])} or {WRAPPERS[-1]}",
+        )
+    state: State = {}
+    for name, tensor in found.items():
+        bare = str(name)
+        while prefix := next((one for one in PREFIXES if bare.startswith(one)), ""):
+            bare = bare.removeprefix(prefix)
+        if bare in state:
+            raise ModelError(f"{path} holds {bare} more than once, under several prefixes.")
+        state[bare] = tensor.detach()
+    return state
+
+
+def of_state(state: State, classes: Sequence[str], source: str) -> Model:
+    """Return an origin from a torchvision ResNet18's state dict.
+
+    What load_state_dict(strict=True) takes is taken: other types of numbers are converted, absent
+    counters of batch norms start at 0. The head is kept where `classes` names the rows, and dropped
+    otherwise. Raises ModelError that lists what does not fit, or is not finite.
+    """
+    if len(set(classes)) != len(classes) or not all(classes):
+        raise ModelError(f"The classes are not distinct names: {', '.join(classes)}.")
+    net = network.blank(max(1, len(classes)))
+    expected = net.state_dict()
+    if not classes:
+        net.fc = torch.nn.Identity()  # type: ignore[assignment]
+        state = {name: tensor for name, tensor in state.items() if name not in HEAD}
+    try:
+        net.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        of = f" with {plural(len(classes), 'class')}" if classes else ""
+        raise ModelError(
+            f"{source} does not hold the weights of a torchvision ResNet18{of}:",
+            problems=first_few([line.strip() for line in str(error).splitlines()[1:]]),
+        ) from None
+    made = {
+        name: tensor.detach().to(expected[name].dtype).contiguous()
+        for name, tensor in net.state_dict().items()
+    }
+    broken = {name: int((~tensor.isfinite()).sum()) for name, tensor in made.items()}
+    problems = [
+        f"{name}: {count} of {made[name].numel()}" for name, count in broken.items() if count
+    ]
+    if problems:
+        raise ModelError(
+            f"{source} has weights that are not finite (NaN or infinite):",
+            problems=first_few(problems),
+            mend="its training had failed: use the weights of an earlier epoch, or others",
+        )
+    if not classes:
+        made = network.without_head(made)
+    metadata = {"classes": list(classes), "day": "origin", "made": source}
+    return Model(made, tuple(classes), metadata)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from dayfold import draws
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger import squares
 from dayfold.ledger.decode import ERASED, decode, no_warnings
@@ -118,18 +117,6 @@ def normalised(pixels: torch.Tensor) -> torch.Tensor:
     # In place: at 224 px, a new tensor for each step costs more than the arithmetic.
     scaled = pixels.to(memory_format=torch.channels_last).float().div_(255)
     return scaled.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
-
-
-def changes(
-    images: Sequence[str], seed: int, day: str, epoch: int, *, first: int = 0
-) -> NDArray[np.float64]:
-    """The random change of each image of a batch: float64 [n, 8] in U(0, 1), stateless.
-
-    Keyed by image and its place in the epoch (from `first` on), so that an image that is drawn
-    twice is changed twice.
-    """
-    ids = [f"{image} {first + offset}" for offset, image in enumerate(images)]
-    return draws.uniform_fields("augment", seed, day, epoch, ids=ids)
 
 
 def augmented(

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional
 
-from dayfold.learning import device, fitting, network, pixels
-from dayfold.learning.adamw import AdamW
+from dayfold.learning import device, fitting, network
 from dayfold.learning.device import Machine
+from dayfold.learning.inputs import Images, Job, Pool
 from dayfold.learning.network import Model
-from dayfold.learning.slices import Slices, slices_of
+from dayfold.learning.processes import ALONE
 from dayfold.project import params as params_file
 from dayfold.project.cpus import model_name
 from dayfold.project.layout import Project
@@ -24,36 +22,24 @@ CLASSES = ("a", "b")
 
 
 class Bare:
-    """A day's updates without its images: what is left is the network."""
+    """A day's updates over one batch in memory: what is left is the network."""
 
     def __init__(self, model: Model, recipe: Train, machine: Machine) -> None:
-        self._machine, self._recipe = machine, recipe
-        net = network.build(model, recipe.image_size_px).to(machine.device).train()
-        images = torch.randint(0, 256, (recipe.batch_size, 3, *[recipe.image_size_px] * 2))
-        self._batch = pixels.normalised(images.to(torch.uint8).to(machine.device))
-        self._targets = torch.arange(recipe.batch_size).to(machine.device) % len(model.classes)
-        self._optimizer = AdamW(net.parameters())
-        count = slices_of(machine, recipe.batch_size)
-        self._slices = Slices(net, self._loss, count, machine.threads)
+        count, size = recipe.batch_size, recipe.image_size_px
+        plain = recipe.model_copy(update={"ema_length": 0.0, "distill": 0.0})
+        job = Job(model, None, plain, 0, "", machine)
+        images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+        pool = Pool(images, torch.arange(count) % len(model.classes), [], [])
+        self._rows, self._rate = np.arange(count), recipe.learning_rate
+        self._batch = Images(job).plain(pool, self._rows)
+        self._training = fitting.Training(job, pool, Images(job), ALONE)
 
     def updates(self, count: int) -> float:
         """Make `count` updates; return the images a second."""
-        began, chosen = time.perf_counter(), np.arange(self._recipe.batch_size)
+        began = time.perf_counter()
         for _ in range(count):
-            self._optimizer.zero_grad()
-            loss = self._slices.backward(self._batch, chosen)
-            self._optimizer.step(self._recipe.learning_rate)
-            loss.item()  # as training reports it
-        return count * self._recipe.batch_size / (time.perf_counter() - began)
-
-    def _loss(
-        self, net: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
-    ) -> torch.Tensor:
-        with self._machine.autocast():
-            logits = net(batch)
-        return functional.cross_entropy(
-            logits.float(), self._targets[chosen], label_smoothing=fitting.LABEL_SMOOTHING
-        )
+            self._training.step(self._batch, self._rows, self._rate)
+        return count * len(self._rows) / (time.perf_counter() - began)
 
 
 def what_pays(recipe: Train) -> tuple[str, str]:

@@ -16,20 +16,21 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 import polars as pl
+import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import ImageMissingError, LedgerError
 from dayfold.figures.report.pictures import thumbnail
-from dayfold.learning import calibration, device, features, network
+from dayfold.learning import calibration, device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import no_warnings
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.console import first_few
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 from dayfold.serve import model as models
@@ -93,84 +94,53 @@ def run(project: Project, *, top: int | None) -> Audit:
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
-    doubts = _table(project, model, images, rows, found, ranking(found, new), top)
+    order = ranking(found, new)[: top or int(found.doubted.sum()) or FEW].tolist()
+    decided = _decided(project, day)
+    doubts = []
+    for place in order:
+        image, path, label = rows.select("image", "path", "label").row(place)
+        decision = decided[image].decision if image in decided else ""
+        other, score = model.classes[found.suggested[place]], round(float(found.score[place]), 6)
+        doubts.append(Doubt(image, path, label, other, score, decision))
+    # And what a person has decided and not yet done.
+    now, listed = dict(images.select("image", "label").iter_rows()), {one.image for one in doubts}
+    doubts += [
+        doubt
+        for image, doubt in decided.items()
+        if image not in listed and now.get(image, doubt.decision) != doubt.decision
+    ]
     tables.write(project.audit(day), Doubt, tables.for_people(doubts))
+    left_out = (
+        (here, "are not here (dvc checkout || dvc pull)"),
+        (known | ~here, "are of classes that the model has not learnt"),
+        (pl.Series(judged), "are of classes with too few images or groups to judge by"),
+    )
     return Audit(
         day,
-        network.live(model),
+        model.live,
         doubts,
         judged=len(rows),
         doubted=int(found.doubted.sum()),
         new=int((found.doubted & new).sum()),
-        skipped=[
-            f"{count} images {why}"
-            for count, why in (
-                (int((~here).sum()), "are not here (dvc checkout || dvc pull)"),
-                (int((here & ~known).sum()), "are of classes that the model has not learnt"),
-                (int((~judged).sum()), "are of classes with too few images or groups to judge by"),
-            )
-            if count
-        ],
+        skipped=[f"{(~kept).sum()} images {why}" for kept, why in left_out if not kept.all()],
     )
-
-
-def _table(
-    project: Project,
-    model: Model,
-    images: pl.DataFrame,
-    rows: pl.DataFrame,
-    found: Doubts,
-    order: NDArray[np.int64],
-    top: int | None,
-) -> list[Doubt]:
-    """The judged rows to list, in order, and what a person has decided and not yet done."""
-    made = _decided(project, model.metadata["day"])
-    doubts = [
-        Doubt(
-            rows["image"][place],
-            rows["path"][place],
-            rows["label"][place],
-            model.classes[found.suggested[place]],
-            round(float(found.score[place]), 6),
-            made[rows["image"][place]].decision if rows["image"][place] in made else "",
-        )
-        for place in order[: top or int(found.doubted.sum()) or FEW].tolist()
-    ]
-    listed = {doubt.image for doubt in doubts}
-    now = dict(images.select("image", "label").iter_rows())
-    return doubts + [
-        doubt
-        for image, doubt in made.items()
-        if image not in listed and now.get(image, doubt.decision) != doubt.decision
-    ]
 
 
 def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:
     """The doubts of those rows that can be judged, and which these are."""
-    recipe, params = model.metadata["recipe"], params_file.read(project.params)
-    machine = device.resolve(
-        device="auto", precision=recipe["precision"], threads=params.train.threads
-    )
-    size = recipe["image_size_px"]
-    seen = features.outputs(
-        project,
-        rows,
-        features.body(model, size).to(machine.device),
-        size=size,
-        machine=machine,
-        doing="auditing",
-    )
+    features = _features(project, model, rows)
     weight, bias = (model.state[name] for name in network.HEAD)
-    logits = (seen @ weight.T + bias).double().numpy()
+    logits = (features @ weight.T + bias).double().numpy()
     labels = np.array([model.classes.index(label) for label in rows["label"]], dtype=np.int64)
     units = rows.select(pl.when(pl.col("group") == "").then("image").otherwise("group"))
-    groups = units.to_series().to_numpy()
     trained = (rows["split"] == "train").to_numpy()
-    chances = calibration.calibrated(logits, network.temperature(model))
+    fold = folds(
+        labels[trained], units.to_series().to_numpy()[trained].tolist(), model.metadata["day"]
+    )
+    chances = calibration.calibrated(logits, model.temperature)
     judged = np.ones(len(rows), dtype=bool)
-    fold = folds(labels[trained], groups[trained].tolist(), model.metadata["day"])
     chances[trained], judged[trained] = out_of_sample(
-        seen.numpy()[trained], labels[trained], fold, len(model.classes)
+        features.numpy()[trained], labels[trained], fold, len(model.classes)
     )
     # Each by its own model's usual confidence: the two are not equally sure.
     score, suggested = np.ones(len(rows)), np.zeros(len(rows), dtype=np.int64)
@@ -178,6 +148,18 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     for part in (trained & judged, ~trained & judged):
         score[part], suggested[part], doubted[part] = doubts(chances[part], labels[part])
     return Doubts(score[judged], suggested[judged], doubted[judged]), judged
+
+
+def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
+    """What the network without its head makes of images: float32 [n, 512]."""
+    recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
+    machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
+    size = recipe["image_size_px"]
+    net = network.build(model, size).to(machine.device)
+    net.fc = torch.nn.Identity()
+    with Ticker("auditing", len(rows), "images") as ticker:
+        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        return torch.cat([network.outputs(net, chunk, machine) for chunk in chunks])
 
 
 def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray[np.int64]:
@@ -287,10 +269,9 @@ def say(found: Audit, project: Project, show: Callable[[str], None]) -> None:
     )
     if found.doubted > MANY * found.judged:
         show("so many doubts say more of the model than of the labels: train it better first")
-    if not found.doubts:
-        return
-    show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
-    show(f"next: dayfold relabel --from {name}")
+    if found.doubts:
+        show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
+        show(f"next: dayfold relabel --from {name}")
 
 
 def write_page(project: Project, found: Audit) -> None:

@@ -2,10 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -60,21 +59,6 @@ class Deployed(torch.nn.Module):
         return (logits / self.temperature).softmax(1)
 
 
-class Checked(NamedTuple):
-    """What the self-check found: on how many images, and how far off at most.
-
-    `held` are the held-out images that there are, `agreed` those with the same class as the model
-    has in the precision that it was evaluated in.
-    """
-
-    images: int
-    held: int
-    noise: bool
-    difference: float
-    agreed: int
-    precision: str
-
-
 def form_of(file: Path, form: str | None) -> str:
     """Return the format that is meant: as named, or by the file's ending."""
     if form in ENDINGS.values():
@@ -100,27 +84,24 @@ def export(
         write_bytes(file, text.encode())
         return [file]
     size = model.metadata["recipe"]["image_size_px"]
-    deployed = Deployed(network.build(model, size), network.temperature(model))
+    deployed = Deployed(network.build(model, size), model.temperature)
     with TemporaryDirectory() as folder:
         made = Path(folder, "model")
-        found = _check(project, history, model, deployed, _MAKERS[form](made, deployed, model))
+        found, *more = _check(
+            project, history, model, deployed, _MAKERS[form](made, deployed, model)
+        )
         data = made.read_bytes()
-    said = _checked(found.images, found.held, found.noise, found.difference)
-    if found.difference > TOLERANCE:
-        raise ModelError(f"The exported model is not the model; nothing was written. {said}")
-    say(said)
-    if found.precision != "fp32":
-        say(_precision(found.agreed, found.images, found.precision))
-    readme = _readme(file.name, form, model, said=said)
-    written = {file: data, _beside(file, "README"): readme.encode()}
-    written[_beside(file, "MODEL_CARD")] = text.encode()
+    for line in (found, *more):
+        say(line)
+    readme = _readme(file.name, form, model, said=found)
+    written = {
+        file: data,
+        file.with_name(f"{file.stem}.README.md"): readme.encode(),
+        file.with_name(f"{file.stem}.MODEL_CARD.md"): text.encode(),
+    }
     for path, content in written.items():
         write_bytes(path, content)
     return list(written)
-
-
-def _beside(file: Path, name: str) -> Path:
-    return file.with_name(f"{file.stem}.{name}.md")
 
 
 def _card(project: Project, day: str, model: Model, history: History) -> str:
@@ -130,20 +111,19 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
     sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
     word = "ok" if "/" in verdicts[day] else verdicts[day]
+    erased = []
     if day in sealed:
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
-    else:
-        provenance = project.provenance.read_bytes()
-    erased = []
-    if day in sealed:
         made = list(record.read(project, [day]).values())
         erased = needed(project, history, made, cache.folder(project.root)).get(day, [])
+    else:
+        provenance = project.provenance.read_bytes()
     return card(
         project.root.name,
         (line, known),
         history,
-        live=network.live(model),
+        live=model.live,
         metadata=model.metadata,
         provenance=json.loads(provenance),
         gate=(f"{word} ({gate.verdict(checks)})", gate.reasons(checks)),
@@ -175,7 +155,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         )
     graph = onnx.load_model(path)
     graph.doc_string = (
-        f"images: uint8 [batch, height, width, 3], RGB. probabilities: {network.calibrated(model)}."
+        f"images: uint8 [batch, height, width, 3], RGB. probabilities: {model.calibration}."
     )
     properties = {
         "classes": json.dumps(list(model.classes), ensure_ascii=False),
@@ -225,28 +205,43 @@ def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> NDArray[np.flo
 
 def _check(
     project: Project, history: History, model: Model, deployed: Deployed, run: Run
-) -> Checked:
-    """Ask the exported model and the model itself about the same images."""
+) -> list[str]:
+    """Ask the exported model and the model itself about the same images; say what was found.
+
+    The second line, where there is one: in how many images the model has the same class in the
+    precision that it was evaluated in. Raises ModelError where the two are not the same.
+    """
     recipe = model.metadata["recipe"]
     size = recipe["image_size_px"]
     held = history.split(*manifest.HELD_OUT)
     rows = _sample(project, held, model.metadata["day"])
+    count, of = len(rows), f"{len(rows)} of {len(held)} held-out images"
+    if not count:
+        count, of = (
+            NOISE,
+            f"{NOISE} images of noise (none of the {len(held)} held-out images is here)",
+        )
     evaluated = device.chosen(device="cpu", precision=recipe["precision"], threads=1)
     net, difference, agreed = network.build(model, size), 0.0, 0
-    with Ticker("checking", len(rows) or NOISE, "images") as ticker:
-        if len(rows):
-            chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        else:
-            chunks = iter([_noise(size)])
-        for chunk in chunks:
+    with Ticker("checking", count, "images") as ticker:
+        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        for chunk in chunks if len(rows) else [_noise(size)]:
             for images in torch.split(chunk, BATCH):
-                theirs = run(images.permute(0, 2, 3, 1).contiguous().numpy())
-                mine = _asked(deployed, images.permute(0, 2, 3, 1).contiguous().numpy())
+                given = images.permute(0, 2, 3, 1).contiguous().numpy()
+                theirs, mine = run(given), _asked(deployed, given)
                 difference = max(difference, float(np.abs(theirs - mine).max()))
                 said = network.outputs(net, images, evaluated, batch_size=BATCH).numpy()
                 agreed += int((theirs.argmax(1) == said.argmax(1)).sum())
-    noise = not len(rows)
-    return Checked(len(rows) or NOISE, len(held), noise, difference, agreed, evaluated.precision)
+    found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
+    if difference > TOLERANCE:
+        raise ModelError(f"The exported model is not the model; nothing was written. {found}")
+    if evaluated.precision == "fp32":
+        return [found]
+    return [
+        found,
+        f"The figures were measured in {evaluated.precision}: there the model gives the same class "
+        f"on {agreed} of {count} images.",
+    ]
 
 
 def _sample(project: Project, held: pl.DataFrame, day: str) -> pl.DataFrame:
@@ -254,8 +249,8 @@ def _sample(project: Project, held: pl.DataFrame, day: str) -> pl.DataFrame:
     here = held.filter(
         pl.Series([(project.root / path).is_file() for path in held["path"]], dtype=pl.Boolean)
     )
-    ids: Sequence[str] = here["image"].to_list()
-    chosen, _ = draws.priority_sample(ids, [1.0] * len(ids), CHECKED, "export", day)
+    ids, equal = here["image"].to_list(), [1.0] * len(here)
+    chosen, _ = draws.priority_sample(ids, equal, CHECKED, "export", day)
     return here[np.sort(chosen)]
 
 
@@ -314,7 +309,7 @@ def _readme(file: str, form: str, model: Model, *, said: str) -> str:
     """Return the README of an exported model: its inputs, its outputs, a program that calls it."""
     size = model.metadata["recipe"]["image_size_px"]
     day = model.metadata["day"]
-    gone = network.retired(model)
+    gone = model.retired
     classes = "\n".join(
         f"{place}. `{name}`{' (retired: its probability is 0)' * (name in gone)}"
         for place, name in enumerate(model.classes)
@@ -333,7 +328,7 @@ applied, alpha composited on black, 16-bit grey scaled to 8 bits. The model is m
 ## Output
 
 `probabilities`: float32 [n, {len(model.classes)}], a row an image,
-{network.calibrated(model)}; the columns, from 0, are the classes
+{model.calibration}; the columns, from 0, are the classes
 
 {classes}
 
@@ -354,19 +349,3 @@ print(classes[probabilities[0].argmax()], probabilities[0].max())
 
 {said}
 """
-
-
-def _checked(images: int, held: int, noise: bool, difference: float) -> str:
-    """Say what the self-check found."""
-    of = f"{images} images of noise (none of the {held} held-out images is here)"
-    if not noise:
-        of = f"{images} of {held} held-out images"
-    return f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
-
-
-def _precision(agreed: int, images: int, evaluated: str) -> str:
-    """Say what another precision than the evaluation's makes of the answers."""
-    return (
-        f"The figures were measured in {evaluated}: there the model gives the same class on "
-        f"{agreed} of {images} images."
-    )

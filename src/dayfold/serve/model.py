@@ -50,11 +50,11 @@ class Classifier:
     def __init__(self, model: Model, *, threshold: float) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
-        self.classes = network.live(model)
-        self._outputs, self._retired = model.classes, network.retired(model)
+        self.classes = model.live
+        self._outputs, self._retired = model.classes, model.retired
         self.threshold = threshold
-        self.temperature = network.temperature(model)
-        self.calibration = network.calibrated(model)
+        self.temperature = model.temperature
+        self.calibration = model.calibration
         self.image_size_px: int = recipe["image_size_px"]
         # As it was evaluated, where the hardware can.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"

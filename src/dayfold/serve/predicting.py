@@ -50,26 +50,24 @@ def predict(
     if csv and csv.is_dir():
         raise IntakeError(f"{csv} is a folder.", mend="name a file: --csv predicted.csv")
     with decode.no_warnings():
-        kept = [path in named or _may_be_image(path) for path in paths]
-    others = [_shown(path) for path, is_kept in zip(paths, kept, strict=True) if not is_kept]
-    paths = [path for path, is_kept in zip(paths, kept, strict=True) if is_kept]
-    if others:
-        listed = ", ".join(first_few(others))
+        kept = [path for path in paths if path in named or _may_be_image(path)]
+    if others := set(paths).difference(kept):
+        listed = ", ".join(first_few([_shown(path) for path in paths if path in others]))
         say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
-    if not paths:
+    if not kept:
         raise IntakeError("There is no image in it.")
     top = min(top, len(model.classes))
     began = time.monotonic()
-    width = min(max(len(_shown(path)) for path in paths), 60)
+    width = min(max(len(_shown(path)) for path in kept), 60)
     names = max(len(name) for name in (*model.classes, NOT_SURE))
     answers: list[Answer | str] = []
-    for path, answer in zip(paths, model.each(paths), strict=True):
+    for path, answer in zip(kept, model.each(kept), strict=True):
         answers.append(answer)
         if isinstance(answer, Answer) and not csv:
             say(f"{_shown(path):{width}}  {line(answer, top, names)}")
     seconds = time.monotonic() - began
     if csv:
-        _write(csv, paths, answers, top)
+        _write(csv, kept, answers, top)
         say(f"written: {csv}, a line a file")
     good = [answer for answer in answers if isinstance(answer, Answer)]
     unsure = sum(not answer.sure for answer in good)
@@ -83,7 +81,7 @@ def predict(
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
         raise UnreadableError(
-            f"{len(problems)} of {len(paths)} files cannot be predicted:",
+            f"{len(problems)} of {len(kept)} files cannot be predicted:",
             problems=first_few(problems, str(csv or "")),
         )
 
@@ -106,21 +104,17 @@ def line(answer: Answer, top: int, width: int) -> str:
     return f"{NOT_SURE:{width}}  {', '.join(ranked[: max(top, 2)])}"
 
 
-def _write(path: Path, paths: Sequence[Path], answers: Sequence[Answer | str], top: int) -> None:
+def _write(path: Path, files: Sequence[Path], answers: Sequence[Answer | str], top: int) -> None:
     header = ["path", "predicted", "confidence", "sure"]
     header += [f"{name}_{rank}" for rank in range(2, top + 1) for name in header[1:3]]
     rows: list[list[object]] = []
-    for file, answer in zip(paths, answers, strict=True):
-        cells: list[object] = [""] * (len(header) - 1)
+    for file, answer in zip(files, answers, strict=True):
         if isinstance(answer, Answer):
-            ranked = [
-                cell
-                for name, chance in list(answer.probabilities.items())[:top]
-                for cell in (_cell(name), chance)
-            ]
-            cells[: len(ranked) + 1] = [*ranked[:2], int(answer.sure), *ranked[2:]]
-        problem = "" if isinstance(answer, Answer) else answer
-        rows.append([_cell(str(file)), *cells, _cell(problem)])
+            ranked = list(answer.probabilities.items())[:top]
+            cells = [cell for name, chance in ranked for cell in (_cell(name), chance)]
+            rows.append([_cell(str(file)), *cells[:2], int(answer.sure), *cells[2:], ""])
+        else:
+            rows.append([_cell(str(file)), *[""] * (len(header) - 1), _cell(answer)])
     write_csv(path, [*header, "problem"], rows)
 
 

@@ -32,7 +32,7 @@ def predict(
     said: list[list[tuple[str, float]]] = [[] for _ in models]
     for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, said, strict=True):
-            best = network.probabilities(net, images, machine).max(dim=1)
+            best = network.outputs(net, images, machine).softmax(1).max(dim=1)
             answers += [
                 (model.classes[position], confidence)
                 for position, confidence in zip(

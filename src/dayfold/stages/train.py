@@ -30,11 +30,10 @@ from dayfold.learning import (
     pixels,
     processes,
 )
-from dayfold.learning.activations import Activations
 from dayfold.learning.device import Machine
 from dayfold.learning.fingerprint import Fingerprint
 from dayfold.learning.fitting import Fitted
-from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
 from dayfold.learning.pace import Pace, usual_speed
 from dayfold.learning.processes import ALONE, Team
@@ -242,21 +241,25 @@ def _fitted(
     pace: Pace,
 ) -> tuple[Fitted, list[TrainingStep]]:
     """Train, or go on where a training of the same inputs was stopped."""
-    saved = keeper.going_on(team.share(keeper.found() if team.leads else b""))
-    steps = saved.steps if saved else []
+    saved = keeper.found(team)
+    steps = [*saved.steps] if saved else []
     if saved:
-        print(f"resumed   going on from update {saved.update}, where training was stopped")
-    with keeper.removed_on(TrainingError), _progress(job.recipe, steps, pace) as report:
-        fitted = fitting.fit(
-            job,
-            pool,
-            validation,
-            report=report,
-            inputs=inputs,
-            team=team,
-            saved=saved,
-            keep=lambda update, state: keeper.keep(update, steps, state) if team.leads else None,
-        )
+        print(f"resumed   going on from update {len(steps)}, where training was stopped")
+    try:
+        with _progress(job.recipe, steps, pace) as report:
+            fitted = fitting.fit(
+                job,
+                pool,
+                validation,
+                report=report,
+                inputs=inputs,
+                team=team,
+                saved=saved,
+                keep=lambda state: keeper.keep(steps, state) if team.leads else None,
+            )
+    except TrainingError:
+        keeper.remove()  # none is to go on from it
+        raise
     return fitted, steps
 
 
