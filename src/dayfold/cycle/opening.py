@@ -172,8 +172,3 @@ def opened(
     if lying:
         folder = project.name(project.images(day))
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
-
-
-def images_lay(number: int) -> str:
-    """Return "1 image lay", "2 images lay"."""
-    return f"{plural(number, 'image')} lay"
