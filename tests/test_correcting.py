@@ -90,7 +90,7 @@ def test_images_are_named_by_path_folder_id_or_a_copy_and_classes_not_by_case(
     said = shell(within, "dayfold", "relabel", ".", "--to", "5")
     assert f"{len(files(copy, ONE, '3')) - 3} labels corrected" in said
     assert "3 images already as asked" in said
-    relabel("--class", "3", "--to", "three")
+    relabel("--class", "2", "--to", "three")
     said = relabel(files(copy, ONE, "5")[0], "--to", "Three", code=1)
     assert "classes 'Three' and 'three' differ by case or Unicode form only" in said
 
