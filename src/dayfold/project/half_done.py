@@ -58,7 +58,8 @@ def find(project: Project) -> list[HalfDone]:
     """Return what lies half written in a project, also what is being written now."""
     if not (project.root / ".dvc").is_dir():
         return []
-    finders = (_rwlock, _git_locks, _dvc_files, _parts)
+    # The parts of files before what DVC tracks: it is made again without them.
+    finders = (_rwlock, _git_locks, _parts, _dvc_files)
     return [one for finder in finders for one in finder(project)]
 
 
