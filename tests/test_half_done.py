@@ -140,11 +140,6 @@ def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(cop
 
 def test_half_written_files_are_removed_and_other_hidden_ones_and_later_days_stay(copy):
     opening.open_day(copy, FOUR)
-    image = copy.images(FIVE) / "cyst" / "1.png"
-    image.parent.mkdir(parents=True)
-    image.write_bytes(b"mine")
-    opening.corrections.write_empty(copy, FIVE)
-    copy.tracked(FIVE).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: {FIVE}\n")
     killed(copy)
     (copy.images(FOUR) / "cyst").mkdir()
     part = copy.images(FOUR) / "cyst" / f".abc{PART}"
@@ -161,6 +156,12 @@ def test_half_written_files_are_removed_and_other_hidden_ones_and_later_days_sta
     assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()
+    image = copy.images(FIVE) / "cyst" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"mine")
+    opening.corrections.write_empty(copy, FIVE)
+    copy.tracked(FIVE).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: {FIVE}\n")
+    begun(copy)
     assert image.read_bytes() == b"mine"
     assert copy.tracked(FIVE).exists()
     assert copy.corrections(FIVE).exists()

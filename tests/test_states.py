@@ -68,8 +68,10 @@ def made_again(copy, shell, images):
 
 def killed_while_opening(copy, shell, images):
     shell(copy.root, "dayfold", "add", "--day", FOUR)
-    texts = {copy.name(copy.tracked(FOUR)): None, copy.name(copy.corrections(FOUR)): None}
-    for path in (copy.parent.with_suffix(".dvc"), copy.tracked(THREE)):
+    new = (copy.tracked(FOUR), copy.corrections(FOUR), copy.groups(FOUR))
+    texts = dict.fromkeys(map(copy.name, new))
+    pins = (copy.parent.with_suffix(".dvc"), copy.tracked(THREE), copy.tracked_month(THREE))
+    for path in pins:
         name = copy.name(path)
         texts[name] = vcs.blob(copy.root, f"HEAD:{name}").decode()
     params.edit(copy.params, {"day": THREE, "parent": TWO})
@@ -128,8 +130,8 @@ def edited(copy, shell, images):
 @pytest.mark.parametrize(
     "states",
     [
-        (made_again, killed_while_opening, rebased, without_its_tag),
-        (merged, in_conflict, detached, edited),
+        (killed_while_opening, rebased, without_its_tag, made_again),  # which keeps its params
+        (merged, detached, edited),
     ],
     ids=lambda states: " ".join(state.__name__ for state in states),
 )
@@ -138,6 +140,13 @@ def test_what_status_advises_leads_back_to_the_sealed_day(copy, shell, images, s
         state(copy, shell, images)
         follow(copy, shell, images, SEALED)
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_what_status_advises_ends_a_merge_in_conflict(copy, shell, images):
+    in_conflict(copy, shell, images)
+    said = shell(copy.root, "dayfold", "status")
+    assert "A merge is under way in this project, and 1 of its files are in conflict:" in said
+    follow(copy, shell, images, SEALED)
 
 
 def test_what_status_advises_brings_a_clone_its_data(copy, shell, images):
