@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dayfold import draws
-from dayfold.cycle import settled
+from dayfold.cycle import hand_edits
 from dayfold.figures import evidence, metrics
 from dayfold.ledger import corrections, manifest, splits, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
@@ -196,7 +196,7 @@ def seal_days(project: Project, days: Sequence[str]) -> None:
     vcs.dvc(root, "commit", "--quiet", "--force", project.name(project.dvc_yaml))
     folder.rmdir()
     others = ("dvc.lock", "params.yaml", "metrics.json", "data/plots", "data/provenance.json")
-    vcs.git(root, "add", "--", *others, settled.TRACKED_IMAGES)
+    vcs.git(root, "add", "--", *others, hand_edits.TRACKED_IMAGES)
     vcs.git(root, "commit", "--quiet", "--message", "Make the history")
     stream = b"".join(commits(project, days))
     subprocess.run(["git", "fast-import", "--quiet"], cwd=root, input=stream, check=True)

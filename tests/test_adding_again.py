@@ -2,8 +2,8 @@
 
 import pytest
 
-from builders import DAYS, add, contents, place, png, take_in, taken
-from dayfold.cycle import adding, correcting
+from builders import DAYS, add, contents, place, png, take_in
+from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, splits, tables
@@ -57,16 +57,6 @@ def test_what_an_earlier_day_corrected_is_known_too_and_another_class_still_aske
     with pytest.raises(IntakeError, match="nothing was added") as caught:
         add_to(project, tmp_path / "other", DAYS[3])
     assert "same bytes as 'eel'; to correct that: dayfold relabel" in caught.value.problems[0]
-
-
-def test_a_file_of_the_open_day_that_relabel_moved_is_known_where_it_came_from(receiving, source):
-    place(source, "cat", [1, 2])
-    add(receiving, source)
-    path = f"data/images/{DAY}/cat/1.png"
-    correcting.relabel(receiving, [receiving.root / path], to="dog", day=DAY)
-    delivery = add(receiving, source)
-    assert (len(delivery.known), delivery.refused) == (2, [])
-    assert sorted(taken(receiving)) == ["cat/2.png", "dog/1.png"]
 
 
 def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, source):

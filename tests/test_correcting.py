@@ -50,7 +50,9 @@ def withdraw(copy, shell):
     return run
 
 
-def test_a_relabel_opens_the_day_and_is_undone_by_one_word(copy, shell, relabel):
+def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(
+    copy, shell, relabel, withdraw
+):
     path = files(copy, ONE, "3")[0]
     said = relabel(path, "--to", "5")
     assert f"1 label corrected, effective {FOUR}, in data/corrections/{FOUR}.csv:\n  {path}" in said
@@ -64,9 +66,20 @@ def test_a_relabel_opens_the_day_and_is_undone_by_one_word(copy, shell, relabel)
     relabel(path, "--to", "5")
     assert "1 correction undone" in relabel(path, "--to", "3")
     assert copy.corrections(FOUR).read_text() == HEADER
+    first, second, third = files(copy, ONE, "3")[:3]
+    relabel(first, second, "--to", "5")
+    withdraw(third, "--reason", "blurred")
+    folder = f"data/images/{ONE}/3"
+    assert "2 corrections undone" in relabel(folder, first, "--undo")
+    assert [line["action"] for line in lines_of(copy)] == ["withdraw"]
+    assert f"{first} has no relabel on {FOUR} to undo" in relabel(folder, "--undo", code=1)
+    assert "1 correction undone" in withdraw(folder, "--undo")
+    assert lines_of(copy) == []
 
 
-def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell, relabel, tmp_path):
+def test_images_are_named_by_path_folder_id_or_a_copy_and_classes_not_by_case(
+    copy, shell, relabel, tmp_path
+):
     first, second, third = files(copy, ONE, "3")[:3]
     shutil.copy(copy.root / second, tmp_path / "a copy.png")
     images = manifest.history(copy, THREE).images
@@ -77,18 +90,9 @@ def test_images_are_named_by_path_folder_id_or_a_copy_from_anywhere(copy, shell,
     said = shell(within, "dayfold", "relabel", ".", "--to", "5")
     assert f"{len(files(copy, ONE, '3')) - 3} labels corrected" in said
     assert "3 images already as asked" in said
-
-
-def test_the_undo_of_a_folder_takes_back_what_was_corrected_in_it(copy, relabel, withdraw):
-    first, second, third = files(copy, ONE, "3")[:3]
-    relabel(first, second, "--to", "5")
-    withdraw(third, "--reason", "blurred")
-    folder = f"data/images/{ONE}/3"
-    assert "2 corrections undone" in relabel(folder, first, "--undo")
-    assert [line["action"] for line in lines_of(copy)] == ["withdraw"]
-    assert f"{first} has no relabel on {FOUR} to undo" in relabel(folder, "--undo", code=1)
-    assert "1 correction undone" in withdraw(folder, "--undo")
-    assert lines_of(copy) == []
+    relabel("--class", "2", "--to", "three")
+    said = relabel(files(copy, ONE, "5")[0], "--to", "Three", code=1)
+    assert "classes 'Three' and 'three' differ by case or Unicode form only" in said
 
 
 def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabel, withdraw):
@@ -106,14 +110,10 @@ def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabe
     assert "--to CLASS goes with" in relabel(path, code=1)
     withdraw(path, "--reason", "no consent")
     assert "was withdrawn; --undo that first" in relabel(path, "--to", "5", code=1)
+    said = relabel(path, "--to", "5", code=1, day=DAYS[4])
+    assert f"{FOUR} is open and not sealed" in said
     withdraw(path, "--undo")
     assert lines_of(copy) == []
-
-
-def test_a_class_that_another_is_taken_for_by_case_is_refused(copy, relabel):
-    relabel("--class", "3", "--to", "three")
-    said = relabel(files(copy, ONE, "5")[0], "--to", "Three", code=1)
-    assert "classes 'Three' and 'three' differ by case or Unicode form only" in said
 
 
 def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits):
@@ -138,11 +138,9 @@ def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits)
     assert not (copy.images(FOUR) / "new").exists()
     relabel("--class", "3", "--to", "new")
     moved = files(copy, FOUR, "new")
-    said = relabel("--class", "3", "--to", "new", "--undo")
-    assert f"{len(moved)} images of the open day not moved" in said
+    relabel("--class", "3", "--undo")
+    assert lines_of(copy) == []
     assert files(copy, FOUR, "new") == moved
-    said = relabel("--class", "3", "--to", "new", "--undo", code=1)
-    assert f"its files of the open day: dayfold relabel data/images/{FOUR}/new --to CLASS" in said
 
 
 def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
@@ -174,10 +172,10 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
 
 def test_a_merge_is_undone_as_one(copy, relabel):
     relabel("--class", "3", "--to", "5")
-    assert f"no image of '3' was given the class '7' on {FOUR}" in relabel(
-        "--class", "3", "--to", "7", "--undo", code=1
-    )
-    relabel("--class", "3", "--to", "5", "--undo")
+    said = relabel("--class", "5", "--undo", code=1)
+    assert f"no image of '5' was given another class on {FOUR}" in said
+    assert "--undo stands for it" in relabel("--class", "3", "--to", "5", "--undo", code=1)
+    relabel("--class", "3", "--undo")
     assert lines_of(copy) == []
     said = relabel("--class", "12", "--to", "5", code=1)
     assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
@@ -294,18 +292,3 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
 def test_a_sealed_day_of_corrections_comes_back_as_it_was(corrected, shell):
     assert "up to date" in shell(corrected.root, "dvc", "repro")
     assert shell(corrected.root, "git", "status", "--porcelain") == ""
-
-
-def test_what_a_hand_changed_of_sealed_days_is_named_with_its_undo(copy, shell, relabel):
-    relabel(files(copy, ONE, "3")[0], "--to", "5")
-    edited, gone = f"data/corrections/{ONE}.csv", f"data/evaluations/{TWO}.csv"
-    (copy.root / edited).write_text(f"{HEADER}withdraw,,,\n")
-    (copy.root / gone).unlink()
-    undo = f"git checkout HEAD -- {edited} {gone}"
-    assert f"next    {undo}" in shell(copy.root, "dayfold", "status")
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"by hand:\n  - {edited} is not what git has\n  - {gone} is not" in said
-    assert undo in said
-    shell(copy.root, *undo.split())
-    assert "by hand" not in shell(copy.root, "dayfold", "status")
-    assert "not up to date" in shell(copy.root, "dayfold", "seal", code=1)

@@ -6,13 +6,17 @@ import subprocess
 import pytest
 from PIL import Image
 
+from builders import DAYS as SMALL_DAYS
+from builders import add, taken
 from dayfold.cycle import unattended
 from dayfold.demo import DAYS
+from dayfold.errors import IntakeError
 from dayfold.project import params, vcs
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
+SMALL_DAY = SMALL_DAYS[0]
 
 
 def write_scans(folder, count=3, label="cyst", shade=0):
@@ -39,37 +43,51 @@ def test_nothing_is_reported_to_the_makers_of_dvc(tmp_path, shell):
     assert not any(b"cmd_class" in path.read_bytes() for path in reports)
 
 
-def test_a_day_is_not_opened_before_the_last_is_sealed(copy, shell):
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
-    said = shell(copy.root, "dayfold", "add", "--day", DAYS[4], code=1)
-    assert f"{FOUR} is open and not sealed" in said
-    assert "dayfold seal" in said
-    assert f"{FOUR} is already open" in shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+def test_days_come_in_order_and_each_step_refuses_what_is_not_its_turn(copy, shell, tmp_path):
+    root, source = copy.root, str(write_scans(tmp_path / "new"))
 
+    def add(*words, code=0):
+        return shell(root, "dayfold", "add", *words, code=code)
 
-def test_days_come_in_order_and_are_days(copy, shell):
-    said = shell(copy.root, "dayfold", "add", "--day", "2025-06-01", code=1)
-    assert f"2025-06-01 comes before {THREE}" in said
-    assert "'2025-6-9' is not a day" in shell(
-        copy.root, "dayfold", "add", "--day", "2025-6-9", code=1
-    )
-    assert "'2025-02-30' is not a day" in shell(
-        copy.root, "dayfold", "add", "--day", "2025-02-30", code=1
-    )
-    assert "is in the future" in shell(copy.root, "dayfold", "add", "--day", "2999-01-01", code=1)
-
-
-def test_open_makes_yesterdays_outputs_the_parent_and_keeps_the_comments(copy, shell):
+    said = shell(root, "dayfold", "status")
+    assert f"{THREE}, sealed; parent {TWO}" in said
+    assert "dayfold add" in said
+    assert f"2025-06-01 comes before {THREE}" in add("--day", "2025-06-01", code=1)
+    assert "'2025-6-9' is not a day" in add("--day", "2025-6-9", code=1)
+    assert "'2025-02-30' is not a day" in add("--day", "2025-02-30", code=1)
+    assert "is in the future" in add("--day", "2999-01-01", code=1)
+    said = add(source, "--day", THREE, code=1)
+    assert f"{THREE} is sealed" in said
+    assert "dayfold undo" in said
     before = copy.params.read_text()
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
+    add("--day", FOUR)
+    # Yesterday's outputs are the parent, and the comments are kept.
     assert copy.parent_model.read_bytes() == copy.model.read_bytes()
     assert copy.parent_predictions.read_bytes() == copy.predictions.read_bytes()
     after = copy.params.read_text()
     assert after == before.replace(f'"{THREE}"', f'"{FOUR}"').replace(f'"{TWO}"', f'"{THREE}"')
     assert copy.corrections(FOUR).read_text() == "action,image,label,reason\n"
+    said = add("--day", DAYS[4], code=1)
+    assert f"{FOUR} is open and not sealed" in said
+    assert "dayfold seal" in said
+    assert f"{FOUR} is already open" in add("--day", FOUR, code=1)
+    add(source, "--day", FOUR)
+    said = shell(root, "dayfold", "status")
+    assert f"{FOUR}, open; parent {THREE}" in said
+    assert "3 in 1 class; new: cyst" in said
+    assert "next    dvc repro" in said
+    said = shell(root, "dayfold", "seal", code=1)
+    assert f"{FOUR} is not up to date" in said
+    assert "snapshot" in said
+    assert "dvc repro" in said
+    params.edit(copy.params, {"dayfold": "0.0.1"})
+    for stage in ("snapshot", "weights", "replay", "train", "evaluate", "curve"):
+        said = shell(root, "dayfold", stage, code=1)
+        assert "pinned to dayfold 0.0.1" in said
+        assert "pip install dayfold==0.0.1" in said
 
 
-def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
+def test_a_sealed_day_that_was_made_again_or_changed_is_not_built_upon(copy, shell):
     data = bytearray(copy.model.read_bytes())
     data[-1] ^= 1
     copy.model.unlink()
@@ -78,7 +96,41 @@ def test_open_refuses_a_model_that_is_not_the_sealed_one(copy, shell):
     assert f"{THREE} is not as it was sealed: data/model.safetensors" in said
     assert f"{THREE} is not as it was sealed" in shell(copy.root, "dayfold", "status")
     shell(copy.root, "dvc", "checkout", "--force", "data/model.safetensors")
+    edited = copy.evaluation(THREE).read_text()
+    copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+    assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
+    assert "dayfold undo, to have back what was sealed" in said
+    assert "is as it was sealed" in shell(copy.root, "dayfold", "undo", "--yes")
+    assert copy.evaluation(THREE).read_text() == edited
     shell(copy.root, "dayfold", "add", "--day", FOUR)
+
+
+def test_an_image_without_its_group_is_refused_before_anything_is_moved(receiving, source):
+    params.edit(receiving.params, {"data.group": r"/p(\d+)[^/]*$"})
+    write_scans(source)
+    for path in sorted(source.glob("cyst/*"))[1:]:
+        path.rename(path.with_name(f"p7-{path.name}"))
+    with pytest.raises(IntakeError) as caught:
+        add(receiving, source, move=True, strict=True)
+    assert caught.value.problems == ["cyst/0.png has no patient id (data.group does not match)"]
+    assert len(list(source.glob("cyst/*"))) == 3
+    assert taken(receiving) == {}
+
+
+def test_a_taken_name_is_changed_unless_that_would_change_the_group(receiving, tmp_path):
+    add(receiving, write_scans(tmp_path / "am"))
+    afternoon = write_scans(tmp_path / "pm", shade=99)
+    add(receiving, afternoon, move=True)
+    names = sorted(path.name for path in receiving.images(SMALL_DAY).glob("cyst/*"))
+    assert len(names) == 6
+    assert sum(bool(re.fullmatch(r"\d-[0-9a-f]{8}\.png", name)) for name in names) == 3
+    assert list(afternoon.glob("cyst/*")) == []
+    params.edit(receiving.params, {"data.group": r"/([^/]+)\.png$"})
+    with pytest.raises(IntakeError) as caught:
+        add(receiving, write_scans(tmp_path / "evening", 1, shade=55))
+    said = "has a name that is taken today, and another would change its group"
+    assert caught.value.problems == [f"cyst/0.png {said}"]
 
 
 def test_strictly_nothing_is_added_if_anything_is_refused_and_all_of_it_is_listed(
@@ -118,17 +170,6 @@ def test_images_that_are_known_are_not_added_again_and_open_no_day(copy, shell, 
     assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
 
 
-def test_a_sealed_day_that_was_made_again_is_not_built_upon(copy, shell):
-    edited = copy.evaluation(THREE).read_text()
-    copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
-    assert "dayfold undo, to have back what was sealed" in said
-    assert "is as it was sealed" in shell(copy.root, "dayfold", "undo", "--yes")
-    assert copy.evaluation(THREE).read_text() == edited
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
-
-
 def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
     shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(copy.root, "dvc", "checkout")
@@ -149,52 +190,6 @@ def test_seal_stopped_before_its_tag_is_finished_by_the_same_command(copy, shell
     assert shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}") == head
 
 
-def test_an_image_without_its_group_is_refused_before_anything_is_moved(copy, shell, tmp_path):
-    params.edit(copy.params, {"data.group": r"/p(\d+)[^/]*$"})
-    source = write_scans(tmp_path / "scans-of-today")
-    for path in sorted(source.glob("cyst/*"))[1:]:
-        path.rename(path.with_name(f"p7-{path.name}"))
-    said = shell(
-        copy.root, "dayfold", "add", str(source), "--day", FOUR, "--move", "--strict", code=1
-    )
-    assert "cyst/0.png has no patient id (data.group does not match)" in said
-    assert len(list(source.glob("cyst/*"))) == 3
-    assert "sealed" in shell(copy.root, "dayfold", "status")
-
-
-def test_a_taken_name_is_refused_where_another_would_change_the_group(copy, shell, tmp_path):
-    params.edit(copy.params, {"data.group": r"/([^/]+)\.png$"})
-    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "am", 1)), "--day", FOUR)
-    afternoon = str(write_scans(tmp_path / "pm", 1, shade=55))
-    said = shell(copy.root, "dayfold", "add", afternoon, "--day", FOUR, code=1)
-    assert "has a name that is taken today, and another would change its group" in said
-
-
-def test_the_same_name_with_other_bytes_is_kept_beside_the_first(copy, shell, tmp_path):
-    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "am")), "--day", FOUR)
-    afternoon = write_scans(tmp_path / "pm", shade=99)
-    shell(copy.root, "dayfold", "add", str(afternoon), "--day", FOUR, "--move")
-    names = sorted(path.name for path in copy.images(FOUR).glob("cyst/*"))
-    assert len(names) == 6
-    assert sum(bool(re.fullmatch(r"\d-[0-9a-f]{8}\.png", name)) for name in names) == 3
-    assert list(afternoon.glob("cyst/*")) == []
-
-
-def test_a_sealed_day_takes_no_images(copy, shell, tmp_path):
-    source = str(write_scans(tmp_path / "late"))
-    said = shell(copy.root, "dayfold", "add", source, "--day", THREE, code=1)
-    assert f"{THREE} is sealed" in said
-    assert "dayfold undo" in said
-
-
-def test_seal_refuses_what_is_not_up_to_date(copy, shell, tmp_path):
-    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"{FOUR} is not up to date" in said
-    assert "snapshot" in said
-    assert "dvc repro" in said
-
-
 def test_seal_commits_its_own_paths_only_and_undo_gives_them_back(copy, shell):
     root = copy.root
     (root / "notes.txt").write_text("mine")
@@ -211,13 +206,6 @@ def test_seal_commits_its_own_paths_only_and_undo_gives_them_back(copy, shell):
     assert "notes.txt" not in committed
     assert "data/notes.txt" not in committed
     assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
-
-
-def test_undo_refuses_a_seal_that_others_may_have(copy, shell, tmp_path):
-    shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
-    shell(copy.root, "git", "push", "--quiet", "origin", "HEAD")
-    assert "was pushed" in shell(copy.root, "dayfold", "undo", "--yes", code=1)
 
 
 def test_undo_takes_a_seal_back_behind_commits_that_touch_nothing_of_the_day(copy, shell):
@@ -241,19 +229,22 @@ def test_undo_takes_a_seal_back_behind_commits_that_touch_nothing_of_the_day(cop
     assert "nothing damaged" in shell(root, "dayfold", "check")
 
 
-def test_undo_refuses_where_a_later_commit_changed_what_the_seal_has(copy, shell):
-    copy.metrics.write_text("{}")
-    shell(copy.root, "git", "commit", "--quiet", "--all", "-m", "more")
-    said = shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
-    assert f"Later commits changed what the seal of {THREE} has: metrics.json" in said
-
-
-def test_undo_says_what_it_will_do_and_does_nothing_unasked(copy, shell):
+def test_undo_does_nothing_unasked_and_refuses_a_seal_that_others_may_have(copy, shell, tmp_path):
     before = shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}")
     said = shell(copy.root, "dayfold", "undo", code=1)
     assert f"{THREE} is sealed: its tag and its commit go" in said
     assert "Nobody is here to be asked, so nothing was done" in said
     assert shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
+    metrics = copy.metrics.read_text()
+    copy.metrics.write_text("{}")
+    shell(copy.root, "git", "commit", "--quiet", "--all", "-m", "more")
+    said = shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
+    assert f"Later commits changed what the seal of {THREE} has: metrics.json" in said
+    copy.metrics.write_text(metrics)
+    shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
+    shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
+    shell(copy.root, "git", "push", "--quiet", "origin", "HEAD")
+    assert "was pushed" in shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
 
 
 def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, shell, tmp_path):
@@ -272,25 +263,6 @@ def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(cop
         params.edit(copy.params, {"replay.size": 100})
         assert shell(copy.root, "git", "status", "--porcelain") == before
         assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
-
-
-def test_status_says_what_comes_next(copy, shell, tmp_path):
-    said = shell(copy.root, "dayfold", "status")
-    assert f"{THREE}, sealed; parent {TWO}" in said
-    assert "dayfold add" in said
-    shell(copy.root, "dayfold", "add", str(write_scans(tmp_path / "new")), "--day", FOUR)
-    said = shell(copy.root, "dayfold", "status")
-    assert f"{FOUR}, open; parent {THREE}" in said
-    assert "3 in 1 class; new: cyst" in said
-    assert "next    dvc repro" in said
-
-
-def test_another_version_of_dayfold_is_refused_with_the_way_out(copy, shell):
-    params.edit(copy.params, {"dayfold": "0.0.1"})
-    for stage in STAGES:
-        said = shell(copy.root, "dayfold", stage, code=1)
-        assert "pinned to dayfold 0.0.1" in said
-        assert "pip install dayfold==0.0.1" in said
 
 
 def test_backfill_goes_on_where_it_was(three_days):
@@ -335,19 +307,13 @@ def test_a_nightly_run_says_and_lists_what_is_refused_and_goes_on(three_days, sh
 def test_a_folder_of_dated_folders_holds_nothing_else_and_needs_no_day(copy, shell, tmp_path):
     for name in (FOUR, "notes"):
         (tmp_path / "archive" / name).mkdir(parents=True)
-    archive = str(tmp_path / "archive")
-    assert "notes is not a day" in shell(copy.root, "dayfold", "run", archive, code=1)
+    archive, nowhere = str(tmp_path / "archive"), str(tmp_path / "nowhere")
+    for command in ("run", "backfill"):
+        assert "notes is not a day" in shell(copy.root, "dayfold", command, archive, code=1)
     said = shell(copy.root, "dayfold", "run", archive, "--day", FOUR, code=1)
     assert "holds dated folders" in said
-    shell(copy.root, "dayfold", "run", str(tmp_path / "nowhere"), code=1)
-
-
-def test_backfill_takes_dated_folders_only(copy, shell, tmp_path):
-    (tmp_path / "archive" / "notes").mkdir(parents=True)
-    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "archive"), code=1)
-    assert "notes is not a day" in said
-    said = shell(copy.root, "dayfold", "backfill", str(tmp_path / "nowhere"), code=1)
-    assert "is not a folder" in said
+    shell(copy.root, "dayfold", "run", nowhere, code=1)
+    assert "is not a folder" in shell(copy.root, "dayfold", "backfill", nowhere, code=1)
 
 
 def test_a_second_trainer_is_refused_with_the_firsts_process(copy, shell):

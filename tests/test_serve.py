@@ -115,7 +115,7 @@ def test_a_damaged_copy_in_the_cache_is_not_used(copy):
     pinned = next((copy.root / ".dvc" / "cache").rglob(name[2:]))
     data = bytearray(pinned.read_bytes())
     data[-1] ^= 1
-    pinned.chmod(0o644)
+    pinned.unlink()
     pinned.write_bytes(data)
     pinned.chmod(0o444)
     with pytest.raises(ModelError, match="not the one that was sealed") as caught:

@@ -1,6 +1,5 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
-import shutil
 import subprocess
 
 import pytest
@@ -104,42 +103,40 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
     shell(tmp_path / "all" / "lab", "sh", "-c", command)
     cut = Project(tmp_path / "lab")
     shell(cut.root, "git", "fetch", "--quiet", "--tags", str(copy.root))
-    shutil.copytree(copy.root / ".dvc" / "cache", cut.root / ".dvc" / "cache")
+    (copy.root / ".dvc" / "cache").rename(cut.root / ".dvc" / "cache")
     shell(cut.root, "dvc", "checkout")
     assert f"{THREE}, sealed" in status(shell, cut)
 
 
-@pytest.mark.parametrize("how", ["rebase", "amend"])
-def test_a_seal_that_was_rebased_or_amended_is_told_and_tagged_again(copy, shell, tmp_path, how):
-    old = shell(copy.root, "git", "rev-parse", "HEAD").strip()
-    kept = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
-    if how == "amend":
-        shell(copy.root, "git", "commit", "--quiet", "--amend", "-m", "better words")
-    else:
-        shell(copy.root, "git", "checkout", "--quiet", "-b", "upstream", "HEAD^")
-        (copy.root / "README.md").write_text("more")
-        shell(copy.root, "git", "commit", "--quiet", "-am", "readme")
-        shell(copy.root, "git", "checkout", "--quiet", "-")
-        shell(copy.root, "git", "rebase", "--quiet", "upstream")
+def test_a_seal_that_was_amended_or_rebased_is_told_and_tagged_again(copy, shell, tmp_path):
     what = f"day/{THREE} is on a commit that this branch has no longer"
+    kept = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
+    shell(copy.root, "git", "commit", "--quiet", "--amend", "-m", "better words")
     assert what in status(shell, copy)
-    assert what in shell(copy.root, "dayfold", "check", code=1)
-    assert what in shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert what in shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    for words in (("check",), ("add", "--day", FOUR), ("undo", "--yes")):
+        assert what in shell(copy.root, "dayfold", *words, code=1)
     # A colleague who has the branch and not the tag.
     mate = tmp_path / "mate"
     shell(tmp_path, "git", "clone", "--quiet", "--no-tags", str(copy.root), "mate")
-    shell(mate, "git", "fetch", "--quiet", "origin", f"refs/tags/day/{TWO}:refs/tags/day/{TWO}")
-    shell(mate, "git", "fetch", "--quiet", "origin", f"refs/tags/day/{ONE}:refs/tags/day/{ONE}")
+    for day in (ONE, TWO):
+        shell(mate, "git", "fetch", "--quiet", "origin", f"refs/tags/day/{day}:refs/tags/day/{day}")
     said = shell(mate, "dayfold", "status")
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --tags; if that brings none: dayfold seal" in said
-    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
-    new = shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}").strip()
-    assert new == shell(copy.root, "git", "rev-parse", "HEAD").strip() != old
-    made = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
-    assert made.strip() == kept.strip()
-    assert f"{THREE}, sealed" in status(shell, copy)
+    for how in ("amend", "rebase"):
+        if how == "rebase":
+            shell(copy.root, "git", "checkout", "--quiet", "-b", "upstream", "HEAD^")
+            (copy.root / "README.md").write_text("more")
+            shell(copy.root, "git", "commit", "--quiet", "-am", "readme")
+            shell(copy.root, "git", "checkout", "--quiet", "-")
+            shell(copy.root, "git", "rebase", "--quiet", "upstream")
+            assert what in status(shell, copy)
+        assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+        new = shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}")
+        assert new == shell(copy.root, "git", "rev-parse", "HEAD")
+        made = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
+        assert made.strip() == kept.strip()
+        assert f"{THREE}, sealed" in status(shell, copy)
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
 
 
@@ -161,9 +158,20 @@ def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
 
 
-def test_another_history_goes_on_from_an_older_day_beside_the_first(copy, shell, images):
+def test_another_history_goes_on_from_an_older_day_beside_the_first_and_edits_are_found(
+    copy, shell, images
+):
     branch = vcs.branch(copy.root)
+    status(shell, copy)
     shell(copy.root, "git", "checkout", "--quiet", "-b", "mine", f"day/{TWO}")
+    image = sorted(copy.images(THREE).rglob("*.png"))[0]
+    image.chmod(0o644)
+    image.write_bytes(image.read_bytes() + b"edited")
+    assert "sealed  2 days" in status(shell, copy)
+    shell(copy.root, "git", "checkout", "--quiet", branch)
+    assert f"{copy.name(image)} was changed" in status(shell, copy)
+    shell(copy.root, "dvc", "checkout", "--force")
+    shell(copy.root, "git", "checkout", "--quiet", "mine")
     shell(copy.root, "dvc", "checkout")
     assert "sealed  2 days" in status(shell, copy)
     said = shell(copy.root, "dayfold", "add", str(images), "--day", THREE, code=1)
@@ -177,18 +185,6 @@ def test_another_history_goes_on_from_an_older_day_beside_the_first(copy, shell,
     shell(copy.root, "git", "checkout", "--quiet", branch)
     shell(copy.root, "dvc", "checkout")
     assert "sealed  3 days" in status(shell, copy)
-
-
-def test_edits_are_found_after_coming_back_from_another_branch(copy, shell, images):
-    branch = vcs.branch(copy.root)
-    status(shell, copy)
-    shell(copy.root, "git", "checkout", "--quiet", "-b", "mine", f"day/{TWO}")
-    image = sorted(copy.images(THREE).rglob("*.png"))[0]
-    image.chmod(0o644)
-    image.write_bytes(image.read_bytes() + b"edited")
-    status(shell, copy)
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    assert f"{copy.name(image)} was changed" in status(shell, copy)
 
 
 def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(copy, shell, images):
@@ -236,7 +232,9 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
     assert "under way" not in status(shell, copy)
 
 
-def test_a_stash_of_an_open_day_loses_nothing(copy, shell, images):
+def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_loses_nothing(
+    copy, shell, images
+):
     shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
     before = shell(copy.root, "git", "status", "--porcelain")
     shell(copy.root, "git", "stash", "push", "--quiet")
@@ -246,19 +244,17 @@ def test_a_stash_of_an_open_day_loses_nothing(copy, shell, images):
     assert shell(copy.root, "git", "status", "--porcelain") == before
     assert f"{FOUR}, open" in status(shell, copy)
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
-
-
-@pytest.mark.parametrize("how", ["--temp", "--queue"])
-def test_an_open_day_is_tried_in_a_temporary_folder_and_in_the_queue(copy, shell, images, how):
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    shell(copy.root, "dvc", "exp", "run", how, "-S", "replay.size=5", "replay")
-    if how == "--queue":
-        shell(copy.root, "dvc", "exp", "run", "--run-all")
-    [name] = shell(copy.root, "dvc", "exp", "list", "--name-only").split()
-    shell(copy.root, "dvc", "exp", "apply", name)
-    assert params.read(copy.params).replay.size == 5
-    assert copy.manifest(FOUR).read_text().count("add,") == 4
-    assert f"{FOUR}, open" in status(shell, copy)
+    for how, size in (("--temp", 5), ("--queue", 6)):
+        shell(copy.root, "dvc", "exp", "run", how, "-S", f"replay.size={size}", "replay")
+    shell(copy.root, "dvc", "exp", "run", "--run-all")
+    names = shell(copy.root, "dvc", "exp", "list", "--name-only").split()
+    sizes = set()
+    for name in names:
+        shell(copy.root, "dvc", "exp", "apply", name)
+        sizes.add(params.read(copy.params).replay.size)
+        assert copy.manifest(FOUR).read_text().count("add,") == 4
+        assert f"{FOUR}, open" in status(shell, copy)
+    assert sizes == {5, 6}
 
 
 def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):

@@ -39,9 +39,7 @@ def relabel(
     ] = "",
     file: Annotated[
         Path | None,
-        typer.Option(
-            "--from", metavar="FILE", help="The table of dayfold audit, with your decisions."
-        ),
+        typer.Option("--from", metavar="FILE", help="A table of dayfold audit, with decisions."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     undo: Undo = False,
@@ -57,26 +55,23 @@ def relabel(
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
         raise CycleError("Give either images, or --class, or --from FILE.", mend="relabel --help")
-    if bool(to) == (file is not None or (undo and bool(paths))):
+    if bool(to) == (file is not None or undo) or (file and undo):
         raise CycleError(
-            "--to CLASS goes with images and with --class; with --from and --undo it does not.",
+            "--to CLASS goes with images and with --class; --undo stands for it, and --from has "
+            "neither.",
             mend="relabel --help",
         )
-    if undo and file:
-        raise CycleError("--undo takes back images or a --class.", mend="name them")
     project = here()
     with ready(project, "relabel", say=say):
         today = _day(project, day)
         if file:
             done = correcting.relabel_from(project, file, day=today)
-        elif undo and paths:
-            done = correcting.undo(project, paths, action="relabel", day=today)
         elif undo:
-            done = correcting.undo_class(project, old=class_, new=to, day=today)
-        elif paths:
-            done = correcting.relabel(project, paths, to=to, day=today, reason=reason)
+            done = correcting.undo(project, paths or [], action="relabel", day=today, old=class_)
         else:
-            done = correcting.relabel_class(project, old=class_, new=to, day=today, reason=reason)
+            done = correcting.relabel(
+                project, paths or [], to=to, day=today, reason=reason, old=class_
+            )
     _print(project, done, what="label corrected")
 
 
@@ -131,7 +126,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     outcome = found.desk.outcome
     for line in opening.opened(project, outcome.day, outcome.opened):
         print(line)
-    is_new = outcome.corrected or found.opened
+    is_new = outcome.corrected or len(found.sealed) < len(found.images)
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
@@ -149,7 +144,6 @@ def _print(project: Project, done: "Outcome", *, what: str) -> None:
         (done.moved, "image", "of the open day moved to the other class's folder"),
         (done.undone, "correction", "undone"),
         (done.unchanged, "image", "already as asked"),
-        (done.left, "image", "of the open day not moved; dayfold relabel PATH moves them"),
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:")

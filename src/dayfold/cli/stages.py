@@ -26,9 +26,9 @@ def _stage(name: str) -> None:
     if params.day == UNOPENED:
         raise CycleError("No day is open.", mend="dayfold add FOLDER")
     if name in GO_BY_TABLES and vcs.branch(project.root):
-        from dayfold.cycle import settled
+        from dayfold.cycle import hand_edits
 
-        settled.check_tables(project, params, vcs.sealed_days(project.root))
+        hand_edits.check_tables(project, params, vcs.sealed_days(project.root))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     if BRIEF not in os.environ:

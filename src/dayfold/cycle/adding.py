@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dayfold.cycle import patients
-from dayfold.cycle.opening import check_may_change, images_lay, make_open, opened
+from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.cycle.standing import Standing, standing
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, looks, manifest, splits, tables
@@ -21,6 +21,7 @@ from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import (
     Delivered,
     Delivery,
+    Found,
     Remark,
     safe_cell,
     suspicions,
@@ -38,7 +39,7 @@ from dayfold.ledger.intake.finding import (
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
 from dayfold.project.layout import Project, is_day
@@ -73,14 +74,10 @@ def add(
     _check_given(source, options)
     delivery = Delivery()
     with _scratch(project) as scratch:
-        if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
-            found = walk_day(project, source.name, delivery)
-        else:
-            found = find(source, delivery, options.labels, options.zip_names, scratch)
+        found = _find(project, source, options, delivery, scratch)
         lying = _today(project, day)
         history, had = _known(project, now, day)
-        if odd := suspicions(tally(found), set(history.images["label"].unique())):
-            _ask(source, odd, delivery, options)
+        _ask(source, suspicions(tally(found), {*history.images["label"]}), delivery, options)
         stage = scratch / "stage"
         stage.mkdir()
         with Ticker("checking", len(found), "files") as ticker:
@@ -94,12 +91,12 @@ def add(
                 stage=None if options.dry_run else stage,
                 progress=ticker.so_far,
             )
+        recorded = splits.read_groups(project, day) if delivery.groups else {}
+        delivery.groups = dict(delivery.groups.items() - recorded.items())
         targets = _targets(project, day, delivery, group)
         is_by_csv = options.labels is not None
         delivery.patients = [*patients.found(project, targets, group, is_by_csv=is_by_csv)]
-        delivery.groups = _new_groups(project, day, delivery)
-        earlier = looks.read(project, history.days)
-        checking.warn_of_lookalikes(delivery, history, earlier)
+        checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if now.day != day:
             delivery.lying = len(lying)
             if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
@@ -113,11 +110,18 @@ def add(
             if group != now.params.data.group and (delivery.opened or now.day == day):
                 params_file.edit(project.params, {"data.group": group})
                 delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
-            if targets or delivery.groups:
-                _take_in(project, day, targets, stage, delivery.groups)
+            _take_in(project, day, targets, stage, delivery.groups)
             if options.move:
                 _remove_given(delivery)
     return day, delivery
+
+
+def _find(
+    project: Project, source: Path, options: Options, delivery: Delivery, scratch: Path
+) -> list[Found]:
+    if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
+        return walk_day(project, source.name, delivery)
+    return find(source, delivery, options.labels, options.zip_names, scratch)
 
 
 def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
@@ -126,10 +130,7 @@ def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str
         return manifest.history(project, now.next_parent), {}
     history = manifest.history(project, now.params.parent)
     lines = corrections.lines(project, day)
-    had = corrections.classes_given(project, day)
-    for image, label in corrections.labels_before(history, lines):
-        had.setdefault(image, set()).add(label)
-    return corrections.applied(history, lines), had
+    return corrections.applied(history, lines), corrections.labels_before(history, lines)
 
 
 @contextmanager
@@ -154,15 +155,14 @@ def _check_given(source: Path, options: Options) -> None:
 
 
 def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
-    if options.dry_run or options.yes:
-        for line in odd:
-            delivery.warn(str(source), f"is odd: {line}")
-        return
-    raise IntakeError(
-        f"{source} looks odd, so nothing was added:",
-        problems=odd,
-        mend="if it is as you mean it: dayfold add … --yes",
-    )
+    if odd and not (options.dry_run or options.yes):
+        raise IntakeError(
+            f"{source} looks odd, so nothing was added:",
+            problems=odd,
+            mend="if it is as you mean it: dayfold add … --yes",
+        )
+    for line in odd:
+        delivery.warn(str(source), f"is odd: {line}")
 
 
 def _today(project: Project, day: str) -> dict[str, tuple[str, str]]:
@@ -211,14 +211,6 @@ def _targets(
         kept.append(item)
     delivery.images = kept
     return targets
-
-
-def _new_groups(project: Project, day: str, delivery: Delivery) -> dict[str, str]:
-    """The groups that a CSV names and the day does not have yet."""
-    recorded = splits.read_groups(project, day) if delivery.groups else {}
-    return {
-        image: group for image, group in delivery.groups.items() if recorded.get(image) != group
-    }
 
 
 def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
@@ -284,8 +276,14 @@ def _take_in(
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)
     for item, target in targets:
-        _place(stage / item.image, target)
-    for folder in sorted(folders | {project.images(day)}):
+        try:
+            (stage / item.image).rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # data/ lies on another disk than .dvc/.
+            write_bytes(target, (stage / item.image).read_bytes())
+    for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)
 
 
@@ -299,16 +297,6 @@ def _remove_given(delivery: Delivery) -> None:
             delivery.warn(item.place, said)
 
 
-def _place(staged: Path, target: Path) -> None:
-    try:
-        staged.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # data/ lies on another disk than .dvc/.
-        write_bytes(target, staged.read_bytes())
-
-
 def said_of_day(project: Project, day: str, delivery: Delivery, options: Options) -> Iterator[str]:
     """Yield what is to be said of patients, and where `add` opened the day, or would, or not."""
     if delivery.opened:
@@ -316,7 +304,7 @@ def said_of_day(project: Project, day: str, delivery: Delivery, options: Options
         yield from opened(project, day, delivery.opened, lying=delivery.lying, would=would)
     elif delivery.lying:
         folder = project.name(project.images(day))
-        yield f"{images_lay(delivery.lying)} in {folder}, but earlier days have them too"
+        yield f"{plural(delivery.lying, 'image')} lay in {folder}, but earlier days have them too"
     yield from delivery.patients
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,11 @@ from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
-from dayfold.ledger.tables import Moved
 from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
+RELABEL = "relabel"
 _NOTHING = Correction("", "", "", "")
 
 
@@ -41,8 +40,8 @@ class Target:
 class Outcome:
     """What a command did, as paths: images corrected, files moved, corrections taken back.
 
-    `unchanged` are those that were as asked already, `left` files of the open day that an undo of a
-    class leaves where they are. `opened` is the day's parent where the command opened it.
+    `unchanged` are those that were as asked already. `opened` is the day's parent where the command
+    opened it.
     """
 
     day: str
@@ -51,37 +50,31 @@ class Outcome:
     moved: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
 
 
 class Desk:
-    """A day's corrections while they are worked on: nothing is written before `close`.
+    """A day's corrections while they are worked on: `check` finds problems, `write` writes them.
 
-    Opens `day` on closing if it is not open.
+    Opens `day` on writing if it is not open.
     """
 
-    def __init__(self, project: Project, day: str, *, writes: bool = True) -> None:
+    def __init__(self, project: Project, day: str) -> None:
         now = standing(project)
         self.project, self.day, self._now = project, day, now
-        self._expression = now.params.data.group
         self._opening = now.day != day or now.is_sealed
-        if writes:
-            self.check_day()
+        if now.is_open and self._opening:
+            check_may_change(project, now, day, what="corrections")  # which it refuses
         self.history = manifest.history(
             project, now.next_parent if self._opening else now.params.parent
         )
         self.lines = {} if self._opening else corrections.lines(project, day)
-        rows = self.history.images.select("path", "image", "label").iter_rows()
-        self._earlier = {row[0]: row for row in rows}
-        gone = self.history.corrections.filter(action="withdraw").select("path", "image")
-        self._earlier |= {path: (path, image, "") for path, image in gone.iter_rows()}
-        self._of_image = {row[1]: row for row in self._earlier.values()}
+        live = self.history.images.select("path", "image", "label").iter_rows()
+        self._earlier = {path: (image, label) for path, image, label in live}
+        gone = self.history.corrections.filter(action=WITHDRAW).select("path", "image")
+        self._earlier |= {path: (image, "") for path, image in gone.iter_rows()}
+        self._path_of = {image: path for path, (image, _) in self._earlier.items()}
         self._moves: dict[Path, Path] = {}
         self.outcome, self.problems = Outcome(day), list[str]()
-
-    def check_day(self) -> None:
-        """Raise CycleError where nothing can be corrected on this day."""
-        check_may_change(self.project, self._now, self.day, what="corrections")
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
         """Return the images that are meant by files, folders or ids, each once.
@@ -97,9 +90,13 @@ class Desk:
             found.update({target.path: target for target in some})
         return list(found.values())
 
+    def earlier(self) -> list[Target]:
+        """Return all images of earlier days."""
+        return [self._target(path) for path in self._earlier]
+
     def of_class(self, label: str) -> list[Target]:
         """Return all images that are of a class now, those of the open day too."""
-        mine = [target for target in map(self._target, self._earlier) if target.now == label]
+        mine = [target for target in self.earlier() if target.now == label]
         return mine + self._of_the_open_day(self.project.images(self.day) / label)
 
     def _names(self, given: str | Path) -> list[str]:
@@ -111,16 +108,13 @@ class Desk:
 
     def _of_the_open_day(self, given: str | Path) -> list[Target]:
         folder = self.project.images(self.day)
-        for name in self._names(given):
-            path = self.project.root / name
-            if not self._opening and path.is_relative_to(folder):
-                below = "*/*" if path == folder else "*"
-                files = [path] if path.is_file() else sorted(path.glob(below))
-                labels = {file: file.parent.name for file in files if file.parent.parent == folder}
+        for path in (self.project.root / name for name in self._names(given)):
+            if path.is_relative_to(folder) and not self._opening:
+                below = sorted(path.glob("*/*" if path == folder else "*"))
                 return [
-                    Target(self.project.name(file), "", label, label)
-                    for file, label in labels.items()
-                    if file.is_file() and not file.name.startswith(".")
+                    Target(self.project.name(file), "", file.parent.name, file.parent.name)
+                    for file in ([path] if path.is_file() else below)
+                    if file.is_file() and file.parent.parent == folder and file.name[0] != "."
                 ]
         return []
 
@@ -128,63 +122,43 @@ class Desk:
         for name in self._names(given):
             if name in self._earlier:
                 return [self._target(name)]
-            within = [path for path in self._earlier if path.startswith(f"{name}/")]
-            if within:
+            if within := [path for path in self._earlier if path.startswith(f"{name}/")]:
                 return [self._target(path) for path in within]
-        image = str(given)
-        if Path(given).is_file():
-            # Perhaps a copy of an image: the same bytes under another name.
-            image = sha256_file(Path(given))
-        return [self._target(self._of_image[image][0])] if image in self._of_image else []
+        # Perhaps a copy of an image: the same bytes under another name.
+        image = sha256_file(Path(given)) if Path(given).is_file() else str(given)
+        return [self._target(self._path_of[image])] if image in self._path_of else []
 
     def _target(self, path: str) -> Target:
-        _, image, label = self._earlier[path]
+        image, label = self._earlier[path]
         line = self.lines.get(image)
         # A withdrawn image has no class.
         return Target(path, image, label, label if line is None else line.label)
 
-    def relabel(self, target: Target, label: str, reason: str = "") -> None:
-        """Give an image another class: a line of the day's, or the move of an open day's file."""
-        if target.now == label:
-            self.outcome.unchanged.append(target.path)
-        elif not target.image:
-            self._move(target, label)
-        elif not target.now:
-            mend = "; --undo that first" if target.label else " on an earlier day"
-            is_gone = self.lines.get(target.image, _NOTHING).action == ERASE
-            said = "was erased" if is_gone else f"was withdrawn{mend}"
-            self.problems.append(f"{target.path} {said}")
-        elif target.label == label:
-            # Back to what it was: nothing is left to correct.
-            del self.lines[target.image]
-            self.outcome.undone.append(target.path)
-        else:
-            self.lines[target.image] = Correction("relabel", target.image, label, reason)
-            self.outcome.corrected.append(target.path)
+    def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
+        """Give an image another class, or take it out of every data version from today's on.
 
-    def withdraw(self, target: Target, reason: str) -> None:
-        """Take an image out of every data version from today's on."""
-        if not target.image:
+        A file of the open day moves to its class's folder; what was erased before is noted anew.
+        """
+        if target.now == label and action != ERASE:
+            self.outcome.unchanged.append(target.path)
+        elif not target.image and action == RELABEL:
+            self._move(target, label)
+        elif not target.image:
             self.problems.append(
                 f"{target.path} is of the open day and in no sealed one: take the file away, "
                 "or withdraw --erase for its bytes in DVC's cache too"
             )
-        elif not target.now:
-            self.outcome.unchanged.append(target.path)
+        elif not target.now and action == RELABEL:
+            undo = "; --undo that first" if target.label else " on an earlier day"
+            said = "was erased" if self.has(target, ERASE) else f"was withdrawn{undo}"
+            self.problems.append(f"{target.path} {said}")
+        elif target.label == label and action == RELABEL:
+            # Back to what it was: nothing is left to correct.
+            del self.lines[target.image]
+            self.outcome.undone.append(target.path)
         else:
-            self.lines[target.image] = Correction(WITHDRAW, target.image, "", reason)
+            self.lines[target.image] = Correction(action, target.image, label, reason)
             self.outcome.corrected.append(target.path)
-
-    def erase(self, target: Target, reason: str) -> None:
-        """Record that an image's bytes go, and take it out of every data version from today's on.
-
-        Without a reason that of today's withdrawal stands.
-        """
-        line = self.lines.get(target.image, _NOTHING)
-        said = reason or (line.reason if line.action == WITHDRAW else "")
-        check_reason(self, said)
-        self.lines[target.image] = Correction(ERASE, target.image, "", said)
-        self.outcome.corrected.append(target.path)
 
     def has(self, target: Target, action: str) -> bool:
         """Whether the day has this correction of the image."""
@@ -192,23 +166,29 @@ class Desk:
 
     def undo(self, target: Target, action: str) -> None:
         """Take a correction of the day's back."""
-        line = self.lines.get(target.image, _NOTHING)
         if not target.image:
             self.problems.append(f"{target.path} is of the open day: move it back with relabel")
-        elif line.action == ERASE:
+        elif self.has(target, ERASE):
             self.problems.append(f"{target.path} was erased: that cannot be taken back")
         elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
-            mend = sealed if self._now.is_sealed else ""
-            self.problems.append(f"{target.path} has no {action} on {self.day} to undo{mend}")
+            self.problems.append(
+                f"{target.path} has no {action} on {self.day} to undo"
+                + sealed * self._now.is_sealed
+            )
         else:
             del self.lines[target.image]
             self.outcome.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
-        """Note what is wrong with a class's name, a clash with another one too."""
+        """Note what is wrong with a class's name."""
         wrong = corrections.label_problem(label)
         self.problems += [f"the class {label!r} {wrong}"] if wrong else []
+
+    def check_reason(self, reason: str) -> None:
+        """Note a withdrawal without a reason, or with one that is not a line of text."""
+        if not reason.strip() or not reason.isprintable():
+            self.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
 
     def _move(self, target: Target, label: str) -> None:
         source = self.project.root / target.path
@@ -226,35 +206,32 @@ class Desk:
 
     def _group(self, path: str) -> str:
         try:
-            return splits.group_of(path, self._expression)
+            return splits.group_of(path, self._now.params.data.group)
         except IntakeError:
             return ""  # told by a CSV or by the file itself, if at all
 
     def check(self) -> None:
-        """Raise CycleError with every problem, if there is one."""
-        labels = {self._target(path).now for path in self._earlier} - {""}
+        """Raise CycleError with every problem, or where the day takes no corrections."""
         made = {line.label for line in self.lines.values()} - {""}
         if made or self._moves:
-            self.problems += finding.clashes(labels | {goal.parent.name for goal in self._goals()})
+            there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
+            labels = {path.parent.name for path in (*there, *self._moves.values())}
+            labels |= {target.now for target in self.earlier()} - {""}
+            self.problems += finding.clashes(labels)
         if self.problems:
             raise CycleError(
                 f"{plural(len(self.problems), 'problem')}; nothing was corrected:",
                 problems=list(dict.fromkeys(self.problems)),
             )
+        if self.outcome.corrected or self.outcome.undone or self._moves:
+            check_may_change(self.project, self._now, self.day, what="corrections")
 
-    def close(self) -> Outcome:
-        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
-        self.check()
+    def write(self) -> Outcome:
+        """Write what `check` has let pass."""
         changed = self.outcome.corrected or self.outcome.undone
         if changed and self._opening:
             make_open(self.project, self._now, self.day)
             self.outcome.opened = self._now.next_parent
-        # First: a note of what was not moved does no harm.
-        corrections.note_moves(
-            self.project,
-            self.day,
-            [Moved(sha256_file(source), source.parent.name) for source in self._moves],
-        )
         for source, goal in self._moves.items():
             goal.parent.mkdir(parents=True, exist_ok=True)
             source.rename(goal)
@@ -265,34 +242,35 @@ class Desk:
             corrections.write(self.project, self.day, self.lines.values())
         return self.outcome
 
-    def _goals(self) -> list[Path]:
-        """The open day's files as they will lie."""
-        here = self.project.images(self.day).glob("*/*")
-        return [path for path in here if path not in self._moves] + list(self._moves.values())
+    def close(self) -> Outcome:
+        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
+        self.check()
+        return self.write()
 
 
 def relabel(
-    project: Project, paths: Sequence[str | Path], *, to: str, day: str, reason: str = ""
+    project: Project,
+    paths: Sequence[str | Path],
+    *,
+    to: str,
+    day: str,
+    reason: str = "",
+    old: str = "",
 ) -> Outcome:
-    """Give images another class from `day` on; files of the open day are moved to its folder."""
+    """Give images another class from `day` on; files of the open day are moved to its folder.
+
+    Without `paths` all images of the class `old`: it is renamed, or merged into one that exists.
+    """
     desk, to = Desk(project, day), composed(to)
     desk.check_class(to)
-    for target in desk.targets(paths):
-        desk.relabel(target, to, reason)
-    return desk.close()
-
-
-def relabel_class(project: Project, *, old: str, new: str, day: str, reason: str = "") -> Outcome:
-    """Rename a class, or merge it into one that exists: all its images get the other label."""
-    desk, new = Desk(project, day), composed(new)
-    desk.check_class(new)
-    targets = desk.of_class(old) or desk.of_class(composed(old))
-    if not targets:
-        now = corrections.applied(desk.history, desk.lines)
-        known = sorted(set(now.images["label"]))
-        desk.problems.append(f"no image is of the class {old!r} (there are {', '.join(known)})")
+    targets = desk.targets(paths)
+    if old:
+        targets = desk.of_class(old) or desk.of_class(composed(old))
+        known = sorted({target.now for target in desk.earlier()} - {""})
+        there = f"no image is of the class {old!r} (there are {', '.join(known)})"
+        desk.problems += [there] * (not targets)
     for target in targets:
-        desk.relabel(target, new, reason)
+        desk.correct(RELABEL, target, to, reason)
     return desk.close()
 
 
@@ -308,10 +286,10 @@ def relabel_from(project: Project, file: Path, *, day: str) -> Outcome:
             if first.setdefault(target.path, number) != number:
                 desk.problems.append(f"{target.path} is decided on line {first[target.path]}")
             elif decision == WITHDRAW:
-                desk.withdraw(target, f"decided in {file.name}")
+                desk.correct(WITHDRAW, target, reason=f"decided in {file.name}")
             else:
                 desk.check_class(decision)
-                desk.relabel(target, decision, f"decided in {file.name}")
+                desk.correct(RELABEL, target, decision, f"decided in {file.name}")
         desk.problems[before:] = [f"line {number}: {one}" for one in desk.problems[before:]]
     return desk.close()
 
@@ -343,43 +321,28 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
 def withdraw(project: Project, paths: Sequence[str | Path], *, reason: str, day: str) -> Outcome:
     """Take images out of every data version from `day` on; their files stay where they are."""
     desk = Desk(project, day)
-    check_reason(desk, reason)
+    desk.check_reason(reason)
     for target in desk.targets(paths):
-        desk.withdraw(target, reason)
+        desk.correct(WITHDRAW, target, reason=reason)
     return desk.close()
 
 
-def check_reason(desk: Desk, reason: str) -> None:
-    """Note a withdrawal without a reason, or with one that is not a line of text."""
-    if not reason.strip() or not reason.isprintable():
-        desk.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
+def undo(
+    project: Project, paths: Sequence[str | Path], *, action: str, day: str, old: str = ""
+) -> Outcome:
+    """Take today's corrections of these images back; of a folder those that have one.
 
-
-def undo(project: Project, paths: Sequence[str | Path], *, action: str, day: str) -> Outcome:
-    """Take today's corrections of these images back; of a folder those that have one."""
-    desk, meant = Desk(project, day), dict[str, Target]()
-    for given in paths:
-        found = desk.targets([given])
+    Without `paths` those of all images of the class `old`.
+    """
+    desk = Desk(project, day)
+    if old:
+        mine = [one for one in desk.earlier() if one.label == old and desk.has(one, action)]
+        paths = [target.path for target in mine]
+        desk.problems += [f"no image of {old!r} was given another class on {day}"] * (not mine)
+    meant = dict[str, Target]()
+    for found in (desk.targets([given]) for given in paths):
         mine = [target for target in found if desk.has(target, action)]
         meant |= {target.path: target for target in mine or found}
     for target in meant.values():
         desk.undo(target, action)
-    return desk.close()
-
-
-def undo_class(project: Project, *, old: str, new: str, day: str) -> Outcome:
-    """Take back what `relabel_class` recorded today; files of the open day stay where they are."""
-    desk, new = Desk(project, day), composed(new)
-    of_new = desk.of_class(new)
-    targets = [target for target in of_new if target.image and target.label == old]
-    desk.outcome.left = [target.path for target in of_new if not target.image]
-    if not targets:
-        folder = project.name(project.images(day) / new)
-        mend = f"; its files of the open day: dayfold relabel {shlex.quote(folder)} --to CLASS"
-        desk.problems.append(
-            f"no image of {old!r} was given the class {new!r} on {day}"
-            + mend * bool(desk.outcome.left)
-        )
-    for target in targets:
-        desk.undo(target, "relabel")
     return desk.close()

@@ -1,4 +1,4 @@
-"""Erasing images whose consent was withdrawn: the event first, then every copy of their bytes.
+"""Erasing images whose consent was withdrawn: the event, every copy of their bytes, the proof.
 
 Each step can be done again, and the last to go is what the others are found by: after a kill the
 same command finishes.
@@ -17,7 +17,8 @@ from markupsafe import escape
 from dayfold.cycle.correcting import Desk, Target
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections
-from dayfold.ledger.placeholder import erased_image, placeholder
+from dayfold.ledger.intake.finding import WITHDRAW
+from dayfold.ledger.placeholder import placeholder
 from dayfold.project import cache, vcs
 from dayfold.project.cache import READ_ONLY
 from dayfold.project.console import first_few, plural
@@ -28,7 +29,6 @@ from dayfold.proof import record
 from dayfold.proof.erased import Usage, usage
 from dayfold.proof.record import span
 
-Say = Callable[[str], None]
 ONCE = 500  # files that DVC is asked for at a time: a command line has an end
 
 
@@ -37,7 +37,7 @@ class _Image:
     """An image to be erased, and the MD5s by which DVC keeps it and the list of its folder.
 
     The MD5s are empty where they are not known. `usage` says which days used it; a file of the open
-    day has none, as no sealed day has it and no record names it.
+    day has none, as no sealed day has it and no record names it: it goes, and no text comes.
     """
 
     path: str
@@ -56,9 +56,9 @@ class _Image:
 class Erasure:
     """What is to be erased, and from where: found and checked, and nothing done yet.
 
-    `copies` are other files of the project with an image's bytes, and what the frozen part of a
-    network made of them; `pages` those that show an image. `outside` says which bytes have more
-    names on the disk than were found.
+    `objects` is DVC's cache. Of the `holders` of an image's bytes, the files that have them, a text
+    takes the place of some; `copies` are removed, with what was computed from an image; so are
+    `pages` that show one.
     """
 
     project: Project
@@ -66,27 +66,14 @@ class Erasure:
     objects: Path
     images: list[_Image]
     remotes: list[Remote]
+    holders: list[Path]
     copies: list[Path]
     pages: list[Path]
-    outside: list[str]
 
     @property
     def sealed(self) -> list[_Image]:
         """The images of sealed days: a text takes their place."""
         return [one for one in self.images if one.usage]
-
-    @property
-    def used(self) -> list[Usage]:
-        """Those images with the days that used each."""
-        return [one.usage for one in self.images if one.usage]
-
-    @property
-    def opened(self) -> list[_Image]:
-        """The files of the open day: they go, and nothing takes their place."""
-        return [one for one in self.images if not one.usage]
-
-
-# The event.
 
 
 def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str) -> Erasure:
@@ -95,14 +82,21 @@ def plan(project: Project, paths: Sequence[str | Path], *, reason: str, day: str
     Without `paths` those that are recorded as erased already, here or in another clone. Raises
     CycleError that lists all that cannot be done.
     """
-    desk = Desk(project, day, writes=False)
+    desk = Desk(project, day)
     targets = _recorded(desk, paths, reason)
     objects, stores = cache.folder(project.root), remotes(project.root)
     images = [*_of_sealed_days(desk, targets, objects, stores), *_of_the_open_day(project, targets)]
-    copies = list(dict.fromkeys(_copies(desk, images, objects)))
+    holders = list(_holders(desk, images, objects))
+    stay = {path for one in images if one.usage for path in _places(project, one, objects)}
+    copies = [path for path in holders if path not in stay]
+    for one in images:
+        copies += [*project.activations.glob(f"*/{one.image}")]
+        copies += [*project.squares.glob(f"*/{one.image}")]
     pages = list(_pages(project, day, images))
-    outside = list(_outside(project, images, objects, copies))
-    return Erasure(project, desk, objects, images, stores, copies, pages, outside)
+    return Erasure(project, desk, objects, images, stores, holders, copies, pages)
+
+
+# The event.
 
 
 def _recorded(desk: Desk, paths: Sequence[str | Path], reason: str) -> list[Target]:
@@ -112,11 +106,13 @@ def _recorded(desk: Desk, paths: Sequence[str | Path], reason: str) -> list[Targ
     targets = desk.targets(paths or sorted(mine & known.keys()))
     if not targets and not desk.problems:
         raise CycleError("No image is recorded as erased.", mend="dayfold withdraw --erase PATH…")
-    news = [target for target in targets if target.image and target.image not in known]
-    for target in news:
-        desk.erase(target, reason)
-    if news:
-        desk.check_day()
+    for target in targets:
+        if target.image and target.image not in known:
+            # Without a reason that of today's withdrawal stands.
+            is_withdrawn = desk.has(target, WITHDRAW) and not reason
+            why = desk.lines[target.image].reason if is_withdrawn else reason
+            desk.check_reason(why)
+            desk.correct(corrections.ERASE, target, reason=why)
     desk.check()
     return targets
 
@@ -148,12 +144,10 @@ def _md5(project: Project, one: Usage, folder: str, objects: Path, stores: Seque
 
 
 def _of_the_open_day(project: Project, targets: Sequence[Target]) -> Iterator[_Image]:
-    for target in targets:
-        if not target.image:
-            path = project.root / target.path
-            key = md5_file(path)
-            # No list names it: a remote or cache is touched where it has the object itself.
-            yield _Image(target.path, sha256_file(path), key, folder=key)
+    for path in (project.root / target.path for target in targets if not target.image):
+        key = md5_file(path)
+        # No list names it: a remote is touched where it has the object itself.
+        yield _Image(project.name(path), sha256_file(path), key, folder=key)
 
 
 def _places(project: Project, one: _Image, objects: Path) -> list[Path]:
@@ -162,45 +156,27 @@ def _places(project: Project, one: _Image, objects: Path) -> list[Path]:
     return [path for path in (*kept, project.root / one.path) if path.is_file()]
 
 
-def _has_bytes(path: Path, one: _Image) -> bool:
-    return path.read_bytes() != one.text
+def _holders(desk: Desk, images: Sequence[_Image], objects: Path) -> Iterator[Path]:
+    """Every file of the project and of DVC's cache with an image's bytes, once.
 
-
-def _copies(desk: Desk, images: Sequence[_Image], objects: Path) -> Iterator[Path]:
-    """Files that are removed: with an image's bytes, or computed from it."""
-    project = desk.project
-    yield from _equal_files(desk, images, objects)
+    Of those that neither a manifest nor the cache names by a hash, by their size and sha256.
+    """
+    project, held = desk.project, dict[Path, None]()
     for one in images:
-        for kept in (project.activations, project.squares):
-            yield from sorted(kept.glob(f"*/{one.image}"))
-        if not one.usage:
-            yield from filter(Path.is_file, cache.object_paths(objects, one.md5))
-            # A link of DVC's into its cache (cache.type symlink) would lead nowhere afterwards.
-            yield from filter(Path.is_symlink, [project.root / one.path])
-
-
-def _equal_files(desk: Desk, images: Sequence[_Image], objects: Path) -> Iterator[Path]:
-    """Files of the project that no ledger or cache names, by size and sha256."""
-    project = desk.project
-    sizes = {
-        path.stat().st_size
-        for one in images
-        for path in _places(project, one, objects)
-        if _has_bytes(path, one)
-    }
-    if not sizes:
-        return
+        places = _places(project, one, objects)
+        held |= dict.fromkeys(path for path in places if path.read_bytes() != one.text)
+    yield from held
+    sizes = {path.stat().st_size for path in held}
     wanted = {one.image for one in images}
-    # What the ledger or the cache names by a hash needs no reading.
     known = set(desk.history.images["path"]) | set(desk.history.corrections["path"])
-    for folder, folders, names in os.walk(project.root):
+    for folder, folders, names in os.walk(project.root) if held else ():
         here = Path(folder)
         folders[:] = [name for name in folders if name != ".git" and here / name != objects]
-        for name in sorted(names):
-            path = here / name
-            if path.is_symlink() or project.name(path) in known or not path.is_file():
+        for path in (here / name for name in sorted(names)):
+            if path in held or path.is_symlink() or not path.is_file():
                 continue
-            if path.stat().st_size in sizes and sha256_file(path) in wanted:
+            is_like = path.stat().st_size in sizes and project.name(path) not in known
+            if is_like and sha256_file(path) in wanted:
                 yield path
 
 
@@ -214,18 +190,47 @@ def _pages(project: Project, day: str, images: Sequence[_Image]) -> Iterator[Pat
                 yield path
 
 
-def _outside(
-    project: Project, images: Sequence[_Image], objects: Path, copies: Sequence[Path]
-) -> Iterator[str]:
+def described(found: Erasure) -> Iterator[str]:
+    """Say what is to be erased, which days' models used it, and what follows, a line each."""
+    project, days = found.project, found.desk.history.days
+    yield f"to be erased: {plural(len(found.images), 'image')}"
+    for one in found.images:
+        if not one.usage:
+            yield f"  {one.path} (of the open day, in no sealed one)"
+            continue
+        yield f"  {one.path}"
+        for used, what in (
+            (one.usage.trained, "the models of {} were trained on it"),
+            (one.usage.tested, "the models of {} were calibrated or tested with it"),
+            (one.usage.unknown, "whether {} replayed it is not known here: dvc fetch"),
+        ):
+            if used:
+                yield f"    {what.format(span(used, days))}"
+    for name, paths in (("copies", found.copies), ("pages that show them", found.pages)):
+        if paths:
+            shown = [os.path.relpath(path, project.root) for path in paths]
+            yield f"and {name}: {', '.join(first_few(shown))}"
+    where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in found.remotes)]
+    yield f"from {', '.join(where)}"
+    yield from _outside(found.holders)
+    for remote in found.remotes:
+        if remote.verifies:
+            yield (
+                f"the remote {remote.name} is set to verify, so that DVC would not take the text "
+                f"from it: dvc remote modify {remote.name} verify false"
+            )
+    sealed = [one.usage for one in found.images if one.usage]
+    if used := sorted({day for one in sealed for day in one.days if day in days}):
+        yield f"afterwards {span(used, days)} can no longer be made again as recorded"
+    if any(one.trained for one in sealed):
+        yield "models that learnt from an image, and those made from them since, stay as they are"
+
+
+def _outside(holders: Sequence[Path]) -> Iterator[str]:
     """Say of each file with more names (hard links) than were found how to find the others."""
-    places = {path for one in images if one.usage for path in _places(project, one, objects)}
-    status = {path: path.stat() for path in (*places, *copies)}
-    known = Counter((one.st_dev, one.st_ino) for one in status.values())
-    left = {
-        one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino]
-        for path, one in status.items()
-        if path not in places or not erased_image(path.read_bytes())
-    }
+    status = [path.stat() for path in holders]
+    known = Counter((one.st_dev, one.st_ino) for one in status)
+    left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
     for number, count in left.items():
         if count > 0:
             yield (
@@ -234,53 +239,16 @@ def _outside(
             )
 
 
-def described(found: Erasure) -> Iterator[str]:
-    """Say what is to be erased, which days' models used it, and what follows, a line each."""
-    project, days = found.project, found.desk.history.days
-    yield f"to be erased: {plural(len(found.images), 'image')}"
-    yield from (f"  {one.path} (of the open day, in no sealed one)" for one in found.opened)
-    for one in found.used:
-        yield f"  {one.path}"
-        if one.trained:
-            yield f"    the models of {span(one.trained, days)} were trained on it"
-        if one.tested:
-            yield f"    the models of {span(one.tested, days)} were calibrated or tested with it"
-        if one.unknown:
-            yield f"    whether {span(one.unknown, days)} replayed it is not known here: dvc fetch"
-    for name, paths in (("copies", found.copies), ("pages that show them", found.pages)):
-        if paths:
-            yield f"and {name}: {', '.join(first_few([_named(project, path) for path in paths]))}"
-    where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in found.remotes)]
-    yield f"from {', '.join(where)}"
-    yield from found.outside
-    for remote in found.remotes:
-        if remote.verifies:
-            yield (
-                f"the remote {remote.name} is set to verify, so that DVC would not take the text "
-                f"from it: dvc remote modify {remote.name} verify false"
-            )
-    used = sorted({day for one in found.used for day in one.days if day in days})
-    if used:
-        yield f"afterwards {span(used, days)} can no longer be made again as recorded"
-    if any(one.trained for one in found.used):
-        yield "models that learnt from an image, and those made from them since, stay as they are"
+# The walk: the event, remotes, pages and copies, the cache, and the files last; then the proof.
 
 
-def _named(project: Project, path: Path) -> str:
-    """A path from the project's top; that of a cache elsewhere whole."""
-    return project.name(path) if path.is_relative_to(project.root) else str(path)
-
-
-# The walk: the event, remotes, pages and copies, the cache, and the files last.
-
-
-def carry_out(found: Erasure, *, say: Say) -> None:
-    """Record the event, then erase every copy.
+def carry_out(found: Erasure, *, say: Callable[[str], None]) -> None:
+    """Record the event, then erase every copy, and look for the bytes once more.
 
     Raises CycleError that lists the remotes that could not be reached; the rest is done then.
     """
     project = found.project
-    done = found.desk.close()
+    done = found.desk.write()
     if done.corrected:
         say(f"recorded in {project.name(project.corrections(done.day))}; dayfold seal settles it")
     problems = []
@@ -291,11 +259,16 @@ def carry_out(found: Erasure, *, say: Say) -> None:
             problems.append(error.what)
     for path in (*found.pages, *found.copies):
         path.unlink(missing_ok=True)
-    count = sum(_from_cache(one, found.objects) for one in found.sealed)
-    count += _from_files(found)
+    for one in found.sealed:
+        _text_into_cache(one, found.objects)
+    _texts_into_days(found)
+    count = len({*found.holders} - {*found.copies})
     say(f"here: {count} files and objects erased, {plural(len(found.copies), 'copy')} removed")
     for page in found.pages:
         say(f"removed {project.name(page)}: it showed what is erased")
+    wanted = {one.image for one in found.images}
+    left = [path for path in found.holders if path.is_file() and sha256_file(path) in wanted]
+    problems += [f"{path} still has the bytes" for path in left]
     if problems:
         raise CycleError(
             "Recorded, and erased here, but not everywhere:",
@@ -306,54 +279,43 @@ def carry_out(found: Erasure, *, say: Say) -> None:
 
 def _from_remote(remote: Remote, images: Sequence[_Image]) -> int:
     """Put the texts into a remote; how many of its objects had the bytes."""
+    what = f"remote {remote.name} ({remote.url})"
     if remote.problem:
-        raise ToolError(
-            f"remote {remote.name} ({remote.url}) {remote.problem}: erase it there by hand"
-        )
-    unknown = [one.path for one in images if not one.md5]
-    if unknown:
-        raise ToolError(
-            f"remote {remote.name} ({remote.url}): DVC's list of the day of "
-            f"{', '.join(first_few(unknown))} cannot be read"
-        )
+        raise ToolError(f"{what} {remote.problem}: erase it there by hand")
+    if unknown := [one.path for one in images if not one.md5]:
+        paths = ", ".join(first_few(unknown))
+        raise ToolError(f"{what}: DVC's list of the day of {paths} cannot be read")
     return sum(remote.replace(one.md5, one.text, folder=one.folder) for one in images)
 
 
-def _from_cache(one: _Image, objects: Path) -> int:
-    """Put the text into the cache; how many objects had the bytes."""
+def _text_into_cache(one: _Image, objects: Path) -> None:
+    """Put the text in the place of an object, or of one that a list of DVC's names and that lacks.
+
+    DVC checks out nothing of a folder with a gap.
+    """
     if not one.md5:
-        return 0
-    count = 0
+        return
     # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
     cache.put_back(objects, one.text)
     first, before = cache.object_paths(objects, one.md5)
-    lists = cache.object_paths(objects, one.folder)
+    is_listed = any(path.exists() for path in cache.object_paths(objects, one.folder))
     for path in (first, before):
-        there = path.exists()
-        if (there and _has_bytes(path, one)) or (
-            not there and path == first and any(one.exists() for one in lists)
-        ):
+        is_gap = path == first and is_listed and not path.exists()
+        if is_gap or (path.exists() and path.read_bytes() != one.text):
             write_bytes(path, one.text, mode=READ_ONLY)
-            count += there
-    return count
 
 
-def _from_files(found: Erasure) -> int:
-    """Put the texts into the days' folders that are here; how many files had the bytes.
+def _texts_into_days(found: Erasure) -> None:
+    """Put the texts into the days' folders that are here.
 
     DVC checks them out, so that it knows the folders as unchanged.
     """
-    project, count = found.project, 0
-    texts = {
-        project.root / one.path: one
-        for one in found.sealed
-        if one.usage and project.images(one.usage.day).is_dir()
-    }
-    for path, one in texts.items():
-        if path.exists() and _has_bytes(path, one):
-            path.unlink()
-            count += 1
+    project = found.project
     sealed = {project.images(day) for day in vcs.sealed_days(project.root)}
+    texts = {project.root / one.path: one for one in found.sealed}
+    texts = {path: one for path, one in texts.items() if path.parents[1].is_dir()}
+    for path in texts.keys() & {*found.holders}:
+        path.unlink()
     # A copy in a sealed day's folder has no text, and DVC misses it there.
     files = [*texts, *(path for path in found.copies if sealed & set(path.parents))]
     missing = [project.name(path) for path in files if not path.exists()]
@@ -364,4 +326,3 @@ def _from_files(found: Erasure) -> int:
     for path, one in texts.items():
         if not path.exists():
             write_bytes(path, one.text, mode=READ_ONLY)
-    return count

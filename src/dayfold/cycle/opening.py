@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.cycle import settled
+from dayfold.cycle import hand_edits
 from dayfold.cycle.standing import (
     Standing,
     check_history,
@@ -20,6 +20,7 @@ from dayfold.ledger import corrections, splits
 from dayfold.ledger.intake.finding import count
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 
@@ -97,7 +98,7 @@ def check_may_change(project: Project, now: Standing, day: str, *, what: str) ->
             f"{day} is sealed; its {what} are settled.",
             mend="give a later --day, or take the seal back: dayfold undo",
         )
-    settled.check(project, now.params, now.sealed)
+    hand_edits.check(project, now.params, now.sealed)
 
 
 def check_may_open(project: Project, now: Standing, day: str) -> None:
@@ -134,7 +135,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             mend=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
         )
     check_history(project)
-    settled.check(project, now.params, now.sealed)
+    hand_edits.check(project, now.params, now.sealed)
     check_is_as_sealed(project, now.day)
 
 
@@ -170,9 +171,4 @@ def opened(
     lying = sum(count(project, day).values()) if lying is None else lying
     if lying:
         folder = project.name(project.images(day))
-        yield f"{images_lay(lying)} in {folder} already: part of {day} now"
-
-
-def images_lay(number: int) -> str:
-    """Return "1 image lay", "2 images lay"."""
-    return "1 image lay" if number == 1 else f"{number} images lay"
+        yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"

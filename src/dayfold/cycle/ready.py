@@ -1,46 +1,79 @@
 """Before a command changes a project: it is alone, and what a kill left half done is repaired."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dayfold.cycle import opening, undoing
 from dayfold.errors import CycleError
-from dayfold.project import journal, vcs
+from dayfold.project import half_done, journal, vcs
+from dayfold.project.console import duration
 from dayfold.project.files import only_one
+from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
 Say = Callable[[str], None]
 # What finishes or takes back a step that a kill interrupted. What is not here needs nothing:
 # `dayfold seal` run again goes on where it was.
 _REPAIRS = {opening.STEP: opening.take_back, undoing.STEP: undoing.finish}
+WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
 
 
 @contextmanager
 def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
     """Work on a project alone, with a note of the command in the journal.
 
-    Repairs first what an earlier command that was killed left half done, and says so.
+    Repairs first what an earlier command that was killed left half done, and says so. The note
+    stays where the command was killed, and where it failed with something left to repair.
     """
     journal.check_writable(project)
     vcs.check_nothing_under_way(project.root)
     with only_one(project.cycle_lock, "at work"):
-        repair(project, say=say)
-        journal.check_alone(project)
-        with journal.noted(project, command):
-            yield
-
-
-def repair(project: Project, *, say: Say) -> None:
-    """Repair what the note of a killed command covers; the caller holds the project's lock."""
-    journal.repair(project, say=say)
-    note = journal.read(project)
-    if note and note.step in _REPAIRS:
+        _repair(project, say)
+        _refuse([one for one in half_done.at_work(project) if not one.startswith("git ")])
+        journal.write(project, Note(command, time.time()))
         try:
-            said = _REPAIRS[note.step](project, note.facts)
-        except KeyError as error:
-            raise CycleError(
-                f"The note of `dayfold {note.command}`, which was killed, lacks {error}.",
-                mend=f"look at {project.journal}, and remove it when nothing is half done",
-            ) from None
+            yield
+        finally:
+            if not half_done.pending(project):
+                journal.write(project, None)
+
+
+def _repair(project: Project, say: Say) -> None:
+    """Repair what the note of a killed command covers, and tell all else that is half done."""
+    note, found = journal.read(project), half_done.find(project)
+    if any(one.is_covered_by(note) for one in found):
+        _wait(project, say)
+        found = half_done.find(project)
+    for one in found:
+        if note and one.is_covered_by(note):
+            one.fix()
+            say(f"dayfold {note.command} was killed: {one.what}: {one.said}")
+        else:
+            say(
+                f"warning: {one.what}, since {duration(one.age)}; it is not dayfold's and was left "
+                "alone. If nothing is at work here, also in no other container: dayfold check --fix"
+            )
+    if note and note.step in _REPAIRS:
+        said = _REPAIRS[note.step](project, note.facts)
         say(f"dayfold {note.command} was killed: {said}")
-    journal.forget(project)
+    journal.write(project, None)
+
+
+def _wait(project: Project, say: Say) -> None:
+    """Wait for what a killed command had started and what is still at work, if anything is."""
+    until, busy = time.monotonic() + WAIT_SECONDS, half_done.at_work(project)
+    if busy:
+        say(f"waiting for {', '.join(busy)}, which a killed command had started")
+    while busy and time.monotonic() < until:
+        time.sleep(0.2)
+        busy = half_done.at_work(project)
+    _refuse(busy)
+
+
+def _refuse(busy: list[str]) -> None:
+    if busy:
+        raise CycleError(
+            f"{', '.join(busy)} is at work in this project.",
+            mend="wait for it, or stop it; then run the command again",
+        )

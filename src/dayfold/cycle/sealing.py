@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from dayfold.create import require_identity
-from dayfold.cycle import settled
-from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
+from dayfold.cycle import hand_edits
+from dayfold.cycle.hand_edits import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import Standing, check_history, stale, standing
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
@@ -51,7 +51,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
-    settled.check(project, now.params, now.sealed)
+    hand_edits.check(project, now.params, now.sealed)
     tags = [vcs.TAG + day for day in tag_again(project, now)]
     if now.is_sealed or vcs.TAG + now.day in tags:
         return tags

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dayfold.cycle import settled
-from dayfold.cycle.settled import DAY_PATHS
+from dayfold.cycle import hand_edits
+from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import gate
-from dayfold.ledger import corrections, manifest, strays
+from dayfold.ledger import corrections, manifest, stray_images
 from dayfold.ledger.intake import finding
-from dayfold.ledger.strays import Stray
-from dayfold.project import journal, vcs
+from dayfold.ledger.stray_images import Stray
+from dayfold.project import half_done, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
@@ -155,7 +155,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
 
 def check_tables(project: Project, now: Standing) -> None:
     """Raise CycleError where tables that figures are read from are not as they were sealed."""
-    settled.check_tables(project, now.params, now.sealed)
+    hand_edits.check_tables(project, now.params, now.sealed)
     if now.is_sealed:
         check_is_as_sealed(project, now.day, tables_alone=True)
 
@@ -174,7 +174,7 @@ def _next(lost: Sequence[Stray]) -> str:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    lost = strays.find(project, now.params, is_open=now.is_open)
+    lost = stray_images.find(project, now.params, is_open=now.is_open)
     if now.is_unopened:
         return ["no day yet", *map(str, lost), f"next    {_next(lost)}"]
     is_untagged = now.day in now.untagged
@@ -196,11 +196,11 @@ def advice(project: Project) -> list[str]:
             *(f"  - {one}" for one in error.problems),
             f"next    {error.mend}",
         ]
-    note = journal.pending(project) if is_free(project.cycle_lock) else None
+    note = half_done.pending(project) if is_free(project.cycle_lock) else None
     if note:
         lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
         return [*lines, "next    dayfold check --fix"]
-    by_hand = settled.edits(project, now.params, now.sealed)
+    by_hand = hand_edits.find(project, now.params, now.sealed)
     if found := by_hand.lines():
         lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
         return [*lines, f"next    {by_hand.undo()}"]

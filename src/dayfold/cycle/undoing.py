@@ -1,16 +1,17 @@
 """Taking back the last thing done: an experiment on a sealed day, its seal, or an open day."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dayfold.cycle import opening
 from dayfold.cycle import standing as stands
-from dayfold.cycle.settled import DAY_PATHS, TRACKED_IMAGES
+from dayfold.cycle.hand_edits import DAY_PATHS, TRACKED_IMAGES
 from dayfold.cycle.standing import Standing
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import manifest
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
@@ -128,17 +129,16 @@ def _drop_commit(project: Project, commit: str, tag: str) -> None:
 
 
 def _of_open_day(project: Project, now: Standing) -> Undo:
-    folder = next(path for path in _folders(project, now.day) if not path.exists())
+    # An earlier undo may have filled one.
+    names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
+    folder = next(path for path in map(project.undone, names) if not path.exists())
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     parent = now.params.parent
 
     def carry_out() -> str:
         facts = {"day": now.day, "parent": parent, "folder": project.name(folder)}
         with journal.step(project, STEP, **facts):
-            finish(project, facts)
-        if parent != ORIGIN:
-            _lay_out(project)
-        return _closed(facts)
+            return finish(project, facts)
 
     return Undo(
         [
@@ -179,18 +179,10 @@ def finish(project: Project, facts: Mapping[str, Any]) -> str:
         before = {"day": parent, "parent": manifest.parent_of(name.read_bytes(), name.name)[0]}
     vcs.git_says(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
     params_file.edit(project.params, before)
-    return _closed(facts)
-
-
-def _closed(facts: Mapping[str, Any]) -> str:
-    return f"{facts['day']} is closed; its images are in {facts['folder']}/images/"
-
-
-def _folders(project: Project, day: str) -> Iterator[Path]:
-    """The folders that may take the files of an open day: an earlier undo may have filled one."""
-    yield project.undone(day)
-    for number in count(2):
-        yield project.undone(f"{day}-{number}")
+    if parent != ORIGIN:
+        with suppress(ToolError):  # what cannot be laid out here, `status` tells
+            _lay_out(project)
+    return f"{day} is closed; its images are in {facts['folder']}/images/"
 
 
 def _move(source: Path, target: Path) -> None:

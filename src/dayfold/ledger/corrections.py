@@ -10,7 +10,6 @@ from dayfold.errors import LedgerError
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History, Row
-from dayfold.ledger.tables import Moved
 from dayfold.project import vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, Project
@@ -105,9 +104,10 @@ def applied(known: History, lines: Mapping[str, Correction]) -> History:
     return replace(known, images=images, withdrawn=known.withdrawn | gone)
 
 
-def labels_before(known: History, lines: Mapping[str, Correction]) -> list[tuple[str, str]]:
-    """Return (image, class) of what a day's corrections, by image, are about: as it was before."""
-    return known.images.filter(pl.col("image").is_in(list(lines))).select("image", "label").rows()
+def labels_before(known: History, lines: Mapping[str, Correction]) -> dict[str, set[str]]:
+    """Return the class that each image had before a day's corrections, by image."""
+    mine = known.images.filter(pl.col("image").is_in(list(lines)))
+    return {image: {label} for image, label in mine.select("image", "label").iter_rows()}
 
 
 def label_problem(label: str) -> str:
@@ -153,7 +153,9 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             kept = (at["path"], label if action == "relabel" else "", at["group"], at["split"])
             if image not in known.withdrawn:
                 rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
-    problems += finding.clashes(_classes_after(known, rows))
+    changed = [row.image for row in rows]
+    left = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
+    problems += finding.clashes({row.label for row in rows if row.label} | set(left))
     if problems:
         raise LedgerError(
             f"{name} has lines that do not fit:",
@@ -161,34 +163,3 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             mend=f"edit {name}, or git checkout -- {name}",
         )
     return rows
-
-
-def _classes_after(known: History, rows: list[Row]) -> set[str]:
-    """The classes that have images once these rows are applied."""
-    corrected = [row.image for row in rows]
-    left = known.images.filter(~pl.col("image").is_in(corrected))["label"].unique()
-    return {row.label for row in rows if row.label} | set(left)
-
-
-def classes_given(project: Project, day: str) -> dict[str, set[str]]:
-    """Return the classes that files of the open day were given as before `relabel` moved them.
-
-    By image, and noted on this machine only: so `add` knows an image whose folder is given again.
-    Without the note it asks about the two classes.
-    """
-    found: dict[str, set[str]] = {}
-    if project.moved(day).exists():
-        for image, label in tables.read(project.moved(day), Moved).iter_rows():
-            found.setdefault(image, set()).add(label)
-    return found
-
-
-def note_moves(project: Project, day: str, moves: Iterable[Moved]) -> None:
-    """Note more images and the classes that they had."""
-    moves = set(moves)
-    if not moves:
-        return
-    before = {
-        Moved(image, label) for image, had in classes_given(project, day).items() for label in had
-    }
-    tables.write(project.moved(day), Moved, sorted(before | moves))

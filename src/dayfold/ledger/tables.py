@@ -29,13 +29,6 @@ class ImageGroup(NamedTuple):
     group: str
 
 
-class Moved(NamedTuple):
-    """.dvc/tmp/dayfold/moved/<day>.csv: the class that a file of the day had before a relabel."""
-
-    image: str
-    label: str
-
-
 class Told(NamedTuple):
     """.dvc/tmp/dayfold/remarks.csv: what `add` or snapshot says of files where it is too much."""
 

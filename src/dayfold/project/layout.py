@@ -153,6 +153,3 @@ class Project:
 
     def report(self, day: str) -> Path:
         return self.data / "reports" / f"{day}.html"
-
-    def moved(self, day: str) -> Path:
-        return self.scratch / "moved" / f"{day}.csv"

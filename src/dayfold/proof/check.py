@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.ledger import strays
-from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
+from dayfold.ledger import stray_images
+from dayfold.project import gitfiles, half_done, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, model_name, multiplies_bf16
@@ -146,17 +146,17 @@ def _disk(project: Project) -> Sign:
 
 def _half_done(project: Project) -> Iterator[Sign]:
     """What kills left, of DVC, of git and of dayfold, unless something is at work."""
-    if busy := journal.at_work(project):
+    if busy := half_done.at_work(project):
         yield Sign("at work", ", ".join(busy))
         return
-    found = journal.half_done(project)
+    found = half_done.find(project)
     for one in found:
         said = f"{one.what}, since {duration(one.age)}"
-        if one.is_lock and one.age < journal.YOUNG_SECONDS:
+        if one.is_lock and one.age < half_done.YOUNG_SECONDS:
             yield Sign("half done", said, "wait: a git may be at work, also in another container")
         else:
             yield Sign("half done", said, one.said, one.fix)
-    note = journal.pending(project) if is_free(project.cycle_lock) else None
+    note = half_done.pending(project) if is_free(project.cycle_lock) else None
     if note:
         said = f"dayfold {note.command} did not end"
         yield Sign("half done", said, "the next command repairs it")
@@ -242,7 +242,7 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
 
 def _strays(project: Project, params: Params) -> Iterator[Sign]:
     is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
-    for stray in strays.find(project, params, is_open=is_open):
+    for stray in stray_images.find(project, params, is_open=is_open):
         yield Sign("images", str(stray), stray.command)
 
 

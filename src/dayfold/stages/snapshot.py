@@ -121,7 +121,7 @@ def _inspected(
         corrections.applied(earlier, lines),
         max_pixels=params.data.max_pixels,
         squares=(str(kept_squares(project.squares, size).folder), size),
-        had={image: {label} for image, label in corrections.labels_before(earlier, lines)},
+        had=corrections.labels_before(earlier, lines),
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")

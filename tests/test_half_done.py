@@ -13,18 +13,17 @@ import pytest
 from dayfold.cycle import opening, undoing
 from dayfold.cycle.ready import ready
 from dayfold.demo import DAYS
-from dayfold.project import journal, vcs
+from dayfold.project import half_done, journal, vcs
 from dayfold.project.files import PART, only_one
 from dayfold.project.journal import Note
 
 pytestmark = pytest.mark.slow
-ONE, TWO, THREE, FOUR = DAYS[:4]
+ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 
 
 def killed(project, command="run", **changes) -> None:
     """Leave the note of a command that ended without a word, a second ago."""
-    note = Note.of(command)._replace(began=time.time() - 1, **changes)
-    journal._write(project, note)
+    journal.write(project, Note(command, time.time() - 1)._replace(**changes))
 
 
 def begun(project) -> list[str]:
@@ -36,58 +35,48 @@ def begun(project) -> list[str]:
     return said
 
 
-def test_a_project_that_is_whole_is_left_alone(three_days):
-    assert journal.half_done(three_days) == []
+def holding(project, process) -> str:
+    """The rwlock of DVC's that this process holds."""
+    holder = {"pid": process, "cmd": "dvc/__main__.py repro"}
+    return json.dumps({"write": {str(project.metrics): holder}})
 
 
-@pytest.mark.parametrize("content", ["", '{"write": {"/data', "null"])
-def test_a_broken_rwlock_is_removed(copy, shell, content):
-    killed(copy)
-    (copy.root / ".dvc" / "tmp" / "rwlock").write_text(content)
-    shell(copy.root, "dvc", "repro", code=255)
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR)
-    assert "dayfold run was killed: .dvc/tmp/rwlock is broken: removed" in said
-    assert f"opened {FOUR}" in said
-
-
-@pytest.mark.parametrize("mode", ["write", "read"])
-def test_a_lock_whose_process_is_another_program_now_is_removed(copy, shell, mode):
-    killed(copy)
+def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, shell):
+    assert half_done.find(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"
-    holder = {"pid": os.getpid(), "cmd": "dvc/__main__.py repro"}
-    locks = {str(copy.metrics): holder if mode == "write" else [holder]}
-    path.write_text(json.dumps({mode: locks}))
-    copy.metrics.unlink()
-    assert "is busy" in shell(copy.root, "dvc", "repro", code=255)
-    [said] = begun(copy)
-    assert f".dvc/tmp/rwlock names process {os.getpid()}, which is another program now" in said
-    shell(copy.root, "dvc", "repro")
-
-
-def test_a_lock_of_a_dvc_that_runs_or_is_gone_is_left_to_dvc(copy):
-    path = copy.root / ".dvc" / "tmp" / "rwlock"
+    for content in ("", '{"write": {"/data', "null"):
+        killed(copy)
+        path.write_text(content)
+        assert begun(copy) == ["dayfold run was killed: .dvc/tmp/rwlock is broken: removed"]
+    reading = holding(copy, os.getpid()).replace(': {"pid', ': [{"pid').replace("}}}", "}]}}")
+    for locked in (holding(copy, os.getpid()), reading.replace("write", "read")):
+        killed(copy)
+        path.write_text(locked)
+        [said] = begun(copy)
+        assert f".dvc/tmp/rwlock names process {os.getpid()}, which is another program now" in said
+        assert not path.exists()
     python = f"{sys.prefix}/bin/python"  # it has this command line from the start
     running = subprocess.Popen([python, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
-    holder = {"pid": running.pid, "cmd": "dvc/__main__.py repro"}
-    path.write_text(json.dumps({"write": {str(copy.metrics): holder}}))
+    path.write_text(holding(copy, running.pid))
     assert begun(copy) == []
     running.communicate(b"\n")
     assert begun(copy) == []
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.3, 0.7])
-def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again(copy, keep):
-    whole = copy.dvc_lock.read_bytes()
-    # In the middle of a line: "md5:" without a value.
-    end = whole.index(b"md5: ", int(keep * len(whole) * 0.9)) + 4 if keep else 0
+    path.write_text("")
+    shell(copy.root, "dvc", "repro", code=255)
     killed(copy)
-    copy.dvc_lock.write_bytes(whole[:end])
-    [said] = begun(copy)
-    assert "dvc.lock is half written: that of the last commit is back" in said
-    assert copy.dvc_lock.read_bytes() == whole
+    assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
-def test_a_truncated_dvc_lock_that_no_commit_has_is_removed(copy):
+def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(copy):
+    whole = copy.dvc_lock.read_bytes()
+    for keep in (0.0, 0.3, 0.7):
+        # In the middle of a line: "md5:" without a value.
+        end = whole.index(b"md5: ", int(keep * len(whole) * 0.9)) + 4 if keep else 0
+        killed(copy)
+        copy.dvc_lock.write_bytes(whole[:end])
+        [said] = begun(copy)
+        assert "dvc.lock is half written: that of the last commit is back" in said
+        assert copy.dvc_lock.read_bytes() == whole
     vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
     vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
     killed(copy)
@@ -118,32 +107,19 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
         assert copy.dvc_lock.read_bytes() == whole[:100]
     said = shell(copy.root, "dayfold", "check", "--fix")
     assert said.count("fixed half done") == 4
-    assert journal.half_done(copy) == []
+    assert half_done.find(copy) == []
     assert copy.dvc_lock.read_bytes() == whole
 
 
-def test_a_lock_of_gits_is_removed_where_the_killed_step_had_called_git(copy):
+def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(copy, shell):
     lock = copy.root / ".git" / "index.lock"
-    killed(copy, step="seal", step_began=time.time() - 1)
-    lock.touch()
-    [said] = begun(copy)
-    assert said == "dayfold run was killed: git holds .git/index.lock: removed"
-    vcs.git(copy.root, "add", "dvc.lock")
-
-
-@pytest.mark.parametrize("step_began", [0.0, -1000.0], ids=["no step", "a step of long ago"])
-def test_a_young_lock_of_another_git_is_left_alone_also_after_a_kill(copy, shell, step_began):
-    lock = copy.root / ".git" / "index.lock"
-    killed(copy, step="seal" * bool(step_began), step_began=step_began and time.time() + step_began)
-    lock.touch()
-    assert "was left alone" in begun(copy)[0]
-    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
-    assert "wait: a git may be at work" in said
-    assert lock.exists()
-
-
-def test_a_git_that_outlived_a_killed_command_is_waited_for(copy):
-    lock = copy.root / ".git" / "index.lock"
+    for step, began in (("", 0.0), ("seal", time.time() - 1000)):
+        killed(copy, step=step, step_began=began)
+        lock.touch()
+        assert "was left alone" in begun(copy)[0]
+        said = shell(copy.root, "dayfold", "check", "--fix", code=1)
+        assert "wait: a git may be at work" in said
+        assert lock.exists()
     git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
     killed(copy, step="seal", step_began=time.time() - 1)
     lock.touch()
@@ -156,92 +132,82 @@ def test_a_git_that_outlived_a_killed_command_is_waited_for(copy):
     with ready(copy, "test", say=say):
         pass
     git.wait()
-    assert said[0].startswith("waiting for git cat-file (process")
-    assert said[1].endswith("removed")
+    waited, removed = said
+    assert waited.startswith("waiting for git cat-file (process")
+    assert removed == "dayfold run was killed: git holds .git/index.lock: removed"
+    vcs.git(copy.root, "add", "dvc.lock")
 
 
-def test_half_written_files_are_removed_and_other_hidden_ones_stay(copy):
+def test_half_written_files_are_removed_and_other_hidden_ones_and_later_days_stay(copy):
     opening.open_day(copy, FOUR)
     killed(copy)
     (copy.images(FOUR) / "cyst").mkdir()
     part = copy.images(FOUR) / "cyst" / f".abc{PART}"
     mine = copy.images(FOUR) / "cyst" / ".hidden"
     of_dvc = copy.data / ".Z4z77wRNoSkI9ylOcY0v1A.tmp"
+    whole = copy.tracked(FOUR).read_text()
     for path in (part, mine, copy.data / f".def{PART}", of_dvc):
         path.write_text("half")
-    assert [line.endswith("is half written: removed") for line in begun(copy)] == [True] * 3
+    copy.tracked(FOUR).write_text(whole[:20])
+    *said, made_again = begun(copy)
+    assert made_again.endswith("is half written: made again")
+    assert [line.endswith("is half written: removed") for line in said] == [True] * 3
+    assert half_done.find(copy) == []
     assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()
+    image = copy.images(FIVE) / "cyst" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"mine")
+    opening.corrections.write_empty(copy, FIVE)
+    copy.tracked(FIVE).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: {FIVE}\n")
+    begun(copy)
+    assert image.read_bytes() == b"mine"
+    assert copy.tracked(FIVE).exists()
+    assert copy.corrections(FIVE).exists()
 
 
 class Killed(BaseException):
     """As a kill ends a function: nothing after it is done, not even on the way out."""
 
 
-@pytest.mark.parametrize("at", ["write_empty", "inherit", "put_in_index", "edit"])
-def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, monkeypatch, at):
+def stop(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
     parent = copy.parent_model.read_bytes()
-
-    def stop(*_: object, **__: object) -> None:
-        raise Killed
-
-    place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
-    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add", say=print):
-        patched.setattr(place, at, stop)
-        opening.open_day(copy, FOUR)
-    [said] = begun(copy)
-    assert said.startswith(f"dayfold add was killed: the opening of {FOUR} is taken back")
-    assert vcs.git(copy.root, "status", "--porcelain") == before
-    assert copy.parent_model.read_bytes() == parent
+    for at in ("write_empty", "inherit", "put_in_index", "edit"):
+        place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
+        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add", say=print):
+            patched.setattr(place, at, stop)
+            opening.open_day(copy, FOUR)
+        [said] = begun(copy)
+        assert said.startswith(f"dayfold add was killed: the opening of {FOUR} is taken back")
+        assert vcs.git(copy.root, "status", "--porcelain") == before
+        assert copy.parent_model.read_bytes() == parent
     assert vcs.stale(copy.root) == []
     assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
-@pytest.mark.parametrize("at", ["_move", "_bring_back", "edit", "_lay_out"])
-def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch, at):
+def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
-    (copy.images(FOUR) / "cyst").mkdir()
-    (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
-
-    def stop(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo", say=print):
-        patched.setattr(undoing.params_file if at == "edit" else undoing, at, stop)
-        undoing.plan(copy).carry_out()
-    begun(copy)
-    assert (copy.undone(FOUR) / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"
-    assert vcs.git(copy.root, "status", "--porcelain") == before
-    if at == "_lay_out":
-        shell(copy.root, "dvc", "checkout", "--force")
+    for number, at in enumerate(("_move", "_bring_back", "edit", "_lay_out"), start=1):
+        opening.open_day(copy, FOUR)
+        (copy.images(FOUR) / "cyst").mkdir()
+        (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
+        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo", say=print):
+            patched.setattr(undoing.params_file if at == "edit" else undoing, at, stop)
+            undoing.plan(copy).carry_out()
+        begun(copy)
+        undone = copy.undone(FOUR if number == 1 else f"{FOUR}-{number}")
+        assert (undone / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"
+        assert vcs.git(copy.root, "status", "--porcelain") == before
     assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
 
 
-def test_a_folder_of_a_later_day_is_never_touched(copy):
-    image = copy.images(FOUR) / "cyst" / "1.png"
-    image.parent.mkdir(parents=True)
-    image.write_bytes(b"mine")
-    opening.corrections.write_empty(copy, FOUR)
-    copy.tracked(FOUR).write_text(f"outs:\n- md5: {'0' * 32}.dir\n  path: {FOUR}\n")
-    begun(copy)
-    assert image.read_bytes() == b"mine"
-    assert copy.tracked(FOUR).exists()
-    assert copy.corrections(FOUR).exists()
-
-
-def test_a_half_written_dvc_file_is_made_again(copy, shell):
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
-    whole = copy.tracked(FOUR).read_text()
-    killed(copy)
-    copy.tracked(FOUR).write_text(whole[:20])
-    assert "made again" in begun(copy)[0]
-    assert copy.tracked(FOUR).read_text() == whole
-
-
-def test_a_branch_called_like_a_stage_is_no_training_at_work(copy):
+def test_a_branch_called_like_a_stage_is_no_training_and_one_command_works_at_a_time(copy, shell):
     git = subprocess.Popen(
         ["git", "hash-object", "--stdin", "--path", "train"], cwd=copy.root, stdin=subprocess.PIPE
     )
@@ -249,9 +215,6 @@ def test_a_branch_called_like_a_stage_is_no_training_at_work(copy):
         assert begun(copy) == []
     finally:
         git.communicate()
-
-
-def test_one_command_at_a_time_works_in_a_project(copy, shell):
     with only_one(copy.cycle_lock, "testing"):
         said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
     assert "Another process is at work in this project (process " in said

@@ -34,32 +34,28 @@ def find(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
     `is_open` says whether the day of params.yaml is. A day is somebody's that has a tag, on another
     branch too, or a manifest in git.
     """
-    known = {params.day, *vcs.tagged_days(project.root)}
     folders = (path for path in project.images("").glob("*-*-*") if path.is_dir())
+    known = {params.day, *vcs.tagged_days(project.root)}
     days = sorted({path.name for path in folders if is_day(path.name)} - known)
     if not days:
         return []
-    committed = _committed(project)
+    in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
+    committed = {Path(name).stem for name in vcs.split(in_git)}
     last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
     history = manifest.history(project, last)
     had = {*history.images["image"], *history.withdrawn}
     found = []
-    for day in days:
-        files = [] if day in committed else walk_day(project, day, Delivery())
-        if files:
+    for day in (day for day in days if day not in committed):
+        if files := walk_day(project, day, Delivery()):
             is_new = any(sha256_file(one.path) not in had for one in files)
-            command = _command(project, day, params.day, is_open) if is_new else ""
-            found.append(Stray(project.name(project.images(day)), len(files), command))
+            folder = project.name(project.images(day))
+            command = f"dayfold add {folder}{_how(day, params.day, is_open)}" if is_new else ""
+            found.append(Stray(folder, len(files), command))
     return found
 
 
-def _command(project: Project, stray: str, day: str, is_open: bool) -> str:
-    command = f"dayfold add {project.name(project.images(stray))}"
+def _how(stray: str, day: str, is_open: bool) -> str:
+    """The options with which `add` takes a day's folder in: as that day if it may still come."""
     if is_open:
-        return f"{command} --move --day {day}"
-    return f"{command} --day {stray}" if day in (UNOPENED, min(day, stray)) else f"{command} --move"
-
-
-def _committed(project: Project) -> set[str]:
-    names = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
-    return {Path(name).stem for name in vcs.split(names)}
+        return f" --move --day {day}"
+    return f" --day {stray}" if day in (UNOPENED, min(day, stray)) else " --move"

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from dayfold.cycle import settled
+from dayfold.cycle import hand_edits
 from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
@@ -20,7 +20,7 @@ ALL = "Files of sealed days were edited, deleted or added by hand:"
 
 def check(project):
     now = standing(project)
-    settled.check(project, now.params, now.sealed)
+    hand_edits.check(project, now.params, now.sealed)
 
 
 def problems(project):
@@ -77,12 +77,14 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     moved = image(checked, THREE).parent
     count = len(list(moved.iterdir()))
     moved.rename(moved.with_name("zero"))
-    corrections = checked.corrections(ONE)
+    corrections, evaluation = checked.corrections(ONE), checked.evaluation(TWO)
     corrections.write_text("by hand")
+    evaluation.unlink()
     said = shell(root, "dayfold", "add", "--day", FOUR, code=1)
     assert ALL in said
     for path, what in (
         (corrections, "is not what git has"),
+        (evaluation, "is not what git has"),
         (changed, "was changed"),
         (deleted, "was deleted"),
         (added, "was added"),
@@ -91,7 +93,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     assert f"  - and {count + 1 - MOST_LINES} more was deleted\n" in said
     folders = " ".join(f"data/images/{day}" for day in (ONE, TWO, THREE))
     steps = (
-        f"git checkout HEAD -- {checked.name(corrections)} && "
+        f"git checkout HEAD -- {checked.name(corrections)} {checked.name(evaluation)} && "
         f"dvc checkout --force {folders} || dvc pull --force {folders}"
     )
     assert f"move what was added elsewhere (DVC deletes it), then: {steps};" in said
@@ -122,7 +124,9 @@ def test_while_a_day_is_open_add_and_seal_tell_it_too(checked, shell, digits):
     shell(checked.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
 
 
-def test_a_pin_of_dvc_s_that_was_edited_is_told_and_one_that_only_moved_is_not(checked, shell):
+def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_is_not(
+    checked, shell
+):
     shell(checked.root, "dayfold", "add", "--day", FOUR)
     check(checked)  # the pin of the third day has moved from its own file to its month's
     month = checked.tracked_month(ONE)
@@ -133,6 +137,21 @@ def test_a_pin_of_dvc_s_that_was_edited_is_told_and_one_that_only_moved_is_not(c
     check(checked)
     month.unlink()
     assert problems(checked)
+    root, what = checked.root, f"data/parent is not what {THREE} made"
+    vcs.git(root, "checkout", "HEAD", "--", *names)
+    check(checked)
+    for pinned in (False, True):
+        data = checked.parent_predictions.read_bytes()
+        checked.parent_predictions.unlink()
+        checked.parent_predictions.write_bytes(data + b"x")
+        if pinned:  # as `dvc repro` does before it trains
+            shell(root, "dvc", "repro", "data/parent.dvc")
+        assert problems(checked) == [what]
+        assert what in shell(root, "dayfold", "seal", code=1)
+        undo(checked, shell)
+    checked.parent_predictions.unlink()
+    (checked.parent / "new.csv").write_text("")
+    assert problems(checked) == [what]
 
 
 def test_an_open_day_s_pin_that_was_committed_by_hand_is_no_edit_of_a_sealed_day(
@@ -148,24 +167,38 @@ def test_an_open_day_s_pin_that_was_committed_by_hand_is_no_edit_of_a_sealed_day
     check(checked)
 
 
-def test_only_days_that_were_touched_since_the_last_check_are_read(checked, monkeypatch):
+def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeypatch, tmp_path):
+    path = image(copy)
+    (copy.scratch / "cached").hardlink_to(path)
+    check(copy)
     read = []
-    hashed = settled.sha256_file
-    monkeypatch.setattr(settled, "sha256_file", lambda path: read.append(path) or hashed(path))
-    check(checked)
+    hashed = hand_edits.sha256_file
+    monkeypatch.setattr(hand_edits, "sha256_file", lambda path: read.append(path) or hashed(path))
+    # A link that DVC makes elsewhere is no edit.
+    before = path.stat().st_ctime_ns
+    (tmp_path / "in a worktree").hardlink_to(path)
+    assert path.stat().st_ctime_ns > before
+    check(copy)
     assert read == []
-    path = image(checked)
     path.touch()
-    check(checked)
-    check(checked)
-    assert sorted(read) == sorted(checked.images(ONE).glob("*/*.png"))
+    check(copy)
+    check(copy)
+    assert sorted(read) == sorted(copy.images(ONE).glob("*/*.png"))
     # Not before an edit was undone is the mark moved on.
     replace(path)
-    assert problems(checked) == problems(checked) == [f"{checked.name(path)} was changed"]
+    assert problems(copy) == problems(copy) == [f"{copy.name(path)} was changed"]
+    # What nothing is known of is read once.
+    copy.settled_mark.unlink()
+    assert problems(copy) == [f"{copy.name(path)} was changed"]
+    vcs.dvc(copy.root, "checkout", "--force", f"data/images/{ONE}")
+    check(copy)
+    read.clear()
+    check(copy)
+    assert read == []
 
 
 def test_of_very_many_days_some_are_looked_at_each_time_and_all_in_turn(checked, monkeypatch):
-    monkeypatch.setattr(settled, "MOST_DAYS", 1)
+    monkeypatch.setattr(hand_edits, "MOST_DAYS", 1)
     for day in (ONE, TWO, THREE):
         path = image(checked, day)
         data = path.read_bytes()
@@ -173,22 +206,11 @@ def test_of_very_many_days_some_are_looked_at_each_time_and_all_in_turn(checked,
         found = []
         for _ in range(3):
             now = standing(checked)
-            found += settled.edits(checked, now.params, now.sealed).changed
+            found += hand_edits.find(checked, now.params, now.sealed).changed
         assert set(found) == {checked.name(path)}
         path.unlink()
         path.write_bytes(data)
         check(checked)
-
-
-def test_a_link_that_dvc_makes_or_removes_elsewhere_is_no_edit(copy, monkeypatch, tmp_path):
-    path = image(copy)
-    (copy.scratch / "cached").hardlink_to(path)
-    check(copy)
-    before = path.stat().st_ctime_ns
-    (tmp_path / "in a worktree").hardlink_to(path)
-    assert path.stat().st_ctime_ns > before
-    monkeypatch.setattr(settled, "sha256_file", None)  # nothing is read
-    check(copy)
 
 
 def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, shell, digits):
@@ -208,17 +230,6 @@ def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, shell, digit
     shutil.rmtree(copy.images(ONE))
     assert f"{copy.name(path)} was deleted" in shell(root, "dayfold", "status")
     undo(copy, shell)
-
-
-def test_what_nothing_is_known_of_is_read_once(checked, monkeypatch):
-    path = image(checked)
-    replace(path)
-    checked.settled_mark.unlink()
-    assert problems(checked) == [f"{checked.name(path)} was changed"]
-    vcs.dvc(checked.root, "checkout", "--force", f"data/images/{ONE}")
-    check(checked)
-    monkeypatch.setattr(settled, "sha256_file", None)  # nothing is read
-    check(checked)
 
 
 def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_looked_at(
@@ -243,25 +254,6 @@ def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_loo
     assert path.exists()
 
 
-def test_a_parent_that_is_not_what_the_day_before_made_is_told_and_undone(checked, shell):
-    root, name = checked.root, checked.name(checked.parent_predictions)
-    shell(root, "dayfold", "add", "--day", FOUR)
-    check(checked)
-    for pinned in (False, True):
-        data = checked.parent_predictions.read_bytes()
-        checked.parent_predictions.unlink()
-        checked.parent_predictions.write_bytes(data + b"x")
-        if pinned:  # as `dvc repro` does before it trains
-            shell(root, "dvc", "repro", "data/parent.dvc")
-        what = f"data/parent.dvc is not what {THREE} made" if pinned else f"{name} was changed"
-        assert problems(checked) == [what]
-        assert what in shell(root, "dayfold", "seal", code=1)
-        undo(checked, shell)
-    checked.parent_predictions.unlink()
-    (checked.parent / "new.csv").write_text("")
-    assert problems(checked) == [f"{name} was deleted", "data/parent/new.csv was added"]
-
-
 def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, shell, tmp_path):
     root = copy.root
     table = copy.evaluation(THREE)
@@ -284,14 +276,15 @@ def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, s
     assert "There is no new image" in shell(root, "dayfold", "snapshot", code=1)
 
 
-def test_a_name_is_told_on_one_line_without_what_a_terminal_obeys(checked, shell):
-    shutil.copy(image(checked), image(checked).with_name("a\x1b[31mred\nb.png"))
+def test_a_name_is_told_on_one_line_and_a_withdrawn_image_is_no_edit_once_it_is_sealed(
+    checked, shell
+):
+    odd = image(checked).with_name("a\x1b[31mred\nb.png")
+    shutil.copy(image(checked), odd)
     said = shell(checked.root, "dayfold", "status")
     assert r"/a\x1b[31mred\nb.png was added" in said
     assert "\x1b" not in said
-
-
-def test_a_withdrawn_image_is_no_edit_once_it_is_sealed(checked, shell):
+    odd.unlink()
     path = image(checked)
     shell(checked.root, "dayfold", "withdraw", str(path), "--reason", "blurred", "--day", FOUR)
     check(checked)

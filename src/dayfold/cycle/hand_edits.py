@@ -1,10 +1,14 @@
-"""Finds what was edited, deleted or added by hand in sealed days; images by their files' times."""
+"""Files of sealed days that a hand edited, deleted or added: found, and told with their undo.
+
+git compares the tables. Images are found by their names and file times: a day with a file younger
+than the last look at it is read whole, and compared with the manifests.
+"""
 
 import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -38,9 +42,7 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
-PARENT = "parent"  # the line of data/parent among those of the days
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-HERE = Project(Path())  # paths as a person types them at the project's top
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
@@ -49,8 +51,8 @@ FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 class Edits:
     """Files of sealed days that are not as they were sealed, by what became of them.
 
-    `in_git` are tables and `.dvc` files, the others images and what data/parent holds. `parent` is
-    the day whose model and predictions data/parent.dvc should pin, where it does not.
+    `in_git` are tables and `.dvc` files, the others images. `parent` is the day whose model and
+    predictions data/parent should have, where it has others.
     """
 
     in_git: list[str] = field(default_factory=list)
@@ -61,7 +63,7 @@ class Edits:
 
     def lines(self) -> list[str]:
         """Return what was found, a line a file, and how many more of a kind."""
-        found = [f"{HERE.parent}.dvc is not what {self.parent} made"] * bool(self.parent)
+        found = [f"data/parent is not what {self.parent} made"] * bool(self.parent)
         for names, what in (
             (self.in_git, "is not what git has"),
             (self.changed, "was changed"),
@@ -74,32 +76,23 @@ class Edits:
     def undo(self) -> str:
         """Return the command that brings all of it back."""
         names = (*self.changed, *self.deleted, *self.added)
-        folders = sorted({_tracked(name) for name in names})
+        folders = sorted({"/".join(name.split("/")[:3]) for name in names})
         steps = [f"git checkout HEAD -- {' '.join(self.in_git)}"] * bool(self.in_git)
         steps += [vcs.bringing_back(*folders)] * bool(folders)
         if self.parent:
-            # HEAD has the parent of a day before, and `dvc repro` has pinned what was edited.
-            steps += [f"rm -rf {HERE.parent}"]
-            for made, kept in HERE.handed_on().items():
+            here = Project(Path())
+            # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
+            steps += [f"rm -rf {here.parent}"]
+            for made, kept in here.handed_on().items():
                 steps += [f"dvc get . {made} --rev {vcs.TAG}{self.parent} --out {kept}"]
-            steps += [f"dvc add {HERE.parent}"]
+            steps += [f"dvc add {here.parent}"]
         first = "move what was added elsewhere (DVC deletes it), then: " if self.added else ""
         return first + " && ".join(steps)
-
-    def further(self) -> str:
-        """Return what else a person may want to know."""
-        cached = "; if an image stays changed, its cached copy is: dayfold check --read-data"
-        return cached * bool(self.changed) + "; to correct a label: dayfold relabel"
-
-
-def _tracked(name: str) -> str:
-    """The folder of a file as DVC tracks it: that of a day's images, or data/parent."""
-    return "/".join(name.split("/")[: 3 if name.startswith("data/images/") else 2])
 
 
 def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed."""
-    _refuse(edits(project, params, sealed))
+    _refuse(find(project, params, sealed))
 
 
 def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
@@ -109,14 +102,17 @@ def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> Non
 
 def _refuse(found: Edits) -> None:
     if found.lines():
+        cached = "; if an image stays changed, its cached copy is: dayfold check --read-data"
         raise CycleError(
             "Files of sealed days were edited, deleted or added by hand:",
             problems=found.lines(),
-            mend=found.undo() + found.further(),
+            mend=found.undo()
+            + cached * bool(found.changed)
+            + "; to correct a label: dayfold relabel",
         )
 
 
-def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
+def find(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     """Return what of the sealed days is not as it was sealed.
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
@@ -124,24 +120,24 @@ def edits(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     time is noted by day, so that next time only days with younger files are read. Of more than
     MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
-    began = time.clock_gettime_ns(FILE_CLOCK)
-    noted = _noted(project)
+    began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if is_day(last) and day <= last}
     found = Edits(_in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES)))
-    _parent(project, params, sealed, noted.get(PARENT, 0), found)
+    if params.parent in sealed and _has_other_parent(project, params.parent):
+        found.parent = params.parent
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
     try:
-        _images(project, last, touched, days & noted.keys() - here, found)
+        _compare(project, last, touched, days & noted.keys() - here, found)
     except LedgerError:
         if not found.in_git:  # a manifest among them: first things first
             raise
     noted |= dict.fromkeys(here - noted.keys(), 0)
     if not found.lines():
-        noted |= dict.fromkeys((*due, PARENT), began)
+        noted |= dict.fromkeys(due, began)
     lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
         write_bytes(project.settled_mark, "".join(lines).encode())
@@ -160,24 +156,14 @@ def _noted(project: Project) -> dict[str, int]:
         return {}  # or the file is of an earlier version
 
 
-def _parent(
-    project: Project, params: Params, sealed: Sequence[str], since: int, found: Edits
-) -> None:
-    """Compare data/parent with what a sealed day made: its pin, and the files that are younger."""
-    name = f"{vcs.TAG}{params.parent}:{project.name(project.dvc_lock)}"
-    lock = vcs.blobs(project.root, [name]).get(name) if params.parent in sealed else None
-    if lock is None:
-        return
-    made = chain.handed_on(project, vcs.outputs(lock))
-    pins = chain.entries(project, project.parent.with_suffix(".dvc"))
-    if pins.get(project.parent.name, {}).get("md5") != cache.folder_md5(made):
-        found.parent = params.parent
-    elif project.parent.is_dir():
-        files, is_touched = _files(project, project.parent, since)
-        if is_touched:
-            folder = project.name(project.parent)
-            md5s = {f"{folder}/{name}": key for name, key in made.items()}
-            _compare(project, md5s, files, md5_file, found)
+def _has_other_parent(project: Project, day: str) -> bool:
+    """Whether data/parent is here and has other files than those that a sealed day made."""
+    if not project.parent.is_dir():
+        return False
+    here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
+    files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
+    made = chain.handed_on(project, vcs.sealed_outputs(project.root, day))
+    return {path.name: md5_file(path) for path in files} != made
 
 
 def _in_git(
@@ -202,26 +188,18 @@ def _in_git(
 
 def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:
     """The files below a folder, and whether any, or a folder of theirs, may have changed since."""
-    files, is_touched = [], _is_young(folder.stat(), since)
-    top = f"{project.root}/"
-    for entry in _entries(str(folder)):
-        try:
-            is_touched = is_touched or _is_young(entry.stat(), since)
-        except OSError:
-            is_touched = True  # a link to what DVC's cache has lost: as good as deleted
-            continue
-        if not entry.is_dir(follow_symlinks=False):
-            files.append(entry.path.removeprefix(top))
-    return files, is_touched
-
-
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not is_clutter(entry.name):
-                yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _entries(entry.path)
+    found, is_touched = [], False
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_clutter(name)]
+        files = [f"{here}/{name}" for name in names if not is_clutter(name)]
+        for path in (here, *files):
+            try:
+                is_touched |= _is_young(os.stat(path), since)  # noqa: PTH116 - of very many
+            except OSError:  # a link to what DVC's cache has lost: as good as deleted
+                is_touched = True
+                files.remove(path)
+        found += [file.removeprefix(f"{project.root}/") for file in files]
+    return found, is_touched
 
 
 def _is_young(info: os.stat_result, since: int) -> bool:
@@ -235,8 +213,12 @@ def _is_young(info: os.stat_result, since: int) -> bool:
     return info.st_ctime_ns >= since and (info.st_nlink == 1 or stat.S_ISDIR(info.st_mode))
 
 
-def _images(
-    project: Project, last: str, touched: dict[str, list[str]], gone: set[str], found: Edits
+def _compare(
+    project: Project,
+    last: str,
+    touched: dict[str, list[str]],
+    gone: Collection[str],
+    found: Edits,
 ) -> None:
     """Compare the files of touched days, and days that are gone, with the manifests.
 
@@ -251,25 +233,13 @@ def _images(
     erased = corrections.gone(project, corrections.ERASE)
     free = set(known.corrections.filter(action="withdraw")["path"])
     free |= {name for name, image in image_of.items() if image in erased}
-    image_of = {name: image for name, image in image_of.items() if name not in free}
-    files = [name for day in touched.keys() & set(known.days) for name in touched[day]]
-    _compare(project, image_of, {*files} - free, sha256_file, found)
-
-
-def _compare(
-    project: Project,
-    hash_of: dict[str, str],
-    files: Collection[str],
-    hashed: Callable[[Path], str],
-    found: Edits,
-) -> None:
-    """Sort into `found` the files that are too many, that are missing, and whose hash differs."""
-    found.deleted += sorted(hash_of.keys() - set(files))
-    found.added += sorted(set(files) - hash_of.keys())
-    names = sorted(hash_of.keys() & set(files))
+    sealed = image_of.keys() - free
+    files = {name for day in touched.keys() & set(known.days) for name in touched[day]} - free
+    found.deleted, found.added = sorted(sealed - files), sorted(files - sealed)
+    names = sorted(sealed & files)
     with Ticker("reading", len(names), "files") as ticker, ThreadPoolExecutor(cpus()) as pool:
-        hashes = pool.map(lambda name: hashed(project.root / name), names)
-        for done, (name, value) in enumerate(zip(names, hashes, strict=True), start=1):
+        hashes = pool.map(lambda name: sha256_file(project.root / name), names)
+        for done, (name, image) in enumerate(zip(names, hashes, strict=True), start=1):
             ticker.so_far(done, len(names))
-            if value != hash_of[name]:
+            if image != image_of[name]:
                 found.changed.append(name)
