@@ -14,6 +14,7 @@ from conftest import IDENTITY
 from dayfold import create
 from dayfold.cycle import adding
 from dayfold.demo import DAYS
+from dayfold.figures import metrics
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
@@ -220,10 +221,10 @@ def test_log_shows_each_class_of_a_day_and_everything_as_json(copy, shell):
     assert f"{FOUR} has no figures" in said
     days = json.loads(shell(copy.root, "dayfold", "log", "--json"))
     assert list(days) == [ONE, TWO, THREE]
-    recorded = json.loads(copy.metrics.read_bytes())
     found = days[THREE]["figures"]
-    assert found["interval"].pop("classes").keys() == recorded["classes"].keys()
-    assert found["interval"] == recorded["interval"]
+    assert metrics.by_class(found) == json.loads(copy.class_figures.read_bytes())
+    recorded = json.loads(copy.figures.read_bytes())
+    assert metrics.of_the_day(found)["interval"] == recorded["interval"]
     assert found["worst_f1"] == recorded["worst_f1"]
 
 

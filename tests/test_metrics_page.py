@@ -136,13 +136,14 @@ def test_the_calibration_error_of_the_text():
 
 
 def test_every_key_of_metrics_json_is_defined(figures):
-    keys = {f"classes.<name>.{key}" for scores in figures["classes"].values() for key in scores}
+    keys = {f"<name>.{key}" for scores in figures["classes"].values() for key in scores}
     for key, value in figures.items():
         if key not in ("classes", "interval"):
             keys |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
     # What `curve` adds.
-    keys |= {"new.share", "new.judged", "classes.<name>.judged", "gate.passed", "gate.not_judged"}
-    keys |= {"evidence.all", "evidence.earlier"}
+    keys |= {"new.share", "<name>.judged", "gate.passed", "gate.not_judged"}
+    keys |= {f"evidence.{of}" for of in ("all", "earlier", "worst", "new")}
+    keys |= {"draws.today", "draws.recency", *metrics.HEADLINE}
     keys |= {f"images.{of}" for of in ("today", "replayed", "trained", "tested")}
     for key in keys:
         assert f"`{key}`" in TEXT, key
