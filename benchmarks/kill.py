@@ -168,7 +168,10 @@ def drop(project: Project) -> None:
 
 def state(project: Project) -> dict[str, str]:
     """What a history comes to: every file by its hash, and the pins, without times."""
-    timed = {project.name(project.provenance), project.name(project.dvc_lock)}
+    timed = {
+        project.name(path)
+        for path in (project.provenance, project.dvc_lock, project.report("index"))
+    }
     found = {
         project.name(path): sha256_file(path)
         for path in sorted(project.data.rglob("*"))

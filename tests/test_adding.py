@@ -40,7 +40,7 @@ def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source
     assert (source / "cat" / "page.png").read_text() == "<html>"
 
 
-def test_a_refused_file_that_is_mended_is_no_longer_listed_and_a_source_is_listed_once(
+def test_a_refused_file_that_is_fixed_is_no_longer_listed_and_a_source_is_listed_once(
     receiving, source, monkeypatch
 ):
     place(source, "cat", [1])

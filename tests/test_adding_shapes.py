@@ -32,7 +32,7 @@ def test_a_class_an_image_is_asked_about(receiving, source):
     with pytest.raises(IntakeError, match="looks odd, so nothing was added") as caught:
         add(receiving, source)
     assert "wrong folder, one level too high or low?" in caught.value.problems[0]
-    assert "--yes" in caught.value.mend
+    assert "--yes" in caught.value.hint
     assert taken(receiving) == {}
     delivery = add(receiving, source, yes=True)
     assert len(delivery.images) == deliveries.FEW
@@ -68,19 +68,19 @@ def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, so
 
 
 @pytest.mark.parametrize(
-    ("made", "mend"),
+    ("made", "hint"),
     [
         (["today/cat/1.png", "more/dog/2.png"], "one level deeper"),
         (["1.png", "2.png"], "pass the parent folder"),
     ],
 )
-def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, mend):
+def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, hint):
     for number, name in enumerate(made):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(png(number))
     with pytest.raises(IntakeError) as caught:
         add(receiving, source)
-    assert mend in caught.value.mend
+    assert hint in caught.value.hint
 
 
 def test_the_same_bytes_as_in_a_class_of_today_are_refused_with_the_way_to_correct_it(

@@ -183,7 +183,7 @@ def test_a_name_in_another_encoding_is_asked_for_and_then_read(tmp_path, into, m
     with pytest.raises(IntakeError, match="are not UTF-8") as caught:
         archives.unpack(path, into)
     assert any(name in line for line in caught.value.problems if line.startswith(encoding))
-    assert "--zip-names" in caught.value.mend
+    assert "--zip-names" in caught.value.hint
     assert archives.unpack(path, into, encoding=encoding) == []
     assert contents(into) == {name: png(0), "cat/1.png": png(1)}
 
@@ -194,7 +194,7 @@ def test_an_encoding_that_does_not_fit_or_is_none_is_refused_in_a_nightly_run_to
     path = zipped(tmp_path / "scans.zip", [("Gänse/1.png".encode("cp1252"), png(0))])
     with pytest.raises(IntakeError, match=r"Names in .* are not UTF-8") as caught:
         unattended.run(receiving, path, day=DAYS[0], say=print)
-    assert "--zip-names" in caught.value.mend
+    assert "--zip-names" in caught.value.hint
     with pytest.raises(IntakeError, match=r"Names in .* are not ascii"):
         add(receiving, path, zip_names="ascii")
     for name in ("klingon", "utf-16", "base64"):

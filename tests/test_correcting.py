@@ -215,7 +215,7 @@ def test_a_withdrawn_image_is_in_nothing_that_a_day_reads_or_writes(corrected):
 
 def test_all_that_is_measured_goes_by_the_corrected_labels(corrected):
     labels = {"2", "3", "4", "5", "6", "7", "8", "zero"}
-    assert json.loads(corrected.metrics.read_bytes())["classes"].keys() == labels
+    assert json.loads(corrected.class_figures.read_bytes()).keys() == labels
     rows = table(corrected.evaluation(FOUR))
     assert {row["label"] for row in rows} == labels
     # Yesterday's model too: what it calls by the old names it calls by the new ones.
@@ -281,7 +281,7 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     said = shell(corrected.root, "dayfold", "log").splitlines()
     lines = [line for line in said if not line.startswith("* ")]  # another mark's
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
-    assert lines[5].startswith(f"~ up to {test['image'].n_unique()} test image")
+    assert lines[6].startswith(f"~ up to {test['image'].n_unique()} test image")
     gone = len(manifest.history(corrected, FOUR).withdrawn)
     assert lines[6] == f"{gone} withdrawn images are not counted: data/corrections/"
     # What was new on a day goes by the names of then, and so do its figures.

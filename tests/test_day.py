@@ -240,7 +240,7 @@ def test_negative_flips_are_listed_with_their_paths(copy):
         assert 0 < float(flip["confidence"]) <= 1
 
 
-def test_a_missing_or_edited_image_of_an_earlier_day_is_named_with_its_mend(copy, shell):
+def test_a_missing_or_edited_image_of_an_earlier_day_is_named_with_its_hint(copy, shell):
     shutil.rmtree(copy.images(ONE))
     for path in copy.images(TWO).glob("*/*"):
         path.unlink()

@@ -195,7 +195,7 @@ def test_a_remote_that_cannot_be_reached_is_told_and_the_rest_is_done(small, tmp
     with pytest.raises(CycleError, match="Recorded, and erased here, but not everywhere") as caught:
         erasing.carry_out(found, say=lambda _: None)
     assert caught.value.problems[0].startswith("remote away (http://127.0.0.1:9/store): ")
-    assert caught.value.mend.endswith("dayfold withdraw --erase")
+    assert caught.value.hint.endswith("dayfold withdraw --erase")
     assert holders(tmp_path, {sha256(png(3))}) == []
     shell(small.root, "dvc", "remote", "remove", "--local", "away")
     erase(small)
@@ -346,9 +346,9 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     whole = other.read_bytes()
     other.unlink()
     other.write_bytes(whole[:-1])
-    [(_, what, mend)] = verify(project, read_data=True).damage
+    [(_, what, hint)] = verify(project, read_data=True).damage
     assert what == f"{project.name(other)} is damaged"
-    shell(project.root, "sh", "-c", mend)
+    shell(project.root, "sh", "-c", hint)
     # Without the event it is damage.
     lines = project.corrections(FOUR).read_text()
     project.corrections(FOUR).write_text("".join(lines.splitlines(keepends=True)[:2]))

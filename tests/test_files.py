@@ -103,4 +103,4 @@ def test_a_project_is_found_from_anywhere_within_it(tmp_path):
     assert Project.find(inside).root == tmp_path / "project"
     with pytest.raises(CycleError, match="No dayfold project in") as caught:
         Project.find(tmp_path)
-    assert "dayfold init" in caught.value.mend
+    assert "dayfold init" in caught.value.hint

@@ -74,7 +74,7 @@ def test_no_file_of_a_project_is_hidden_and_none_is_changed(made):
         assert gitfiles.hidden(root) == []
         assert gitfiles.changed_by_git(root) == []
         signs = list(check._git_files(Project(root)))
-    assert [(sign.name, sign.mend) for sign in signs] == [("line ends", "")]
+    assert [(sign.name, sign.hint) for sign in signs] == [("line ends", "")]
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def old(tmp_path, monkeypatch, hostile):
     return root
 
 
-def test_an_old_project_is_mended_with_its_files_and_without_what_a_person_wrote(
+def test_an_old_project_is_fixed_with_its_files_and_without_what_a_person_wrote(
     old, tmp_path, monkeypatch
 ):
     clone = tmp_path / "clone"
@@ -214,14 +214,14 @@ def test_an_old_project_is_mended_with_its_files_and_without_what_a_person_wrote
     (clone / "params.yaml").write_bytes(b"a: 2\r\n")  # an edit of a person's
     (clone / ".gitattributes").write_text("*.txt text")
     (sign,) = check._git_files(Project(clone))
-    assert sign.mend
+    assert sign.hint
     sign.fix()
     assert table.read_bytes() == (old / "data" / "manifests" / "origin.csv").read_bytes()
     assert (clone / "params.yaml").read_bytes() == b"a: 2\r\n"
     assert (clone / "notes.txt").read_bytes() == b"mine\r\n"
     assert (clone / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
     (sign,) = check._git_files(Project(clone))
-    assert not sign.mend
+    assert not sign.hint
     table.unlink()
     vcs.git(clone, "checkout", "--quiet", "--", "data")
     assert b"\r" not in table.read_bytes()

@@ -196,7 +196,7 @@ def test_snapshot_writes_no_manifest_while_there_are_problems(project):
     assert len(caught.value.problems) == 3
     no_patient = "has no patient id (data.group does not match)"
     assert sum(no_patient in line for line in caught.value.problems) == 2
-    assert caught.value.mend == "fix or remove these files, then dvc repro"
+    assert caught.value.hint == "fix or remove these files, then dvc repro"
     assert not project.manifest(DAYS[0]).exists()
 
 

@@ -1,4 +1,4 @@
-"""Kill -9 at random instants costs no image, no day and no commit, and needs no mending by hand."""
+"""Kill -9 at random instants costs no image, no day and no commit, and needs nothing by hand."""
 
 import pytest
 

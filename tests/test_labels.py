@@ -115,7 +115,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
 def test_a_file_that_is_no_such_table_is_refused_whole(folder, text, reason):
     with pytest.raises(IntakeError, match=reason) as caught:
         read(folder, text, "latin-1")
-    assert "path,label,group" in caught.value.mend
+    assert "path,label,group" in caught.value.hint
 
 
 def test_what_is_not_there_or_a_pipe_without_anybody_at_its_other_end_is_refused(folder):

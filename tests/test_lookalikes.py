@@ -117,7 +117,7 @@ def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, c
     found = [(row["path"], row["other_path"]) for row in alike.iter_rows(named=True)]
     assert found == sorted(expected)
     said = capsys.readouterr().out
-    assert f"{len(expected)} near duplicates across splits or classes" in said
+    assert f"{len(expected)} near duplicates across splits or classes (" in said
     assert f"warning: {expected[0][0]} (cat, " in said
 
 

@@ -137,7 +137,7 @@ def test_a_changed_earlier_manifest_is_found(project):
     name = f"data/manifests/{DAYS[0]}.csv"
     assert caught.value.what.startswith(name)
     assert f"{DAYS[1]} pins" in caught.value.what
-    assert caught.value.mend == f"git checkout day/{DAYS[0]} -- {name}"
+    assert caught.value.hint == f"git checkout day/{DAYS[0]} -- {name}"
     assert manifest.history(project, DAYS[0]).days == DAYS[:1]
 
 
@@ -149,7 +149,7 @@ def test_a_missing_manifest_is_named_with_the_way_to_have_it_back(project, gone)
         manifest.history(project, DAYS[2])
     where = "HEAD" if gone == ORIGIN else f"day/{gone}"
     expected = f"git checkout {where} -- data/manifests/{gone}.csv"
-    assert it.value.mend == expected + ", or, on the open day, dvc repro" * (gone == DAYS[2])
+    assert it.value.hint == expected + ", or, on the open day, dvc repro" * (gone == DAYS[2])
 
 
 def test_a_manifest_of_a_later_day_is_no_parent(project):
@@ -217,7 +217,7 @@ def test_a_table_with_other_columns_or_broken_lines_is_refused(text, words):
     with pytest.raises(LedgerError, match=words) as caught:
         parse_csv(text.encode(), schema(corrections.Correction), "some.csv")
     assert caught.value.what.startswith("some.csv")
-    assert "git checkout -- some.csv" in caught.value.mend
+    assert "git checkout -- some.csv" in caught.value.hint
 
 
 def test_classes_go_by_the_labels_of_each_day(project):

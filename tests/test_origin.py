@@ -110,7 +110,7 @@ def test_a_file_of_two_networks_or_none_is_refused(tmp_path, state):
     torch.save({"weights": {"conv1.weight": torch.zeros(1)}, "epoch": 1}, path)
     with pytest.raises(ModelError, match="no state dict of tensors") as caught:
         origin.read(path)
-    assert "state_dict, model_state_dict or model" in caught.value.mend
+    assert "state_dict, model_state_dict or model" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached):
     server = serve(b"0123456789", breaks=[9] * 99)
     assert re.search(r"cannot be downloaded.*4 tries", refused(server).what)
     assert server.asked == 4
-    assert "--weights FILE" in refused(server).mend
+    assert "--weights FILE" in refused(server).hint
     busy = serve(b"<html>please log in</html>", refuses=[503, 429])
     assert "not the file that it should be" in refused(busy).what
     assert busy.asked == 3

@@ -82,7 +82,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
                 ("  device", "  device: gpu"),
             )
         )
-    assert caught.value.mend.startswith("edit params.yaml")
+    assert caught.value.hint.startswith("edit params.yaml")
     found = set(caught.value.problems)
     at = line_of
     for expected in (
@@ -163,7 +163,7 @@ def test_a_backslash_between_double_quotes_is_told_with_its_line_and_how_to_writ
     number = line_of("  group")
     with pytest.raises(ParamsError, match=f"line {number}: found unknown escape") as caught:
         params_file.read(changed(path, ("  group", r'  group: "patient(\d+)"  # the patient')))
-    assert caught.value.mend.endswith("use single quotes")
+    assert caught.value.hint.endswith("use single quotes")
     (problem,) = problems(path, ("  group", r'  group: "\bP(x)"'))  # to YAML a backspace
     assert problem.startswith(f"params.yaml:{number}: data.group")
     assert "use single quotes" in problem
@@ -179,8 +179,8 @@ def test_another_version_is_refused_with_the_ways_out_whatever_keys_it_knows(pat
     said = f"pinned to dayfold 9.8.7, installed is {__version__}"
     with pytest.raises(VersionError, match=said) as caught:
         params_file.read(changed(path, ("dayfold", 'dayfold: "9.8.7"'), ("seed", "sead: 0")))
-    assert "pip install dayfold==9.8.7" in caught.value.mend
-    assert f'dayfold: "{__version__}"' in caught.value.mend
+    assert "pip install dayfold==9.8.7" in caught.value.hint
+    assert f'dayfold: "{__version__}"' in caught.value.hint
 
 
 def test_an_edit_keeps_every_comment_and_quotes_both_days(path):
@@ -254,7 +254,7 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     for key in ("data.min_side_px", "train.epochs", "train.updates_per_epoch", "checkpoint"):
         assert f"{key} {gone}" in found
     assert "train.updates is missing" in found
-    assert caught.value.mend.startswith("dayfold check --fix takes out")
+    assert caught.value.hint.startswith("dayfold check --fix takes out")
     assert upgrade.needed(project)
     upgrade.apply(project)
     params = params_file.read(project.params)
@@ -295,7 +295,7 @@ def test_check_brings_an_older_version_s_params_up_to_date_and_tells_what_is_lef
     assert "of an older version" in sign.found
     sign.fix()
     (left,) = signs
-    assert "seed is -1" in left.mend
+    assert "seed is -1" in left.hint
     assert left.fix is None
     params_file.edit(project.params, {"seed": 0})
     assert list(check._params(project)) == []

@@ -120,7 +120,7 @@ def test_a_damaged_copy_in_the_cache_is_not_used(copy):
     pinned.chmod(0o444)
     with pytest.raises(ModelError, match="not the one that was sealed") as caught:
         dayfold.load(copy.root, TWO)
-    assert caught.value.mend.endswith(f"rm -f {pinned}")
+    assert caught.value.hint.endswith(f"rm -f {pinned}")
     pinned.unlink()
     with pytest.raises(ModelError, match="neither in DVC's cache here nor"):
         dayfold.load(copy.root, TWO)

@@ -92,11 +92,11 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     assert "up to date" in shell(copy.root, "dvc", "push", "--all-tags")
     shell(fresh.root, "dvc", "pull")
     assert "up to date" in shell(fresh.root, "dvc", "fetch", "--all-tags")
-    [(days, what, mend)] = verify(fresh, read_data=True).damage
+    [(days, what, hint)] = verify(fresh, read_data=True).damage
     assert days == f"{ONE} to {TWO}"
     assert what.startswith("not here, and never pushed to the remote store: data/weights.csv, ")
     push = "dayfold check --fix; dvc push --all-tags"
-    assert mend.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
+    assert hint.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
     said = shell(copy.root, "dayfold", "check", code=1)
     assert f"set up after {ONE} was sealed, so that dvc push and dvc fetch --all-tags pass" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
@@ -104,9 +104,9 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     assert "store has all that this machine has" in shell(copy.root, "dayfold", "check")
     found = verify(fresh, read_data=False)
     assert found.damage == []
-    [(_, what, mend)] = found.absent
+    [(_, what, hint)] = found.absent
     assert what.startswith("not here yet; the remote store has it")
-    shell(fresh.root, "sh", "-c", mend)
+    shell(fresh.root, "sh", "-c", hint)
     assert verify(fresh, read_data=False).absent == []
 
 

@@ -190,8 +190,8 @@ def test_what_is_no_longer_finite_is_told_with_the_update_and_the_rate(
         fitted(pool_of(8, 3), pool_of(4, 3), recipe, start, steps=steps, **options)
     assert len(steps) < 6
     assert all(math.isfinite(step.loss) for step in steps)
-    assert "train.learning_rate" in caught.value.mend
-    assert "origin.weights" in caught.value.mend
+    assert "train.learning_rate" in caught.value.hint
+    assert "origin.weights" in caught.value.hint
 
 
 @pytest.fixture
@@ -329,8 +329,8 @@ def test_missing_and_changed_images_are_all_named_with_the_way_to_get_them_back(
         f"{paths[0]} is missing",
         f"{paths[1]} is no longer the image that was added",
     ]
-    assert "dvc checkout --force data/images/2025-06-02 ||" in caught.value.mend
-    assert "2025-06-04" not in caught.value.mend
+    assert "dvc checkout --force data/images/2025-06-02 ||" in caught.value.hint
+    assert "2025-06-04" not in caught.value.hint
 
 
 def test_an_erased_image_is_neither_learnt_from_nor_taken_for_damage(tmp_path):
@@ -339,7 +339,7 @@ def test_an_erased_image_is_neither_learnt_from_nor_taken_for_damage(tmp_path):
     with pytest.raises(ImageMissingError) as caught:
         pixels.load(tmp_path, ["a.png"], [image], 32)
     assert caught.value.problems == ["a.png was erased: a line of text is in its place"]
-    assert "cannot be made again" in caught.value.mend
+    assert "cannot be made again" in caught.value.hint
     # In the place of another image it is.
     with pytest.raises(ImageMissingError, match="cannot be read") as caught:
         pixels.load(tmp_path, ["a.png"], [other], 32)

@@ -1,4 +1,4 @@
-"""The chain of days, and every byte that is kept: what is damaged is found, named and mended."""
+"""The chain of days, and every byte that is kept: what is damaged is found, named and fixed."""
 
 import numpy as np
 import pytest

@@ -305,7 +305,7 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         raise CycleError(
             f"A backtest needs two sealed days or more; {len(days)} of the {len(sealed)} sealed "
             f"days are from {first or 'the first'} to {last or 'the last'}.",
-            mend="dayfold log shows them",
+            hint="dayfold log shows them",
         )
     known = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
@@ -366,6 +366,6 @@ def span(days: str) -> tuple[str | None, str | None]:
     if first and last and first > last:
         raise CycleError(
             f"--days {days} is no span of days: {first} comes after {last}.",
-            mend="write --days 2025-06-02..2025-06-06; either end may be left out",
+            hint="write --days 2025-06-02..2025-06-06; either end may be left out",
         )
     return first or None, last or None

@@ -77,10 +77,10 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
     if (folder / ".git").exists():
         raise CycleError(
             f"{folder} is a git repository already.",
-            mend="name a new folder; to share the project: git remote add origin URL in it",
+            hint="name a new folder; to share the project: git remote add origin URL in it",
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CycleError(f"{folder} is not an empty folder.", mend="name a new one")
+        raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     with _template() as (shared, _):
         given = {"data.group": options.group}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
@@ -117,7 +117,7 @@ def _check_outer(folder: Path, options: Options, say: Say) -> None:
     if not options.agreed("Make the project there?"):
         raise CycleError(
             f"{folder} is inside another git repository; nothing was made.",
-            mend="name a folder outside of it, or say that it is meant: dayfold init … --yes",
+            hint="name a folder outside of it, or say that it is meant: dayfold init … --yes",
         )
 
 
@@ -185,7 +185,7 @@ def set_remote(root: Path, url: str, say: Say) -> None:
         raise CycleError(
             f"DVC does not take {url} as a remote.",
             problems=error.problems,
-            mend="give a folder or a URL such as s3://bucket/path or ssh://host/path; what DVC "
+            hint="give a folder or a URL such as s3://bucket/path or ssh://host/path; what DVC "
             "lacks for it is installed with pip",
         ) from None
 
@@ -204,5 +204,5 @@ def require_identity(root: Path) -> None:
     if not vcs.git_says(root, "var", "GIT_COMMITTER_IDENT"):
         raise ToolError(
             "git does not know who you are, so it cannot commit.",
-            mend='git config --global user.name "…" && git config --global user.email "…"',
+            hint='git config --global user.name "…" && git config --global user.email "…"',
         )

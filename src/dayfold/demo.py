@@ -60,12 +60,12 @@ def run(folder: Path, *, say: Say) -> None:
     project = Project(folder.resolve())
     if not project.params.exists():
         if folder.exists() and any(folder.iterdir()):
-            raise CycleError(f"{folder} is not empty and not a demo.", mend="name another folder")
+            raise CycleError(f"{folder} is not empty and not a demo.", hint="name another folder")
         _begin(folder, say)
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
-            mend=f"name another folder, or, if it is nobody's: rm -rf {folder}",
+            hint=f"name another folder, or, if it is nobody's: rm -rf {folder}",
         )
     sealed = vcs.sealed_days(project.root)
     if sealed:
@@ -107,7 +107,7 @@ def _shell(root: Path, words: Sequence[str], say: Say) -> None:
     if done.returncode:
         raise ToolError(
             f"`{shlex.join(words)}` failed (exit code {done.returncode}).",
-            mend="the same demo goes on from here",
+            hint="the same demo goes on from here",
         )
 
 

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 
 class DayfoldError(Exception):
-    """Anything that a user can cause or mend; printed without a traceback.
+    """Anything that a user can cause or fix; printed without a traceback.
 
-    `what` is one sentence, `problems` every single finding, `mend` the next command or edit.
+    `what` is one sentence, `problems` every single finding, `hint` the next command or edit.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, problems: Sequence[str] = (), mend: str = "") -> None:
+    def __init__(self, what: str, *, problems: Sequence[str] = (), hint: str = "") -> None:
         self.what = what
         self.problems = list(problems)
-        self.mend = mend
+        self.hint = hint
         super().__init__(what)
 
     def __str__(self) -> str:
         lines = [self.what, *(f"  - {problem}" for problem in self.problems)]
-        if self.mend:
-            lines.append(f"→ {self.mend}")
+        if self.hint:
+            lines.append(f"→ {self.hint}")
         return "\n".join(lines)
 
 

@@ -109,7 +109,7 @@ def add(
     project = here()
     if source is None:
         if move or labels or strict or dry_run or zip_names or group is not None:
-            raise CycleError("These options need images to add.", mend="dayfold add FOLDER …")
+            raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         _start_day(project, day_of(day))
         return
     options = adding.Options(
@@ -181,7 +181,7 @@ def undo(
         found = undoing.plan(project, seal=seal)
         for line in found.lines:
             print(line)
-        ask("Undo it?", yes=yes, mend="dayfold undo --yes")
+        ask("Undo it?", yes=yes, hint="dayfold undo --yes")
         print(found.carry_out())
 
 
@@ -212,14 +212,15 @@ def run(
     with ready(project, "run", say=say):
         if unattended.is_dated(source):
             if day:
-                raise CycleError(f"{source} holds dated folders.", mend="leave out --day")
+                raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
             unattended.backfill(project, source, zip_names=zip_names, verbose=verbose, say=say)
         else:
             today = day_of(day)
             unattended.run(
                 project, source, day=today, zip_names=zip_names, verbose=verbose, say=say
             )
-    say("dayfold diff shows what the last day learned and lost, data/reports/index.html all days")
+    if sys.stdout.isatty():  # a job at night has no reader
+        say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
 
 
 @command(CYCLE, "dayfold status")

@@ -70,7 +70,7 @@ def diff(
     from dayfold.project.console import show
 
     if len(days or ()) > 2:
-        raise CycleError("At most two days can be compared.", mend="dayfold diff DAY DAY")
+        raise CycleError("At most two days can be compared.", hint="dayfold diff DAY DAY")
     project = here()
     now = warn_of_edits(project)
     sides = compared.sides(project, now.params, [check_day(day) for day in days or ()])

@@ -54,12 +54,12 @@ def relabel(
     from dayfold.cycle.ready import ready
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
-        raise CycleError("Give either images, or --class, or --from FILE.", mend="relabel --help")
+        raise CycleError("Give either images, or --class, or --from FILE.", hint="relabel --help")
     if bool(to) == (file is not None or undo) or (file and undo):
         raise CycleError(
             "--to CLASS goes with images and with --class; --undo stands for it, and --from has "
             "neither.",
-            mend="relabel --help",
+            hint="relabel --help",
         )
     project = here()
     with ready(project, "relabel", say=say):
@@ -99,9 +99,9 @@ def withdraw(
     from dayfold.cycle.ready import ready
 
     if not paths and not erase:
-        raise CycleError("Give images to withdraw.", mend="withdraw --help")
+        raise CycleError("Give images to withdraw.", hint="withdraw --help")
     if undo and erase:
-        raise CycleError("What was erased cannot be brought back.", mend="withdraw --help")
+        raise CycleError("What was erased cannot be brought back.", hint="withdraw --help")
     project = here()
     with ready(project, "withdraw", say=say):
         today = _day(project, day)
@@ -121,7 +121,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     found = erasing.plan(project, paths, reason=reason, day=day)
     for line in erasing.described(found):
         print(line)
-    ask("This cannot be taken back. Erase?", yes=yes, mend="dayfold withdraw … --erase --yes")
+    ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
     erasing.carry_out(found, say=say)
     outcome = found.desk.outcome
     for line in opening.opened(project, outcome.day, outcome.opened):

@@ -49,7 +49,7 @@ def reproduce(
     from dayfold.proof import reproduce as rebuild
 
     if everything == bool(days):
-        raise CycleError("Which days?", mend="dayfold reproduce 2025-06-04, or --all")
+        raise CycleError("Which days?", hint="dayfold reproduce 2025-06-04, or --all")
     options = rebuild.Options(from_scratch, threads, restore, here_)
     results = rebuild.reproduce(here(), days or [], options, say=say)
     print(f"\n{compare.summary(results)}")

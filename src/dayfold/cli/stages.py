@@ -24,7 +24,7 @@ def _stage(name: str) -> None:
     project = here()
     params = params_file.read(project.params)
     if params.day == UNOPENED:
-        raise CycleError("No day is open.", mend="dayfold add FOLDER")
+        raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if name in GO_BY_TABLES and vcs.branch(project.root):
         from dayfold.cycle import hand_edits
 

@@ -38,7 +38,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is printed without a traceback."""
+    """Run the command line; an error that a user can fix is printed without a traceback."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
@@ -83,10 +83,10 @@ def day_of(given: str | None) -> str:
     word = given.strip().lower()
     if word in _AGO:
         meant = (now - timedelta(days=_AGO[word])).isoformat()
-        mend = f"write it as {meant}" + " or leave --day out" * (word == "today")
-        raise CycleError(f"{given!r} is not a day.", mend=mend)
+        hint = f"write it as {meant}" + " or leave --day out" * (word == "today")
+        raise CycleError(f"{given!r} is not a day.", hint=hint)
     if word == "tomorrow" or check_day(given) > today:
-        raise CycleError(f"{given} is in the future.", mend=f"give a day up to {today}")
+        raise CycleError(f"{given} is in the future.", hint=f"give a day up to {today}")
     return given
 
 
@@ -140,12 +140,12 @@ def warn_of_edits(project: Project) -> "Standing":
     return now
 
 
-def ask(question: str, *, yes: bool, mend: str) -> None:
+def ask(question: str, *, yes: bool, hint: str) -> None:
     """Go on where a person, or `yes`, says so; else CycleError, with nothing done."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CycleError("Nobody is here to be asked, so nothing was done.", mend=mend)
+        raise CycleError("Nobody is here to be asked, so nothing was done.", hint=hint)
     # polars takes SIGINT so that reads go on after it: Ctrl-C would wait for a line.
     signal.siginterrupt(signal.SIGINT, True)
     if not typer.confirm(question):

@@ -149,9 +149,9 @@ def _check_given(source: Path, options: Options) -> None:
     if not source.is_dir():
         if not source.is_file():
             what = "is neither a folder nor a file" if source.exists() else "is not there"
-            raise IntakeError(f"{source} {what}.", mend="give the folder of class folders")
+            raise IntakeError(f"{source} {what}.", hint="give the folder of class folders")
         if options.move:
-            raise IntakeError(f"{source} is an archive.", mend="leave out --move")
+            raise IntakeError(f"{source} is an archive.", hint="leave out --move")
 
 
 def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
@@ -159,7 +159,7 @@ def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> 
         raise IntakeError(
             f"{source} looks odd, so nothing was added:",
             problems=odd,
-            mend="if it is as you mean it: dayfold add … --yes",
+            hint="if it is as you mean it: dayfold add … --yes",
         )
     for line in odd:
         delivery.warn(str(source), f"is odd: {line}")
@@ -221,11 +221,11 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
         raise IntakeError(
             f"{len(refused)} problems in {source}; nothing was added:",
             problems=first_few([str(problem) for problem in refused], delivery.listed["refused"]),
-            mend=_mend(refused),
+            hint=_hint(refused),
         )
 
 
-def _mend(refused: list[Remark]) -> str:
+def _hint(refused: list[Remark]) -> str:
     """What to do about the refused files; where the depth is wrong, that."""
     reasons = {remark.said for remark in refused}
     if len(reasons) == 1:

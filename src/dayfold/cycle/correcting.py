@@ -299,9 +299,9 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise CycleError(f"{file} does not exist.", mend="dayfold audit writes one") from None
+        raise CycleError(f"{file} does not exist.", hint="dayfold audit writes one") from None
     except UnicodeDecodeError:
-        raise CycleError(f"{file} is not UTF-8.", mend="save it as CSV UTF-8") from None
+        raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
     header = text.partition("\n")[0]
     # Some spreadsheets write semicolons.
     rows = csv.DictReader(io.StringIO(text), delimiter=";" if "," not in header else ",")
@@ -309,7 +309,7 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
     if "decision" not in names or not names & {"path", "image"}:
         raise CycleError(
             f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
-            mend="fill in the column `decision` of what dayfold audit wrote",
+            hint="fill in the column `decision` of what dayfold audit wrote",
         )
     for row in rows:
         decision = composed(from_spreadsheet(row["decision"] or "").strip())

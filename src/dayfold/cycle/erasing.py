@@ -105,7 +105,7 @@ def _recorded(desk: Desk, paths: Sequence[str | Path], reason: str) -> list[Targ
     mine = {*desk.history.images["image"], *desk.history.corrections["image"]}
     targets = desk.targets(paths or sorted(mine & known.keys()))
     if not targets and not desk.problems:
-        raise CycleError("No image is recorded as erased.", mend="dayfold withdraw --erase PATH…")
+        raise CycleError("No image is recorded as erased.", hint="dayfold withdraw --erase PATH…")
     for target in targets:
         if target.image and target.image not in known:
             # Without a reason that of today's withdrawal stands.
@@ -273,7 +273,7 @@ def carry_out(found: Erasure, *, say: Callable[[str], None]) -> None:
         raise CycleError(
             "Recorded, and erased here, but not everywhere:",
             problems=problems,
-            mend="when they can be reached: dayfold withdraw --erase",
+            hint="when they can be reached: dayfold withdraw --erase",
         )
 
 

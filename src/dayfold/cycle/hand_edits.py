@@ -106,7 +106,7 @@ def _refuse(found: Edits) -> None:
         raise CycleError(
             "Files of sealed days were edited, deleted or added by hand:",
             problems=found.lines(),
-            mend=found.undo()
+            hint=found.undo()
             + cached * bool(found.changed)
             + "; to correct a label: dayfold relabel",
         )

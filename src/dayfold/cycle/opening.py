@@ -96,7 +96,7 @@ def check_may_change(project: Project, now: Standing, day: str, *, what: str) ->
     if now.is_sealed:
         raise CycleError(
             f"{day} is sealed; its {what} are settled.",
-            mend="give a later --day, or take the seal back: dayfold undo",
+            hint="give a later --day, or take the seal back: dayfold undo",
         )
     hand_edits.check(project, now.params, now.sealed)
 
@@ -105,34 +105,34 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     """Raise CycleError, with the way on, where `day` cannot be the next open day."""
     check_day(day)
     if day in now.sealed:
-        raise CycleError(f"{day} is already sealed.", mend="dayfold status")
+        raise CycleError(f"{day} is already sealed.", hint="dayfold status")
     check_tags(project, now)
     if day in now.tagged:
         branches = vcs.branches_of(project.root, vcs.TAG + day)
         there = f"git checkout {branches[0]} && dvc checkout" if branches else "git fetch --tags"
         raise CycleError(
             f"{day} is sealed on another line of history, so its tag {vcs.TAG}{day} is taken.",
-            mend=f"give another --day; or go on with that line: {there}",
+            hint=f"give another --day; or go on with that line: {there}",
         )
     if now.day == day:
-        raise CycleError(f"{day} is already open.", mend="dayfold status")
+        raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_unopened:
         check_history(project)
         return
     if not now.is_sealed:
         raise CycleError(
             f"{now.day} is open and not sealed, so {day} cannot be opened.",
-            mend=f"dvc repro && dayfold seal, or go on with it: --day {now.day}",
+            hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}",
         )
     if day < now.day:
         raise CycleError(
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
-            mend=f"give a day after {now.day}",
+            hint=f"give a day after {now.day}",
         )
     if now.sealed[-1] != now.day:
         raise CycleError(
             f"params.yaml says that the day is {now.day}; {now.sealed[-1]} is sealed after it.",
-            mend=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
+            hint=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
         )
     check_history(project)
     hand_edits.check(project, now.params, now.sealed)

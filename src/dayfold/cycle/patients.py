@@ -41,13 +41,13 @@ def found(
     if is_by_csv:  # the folders in its paths are in no path of the project
         folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
         places.append((folders, "give them as the column group of the CSV"))
-    for names, mend in places:
+    for names, hint in places:
         if likely := _likely(names):
             regex, ids = likely
             yield escaped(
                 f"{ids.total()} of {len(names)} names hold what looks like a patient's id "
                 f"({min(ids)}), and data.group is empty: images of one patient may be trained on "
-                f"and tested on. Before dvc repro: {mend.format(regex)}"
+                f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
 

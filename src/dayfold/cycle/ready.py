@@ -75,5 +75,5 @@ def _refuse(busy: list[str]) -> None:
     if busy:
         raise CycleError(
             f"{', '.join(busy)} is at work in this project.",
-            mend="wait for it, or stop it; then run the command again",
+            hint="wait for it, or stop it; then run the command again",
         )

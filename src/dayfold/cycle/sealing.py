@@ -44,11 +44,11 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     """
     now = standing(project)
     if now.is_unopened:
-        raise CycleError("No day is open.", mend="dayfold add FOLDER")
+        raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if now.is_sealed and not now.untagged:
-        raise CycleError(f"{now.day} is sealed already.", mend="dayfold add FOLDER --day NEXT")
+        raise CycleError(f"{now.day} is sealed already.", hint="dayfold add FOLDER --day NEXT")
     if force and not message.strip():
-        raise CycleError("--force needs a message.", mend='dayfold seal --force -m "why"')
+        raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
     hand_edits.check(project, now.params, now.sealed)
@@ -58,7 +58,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     changed = stale(project, now.day)
     if changed:
         raise CycleError(
-            f"{now.day} is not up to date: {', '.join(changed)}.", mend="dvc repro, then seal"
+            f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
         )
     root = project.root
     reasons = gate.reasons(gate.read(project, now.day))
@@ -66,7 +66,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         raise GateError(
             f"{now.day} does not pass the gate:",
             problems=reasons,
-            mend="dayfold log --classes and data/plots/flips.csv show more; change train, replay "
+            hint="dayfold log --classes and data/plots/flips.csv show more; change train, replay "
             "or gate in params.yaml and dvc repro; or keep the day as it is: "
             'dayfold seal --force -m "why"',
         )
@@ -124,7 +124,7 @@ def tag_again(project: Project, now: Standing) -> list[str]:
             raise CycleError(
                 f"What this branch has of {day} is not what {tag} has "
                 f"({', '.join(different[:5])}).",
-                mend=f"to keep the tag, and the files of this branch: git merge --strategy=ours "
+                hint=f"to keep the tag, and the files of this branch: git merge --strategy=ours "
                 f"{tag}"
                 if day in now.tagged
                 else f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT",

@@ -88,7 +88,7 @@ def check_tags(project: Project, now: Standing) -> None:
     raise CycleError(
         "A committed day is sealed by its tag, and the branch lacks tags:",
         problems=problems,
-        mend=_way_to_tags(project, [day for day in now.untagged if day not in now.tagged]),
+        hint=_way_to_tags(project, [day for day in now.untagged if day not in now.tagged]),
     )
 
 
@@ -108,7 +108,7 @@ def check_branch(project: Project) -> None:
         way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
         raise CycleError(
             "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
-            mend=f"{way}; or, to begin another history from here: git checkout -b NAME",
+            hint=f"{way}; or, to begin another history from here: git checkout -b NAME",
         )
 
 
@@ -120,7 +120,7 @@ def check_history(project: Project) -> None:
         raise CycleError(
             f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
             "would begin a second history.",
-            mend="git pull --tags && dvc pull, if no day is open here; otherwise "
+            hint="git pull --tags && dvc pull, if no day is open here; otherwise "
             "docs/operations.md, two clones that sealed",
         )
 
@@ -143,12 +143,12 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     if gone and not changed:
         raise CycleError(
             f"{day} is sealed, but not here yet: {', '.join(gone)}.",
-            mend="dvc checkout || dvc pull",
+            hint="dvc checkout || dvc pull",
         )
     if changed:
         raise CycleError(
             f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
-            mend="dayfold undo, to have back what was sealed; to keep the new one: "
+            hint="dayfold undo, to have back what was sealed; to keep the new one: "
             "dayfold undo --seal && dayfold seal",
         )
 
@@ -194,7 +194,7 @@ def advice(project: Project) -> list[str]:
             *lines,
             error.what,
             *(f"  - {one}" for one in error.problems),
-            f"next    {error.mend}",
+            f"next    {error.hint}",
         ]
     note = half_done.pending(project) if is_free(project.cycle_lock) else None
     if note:
@@ -208,7 +208,7 @@ def advice(project: Project) -> list[str]:
         try:
             check_is_as_sealed(project, now.day)
         except CycleError as error:
-            return [*lines, error.what, f"next    {error.mend}"]
+            return [*lines, error.what, f"next    {error.hint}"]
         return [*lines, f"next    {_next(lost)}"]
     labels = finding.count(project, now.day)
     history = manifest.history(project, now.params.parent)

@@ -99,7 +99,7 @@ def _check_gate_of_open_day(project: Project, day: str) -> None:
         raise GateError(
             f"{day} is still open: it does not pass the gate.",
             problems=reasons,
-            mend="another recipe and dvc repro, then dayfold seal; or as it is: "
+            hint="another recipe and dvc repro, then dayfold seal; or as it is: "
             'dayfold seal --force -m "why"',
         )
 
@@ -122,7 +122,7 @@ def backfill(
     Stops with GateError at a day that does not pass the gate.
     """
     if not source.is_dir():
-        raise IntakeError(f"{source} is not a folder.", mend="give the folder of dated folders")
+        raise IntakeError(f"{source} is not a folder.", hint="give the folder of dated folders")
     folders = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = []
     for folder in folders:
@@ -137,7 +137,7 @@ def backfill(
         raise IntakeError(
             f"{source} must hold folders named by day only:",
             problems=strangers,
-            mend="name them YYYY-MM-DD, or move them elsewhere",
+            hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")

@@ -35,10 +35,10 @@ def plan(project: Project, *, seal: bool = False) -> Undo:
     if now.lost_tags:
         stands.check_tags(project, now)
     if now.is_unopened:
-        raise CycleError("No day was opened yet.", mend="dayfold add FOLDER")
+        raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:
         if seal:
-            raise CycleError(f"{now.day} is open, so it has no seal.", mend="dayfold status")
+            raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
         return _of_open_day(project, now)
     try:
         if not seal:
@@ -66,19 +66,19 @@ def _of_seal(project: Project, now: Standing) -> Undo:
     if others:
         raise CycleError(
             f"The seal of {now.day} is on other branches too: {', '.join(sorted(others))}.",
-            mend="go on with a new day, or delete those branches",
+            hint="go on with a new day, or delete those branches",
         )
     if vcs.branches_of(root, commit, remote=True):
         raise CycleError(
             f"The seal of {now.day} was pushed; others may build on it.",
-            mend="go on with a new day",
+            hint="go on with a new day",
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     changed = vcs.split(vcs.git(root, "diff", "--name-only", "-z", commit, "HEAD", "--", *own))
     if changed:
         raise CycleError(
             f"Later commits changed what the seal of {now.day} has: {', '.join(changed[:5])}.",
-            mend="go on with a new day",
+            hint="go on with a new day",
         )
 
     # A commit with other words is a person's: the day was committed by hand, or amended.

@@ -115,7 +115,7 @@ def read(project: Project, day: str) -> list[Check]:
         name = project.name(path)
         raise LedgerError(
             f"{name} has a line that `dayfold curve` did not write.",
-            mend=f"git checkout HEAD -- {name}; or, of the open day, dvc repro --force curve",
+            hint=f"git checkout HEAD -- {name}; or, of the open day, dvc repro --force curve",
         )
     return found
 

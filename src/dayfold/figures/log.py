@@ -125,7 +125,7 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
         if line.figures is not None and day in (None, line.day):
             return line
     raise CycleError(
-        f"{day or 'This project'} has no figures.", mend="dayfold log shows the days that have some"
+        f"{day or 'This project'} has no figures.", hint="dayfold log shows the days that have some"
     )
 
 

@@ -194,7 +194,7 @@ class Training:
         return TrainingError(
             f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
             f"{what} is no longer finite (NaN or infinite). Nothing of it was kept.",
-            mend="in params.yaml, lower train.learning_rate (to a tenth, say); if it stops at "
+            hint="in params.yaml, lower train.learning_rate (to a tenth, say); if it stops at "
             "update 1, check the weights that it starts from (origin.weights); with "
             "train.precision: bf16, try fp32; then dvc repro",
         )

@@ -298,11 +298,11 @@ def load(path: Path) -> Model:
             classes = tuple(metadata["classes"])
     except FileNotFoundError:
         raise ModelError(
-            f"The model {path.name} is not in {path.parent}.", mend="dvc checkout || dvc pull"
+            f"The model {path.name} is not in {path.parent}.", hint="dvc checkout || dvc pull"
         ) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
-            f"{path} is not a model of dayfold's: {error}", mend="dvc checkout --force"
+            f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
         ) from None
     return Model(state, classes, metadata)
 

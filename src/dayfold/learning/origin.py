@@ -99,7 +99,7 @@ def published(url: str, *, sha256: str, say: Say) -> Model:
             raise ModelError(
                 f"{url} is not the file that it should be (sha256 {found[:12]}…, expected "
                 f"{sha256[:12]}…); it was not opened.",
-                mend="something between here and the server may have answered in its place (a "
+                hint="something between here and the server may have answered in its place (a "
                 "proxy, a log-in page): try another network",
             )
         return of_state(read(path), (), "imagenet")
@@ -124,7 +124,7 @@ def download(url: str, path: Path, *, say: Say) -> None:
             tries = "" if is_hopeless else f"; {number} tries"
             raise ModelError(
                 f"ImageNet's weights cannot be downloaded from {url} ({why}{tries}).",
-                mend="fetch that file where there is a network and give it as --weights FILE (in "
+                hint="fetch that file where there is a network and give it as --weights FILE (in "
                 "params.yaml: origin.weights), or start from random ones: --weights random",
             )
         tries = f"{number + 1} of {len(WAITS_SECONDS) + 1}"
@@ -169,7 +169,7 @@ def read(path: Path) -> State:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(
             f"{path} holds no plain tensors: {said}",
-            mend="save it with torch.save(model.state_dict(), …) or as safetensors",
+            hint="save it with torch.save(model.state_dict(), …) or as safetensors",
         ) from None
     while isinstance(found, Mapping):
         inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
@@ -179,7 +179,7 @@ def read(path: Path) -> State:
     if not isinstance(found, Mapping) or not all(torch.is_tensor(v) for v in found.values()):
         raise ModelError(
             f"{path} holds no state dict of tensors.",
-            mend=f"save it with torch.save(model.state_dict(), …), alone or under the key "
+            hint=f"save it with torch.save(model.state_dict(), …), alone or under the key "
             f"{', '.join(WRAPPERS[:-1])} or {WRAPPERS[-1]}",
         )
     state: State = {}
@@ -227,7 +227,7 @@ def of_state(state: State, classes: Sequence[str], source: str) -> Model:
         raise ModelError(
             f"{source} has weights that are not finite (NaN or infinite):",
             problems=first_few(problems),
-            mend="its training had failed: use the weights of an earlier epoch, or others",
+            hint="its training had failed: use the weights of an earlier epoch, or others",
         )
     if not classes:
         made = network.without_head(made)

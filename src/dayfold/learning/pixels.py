@@ -81,7 +81,7 @@ def load(
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),
-            mend="; ".join(
+            hint="; ".join(
                 [vcs.bringing_back(folder) for folder in folders[:5]]
                 or ["days that used an erased image cannot be made again; dayfold undo"]
             ),

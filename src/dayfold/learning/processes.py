@@ -89,7 +89,7 @@ class Team:
             raise ModelError(
                 f"{what} of process {', '.join(map(str, others))} of {self.size} "
                 "differ from those of process 0.",
-                mend="give every machine the same commit, dvc checkout, packages and hardware",
+                hint="give every machine the same commit, dvc checkout, packages and hardware",
             )
 
 
@@ -123,7 +123,7 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
     if machines < 1 or processes % machines:
         raise ParamsError(
             f"PET_NNODES is {args.nnodes!r}: so many machines cannot share {processes} processes.",
-            mend="set PET_NNODES to a number of machines that divides train.processes",
+            hint="set PET_NNODES to a number of machines that divides train.processes",
         )
     args.nproc_per_node = str(processes // machines)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -144,7 +144,7 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
         said = str(error).partition("\n")[0]
         raise ModelError(
             f"The machines cannot reach each other: {said}",
-            mend="PET_MASTER_ADDR and PET_MASTER_PORT are those of the machine of PET_NODE_RANK 0",
+            hint="PET_MASTER_ADDR and PET_MASTER_PORT are those of the machine of PET_NODE_RANK 0",
         ) from None
     finally:
         logging.disable(logging.NOTSET)
@@ -157,7 +157,7 @@ def joined(device: str, log: str) -> Iterator[Team]:
     """Join the processes that `launch` started, and end with it, while the body runs.
 
     The first speaks, to the end of the file `log` if one is named; of the others only errors are
-    heard. An error that a user can mend ends the process without a traceback.
+    heard. An error that a user can fix ends the process without a traceback.
     """
     team = Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     place = (log if team.rank == 0 else os.devnull) or None
@@ -186,7 +186,7 @@ def _connect(team: Team, device: str) -> None:
         if place >= devices:
             raise ParamsError(
                 f"train.processes is {team.size}, but this machine has {devices} GPUs for its own.",
-                mend="set train.processes to the number of GPUs, of all machines together",
+                hint="set train.processes to the number of GPUs, of all machines together",
             )
         torch.cuda.set_device(place)
     # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.

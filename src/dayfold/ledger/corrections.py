@@ -160,6 +160,6 @@ def read(project: Project, day: str, known: History) -> list[Row]:
         raise LedgerError(
             f"{name} has lines that do not fit:",
             problems=problems,
-            mend=f"edit {name}, or git checkout -- {name}",
+            hint=f"edit {name}, or git checkout -- {name}",
         )
     return rows

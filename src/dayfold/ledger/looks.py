@@ -33,7 +33,7 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
         data = path.read_bytes()
         if not (data.startswith(header) and data.endswith(b"\n")):
             name = project.name(path)
-            raise LedgerError(f"{name} is not as it was written.", mend=who_changed(name))
+            raise LedgerError(f"{name} is not as it was written.", hint=who_changed(name))
         whole.append(data.removeprefix(header))
     return parse_csv(b"".join(whole), tables.schema(Look), "data/looks")
 

@@ -193,12 +193,12 @@ def _read(project: Project, day: str, child: str, pin: str) -> bytes:
         data = project.manifest(day).read_bytes()
     except FileNotFoundError:
         more = "" if child else ", or, on the open day, dvc repro"
-        raise LedgerError(f"The manifest {name} is missing.", mend=restore + more) from None
+        raise LedgerError(f"The manifest {name} is missing.", hint=restore + more) from None
     if child and sha256(data) != pin:
         raise LedgerError(
             f"{name} was changed after the next day had been made: its sha256 is "
             f"{sha256(data)[:12]}…, {child} pins {pin[:12]}….",
-            mend=restore,
+            hint=restore,
         )
     return data
 
@@ -240,14 +240,14 @@ def parent_of(data: bytes, name: str) -> tuple[str, str]:
 def _first(table: pl.DataFrame, name: str) -> Row:
     """The parent's row. Its day becomes a path and a tag: it is a day, or the origin."""
     if table.is_empty() or table.item(0, "action") != "parent":
-        raise LedgerError(f"{name} does not begin with its parent.", mend="dvc repro")
+        raise LedgerError(f"{name} does not begin with its parent.", hint="dvc repro")
     pin, undo = Row._make(table.row(0)), who_changed(name)
     if pin.path != ORIGIN and not is_day(pin.path):
-        raise LedgerError(f"{name} names {pin.path!r} as its parent, which is no day.", mend=undo)
+        raise LedgerError(f"{name} names {pin.path!r} as its parent, which is no day.", hint=undo)
     try:
         re.compile(pin.group)
     except re.error as error:
-        raise LedgerError(f"{name}: data.group {pin.group!r}: {error}", mend=undo) from None
+        raise LedgerError(f"{name}: data.group {pin.group!r}: {error}", hint=undo) from None
     return pin
 
 
@@ -257,7 +257,7 @@ def _check_paths(table: pl.DataFrame, name: str) -> None:
         raise LedgerError(
             f"{name} names files outside of the project:",
             problems=first_few(outside.to_list(), name),
-            mend=who_changed(name),
+            hint=who_changed(name),
         )
 
 

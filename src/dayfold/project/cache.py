@@ -54,7 +54,7 @@ def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
         pass
     raise LedgerError(
         f"{source} is not whole: DVC cannot know what it stands for.",
-        mend=f"git checkout HEAD -- {source}",
+        hint=f"git checkout HEAD -- {source}",
     )
 
 

@@ -135,14 +135,14 @@ def parse_csv(
     if header != ",".join(schema):
         raise LedgerError(
             f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
-            mend=who_changed(source),
+            hint=who_changed(source),
         )
     try:
         return pl.read_csv(data, schema=schema, empty_string_is_null=False, n_rows=rows)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise LedgerError(
             f"{source} cannot be read as CSV: {str(error).splitlines()[0]}",
-            mend=f"git checkout -- {source}",
+            hint=f"git checkout -- {source}",
         ) from error
 
 
@@ -190,7 +190,7 @@ def only_one(lock: Path, doing: str) -> Iterator[None]:
             file.seek(0)
             raise CycleError(
                 f"Another process is {doing} in this project (process {file.read().strip()}).",
-                mend="wait for it, or stop it",
+                hint="wait for it, or stop it",
             ) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -75,6 +75,6 @@ def check_writable(project: Project) -> None:
         raise CycleError(
             "This project is read-only here:",
             problems=[f"{folder} cannot be written to" for folder in closed],
-            mend="mount it writable, or give this user the right to write (ls -ld shows whose "
+            hint="mount it writable, or give this user the right to write (ls -ld shows whose "
             "they are)",
         )

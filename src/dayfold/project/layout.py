@@ -28,8 +28,8 @@ def check_day(day: str) -> str:
     if is_day(day):
         return day
     meant = _meant(day)
-    mend = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
-    raise CycleError(f"{day!r} is not a day.", mend=mend)
+    hint = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
+    raise CycleError(f"{day!r} is not a day.", hint=hint)
 
 
 def _meant(text: str) -> str:
@@ -94,7 +94,7 @@ class Project:
                 return cls(folder)
         raise CycleError(
             f"No dayfold project in {here} or above it (no dvc.yaml beside a params.yaml).",
-            mend="dayfold init my-project && cd my-project",
+            hint="dayfold init my-project && cd my-project",
         )
 
     def name(self, path: Path) -> str:

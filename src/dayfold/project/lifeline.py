@@ -31,7 +31,7 @@ def tie() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if not _holds(line):
         raise CycleError(
-            "What started this process is gone, so nothing was done.", mend="start it again"
+            "What started this process is gone, so nothing was done.", hint="start it again"
         )
     threading.Thread(target=_watch, args=(line,), daemon=True).start()
 

@@ -206,7 +206,7 @@ def read(path: Path) -> Params:
     """
     node, values = yaml_file.load(path)
     if not isinstance(values, dict):
-        raise ParamsError(f"{path.name} holds no keys.", mend=f"git checkout -- {path.name}")
+        raise ParamsError(f"{path.name} holds no keys.", hint=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
     if isinstance(pin, str) and pin != __version__:
         # First: what another version knows must not be called unknown.
@@ -214,7 +214,7 @@ def read(path: Path) -> Params:
         go_on = upgrade.FIX if pin in upgrade.OLDER else by_hand
         raise VersionError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
-            mend=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
+            hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
     problems, is_old = [f"{path.name}:{line}" for line in yaml_file.twice(node)], False
@@ -229,7 +229,7 @@ def read(path: Path) -> Params:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            mend=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            hint=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
             if is_old
             else f"edit {path.name}; the comment beside a key gives its unit and range",
         )

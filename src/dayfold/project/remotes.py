@@ -220,7 +220,7 @@ def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
     raise ToolError(
         f"DVC's cache lacks the object {key}, and no remote has it:",
         problems=problems or ["no remote is set up"],
-        mend="dayfold check says what to do",
+        hint="dayfold check says what to do",
     )
 
 

@@ -81,7 +81,7 @@ def apply(project: Project) -> None:
         raise ParamsError(
             f"{project.params.name} cannot be brought up to date line by line.",
             problems=[key for key in REMOVED if key in before],
-            mend="take these keys out by hand; docs/params.md lists those that there are",
+            hint="take these keys out by hand; docs/params.md lists those that there are",
         )
     write_bytes(project.params, text.encode())
     if before.get("dayfold") in OLDER:

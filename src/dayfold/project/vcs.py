@@ -81,7 +81,7 @@ def _run(
             check=False,
         )
     except FileNotFoundError:
-        raise ToolError(f"{command[0]} is not installed.", mend=f"install {command[0]}") from None
+        raise ToolError(f"{command[0]} is not installed.", hint=f"install {command[0]}") from None
     if done.returncode != 0:
         said = [] if show else [line for line in done.stderr.splitlines() if line.strip()]
         tool = _DVC if command[: len(_DVC)] == _DVC else _GIT
@@ -90,7 +90,7 @@ def _run(
         raise ToolError(
             f"`{words}` failed (exit code {done.returncode}).",
             problems=said[-12:],
-            mend="dayfold check --fix, if a command was killed here" if killed else "",
+            hint="dayfold check --fix, if a command was killed here" if killed else "",
         )
     return "" if show else done.stdout
 
@@ -181,7 +181,7 @@ def blob(root: Path, name: str) -> bytes:
     """The bytes of one file in git, named as <commit>:<path>; ToolError where it is not there."""
     found = blobs(root, [name])
     if name not in found:
-        raise ToolError(f"git has no readable {name}.", mend="git fsck")
+        raise ToolError(f"git has no readable {name}.", hint="git fsck")
     return found[name]
 
 
@@ -282,14 +282,14 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
     name, go_on, back = (*begun, ("a git stash pop or the like", "git add FILES", back))[0]
     what = f"{name[0].upper()}{name[1:]} is under way in this project"
     if not conflicts:
-        raise CycleError(f"{what}.", mend=f"end it: {go_on}; or take it back: {back}")
+        raise CycleError(f"{what}.", hint=f"end it: {go_on}; or take it back: {back}")
     # Here: every command asks, and few need what it imports.
     from dayfold.project.console import first_few
 
     raise CycleError(
         f"{what}, and {len(conflicts)} of its files are in conflict:",
         problems=first_few(conflicts, "git status"),
-        mend=f"to take it back: {back}; to go on: docs/operations.md, How to merge "
+        hint=f"to take it back: {back}; to go on: docs/operations.md, How to merge "
         f"dvc.lock, then {go_on}",
     )
 
@@ -299,13 +299,13 @@ def check_is_top(root: Path) -> None:
     if (root / ".git").exists():
         return
     if not git_says(root, "rev-parse"):
-        raise CycleError(f"{root} is no git repository.", mend="git init, or clone the project")
+        raise CycleError(f"{root} is no git repository.", hint="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
     folder = Path(git(root, "rev-parse", "--show-prefix").strip())
     raise CycleError(
         f"This project is the folder {folder} of the git repository {top}. A project has a "
         "repository of its own: its tags are of whole commits.",
-        mend=f"cd {top} && git subtree split --prefix {folder} --branch {folder.name} && "
+        hint=f"cd {top} && git subtree split --prefix {folder} --branch {folder.name} && "
         f"git clone --branch {folder.name} . ../{folder.name}",
     )
 
@@ -318,7 +318,7 @@ def outputs(lock: bytes) -> dict[str, str]:
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         raise LedgerError(
             "dvc.lock is not whole: DVC cannot know what the stages made.",
-            mend="git checkout HEAD -- dvc.lock, then dvc repro",
+            hint="git checkout HEAD -- dvc.lock, then dvc repro",
         ) from None
 
 

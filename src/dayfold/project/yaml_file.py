@@ -18,7 +18,7 @@ def load(path: Path) -> tuple[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ParamsError(f"{path.name} is not UTF-8: {error}", mend=f"edit {path.name}") from None
+        raise ParamsError(f"{path.name} is not UTF-8: {error}", hint=f"edit {path.name}") from None
     return parse(text, path.name)
 
 
@@ -34,13 +34,13 @@ def parse(text: str, name: str) -> tuple[Any, Any]:
 def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
     """What YAML does not read, with its line; of an unknown escape, what is written instead."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return ParamsError(f"{name} is not YAML: {error}", mend=f"edit {name}")
+        return ParamsError(f"{name} is not YAML: {error}", hint=f"edit {name}")
     number = error.problem_mark.line
     what = f"{name} is not YAML: line {number + 1}: {error.problem}."
     if "escape character" not in str(error.problem):
-        return ParamsError(what, mend=f"edit {name}")
+        return ParamsError(what, hint=f"edit {name}")
     line = f"{name}:{number + 1}: {text.splitlines()[number].strip()}"
-    return ParamsError(what, problems=[line], mend=BACKSLASH)
+    return ParamsError(what, problems=[line], hint=BACKSLASH)
 
 
 def twice(node: Any, prefix: str = "") -> Iterator[str]:

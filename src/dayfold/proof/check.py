@@ -30,30 +30,30 @@ Say = Callable[[str], None]
 
 
 class Sign(NamedTuple):
-    """One thing that was looked at: `mend` says what to do, and `fix` does it if that is safe."""
+    """One thing that was looked at: `hint` says what to do, and `fix` does it if that is safe."""
 
     name: str
     found: str
-    mend: str = ""
+    hint: str = ""
     fix: Callable[[], object] | None = None
 
 
 def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -> int:
-    """Look at everything and say it, a line each; return how many things are left to mend.
+    """Look at everything and say it, a line each; return how many things are left to fix.
 
-    With `fix` what is safe is mended at once: nothing that a person made is changed or removed.
+    With `fix` what is safe is fixed at once: nothing that a person made is changed or removed.
     """
     left = 0
     for sign in _signs(project, read_data=read_data):
-        if not sign.mend and not (fix and sign.fix):
+        if not sign.hint and not (fix and sign.fix):
             say(f"ok    {sign.name:10} {sign.found}")
         elif fix and sign.fix:
             sign.fix()
             say(f"fixed {sign.name:10} {sign.found}")
         else:
             left += 1
-            hint = "  (dayfold check --fix does it)" if sign.fix else ""
-            say(f"FIX   {sign.name:10} {sign.found}\n{'':17}→ {sign.mend}{hint}")
+            fixes = "  (dayfold check --fix does it)" if sign.fix else ""
+            say(f"FIX   {sign.name:10} {sign.found}\n{'':17}→ {sign.hint}{fixes}")
     say(f"{plural(left, 'problem')} left" if left else "all is well")
     return left
 
@@ -78,20 +78,20 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
 def _tools(project: Project) -> Iterator[Sign]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
     yield Sign("versions", f"dayfold {__version__}, python {platform.python_version()}, {packages}")
-    found, mend = vcs.git(project.root, "--version").split()[2], ""
+    found, hint = vcs.git(project.root, "--version").split()[2], ""
     if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
-        mend = 'git config --global user.name "…" && git config --global user.email "…"'
+        hint = 'git config --global user.name "…" && git config --global user.email "…"'
     elif not (branch := vcs.branch(project.root)):
         found += "; no branch is checked out: what is sealed here is on none"
-        mend = "git checkout the branch of the last day && dvc checkout; or, to begin another "
-        mend += "history from here, git checkout -b NAME"
+        hint = "git checkout the branch of the last day && dvc checkout; or, to begin another "
+        hint += "history from here, git checkout -b NAME"
     elif vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
         found += "; a shallow clone: earlier days are not in it"
-        mend = "git fetch --unshallow --tags"
+        hint = "git fetch --unshallow --tags"
     else:
         found += f", on branch {branch}"
-    yield Sign("git", found, mend)
+    yield Sign("git", found, hint)
 
 
 def _git_files(project: Project) -> Iterator[Sign]:
@@ -129,7 +129,7 @@ def _params(project: Project) -> Iterator[Sign]:
         params_file.read(project.params)
     except DayfoldError as error:
         if not upgrade.needed(project):
-            yield Sign("params", error.what, "; ".join([*error.problems, error.mend]))
+            yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
 
 
 def _disk(project: Project) -> Sign:
@@ -140,7 +140,7 @@ def _disk(project: Project) -> Sign:
     try:
         journal.check_writable(project)
     except CycleError as error:
-        return Sign("disk", f"{found}; {error.problems[0]}", error.mend)
+        return Sign("disk", f"{found}; {error.problems[0]}", error.hint)
     return Sign("disk", found)
 
 
@@ -251,13 +251,13 @@ def _days(project: Project, params: Params, found: Verified) -> Iterator[Sign]:
         yield Sign("days", "none yet")
         return
     sealed = vcs.sealed_days(project.root)
-    said, mend = "open; dayfold status says what comes next", ""
+    said, hint = "open; dayfold status says what comes next", ""
     if params.day in found.days:
         said = "sealed" if params.day in sealed else "committed"
     elif sealed and params.day < sealed[-1]:
         said = f"open, but {sealed[-1]} is sealed already"
-        mend = "docs/operations.md, two clones that sealed"
-    yield Sign("today", f"{params.day} is {said}", mend)
+        hint = "docs/operations.md, two clones that sealed"
+    yield Sign("today", f"{params.day} is {said}", hint)
     for day, what, fix in verify.folded(found.damage):
         yield Sign("days", f"{day}: {what}", fix)
     for day, what, fix in verify.folded(found.absent):

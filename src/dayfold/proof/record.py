@@ -39,7 +39,7 @@ class Sealed:
         if path not in self.files:
             raise CycleError(
                 f"{vcs.TAG}{self.day} has no readable {path}.",
-                mend="dayfold check --read-data",
+                hint="dayfold check --read-data",
             )
         return self.files[path]
 

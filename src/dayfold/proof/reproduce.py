@@ -85,13 +85,13 @@ def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[S
     known = record.read(project, [day for day in sealed if day <= last])
     line, broken = chain.walk(project, known, last) if last in known else ([], [])
     for day, what, fix in broken:
-        raise CycleError(f"{day} cannot be made again: {what}.", mend=fix)
+        raise CycleError(f"{day} cannot be made again: {what}.", hint=fix)
     missing = sorted(set(days) - set(line))
     if missing or not line:
         some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
-            mend="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
+            hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
     return [known[day] for day in line], [known[day] for day in line if day in (days or line)]
 
@@ -132,7 +132,7 @@ def _rebuild(sealed: Sealed, options: Options, objects: Path, before: Sequence[R
                     made.rename(_handed_on(project) / kept.name)
             return result
     except DayfoldError as error:
-        said = [error.what, *error.problems[-TAIL:], error.mend]
+        said = [error.what, *error.problems[-TAIL:], error.hint]
         return Rebuilt(sealed.day, NOT_MADE, " ".join(said).strip())
 
 
@@ -161,7 +161,7 @@ def _worktree(sealed: Sealed, options: Options, objects: Path) -> Iterator[Proje
             for day in chain.entries(folder, file):
                 if not project.images(day).is_dir():
                     raise CycleError(
-                        f"images of {day} are not here:", mend="dvc checkout || dvc pull"
+                        f"images of {day} are not here:", hint="dvc checkout || dvc pull"
                     )
                 # A whole folder by one link: its images are read only.
                 folder.images(day).symlink_to(project.images(day))

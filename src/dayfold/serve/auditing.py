@@ -89,7 +89,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     if rows.is_empty():
         raise ImageMissingError(
             f"None of the {len(images)} images is here.",
-            mend="dvc checkout || dvc pull",
+            hint="dvc checkout || dvc pull",
         )
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))
@@ -249,7 +249,7 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
     except LedgerError as error:
         raise LedgerError(
             f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
-            mend=f"dayfold relabel --from {name}, or move it away",
+            hint=f"dayfold relabel --from {name}, or move it away",
         ) from None
     return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
 

@@ -67,7 +67,7 @@ def form_of(file: Path, form: str | None) -> str:
         return ENDINGS[file.suffix]
     known = ", ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
     raise CycleError(
-        f"{form or file.name} names no format of a model.", mend=f"one of these: {known}"
+        f"{form or file.name} names no format of a model.", hint=f"one of these: {known}"
     )
 
 
@@ -138,7 +138,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         import onnxruntime
     except ImportError as error:
         raise ToolError(
-            f"For ONNX {error.name} has to be installed.", mend="pip install 'dayfold[onnx]'"
+            f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
     batch = {0: "batch"}
     with warnings.catch_warnings():

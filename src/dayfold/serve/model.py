@@ -152,7 +152,7 @@ def meant(project: Project, day: str | None) -> str:
             raise CycleError(
                 f"None of the {len(sealed)} sealed days passed its gate, so no model is the one "
                 "to use.",
-                mend="dayfold log shows why; name a day to use its model all the same: --day",
+                hint="dayfold log shows why; name a day to use its model all the same: --day",
             )
         return passed
     opened = params_file.read(project.params).day
@@ -160,7 +160,7 @@ def meant(project: Project, day: str | None) -> str:
         shown = ", ".join(sealed[-3:]) or "none"
         raise CycleError(
             f"There is no model of {day}: it is not a sealed day.",
-            mend=f"the last sealed days are: {shown}",
+            hint=f"the last sealed days are: {shown}",
         )
     return day
 
@@ -181,7 +181,7 @@ def check_here(project: Project) -> None:
     lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
     name = project.name(project.model)
     if name in lock and not project.model.exists():
-        raise ModelError(f"{name} is not here yet.", mend="dvc checkout || dvc pull")
+        raise ModelError(f"{name} is not here yet.", hint="dvc checkout || dvc pull")
 
 
 def model_of(project: Project, day: str) -> Model:
@@ -193,7 +193,7 @@ def model_of(project: Project, day: str) -> Model:
         check_here(project)
         model = network.load(project.model)
         if model.metadata["day"] != day:
-            raise ModelError(f"{day} is open and has no model yet.", mend="dvc repro")
+            raise ModelError(f"{day} is open and has no model yet.", hint="dvc repro")
         return model
     name = project.name(project.model)
     pinned = vcs.sealed_outputs(project.root, day)[name]
@@ -205,11 +205,11 @@ def model_of(project: Project, day: str) -> Model:
         raise ModelError(
             f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
             problems=error.problems,
-            mend=error.mend,
+            hint=error.hint,
         ) from None
     if md5_file(kept) != pinned:
         raise ModelError(
             f"What DVC's cache has as the model of {day} is not the one that was sealed.",
-            mend=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
+            hint=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
         )
     return network.load(kept)

@@ -48,7 +48,7 @@ def predict(
     Files that are no images are passed over, but for those that were `named`.
     """
     if csv and csv.is_dir():
-        raise IntakeError(f"{csv} is a folder.", mend="name a file: --csv predicted.csv")
+        raise IntakeError(f"{csv} is a folder.", hint="name a file: --csv predicted.csv")
     with decode.no_warnings():
         kept = [path for path in paths if path in named or _may_be_image(path)]
     if others := set(paths).difference(kept):

@@ -24,7 +24,7 @@ def run(project: Project, params: Params) -> list[str]:
     """
     evaluations, days = tables.evaluations(project, params.day)
     if params.day not in days:
-        raise CycleError(f"There is no evaluation of {params.day} yet.", mend="dvc repro")
+        raise CycleError(f"There is no evaluation of {params.day} yet.", hint="dvc repro")
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
@@ -81,9 +81,10 @@ def _spread(figures: Mapping[str, Any], key: str) -> str:
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     print(f"on {known.on(figures['images']['tested'])}:")
     for name in ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"):
-        low, high = figures["interval"][name].values()
-        few = "" if low is None or evidence.is_judged(figures, name) else f", {FEW}"
-        print(f"{name:19}{figure(figures[name]):>7}   95%: {figure(low)} to {figure(high)}{few}")
+        if figures[name] is not None:
+            low, high = map(figure, figures["interval"][name].values())
+            few = "" if evidence.is_judged(figures, name) else f", {FEW}"
+            print(f"{name:19}{figure(figures[name]):>7}   95%: {low} to {high}{few}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         verdict = "A significant" if worse["significant"] else "No significant"

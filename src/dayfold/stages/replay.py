@@ -168,7 +168,7 @@ def run(project: Project, params: Params) -> list[str]:
     share = math.fsum(one.share for one in shares if one.day == day)
     said += [*recency(share, today=len(today), pool=len(today) + len(chosen), old=len(old))]
     print("\n".join(said))
-    return said
+    return ["; ".join(said)]
 
 
 def _tally(rows: pl.DataFrame) -> dict[Cell, int]:

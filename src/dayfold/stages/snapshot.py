@@ -105,7 +105,7 @@ def run(project: Project, params: Params) -> list[str]:
     warned = [*_thin(_now(added, corrected, earlier), fractions), *_torn(units)]
     similar = [*_of_lookalikes(alike)]
     print(summary, *corrections_too, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
-    return [summary, *corrections_too, *warned, *similar[-1:]]
+    return ["; ".join([summary, *corrections_too, *similar[-1:]]), *warned]
 
 
 def _inspected(
@@ -153,10 +153,10 @@ def _check(project: Project, day: str, delivery: Delivery, listed: str, *, is_em
         raise IntakeError(
             f"{len(delivery.refused)} problems in {name}; no manifest was written:",
             problems=first_few([str(problem) for problem in delivery.refused], listed),
-            mend="fix or remove these files, then dvc repro",
+            hint="fix or remove these files, then dvc repro",
         )
     if is_empty:
-        raise IntakeError(f"There is no new image in {name}.", mend="dayfold add FOLDER")
+        raise IntakeError(f"There is no new image in {name}.", hint="dayfold add FOLDER")
 
 
 def _name_problem(path: str, same: str) -> str:
@@ -263,4 +263,5 @@ def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
         )
     if alike:
         where = "data/plots/near_duplicates.csv"
-        yield f"{len(alike)} near duplicates across splits or classes, listed in {where}"
+        count = plural(len(alike), "near duplicate")
+        yield f"{count} across splits or classes ({where})"

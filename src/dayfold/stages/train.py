@@ -156,7 +156,7 @@ def _day(project: Project, params: Params) -> _Day:
     if pool.is_empty():
         raise CycleError(
             f"There is nothing to train on: no training image on {day} and no replay set.",
-            mend="dayfold add more images, or set replay.size in params.yaml",
+            hint="dayfold add more images, or set replay.size in params.yaml",
         )
     parent, classes = network.load(project.parent_model), history.classes()[day]
     # Of every class with images, also where none of them is in today's pool: a class that was

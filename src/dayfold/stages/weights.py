@@ -23,7 +23,10 @@ def version_weights(
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Count the training images of each data version; write data/weights.csv; return a summary."""
+    """Count the training images of each data version; write data/weights.csv.
+
+    Returns what is worth a line: nothing where all weights are equal.
+    """
     history = manifest.history(project, params.day)
     counts = dict(history.split("train").group_by("day").len().iter_rows())
     days = history.days
@@ -38,4 +41,4 @@ def run(project: Project, params: Params) -> list[str]:
         shown = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
         said += f"; {sum(images[:-1]):,} of {plural(earlier, 'earlier day')}, weight {shown}"
     print(said)
-    return [said]
+    return [said] * (len({*weights}) > 1)

@@ -125,7 +125,7 @@ def read(project: Project, day: str | None) -> Day:
     at = params.day
     if day and day != at:
         if not project.manifest(day).exists():
-            raise CycleError(f"This project has no day {day}.", mend="dayfold log shows its days")
+            raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
         params = params.model_copy(update={"day": day})
     line = log.line_of(log.lines(project, params), day)
     line, known = log.counted(project, params, line)

@@ -97,7 +97,7 @@ def _tarred(path: Path) -> Generator[_Member]:
         opened = tarfile.open(path, "r|*", encoding="utf-8")  # noqa: SIM115 - closed below
     except Exception:
         what = f"{path} is neither a folder nor a zip or tar archive."
-        raise IntakeError(what, mend="give the folder of class folders") from None
+        raise IntakeError(what, hint="give the folder of class folders") from None
     try:
         with opened as archive:
             for info in archive:
@@ -131,7 +131,7 @@ def _decoded(raw: bytes, archive: Path, encoding: str) -> str:
     raise IntakeError(
         what,
         problems=problems,
-        mend="tell the encoding that reads them right: dayfold add … --zip-names cp437",
+        hint="tell the encoding that reads them right: dayfold add … --zip-names cp437",
     )
 
 

@@ -97,9 +97,9 @@ def _sort_out_copies(
                     delivery.known.append(_copy_of(item, place, since))
                     _tell_group(item, group_of.get(image), delivery)
                 else:
-                    mend = shlex.join(["dayfold", "relabel", place, "--to", item.label])
+                    hint = shlex.join(["dayfold", "relabel", place, "--to", item.label])
                     reason = f"is given as {item.label!r}, but {place} has the same bytes as "
-                    reason += f"{label!r}; to correct that: {mend}"
+                    reason += f"{label!r}; to correct that: {hint}"
                     delivery.refuse(item.place, reason, image)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.

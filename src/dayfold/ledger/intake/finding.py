@@ -39,7 +39,7 @@ def find(
     if zip_names and not archives.is_encoding(zip_names):
         raise IntakeError(
             f"{zip_names!r} is no encoding of names in an archive.",
-            mend="--zip-names cp437 (DOS), cp1252 (Windows), cp932 (Japan), gbk (China) …",
+            hint="--zip-names cp437 (DOS), cp1252 (Windows), cp932 (Japan), gbk (China) …",
         )
     if not source.is_dir():
         folder = scratch / "unpacked"
@@ -258,32 +258,32 @@ def read_labels(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
 
 def _rows(file: Path) -> list[tuple[int, tuple[str, str, str]]]:
     """The rows with their lines; a missing third column is empty."""
-    mend = "columns path,label or path,label,group, comma-separated, UTF-8"
+    hint = "columns path,label or path,label,group, comma-separated, UTF-8"
     try:
         info = file.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _LABELS_BYTES:
             most = f"{_LABELS_BYTES // 2**20} MiB or less"
-            raise IntakeError(f"{file} is not a file of {most}.", mend="--labels FILE")
+            raise IntakeError(f"{file} is not a file of {most}.", hint="--labels FILE")
         text = file.read_bytes().decode("utf-8-sig")
         table = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(table.line_num, row) for row in table if row]
     except OSError as error:
         raise IntakeError(
-            f"{file} cannot be read: {error.strerror}.", mend="--labels FILE"
+            f"{file} cannot be read: {error.strerror}.", hint="--labels FILE"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise IntakeError(f"{file} cannot be read as CSV: {error}.", mend=mend) from None
+        raise IntakeError(f"{file} cannot be read as CSV: {error}.", hint=hint) from None
     header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
     if header not in (COLUMNS[:2], COLUMNS):
         shown = escaped(",".join(header)[:200])
-        raise IntakeError(f"{file} has the columns '{shown}'.", mend=mend)
+        raise IntakeError(f"{file} has the columns '{shown}'.", hint=hint)
     problems = [
         f"line {number} has {len(row)} columns, not {len(header)}"
         for number, row in rows[1:]
         if len(row) != len(header)
     ]
     if problems:
-        raise IntakeError(f"{file} has rows that do not fit:", problems=problems, mend=mend)
+        raise IntakeError(f"{file} has rows that do not fit:", problems=problems, hint=hint)
     return [(number, (row[0], row[1], row[2] if row[2:] else "")) for number, row in rows[1:]]
 
 

@@ -92,7 +92,7 @@ def unpack(request: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
     except IntakeError as error:
-        return {"what": error.what, "problems": error.problems, "mend": error.mend}
+        return {"what": error.what, "problems": error.problems, "hint": error.hint}
     except OSError as error:
         return {"what": f"{archive} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
