@@ -172,7 +172,10 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
     figures = metrics.day_metrics(*tables.evaluations(project, days[-1]), {days[-1]: ()})
     known = evidence.of(manifest.history(project, days[-1]))
     evidence.judge(figures[days[-1]], known, ())
-    write_bytes(project.metrics, json_bytes(figures[days[-1]]))  # of every day's length
+    # Of every day's length.
+    write_bytes(project.figures, json_bytes(metrics.of_the_day(figures[days[-1]])))
+    write_bytes(project.class_figures, json_bytes(metrics.by_class(figures[days[-1]])))
+    write_bytes(project.metrics, b"{}\n")
     shutil.copyfile(project.parent_model, project.model)
     tables.write(project.predictions, Prediction, [])
 
@@ -195,8 +198,8 @@ def seal_days(project: Project, days: Sequence[str]) -> None:
     folder.mkdir()
     vcs.dvc(root, "commit", "--quiet", "--force", project.name(project.dvc_yaml))
     folder.rmdir()
-    others = ("dvc.lock", "params.yaml", "metrics.json", "data/plots", "data/provenance.json")
-    vcs.git(root, "add", "--", *others, hand_edits.TRACKED_IMAGES)
+    others = ("dvc.lock", "params.yaml", "metrics.json", "data/metrics", "data/plots")
+    vcs.git(root, "add", "--", *others, "data/provenance.json", hand_edits.TRACKED_IMAGES)
     vcs.git(root, "commit", "--quiet", "--message", "Make the history")
     stream = b"".join(commits(project, days))
     subprocess.run(["git", "fast-import", "--quiet"], cwd=root, input=stream, check=True)
@@ -208,16 +211,14 @@ def commits(project: Project, days: Sequence[str]) -> Iterator[bytes]:
     who = vcs.git(project.root, "var", "GIT_COMMITTER_IDENT").strip()
     head = f"refs/heads/{vcs.branch(project.root)}"
     kinds = (project.manifest, project.looks, project.evaluation, project.gate)
-    figures = project.metrics.read_bytes()
+    same = {path: path.read_bytes() for path in (project.figures, project.class_figures)}
     for day in days:
         text = f"data {len(day)}\n{day}\n"
         since = f"from {head}^0\n" if day == days[0] else ""
         yield f"commit {head}\ncommitter {who}\n{text}{since}".encode()
-        for path in (kind(day) for kind in (*kinds, project.corrections, project.groups)):
-            data = path.read_bytes()
+        own = [kind(day) for kind in (*kinds, project.corrections, project.groups)]
+        for path, data in {**{one: one.read_bytes() for one in own}, **same}.items():
             yield f"M 100644 inline {project.name(path)}\ndata {len(data)}\n".encode() + data
-        head_of = f"M 100644 inline {project.name(project.metrics)}\ndata {len(figures)}\n"
-        yield head_of.encode() + figures
         yield f"tag {vcs.TAG}{day}\nfrom {head}\ntagger {who}\n{text}".encode()
 
 

@@ -283,7 +283,7 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
     assert lines[6].startswith(f"~ up to {test['image'].n_unique()} test image")
     gone = len(manifest.history(corrected, FOUR).withdrawn)
-    assert lines[6] == f"{gone} withdrawn images are not counted: data/corrections/"
+    assert lines[7] == f"{gone} withdrawn images are not counted: data/corrections/"
     # What was new on a day goes by the names of then, and so do its figures.
     assert [line.split()[2] for line in lines[1:5]] == ["6", "7", "8", "8"]
     assert lines[4].split()[3] == "+8"

@@ -269,6 +269,12 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     assert not upgrade.needed(project)
 
 
+def test_a_number_of_any_size_is_written_as_one(project):
+    for number in (1e-07, 0.0005, 3.0):
+        params_file.edit(project.params, {"train.learning_rate": number})
+        assert params_file.read(project.params).train.learning_rate == number
+
+
 def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_age(project):
     line = "  schedule: exponential\n  recent_versions: 1\n  half_life_versions: 3.0"
     changed(project.params, ("  versions", line))

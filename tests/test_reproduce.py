@@ -12,6 +12,7 @@ import pytest
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
+from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import compare
 from dayfold.proof.compare import Rebuilt, summary
@@ -135,7 +136,8 @@ def test_figures_of_another_version_are_within_their_intervals_or_named(project,
     figures = {"accuracy": 0.5, "average_accuracy": 0.5}
     recorded = {**figures, "interval": {"accuracy": {"low": 0.4, "high": 0.6}}}
     files = {"params.yaml": b"dayfold: '0.1.0'", "metrics.json": json.dumps(recorded).encode()}
-    project.metrics.write_text(json.dumps({**figures, "accuracy": accuracy}))
+    for path in (project.metrics, project.figures):
+        write_bytes(path, json.dumps({**figures, "accuracy": accuracy}).encode())
     result = compare.compare(Sealed(project, ONE, files), project, project.root)
     assert (result.outcome, result.is_as_expected) == (outcome, accuracy == 0.55)
     outside = "accuracy 0.300, recorded 0.500 (0.400 to 0.600)"

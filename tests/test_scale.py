@@ -64,7 +64,8 @@ def with_history(base: Project, root: Path, days: int) -> Project:
     names = ("near_duplicates", "training", "classification", "flips", "cohorts", "confusion")
     plots = (project.plot(name) for name in names)
     today = DAYS[days - 1]
-    made += (project.predictions, project.metrics, project.gate(today), project.looks(today))
+    made += (project.predictions, project.gate(today), project.looks(today))
+    made += (project.metrics, project.figures, project.class_figures)
     for path in (*made, *plots):
         write_bytes(path, path.name.encode())
     vcs.dvc(root, "commit", "--quiet", "--force")

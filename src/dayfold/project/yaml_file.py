@@ -100,4 +100,6 @@ def _written(value: object) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str) and "\\" in value and value.isprintable():
         return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        return yaml.safe_dump(value).split("\n")[0]  # 1.0e-07, as YAML 1.1 reads 1e-07 as text
     return json.dumps(value, ensure_ascii=False)
