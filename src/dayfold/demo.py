@@ -85,8 +85,6 @@ def run(folder: Path, *, say: Say) -> None:
     if not sealed:
         say(f"\n── {len(DAYS)} days in {time.monotonic() - began:.0f} s " + "─" * 50)
     _finish(project, folder, say)
-    if not sealed:
-        say(f"\nAll of it took {time.monotonic() - began:.0f} s.")
 
 
 def _begin(folder: Path, say: Say) -> None:

@@ -12,7 +12,7 @@ from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
-from dayfold.project.console import PROGRESS
+from dayfold.project.console import PROGRESS, plural
 from dayfold.project.layout import Project, check_day, is_day
 
 PROGRESS_SECONDS = 60.0
@@ -47,10 +47,10 @@ def run(
     options = adding.Options(zip_names=zip_names)
     _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
-    for line in adding.said_of_day(project, day, delivery, options):
-        say(line)
-    say(f"{day}: {len(delivery.images)} images added, {len(delivery.known)} known")
-    for line in adding.unusual(delivery):
+    count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
+    said = [*adding.said_of_day(project, day, delivery, options)]
+    head = said.pop(0) if delivery.opened else day
+    for line in (f"{head}: {count}", *said, *adding.unusual(delivery)):
         say(line)
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")

@@ -90,6 +90,8 @@ def table(compared: list[Side]) -> Table:
         drawn.add_column("change", justify="right", no_wrap=True)
     for name, key in FIGURES.items():
         values = [_at(side.line.figures, key) for side in compared]
+        if values[-1] is None:
+            continue
         # The new classes of two days are different ones.
         is_known = None not in values and not key.startswith("new.")
         change = [f"{values[-1] - values[0]:+.3f}" if is_known else ""] * (len(compared) > 1)
