@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dayfold.errors import CycleError, DayfoldError, ToolError
-from dayfold.figures import gate, log
+from dayfold.figures import gate, log, metrics
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
@@ -154,7 +154,7 @@ def splits(day: Day) -> dict[str, int]:
 
 
 def pool(day: Day) -> dict[str, Any] | None:
-    """Return what training drew from, by class and by data version.
+    """Return what training drew from, by class and by data version, and what recency came to.
 
     None where data/shares.csv of the day cannot be had.
     """
@@ -164,8 +164,12 @@ def pool(day: Day) -> dict[str, Any] | None:
     is_today = pl.col("day") == day.day
     of_today = pl.col("images").filter(is_today).sum()
     columns = (of_today.alias("today"), pl.col("images").sum() - of_today, pl.col("share").sum())
+    share = float(shares.filter(is_today)["share"].sum())
+    trained = day.history.split("train")
+    new = trained.filter(is_today).height
     return {
         "class": shares.group_by("label").agg(*columns).sort("label").rows(),
         "images of": shares.group_by("day").agg(*columns).sort("day").rows(),
-        "today": float(shares.filter(is_today)["share"].sum()),
+        "today": share,
+        "recency": metrics.recency(share, today=new, old=len(trained) - new),
     }
