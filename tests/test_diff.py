@@ -52,3 +52,5 @@ def test_predictions_that_are_not_here_are_told(copy, shell):
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = shell(copy.root, "dayfold", "diff", ONE, THREE)
     assert f"The predictions of {ONE} are not on this machine" in said
+    shell(copy.root, "git", "tag", "--delete", f"day/{TWO}")
+    assert f"day/{TWO} is not here" in shell(copy.root, "dayfold", "diff", code=1)

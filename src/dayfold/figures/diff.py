@@ -8,6 +8,7 @@ import polars as pl
 import yaml
 from rich.table import Table
 
+from dayfold.errors import CycleError
 from dayfold.figures import evidence, intervals, log
 from dayfold.figures.evidence import FEW
 from dayfold.figures.intervals import figure
@@ -51,7 +52,7 @@ def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
     """Return what is compared: the day before and the day, or the first day alone.
 
     `days` names none (the last that has figures), one, or two. Raises CycleError where a day has
-    no figures.
+    no figures, or no tag.
     """
     lines = [line for line in log.lines(project, params) if line.figures is not None]
     *earlier, last = days or [log.line_of(lines, None).day]
@@ -70,12 +71,16 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
             for file in (project.params, project.dvc_lock)
         }
         found = vcs.blobs(project.root, list(names.values()))
+        if len(found) < len(names):
+            raise CycleError(
+                f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
+            )
         own = found[names[project.params]]
         pinned = vcs.outputs(found[names[project.dvc_lock]])
-        key = pinned[project.name(project.predictions)]
+        key = pinned.get(project.name(project.predictions), "")
         path.setdefault(line.day, cache.object_path(cache.folder(project.root), key))
     file = path[line.day]
-    predictions = tables.read(file, Prediction) if file.exists() else None
+    predictions = tables.read(file, Prediction) if file.is_file() else None
     return Side(line, dotted(yaml.safe_load(own)), predictions)
 
 
