@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from dayfold.figures.evidence import FEW, Evidence, is_judged
+from dayfold.figures import intervals
+from dayfold.figures.evidence import Evidence, interval
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger.manifest import SPLITS, History
@@ -96,12 +97,12 @@ def _figures(line: DayLine) -> str:
     figures = line.figures or {}
     rows = []
     for key, said in _FIGURES.items():
-        ends = _ends(figures["interval"].get(key), judged=is_judged(figures, key))
+        ends = interval(figures, key)
         rows.append((said, figure(figures[key]), ends))
     new = figures["new"]
     if new["f1"] is not None and line.new:
         said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        ends = _ends(figures["interval"]["new"]["f1"], judged=is_judged(figures, "new.f1"))
+        ends = interval(figures, "new.f1")
         rows.append((said, figure(new["f1"]), ends))
     return _table(("figure", "value", "95%"), rows)
 
@@ -116,7 +117,7 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
         sure = [
             text
             for key in ("f1", "recall")
-            for text in (figure(scores.get(key)), _ends(ends.get(key)))
+            for text in (figure(scores.get(key)), intervals.said(ends.get(key)))
         ]
         rows.append(
             (_plain(label), *counted, *sure, figure(scores.get("precision")), known.of_class(label))
@@ -175,9 +176,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is Markdown or HTML: names come from folders."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
-
-
-def _ends(ends: Mapping[str, float | None] | None, *, judged: bool = True) -> str:
-    if not ends or ends["low"] is None:
-        return ""
-    return f"{ends['low']:.3f} to {ends['high']:.3f}{'' if judged else f', {FEW}'}"

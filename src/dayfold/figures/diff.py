@@ -10,7 +10,6 @@ from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, intervals, log
-from dayfold.figures.evidence import FEW
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
@@ -94,27 +93,15 @@ def table(compared: list[Side]) -> Table:
     if len(compared) > 1:
         drawn.add_column("change", justify="right", no_wrap=True)
     for name, key in FIGURES.items():
-        values = [_at(side.line.figures, key) for side in compared]
+        values = [evidence.value_of(side.line.figures, key) for side in compared]
         if values[-1] is None:
             continue
         # The new classes of two days are different ones.
         is_known = None not in values and not key.startswith("new.")
         change = [f"{values[-1] - values[0]:+.3f}" if is_known else ""] * (len(compared) > 1)
-        drawn.add_row(name, *map(figure, values), _interval(compared[-1].line, key), *change)
+        ends = evidence.interval(compared[-1].line.figures or {}, key)
+        drawn.add_row(name, *map(figure, values), ends, *change)
     return drawn
-
-
-def _at(figures: Any, key: str) -> Any:
-    for part in key.split("."):
-        figures = figures[part]
-    return figures
-
-
-def _interval(line: DayLine, key: str) -> str:
-    figures = line.figures or {}
-    low, high = _at(figures["interval"], key).values()
-    few = "" if evidence.is_judged(figures, key) else f", {FEW}"
-    return "" if low is None else f"{figure(low)} to {figure(high)}{few}"
 
 
 def sentences(project: Project, compared: list[Side]) -> Iterator[str]:

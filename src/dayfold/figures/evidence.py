@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from dayfold import draws
+from dayfold.figures import intervals
 from dayfold.figures.intervals import Z, figure
 from dayfold.ledger.manifest import History
 from dayfold.project.console import first_few, plural
@@ -144,9 +145,20 @@ def is_judged(figures: Mapping[str, Any], key: str) -> bool:
     return not is_too_few(figures["evidence"][units])
 
 
+def value_of(figures: Any, key: str) -> Any:
+    """Return what stands at a name such as new.f1 in the figures of a day, or their intervals."""
+    for part in key.split("."):
+        figures = figures[part]
+    return figures
+
+
+def interval(figures: Mapping[str, Any], key: str) -> str:
+    """Return the 95% interval of a figure by its name; that it is not judged, too."""
+    said = intervals.said(value_of(figures["interval"], key))
+    return said + f", {FEW}" * bool(said and not is_judged(figures, key))
+
+
 def shown(figures: Mapping[str, Any], key: str) -> str:
     """Return a figure of a day by its name there; "few" where it is not judged."""
-    value: Any = figures
-    for part in key.split("."):
-        value = value[part]
+    value = value_of(figures, key)
     return figure(value) if value is None or is_judged(figures, key) else "few"

@@ -22,6 +22,13 @@ def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def said(ends: Ends | None) -> str:
+    """Return an interval as "0.954 to 0.998"; nothing where it is undefined."""
+    if not ends or ends["low"] is None:
+        return ""
+    return f"{figure(ends['low'])} to {figure(ends['high'])}"
+
+
 class Interval(NamedTuple):
     """The two ends of 95% intervals, float64, NaN where there was nothing to count."""
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate, metrics, retention
-from dayfold.figures.evidence import FEW, Evidence
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
@@ -57,7 +57,7 @@ def run(project: Project, params: Params) -> list[str]:
     print(f"next: {gate.next_step(checks)}")
     return [
         ", ".join(
-            f"{name} {figure(figures[key])}{_spread(figures, key)}"
+            f"{name} {figure(figures[key])} ({evidence.interval(figures, key)})"
             for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting"))
             if figures[key] is not None
         )
@@ -72,26 +72,17 @@ def _draws(provenance: Mapping[str, Any], *, old: int) -> dict[str, float | None
     return {"today": share, "recency": metrics.recency(share, today=today, old=old)}
 
 
-def _spread(figures: Mapping[str, Any], key: str) -> str:
-    low, high = figures["interval"][key].values()
-    few = "" if evidence.is_judged(figures, key) else f", {FEW}"
-    return f" ({figure(low)} to {figure(high)}{few})"
-
-
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     print(f"on {known.on(figures['images']['tested'])}:")
     for name in ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"):
         if figures[name] is not None:
-            low, high = map(figure, figures["interval"][name].values())
-            few = "" if evidence.is_judged(figures, name) else f", {FEW}"
-            print(f"{name:19}{figure(figures[name]):>7}   95%: {low} to {high}{few}")
+            ends = evidence.interval(figures, name)
+            print(f"{name:19}{figure(figures[name]):>7}   95%: {ends}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         verdict = "A significant" if worse["significant"] else "No significant"
         print(f"{verdict} drop since yesterday on the same images (McNemar, p = {worse['p']:.3f}).")
-    new, (low, high) = figures["new"], figures["interval"]["new"]["f1"].values()
-    if new["f1"] is not None:
-        few = "" if evidence.is_judged(figures, "new.f1") else f", {FEW}"
-        print(f"new classes: f1 {figure(new['f1'])}, 95%: {figure(low)} to {figure(high)}{few}")
+    if (f1 := figures["new"]["f1"]) is not None:
+        print(f"new classes: f1 {figure(f1)}, 95%: {evidence.interval(figures, 'new.f1')}")
     for sentence in known.sentences():
         print(sentence)
