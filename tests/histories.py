@@ -8,11 +8,12 @@ import polars as pl
 
 from builders import image, make_project, place, png, write_manifest
 from dayfold import draws
-from dayfold.figures import evidence, gate, log
+from dayfold.figures import evidence, gate, log, retention
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
     Check,
+    CohortAccuracy,
     Doubt,
     Evaluation,
     Flip,
@@ -90,6 +91,8 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     test = held.filter((pl.col("split") == "test") & (pl.col("label") == labels[0]))
     flips = [(path, labels[0], labels[0], labels[1], 0.8) for path in test["path"].head(20)]
     tables.write(project.plot("flips"), Flip, flips)
+    cells = retention.cohorts(*tables.evaluations(project, day))
+    tables.write(project.plot("cohorts"), CohortAccuracy, cells)
     rows = images.filter(pl.col("split") == "train")
     shares = rows.group_by("day", "label").len().sort("day", "label")
     table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dayfold.figures import charts, evidence, log, retention
+from dayfold.figures import charts, evidence, log
 from dayfold.figures.report import html
 from dayfold.figures.report.day import minutes
 from dayfold.ledger import tables
+from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import write_bytes
@@ -33,12 +34,13 @@ def write(project: Project, *, forced: Mapping[str, str]) -> Path:
     verdicts = log.verdicts(
         project, lines, sealed=vcs.sealed_days(project.root), forced=list(forced)
     )
-    cells = retention.cohorts(*tables.evaluations(project, params.day))
+    # Of `curve`: the evaluations themselves take longer to read with each day.
+    cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     path = project.report("index")
     text = html.render(
         "index.html",
         name=project.root.name,
-        curve=charts.forgetting_curve(cells),
+        curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
         minutes=minutes(project, [line.day for line in lines]),
         columns=[(title, "number") for title in COLUMNS.values()],
         days=[
