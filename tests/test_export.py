@@ -75,7 +75,8 @@ def test_onnx_names_its_classes_and_takes_any_number_of_images(exported):
     assert json.loads(properties["dayfold"])["day"] == THREE
     for count in (1, 5):
         images = np.zeros((count, 32, 32, 3), np.uint8)
-        (chances,) = session.run(None, {"images": images})
+        chances, far = session.run(None, {"images": images})
+        assert far.shape == (count,)
         assert chances.shape == (count, 8)
         assert chances.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
 

@@ -65,7 +65,7 @@ def test_the_root_s_params_are_valid_and_unopened():
 def test_params_yaml_has_the_model_s_keys_in_order_few_of_them_and_a_comment_each():
     keys = list(dotted(yaml.safe_load(TEXT)))
     assert keys == list(keys_of(Params))
-    assert len(keys) <= 41  # that a person has to look at
+    assert len(keys) <= 43  # that a person has to look at
     lines = [line for line in TEXT.splitlines() if re.match(r"\s*\w+:", line)]
     assert [line for line in lines if not re.search(r"#\s*\S+", line)] == []
 
@@ -224,9 +224,10 @@ def older(project, text):
     pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     size = "      - replay.size\n"
     assert size in pipeline
-    made = "".join(upgrade.MADE)
-    assert made in pipeline
-    old = pipeline.replace(size, f"{size}      - replay.hard_share\n").replace(made, "")
+    old = pipeline.replace(size, f"{size}      - replay.hard_share\n")
+    for added in (*(more for _, more in upgrade.ADDED), f", {upgrade.KNOWN_SHARE}"):
+        assert added in old
+        old = old.replace(added, "", 1)
     project.dvc_yaml.write_text(old)
     return pipeline
 
@@ -242,6 +243,7 @@ OLD_KEYS = (
     ("  updates", "  epochs: 5                # 1 or more\n  updates_per_epoch: 40    # 1 or more"),
     ("gate", "checkpoint:                # kept\n  minutes: 2.0             # so often\n\ngate:"),
     ("  require_evidence", ""),
+    ("  known_share", ""),
 )
 
 
@@ -262,7 +264,7 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
     text = project.params.read_text(encoding="utf-8")
     assert '  group: "(p.)"            # our patients\n' in text
-    others = re.compile(r" *(group|versions|updates|test|gate|require_evidence):")
+    others = re.compile(r" *(group|versions|updates|test|gate|require_evidence|known_share):")
     kept = [line for line in TEXT.splitlines() if not others.match(line)]
     assert set(kept) <= set(text.splitlines())
     assert project.dvc_yaml.read_text(encoding="utf-8") == pipeline

@@ -181,10 +181,15 @@ def test_below_the_threshold_the_answer_is_not_sure(copy):
 
 def test_a_line_names_the_class_or_between_which_the_model_cannot_decide():
     chances = {"cat": 0.75, "dog": 0.2, "eel": 0.05}
-    sure, unsure = (Answer("cat", 0.75, is_sure, chances) for is_sure in (True, False))
+    sure, unsure, unknown = (
+        Answer("cat", 0.75, is_sure, chances, 0.125, is_unknown)
+        for is_sure, is_unknown in ((True, False), (False, False), (True, True))
+    )
     assert predicting.line(sure, 1, 4) == "cat   0.750"
     assert predicting.line(sure, 2, 4) == "cat   0.750  then dog 0.200"
     assert predicting.line(unsure, 1, 8) == "not sure  cat 0.750, dog 0.200"
+    far = "unknown   0.125 from the nearest class, like cat 0.750"
+    assert predicting.line(unknown, 1, 8) == far
 
 
 def test_no_cell_is_taken_for_a_formula():

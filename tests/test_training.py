@@ -18,6 +18,7 @@ from dayfold.ledger.placeholder import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
+from dayfold.project.params import Predict
 from dayfold.serve import predicting
 from dayfold.serve.model import Classifier
 from dayfold.stages import replay, train, weights
@@ -228,8 +229,9 @@ def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned,
     assert model.metadata["temperature"] == 1.0
     said = []
     (image,) = place(tmp_path / "asked", "cat", [5])
-    asked = Classifier(model, threshold=0.5)
+    asked = Classifier(model, Predict(threshold=0.5))
     predicting.predict(asked, [image], top=1, csv=None, say=said.append)
+    assert said[-2] == "No image is called unknown: 0 validation images."
     assert said[-1] == "Confidence is not calibrated: 0 validation images."
 
 

@@ -39,6 +39,7 @@ DAY_PATHS = (
     "data/metrics",
     "data/plots",
     "data/provenance.json",
+    "data/unknown",
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images

@@ -160,7 +160,7 @@ def finish(project: Project, facts: Mapping[str, Any]) -> str:
         if path.exists():
             _move(path, folder / path.parent.name / path.name)
     own = (project.manifest(day), project.looks(day), project.evaluation(day), project.gate(day))
-    for path in (project.tracked(day), *own):
+    for path in (project.tracked(day), project.unknown(day), *own):
         path.unlink(missing_ok=True)
     pinned = (TRACKED_IMAGES, f"{project.name(project.parent)}.dvc", "data/images/.gitignore")
     if parent == ORIGIN:

@@ -5,7 +5,7 @@ After Mitchell et al., "Model cards for model reporting", 2019.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -31,25 +31,38 @@ _FIGURES = {
 }
 
 
+@dataclass(frozen=True)
+class Made:
+    """What is recorded of a day's model.
+
+    `live` are the classes that it can answer with, `limit` the distance above which an image is
+    unknown to it, or why there is none, `unknown` the tables of that name of all days up to its
+    own, `erased` the paths of its images that were erased since.
+    """
+
+    live: Sequence[str]
+    metadata: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    limit: float | str
+    unknown: pl.DataFrame
+    erased: Sequence[str]
+
+
 def card(
     name: str,
     counted: tuple[DayLine, Evidence],
     history: History,
+    made: Made,
     *,
-    live: Sequence[str],
-    metadata: Mapping[str, Any],
-    provenance: Mapping[str, Any],
     gate: tuple[str, Sequence[str]],
-    erased: Sequence[str] = (),
 ) -> str:
     """Return a day's card as Markdown; what is not recorded stands on no card.
 
-    `name` is the project's, `counted` the day with its figures and what these rest on, `live` the
-    classes that the model can answer with, `metadata` its own, `provenance` how it was made, `gate`
-    what became of it there (`log.verdicts`) and why; `erased` are the paths of its images that were
-    erased since.
+    `name` is the project's, `counted` the day with its figures and what these rest on, `gate` what
+    became of it there (`log.verdicts`) and why.
     """
     (line, known), (verdict, reasons) = counted, gate
+    live, metadata, provenance, erased = made.live, made.metadata, made.provenance, made.erased
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
@@ -77,6 +90,8 @@ def card(
         else f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
         "temperature is fitted on this day's validation images (Guo et al. 2017). It changes the "
         "confidence, not the answer.",
+        "## Unknown images",
+        _unknown(made),
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
@@ -91,6 +106,30 @@ def card(
         _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _unknown(made: Made) -> str:
+    """What it says of images that are of none of its classes, and how well that went so far."""
+    if isinstance(made.limit, str):
+        said = f"It always picks one of its classes, even for unrelated images: {made.limit}."
+    else:
+        said = (
+            f"An image is called unknown where it is farther than {made.limit:.4f} (1 - cos of the "
+            "features) from every class."
+        )
+    counted = made.unknown.filter(pl.col("unknown").is_not_null(), label="")
+    rows = [
+        (f"images of classes {of}", str(part["images"].sum()), str(part["unknown"].sum()))
+        for new, of in ((1, "that were new to a day"), (0, "that were known by then"))
+        if len(part := counted.filter(new=new))
+    ]
+    if not rows:
+        return said
+    return (
+        f"{said} Each day's images were shown to the model of the day before, over "
+        f"{plural(counted['day'].n_unique(), 'day')}:\n\n"
+        + _table(("", "images", "called unknown"), rows)
+    )
 
 
 def _figures(line: DayLine) -> str:
@@ -152,7 +191,6 @@ def _limits(
     none = [_plain(label) for label in classes if not counts.get((label, "test"))]
     some = replace(known, classes={_plain(label): n for label, n in known.classes.items() if n})
     found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
-    found.append("It always picks one of its classes, even for unrelated images.")
     if none:
         found.append(f"Not measured, because there are no test images: {', '.join(none)}.")
     found += some.sentences()

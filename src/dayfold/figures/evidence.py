@@ -140,15 +140,21 @@ def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> Non
 
 def is_judged(figures: Mapping[str, Any], key: str) -> bool:
     """Whether a figure of a day, by its name there, rests on enough (`judge`)."""
+    if key.startswith("unknown."):
+        kind = "known" if key == "unknown.false_alarms" else "new"
+        return not is_too_few(figures["unknown"]["units"][kind])
     rests_on = {"forgetting": "earlier", "backward_transfer": "earlier", "worst_f1": "worst"}
     units = rests_on.get(key, "new" if key.startswith("new.") else "all")
     return not is_too_few(figures["evidence"][units])
 
 
 def value_of(figures: Any, key: str) -> Any:
-    """Return what stands at a name such as new.f1 in the figures of a day, or their intervals."""
+    """Return what stands at a name such as new.f1 in the figures of a day, or their intervals.
+
+    None where an older version did not measure it.
+    """
     for part in key.split("."):
-        figures = figures[part]
+        figures = figures.get(part) if figures else None
     return figures
 
 

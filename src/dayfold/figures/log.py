@@ -94,7 +94,12 @@ def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str,
     if not any(project.evaluation(line.day).exists() for line in days):
         return {}
     evaluations, evaluated = tables.evaluations(project, max(line.day for line in days))
-    return metrics.day_metrics(evaluations, evaluated, {line.day: line.new for line in days})
+    found = metrics.day_metrics(evaluations, evaluated, {line.day: line.new for line in days})
+    for day, figures in found.items():
+        figures["unknown"], figures["interval"]["unknown"] = metrics.unknown(
+            tables.unknown(project, day)
+        )
+    return found
 
 
 def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
@@ -160,6 +165,8 @@ ALL_COLUMNS = {
     "worst F1": "worst_f1",
     "newly wrong": "negative_flip_rate",
     "new conf.": "new.confidence",
+    "found": "unknown.found",
+    "alarms": "unknown.false_alarms",
 }
 
 

@@ -13,6 +13,8 @@ from dayfold.figures import intervals, retention
 from dayfold.figures.intervals import UNKNOWN, Ends
 from dayfold.figures.retention import HIT, RIGHT
 
+Part = tuple[dict[str, Any], dict[str, Any]]  # figures by name, and their intervals
+
 # What metrics.json has, so that `dvc metrics diff` is a screen; data/metrics/ has the rest.
 HEADLINE = (
     "average_accuracy",
@@ -31,6 +33,9 @@ HEADLINE = (
     "new.share",
     "images.today",
     "images.tested",
+    "unknown.auroc",
+    "unknown.found",
+    "unknown.false_alarms",
     "gate.passed",
 )
 
@@ -42,6 +47,26 @@ def recency(share: float, *, today: int, old: int) -> float | None:
     `old` counts all earlier training images, replayed or not. None where one of them has no draw.
     """
     return share / today / ((1 - share) / old) if 0 < share < 1 else None
+
+
+def unknown(table: pl.DataFrame) -> Part:
+    """Return what yesterday's model made of today's images, and the intervals.
+
+    `table` has the columns of `tables.Unknown`. `auroc` tells how well it told new classes from
+    known ones, `found` the part of new classes' images that it called unknown, and `false_alarms`
+    that of known ones.
+    """
+    totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
+    values: dict[str, Any] = {"auroc": totals.get(1, {}).get("auroc")}
+    values |= {"images": {}, "units": {}}
+    ends = {}
+    for new, kind, name in ((1, "new", "found"), (0, "known", "false_alarms")):
+        row = totals.get(new, {"images": 0, "units": 0, "unknown": None})
+        values["images"][kind], values["units"][kind] = row["images"], row["units"]
+        called = row["unknown"]
+        values[name] = None if called is None else called / row["images"]
+        ends[name] = UNKNOWN if called is None else intervals.proportion(called, row["images"])
+    return values, ends
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +234,6 @@ def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 # Each of the following returns figures by name, and their intervals.
-Part = tuple[dict[str, Any], dict[str, Any]]
 
 
 def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:

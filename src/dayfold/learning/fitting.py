@@ -18,13 +18,14 @@ from torch.optim import swa_utils
 
 from dayfold import draws
 from dayfold.errors import TrainingError
-from dayfold.learning import checkpoint, network
+from dayfold.learning import checkpoint, network, unknown
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.inputs import Activations, Images, Job, Pool
 from dayfold.learning.network import Model, State
 from dayfold.learning.processes import ALONE, Team
 from dayfold.learning.slices import Slices, slices_of
+from dayfold.learning.unknown import Known
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
@@ -39,12 +40,14 @@ Inputs = Images | Activations
 class Fitted(NamedTuple):
     """A trained state, how often each image of the pool was drawn, and what validation came to.
 
-    `drawn` int64 [n]; `logits` float32 [validation images, classes], of the trained network.
+    `drawn` int64 [n]; `logits` float32 [validation images, classes], of the trained network;
+    `known` are its classes as it has learnt them.
     """
 
     state: State
     drawn: NDArray[np.int64]
     logits: torch.Tensor
+    known: Known
 
 
 def learning_rate(update: int, updates: int, *, peak: float) -> float:
@@ -177,16 +180,23 @@ class Training:
     def end(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
         """Return the network that is kept (the mean, if there is one), and its answers."""
         self._net = self._average.module if self._average else self._net
-        learner = self._inputs.learner(self._net)
-        asked = np.arange(len(validation.images))
-        batches = np.split(asked, range(network.BATCH, len(asked), network.BATCH))
-        given = (self._inputs.plain(validation, batch) for batch in batches)
-        logits = network.answers(learner, given, self._job.machine)
         self.check_finite()
+        chosen = unknown.sample(self._pool.images, self._pool.targets.numpy())
+        features, _ = self._asked(self._pool, chosen)
+        held, logits = self._asked(validation, np.arange(len(validation.images)))
         if not bool(logits.isfinite().all()):
             raise self._diverged("an answer on a validation image")
+        known = Known.of(features, self._pool.targets[chosen], logits.shape[1], held)
         size = self._job.recipe.image_size_px
-        return Fitted(network.state_of(self._net, self._job.start, size), drawn, logits)
+        return Fitted(network.state_of(self._net, self._job.start, size), drawn, logits, known)
+
+    def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features [n, 512] and logits [n, classes] of images as they are."""
+        learner = network.WithFeatures(self._inputs.learner(self._net))
+        batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
+        given = (self._inputs.plain(pool, batch) for batch in batches)
+        made = network.answers(learner, given, self._job.machine)
+        return made[:, : network.FEATURES], made[:, network.FEATURES :]
 
     def _diverged(self, what: str) -> TrainingError:
         """The error of a training whose numbers left the range of floats."""

@@ -17,12 +17,14 @@ from dayfold import draws
 from dayfold.errors import ModelError
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
+from dayfold.learning.unknown import Known
 from dayfold.project.files import canonical_json, write_bytes
 
 FEATURES = 512  # of ResNet18, before the head
 BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
+KNOWN = "known."  # before the names of the tensors that are `Known`, and no weights
 # The bias of a retired class's row: its probability is 0 to the last bit, in any program that reads
 # the file; and finite, so that no product with it is undefined.
 RETIRED = -1e4
@@ -34,12 +36,14 @@ State = dict[str, torch.Tensor]
 class Model:
     """A state dict of ResNet18, the classes of its head's rows in order, and all its metadata.
 
-    `fc.weight` is float32 [len(classes), 512], `fc.bias` float32 [len(classes)].
+    `fc.weight` is float32 [len(classes), 512], `fc.bias` float32 [len(classes)]. `known` is None of
+    an origin, and of the models of older versions.
     """
 
     state: State
     classes: tuple[str, ...]
     metadata: Mapping[str, Any]
+    known: Known | None = None
 
     @property
     def retired(self) -> tuple[str, ...]:
@@ -64,6 +68,27 @@ class Model:
         if lacking := self.metadata.get("not_calibrated"):
             return f"not calibrated: {lacking}"
         return f"calibrated with temperature {self.temperature:g}"
+
+    def limit(self, share: float | None) -> float | str:
+        """Return the distance above which an image is unknown, or why there is none.
+
+        `share` is `predict.known_share`.
+        """
+        if share is None:
+            return "predict.known_share is null"
+        if self.known is None:
+            return f"the model of {self.metadata['day']} has no means of its classes"
+        if lacking := self.metadata["no_limit"]:
+            return str(lacking)
+        return self.known.limit(share) or (
+            f"{len(self.known.distances)} validation images are too few for a share of {share:g}"
+        )
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The classes that it has means of."""
+        rows = self.known.means.any(dim=1).tolist() if self.known else []
+        return frozenset(name for name, is_seen in zip(self.live, rows, strict=False) if is_seen)
 
 
 # torchvision's ResNet18 (He et al. 2016) to the names, shapes and bits: `import torchvision` takes
@@ -278,12 +303,14 @@ def without_head(body: State) -> State:
     return {**body, HEAD[0]: torch.zeros(0, FEATURES), HEAD[1]: torch.zeros(0)}
 
 
-def save(path: Path, state: State, metadata: Mapping[str, Any]) -> None:
+def save(path: Path, state: State, metadata: Mapping[str, Any], known: Known | None = None) -> None:
     """Write a model atomically. All metadata stands under one key, as canonical JSON.
 
     With several keys safetensors would write them in another order in every process.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    more = {f"{KNOWN}{name}": tensor for name, tensor in vars(known).items()} if known else {}
+    every = sorted({**state, **more}.items())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in every}
     write_bytes(
         path, safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(dict(metadata))})
     )
@@ -296,6 +323,8 @@ def load(path: Path) -> Model:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             classes = tuple(metadata["classes"])
+            more = {name: state.pop(name) for name in list(state) if name.startswith(KNOWN)}
+            known = {name.removeprefix(KNOWN): tensor for name, tensor in more.items()}
     except FileNotFoundError:
         raise ModelError(
             f"The model {path.name} is not in {path.parent}.", hint="dvc checkout || dvc pull"
@@ -304,7 +333,21 @@ def load(path: Path) -> Model:
         raise ModelError(
             f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
         ) from None
-    return Model(state, classes, metadata)
+    return Model(state, classes, metadata, Known(**known) if known else None)
+
+
+class WithFeatures(torch.nn.Module):
+    """A network, or its last layers, that answers with features and logits: [n, 512 + classes]."""
+
+    def __init__(self, learner: torch.nn.Module) -> None:
+        super().__init__()
+        *body, self.head = learner.children()
+        self.body = torch.nn.Sequential(*body, torch.nn.Flatten())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features, and after them the logits that the head makes of them."""
+        features = self.body(images)
+        return torch.cat([features, self.head(features)], dim=1)
 
 
 def outputs(

@@ -143,6 +143,35 @@ class Flip(NamedTuple):
     confidence: float
 
 
+class Unknown(NamedTuple):
+    """unknown/<day>.csv: today's images of a class, as yesterday's model saw them.
+
+    `new` is 1 for a class that it had no images of, else 0; the lines without a label have all of
+    the kind. `units` counts groups (`evidence.UNITS`), `unknown` the images that were called
+    unknown, empty where that is off. `auroc` is how well the distance tells a new class from all
+    known ones.
+    """
+
+    label: str
+    new: int
+    images: int
+    units: int
+    unknown: int | None
+    auroc: float | None
+
+
+class Unlike(NamedTuple):
+    """plots/unlike.csv: images of today that were farthest from what yesterday's model had learnt.
+
+    `predicted` is the class that it gave.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    distance: float
+
+
 class TrainingStep(NamedTuple):
     """plots/training.csv: one update."""
 
@@ -306,3 +335,9 @@ def evaluations(project: Project, until: str) -> tuple[pl.DataFrame, list[str]]:
     days = evaluated(project, until)
     empty = pl.DataFrame(schema=schema(Evaluation))
     return pl.concat([empty, *(read(project.evaluation(day), Evaluation) for day in days)]), days
+
+
+def unknown(project: Project, day: str) -> pl.DataFrame:
+    """Return what was unknown to the model before a day; empty for a day of an older version."""
+    path = project.unknown(day)
+    return read(path, Unknown) if path.exists() else pl.DataFrame(schema=schema(Unknown))

@@ -133,6 +133,9 @@ class Project:
     def evaluation(self, day: str) -> Path:
         return self.evaluations / f"{day}.csv"
 
+    def unknown(self, day: str) -> Path:
+        return self.data / "unknown" / f"{day}.csv"
+
     def gate(self, day: str) -> Path:
         return self.data / "gates" / f"{day}.csv"
 

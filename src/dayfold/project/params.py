@@ -141,9 +141,10 @@ class Evaluate(_Section):
 
 
 class Predict(_Section):
-    """How the model is used: no stage depends on it."""
+    """How the model is used, and what it calls unknown: null = nothing."""
 
     threshold: Share
+    known_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.95  # as before this key
 
 
 class Gate(_Section):
@@ -156,6 +157,7 @@ class Gate(_Section):
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
+    max_unlike_known: Share | None = None  # as in params.yaml of before this key
     require_evidence: bool = False  # as in params.yaml of before this key
 
 

@@ -3,6 +3,7 @@
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
+from pathlib import Path
 from typing import Any
 
 from dayfold import __version__
@@ -37,13 +38,22 @@ REMOVED = (
     "evaluate.batch_size",
     "checkpoint.minutes",
 )
-# What the stage curve makes since 0.2.0: the lines after those of metrics.json.
-MADE = """\
-      - data/metrics/day.json:
-          cache: false
-      - data/metrics/classes.json:
-          cache: false
-""".splitlines(keepends=True)
+# What dvc.yaml names since 0.2.0: each after a line that is there, and the lines that belong to it.
+ADDED = (
+    (
+        "      - metrics.json:\n          cache: false\n",
+        "      - data/metrics/day.json:\n          cache: false\n"
+        "      - data/metrics/classes.json:\n          cache: false\n",
+    ),
+    (
+        "      - data/evaluations/${day}.csv:\n          cache: false\n",
+        "      - data/unknown/${day}.csv:\n          cache: false\n"
+        "      - data/plots/unlike.csv:\n          cache: false\n",
+    ),
+    ("      - data/evaluations\n", "      - data/unknown/${day}.csv\n"),
+)
+KNOWN_SHARE = "predict.known_share"
+ASKED = "    params: [dayfold, evaluate"
 GONE = "is no param any more"
 FIX = "dayfold check --fix"
 
@@ -56,7 +66,7 @@ def needed(project: Project) -> bool:
         return False
     found = dotted(values) if isinstance(values, dict) else {}
     is_old = found.get("dayfold") in OLDER or any(key in found for key in REMOVED)
-    return is_old or _pipeline(project) != _lines(project)
+    return is_old or _pipeline(project) != _text(project.dvc_yaml)
 
 
 def apply(project: Project) -> None:
@@ -74,6 +84,11 @@ def apply(project: Project) -> None:
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
             lines[yaml_file.find(node, ["checkpoint"])[0] - 1] = ""
+    if KNOWN_SHARE not in before and "predict.threshold" in before:
+        at = yaml_file.find(node, ["predict", "threshold"])[0] - 1
+        lines[at] += (
+            "  known_share: 0.95        # part of known classes' images that count as known\n"
+        )
     text = "".join(lines)
     after = dotted(yaml_file.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
@@ -87,7 +102,7 @@ def apply(project: Project) -> None:
     if before.get("dayfold") in OLDER:
         yaml_file.edit(project.params, {"dayfold": __version__})
     if project.dvc_yaml.exists():
-        write_bytes(project.dvc_yaml, "".join(_pipeline(project)).encode())
+        write_bytes(project.dvc_yaml, _pipeline(project).encode())
 
 
 def _renamed(old: dict[str, Any]) -> dict[str, str]:
@@ -106,18 +121,15 @@ def _renamed(old: dict[str, Any]) -> dict[str, str]:
     return new
 
 
-def _lines(project: Project) -> list[str]:
-    """The lines of dvc.yaml."""
-    if not project.dvc_yaml.exists():
-        return []
-    return project.dvc_yaml.read_text(encoding="utf-8").splitlines(keepends=True)
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _pipeline(project: Project) -> list[str]:
-    """The lines of dvc.yaml without params that are none any more, and with what curve makes."""
-    lines = [line for line in _lines(project) if line.strip().removeprefix("- ") not in REMOVED]
-    made = "      - metrics.json:\n"
-    if made in lines and MADE[0] not in lines:
-        at = lines.index(made) + 2
-        lines[at:at] = MADE
-    return lines
+def _pipeline(project: Project) -> str:
+    """The text of dvc.yaml without params that are none any more, and with what stages make now."""
+    lines = _text(project.dvc_yaml).splitlines(keepends=True)
+    text = "".join(line for line in lines if line.strip().removeprefix("- ") not in REMOVED)
+    for after, more in ADDED:
+        if more not in text:
+            text = text.replace(after, after + more)
+    return text.replace(f"{ASKED}]", f"{ASKED}, {KNOWN_SHARE}]")

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,10 +16,11 @@ from dayfold import draws
 from dayfold.cycle import sealing
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import gate, log
-from dayfold.figures.card import card
+from dayfold.figures.card import Made, card
 from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
-from dayfold.ledger import manifest
+from dayfold.learning.unknown import distance
+from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
@@ -37,26 +38,33 @@ TOLERANCE = 1e-4  # of a probability: the same sums in another order
 BATCH = 64
 OPSET = 17  # of ONNX; known to every runtime since 2022
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # [n, size, size, 3] → [n, classes]
+# [n, size, size, 3] → probabilities [n, classes] and, of ONNX, distances [n]
+Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 
 class Deployed(torch.nn.Module):
     """The whole way from pixels to probabilities as one graph.
 
-    uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature).
+    uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature); and, given
+    the means of classes, float32 [n], the distance to the nearest of them.
     """
 
-    def __init__(self, net: torch.nn.Module, temperature: float) -> None:
+    def __init__(
+        self, net: torch.nn.Module, temperature: float, means: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.net = net
-        self.temperature = temperature
+        self.net = net if means is None else network.WithFeatures(net)
+        self.temperature, self.means = temperature, means
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
         self.requires_grad_(False)  # what is exported is asked, not trained
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
         """Normalise, ask, divide by the temperature, softmax."""
-        logits: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
-        return (logits / self.temperature).softmax(1)
+        made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
+        if self.means is None:
+            return (made / self.temperature).softmax(1)
+        features, logits = made[:, : network.FEATURES], made[:, network.FEATURES :]
+        return (logits / self.temperature).softmax(1), distance(features, self.means)
 
 
 def form_of(file: Path, form: str | None) -> str:
@@ -79,12 +87,14 @@ def export(
     say(models.said(project, day, named))
     model = models.model_of(project, day)
     history = manifest.history(project, day)
-    text = _card(project, day, model, history)
+    limit = model.limit(params_file.read(project.params).predict.known_share)
+    text = _card(project, day, model, history, limit)
     if form == "card":
         write_bytes(file, text.encode())
         return [file]
     size = model.metadata["recipe"]["image_size_px"]
-    deployed = Deployed(network.build(model, size), model.temperature)
+    means = model.known.means if model.known and form == "onnx" else None
+    deployed = Deployed(network.build(model, size), model.temperature, means)
     with TemporaryDirectory() as folder:
         made = Path(folder, "model")
         found, *more = _check(
@@ -93,7 +103,7 @@ def export(
         data = made.read_bytes()
     for line in (found, *more):
         say(line)
-    readme = _readme(file.name, form, model, said=found)
+    readme = _readme(file.name, form, model, limit, said=found)
     written = {
         file: data,
         file.with_name(f"{file.stem}.README.md"): readme.encode(),
@@ -104,7 +114,7 @@ def export(
     return list(written)
 
 
-def _card(project: Project, day: str, model: Model, history: History) -> str:
+def _card(project: Project, day: str, model: Model, history: History, limit: float | str) -> str:
     params = params_file.read(project.params).model_copy(update={"day": day})
     lines = log.lines(project, params)
     line, known = log.counted(project, params, log.line_of(lines, day))
@@ -115,20 +125,16 @@ def _card(project: Project, day: str, model: Model, history: History) -> str:
     if day in sealed:
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
-        made = list(record.read(project, [day]).values())
-        erased = needed(project, history, made, cache.folder(project.root)).get(day, [])
+        pinned = list(record.read(project, [day]).values())
+        erased = needed(project, history, pinned, cache.folder(project.root)).get(day, [])
     else:
         provenance = project.provenance.read_bytes()
-    return card(
-        project.root.name,
-        (line, known),
-        history,
-        live=model.live,
-        metadata=model.metadata,
-        provenance=json.loads(provenance),
-        gate=(f"{word} ({gate.verdict(checks)})", gate.reasons(checks)),
-        erased=erased,
+    unknown = pl.concat(
+        [tables.unknown(project, one).with_columns(day=pl.lit(one)) for one in history.days]
     )
+    made = Made(model.live, model.metadata, json.loads(provenance), limit, unknown, erased)
+    because = (f"{word} ({gate.verdict(checks)})", gate.reasons(checks))
+    return card(project.root.name, (line, known), history, made, gate=because)
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
@@ -140,6 +146,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         raise ToolError(
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
+    outputs = ["probabilities"] + ["distance"] * (deployed.means is not None)
     batch = {0: "batch"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -148,8 +155,8 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             (_example(model),),
             path,
             input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_axes={"images": batch, "probabilities": batch},
+            output_names=outputs,
+            dynamic_axes=dict.fromkeys(("images", *outputs), batch),
             opset_version=OPSET,
             dynamo=False,
         )
@@ -165,7 +172,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(graph.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
+    return lambda images: session.run(None, {"images": images})
 
 
 def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
@@ -182,9 +189,10 @@ def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     """The day's own file; asked as its README says, by torchvision's ResNet18 as it comes."""
     from torchvision.models import resnet18  # takes 3 s, and nothing else needs it
 
-    network.save(path, model.state, model.metadata)
+    network.save(path, model.state, model.metadata, model.known)
     net = resnet18(weights=None, num_classes=len(model.classes))
-    net.load_state_dict(safetensors.torch.load_file(path))
+    state = safetensors.torch.load_file(path)
+    net.load_state_dict({name: state[name] for name in net.state_dict()})
     plain = Deployed(net, deployed.temperature)
     return lambda images: _asked(plain, images)
 
@@ -197,10 +205,10 @@ def _example(model: Model) -> torch.Tensor:
 _MAKERS = {"onnx": _onnx, "torchscript": _torchscript, "safetensors": _safetensors}
 
 
-def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
-        answers: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
-    return answers
+        answers = module(torch.from_numpy(images))
+    return [one.numpy() for one in ([answers] if isinstance(answers, torch.Tensor) else answers)]
 
 
 def _check(
@@ -229,9 +237,10 @@ def _check(
             for images in torch.split(chunk, BATCH):
                 given = images.permute(0, 2, 3, 1).contiguous().numpy()
                 theirs, mine = run(given), _asked(deployed, given)
-                difference = max(difference, float(np.abs(theirs - mine).max()))
+                gaps = [np.abs(a - b).max() for a, b in zip(theirs, mine, strict=True)]
+                difference = max(difference, *map(float, gaps))
                 said = network.outputs(net, images, evaluated, batch_size=BATCH).numpy()
-                agreed += int((theirs.argmax(1) == said.argmax(1)).sum())
+                agreed += int((theirs[0].argmax(1) == said.argmax(1)).sum())
     found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
     if difference > TOLERANCE:
         raise ModelError(f"The exported model is not the model; nothing was written. {found}")
@@ -266,7 +275,7 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-probabilities = session.run(None, {{"images": images}})[0]""",
+probabilities, *more = session.run(None, {{"images": images}})""",
     "torchscript": """\
 import json
 import torch
@@ -286,7 +295,8 @@ with safe_open("{file}", framework="pt") as file:
     inside = json.loads(file.metadata()["dayfold"])
 classes = inside["classes"]
 model = resnet18(num_classes=len(classes)).eval()
-model.load_state_dict(safetensors.torch.load_file("{file}"))
+state = safetensors.torch.load_file("{file}")
+model.load_state_dict({{name: state[name] for name in model.state_dict()}})
 scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
 mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -305,7 +315,22 @@ _INSIDE = {
 }
 
 
-def _readme(file: str, form: str, model: Model, *, said: str) -> str:
+def _of_unknown(form: str, limit: float | str) -> str:
+    """What the model says of an image that is of none of its classes."""
+    if isinstance(limit, str):
+        return f"It answers with one of its classes, whatever the image shows ({limit})."
+    if form != "onnx":
+        return (
+            "It answers with one of its classes, whatever the image shows: the distance by which "
+            "`dayfold predict` calls an image unknown is in the ONNX export only."
+        )
+    return (
+        "`distance`: float32 [n], 1 - cos of the features to the nearest class. Above "
+        f"{limit:.4f} `dayfold predict` calls an image unknown: it is of none of these classes."
+    )
+
+
+def _readme(file: str, form: str, model: Model, limit: float | str, *, said: str) -> str:
     """Return the README of an exported model: its inputs, its outputs, a program that calls it."""
     size = model.metadata["recipe"]["image_size_px"]
     day = model.metadata["day"]
@@ -331,6 +356,8 @@ applied, alpha composited on black, 16-bit grey scaled to 8 bits. The model is m
 {model.calibration}; the columns, from 0, are the classes
 
 {classes}
+
+{_of_unknown(form, limit)}
 
 ## In Python
 

@@ -16,6 +16,7 @@ from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
+from dayfold.learning.unknown import distance
 from dayfold.ledger import decode
 from dayfold.ledger.squares import squared
 from dayfold.project import params as params_file
@@ -23,6 +24,7 @@ from dayfold.project import remotes, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
+from dayfold.project.params import Predict
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -36,23 +38,32 @@ class Answer:
 
     `sure`: the `confidence` reaches `predict.threshold`; `Classifier.calibration` says whether it
     is calibrated. `probabilities` has every class but retired ones, the most probable first.
+    `distance` is that to the nearest class, 0 (alike) .. 1, `unknown` whether it is above
+    `Classifier.limit`: then the image is of no class that the model has learnt.
     """
 
     label: str
     confidence: float
     sure: bool
     probabilities: dict[str, float]
+    distance: float | None
+    unknown: bool
 
 
 class Classifier:
-    """One day's model: `day`, its `classes`, whether its confidence is calibrated, `predict`."""
+    """One day's model: `day`, its `classes`, whether its confidence is calibrated, `predict`.
 
-    def __init__(self, model: Model, *, threshold: float) -> None:
+    `limit` is the distance above which an image is unknown, or why nothing is called so.
+    """
+
+    def __init__(self, model: Model, chosen: Predict) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
         self.classes = model.live
         self._outputs, self._retired = model.classes, model.retired
-        self.threshold = threshold
+        self.threshold = chosen.threshold
+        self.limit = model.limit(chosen.known_share)
+        self._known = model.known
         self.temperature = model.temperature
         self.calibration = model.calibration
         self.image_size_px: int = recipe["image_size_px"]
@@ -60,7 +71,8 @@ class Classifier:
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
         threads = min(torch.get_num_threads(), cpus())  # torch knows no quota
         self._machine = device.chosen(device="auto", precision=precision, threads=threads)
-        self._net = network.build(model, self.image_size_px).to(self._machine.device)
+        net = network.WithFeatures(network.build(model, self.image_size_px))
+        self._net = net.to(self._machine.device)
 
     def __repr__(self) -> str:
         return f"<Classifier of {self.day}: {', '.join(self.classes)}>"
@@ -110,15 +122,20 @@ class Classifier:
             return f"{name} {error.what}"
 
     def _answers(self, images: torch.Tensor) -> Iterator[Answer]:
-        logits = network.outputs(self._net, images, self._machine, batch_size=BATCH)
+        made = network.outputs(self._net, images, self._machine, batch_size=BATCH)
+        features, logits = made[:, : network.FEATURES], made[:, network.FEATURES :]
         chances = (logits / self.temperature).softmax(1)
         order = chances.argsort(dim=1, descending=True, stable=True)
-        for row, places in zip(chances.tolist(), order.tolist(), strict=True):
+        known = self._known
+        distances = distance(features, known.means).tolist() if known else [None] * len(made)
+        for row, places, far in zip(chances.tolist(), order.tolist(), distances, strict=True):
             best = row[places[0]]
             every = {self._outputs[place]: row[place] for place in places}
             for name in self._retired:
                 del every[name]
-            yield Answer(self._outputs[places[0]], best, best >= self.threshold, every)
+            unknown = isinstance(self.limit, float) and far > self.limit
+            sure = best >= self.threshold
+            yield Answer(self._outputs[places[0]], best, sure, every, far, unknown)
 
 
 def _rgb(image: ImageLike) -> Image.Image:
@@ -139,8 +156,7 @@ def _rgb(image: ImageLike) -> Image.Image:
 def load(project: str | Path, day: str | None = None) -> Classifier:
     """Return the model of a project's day: by default the last that passed its gate."""
     found = Project.find(Path(project))
-    threshold = params_file.read(found.params).predict.threshold
-    return Classifier(model_of(found, meant(found, day)), threshold=threshold)
+    return Classifier(model_of(found, meant(found, day)), params_file.read(found.params).predict)
 
 
 def meant(project: Project, day: str | None) -> str:

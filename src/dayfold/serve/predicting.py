@@ -12,7 +12,7 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.files import for_spreadsheet, write_csv
 from dayfold.serve.model import Answer, Classifier
 
-NOT_SURE = "not sure"
+NOT_SURE, UNKNOWN = "not sure", "unknown"
 
 
 def images(sources: Sequence[Path]) -> list[Path]:
@@ -59,7 +59,7 @@ def predict(
     top = min(top, len(model.classes))
     began = time.monotonic()
     width = min(max(len(_shown(path)) for path in kept), 60)
-    names = max(len(name) for name in (*model.classes, NOT_SURE))
+    names = max(len(name) for name in (*model.classes, NOT_SURE, UNKNOWN))
     answers: list[Answer | str] = []
     for path, answer in zip(kept, model.each(kept), strict=True):
         answers.append(answer)
@@ -70,12 +70,17 @@ def predict(
         _write(csv, kept, answers, top)
         say(f"written: {csv}, a line a file")
     good = [answer for answer in answers if isinstance(answer, Answer)]
-    unsure = sum(not answer.sure for answer in good)
+    unsure = sum(not (answer.sure or answer.unknown) for answer in good)
+    unknown = sum(answer.unknown for answer in good)
+    is_off = isinstance(model.limit, str)
+    far = "" if is_off else f", {unknown} {UNKNOWN} (farther than {model.limit:.3f} from any class)"
     say(
         f"{plural(len(good), 'image')} in {seconds:.1f} s, "
         f"{len(good) / seconds:.0f} img/s; "
-        f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
+        f"{unsure} {NOT_SURE} (confidence below {model.threshold:g}){far}"
     )
+    if is_off:
+        say(f"No image is called {UNKNOWN}: {model.limit}.")
     if model.calibration.startswith("not"):
         say(f"Confidence is {model.calibration}.")
     problems = [answer for answer in answers if isinstance(answer, str)]
@@ -97,6 +102,8 @@ def _may_be_image(path: Path) -> bool:
 def line(answer: Answer, top: int, width: int) -> str:
     """Return an answer as a line: the class and its confidence, and the next ones up to `top`."""
     ranked = [f"{name} {chance:.3f}" for name, chance in answer.probabilities.items()]
+    if answer.unknown:
+        return f"{UNKNOWN:{width}}  {answer.distance:.3f} from the nearest class, like {ranked[0]}"
     if answer.sure:
         rest = f"  then {', '.join(ranked[1:top])}" if top > 1 else ""
         return f"{answer.label:{width}}  {answer.confidence:.3f}{rest}"
@@ -105,14 +112,15 @@ def line(answer: Answer, top: int, width: int) -> str:
 
 
 def _write(path: Path, files: Sequence[Path], answers: Sequence[Answer | str], top: int) -> None:
-    header = ["path", "predicted", "confidence", "sure"]
+    header = ["path", "predicted", "confidence", "sure", "unknown", "distance"]
     header += [f"{name}_{rank}" for rank in range(2, top + 1) for name in header[1:3]]
     rows: list[list[object]] = []
     for file, answer in zip(files, answers, strict=True):
         if isinstance(answer, Answer):
             ranked = list(answer.probabilities.items())[:top]
             cells = [cell for name, chance in ranked for cell in (_cell(name), chance)]
-            rows.append([_cell(str(file)), *cells[:2], int(answer.sure), *cells[2:], ""])
+            found = [int(answer.sure), int(answer.unknown), answer.distance]
+            rows.append([_cell(str(file)), *cells[:2], *found, *cells[2:], ""])
         else:
             rows.append([_cell(str(file)), *[""] * (len(header) - 1), _cell(answer)])
     write_csv(path, [*header, "problem"], rows)

@@ -36,6 +36,9 @@ def run(project: Project, params: Params) -> list[str]:
     figures["draws"] = _draws(
         provenance, old=len(history.split("train").filter(pl.col("day") != params.day))
     )
+    figures["unknown"], figures["interval"]["unknown"] = metrics.unknown(
+        tables.unknown(project, params.day)
+    )
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort)
     evidence.judge(figures, known, new)

@@ -20,6 +20,7 @@ import torch
 
 from dayfold import __version__, draws
 from dayfold.errors import CycleError, TrainingError
+from dayfold.figures import evidence
 from dayfold.learning import (
     calibration,
     checkpoint,
@@ -277,16 +278,18 @@ def _write_model(
         f"Confidence is not calibrated: {lacking}" if lacking else f"Temperature {temperature:g}"
     )
     print(f"Validation: {right} of {len(targets)} correct. " * bool(len(targets)) + f"{found}.")
+    units, unit = day.held.select(evidence.UNITS).item(), evidence.unit_of(day.held)
     metadata = {
         "classes": list(day.whole.classes),
         "day": facts["day"],
+        "no_limit": plural(units, f"validation {unit}") * evidence.is_too_few(units),
         "recipe": facts["recipe"],
         "sha256": day.pins,
         "temperature": temperature,
         "not_calibrated": lacking,
     }
     state = network.with_retired(fitted.state, day.whole, day.retired)
-    network.save(project.model, state, metadata)
+    network.save(project.model, state, metadata, fitted.known)
     return {"images": len(targets), "right": right}
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from dayfold.figures import charts, gate, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import html, index, pictures, summary
+from dayfold.figures.report import html, index, pictures, summary, unknown
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.html import Cell, Shades, figure, shades
 from dayfold.ledger.tables import CohortAccuracy
@@ -77,6 +77,9 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
             of_days=True,
         ),
         confusion=_confusion(day),
+        flagged=list(unknown.sentences(day)),
+        flags=unknown.rows(day),
+        flag_chart=unknown.chart(day),
         galleries=list(pictures.galleries(day)),
         splits=days.splits(day),
         pool=days.pool(day),

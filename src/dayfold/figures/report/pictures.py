@@ -14,7 +14,7 @@ from dayfold.errors import IntakeError
 from dayfold.figures.report.day import Day
 from dayfold.ledger import corrections, tables
 from dayfold.ledger.decode import decode, no_warnings
-from dayfold.ledger.tables import Doubt, Flip, NearDuplicate, Prediction
+from dayfold.ledger.tables import Doubt, Flip, NearDuplicate, Prediction, Unlike
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
@@ -53,7 +53,7 @@ Found = list[tuple[str, dict[str, str], str]]  # path, facts and command of each
 
 
 def galleries(day: Day) -> Iterator[Gallery]:
-    """Yield the four galleries of a day; one whose data cannot be had says so."""
+    """Yield the galleries of a day; one whose data cannot be had says so."""
     ids = dict(day.history.images.select("path", "image").iter_rows())
     # Of an earlier day: what was withdrawn since is shown no more.
     withdrawn = corrections.gone(day.project)
@@ -90,6 +90,26 @@ def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[st
         _relabel(row, row["predicted"], confidence=row["confidence"])
         for row in ordered.iter_rows(named=True)
     ]
+
+
+def _unlike(day: Day) -> tuple[str, Found]:
+    path = day.project.plot("unlike")
+    table = day.table(path, Unlike) if day.keeps(path) else None
+    if table is None:
+        return "This day was made without a look at what is unknown.", []
+    found = [
+        (
+            row["path"],
+            {
+                "label": row["label"],
+                "nearest": row["predicted"],
+                "distance": f"{row['distance']:.3f}",
+            },
+            shlex.join(("dayfold", "withdraw", row["path"], "--reason", "no such image")),
+        )
+        for row in table.iter_rows(named=True)
+    ]
+    return "There is no model before this day that knows what its classes look like.", found
 
 
 def _doubts(day: Day) -> tuple[str, Found]:
@@ -142,6 +162,12 @@ _KINDS: tuple[tuple[str, str, Callable[[Day], tuple[str, Found]]], ...] = (
         "Labels that are probably wrong, judged by models that were not trained on the image. "
         "Score 0: surely wrong; 1: surely right.",
         _doubts,
+    ),
+    (
+        "Least like what was known",
+        "Images of today, the farthest first from all that yesterday's model had learnt. A new "
+        "class, or a wrong folder, a screenshot, another organ.",
+        _unlike,
     ),
     (
         "Near duplicates",
