@@ -188,7 +188,7 @@ def test_a_line_names_the_class_or_between_which_the_model_cannot_decide():
     assert predicting.line(sure, 1, 4) == "cat   0.750"
     assert predicting.line(sure, 2, 4) == "cat   0.750  then dog 0.200"
     assert predicting.line(unsure, 1, 8) == "not sure  cat 0.750, dog 0.200"
-    far = "unknown   0.125 from the nearest class, like cat 0.750"
+    far = "unknown   distance 0.125, most like cat 0.750"
     assert predicting.line(unknown, 1, 8) == far
 
 

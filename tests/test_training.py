@@ -75,10 +75,10 @@ def test_a_day_is_the_same_to_the_bit_again_and_in_whatever_order_its_images_are
 
 def test_validation_is_asked_of_the_network_that_is_kept_and_need_not_be(recipe):
     validation = pool_of(7, 3)
-    (state, _, logits), _ = fitted(pool_of(10, 3), validation, recipe, 3)
-    net = network.build(network.Model(state, start_of(3).classes, {}), recipe.image_size_px)
+    made, _ = fitted(pool_of(10, 3), validation, recipe, 3)
+    net = network.build(network.Model(made.state, start_of(3).classes, {}), recipe.image_size_px)
     machine = device.resolve(device="cpu", precision="fp32", threads=1)
-    assert torch.equal(network.outputs(net, validation.pixels, machine), logits)
+    assert torch.equal(network.outputs(net, validation.pixels, machine), made.logits)
     made, _ = fitted(pool_of(10, 3), pool_of(0, 3), recipe, 3, updates=1)
     assert made.logits.shape == (0, 3)
 

@@ -25,21 +25,27 @@ ONE, TWO, THREE = DAYS[:3]
 AXES = torch.eye(3, 512)
 
 
-def test_a_class_is_the_mean_direction_of_its_images_and_a_distance_is_to_the_nearest():
-    features = torch.stack([2 * AXES[0], 5 * AXES[1], AXES[0] + AXES[1], 9 * AXES[2]])
-    known = Known.of(features, torch.tensor([0, 0, 0, 2]), 3, features)
-    half = 2**-0.5
-    assert torch.allclose(known.means[0], half * (AXES[0] + AXES[1]))
-    assert not known.means[1].any()  # a class without images is near to nothing
-    assert torch.equal(known.means[2], AXES[2])
-    far = unknown.distance(features, known.means).tolist()
-    assert far == pytest.approx([1 - half, 1 - half, 0, 0], abs=1e-6)
-    assert known.distances.tolist() == sorted(far)
+def test_near_is_what_is_like_a_class_and_decided():
+    features = torch.stack([4 * AXES[0], 4 * AXES[1], 4 * AXES[2], 0 * AXES[0]])
+    known = Known.of(features, torch.tensor([0, 1, 2, 2]), 4)
+    assert torch.equal(known.center, features.mean(dim=0))
+    for label in (0, 1):
+        aim = features[label] - known.center
+        assert torch.allclose(known.means[label], aim / aim.norm())
+    assert not known.means[3].any()  # a class without images is near to nothing
+    sure, torn = torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 4), 0.25)
+    at = known.center + 7 * known.means[:1]
+    assert known.distance(at, sure).item() == pytest.approx(0, abs=1e-6)
+    assert known.distance(at, torn).item() == pytest.approx(1, abs=1e-6)
+    half = torch.tensor([[0.5, 0.5, 0, 0]])  # log 2 of log 4
+    assert known.distance(at, half).item() == pytest.approx(0.5, abs=1e-6)
+    away = known.center + 3 * torch.eye(4, 512)[3:]
+    assert known.distance(away, sure).item() == pytest.approx(1, abs=1e-6)
 
 
 @given(count=st.integers(0, 60), share=st.sampled_from((0.5, 0.9, 0.95)))
 def test_the_limit_is_the_smallest_that_keeps_its_promise(count, share):
-    known = Known(AXES, torch.arange(count, dtype=torch.float32))
+    known = Known(AXES[0], AXES, torch.arange(count, dtype=torch.float32))
     limit = known.limit(share)
     # Of n + 1 equally likely places of a further image, those up to the limit are a share of them.
     enough = [place for place in range(count) if (place + 1) / (count + 1) >= share - 1e-9]
@@ -134,4 +140,4 @@ def test_predict_calls_unknown_what_is_farther_than_the_limit(copy, shell, tmp_p
     called = sum(int(row["unknown"]) for row in rows)
     limit = dayfold.load(copy.root).limit
     assert called == sum(float(row["distance"]) > limit for row in rows) > len(rows) / 2
-    assert f"{called} unknown (farther than {limit:.3f} from any class)" in said
+    assert f"{called} unknown (distance above {limit:.3f})" in said

@@ -9,6 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
+from dayfold.figures import evidence
 from dayfold.project import gitfiles, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
@@ -164,6 +165,8 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     write_bytes(project.metrics, json_bytes({}))
     params = params_file.read(project.params)
     make_origin(project, params, say=say)
+    if options.classes:
+        say(evidence.no_image(options.classes))
     from dayfold.learning import speed
 
     say(f"precision: {speed.pin(project, params)}")

@@ -1,13 +1,18 @@
 """The commands that look back: what days came to, and what other policies would have made."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dayfold.cli.top import HISTORY, command, here, say, warn_of_edits
 from dayfold.errors import CycleError
 from dayfold.project.layout import check_day
+
+if TYPE_CHECKING:
+    from dayfold.figures.report.pictures import Heat
+    from dayfold.project.layout import Project
 
 
 @command(HISTORY, "dayfold log --classes --day 2025-06-04")
@@ -47,7 +52,9 @@ def log(
         show(history.table(lines, verdicts, columns))
         print(history.LEGEND)
         images = manifest.history(project, lines[-1].day if lines else ORIGIN)
-        known = evidence.of(images, most=now.params.evaluate.max_per_cohort)
+        known = evidence.of(
+            images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
+        )
         gone = len(images.withdrawn)
         for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
             print(note)
@@ -87,6 +94,9 @@ def report(
         typer.Option("--day", metavar="YYYY-MM-DD", help="The last with figures by default."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    heat: Annotated[
+        bool, typer.Option(help="Show where the model looks in images that it has wrong.")
+    ] = True,
     png: Annotated[
         Path | None,
         typer.Option(
@@ -108,7 +118,12 @@ def report(
         page.write_curve(project, chosen, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    path = page.write(project, chosen, forced=sealing.forced(project))
+    path = page.write(
+        project,
+        chosen,
+        forced=sealing.forced(project),
+        heat_of=partial(_heat, project) if heat else None,
+    )
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     if gone := missing.images(project, now.sealed):
         print(
@@ -117,6 +132,14 @@ def report(
         )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")
+
+
+def _heat(project: "Project", day: str) -> "Heat":
+    """What draws where the model of a day looks; ModelError where that is not here."""
+    from dayfold.serve import heat
+    from dayfold.serve import model as models
+
+    return partial(heat.pictures, models.model_of(project, day))
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError
-from dayfold.figures import gate
+from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest, stray_images
 from dayfold.ledger.intake import finding
 from dayfold.ledger.stray_images import Stray
@@ -175,13 +175,17 @@ def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
     lost = stray_images.find(project, now.params, is_open=now.is_open)
+    history = manifest.history(project, ORIGIN if now.is_unopened else now.params.parent)
+    unseen = evidence.unseen(history, now.params.origin.classes)
+    known = [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
     if now.is_unopened:
-        return ["no day yet", *map(str, lost), f"next    {_next(lost)}"]
+        return ["no day yet", *known, *map(str, lost), f"next    {_next(lost)}"]
     is_untagged = now.day in now.untagged
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
         f"day     {now.day}, {state}; parent {now.params.parent}",
         f"sealed  {plural(len(now.sealed), 'day')}",
+        *known,
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:
@@ -211,7 +215,6 @@ def advice(project: Project) -> list[str]:
             return [*lines, error.what, f"next    {error.hint}"]
         return [*lines, f"next    {_next(lost)}"]
     labels = finding.count(project, now.day)
-    history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     lines.append(
         f"images  {sum(labels.values())} in {plural(len(labels), 'class')}"

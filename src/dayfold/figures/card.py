@@ -114,8 +114,8 @@ def _unknown(made: Made) -> str:
         said = f"It always picks one of its classes, even for unrelated images: {made.limit}."
     else:
         said = (
-            f"An image is called unknown where it is farther than {made.limit:.4f} (1 - cos of the "
-            "features) from every class."
+            f"An image is called unknown where its distance is above {made.limit:.4f}; "
+            "docs/unknown.md of dayfold defines it."
         )
     counted = made.unknown.filter(pl.col("unknown").is_not_null(), label="")
     rows = [

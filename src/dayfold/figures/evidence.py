@@ -1,7 +1,7 @@
 """What is too few to judge by: the one rule, and what the figures of a day rest on."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -43,7 +43,8 @@ class Evidence:
 
     A unit is a group (a patient), however many images it has: images of one patient are right or
     wrong together. An image without a group is one by itself. Classes without a test image have 0.
-    `earlier` counts the units of the cohorts before the day.
+    `earlier` counts the units of the cohorts before the day. `unseen` are classes that the origin
+    knew and that have had no image here.
     """
 
     unit: str
@@ -51,6 +52,7 @@ class Evidence:
     classes: dict[str, int]
     all: int
     earlier: int
+    unseen: tuple[str, ...] = ()
 
     def caveat(self, units: int) -> str:
         """Return "too few to judge: 3 patients"; nothing where there are enough."""
@@ -67,9 +69,9 @@ class Evidence:
 
     def sentences(self) -> list[str]:
         """Say which figures tell too little by themselves, a sentence for cohorts and classes."""
+        found = [f"{no_image(self.unseen)}: neither replayed nor tested."] * bool(self.unseen)
         if is_too_few(self.all):
-            return [f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
-        found = []
+            return [*found, f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
         for what, of in (("cohorts", self.cohorts), ("classes", self.classes)):
             few = [f"{name} ({plural(n, self.unit)})" for name, n in of.items() if is_too_few(n)]
             if few:
@@ -78,10 +80,27 @@ class Evidence:
         return found
 
 
-def of(history: History, *, day: str | None = None, most: int | None = None) -> Evidence:
+def no_image(classes: Collection[str]) -> str:
+    """Say of classes that the origin knows and that have had no image here."""
+    return f"{', '.join(classes)}: known to the model, no image here"
+
+
+def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the origin's classes that no image has ever been labelled with."""
+    ever = {*history.images["label"], *history.corrections["before"], *history.corrections["label"]}
+    return tuple(name for name in origin if name not in ever)
+
+
+def of(
+    history: History,
+    *,
+    day: str | None = None,
+    most: int | None = None,
+    origin: Sequence[str] = (),
+) -> Evidence:
     """Return what the figures of `day` (by default the last) rest on, under the labels of then.
 
-    `most` is `evaluate.max_per_cohort`.
+    `most` is `evaluate.max_per_cohort`, `origin` are `origin.classes`.
     """
     day = day or max(history.days, default="")
     # What was corrected or withdrawn later stands as it was.
@@ -103,6 +122,7 @@ def of(history: History, *, day: str | None = None, most: int | None = None) -> 
         classes,
         all=tested.select(UNITS).item(),
         earlier=tested.filter(pl.col("day") < day).select(UNITS).item(),
+        unseen=unseen(history, origin),
     )
 
 

@@ -84,7 +84,7 @@ def counted(project: Project, params: Params, line: DayLine) -> tuple[DayLine, E
     """
     figures = _counted(project, [line])[line.day]
     history = manifest.history(project, line.day)
-    known = evidence.of(history, most=params.evaluate.max_per_cohort)
+    known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, line.new)
     return replace(line, figures=figures), known
 

@@ -40,14 +40,15 @@ Inputs = Images | Activations
 class Fitted(NamedTuple):
     """A trained state, how often each image of the pool was drawn, and what validation came to.
 
-    `drawn` int64 [n]; `logits` float32 [validation images, classes], of the trained network;
-    `known` are its classes as it has learnt them.
+    `drawn` int64 [n]; of the trained network `known`, its classes as it has learnt them, and
+    `features` float32 [validation images, 512] and `logits` float32 [validation images, classes].
     """
 
     state: State
     drawn: NDArray[np.int64]
-    logits: torch.Tensor
     known: Known
+    features: torch.Tensor
+    logits: torch.Tensor
 
 
 def learning_rate(update: int, updates: int, *, peak: float) -> float:
@@ -182,13 +183,13 @@ class Training:
         self._net = self._average.module if self._average else self._net
         self.check_finite()
         chosen = unknown.sample(self._pool.images, self._pool.targets.numpy())
-        features, _ = self._asked(self._pool, chosen)
-        held, logits = self._asked(validation, np.arange(len(validation.images)))
+        shown, _ = self._asked(self._pool, chosen)
+        features, logits = self._asked(validation, np.arange(len(validation.images)))
         if not bool(logits.isfinite().all()):
             raise self._diverged("an answer on a validation image")
-        known = Known.of(features, self._pool.targets[chosen], logits.shape[1], held)
-        size = self._job.recipe.image_size_px
-        return Fitted(network.state_of(self._net, self._job.start, size), drawn, logits, known)
+        known = Known.of(shown, self._pool.targets[chosen], logits.shape[1])
+        state = network.state_of(self._net, self._job.start, self._job.recipe.image_size_px)
+        return Fitted(state, drawn, known, features, logits)
 
     def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """The features [n, 512] and logits [n, classes] of images as they are."""

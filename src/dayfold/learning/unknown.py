@@ -1,9 +1,13 @@
 """How far an image is from all that a model has learnt: what no class explains is far from each.
 
-The features of an image are the 512 numbers that the head is given. A class is the mean of the
-directions of its images' features, and the distance of an image is 1 - cos to the nearest class
-(nearest class mean: Mensink et al., "Distance-based image classification", 2013). docs/unknown.md
-has what other distances came to.
+An image is near where the model is decided, and where its features lie in the direction of a class:
+
+    distance = 1 - (1 - H(p) / log K) * max(0, max over classes c of cos(f - m, m_c - m))
+
+with the calibrated probabilities p of the K classes, their entropy H, the image's features f (the
+512 numbers that the head is given), the mean m of the features of training images, and m_c of those
+of a class. Each half alone fails somewhere: features where a model has hardly learnt its classes,
+confidence where it is sure of everything (docs/unknown.md has the figures).
 """
 
 import math
@@ -18,32 +22,38 @@ from torch.nn import functional
 from dayfold import draws
 
 IMAGES = 512  # of training, at most, that the means are made of: as many of each class as there are
+LEAST = 1e-12  # of a probability, within its logarithm
 
 
 @dataclass(frozen=True)
 class Known:
     """What a model has learnt of its classes, and how far images of known classes are from it.
 
-    `means` float32 [live classes, 512], of length 1, or 0 for a class without images; `distances`
-    float32 [n], sorted: those of the validation images.
+    `center` float32 [512] is the mean of the features, `means` float32 [live classes, 512] the
+    direction of each class from there, of length 1, or 0 for a class without images. `distances`
+    float32 [n], sorted, are those of the validation images.
     """
 
+    center: torch.Tensor
     means: torch.Tensor
     distances: torch.Tensor
 
     @classmethod
-    def of(
-        cls,
-        features: torch.Tensor,
-        targets: torch.Tensor,
-        classes: int,
-        validation: torch.Tensor,
-    ) -> "Known":
-        """Make it of training images' features [n, 512] and classes [n], and of validation's."""
-        units = functional.normalize(features.double(), dim=1)
+    def of(cls, features: torch.Tensor, targets: torch.Tensor, classes: int) -> "Known":
+        """Make it of the features of training images, [n, 512], and their classes, [n]."""
+        center = features.double().mean(dim=0)
         sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-        means = functional.normalize(sums.index_add(0, targets, units), dim=1).float()
-        return cls(means, distance(validation, means).sort().values)
+        means = functional.normalize(sums.index_add(0, targets, features.double() - center), dim=1)
+        return cls(center.float(), means.float(), torch.zeros(0))
+
+    def distance(self, features: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return how far images are, 0..1, by features [n, 512] and probabilities [n, classes]."""
+        likeness = functional.normalize(features - self.center, dim=1) @ self.means.T
+        # Retired classes have the probability 0, and no mean.
+        entropy = -(probabilities * probabilities.clamp_min(LEAST).log()).sum(dim=1)
+        classes = torch.ones_like(self.means[:, 0]).sum()  # no len(): this is traced for ONNX
+        decided = 1 - entropy / classes.clamp_min(2).log()
+        return 1 - decided * likeness.amax(dim=1).clamp_min(0)
 
     def limit(self, share: float) -> float | None:
         """Return the distance that `share`, 0..1, of images of known classes do not pass.
@@ -56,11 +66,6 @@ class Known:
         return float(self.distances[place - 1]) if 0 < place <= len(self.distances) else None
 
 
-def distance(features: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
-    """Return 1 - cos to the nearest mean: features [n, 512] → float32 [n]."""
-    return 1 - (functional.normalize(features.float(), dim=1) @ means.T).amax(dim=1)
-
-
 def sample(images: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return which images the means are made of: positions, int64 [at most IMAGES], in order.
 
@@ -70,7 +75,6 @@ def sample(images: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.int6
     turns = np.empty(len(keys), dtype=np.int64)
     for label in np.unique(targets):
         mine = np.flatnonzero(targets == label)
-        turns[mine[draws.in_order(keys[mine], [images[int(at)] for at in mine])]] = np.arange(
-            len(mine)
-        )
+        order = draws.in_order(keys[mine], [images[int(at)] for at in mine])
+        turns[mine[order]] = np.arange(len(mine))
     return np.sort(np.lexsort((keys, turns))[:IMAGES])

@@ -19,7 +19,7 @@ from dayfold.figures import gate, log
 from dayfold.figures.card import Made, card
 from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
-from dayfold.learning.unknown import distance
+from dayfold.learning.unknown import Known
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.project import cache, vcs
@@ -46,25 +46,26 @@ class Deployed(torch.nn.Module):
     """The whole way from pixels to probabilities as one graph.
 
     uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature); and, given
-    the means of classes, float32 [n], the distance to the nearest of them.
+    what is known of them, float32 [n], the distance from it.
     """
 
     def __init__(
-        self, net: torch.nn.Module, temperature: float, means: torch.Tensor | None = None
+        self, net: torch.nn.Module, temperature: float, known: Known | None = None
     ) -> None:
         super().__init__()
-        self.net = net if means is None else network.WithFeatures(net)
-        self.temperature, self.means = temperature, means
+        self.net = net if known is None else network.WithFeatures(net)
+        self.temperature, self.known = temperature, known
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
         self.requires_grad_(False)  # what is exported is asked, not trained
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
         """Normalise, ask, divide by the temperature, softmax."""
         made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
-        if self.means is None:
+        if self.known is None:
             return (made / self.temperature).softmax(1)
         features, logits = made[:, : network.FEATURES], made[:, network.FEATURES :]
-        return (logits / self.temperature).softmax(1), distance(features, self.means)
+        chances = (logits / self.temperature).softmax(1)
+        return chances, self.known.distance(features, chances)
 
 
 def form_of(file: Path, form: str | None) -> str:
@@ -93,8 +94,8 @@ def export(
         write_bytes(file, text.encode())
         return [file]
     size = model.metadata["recipe"]["image_size_px"]
-    means = model.known.means if model.known and form == "onnx" else None
-    deployed = Deployed(network.build(model, size), model.temperature, means)
+    known = model.known if form == "onnx" else None
+    deployed = Deployed(network.build(model, size), model.temperature, known)
     with TemporaryDirectory() as folder:
         made = Path(folder, "model")
         found, *more = _check(
@@ -146,7 +147,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         raise ToolError(
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
-    outputs = ["probabilities"] + ["distance"] * (deployed.means is not None)
+    outputs = ["probabilities"] + ["distance"] * (deployed.known is not None)
     batch = {0: "batch"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -325,7 +326,7 @@ def _of_unknown(form: str, limit: float | str) -> str:
             "`dayfold predict` calls an image unknown is in the ONNX export only."
         )
     return (
-        "`distance`: float32 [n], 1 - cos of the features to the nearest class. Above "
+        "`distance`: float32 [n], how far the image is from what the model has learnt, 0..1. Above "
         f"{limit:.4f} `dayfold predict` calls an image unknown: it is of none of these classes."
     )
 

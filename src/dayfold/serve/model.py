@@ -16,7 +16,6 @@ from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
-from dayfold.learning.unknown import distance
 from dayfold.ledger import decode
 from dayfold.ledger.squares import squared
 from dayfold.project import params as params_file
@@ -38,7 +37,7 @@ class Answer:
 
     `sure`: the `confidence` reaches `predict.threshold`; `Classifier.calibration` says whether it
     is calibrated. `probabilities` has every class but retired ones, the most probable first.
-    `distance` is that to the nearest class, 0 (alike) .. 1, `unknown` whether it is above
+    `distance` from what the model has learnt is 0 (alike) .. 1; `unknown` whether it is above
     `Classifier.limit`: then the image is of no class that the model has learnt.
     """
 
@@ -127,7 +126,7 @@ class Classifier:
         chances = (logits / self.temperature).softmax(1)
         order = chances.argsort(dim=1, descending=True, stable=True)
         known = self._known
-        distances = distance(features, known.means).tolist() if known else [None] * len(made)
+        distances = known.distance(features, chances).tolist() if known else [None] * len(made)
         for row, places, far in zip(chances.tolist(), order.tolist(), distances, strict=True):
             best = row[places[0]]
             every = {self._outputs[place]: row[place] for place in places}

@@ -73,7 +73,7 @@ def predict(
     unsure = sum(not (answer.sure or answer.unknown) for answer in good)
     unknown = sum(answer.unknown for answer in good)
     is_off = isinstance(model.limit, str)
-    far = "" if is_off else f", {unknown} {UNKNOWN} (farther than {model.limit:.3f} from any class)"
+    far = "" if is_off else f", {unknown} {UNKNOWN} (distance above {model.limit:.3f})"
     say(
         f"{plural(len(good), 'image')} in {seconds:.1f} s, "
         f"{len(good) / seconds:.0f} img/s; "
@@ -103,7 +103,7 @@ def line(answer: Answer, top: int, width: int) -> str:
     """Return an answer as a line: the class and its confidence, and the next ones up to `top`."""
     ranked = [f"{name} {chance:.3f}" for name, chance in answer.probabilities.items()]
     if answer.unknown:
-        return f"{UNKNOWN:{width}}  {answer.distance:.3f} from the nearest class, like {ranked[0]}"
+        return f"{UNKNOWN:{width}}  distance {answer.distance:.3f}, most like {ranked[0]}"
     if answer.sure:
         rest = f"  then {', '.join(ranked[1:top])}" if top > 1 else ""
         return f"{answer.label:{width}}  {answer.confidence:.3f}{rest}"

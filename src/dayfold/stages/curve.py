@@ -40,7 +40,7 @@ def run(project: Project, params: Params) -> list[str]:
         tables.unknown(project, params.day)
     )
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
-    known = evidence.of(history, most=params.evaluate.max_per_cohort)
+    known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, **params.gate.model_dump())
     reasons = gate.reasons(checks)

@@ -11,7 +11,6 @@ from dayfold.figures import evidence, metrics
 from dayfold.learning import device, network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
-from dayfold.learning.unknown import distance
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import (
@@ -49,7 +48,8 @@ def predict(
             made = network.outputs(net, images, machine)
             features, logits = made[:, : network.FEATURES], made[:, network.FEATURES :]
             best, known = logits.softmax(1).max(dim=1), model.known
-            far = distance(features, known.means).tolist() if known else [None] * len(made)
+            chances = (logits / model.temperature).softmax(1)
+            far = known.distance(features, chances).tolist() if known else [None] * len(made)
             names = [model.classes[position] for position in best.indices.tolist()]
             answers += zip(names, best.values.tolist(), far, strict=True)
     schema = {"predicted": pl.String, "confidence": pl.Float64, "distance": pl.Float64}

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -289,7 +290,9 @@ def _write_model(
         "not_calibrated": lacking,
     }
     state = network.with_retired(fitted.state, day.whole, day.retired)
-    network.save(project.model, state, metadata, fitted.known)
+    chances = (logits / temperature).softmax(1)
+    distances = fitted.known.distance(fitted.features, chances).sort().values
+    network.save(project.model, state, metadata, replace(fitted.known, distances=distances))
     return {"images": len(targets), "right": right}
 
 

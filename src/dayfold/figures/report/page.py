@@ -1,16 +1,18 @@
 """The report of a day: charts, tables and pictures, put into one HTML file."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import polars as pl
 from markupsafe import Markup
 
+from dayfold.errors import DayfoldError
 from dayfold.figures import charts, gate, metrics, retention
 from dayfold.figures.report import day as days
 from dayfold.figures.report import html, index, pictures, summary, unknown
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.html import Cell, Shades, figure, shades
+from dayfold.figures.report.pictures import Heat
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project.files import dotted, write_bytes
 from dayfold.project.layout import Project
@@ -26,14 +28,27 @@ MEASURES = {
 }
 
 
-def write(project: Project, day: str | None, *, forced: Mapping[str, str]) -> Path:
+def write(
+    project: Project,
+    day: str | None,
+    *,
+    forced: Mapping[str, str],
+    heat_of: Callable[[str], Heat] | None = None,
+) -> Path:
     """Write the report of a day, by default the last that has figures, and the index of all days.
 
-    Return its path. `forced` are the days that were sealed by force, each with why.
+    Return its path. `forced` are the days that were sealed by force, each with why; `heat_of`
+    returns what draws where the model of a day looks.
     """
     found = days.read(project, day)
     path = project.report(found.day)
-    write_bytes(path, render(found, forced=forced).encode())
+    heat = None
+    if heat_of:
+        try:
+            heat = heat_of(found.day)
+        except DayfoldError as error:
+            found.missing[project.name(project.model)] = error.what
+    write_bytes(path, render(found, forced=forced, heat=heat).encode())
     index.write(project, forced=forced)
     return path
 
@@ -44,7 +59,7 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
     charts.write_png(path, {charts.TITLE: curve})
 
 
-def render(day: Day, *, forced: Mapping[str, str]) -> str:
+def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     labels = sorted({label for table in scores.values() for label in table["label"]})
@@ -80,7 +95,7 @@ def render(day: Day, *, forced: Mapping[str, str]) -> str:
         flagged=list(unknown.sentences(day)),
         flags=unknown.rows(day),
         flag_chart=unknown.chart(day),
-        galleries=list(pictures.galleries(day)),
+        galleries=list(pictures.galleries(day, heat)),
         splits=days.splits(day),
         pool=days.pool(day),
         arrivals=_arrivals(day),

@@ -32,9 +32,10 @@ class Thumbnail(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image, what is known of it, and the command that corrects it."""
+    """An image, where the model looks in it, what is known of it, the command that corrects it."""
 
     thumbnail: Thumbnail
+    heat: str | None
     path: str
     facts: dict[str, str]
     command: str
@@ -52,8 +53,14 @@ class Gallery(NamedTuple):
 Found = list[tuple[str, dict[str, str], str]]  # path, facts and command of each image of a kind
 
 
-def galleries(day: Day) -> Iterator[Gallery]:
-    """Yield the galleries of a day; one whose data cannot be had says so."""
+Heat = Callable[[list[Path]], list[Image.Image]]  # images, each under its heat map
+
+
+def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
+    """Yield the galleries of a day; one whose data cannot be had says so.
+
+    `heat` draws where the day's model looks, in the images that it has wrong.
+    """
     ids = dict(day.history.images.select("path", "image").iter_rows())
     # Of an earlier day: what was withdrawn since is shown no more.
     withdrawn = corrections.gone(day.project)
@@ -61,10 +68,18 @@ def galleries(day: Day) -> Iterator[Gallery]:
     for title, says, find in _KINDS:
         empty, found = find(day)
         with no_warnings():
-            pictures = [
-                Picture(thumbnail(day.project, ids, path, withdrawn=gone), path, facts, command)
-                for path, facts, command in found[:SHOWN]
-            ]
+            drawn = {
+                path: thumbnail(day.project, ids, path, withdrawn=gone)
+                for path, *_ in found[:SHOWN]
+            }
+            here = [path for path, made in drawn.items() if made.uri]
+            is_wrong = find in (_newly_wrong, _mistakes)
+            made = heat([day.project.root / path for path in here]) if heat and is_wrong else []
+        heats = {path: _drawn(image).uri for path, image in zip(here, made, strict=False)}
+        pictures = [
+            Picture(drawn[path], heats.get(path), path, facts, command)
+            for path, facts, command in found[:SHOWN]
+        ]
         yield Gallery(title, says if found else empty, len(found), pictures)
 
 
