@@ -65,8 +65,8 @@ def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
     lines = history(worse=5, known=known)
     first, second = printed(log.table(lines, VERDICTS, ALL_COLUMNS))[1:3]
     # Of 40 images of 3 patients; what is undefined has its dash.
-    assert first.split()[4:] == ["few", "-", *["few"] * 3, "-", "few", "ok"]
-    assert second.split()[4:] == ["3", "few", "few", "-", *["few"] * 3, "-", "ok"]
+    assert first.split()[4:] == ["few", "-", *["few"] * 3, "-", "few", *["-"] * 2, "ok"]
+    assert second.split()[4:] == ["3", "few", "few", "-", *["few"] * 3, *["-"] * 3, "ok"]
     assert log.notes(lines, VERDICTS, {}, known) == [
         "few: too few to judge; dayfold report --day DAY shows the figure and its interval",
         "Too few test patients to judge any figure: 3 in all.",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS, image, take_in
+from dayfold.figures import metrics
 from dayfold.ledger import tables
 from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
 from dayfold.project import params as params_file
@@ -281,3 +282,8 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
         "an image of today is drawn 3.5 times as often as an average older one; today's images "
         "are 64% of the draws (7 of 19 images)\n"
     )
+
+
+def test_a_first_day_has_no_recency_however_its_shares_round():
+    assert metrics.recency(1 - 2**-53, today=3, old=0) is None
+    assert metrics.recency(0.5, today=2, old=4) == 2.0

@@ -1,6 +1,7 @@
 """Training and pixels: stateless, bounded, and sensible with few images."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,17 +116,37 @@ def test_distillation_is_nothing_at_the_teacher_s_answers_and_the_divergence_els
         known = net(batch)
         # Three classes today: the third is none of the teacher's, and free.
         same = torch.cat([known, torch.full((4, 1), 9.0)], dim=1)
-        assert loss._distance(net, same, batch).numpy() == pytest.approx(0, abs=1e-6)
-        flat = torch.zeros(4, 3)
+        assert loss._distance(known, same[:, :2]).numpy() == pytest.approx(0, abs=1e-6)
+        flat = torch.zeros(4, 2)
         wanted = (known / 2).softmax(1)
         # T^2 times the sum of p log(p / q), q a half each.
         by_hand = 4 * (wanted * (wanted / 0.5).log()).sum(1)
-        found = loss._distance(net, flat, batch).numpy()
+        found = loss._distance(known, flat).numpy()
         assert found == pytest.approx(by_hand.numpy(), rel=1e-5, abs=1e-6)
         # Of the image of a third class yesterday's model knows nothing: it is not asked.
         known = torch.tensor([1.0, 1.0, 0.0, 1.0])
-        whole = loss(lambda _: flat, batch, np.arange(4)).item()
+        three = torch.zeros(4, 3)
+        whole = loss(lambda _: three, batch, np.arange(4)).item()
         assert whole == pytest.approx(math.log(3) + (by_hand * known).mean().item())
+
+
+def test_a_class_without_images_is_held_to_yesterday_and_nothing_speaks_against_it(recipe):
+    machine = device.resolve(device="cpu", precision="fp32", threads=1)
+    teacher, pool = start_of(2, seed=1), pool_of(4, 3)
+    pool = replace(pool, targets=torch.tensor([1, 2, 1, 2]))  # no image of the first class
+    job = Job(start_of(3), teacher, recipe, 0, "2025-06-02", machine, unseen=(0,))
+    loss = fitting._Loss(job, pool, Images(job))
+    batch = pixels.normalised(pool.pixels)
+    with torch.no_grad():
+        wanted = network.build(teacher, 32).eval()(batch)[:, 0]
+    answers = torch.zeros(4, 3)
+    answers[:, 0] = wanted + 0.5
+    answers.requires_grad_()
+    found = loss(lambda _: answers, batch, np.arange(4))
+    # Two classes alike, and half a logit squared.
+    assert found.item() == pytest.approx(math.log(2) + fitting.UNSEEN_WEIGHT * 0.25, abs=1e-5)
+    found.backward()
+    assert answers.grad[:, 0].tolist() == pytest.approx([2 * 0.5 / 4] * 4, abs=1e-5)
 
 
 def test_the_mean_of_the_weights_is_the_exponential_one(recipe):

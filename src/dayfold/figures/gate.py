@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dayfold.errors import LedgerError
-from dayfold.figures.evidence import Evidence, is_judged, is_too_few, value_of
+from dayfold.figures.evidence import Evidence, is_too_few, value_of
 from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
@@ -44,15 +44,16 @@ def checks(
     arrived on the day. On the first day nothing is held against a day before.
     """
     found = []
-    for limit, name, most in (
-        ("max_forgetting", "forgetting", max_forgetting),
-        ("max_negative_flip_rate", "negative_flip_rate", max_negative_flip_rate),
-        ("max_unlike_known", "unknown.false_alarms", max_unlike_known),
+    shown = value_of(figures, "unknown.units.known") or 0
+    for limit, name, most, units in (
+        ("max_forgetting", "forgetting", max_forgetting, known.earlier),
+        ("max_negative_flip_rate", "negative_flip_rate", max_negative_flip_rate, known.all),
+        ("max_unlike_known", "unknown.false_alarms", max_unlike_known, shown),
     ):
         value = value_of(figures, name)
         if most is not None and (value is not None or len(known.cohorts) > 1):
-            low, high = value_of(figures["interval"], name).values()
-            passed = None if low is None or not is_judged(figures, name) else int(low <= most)
+            low, high = (value_of(figures["interval"], name) or UNKNOWN).values()
+            passed = None if low is None or is_too_few(units) else int(low <= most)
             found.append(Check(limit, "", most, value, low, high, passed))
     for limit, labels, least in (
         ("min_class_f1", known.classes, min_class_f1),

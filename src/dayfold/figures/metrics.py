@@ -46,7 +46,8 @@ def recency(share: float, *, today: int, old: int) -> float | None:
     `share` is the part of the draws, 0..1, that `today` training images of today get together;
     `old` counts all earlier training images, replayed or not. None where one of them has no draw.
     """
-    return share / today / ((1 - share) / old) if 0 < share < 1 else None
+    # On a first day rounding may leave a share just below 1.
+    return share / today / ((1 - share) / old) if old and 0 < share < 1 else None
 
 
 def unknown(table: pl.DataFrame) -> Part:

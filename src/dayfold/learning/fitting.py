@@ -33,6 +33,7 @@ EPOCHS = 5  # of a day: each has a plan of draws of its own, and ends with a loo
 WARM_UP = 0.1  # part of the updates over which the learning rate rises
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
+UNSEEN_WEIGHT = 1.0  # of how far the answers of classes without images are from yesterday's
 
 Inputs = Images | Activations
 
@@ -212,13 +213,23 @@ class Training:
 
 
 class _Loss:
-    """Cross-entropy with smoothed labels, and distillation where the recipe asks for it."""
+    """Cross-entropy with smoothed labels, and distillation where the recipe asks for it.
+
+    Classes without images have no part in the cross-entropy: each image would speak against them.
+    Their logits are held to yesterday's on the images that there are (a squared error, as Buzzega
+    et al. 2020 replay logits), so the layers below go on telling them apart.
+    """
 
     def __init__(self, job: Job, pool: Pool, inputs: Inputs) -> None:
         self._distill, self._machine = job.recipe.distill, job.machine
+        self._unseen = list(job.unseen)
+        self._seen = [at for at in range(len(job.start.classes)) if at not in job.unseen]
+        places = torch.zeros(len(job.start.classes), dtype=torch.int64)
+        places[self._seen] = torch.arange(len(self._seen))
         self._targets = pool.targets.to(job.machine.device)
+        self._places = places[pool.targets].to(job.machine.device)
         self._teacher: torch.nn.Module | None = None
-        if self._distill and job.teacher and job.teacher.classes:
+        if (self._distill or self._unseen) and job.teacher and job.teacher.classes:
             net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
             # Its frozen part is that of the network in training, so it is given the same.
             self._teacher, self._known = inputs.learner(net).eval(), len(job.teacher.classes)
@@ -229,27 +240,30 @@ class _Loss:
         """The loss of a batch, float32 []: of images `chosen`, int64 [n], made into `batch`."""
         with self._machine.autocast():
             logits = learner(batch)
-        targets = self._targets[chosen]
+        told = logits[:, self._seen] if self._unseen else logits
         loss = functional.cross_entropy(
-            logits.float(), targets, label_smoothing=LABEL_SMOOTHING, reduction="none"
+            told.float(), self._places[chosen], label_smoothing=LABEL_SMOOTHING, reduction="none"
         ).mean()
-        if self._teacher:
-            far = self._distance(self._teacher, logits, batch)
+        if not self._teacher:
+            return loss
+        with torch.no_grad(), self._machine.autocast():
+            wanted = self._teacher(batch).float()
+        if self._unseen:
+            gap = logits[:, self._unseen].float() - wanted[:, self._unseen]
+            loss = loss + UNSEEN_WEIGHT * gap.square().mean()
+        if self._distill:
+            far = self._distance(wanted, logits[:, : self._known].float())
             # Of a class that is new today yesterday's model can only say what is not true.
-            loss = loss + self._distill * (far * (targets < self._known)).mean()
+            loss = loss + self._distill * (far * (self._targets[chosen] < self._known)).mean()
         return loss
 
-    def _distance(
-        self, teacher: torch.nn.Module, logits: torch.Tensor, batch: torch.Tensor
-    ) -> torch.Tensor:
+    @staticmethod
+    def _distance(wanted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         """How far each answer is from yesterday's on the classes that it knew, float32 [n].
 
         T^2 KL(softmax(teacher / T) || softmax(student / T)): Hinton, Vinyals & Dean 2015, over the
         known classes only as in Li & Hoiem 2016 (learning without forgetting).
         """
-        with torch.no_grad(), self._machine.autocast():
-            wanted = teacher(batch).float()
-        given = logits[:, : self._known].float()
         return DISTILL_TEMPERATURE**2 * functional.kl_div(
             functional.log_softmax(given / DISTILL_TEMPERATURE, dim=1),
             functional.log_softmax(wanted / DISTILL_TEMPERATURE, dim=1),

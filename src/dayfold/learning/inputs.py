@@ -34,7 +34,8 @@ _LARGEST = torch.finfo(torch.float16).max
 class Job:
     """From which model, by which recipe and draws, on which machine a day is trained.
 
-    `teacher` is yesterday's model, asked where `recipe.distill` is above 0.
+    `teacher` is yesterday's model, asked where `recipe.distill` is above 0, and of the classes
+    `unseen`: rows of the head that no image has ever spoken for here.
     """
 
     start: Model
@@ -43,6 +44,7 @@ class Job:
     seed: int
     day: str
     machine: Machine
+    unseen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

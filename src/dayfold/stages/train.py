@@ -171,7 +171,9 @@ def _day(project: Project, params: Params) -> _Day:
     # Grown by nothing: a class that came back is asked about again.
     teacher = network.without(network.grown(parent, (), seed, like=renamed), retired)
     recipe = fitting.on_parent(params.train, parent)
-    job = Job(start, teacher, recipe, seed, day, _machine(recipe))
+    lacking = evidence.unseen(history, start.classes)
+    unseen = tuple(start.classes.index(name) for name in lacking)
+    job = Job(start, teacher, recipe, seed, day, _machine(recipe), unseen)
     held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
     pins = {
         "parent": sha256_file(project.parent_model),
@@ -321,6 +323,9 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
     print(f"from      {params.parent}, {plural(len(day.job.start.classes), 'class')}")
     if day.new:
         print(f"new       {', '.join(day.new)}")
+    if day.job.unseen:
+        names = [day.job.start.classes[at] for at in day.job.unseen]
+        print(f"held      {evidence.no_image(names)}; held to yesterday's answers")
     if day.retired:
         print(f"retired   {', '.join(day.retired)}: without images now, never predicted")
     print(
