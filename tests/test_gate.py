@@ -81,7 +81,14 @@ def test_every_reason_is_told_and_not_the_first_only():
     )
     everything = {name: 0.3 if name.startswith("min") else 0.05 for name in NONE}
     everything["require_evidence"] = True
-    assert len(reasons(bad, new=["cat"], **everything)) == 4
+    bad["unknown"] = {"false_alarms": 0.3, "units": {"known": ENOUGH}}
+    bad["interval"]["unknown"] = {"false_alarms": ends(0.2, 0.4)}
+    assert len(reasons(bad, new=["cat"], **everything)) == 5
+    bad["unknown"]["units"]["known"] = TOO_FEW
+    assert reasons(bad, new=["cat"], **everything)[-1] == (
+        "not judged, and require_evidence is set: the part of known classes' images that "
+        "yesterday's model called unknown"
+    )
 
 
 def test_null_is_not_asked_and_what_is_undefined_is_not_judged():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -14,12 +15,12 @@ import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures import log
-from dayfold.figures.card import card
+from dayfold.figures.card import Made, card
 from dayfold.figures.report import html, index, page
 from dayfold.figures.report.summary import _of_worst
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
-from dayfold.ledger.tables import Evaluation, Flip
+from dayfold.ledger.tables import Evaluation, Flip, Unknown
 from dayfold.project import params as params_file
 
 HOSTILE = "<script>alert(1)<script>"
@@ -383,23 +384,35 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
         "scans",
         log.counted(project, now, log.lines(project, now)[-1]),
         manifest.history(project, days[-1]),
-        live=labels,
-        metadata={
-            "classes": labels,
-            "recipe": {"image_size_px": 16},
-            "not_calibrated": "2 validation images",
-        },
-        provenance={
-            "parent": days[0],
-            "draws": {"today": 3, "all": 4},
-            "images": {"today": 14, "trained": 21, "replayed": 7},
-            "sha256": {},
-            "fingerprint": {},
-        },
+        Made(
+            live=labels,
+            metadata={
+                "classes": labels,
+                "recipe": {"image_size_px": 16},
+                "not_calibrated": "2 validation images",
+            },
+            provenance={
+                "parent": days[0],
+                "draws": {"today": 3, "all": 4},
+                "images": {"today": 14, "trained": 21, "replayed": 7},
+                "sha256": {},
+                "fingerprint": {},
+            },
+            limit=0.25,
+            unknown=pl.DataFrame(
+                [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)],
+                schema=tables.schema(Unknown),
+                orient="row",
+            ).with_columns(day=pl.lit(days[1])),
+            erased=[],
+        ),
         gate=("open (not judged 5)", []),
     )
     assert "Gate: open (not judged 5)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text
+    assert "its distance is above 0.2500" in text
+    assert "| images of classes that were new to a day | 38 | 31 |" in text
+    assert "| images of classes that were known by then | 120 | 6 |" in text
     # Two test images of a class and day; the mass came on the second.
     assert "On 6 test images, which no model" in text
     assert "- Too few test images to judge any figure: 6 in all." in text

@@ -1,7 +1,8 @@
 """Where a model looks: a heat map over an image, for the class that it predicts.
 
 LayerCAM (Jiang et al., "LayerCAM: exploring hierarchical class activation maps for localization",
-2021) on layer3: each activation times its gradient where that is above 0, summed over the channels.
+2021) on the deepest layer whose map is fine enough: each activation times its gradient where that
+is above 0, summed over the channels.
 """
 
 from collections.abc import Sequence
@@ -17,21 +18,24 @@ from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.squares import squared
 
+LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
+FINE = 7  # pixels a side of a map, at least
 HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
 STRONGEST = 0.6  # part of that colour there
 
 
 def maps(model: Model, images: torch.Tensor) -> torch.Tensor:
     """Return what each image's answer rests on, 0..1: uint8 [n, 3, s, s] → float32 [n, s, s]."""
-    net = network.build(model, images.shape[-1]).eval()
+    side = images.shape[-1]
+    net = network.build(model, side).eval()
+    layer = next((name for name, step in LAYERS.items() if side >= FINE * step), "layer1")
     kept: list[torch.Tensor] = []
-    net.get_submodule("layer3").register_forward_hook(lambda *made: kept.append(made[-1]))
+    net.get_submodule(layer).register_forward_hook(lambda *made: kept.append(made[-1]))
     answers = net(pixels.normalised(images)).max(dim=1).values
     (slopes,) = torch.autograd.grad(answers.sum(), kept)
     found = (slopes.relu() * kept[0]).sum(dim=1).detach()
     most = found.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    size = list(images.shape[-2:])
-    return functional.interpolate((found / most)[:, None], size, mode="bilinear")[:, 0]
+    return functional.interpolate((found / most)[:, None], [side, side], mode="bilinear")[:, 0]
 
 
 def pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:

@@ -26,10 +26,10 @@ def sentences(day: Day) -> Iterator[str]:
     totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
     for new, row in sorted(totals.items(), reverse=True):
         labels = table.filter(pl.col("new") == new, pl.col("label") != "")["label"].to_list()
-        named = ", ".join(first_few(labels))
+        named, of = ", ".join(first_few(labels)), "class" if len(labels) == 1 else "classes"
         images, called = plural(row["images"], "image"), row["unknown"]
         if called is not None and new:
-            yield f"Yesterday's model would have flagged {called} of {images} of {named}."
+            yield f"Yesterday's model would have flagged {called} of {images} of the new {of} {named}."
         elif called is not None:
             yield _of_known(day, called, row["images"])
         if row["auroc"] is not None:
