@@ -29,9 +29,8 @@ def sentences(day: Day) -> Iterator[str]:
         named, of = ", ".join(first_few(labels)), "class" if len(labels) == 1 else "classes"
         images, called = plural(row["images"], "image"), row["unknown"]
         if called is not None and new:
-            yield (
-                f"Yesterday's model would have flagged {called} of {images} of the new {of} {named}."
-            )
+            flagged = f"{called} of {images} of the new {of} {named}"
+            yield f"Yesterday's model would have flagged {flagged}."
         elif called is not None:
             yield _of_known(day, called, row["images"])
         if row["auroc"] is not None:
