@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from hypothesis import settings
 
 import warm  # isort: skip - before dayfold asks which Python this is
@@ -56,7 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         found = item._fixtureinfo.name2fixturedefs.items()
         shared = [name for name, made in found if made[-1].scope == "module"]
         if names := sorted(set(shared) - {"chromium"}):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {names[-1]}"))
+            group = f"{item.path.stem} {names[-1]}"
+            item.add_marker(pytest.mark.xdist_group(group))
+            # What xdist 3.8 does with the mark has no effect since pytest 9.2 (its issue 1386).
+            item._id = NodeId.parse(f"{item.nodeid}@{group}")
+            assert item.nodeid.endswith(group)
     items.sort(key=place)
 
 
