@@ -15,7 +15,7 @@ from hypothesis import settings
 import warm  # isort: skip - before dayfold asks which Python this is
 
 import touched
-from builders import DAYS, NO_GATE, make_project, open_day
+from builders import DAYS, IDENTITY, NO_GATE, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
@@ -117,13 +117,6 @@ def shell() -> Shell:
         return done.stdout
 
     return run
-
-
-IDENTITY = {
-    f"GIT_{role}_{part}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
-}
 
 
 @pytest.fixture(scope="session")
