@@ -32,15 +32,17 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import DayfoldError, IntakeError
-from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger import manifest
 from dayfold.ledger.intake import workers
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
-from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.layout import Project
 from dayfold.stages import snapshot
 
-ROOT = Path(__file__).parents[1]
-DAY, NEXT = "2025-06-01", "2025-06-02"
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from builders import DAYS, contents, encoded, make_project, open_day, place
+
+DAY, NEXT = DAYS[:2]
 DELIVERY = 250  # files
 SECONDS = 5.0  # that one file may take
 MEBIBYTES = 2048  # that a worker may have, at most
@@ -82,13 +84,6 @@ def pictures() -> dict[str, bytes]:
     for form in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"):
         made[f"{form}.tif"] = encoded(colour, "TIFF", compression=form)
     return made | dicoms(noise)
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    """The bytes of an image file."""
-    file = io.BytesIO()
-    image.copy().save(file, form, **options)  # saving leaves marks on an image
-    return file.getvalue()
 
 
 def dicoms(noise: np.ndarray) -> dict[str, bytes]:
@@ -153,38 +148,17 @@ def mutated(data: bytes, others: list[bytes], draw: random.Random) -> bytes:
     return bytes(found)
 
 
-def make_project(root: Path) -> Project:
-    """A project whose first day is open; nothing here trains, so it needs no model."""
-    project = Project(root)
-    root.mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", project.params)
+def opened(root: Path) -> Project:
+    """A project under git whose first day is open."""
+    project = make_project(root)
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-    manifest.write_origin(project.manifest(ORIGIN))
-    open_day(project, DAY, ORIGIN)
+    open_day(project, DAY)
     return project
-
-
-def open_day(project: Project, day: str, parent: str) -> None:
-    """Open a day as far as the stages without a model see it."""
-    params_file.edit(project.params, {"day": day, "parent": parent})
-    project.images(day).mkdir(parents=True)
-    corrections.write_empty(project, day)
-    splits.write_no_groups(project, day)
-
-
-def write_image(path: Path, colour: tuple[int, int, int]) -> None:
-    """Write a small image of one colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (9, 9), colour).save(path)
 
 
 def tree(folder: Path) -> dict[str, str]:
     """What a folder holds: the sha256 of every file, by path; git's and DVC's own left out."""
-    return {
-        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not {".git", ".dvc"} & set(path.parts)
-    }
+    return {path: sha256(data) for path, data in contents(folder).items()}
 
 
 def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
@@ -196,7 +170,7 @@ def fuzz_images(top: Path, count: int, seed: int) -> Counter[str]:
     and no worker more than MEBIBYTES.
     """
     draw, good, outcomes = random.Random(seed), pictures(), Counter[str]()  # noqa: S311
-    project, reasons, slowest, most = make_project(top / "project"), Counter[str](), 0.0, 0.0
+    project, reasons, slowest, most = opened(top / "project"), Counter[str](), 0.0, 0.0
     for start in range(0, count, DELIVERY):
         source = top / f"delivery-{start}"
         (source / "cat").mkdir(parents=True)
@@ -269,19 +243,17 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
     the project has not changed besides that file.
     """
     draw, outcomes = random.Random(seed), Counter[str]()  # noqa: S311
-    project, source, labels = make_project(top / "texts"), top / "given", top / "labels.csv"
+    project, source, labels = opened(top / "texts"), top / "given", top / "labels.csv"
 
     def read() -> object:
         return snapshot.run(project, params_file.read(project.params))
 
-    for number in range(12):
-        for folder in (source / "deep", project.images(DAY) / "cat"):
-            write_image(folder / f"{number}.png", (number, 7, 7))
+    place(source, "deep", range(12))
+    place(project.images(DAY), "cat", range(12))
     quietly(read)
     ids = manifest.history(project, DAY).images["image"].to_list()
-    open_day(project, NEXT, DAY)
-    for number in range(3):
-        write_image(project.images(NEXT) / "cat" / f"{number}.png", (number, 99, 7))
+    open_day(project, NEXT)
+    place(project.images(NEXT), "cat", range(100, 103))
     rows = "".join(f"deep/{n}.png,{'cat' if n % 2 else 'dög'},p{n}\n" for n in range(12))
     events = f"relabel,{ids[0]},dog,seen again\nwithdraw,{ids[1]},,consent\n"
     given = Options(labels=labels, dry_run=True)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fuzz import DAY, make_project, peak
+from fuzz import DAY, opened, peak
 from PIL import Image
 
 from dayfold.cycle import adding
@@ -74,7 +74,7 @@ def main() -> None:
         rates = []
         for using in range(1, len(cpus) + 1):
             os.sched_setaffinity(0, cpus[:using])
-            project = make_project(top / f"project-{using}")
+            project = opened(top / f"project-{using}")
             start_workers(top, using)
             before, _, busy = spent()
             began = time.perf_counter()

@@ -35,6 +35,9 @@ from dayfold.project.files import canonical_json, sha256, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from builders import IDENTITY
+
 ONE, TWO, THREE, FOUR = (f"2025-06-0{number}" for number in (2, 3, 4, 5))
 SMALL = {
     "train.updates": 2,
@@ -56,11 +59,6 @@ SCRIPT = (
 DONE = ("is sealed already", "is already open", "has no seal")  # given again, it had been done
 KILLED_AT = (1, 3, 5, 6, 0, 1, 3, 6, 2)  # commands in turn: most kills where most is at stake
 TRIES, WAIT_SECONDS = 20, 3.0
-IDENTITY = {
-    f"GIT_{role}_{part}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
-}
 
 
 @dataclass
@@ -230,11 +228,11 @@ def compare(wanted: dict[str, str], found: dict[str, str], lost: Lost) -> None:
     lost.hashes += [f"{name}: not in the other" for name in found if name not in wanted]
 
 
-def run(folder: Path, *, kills: int, seed: int, commands: int = len(SCRIPT)) -> Lost:
+def run(base: Project, *, kills: int, seed: int, commands: int = len(SCRIPT)) -> Lost:
     """Kill the first `commands` of the script until there were so many kills; what was lost."""
     chance, lost = np.random.default_rng(seed), Lost()
-    base = begin(folder / "base")
-    shutil.copytree(folder / "base", folder / "whole", symlinks=True)
+    begun, folder = base.root.parent, base.root.parent.parent
+    shutil.copytree(begun, folder / "whole", symlinks=True)
     whole, times = Project(folder / "whole" / "scans"), []
     for words in SCRIPT[:commands]:
         began = time.monotonic()
@@ -266,7 +264,7 @@ def main(given_words: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where to work; a temporary one by default")
     given = parser.parse_args(given_words)
     with TemporaryDirectory(dir=given.folder) as folder:
-        lost = run(Path(folder), kills=given.kills, seed=given.seed)
+        lost = run(begin(Path(folder, "base")), kills=given.kills, seed=given.seed)
     for name, count in sorted(lost.kills.items()):
         print(f"{name:10}{count:5} kills")
     print(

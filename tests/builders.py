@@ -24,6 +24,11 @@ from dayfold.stages import snapshot
 
 ROOT = Path(__file__).parent.parent
 DAYS = tuple(f"2025-06-{day:02}" for day in range(1, 31))
+IDENTITY = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
+}
 NO_GATE = dict.fromkeys(params_file.LIMITS)
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -48,7 +53,7 @@ def a_free_port() -> int:
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     """The bytes of an image file."""
     file = io.BytesIO()
-    image.save(file, form, **options)
+    image.copy().save(file, form, **options)  # saving leaves marks on an image
     return file.getvalue()
 
 

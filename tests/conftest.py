@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from hypothesis import settings
 
 import warm  # isort: skip - before dayfold asks which Python this is
 
 import touched
-from builders import DAYS, NO_GATE, make_project, open_day
+from builders import DAYS, IDENTITY, NO_GATE, make_project, open_day
 from dayfold import demo
+from dayfold.ledger.intake import workers
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
 
@@ -56,7 +58,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         found = item._fixtureinfo.name2fixturedefs.items()
         shared = [name for name, made in found if made[-1].scope == "module"]
         if names := sorted(set(shared) - {"chromium"}):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {names[-1]}"))
+            group = f"{item.path.stem} {names[-1]}"
+            item.add_marker(pytest.mark.xdist_group(group))
+            # What xdist 3.8 does with the mark has no effect since pytest 9.2 (its issue 1386).
+            item._id = NodeId.parse(f"{item.nodeid}@{group}")
+            assert item.nodeid.endswith(group)
     items.sort(key=place)
 
 
@@ -65,6 +71,7 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """With the marker `cold`, commands start as they are installed (see warm.py)."""
     if request.node.get_closest_marker("cold"):
         monkeypatch.setenv(warm.COLD, "1")
+        workers.end_idle()
 
 
 @pytest.fixture
@@ -112,13 +119,6 @@ def shell() -> Shell:
         return done.stdout
 
     return run
-
-
-IDENTITY = {
-    f"GIT_{role}_{part}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
-}
 
 
 @pytest.fixture(scope="session")

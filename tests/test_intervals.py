@@ -134,13 +134,8 @@ def test_mcnemar_is_the_mid_p_of_a_fair_coin(worse, better):
     assert p == mcnemar(better, worse)
 
 
-@given(st.integers(0, 3000))
-def test_as_many_worse_as_better_is_no_difference(flips):
-    assert mcnemar(flips, flips) == 1
-
-
 def test_mcnemar_by_hand():
-    assert mcnemar(0, 0) == 1
+    assert [mcnemar(flips, flips) for flips in (0, 1, 7, 3000)] == [1] * 4  # no difference
     assert mcnemar(1, 0) == 0.5
     # 5 worse, none better: half of C(5, 0) at either end of 32.
     assert mcnemar(5, 0) == 1 / 32 < intervals.SIGNIFICANT
@@ -149,9 +144,7 @@ def test_mcnemar_by_hand():
     assert mcnemar(7, 1) == pytest.approx(0.0391, abs=1e-4)
     # Three points on thirty images are no change.
     assert mcnemar(1, 0) > intervals.SIGNIFICANT
-
-
-def test_many_flips_are_no_trouble():
+    # Many flips are no trouble.
     assert mcnemar(20_000, 19_000) < 1e-5
     assert mcnemar(4000, 0) == 0
 

@@ -2,15 +2,17 @@
 
 import pytest
 
+import warm
 from builders import benchmark
 
 
 # A sample, of one trial; hundreds of kills are in benchmarks/kill.py.
-@pytest.mark.cold
 @pytest.mark.slow
-def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path):
+def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path, monkeypatch):
     kill = benchmark("kill")
-    lost = kill.run(tmp_path, kills=3, seed=1, commands=2)
+    base = kill.begin(tmp_path / "base")
+    monkeypatch.setenv(warm.COLD, "1")
+    lost = kill.run(base, kills=3, seed=1, commands=2)
     assert sum(lost.kills.values()) == 3
     assert (lost.images, lost.days, lost.commits) == (0, 0, 0)
     assert lost.steps == []

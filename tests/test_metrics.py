@@ -46,35 +46,26 @@ def test_the_four_figures_of_an_accuracy_matrix_are_as_worked_out_by_hand():
     assert figures_of(R)["learning_accuracy"] == pytest.approx((0.9 + 0.8 + 1.0) / 3)
 
 
-def test_forgetting_is_measured_from_the_best_day_and_not_from_the_first():
+def test_forgetting_is_measured_from_the_best_day_and_kept_where_it_is_negative():
     matrix = np.array([[0.5, NAN, NAN], [0.9, 0.8, NAN], [0.6, 0.7, 1.0]])
     assert figures_of(matrix)["forgetting"] == pytest.approx(((0.9 - 0.6) + (0.8 - 0.7)) / 2)
     assert figures_of(matrix)["backward_transfer"] == pytest.approx(((0.6 - 0.5) + (0.7 - 0.8)) / 2)
-
-
-def test_negative_forgetting_is_kept():
     matrix = np.array([[0.5, NAN, NAN], [0.6, 0.4, NAN], [0.8, 0.4, 1.0]])
     # Cohort 1 gained 0.2 upon its best day, cohort 2 lost nothing.
     assert figures_of(matrix)["forgetting"] == pytest.approx((-0.2 + 0.0) / 2)
 
 
-def test_cohorts_without_test_images_are_passed_over():
+def test_cohorts_without_test_images_of_that_day_are_passed_over():
     matrix = np.array([[NAN, NAN, NAN], [NAN, 0.8, NAN], [NAN, 0.5, NAN]])
     assert figures_of(matrix)["average_accuracy"] == 0.5
     assert figures_of(matrix)["backward_transfer"] == pytest.approx(-0.3)
     assert figures_of(matrix)["forgetting"] == pytest.approx(0.3)
     assert figures_of(matrix)["learning_accuracy"] == 0.8
-
-
-def test_a_cohort_whose_images_are_all_withdrawn_is_passed_over():
-    matrix = np.array([[0.9, NAN, NAN], [0.8, 0.8, NAN], [NAN, 0.5, 1.0]])
-    assert figures_of(matrix)["average_accuracy"] == 0.75
-    assert figures_of(matrix)["forgetting"] == pytest.approx(0.3)
-
-
-def test_a_cohort_that_only_today_s_model_saw_is_passed_over_in_forgetting():
-    matrix = np.array([[NAN, NAN], [0.7, 0.8]])
-    assert figures_of(matrix)["forgetting"] is None
+    # All images of a cohort are withdrawn; only today's model saw one.
+    withdrawn = np.array([[0.9, NAN, NAN], [0.8, 0.8, NAN], [NAN, 0.5, 1.0]])
+    assert figures_of(withdrawn)["average_accuracy"] == 0.75
+    assert figures_of(withdrawn)["forgetting"] == pytest.approx(0.3)
+    assert figures_of(np.array([[NAN, NAN], [0.7, 0.8]]))["forgetting"] is None
 
 
 def test_on_the_first_day_there_is_nothing_to_forget_or_transfer():
@@ -106,9 +97,7 @@ def test_the_accuracy_matrix_counts_images_not_rows():
         [ONE, TWO],
     )
     assert np.array_equal(found.accuracy, [[0.75, NAN], [0.5, 1.0]], equal_nan=True)
-
-
-def test_a_cohort_without_test_images_is_nan_in_the_matrix():
+    # A cohort without test images has none.
     found = retention.matrix_counts(evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO])
     assert np.array_equal(found.accuracy, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
 
@@ -337,9 +326,11 @@ def test_every_figure_lies_within_its_interval_and_both_within_their_range(histo
                 assert -1 <= value <= 1
 
 
-def test_every_day_has_the_same_keys_with_or_without_images():
+def test_a_day_without_test_images_has_the_same_keys_and_no_figures():
     found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)
     none = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
+    assert {value for _, value in leaves(none)} == {None}
+    assert none["classes"] == none["interval"]["classes"] == {}
     keys = [
         {path for path, _ in leaves(figures) if "classes" not in path}
         for figures in (*found.values(), none)
@@ -404,12 +395,6 @@ def test_a_day_without_a_new_class_has_no_figures_of_new_classes():
     third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
     found = metrics.day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
     assert found["new"] == dict.fromkeys(NEW_KEYS)
-
-
-def test_a_day_without_test_images_has_no_figures():
-    found = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
-    assert {value for _, value in leaves(found)} == {None}
-    assert found["classes"] == found["interval"]["classes"] == {}
 
 
 def test_of_many_days_every_nth_is_drawn_and_the_last():

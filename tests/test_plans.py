@@ -59,9 +59,7 @@ def test_a_weight_falls_in_a_line_from_recent_today_to_base_and_stays_there():
     found = weights.version_weights(range(6), recent=3.0, base=1.0, versions=4)
     assert found == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
     assert weights.version_weights([], recent=3.0, base=1.0, versions=4) == []
-
-
-def test_of_one_version_only_today_s_images_weigh_more():
+    # Of one version only today's images weigh more.
     assert weights.version_weights([2, 1, 0], recent=3.0, base=1.0, versions=1) == [1.0, 1.0, 3.0]
 
 
@@ -101,23 +99,18 @@ def test_over_history_a_replayed_image_stands_for_those_that_it_was_drawn_from()
     }
 
 
-def test_class_balance_draws_every_class_equally_often():
+def test_class_balance_draws_every_class_equally_often_by_what_its_images_stand_for():
     found = shares(class_balance=1.0)
     # Cats weigh 14, dogs 1, the mean is 7.5: within cats 2 to 12 as before.
     assert found[DAYS[0], "dog"] == (1, 7.5, 0.5)
     assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 2 / 14)
     assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 14)
-
-
-def test_class_balance_over_history_evens_out_what_the_replayed_stand_for():
+    # Over history cats weigh 8 + 12, dogs 5: of the cats' half 8 parts of 20 and 12 of 20.
     found = shares(over="history", class_balance=1.0)
-    # Cats weigh 8 + 12, dogs 5, each gets half: of the cats' half 8 parts of 20 and 12 of 20.
     assert found[DAYS[0], "dog"] == (1, pytest.approx(12.5), pytest.approx(0.5))
     assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 8 / 20)
     assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 20)
-
-
-def test_half_a_class_balance_takes_the_root_of_what_the_classes_weigh():
+    # Half a balance takes the root of what the classes weigh.
     found = shares(class_balance=0.5)
     assert found[DAYS[0], "dog"][2] == pytest.approx(1 / (1 + 14**0.5))
 

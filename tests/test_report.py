@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 
 import polars as pl
@@ -241,13 +240,6 @@ def test_a_hundred_days_are_small_pages_and_their_index_is_cheap(chromium, tmp_p
     look(chromium, path.with_name("index.html"))
     (link,) = find(chromium, "[aria-label='Every day'] a")
     assert link.get_attribute("href") == path.as_uri()
-
-
-def test_the_index_is_written_without_torch():
-    code = "import sys\nfrom dayfold.figures.report import index\n"
-    code += "print(sorted({'torch', 'torchvision', 'sklearn', 'dvc'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):

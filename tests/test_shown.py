@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from builders import ROOT, a_free_port
-from conftest import IDENTITY
+from conftest import IDENTITY, copied
 from dayfold.project import vcs
 from pages import PAGES, commands
 
@@ -222,7 +222,7 @@ def meant(command: str) -> str:
     "page", [one for one in PAGES if one.stem != "tutorial" and commands(one)], ids=name_of
 )
 def test_every_command_shown_is_run(page, three_days, tmp_path):
-    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True)
+    shutil.copytree(three_days.root, tmp_path / "scans", symlinks=True, copy_function=copied)
     archive = three_days.root.parent / "archive"
     is_none = shutil.ignore_patterns("page.png")
     shutil.copytree(archive, tmp_path / "home" / "archive", ignore=is_none)
