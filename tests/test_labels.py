@@ -8,7 +8,7 @@ import pytest
 
 from builders import png
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import finding
+from dayfold.ledger.intake import labels
 from dayfold.ledger.intake.delivery import Delivery
 
 
@@ -26,7 +26,7 @@ def read(folder, text, encoding="utf-8"):
     file = folder.parent / "labels.csv"
     file.write_bytes(text.encode(encoding))
     delivery = Delivery()
-    found = finding.read_labels(file, folder, delivery)
+    found = labels.read(file, folder, delivery)
     return found, delivery
 
 
@@ -94,7 +94,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     (folder / "labels.csv").write_text("path,label\n3.png,cat\n")
     monkeypatch.chdir(folder)
     delivery = Delivery()
-    assert len(finding.read_labels(Path("labels.csv"), folder, delivery)) == 1
+    assert len(labels.read(Path("labels.csv"), folder, delivery)) == 1
     said = ". holds 2 files that labels.csv does not name; they are left"
     assert list(map(str, delivery.warned)) == [said]
 
@@ -122,4 +122,4 @@ def test_what_is_not_there_or_a_pipe_without_anybody_at_its_other_end_is_refused
     os.mkfifo(folder / "pipe")
     for name, reason in (("pipe", "is not a file"), ("nowhere", "cannot be read: No such file")):
         with pytest.raises(IntakeError, match=reason):
-            finding.read_labels(folder / name, folder, Delivery())
+            labels.read(folder / name, folder, Delivery())

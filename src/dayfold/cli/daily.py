@@ -10,13 +10,6 @@ from dayfold.cli.top import CYCLE, Day, ask, command, day_of, here, say
 from dayfold.errors import CycleError
 from dayfold.project.layout import Project
 
-ZipNames = Annotated[
-    str,
-    typer.Option(
-        metavar="ENCODING",
-        help="How a zip or tar spells names that are not UTF-8: cp437 (DOS), cp1252, cp932, gbk.",
-    ),
-]
 Group = Annotated[
     str | None,
     typer.Option(
@@ -93,7 +86,6 @@ def add(
     yes: Annotated[
         bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
     ] = False,
-    zip_names: ZipNames = "",
     group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
@@ -108,7 +100,7 @@ def add(
 
     project = here()
     if source is None:
-        if move or labels or strict or dry_run or zip_names or group is not None:
+        if move or labels or strict or dry_run or group is not None:
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         _start_day(project, day_of(day))
         return
@@ -118,7 +110,6 @@ def add(
         dry_run=dry_run,
         yes=yes,
         labels=labels,
-        zip_names=zip_names,
         group=group,
     )
     with ready(project, "add", say=say):
@@ -191,7 +182,6 @@ def run(
         Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
     ],
     day: Day = None,
-    zip_names: ZipNames = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show all that DVC and the stages print.")
     ] = False,
@@ -213,12 +203,10 @@ def run(
         if unattended.is_dated(source):
             if day:
                 raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
-            unattended.backfill(project, source, zip_names=zip_names, verbose=verbose, say=say)
+            unattended.backfill(project, source, verbose=verbose, say=say)
         else:
             today = day_of(day)
-            unattended.run(
-                project, source, day=today, zip_names=zip_names, verbose=verbose, say=say
-            )
+            unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
 

@@ -17,7 +17,7 @@ from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.cycle.standing import Standing, standing
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import checking, labels
 from dayfold.ledger.intake.delivery import (
     Delivered,
     Delivery,
@@ -31,9 +31,10 @@ from dayfold.ledger.intake.delivery import (
 from dayfold.ledger.intake.finding import (
     MOST_BYTES,
     composed,
-    find,
     folded,
     substitute,
+    unpacked,
+    walk,
     walk_day,
 )
 from dayfold.ledger.manifest import History
@@ -54,7 +55,6 @@ class Options:
     dry_run: bool = False
     yes: bool = False
     labels: Path | None = None
-    zip_names: str = ""
     group: str | None = None
 
 
@@ -121,7 +121,10 @@ def _find(
 ) -> list[Found]:
     if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
         return walk_day(project, source.name, delivery)
-    return find(source, delivery, options.labels, options.zip_names, scratch)
+    folder = unpacked(source, delivery, scratch, has_labels=options.labels is not None)
+    if options.labels:
+        return labels.read(options.labels, folder, delivery)
+    return walk(folder, delivery)
 
 
 def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:

@@ -31,7 +31,6 @@ def run(
     *,
     day: str,
     say: Callable[[str], None],
-    zip_names: str = "",
     verbose: bool = False,
 ) -> None:
     """Add, reproduce and seal one day; a day that is sealed is left alone.
@@ -44,7 +43,7 @@ def run(
         return
     if now.is_open and now.day != day:
         _check_gate_of_open_day(project, now.day)
-    options = adding.Options(zip_names=zip_names)
+    options = adding.Options()
     _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
     count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
@@ -114,7 +113,6 @@ def backfill(
     source: Path,
     *,
     say: Callable[[str], None],
-    zip_names: str = "",
     verbose: bool = False,
 ) -> None:
     """Run every dated folder of `source` in order; what is sealed already is passed over.
@@ -141,4 +139,4 @@ def backfill(
         )
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say, zip_names=zip_names, verbose=verbose)
+        run(project, folder, day=folder.name, say=say, verbose=verbose)

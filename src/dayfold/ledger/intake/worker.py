@@ -90,7 +90,7 @@ def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """Unpack the archive `unpack` into `into`; answer what is `refused`, or an error's words."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
-        return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
+        return {"refused": archives.unpack(archive, into)}
     except IntakeError as error:
         return {"what": error.what, "problems": error.problems, "hint": error.hint}
     except OSError as error:

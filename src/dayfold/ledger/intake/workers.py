@@ -155,10 +155,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"image": "", "refused": error.what}
 
 
-def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
-    request["encoding"] = encoding
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
     if "what" in answer:
