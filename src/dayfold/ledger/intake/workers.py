@@ -163,3 +163,17 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     if "what" in answer:
         raise IntakeError(**answer)
     return [(name, reason) for name, reason in answer["refused"]]
+
+
+def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
+    """Return the names of a Parquet file's columns and its rows (worker.parquet)."""
+    worker = _Worker()  # its own: what reads Parquet takes memory that images are to have
+    try:
+        answer = worker.ask({"parquet": str(file.absolute())}, SECONDS)
+    except IntakeError as error:
+        raise IntakeError(f"{file} {error.what}.", hint="write it again") from None
+    finally:
+        worker.end()
+    if "what" in answer:
+        raise IntakeError(**answer)
+    return answer["names"], answer["rows"]
