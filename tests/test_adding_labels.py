@@ -35,7 +35,7 @@ NAMES = [f"{number}.png" for number in range(4)]
 @pytest.fixture
 def scans(tmp_path):
     """A folder of four images, and synsets.txt beside the files of labels."""
-    made = tmp_path / "scans"
+    made = tmp_path / "labelled"
     made.mkdir()
     for number, name in enumerate(NAMES):
         (made / name).write_bytes(png(number))
