@@ -3,7 +3,7 @@
 import pytest
 
 from builders import DAYS, add, contents, place, png, take_in
-from dayfold.cycle import adding
+from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, splits, tables
@@ -54,9 +54,8 @@ def test_what_an_earlier_day_corrected_is_known_too_and_another_class_still_aske
     take_in(project, DAYS[3], {"cat": [5]})
     assert len(add_to(project, source, DAYS[3]).known) == 3
     place(tmp_path / "other", "dog", [1])
-    with pytest.raises(IntakeError, match="nothing was added") as caught:
-        add_to(project, tmp_path / "other", DAYS[3])
-    assert "same bytes as 'eel'; to correct that: dayfold relabel" in caught.value.problems[0]
+    (changed,) = add_to(project, tmp_path / "other", DAYS[3]).changed
+    assert changed.said == f"is 'eel' as data/images/{DAYS[1]}/cat/1.png, and given as 'dog'"
 
 
 def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, source):
@@ -78,13 +77,13 @@ def test_a_dry_run_speaks_of_what_would_be(project, source, capsys):
     (source / "cat" / "2.png").write_bytes(b"")
     options = Options(dry_run=True)
     delivery = add(project, source, dry_run=True)
-    lines = [*adding.said_of_day(project, DAY, delivery, options)]
+    lines = [*added.said_of_day(project, DAY, delivery, options)]
     assert lines == [f"would open {DAY} (parent origin)"]
-    show(adding.table(DAY, delivery, options))
+    show(added.table(DAY, delivery, options))
     said = capsys.readouterr().out
     assert "would be added" in said
     assert "would be refused" in said
-    assert adding.next_step(delivery, options).startswith("nothing was changed")
+    assert added.next_step(delivery, options).startswith("nothing was changed")
 
 
 def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source, tmp_path, capsys):
@@ -94,11 +93,11 @@ def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source,
     csv.write_text("path,label,group\ncat/1.png,cat,p1\ncat/2.png,cat,p2\n")
     delivery = add(receiving, source, labels=csv)
     assert splits.read_groups(receiving, DAY) == {sha256(png(1)): "p1", sha256(png(2)): "p2"}
-    show(adding.table(DAY, delivery, Options(labels=csv)))
+    show(added.table(DAY, delivery, Options(labels=csv)))
     assert "grouped            2" in capsys.readouterr().out
-    assert adding.next_step(delivery, Options(labels=csv)) == "next: dvc repro"
+    assert added.next_step(delivery, Options(labels=csv)) == "next: dvc repro"
     again = add(receiving, source, labels=csv)
-    assert adding.next_step(again, Options(labels=csv)) == "nothing new"
+    assert added.next_step(again, Options(labels=csv)) == "nothing new"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (5, 5), (6, 6), (900, 6)])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from builders import DAYS, add, encoded, place, png, taken
-from dayfold.cycle import adding
+from dayfold.cycle import added
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import tables
@@ -83,19 +83,6 @@ def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, hint)
     assert hint in caught.value.hint
 
 
-def test_the_same_bytes_as_in_a_class_of_today_are_refused_with_the_way_to_correct_it(
-    receiving, source
-):
-    place(source, "cat", [1])
-    add(receiving, source)
-    (source / "cat").rename(source / "dog")
-    place(source, "dog", [2])
-    delivery = add(receiving, source)
-    (refused,) = delivery.refused
-    assert f"data/images/{DAY}/cat/1.png has the same bytes as 'cat'" in str(refused)
-    assert f"dayfold relabel data/images/{DAY}/cat/1.png --to dog" in str(refused)
-
-
 def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving, source, capsys):
     place(source, "cat", range(3))
     place(source, "cat", [1], prefix="copy of ")
@@ -103,7 +90,7 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
     (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
     (source / "cat" / ".hidden").touch()
-    show(adding.table(DAY, add(receiving, source), Options()))
+    show(added.table(DAY, add(receiving, source), Options()))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == [DAY, "files"]
     assert lines[1].split() == ["added", "4", "cat", "4"]

@@ -141,7 +141,7 @@ def test_strictly_nothing_is_added_if_anything_is_refused_and_all_of_it_is_liste
     (source / "stray.png").write_bytes(b"")
     (source / "cyst" / "empty.jpg").write_bytes(b"")
     words = ("dayfold", "add", str(source), "--day", FOUR)
-    said = shell(copy.root, *words, "--strict", code=1)
+    said = shell(copy.root, *words, "--strict", code=4)
     assert "3 problems" in said
     assert "broken.png is not an image" in said
     assert "stray.png lies in no class folder" in said
@@ -149,11 +149,11 @@ def test_strictly_nothing_is_added_if_anything_is_refused_and_all_of_it_is_liste
     assert list(copy.images(FOUR).glob("*/*")) == []
     assert not copy.rejected(FOUR).exists()  # the day was never opened
     assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
-    said = shell(copy.root, *words, "--dry-run")
+    said = shell(copy.root, *words, "--dry-run", code=4)
     assert re.search(r"would be added +3 ", said)
     assert re.search(r"refused +3 ", said)
     assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
-    shell(copy.root, *words)
+    shell(copy.root, *words, code=4)
     assert len(copy.rejected(FOUR).read_text().splitlines()) == 4
     assert len(list(copy.images(FOUR).glob("*/*"))) == 3
     assert copy.groups(FOUR).read_text() == "image,group\n"

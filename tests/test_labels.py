@@ -1,15 +1,18 @@
-"""A CSV of labels is checked row by row; what it names is what is checked."""
+"""A file of labels of any known tool is checked row by row; what it names is what is checked."""
 
+import json
 import os
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+import tools
 from builders import png
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import finding
+from dayfold.ledger.intake import labels
 from dayfold.ledger.intake.delivery import Delivery
+from tools import BOX, SKIPPED, UPLOADED, chosen, coco, cvat, drawn, json_min, tag, task
 
 
 @pytest.fixture
@@ -22,12 +25,19 @@ def folder(tmp_path):
     return made
 
 
-def read(folder, text, encoding="utf-8"):
+def agreed(guess, option):
+    raise AssertionError(f"{guess} was asked about")
+
+
+def read_file(file, folder, **options):
+    delivery = Delivery()
+    return labels.read(file, folder, delivery, **{"agree": agreed, **options}), delivery
+
+
+def read(folder, text, encoding="utf-8", **options):
     file = folder.parent / "labels.csv"
     file.write_bytes(text.encode(encoding))
-    delivery = Delivery()
-    found = finding.read_labels(file, folder, delivery)
-    return found, delivery
+    return read_file(file, folder, **options)
 
 
 def test_rows_name_the_files_of_any_depth_their_class_and_group(folder):
@@ -63,8 +73,6 @@ def test_what_spreadsheets_write_is_read(folder, encoding, end):
         ("a/1.png,..", "the label '..' is no class name"),
         ('a/1.png,"c\na"', "the label 'c\\\\na' has unprintable letters"),
         ("a/1.png,c\0t", "the label 'c\\\\x00t' has unprintable letters"),
-        ("3.png,dog", "stands on line 2 already"),
-        ("./3.png,dog", "stands on line 2 already"),
         (".hidden.png,cat", "is hidden"),
         ("a/Thumbs.db,cat", "is hidden, or of what desktops leave behind"),
         ("a/1.png," + "c" * 256, f"the label {'c' * 256!r} is too long for a class name"),
@@ -93,8 +101,8 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     (folder / ".hidden.png").write_bytes(png(8))
     (folder / "labels.csv").write_text("path,label\n3.png,cat\n")
     monkeypatch.chdir(folder)
-    delivery = Delivery()
-    assert len(finding.read_labels(Path("labels.csv"), folder, delivery)) == 1
+    found, delivery = read_file(Path("labels.csv"), folder)
+    assert len(found) == 1
     said = ". holds 2 files that labels.csv does not name; they are left"
     assert list(map(str, delivery.warned)) == [said]
 
@@ -102,24 +110,344 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path,label\n3.png,Z\xe4hne\n", "cannot be read as CSV"),
+        ("path,label\n3.png,Z\xe4hne\n", "is not UTF-8"),
         ("", "has the columns ''"),
         ("path;label\n3.png;cat\n", "has the columns 'path;label'"),
         ("path\tlabel\n3.png\tcat\n", r"has the columns 'path\\tlabel'"),
-        ("label,path\ncat,3.png\n", "has the columns 'label,path'"),
+        ("path,reader\n3.png,me\n", "has the columns 'path,reader'"),
         ("path,label\n3.png\n", "rows that do not fit"),
         ("path,label\n3.png,cat,p1\n", "rows that do not fit"),
+        ("path,label,label\n3.png,cat,dog\n", "two columns of one name"),
         ('path,label\n"3.png,cat\n', "cannot be read as CSV"),
+        ("[1, 2]", "is of no known format"),
+        ('{"path": "3.png", "label": ', "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("<html></html>", "is of no known format: it is XML, but not CVAT's"),
+        ("<annotations><image", "cannot be read as XML"),
+        ("PAR1 and so on", "cannot be read as Parquet"),
     ],
 )
-def test_a_file_that_is_no_such_table_is_refused_whole(folder, text, reason):
+def test_a_file_that_is_no_such_table_is_refused_whole_with_a_way_on(folder, text, reason):
     with pytest.raises(IntakeError, match=reason) as caught:
         read(folder, text, "latin-1")
-    assert "path,label,group" in caught.value.hint
+    assert caught.value.hint
+
+
+def test_rows_of_one_file_must_agree_and_name_it_alike(folder):
+    found, delivery = read(
+        folder,
+        "path,label,group\n3.png,cat,p\n3.png,cat,p\na/1.png,cat,p\na/1.png,dog,p\n"
+        "a/b/2.png,cat,p\na/b/2.png,cat,q\n./3.png,cat,p\n",
+    )
+    assert found == []
+    assert [str(remark) for remark in delivery.refused] == [
+        "3.png is meant by '3.png' (line 3) and './3.png' (line 8)",
+        "a/1.png is given as 'cat' (line 4) and 'dog' (line 5)",
+        "a/b/2.png is given in groups 'p' (line 6) and 'q' (line 7)",
+    ]
+
+
+def test_other_headers_are_guessed_and_asked_about_and_columns_says_what_they_are(folder):
+    text = "filename,reader,Choice,patient_id\n3.png,me,cat,p1\n"
+    asked = []
+    found, _ = read(folder, text, agree=lambda *words: asked.append(words))
+    assert [(one.place, one.label, one.group) for one in found] == [("3.png", "cat", "p1")]
+    ((guess, option),) = asked
+    assert guess == "labels.csv: path=filename, label=Choice, group=patient_id"
+    assert option == "--columns path=filename,label=Choice,group=patient_id"
+    found, _ = read(folder, text, columns="path=filename, label=reader")
+    assert [(one.label, one.group) for one in found] == [("me", "")]
+    with pytest.raises(IntakeError) as caught:
+        read(folder, text, columns="path=file,sort=reader")
+    assert len(caught.value.problems) == 2
+    with pytest.raises(IntakeError) as caught:
+        read(folder, "image,path,label\n1,3.png,cat\n")
+    assert caught.value.problems == ["image and path could each be the path"]
+
+
+def test_a_path_may_begin_above_the_folder(folder):
+    above = folder.parent.name
+    found, delivery = read(
+        folder, f"path,label\n{folder}/3.png,cat\n{above}/scans/a/1.png,cat\nother/3.png,cat\n"
+    )
+    assert [one.place for one in found] == ["3.png", "a/1.png"]
+    assert [remark.said for remark in delivery.refused] == ["is not there"]
+
+
+def test_our_names_of_classes_stand_for_theirs(folder):
+    file = folder.parent / "map.csv"
+    file.write_text("theirs,ours\nFL,Femur\nfl,Femur\na/b,ab\n")
+    found, _ = read(
+        folder,
+        "path,label\n3.png,FL\na/1.png,Femur\na/b/2.png,a/b\n",
+        classes=labels.read_classes(file),
+    )
+    assert [one.label for one in found] == ["Femur", "Femur", "ab"]
+    file.write_text("theirs,ours\nFL,Femur\nFL,Tibia\nx,a/b\n")
+    with pytest.raises(IntakeError) as caught:
+        labels.read_classes(file)
+    assert len(caught.value.problems) == 2
+    file.write_text("from,to\n")
+    with pytest.raises(IntakeError, match="has the columns 'from,to'"):
+        labels.read_classes(file)
 
 
 def test_what_is_not_there_or_a_pipe_without_anybody_at_its_other_end_is_refused(folder):
     os.mkfifo(folder / "pipe")
     for name, reason in (("pipe", "is not a file"), ("nowhere", "cannot be read: No such file")):
         with pytest.raises(IntakeError, match=reason):
-            finding.read_labels(folder / name, folder, Delivery())
+            read_file(folder / name, folder)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """A folder of four images, and synsets.txt beside the files of labels."""
+    made = tmp_path / "scans"
+    made.mkdir()
+    for number in range(4):
+        (made / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "synsets.txt").write_text("cat\ndog\n")
+    return made
+
+
+NAMES = [f"{number}.png" for number in range(4)]
+
+
+@pytest.mark.parametrize("name", tools.each(NAMES))
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_file_of_each_tool_is_read(flat, name, mark):
+    data = tools.each(NAMES)[name]
+    file = flat.parent / name
+    file.write_bytes(data if data.startswith(b"PAR1") else mark + data)
+    found, delivery = read_file(file, flat, agree=lambda *_: None)
+    assert [(one.place, one.label) for one in found] == [
+        ("0.png", "cat"),
+        ("1.png", "dog"),
+        ("2.png", "cat"),
+        ("3.png", "dog"),
+    ]
+    assert (delivery.refused, delivery.warned) == ([], [])
+
+
+def read_json(flat, value, **options):
+    file = flat.parent / "export.json"
+    file.write_text(value if isinstance(value, str) else json.dumps(value))
+    found, delivery = read_file(file, flat, **options)
+    taken = [(one.place, one.label) for one in found]
+    return taken, list(map(str, delivery.refused)), list(map(str, delivery.warned))
+
+
+def test_of_label_studio_annotators_agree_or_are_refused_by_name_and_the_rest_is_left(flat):
+    tasks = [
+        task(1, f"{UPLOADED}0.png", chosen("cat"), chosen("cat"), SKIPPED),
+        task(2, f"{UPLOADED}1.png", chosen("cat"), chosen("dog")),
+        task(3, f"{UPLOADED}2.png", SKIPPED),
+        task(4, f"{UPLOADED}3.png"),
+    ]
+    tasks[1]["annotations"][1]["completed_by"] = {"id": 5, "email": "b@example.org"}
+    taken, refused, warned = read_json(flat, tasks)
+    assert taken == [("0.png", "cat")]
+    assert refused == [
+        "1.png is given as 'cat' (task 2, annotator 1) and 'dog' (task 2, annotator b@example.org)"
+    ]
+    assert warned == ["export.json has 2 images without a label (2.png, 3.png); left for later"]
+
+
+def test_of_label_studio_several_labels_and_regions_are_refused_with_their_count(flat):
+    both = {"result": chosen("cat")["result"] + drawn(2)["result"]}
+    tasks = [
+        task(1, f"{UPLOADED}0.png", chosen("cat", "dog")),
+        task(2, f"{UPLOADED}1.png", drawn(3)),
+        task(3, f"{UPLOADED}2.png", both),
+        task(4, f"{UPLOADED}3.png", chosen("cat"), drawn(1)),
+    ]
+    taken, refused, warned = read_json(flat, tasks)
+    assert (taken, warned) == ([], [])
+    region = "has regions (rectanglelabels {}); only one label of the whole image is taken"
+    assert [line.partition(") ")[2] for line in refused] == [
+        "has 2 labels ('cat', 'dog'); an image can have one",
+        *(region.format(count) for count in (3, 2, 1)),
+    ]
+    assert refused[0].startswith(f"{UPLOADED}0.png (task 1) ")
+
+
+def test_of_json_min_several_choices_and_regions_are_refused_with_their_count(flat):
+    box = {"x": 1, "y": 1, "rectanglelabels": ["Moon"], "original_width": 8}
+    entries = [
+        json_min(1, f"{UPLOADED}0.png", choice="cat"),
+        json_min(1, f"{UPLOADED}0.png", choice="cat"),
+        json_min(2, f"{UPLOADED}1.png", choice={"choices": ["cat", "dog"]}),
+        json_min(3, f"{UPLOADED}2.png", choice="cat", label=[box, box]),
+        json_min(4, f"{UPLOADED}3.png"),
+    ]
+    taken, refused, warned = read_json(flat, entries, columns="path=image,label=choice")
+    assert taken == [("0.png", "cat")]
+    assert "has 2 labels ('cat', 'dog')" in refused[0]
+    assert "has regions (label 2)" in refused[1]
+    assert warned == ["export.json has 1 image without a label (3.png); left for later"]
+
+
+def test_the_csv_of_label_studio_has_several_choices_and_regions_as_json(flat):
+    file = flat.parent / "labels.csv"
+    file.write_text(
+        "image,id,choice,annotation_id,label\n"
+        """0.png,1,"{""choices"": [""cat"", ""dog""]}",1,\n"""
+        """1.png,2,cat,2,"[{""x"": 1, ""rectanglelabels"": [""Moon""]}]"\n"""
+        "2.png,3,,3,\n3.png,4,cat,4,\n"
+    )
+    found, delivery = read_file(file, flat, columns="path=image,label=choice")
+    assert [one.place for one in found] == ["3.png"]
+    assert [remark.said.partition(";")[0] for remark in delivery.refused] == [
+        "has 2 labels ('cat', 'dog')",
+        "has regions (label 1)",
+    ]
+    assert "without a label (2.png)" in delivery.warned[0].said
+
+
+def test_two_controls_of_label_studio_are_told_apart_by_columns(flat):
+    result = chosen("cat", control="view")["result"] + chosen("sharp", control="quality")["result"]
+    data = {"image": f"{UPLOADED}0.png", "patient": 7}
+    tasks = [task(1, "0.png", {"result": result}, data=data)]
+    with pytest.raises(IntakeError, match="has the columns 'image,patient,view,quality'"):
+        read_json(flat, tasks)
+    columns = "label=quality,group=patient"
+    found, _ = read_file(flat.parent / "export.json", flat, columns=columns)
+    assert [(one.place, one.label, one.group) for one in found] == [("0.png", "sharp", "7")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/upload/7/0f3a91bc-a%20b%2B.png",
+        "/data/upload/7/a%20b+.png",
+        "http://localhost:8080/data/upload/7/0f3a91bc-a%20b+.png",
+        "/data/local-files/?d=a%20b%2B.png",
+        "/data/local-files/?d=scans/a b+.png",
+        "http://localhost:8080/data/local-files/?d=scans/a%20b+.png",
+        "s3://bucket/scans/a%20b+.png",
+    ],
+)
+def test_paths_of_label_studio_are_urls(flat, path):
+    (flat / "a b+.png").write_bytes(png(9))
+    assert read_json(flat, [task(1, path, chosen("cat"))])[0] == [("a b+.png", "cat")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/local-files/?d=../scans/0.png",
+        "/data/local-files/?d=%2e%2e/scans/0.png",
+        "/data/upload/7/0f3a91bc-..%2f0.png",
+        "http://[/0.png",
+        "/data/local-files/?d=other/0.png",
+        "/data/upload/7/nothex12-0.png",
+        "\ud800",
+        "a\0b",
+        "",
+    ],
+)
+def test_no_path_leads_out_of_the_folder_and_none_is_found_by_its_name_alone(flat, path):
+    taken, refused, _ = read_json(flat, [task(1, path, chosen("cat"))])
+    assert taken == [] or path.endswith("..%2f0.png")
+    assert len(taken) + len(refused) == 1
+
+
+def test_two_uploads_of_one_name_are_refused(flat):
+    tasks = [task(n, f"/data/upload/7/{n:08x}-0.png", chosen("cat")) for n in (1, 2)]
+    taken, refused, _ = read_json(flat, tasks)
+    assert taken == []
+    assert "0.png is meant by '/data/upload/7/00000001-0.png' (task 1) and" in refused[0]
+
+
+def read_cvat(flat, text):
+    file = flat.parent / "annotations.xml"
+    file.write_text(text)
+    found, delivery = read_file(file, flat)
+    return [(one.place, one.label) for one in found], delivery
+
+
+def test_of_cvat_several_tags_and_shapes_are_refused_and_images_without_a_tag_left(flat):
+    one = cvat(
+        ("0.png", tag("cat")),
+        ("1.png", tag("cat") + tag("dog")),
+        ("2.png", tag("cat") + BOX * 2),
+        ("3.png", ""),
+    )
+    taken, delivery = read_cvat(flat, one)
+    assert taken == [("0.png", "cat")]
+    assert list(map(str, delivery.refused)) == [
+        "1.png (image 1) has 2 labels ('cat', 'dog'); an image can have one",
+        "2.png (image 2) has regions (box 2); only one label of the whole image is taken",
+    ]
+    assert "has 1 image without a label (3.png)" in str(delivery.warned[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('<!DOCTYPE a [<!ENTITY x "y">]>\n<annotations>&x;</annotations>', "document type"),
+        ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotations/>', "document type"),
+        ("<annotations>&x;</annotations>", "undefined entity"),
+        ("<annotations><track id='0'/></annotations>", "has tracks of a video: 1"),
+    ],
+)
+def test_xml_with_entities_and_cvat_s_videos_are_refused(flat, text, reason):
+    with pytest.raises(IntakeError, match=reason):
+        read_cvat(flat, text)
+
+
+def test_of_coco_boxes_several_categories_and_strangers_are_refused(flat):
+    text = coco(
+        NAMES,
+        [
+            (1, 1, {"bbox": [], "segmentation": []}),
+            (2, 1, {}),
+            (2, 2, {"attributes": {}}),
+            (3, 1, {"bbox": [0, 0, 4, 4]}),
+            (3, 9, {}),
+            (7, 1, {}),
+        ],
+    )
+    taken, refused, warned = read_json(flat, text)
+    assert taken == [("0.png", "cat")]
+    assert refused == [
+        "image_id 7 (annotations) has annotations, but is none of the images that the file lists",
+        "1.png (image 2) has 2 labels ('cat', 'dog'); an image can have one",
+        "2.png (image 3) has regions (bbox 1, no category 1); only one label of the whole image "
+        "is taken",
+    ]
+    assert warned == ["export.json has 1 image without a label (3.png); left for later"]
+
+
+def test_of_cvat_s_imagenet_text_names_with_spaces_are_read_and_numbers_checked(flat):
+    (flat / "a b.png").write_bytes(png(9))
+    file = flat.parent / "default.txt"
+    file.write_text('"a b".png 1\n0.png 0 1\n1.png 7\n2.png\n3.png cat\n')
+    found, delivery = read_file(file, flat)
+    assert [(one.place, one.label) for one in found] == [("a b.png", "dog")]
+    assert [remark.said for remark in delivery.refused] == [
+        "is on a line that is not a name and numbers of labels",
+        "has 2 labels ('cat', 'dog'); an image can have one",
+        "has the number of a label that synsets.txt does not have",
+    ]
+    assert "without a label (2.png)" in delivery.warned[-1].said
+
+
+def test_labels_that_are_whole_numbers_are_their_figures_and_others_refused(flat):
+    lines = [{"file_name": f"{n}.png", "label": cell} for n, cell in enumerate((3, True, 0.5))]
+    text = "\n".join(map(json.dumps, [*lines, {"file_name": "3.png"}]))
+    taken, refused, _ = read_json(flat, text)
+    assert taken == [("0.png", "3")]
+    said = "has a label that is neither text nor a whole number"
+    assert [line.partition(") ")[2][:54] for line in refused[:2]] == [said[:54]] * 2
+    assert "the label '' is no class name" in refused[2]
+
+
+def test_of_parquet_only_columns_of_text_and_numbers_count(flat):
+    file = flat.parent / "labels.parquet"
+    file.write_bytes(tools.parquet(image=[{"bytes": b"", "path": "0.png"}], label=["cat"]))
+    with pytest.raises(IntakeError, match="has the columns 'label'"):
+        read_file(file, flat)
+    file.write_bytes(tools.parquet(image=["0.png"], label=[4], group=[""]))
+    found, _ = read_file(file, flat, columns="path=image,label=label,group=group")
+    assert [(one.label, one.group) for one in found] == [("4", "")]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tools
 from builders import ROOT, a_free_port
 from conftest import IDENTITY, copied
 from dayfold.project import vcs
@@ -96,6 +97,9 @@ BEFORE = {
             echo path,label > labels.csv
             printf '%s\n' ~/scans/today/*/* | sed -E 's|.*/(today/(.)/.*)|\\1,\\2|' >> labels.csv
         """,
+    },
+    "docs/labelling.md": {
+        "dayfold add imagenet.zip": "python -m zipfile -c imagenet.zip ~/archive/2025-06-04/*",
     },
     "docs/operations.md": {
         "git remote add origin git@example.org:team/scans.git": """
@@ -230,6 +234,7 @@ def test_every_command_shown_is_run(page, three_days, tmp_path):
     walk.type("git branch --move main")
     walk.images(walk.home / "scans" / "new")
     walk.images(walk.home / "scans" / "unlabelled")
+    tools.deliver(walk.home / "labelled")
     before = dict(BEFORE.get(name_of(page), {}))
     for command in typed(page):
         if command in ELSEWHERE or ONCE.get(command, name_of(page)) != name_of(page):

@@ -46,6 +46,12 @@ class IntakeError(DayfoldError):
     """Files that were given as images cannot be taken as they are."""
 
 
+class RefusedError(IntakeError):
+    """Of the files that were given as images too many were refused, so none was taken."""
+
+    exit_code = 4  # as where some were refused and the others taken
+
+
 class UnreadableError(IntakeError):
     """Files that were to be predicted cannot be read as images; all others were answered."""
 

@@ -1,5 +1,6 @@
 """The commands of the day's cycle."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +8,9 @@ from typing import Annotated
 import typer
 
 from dayfold.cli.top import CYCLE, Day, ask, command, day_of, here, say
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, RefusedError
 from dayfold.project.layout import Project
 
-ZipNames = Annotated[
-    str,
-    typer.Option(
-        metavar="ENCODING",
-        help="How a zip or tar spells names that are not UTF-8: cp437 (DOS), cp1252, cp932, gbk.",
-    ),
-]
 Group = Annotated[
     str | None,
     typer.Option(
@@ -81,8 +75,22 @@ def add(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A CSV path,label[,group] of paths in SRC; no class folders are needed.",
+            help="Labels of the files in SRC: CSV, or what a labelling tool exports.",
         ),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="path=A,label=B,…", help="Which column of --labels is what; or group=."
+        ),
+    ] = "",
+    relabel: Annotated[
+        bool,
+        typer.Option("--relabel", help="Correct known images that are given with another label."),
+    ] = False,
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A CSV theirs,ours of class names, kept for later adds."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Add nothing if any file is refused.")
@@ -91,42 +99,51 @@ def add(
         bool, typer.Option("--dry-run", help="Check and report, and change nothing.")
     ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Take a delivery of an odd shape as it is.")
+        bool, typer.Option("--yes", help="Take an odd shape, and guessed columns, as they are.")
     ] = False,
-    zip_names: ZipNames = "",
     group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
 
     Without SRC it starts the day only, for images that you put into data/images/DAY/CLASS by hand.
-    What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 1: nothing
-    was added, as all is refused, or with --strict any; or as the delivery has an odd shape.
+    What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 4: files
+    were refused, or known images have another label; the others were taken, unless all are refused,
+    or with --strict any. Exit code 1: nothing was added, as the delivery has an odd shape, say.
     """
-    from dayfold.cycle import adding
+    from dayfold.cycle import added, adding
     from dayfold.cycle.ready import ready
     from dayfold.project.console import show
 
     project = here()
     if source is None:
-        if move or labels or strict or dry_run or zip_names or group is not None:
+        given = (move, labels, columns, relabel, classes, strict, dry_run, group is not None)
+        if any(given):
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         _start_day(project, day_of(day))
         return
+    same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
     options = adding.Options(
         move=move,
         strict=strict,
         dry_run=dry_run,
         yes=yes,
         labels=labels,
-        zip_names=zip_names,
+        columns=columns,
+        relabel=relabel,
+        classes=classes,
         group=group,
+        agree=lambda guess, option: ask(
+            f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}"
+        ),
     )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)
-    for line in adding.said_of_day(project, today, delivery, options):
+    for line in added.said_of_day(project, today, delivery, options):
         say(line)
-    show(adding.table(today, delivery, options))
-    print(adding.next_step(delivery, options))
+    show(added.table(today, delivery, options))
+    print(added.next_step(delivery, options))
+    if delivery.refused or (delivery.changed and not relabel):
+        raise typer.Exit(RefusedError.exit_code)
 
 
 def _start_day(project: Project, day: str) -> None:
@@ -191,7 +208,9 @@ def run(
         Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
     ],
     day: Day = None,
-    zip_names: ZipNames = "",
+    allow_refused: Annotated[
+        bool, typer.Option("--allow-refused", help="Exit with 0 although files were refused.")
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show all that DVC and the stages print.")
     ] = False,
@@ -203,24 +222,27 @@ def run(
     data/rejected/DAY.csv.
 
     Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate
-    (params.yaml) and stays open for a person to judge; 1: something else went wrong.
+    (params.yaml) and stays open for a person to judge; 4: as 0, but files were refused, or known
+    images have another label (0 with --allow-refused); 1: something else went wrong.
     """
     from dayfold.cycle import unattended
     from dayfold.cycle.ready import ready
+    from dayfold.project.console import plural
 
     project = here()
     with ready(project, "run", say=say):
         if unattended.is_dated(source):
             if day:
                 raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
-            unattended.backfill(project, source, zip_names=zip_names, verbose=verbose, say=say)
+            refused = unattended.backfill(project, source, verbose=verbose, say=say)
         else:
             today = day_of(day)
-            unattended.run(
-                project, source, day=today, zip_names=zip_names, verbose=verbose, say=say
-            )
+            refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
+    if refused and not allow_refused:
+        say(f"{plural(refused, 'file')} refused: exit code 4, or 0 with --allow-refused")
+        raise typer.Exit(RefusedError.exit_code)
 
 
 @command(CYCLE, "dayfold status")

@@ -3,21 +3,19 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from dayfold.cycle import patients
-from dayfold.cycle.opening import check_may_change, make_open, opened
+from dayfold.cycle.correcting import RELABEL, Desk
+from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import Standing, standing
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import corrections, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import checking, labels
 from dayfold.ledger.intake.delivery import (
     Delivered,
     Delivery,
@@ -31,18 +29,23 @@ from dayfold.ledger.intake.delivery import (
 from dayfold.ledger.intake.finding import (
     MOST_BYTES,
     composed,
-    find,
     folded,
     substitute,
+    unpacked,
+    walk,
     walk_day,
 )
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, first_few, plural
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
-from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes
+from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
+
+
+def _nobody_agrees(guess: str, option: str) -> None:
+    raise IntakeError(f"The columns are guessed: {guess}.", hint=f"dayfold add … {option}")
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,12 @@ class Options:
     dry_run: bool = False
     yes: bool = False
     labels: Path | None = None
-    zip_names: str = ""
+    columns: str = ""
+    relabel: bool = False
+    classes: Path | None = None
     group: str | None = None
+    # Asks whether a guess of columns is right, and raises where nobody says so (labels.read).
+    agree: Callable[[str, str], None] = _nobody_agrees
 
 
 def add(
@@ -74,23 +81,8 @@ def add(
     _check_given(source, options)
     delivery = Delivery()
     with _scratch(project) as scratch:
-        found = _find(project, source, options, delivery, scratch)
-        lying = _today(project, day)
-        history, had = _known(project, now, day)
-        _ask(source, suspicions(tally(found), {*history.images["label"]}), delivery, options)
-        stage = scratch / "stage"
-        stage.mkdir()
-        with Ticker("checking", len(found), "files") as ticker:
-            checking.inspect(
-                found,
-                delivery,
-                history,
-                max_pixels=now.params.data.max_pixels,
-                today=lying,
-                had=had,
-                stage=None if options.dry_run else stage,
-                progress=ticker.so_far,
-            )
+        lying, history = _inspect(project, now, day, source, delivery, options, scratch)
+        desk = _corrections(project, day, delivery, options)
         recorded = splits.read_groups(project, day) if delivery.groups else {}
         delivery.groups = dict(delivery.groups.items() - recorded.items())
         targets = _targets(project, day, delivery, group)
@@ -99,21 +91,56 @@ def add(
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if now.day != day:
             delivery.lying = len(lying)
-            if targets or lying.keys() - {*history.images["image"], *history.withdrawn}:
+            if targets or desk or lying.keys() - {*history.images["image"], *history.withdrawn}:
                 delivery.opened = now.next_parent
         _list(project, day, source, delivery, is_of_day=now.day == day and not options.dry_run)
         _check_outcome(source, delivery, options)
         if not options.dry_run:
+            is_opened = bool(desk and desk.write().opened)
             if delivery.opened:
-                make_open(project, now, day)
+                if not is_opened:
+                    make_open(project, now, day)
                 _list(project, day, source, delivery, is_of_day=True)
             if group != now.params.data.group and (delivery.opened or now.day == day):
                 params_file.edit(project.params, {"data.group": group})
                 delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
-            _take_in(project, day, targets, stage, delivery.groups)
+            if options.classes:
+                kept = sorted(_classes(project, options).items())
+                write_csv(project.classes, ("theirs", "ours"), kept)
+            _take_in(project, day, targets, scratch / "stage", delivery.groups)
             if options.move:
                 _remove_given(delivery)
     return day, delivery
+
+
+def _inspect(
+    project: Project,
+    now: Standing,
+    day: str,
+    source: Path,
+    delivery: Delivery,
+    options: Options,
+    scratch: Path,
+) -> tuple[dict[str, tuple[str, str]], History]:
+    """Find and check what is given; what lies in the day's folder already, and the history."""
+    found = _find(project, source, options, delivery, scratch)
+    lying = _today(project, day)
+    history, had = _known(project, now, day)
+    _ask(source, suspicions(tally(found), {*history.images["label"]}), delivery, options)
+    stage = scratch / "stage"
+    stage.mkdir()
+    with Ticker("checking", len(found), "files") as ticker:
+        checking.inspect(
+            found,
+            delivery,
+            history,
+            max_pixels=now.params.data.max_pixels,
+            today=lying,
+            had=had,
+            stage=None if options.dry_run else stage,
+            progress=ticker.so_far,
+        )
+    return lying, history
 
 
 def _find(
@@ -121,7 +148,25 @@ def _find(
 ) -> list[Found]:
     if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
         return walk_day(project, source.name, delivery)
-    return find(source, delivery, options.labels, options.zip_names, scratch)
+    folder = unpacked(source, delivery, scratch, has_labels=options.labels is not None)
+    classes = _classes(project, options)
+    if not options.labels:
+        found = walk(folder, delivery)
+        return [one._replace(label=classes.get(one.label, one.label)) for one in found]
+    return labels.read(
+        options.labels,
+        folder,
+        delivery,
+        columns=options.columns,
+        classes=classes,
+        agree=options.agree,
+    )
+
+
+def _classes(project: Project, options: Options) -> dict[str, str]:
+    """Our names of classes by theirs: of the file that is given, or that the project keeps."""
+    kept = options.classes or project.classes
+    return labels.read_classes(kept) if options.classes or kept.exists() else {}
 
 
 def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
@@ -152,6 +197,8 @@ def _check_given(source: Path, options: Options) -> None:
             raise IntakeError(f"{source} {what}.", hint="give the folder of class folders")
         if options.move:
             raise IntakeError(f"{source} is an archive.", hint="leave out --move")
+    if options.columns and not options.labels:
+        raise IntakeError("--columns says which columns --labels has.", hint="--labels FILE")
 
 
 def _ask(source: Path, odd: list[str], delivery: Delivery, options: Options) -> None:
@@ -183,11 +230,14 @@ def _targets(
 
     An image without a group, or whose group another name would change, is refused.
     """
-    taken = {folded(path) for path in project.images(day).glob("*/*")}
+    folder = project.images(day)
+    taken = {folded(path) for path in folder.glob("*/*")}
+    # Where corrected ones may go.
+    taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets, kept = [], []
     for item in delivery.images:
         name = composed(item.path.name)
-        own = target = project.images(day) / item.label / name
+        own = target = folder / item.label / name
         # A composed name can be longer than the one it was.
         if folded(own) in taken or len(name.encode()) > MOST_BYTES:
             target = own.with_name(substitute(name, item.image))
@@ -213,12 +263,28 @@ def _targets(
     return targets
 
 
+def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
+    """Take images of another label out of the refused; their corrections, checked, if asked for."""
+    places = {one.place for one in delivery.changed}
+    delivery.refused = [one for one in delivery.refused if one.place not in places]
+    if not options.relabel or not delivery.changed:
+        return None
+    desk, given = Desk(project, day), {one.known: one.label for one in delivery.changed}
+    reason = f"given in {escaped(options.labels.name)}" if options.labels else "given again"
+    for path, label in given.items():
+        desk.check_class(label)
+        for target in desk.targets([project.root / path]):
+            desk.correct(RELABEL, target, label, reason)
+    desk.check()
+    return desk
+
+
 def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
-    """Raise IntakeError where the refused files leave nothing to go on with."""
-    refused = delivery.refused
-    is_all = not (delivery.images or delivery.known) and not options.dry_run
+    """Raise RefusedError where the refused files leave nothing to go on with."""
+    refused = delivery.refused + delivery.changed * (options.strict and not options.relabel)
+    is_all = not (delivery.images or delivery.known or delivery.changed) and not options.dry_run
     if refused and (options.strict or is_all):
-        raise IntakeError(
+        raise RefusedError(
             f"{len(refused)} problems in {source}; nothing was added:",
             problems=first_few([str(problem) for problem in refused], delivery.listed["refused"]),
             hint=_hint(refused),
@@ -242,7 +308,7 @@ def _list(project: Project, day: str, source: Path, delivery: Delivery, *, is_of
 
     What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp.
     """
-    kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
+    kinds = {name: getattr(delivery, name) for name in ("known", "changed", "refused", "warned")}
     if is_of_day:
         _record_refused(project, day, source, delivery)
         delivery.listed["refused"] = project.name(project.rejected(day))
@@ -295,56 +361,3 @@ def _remove_given(delivery: Delivery) -> None:
         except OSError as error:
             said = f"was added, but stays where it is, too ({error.strerror})"
             delivery.warn(item.place, said)
-
-
-def said_of_day(project: Project, day: str, delivery: Delivery, options: Options) -> Iterator[str]:
-    """Yield what is to be said of patients, and where `add` opened the day, or would, or not."""
-    if delivery.opened:
-        would = options.dry_run
-        yield from opened(project, day, delivery.opened, lying=delivery.lying, would=would)
-    elif delivery.lying:
-        folder = project.name(project.images(day))
-        yield f"{plural(delivery.lying, 'image')} lay in {folder}, but earlier days have them too"
-    yield from delivery.patients
-
-
-def table(day: str, delivery: Delivery, options: Options) -> Table:
-    """Return what was added, known, refused, warned of and ignored: how many files, and which."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column(day)
-    shown.add_column("files", justify="right")
-    shown.add_column("", overflow="fold")
-    would = "would be " * options.dry_run
-    classes = sorted(tally(delivery.images).items())
-    said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
-    shown.add_row(f"{would}added", str(len(delivery.images)), Text(said))
-    if delivery.groups:
-        shown.add_row(f"{would}grouped", str(len(delivery.groups)), "patients or studies recorded")
-    for name, kind, remarks in (
-        ("already known", "known", delivery.known),
-        (f"{would}refused", "refused", delivery.refused),
-        ("warned", "warned", delivery.warned),
-    ):
-        lines = Text("\n".join(_first(remarks, delivery.listed[kind])))
-        shown.add_row(name, str(len(remarks)), lines)
-    if delivery.ignored:
-        shown.add_row("ignored", str(delivery.ignored), "hidden and system files")
-    return shown
-
-
-def unusual(delivery: Delivery) -> Iterator[str]:
-    """Yield a line a file that is refused or warned of, and where all of them stand."""
-    for kind, remarks in (("refused", delivery.refused), ("warned", delivery.warned)):
-        yield from (f"  {kind}: {line}" for line in _first(remarks, delivery.listed[kind]))
-
-
-def next_step(delivery: Delivery, options: Options) -> str:
-    """Return what to do next."""
-    if options.dry_run:
-        return "nothing was changed; without --dry-run it is done"
-    is_new = delivery.images or delivery.groups or delivery.opened
-    return "next: dvc repro" if is_new else "nothing new"
-
-
-def _first(remarks: Sequence[Remark], where: str) -> list[str]:
-    return first_few([str(remark) for remark in remarks], where)

@@ -24,6 +24,7 @@ OWN_PATHS = (
     "dvc.yaml",
     "params.yaml",
     "data/parent.dvc",
+    "data/classes",
     "data/rejected",
     "data/.gitignore",
     "data/images/.gitignore",

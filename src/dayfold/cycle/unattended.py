@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold.cycle import adding, sealing
+from dayfold.cycle import added, adding, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError, GateError, IntakeError
 from dayfold.figures import gate
@@ -31,30 +31,31 @@ def run(
     *,
     day: str,
     say: Callable[[str], None],
-    zip_names: str = "",
     verbose: bool = False,
-) -> None:
+) -> int:
     """Add, reproduce and seal one day; a day that is sealed is left alone.
 
+    Returns how many files were refused, or are known with another label.
     Of the stages a line each is said, with its time; all that they and DVC print with `verbose`.
     """
     now = standing(project)
     if day in now.sealed:
         say(f"{day} is sealed")
-        return
+        return 0
     if now.is_open and now.day != day:
         _check_gate_of_open_day(project, now.day)
-    options = adding.Options(zip_names=zip_names)
+    options = adding.Options()
     _, delivery = adding.add(project, source, day=day, options=options)
     workers.end_idle()
     count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
-    said = [*adding.said_of_day(project, day, delivery, options)]
+    said = [*added.said_of_day(project, day, delivery, options)]
     head = said.pop(0) if delivery.opened else day
-    for line in (f"{head}: {count}", *said, *adding.unusual(delivery)):
+    for line in (f"{head}: {count}", *said, *added.unusual(delivery)):
         say(line)
+    refused = len(delivery.refused) + len(delivery.changed)
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")
-        return
+        return refused
     if verbose:
         vcs.dvc(project.root, "repro", show=True)
     else:
@@ -62,6 +63,7 @@ def run(
     sealed = [sealing.said(project, tag) for tag in sealing.seal(project)]
     for line in (*sealed, *sealing.warnings(project), *sealing.sharing(project)):
         say(line)
+    return refused
 
 
 class Stages:
@@ -114,12 +116,11 @@ def backfill(
     source: Path,
     *,
     say: Callable[[str], None],
-    zip_names: str = "",
     verbose: bool = False,
-) -> None:
+) -> int:
     """Run every dated folder of `source` in order; what is sealed already is passed over.
 
-    Stops with GateError at a day that does not pass the gate.
+    Returns how many files were refused. Stops with GateError at a day that does not pass the gate.
     """
     if not source.is_dir():
         raise IntakeError(f"{source} is not a folder.", hint="give the folder of dated folders")
@@ -139,6 +140,8 @@ def backfill(
             problems=strangers,
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
+    refused = 0
     for number, folder in enumerate(folders, start=1):
         say(f"day {number} of {len(folders)}: {folder.name}")
-        run(project, folder, day=folder.name, say=say, zip_names=zip_names, verbose=verbose)
+        refused += run(project, folder, day=folder.name, say=say, verbose=verbose)
+    return refused

@@ -55,6 +55,7 @@ class Project:
         self.dvc_lock = root / "dvc.lock"
         self.metrics = root / "metrics.json"
         self.data = root / "data"
+        self.classes = self.data / "classes" / "map.csv"
         self.figures = self.data / "metrics" / "day.json"
         self.class_figures = self.data / "metrics" / "classes.json"
         # What a day begins with: what the one before made.

@@ -1,7 +1,6 @@
 """A zip or tar archive → a folder of its regular files. Runs in a worker: it may be hostile."""
 
 import os
-import string
 import tarfile
 import zipfile
 from collections.abc import Generator
@@ -18,25 +17,14 @@ MAX_FILES = 1_000_000
 _PIECE = 2**20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
 _IS_UTF_8 = 0x800  # the flag (bit 11) of a name in a zip
-_LIKELY = ("cp437", "cp850", "cp1252", "cp932", "gbk")  # old zips: DOS, Windows, Japan, China
 
 
-def is_encoding(name: str) -> bool:
-    """Whether Python knows an encoding of this name that reads ASCII as it is, as archives do."""
-    plain = string.ascii_letters + string.digits + "/._-"
-    try:
-        return plain.encode("ascii").decode(name) == plain
-    except (LookupError, ValueError):
-        return False
-
-
-def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Write an archive's regular files into the new folder `into`; return what is refused, and why.
 
-    Names are read as UTF-8, which macOS writes into a zip without saying so, or in `encoding` where
-    the archive does not say that they are UTF-8: an encoding is never guessed. Links, devices,
-    encrypted and damaged files, names that lead out of the folder or come twice, and files of more
-    than MAX_FILE bytes are refused.
+    Names are read as UTF-8, which macOS writes into a zip without saying so; an encoding is never
+    guessed. Links, devices, encrypted and damaged files, names that lead out of the folder or come
+    twice, and files of more than MAX_FILE bytes are refused.
     """
     refused: list[tuple[str, str]] = []
     # By its beginning: zipfile looks at the end, and takes a tar for the zip that is its last file.
@@ -46,7 +34,7 @@ def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, 
     files = total = 0
     with closing(members):
         for raw, size, problem, source in members:
-            name = raw if isinstance(raw, str) else _decoded(raw, archive, encoding or "utf-8")
+            name = raw if isinstance(raw, str) else _decoded(raw, archive)
             files, total = files + 1, total + max(size, 0)
             if files > MAX_FILES or total > MAX_TOTAL:
                 raise IntakeError(
@@ -114,25 +102,16 @@ def _tarred(path: Path) -> Generator[_Member]:
         raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
 
 
-def _decoded(raw: bytes, archive: Path, encoding: str) -> str:
-    """A name in this encoding; IntakeError that shows it in the likely ones where it is not."""
+def _decoded(raw: bytes, archive: Path) -> str:
     try:
-        return raw.decode(encoding)
+        return raw.decode()
     except UnicodeDecodeError:
-        problems = [f"{escaped(repr(raw)[2:-1])} would be"]
-    for likely in _LIKELY:
-        try:
-            problems.append(f"{likely}: {escaped(raw.decode(likely))}")
-        except UnicodeDecodeError:
-            continue
-    what = f"Names in {archive} are not {encoding}."
-    if encoding == "utf-8":
-        what = f"Names in {archive} are not UTF-8, and it does not say what else they are."
-    raise IntakeError(
-        what,
-        problems=problems,
-        hint="tell the encoding that reads them right: dayfold add … --zip-names cp437",
-    )
+        raise IntakeError(
+            f"Names in {archive} are not UTF-8, and it does not say what else they are.",
+            problems=[escaped(repr(raw)[2:-1])],
+            hint="unpack it with the program that made it and give the folder, or pack that again "
+            "with UTF-8 names: 7z a -mcu=on scans.zip scans",
+        ) from None
 
 
 def _damage(error: Exception) -> str:

@@ -30,7 +30,8 @@ def inspect(
     Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
     sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
     twice, or that the history or `today` (image → class, place) has, are known under the same
-    class, or under one of before a correction (`had`), else refused.
+    class, or under one of before a correction (`had`), else refused, and noted as changed where
+    only one other class is given.
     """
     today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
@@ -101,6 +102,10 @@ def _sort_out_copies(
                     reason = f"is given as {item.label!r}, but {place} has the same bytes as "
                     reason += f"{label!r}; to correct that: {hint}"
                     delivery.refuse(item.place, reason, image)
+                    if all(one.label == item.label for one in items):
+                        said = f"is {label!r} as {place}, and given as {item.label!r}"
+                        remark = Remark(item.place, said, image, place, item.label)
+                        delivery.changed.append(remark)
         elif {item.label for item in items} != {first.label}:
             # Nothing is guessed: which of the classes is right, nobody said.
             for item in items:

@@ -14,6 +14,7 @@ from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
 MANY = 50_000  # files: a day of so many is asked about
+NO_LABEL = "no_label"
 FEW = 5  # new classes with a single file each, from which on they look like no classes
 
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
@@ -48,11 +49,16 @@ class Delivered(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """One thing to say of one file, and the sha256 of its bytes where they could be read."""
+    """One thing to say of one file, and the sha256 of its bytes where they could be read.
+
+    `known` is where the image lies that another label is given for now: `label`.
+    """
 
     place: str
     said: str
     image: str = ""
+    known: str = ""
+    label: str = ""
 
     def __str__(self) -> str:
         return escaped(f"{self.place} {self.said}")
@@ -62,19 +68,23 @@ class Remark(NamedTuple):
 class Delivery:
     """What was given: good images, what is known, what is refused, warnings, what is ignored.
 
+    `changed` are known images that are given with another label.
+
     `groups` are new ones that a CSV names, by image. `listed` is the file that has all lines of a
     kind (known, refused, warned). `opened` is the day's parent if the day was opened for it,
     `lying` how many images lay in the folder of a day that was not open. `patients` are lines on
-    how their ids are found.
+    how their ids are found, `columns` which ones of a label file were guessed to be what.
     """
 
     images: list[Delivered] = field(default_factory=list)
     known: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
+    changed: list[Remark] = field(default_factory=list)
     warned: list[Remark] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
     patients: list[str] = field(default_factory=list)
+    columns: str = ""
     ignored: int = 0
     opened: str = ""
     lying: int = 0
@@ -126,6 +136,8 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
             f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
             "days, for dayfold run?"
         )
+    if NO_LABEL in new:
+        said.append(f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged")
     if sum(counts.values()) >= MANY:
         said.append(f"{sum(counts.values())} files are a great many for one day")
     return said

@@ -1,27 +1,22 @@
-"""What is given as images → the files to check: a folder or archive of class folders, or a CSV.
+"""What is given as images → the files to check: a folder or an archive of class folders.
 
-Nothing is followed, and nothing is opened but the CSV and, in a worker, the archive.
+No link is followed, and nothing is opened but, in a worker, the archive.
 """
 
-import csv
 import functools
-import io
-import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from dayfold.errors import IntakeError, ToolError
+from dayfold.errors import ToolError
 from dayfold.ledger.decode import IMAGE_ENDINGS
-from dayfold.ledger.intake import archives, workers
+from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery, Found, tally
 from dayfold.project import cache
 from dayfold.project.files import PART, escaped
 from dayfold.project.layout import Project
 
-COLUMNS = ("path", "label", "group")  # of a CSV of labels
-_LABELS_BYTES = 2**28  # of such a CSV: a row of a hundred for more than two million images
 # Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
@@ -31,24 +26,18 @@ LINK = "is a link; links are not followed"
 MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
 
-def find(
-    source: Path, delivery: Delivery, labels: Path | None, zip_names: str, scratch: Path
-) -> list[Found]:
-    """Return the files of a folder or an archive, by its class folders or a CSV of labels."""
-    folder = source
-    if zip_names and not archives.is_encoding(zip_names):
-        raise IntakeError(
-            f"{zip_names!r} is no encoding of names in an archive.",
-            hint="--zip-names cp437 (DOS), cp1252 (Windows), cp932 (Japan), gbk (China) …",
-        )
-    if not source.is_dir():
-        folder = scratch / "unpacked"
-        folder.mkdir()
-        for name, reason in workers.unpack(source, folder, encoding=zip_names):
-            delivery.refuse(escaped(name), reason)
-        if labels is None:
-            folder = _below_the_top(folder)
-    return read_labels(labels, folder, delivery) if labels else walk(folder, delivery)
+def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: bool) -> Path:
+    """Return the folder of what is given: itself, or what an archive holds, unpacked in `scratch`.
+
+    Of an archive without a file of labels it is the folder of class folders.
+    """
+    if source.is_dir():
+        return source
+    folder = scratch / "unpacked"
+    folder.mkdir()
+    for name, reason in workers.unpack(source, folder):
+        delivery.refuse(escaped(name), reason)
+    return folder if has_labels else _below_the_top(folder)
 
 
 def _below_the_top(folder: Path) -> Path:
@@ -226,91 +215,3 @@ def clashing(classes: Iterable[str]) -> dict[str, str]:
         if len(names) > 1
         for name in names
     }
-
-
-def read_labels(file: Path, folder: Path, delivery: Delivery) -> list[Found]:
-    """Return the files that the rows name, in their order; refuse each row that does not fit.
-
-    `path` is relative to `folder`, `group` (patient, study) may be left out.
-    """
-    rows = _rows(file)
-    found: list[Found] = []
-    first: dict[Path, int] = {}
-    for number, cells in rows:
-        name, label, group = (composed(cell.strip()) for cell in cells)
-        place, path = f"{escaped(cells[0])} (line {number})", _inside(folder, cells[0].strip())
-        problem = name_problem(label, "class") or name_problem(group, "group")
-        if isinstance(path, str):
-            delivery.refuse(place, path)
-        elif problem:
-            what = f"the label {escaped(label)!r}" if name_problem(label, "class") else "the group"
-            delivery.refuse(place, f"{what} {problem}")
-        elif path in first:
-            delivery.refuse(place, f"stands on line {first[path]} already")
-        else:
-            first[path] = number
-            found.append(Found(path, escaped(name), label, group))
-    unnamed = sum(path not in first and not path.samefile(file) for path in _all_files(folder))
-    if unnamed:
-        delivery.warn(".", f"holds {unnamed} files that {file.name} does not name; they are left")
-    return found
-
-
-def _rows(file: Path) -> list[tuple[int, tuple[str, str, str]]]:
-    """The rows with their lines; a missing third column is empty."""
-    hint = "columns path,label or path,label,group, comma-separated, UTF-8"
-    try:
-        info = file.stat()
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _LABELS_BYTES:
-            most = f"{_LABELS_BYTES // 2**20} MiB or less"
-            raise IntakeError(f"{file} is not a file of {most}.", hint="--labels FILE")
-        text = file.read_bytes().decode("utf-8-sig")
-        table = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows = [(table.line_num, row) for row in table if row]
-    except OSError as error:
-        raise IntakeError(
-            f"{file} cannot be read: {error.strerror}.", hint="--labels FILE"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise IntakeError(f"{file} cannot be read as CSV: {error}.", hint=hint) from None
-    header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
-    if header not in (COLUMNS[:2], COLUMNS):
-        shown = escaped(",".join(header)[:200])
-        raise IntakeError(f"{file} has the columns '{shown}'.", hint=hint)
-    problems = [
-        f"line {number} has {len(row)} columns, not {len(header)}"
-        for number, row in rows[1:]
-        if len(row) != len(header)
-    ]
-    if problems:
-        raise IntakeError(f"{file} has rows that do not fit:", problems=problems, hint=hint)
-    return [(number, (row[0], row[1], row[2] if row[2:] else "")) for number, row in rows[1:]]
-
-
-def _inside(folder: Path, name: str) -> Path | str:
-    """The file of that name in the folder, or why there is none."""
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
-        return "is no path inside the folder"
-    if problem := name_problem(name, "file"):
-        return problem
-    if is_clutter(parts[-1]):
-        return "is hidden, or of what desktops leave behind; such files are never taken"
-    # A Mac stores é as two letters and a spreadsheet as one.
-    for form in (name, composed(name), unicodedata.normalize("NFD", name)):
-        path = folder / form
-        if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
-            return "is a link or behind one; links are not followed"
-        if os.access(path, os.F_OK):
-            return path if path.is_file() else "is not a file"
-    return "is not there" + ("; write / between folders" if "\\" in name else "")
-
-
-def _all_files(folder: Path) -> Iterator[Path]:
-    """Every regular file at any depth, but no clutter and nothing behind a link."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_clutter(name)]
-        for name in files:
-            path = Path(here) / name
-            if not is_clutter(name) and not path.is_symlink() and path.is_file():
-                yield path

@@ -19,7 +19,7 @@ from dayfold.errors import IntakeError
 from dayfold.ledger import squares
 from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine
 from dayfold.ledger.intake import archives
-from dayfold.project.files import sha256, write_bytes
+from dayfold.project.files import escaped, sha256, write_bytes
 from dayfold.project.kept import Kept
 
 MAX_BYTES = 2**29  # of a file: half a gigabyte
@@ -90,13 +90,32 @@ def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """Unpack the archive `unpack` into `into`; answer what is `refused`, or an error's words."""
     archive, into = Path(request["unpack"]), Path(request["into"])
     try:
-        return {"refused": archives.unpack(archive, into, encoding=request["encoding"])}
+        return {"refused": archives.unpack(archive, into)}
     except IntakeError as error:
         return {"what": error.what, "problems": error.problems, "hint": error.hint}
     except OSError as error:
         return {"what": f"{archive} cannot be unpacked: {error.strerror or error}."}
     except MemoryError:
         return {"what": f"{archive} needs more memory than an archive may."}
+
+
+def parquet(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer the `rows` of the Parquet file `parquet`, and the `names` of their columns.
+
+    Those of text and of whole numbers. Of a damaged file polars panics at length, or worse.
+    """
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    import polars as pl  # here: it takes long, and no image needs it
+
+    path = request["parquet"]
+    try:
+        texts = (pl.String, pl.Categorical, pl.Enum)
+        schema = pl.read_parquet_schema(path).items()
+        names = [name for name, kind in schema if kind in texts or kind.is_integer()]
+        return {"names": names, "rows": pl.read_parquet(path, columns=names).rows()}
+    except (pl.exceptions.PolarsError, ValueError, OSError) as error:
+        said = escaped(str(error).partition("\n")[0][:200])
+        return {"what": f"{path} cannot be read as Parquet: {said}.", "hint": "write it again"}
 
 
 def _read(path: Path) -> bytes:
@@ -148,7 +167,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         _limit_memory(base, request.get("max_pixels", 0))
-        answer = unpack(request) if "unpack" in request else check(request)
+        kind = {"unpack": unpack, "parquet": parquet}.get(next(iter(request)), check)
+        answer = kind(request)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

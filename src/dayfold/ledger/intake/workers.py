@@ -155,12 +155,25 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"image": "", "refused": error.what}
 
 
-def unpack(archive: Path, into: Path, *, encoding: str = "") -> list[tuple[str, str]]:
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
     request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
-    request["encoding"] = encoding
     with _borrowed() as worker:
         answer = worker.ask(request, UNPACKING_SECONDS)
     if "what" in answer:
         raise IntakeError(**answer)
     return [(name, reason) for name, reason in answer["refused"]]
+
+
+def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
+    """Return the names of a Parquet file's columns and its rows (worker.parquet)."""
+    worker = _Worker()  # its own: what reads Parquet takes memory that images are to have
+    try:
+        answer = worker.ask({"parquet": str(file.absolute())}, SECONDS)
+    except IntakeError as error:
+        raise IntakeError(f"{file} {error.what}.", hint="write it again") from None
+    finally:
+        worker.end()
+    if "what" in answer:
+        raise IntakeError(**answer)
+    return answer["names"], answer["rows"]

@@ -1,0 +1,301 @@
+"""Files that labelling tools write → tables of labels: one function for each format.
+
+A format is told by its content. Each function names the page that its format was taken from.
+"""
+
+import csv
+import io
+import json
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from dayfold.errors import IntakeError
+from dayfold.ledger.intake import workers
+
+KNOWN = (
+    "CSV, Parquet, JSON and JSON lines of such columns; Label Studio's JSON and JSON-MIN; CVAT for "
+    "images 1.1 (XML); CVAT's ImageNet text file beside its synsets.txt; COCO JSON"
+)
+_MOST_BYTES = 2**28  # of a label file: a row of a hundred for more than two million images
+
+
+class Line(NamedTuple):
+    """What a label file says of an image: its cells by column.
+
+    `where` it says so, for messages. `problem` is why this cannot be taken.
+    """
+
+    where: str
+    cells: Mapping[str, Any]
+    problem: str = ""
+
+
+class Table(NamedTuple):
+    """A label file: its lines and the names of their columns.
+
+    `told` are the columns of path and label where the format itself names them. In a `partial` one
+    an image without a label is one that nobody has labelled yet.
+    """
+
+    lines: list[Line]
+    names: Sequence[str]
+    told: Mapping[str, str] = {}
+    partial: bool = False
+
+
+def read(file: Path) -> Table:
+    """Return what a label file holds; IntakeError where it is damaged or of no known format."""
+    try:
+        info = file.stat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_BYTES:
+            most = f"{_MOST_BYTES // 2**20} MiB or less"
+            raise IntakeError(f"{file} is not a file of {most}.", hint="--labels FILE")
+        data = file.read_bytes()
+        synsets = file.with_name("synsets.txt")
+        is_imagenet = file.suffix == ".txt" and synsets != file and synsets.is_file()
+        if data.startswith(b"PAR1"):
+            return _parquet(file)
+        text = data.decode("utf-8-sig")
+        start = text.lstrip()[:1]
+        if start == "<":
+            return _cvat(file, text)
+        if start in ("[", "{"):
+            return _json(file, text)
+        return _imagenet(text, synsets.read_text("utf-8-sig")) if is_imagenet else _csv(file, text)
+    except OSError as error:
+        what = f"{file} cannot be read: {error.strerror}."
+        raise IntakeError(what, hint="--labels FILE") from None
+    except UnicodeDecodeError as error:
+        raise IntakeError(
+            f"{file} is not UTF-8 ({error.reason}).", hint=f"known: {KNOWN}"
+        ) from None
+
+
+def _unknown(file: Path, why: str) -> IntakeError:
+    return IntakeError(f"{file} is of no known format: {why}.", hint=f"known: {KNOWN}")
+
+
+def _parquet(file: Path) -> Table:
+    """Parquet: its columns of text and of whole numbers."""
+    names, rows = workers.parquet(file)
+    cells = (dict(zip(names, row, strict=True)) for row in rows)
+    return Table([Line(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
+
+
+def _csv(file: Path, text: str) -> Table:
+    """CSV with a header, separated by commas."""
+    try:
+        table = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows = [(table.line_num, row) for row in table if row]
+    except csv.Error as error:
+        raise IntakeError(
+            f"{file} cannot be read as CSV: {error}.", hint=f"known: {KNOWN}"
+        ) from None
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    problems = [
+        f"line {number} has {len(row)} columns, not {len(header)}"
+        for number, row in rows[1:]
+        if len(row) != len(header)
+    ]
+    if problems:
+        hint = "columns are separated by commas; a cell with a comma is in double quotes"
+        raise IntakeError(f"{file} has rows that do not fit:", problems=problems, hint=hint)
+    if len(set(header)) < len(header):
+        raise IntakeError(f"{file} has two columns of one name.", hint="rename one of them")
+    entries = [(f"line {number}", dict(zip(header, row, strict=True))) for number, row in rows[1:]]
+    return _entries(entries, header)
+
+
+def _json(file: Path, text: str) -> Table:
+    """JSON or JSON lines: what the keys are like tells which."""
+    try:
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            if "Extra data" not in error.msg:
+                raise
+            value = [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
+        what = f"{file} cannot be read as JSON: {error}."
+        raise IntakeError(what, hint="export it again") from None
+    if isinstance(value, dict) and {"images", "annotations", "categories"} <= value.keys():
+        return _coco(file, value)
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, dict) for one in entries):
+        raise _unknown(file, "its entries are no objects")
+    if any({"data", "annotations"} <= one.keys() for one in entries):
+        return _label_studio(entries)
+    names = list(dict.fromkeys(name for one in entries for name in one))
+    return _entries([(f"entry {number}", one) for number, one in enumerate(entries, 1)], names)
+
+
+def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]) -> Table:
+    """An image a line, with a column for each key: an ImageFolder's metadata, or JSON-MIN.
+
+    https://huggingface.co/docs/datasets/image_dataset#imagefolder and
+    https://labelstud.io/guide/export: in JSON-MIN, and in the CSV that Label Studio makes of it, a
+    list is of regions and an object of several choices. `annotation_id` tells them.
+    """
+    lines, partial = [], "annotation_id" in names
+    for where, cells in entries:
+        for name, cell in cells.items() if partial else ():
+            if isinstance(cell, str) and cell[:1] in ("[", "{"):
+                with suppress(ValueError, RecursionError):
+                    cells[name] = json.loads(cell)
+        regions = {
+            name: len(cell)
+            for name, cell in cells.items()
+            if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
+        }
+        lines.append(Line(where, cells, _beside(regions)))
+    return Table(lines, names, partial=partial)
+
+
+def _label_studio(tasks: list[dict[str, Any]]) -> Table:
+    """Label Studio's JSON: tasks, each with annotations, each with results of one kind or another.
+
+    https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices: a column of
+    choices has the name of its control, and `data` has the image under a key of the team's own.
+    """
+    lines: list[Line] = []
+    fields, controls = dict[str, None](), dict[str, None]()
+    for number, task in enumerate(tasks, 1):
+        where = f"task {task.get('id', number)}"
+        data, upload = task.get("data"), task.get("file_upload")
+        data = data if isinstance(data, dict) else {}
+        if not data and isinstance(upload, str):
+            data = {"image": f"/data/upload/{upload}"}
+        fields |= dict.fromkeys(data)
+        given = [one for one in _list(task, "annotations") if isinstance(one, dict)]
+        done = [one for one in given if not one.get("was_cancelled")]
+        for one in done:
+            choices, regions = dict[str, list[Any]](), Counter[str]()
+            for result in _list(one, "result"):
+                kind = result.get("type") if isinstance(result, dict) else None
+                if kind == "choices":
+                    picked = choices.setdefault(str(result.get("from_name")), [])
+                    picked.extend(_list(result.get("value"), "choices"))
+                else:
+                    regions[str(kind)] += 1
+            controls |= dict.fromkeys(choices)
+            by = one.get("completed_by")
+            by = by.get("email", by.get("id")) if isinstance(by, dict) else by
+            who = f", annotator {by}" * (len(done) > 1)
+            lines.append(Line(where + who, {**data, **choices}, _beside(regions)))
+        if not done:
+            lines.append(Line(where, data))
+    paths = ["image"] if "image" in fields else list(fields)
+    labels = list(controls) or ["choice"]  # which no line has: nobody has labelled anything yet
+    found = {"path": paths, "label": labels}
+    told = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
+    return Table(lines, [*fields, *controls], told, partial=True)
+
+
+def _cvat(file: Path, text: str) -> Table:
+    """CVAT for images 1.1: an `image` has a `tag` for each label of the whole, and shapes.
+
+    https://docs.cvat.ai/docs/other/xml_format. A document type, which can hold entities, is none
+    of the format's.
+    """
+    try:
+        parser = ElementTree.XMLParser(target=_Plain())  # noqa: S314 - no entities: see _Plain
+        parser.feed(text)
+        root = parser.close()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise IntakeError(
+            f"{file} cannot be read as XML: {error}.", hint="export it again"
+        ) from None
+    if root.tag != "annotations":
+        raise _unknown(file, "it is XML, but not CVAT's")
+    if tracks := len(root.findall("track")):
+        what = f"{file} has tracks of a video: {tracks}."
+        raise IntakeError(what, hint="export it from CVAT as “CVAT for images 1.1”")
+    lines = []
+    for number, image in enumerate(root.findall("image")):
+        tags = [child.get("label", "") for child in image if child.tag == "tag"]
+        shapes = Counter(str(child.tag) for child in image if child.tag != "tag")
+        cells = {"name": image.get("name"), "tag": tags}
+        lines.append(Line(f"image {image.get('id', number)}", cells, _beside(shapes)))
+    return Table(lines, ["name", "tag"], {"path": "name", "label": "tag"}, partial=True)
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Elements only: a document type is refused before anything that it declares is used."""
+
+    def doctype(self, *_: object) -> None:
+        raise ValueError("it has a document type (DOCTYPE), which is not read")
+
+
+def _imagenet(text: str, synsets: str) -> Table:
+    """CVAT's ImageNet export without images: an image and the numbers of its labels a line.
+
+    https://docs.cvat.ai/docs/dataset_management/formats/format-imagenet; a name with a space is in
+    quotes, its ending behind them. With images the export is a folder for each label.
+    """
+    labels, lines = [line.strip() for line in synsets.splitlines()], []
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.fullmatch(r'(?:"([^"]+)"(\S*)|(\S+))((?: +\d{1,9})*) *', line)
+        given = [int(word) for word in found[4].split()] if found else []
+        problem = "" if found else "is on a line that is not a name and numbers of labels"
+        if any(one >= len(labels) for one in given):
+            problem = "has the number of a label that synsets.txt does not have"
+        cells = {
+            "name": (found[3] or found[1] + found[2]) if found else line[:200],
+            "label": [labels[one] for one in given if not problem],
+        }
+        if line.strip():
+            lines.append(Line(f"line {number}", cells, problem))
+    return Table(lines, ["name", "label"], {"path": "name", "label": "label"}, partial=True)
+
+
+def _coco(file: Path, value: Mapping[str, Any]) -> Table:
+    """COCO with a category an image: an annotation of it has no box, outline or keypoints.
+
+    https://cocodataset.org/#format-data has no such annotations; this is what Datumaro calls
+    coco_labels: https://openvinotoolkit.github.io/datumaro/stable/docs/data-formats/formats/coco.html
+    """
+    parts = {}
+    for name in ("images", "annotations", "categories"):
+        parts[name] = [one for one in _list(value, name) if isinstance(one, dict)]
+        if not isinstance(value[name], list) or len(value[name]) != len(parts[name]):
+            raise _unknown(file, f"it is like COCO, but its {name} are no list of objects")
+    names = {str(one.get("id")): one.get("name") for one in parts["categories"]}
+    tags, regions = dict[str, list[Any]](), dict[str, Counter[str]]()
+    for one in parts["annotations"]:
+        image, category = str(one.get("image_id")), str(one.get("category_id"))
+        kinds = [kind for kind in ("bbox", "segmentation", "keypoints") if one.get(kind)]
+        if not kinds and category in names:
+            tags.setdefault(image, []).append(names[category])
+        else:
+            kind = kinds[0] if kinds else "no category"
+            regions.setdefault(image, Counter())[kind] += 1
+    lines, ids = [], set[str]()
+    for one in parts["images"]:
+        ids.add(id_ := str(one.get("id")))
+        cells = {"file_name": one.get("file_name"), "category": tags.get(id_)}
+        lines.append(Line(f"image {id_}", cells, _beside(regions.get(id_))))
+    for id_ in sorted((tags.keys() | regions.keys()) - ids):
+        said = "has annotations, but is none of the images that the file lists"
+        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, said))
+    columns = {"path": "file_name", "label": "category"}
+    return Table(lines, list(columns.values()), columns, partial=True)
+
+
+def _beside(regions: Mapping[str, int] | None) -> str:
+    """What to say of an image with these regions, by kind."""
+    if not regions:
+        return ""
+    counted = ", ".join(f"{kind} {count}" for kind, count in regions.items())
+    return f"has regions ({counted}); only one label of the whole image is taken"
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    """The list under a name, or none."""
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, list) else []

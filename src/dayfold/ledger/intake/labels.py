@@ -1,0 +1,254 @@
+"""A label file → the files that it names, each with its class; what fits no image is refused."""
+
+import os
+import re
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from dayfold.errors import IntakeError
+from dayfold.ledger.intake import formats
+from dayfold.ledger.intake.delivery import Delivery, Found
+from dayfold.ledger.intake.finding import composed, is_clutter, name_problem
+from dayfold.project.console import first_few, plural
+from dayfold.project.files import escaped
+
+COLUMNS = ("path", "label", "group")
+# What others call them. Of these headers nothing needs to be asked: the last is an ImageFolder's.
+_OTHERS = {
+    "path": ("path", "image", "filename", "file_name"),
+    "label": ("label", "class", "choice", "category"),
+    "group": ("group", "patient", "patient_id", "study"),
+}
+_PLAIN = ({"path", "label"}, {"path", "label", "group"}, {"file_name", "label"})
+_PREFIX = re.compile("[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+
+
+class _Row(NamedTuple):
+    """A label of the file that is `told`; None where nobody has given one yet.
+
+    `place` is what messages call it, `problem` why it is refused.
+    """
+
+    told: str
+    label: str | None
+    group: str
+    where: str
+    problem: str
+
+    @property
+    def place(self) -> str:
+        return f"{escaped(self.told)} ({self.where})"
+
+
+def read(
+    file: Path,
+    folder: Path,
+    delivery: Delivery,
+    *,
+    columns: str = "",
+    classes: Mapping[str, str] | None = None,
+    agree: Callable[[str, str], None],
+) -> list[Found]:
+    """Return the files that a label file names, in its order; refuse each row that does not fit.
+
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") says which column is what;
+    `agree` is called with a guess of that and the option that says it, and raises where nobody
+    agrees. `classes` are our names of classes by theirs. Several rows of an image, as of several
+    annotators, must agree.
+    """
+    table = formats.read(file)
+    meant, guess = _meant(table, columns, file)
+    if guess:
+        delivery.columns = escaped(f"{file.name}: {guess.replace(',', ', ')}")
+        agree(delivery.columns, f"--columns {shlex.quote(guess)}")
+    home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), dict[str, str]()
+    blank: list[str] = []
+    for line in table.lines:
+        row = _row(line, meant, classes or {}, partial=table.partial)
+        path = _located(folder, home, row.told)
+        if isinstance(path, Path):
+            named.setdefault(path, []).append(row)
+        elif row.label is None and not row.problem:
+            blank.append(escaped(row.told))
+        elif row.told not in missing:  # several annotators miss one file
+            missing[row.told] = path
+            delivery.refuse(row.place, row.problem or path)
+    found = []
+    for path, rows in named.items():
+        wrong = next((row for row in rows if row.problem), None)
+        answers = {row[:3]: row for row in rows if row.label is not None}
+        place = escaped(composed(path.relative_to(folder).as_posix()))
+        if wrong:
+            delivery.refuse(wrong.place, wrong.problem)
+        elif len(answers) > 1:
+            delivery.refuse(place, _dispute(answers.values()))
+        elif answers:
+            ((_, label, group),) = answers
+            found.append(Found(path, place, str(label), group))
+        else:
+            blank.append(place)
+    unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
+    if unnamed:
+        delivery.warn(".", f"holds {unnamed} files that {file.name} does not name; they are left")
+    if blank:
+        shown = ", ".join(first_few(blank))
+        said = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
+        delivery.warn(file.name, said)
+    return found
+
+
+def read_classes(file: Path) -> dict[str, str]:
+    """Return our name of each class by theirs, from a table with the columns theirs and ours."""
+    table, ours, problems = formats.read(file), dict[str, str](), list[str]()
+    if {*table.names} != {"theirs", "ours"}:
+        shown = escaped(",".join(table.names)[:200])
+        raise IntakeError(f"{file} has the columns '{shown}'.", hint="columns theirs,ours")
+    for where, cells, _ in table.lines:
+        names = (_text(cells.get(name)) for name in ("theirs", "ours"))
+        one, name = (composed((text or "").strip()) for text in names)
+        if wrong := name_problem(name, "class"):
+            problems.append(f"{where}: {escaped(name)!r} {wrong}")
+        elif ours.setdefault(one, name) != name:
+            problems.append(f"{where}: {escaped(one)!r} is {ours[one]!r} already")
+    if problems:
+        raise IntakeError(f"{file} does not fit:", problems=problems, hint="columns theirs,ours")
+    return ours
+
+
+def _meant(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
+    """The column of path, label and, if there is one, group; as `columns`, where it is a guess."""
+    told, wrong = dict(table.told), list[str]()
+    for part in filter(None, columns.split(",")):
+        meaning, _, name = (word.strip() for word in part.partition("="))
+        if meaning in COLUMNS and name in table.names:
+            told[meaning] = name
+        else:
+            wrong.append(f"{part!r} is not path=, label= or group= and the name of a column")
+    guessed: dict[str, str] = {}
+    for meaning in COLUMNS:
+        fit = [name for name in table.names if name.strip().lower() in _OTHERS[meaning]]
+        if meaning in told or (columns and meaning == "group"):
+            continue
+        if len(fit) > 1:
+            wrong.append(escaped(f"{' and '.join(fit)} could each be the {meaning}"))
+        guessed |= dict.fromkeys([meaning] * len(fit), "".join(fit[:1]))
+    meant = told | guessed
+    if wrong or not {"path", "label"} <= meant.keys():
+        shown = escaped(",".join(table.names)[:200])
+        hint = "say which is which: --columns path=…,label=…,group=… (separated by commas in a CSV)"
+        if not table.lines:
+            hint = f"known: {formats.KNOWN}"
+        raise IntakeError(f"{file} has the columns '{shown}'.", problems=wrong, hint=hint)
+    is_guess = guessed and {*table.names} not in _PLAIN
+    return meant, ",".join(f"{meaning}={name}" for meaning, name in meant.items()) * bool(is_guess)
+
+
+def _row(
+    line: formats.Line, meant: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
+) -> _Row:
+    cells = {meaning: line.cells.get(name) for meaning, name in meant.items()}
+    label, problem = _label(cells["label"])
+    label, told, group = classes.get(label, label), _text(cells["path"]), _text(cells.get("group"))
+    is_blank = partial and not label and not problem
+    if told is None or group is None:
+        problem = problem or "has a path or group that is neither text nor a whole number"
+    elif not problem and not is_blank and (wrong := name_problem(label, "class")):
+        problem = f"the label {escaped(label)!r} {wrong}"
+    elif not problem and (wrong := name_problem(group, "group")):
+        problem = f"the group {wrong}"
+    group = composed((group or "").strip())
+    shown = None if is_blank else label
+    return _Row((told or "").strip(), shown, group, line.where, line.problem or problem)
+
+
+def _label(cell: Any) -> tuple[str, str]:
+    """The label of a cell, or none, and what is wrong with it."""
+    if isinstance(cell, dict):  # JSON-MIN's several choices
+        cell = cell.get("choices")
+    given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
+    names = list(dict.fromkeys(composed((name or "").strip()) for name in given))
+    if None in given:
+        return "", "has a label that is neither text nor a whole number"
+    if len(names) > 1:
+        shown = ", ".join(repr(escaped(name)) for name in first_few(names))
+        return "", f"has {len(names)} labels ({shown}); an image can have one"
+    return "".join(names), ""
+
+
+def _text(cell: Any) -> str | None:
+    """What a cell says: text or a whole number; None of anything else."""
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
+
+
+def _dispute(rows: Iterable[_Row]) -> str:
+    """How the rows of one file differ."""
+    said = ""
+    for name, what in (("told", "meant by"), ("group", "given in groups"), ("label", "given as")):
+        values = {getattr(row, name): row.where for row in rows}
+        if len(values) > 1:
+            each = [f"{escaped(value)!r} ({where})" for value, where in values.items()]
+            said = f"is {what} {' and '.join(first_few(each))}"
+    return said
+
+
+def _located(folder: Path, home: Sequence[str], told: str) -> Path | str:
+    """The file in the folder that a label file means, or why there is none.
+
+    A path may begin above the folder, with the names of the folders that it lies in (`home`). Of
+    Label Studio's URLs (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) the
+    place is taken, and of an upload also the name without what was put before it.
+    """
+    name, last = told, ""
+    if told.startswith("/data/") or "://" in told:
+        try:
+            url = urlsplit(told)
+        except ValueError:
+            return "is no path inside the folder"
+        name = unquote(url.path).lstrip("/")
+        if name.endswith("data/local-files/"):
+            name = unquote(url.query.removeprefix("d=")).lstrip("/")
+        elif name.startswith("data/upload/"):
+            name = last = PurePosixPath(name).name
+    parts = PurePosixPath(name).parts
+    parts = parts[1:] if parts[:1] == ("/",) else parts
+    depths = [n for n in range(len(parts) - 1, 0, -1) if tuple(home[-n:]) == parts[:n]]
+    names = [name, *("/".join(parts[n:]) for n in depths)]
+    if _PREFIX.match(last):
+        names.append(_PREFIX.sub("", last))
+    found = [_inside(folder, one) for one in names]
+    return next((one for one in found if isinstance(one, Path)), found[0])
+
+
+def _inside(folder: Path, name: str) -> Path | str:
+    """The file of that name in the folder, or why there is none."""
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        return "is no path inside the folder"
+    if problem := name_problem(name, "file"):
+        return problem
+    if is_clutter(parts[-1]):
+        return "is hidden, or of what desktops leave behind; such files are never taken"
+    # A Mac stores é as two letters and a spreadsheet as one.
+    for form in (name, composed(name), unicodedata.normalize("NFD", name)):
+        path = folder / form
+        if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
+            return "is a link or behind one; links are not followed"
+        if os.access(path, os.F_OK):
+            return path if path.is_file() else "is not a file"
+    return "is not there" + ("; write / between folders" if "\\" in name else "")
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    """Every regular file at any depth, but no clutter and nothing behind a link."""
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_clutter(name)]
+        for name in files:
+            path = Path(here) / name
+            if not is_clutter(name) and not path.is_symlink() and path.is_file():
+                yield path
