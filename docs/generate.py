@@ -36,7 +36,7 @@ def params() -> str:
 
 
 def house() -> str:
-    """A line a module of the package: of its docstring's first line, what stands before a colon."""
+    """A line a module of the package, with the first line of its docstring."""
     home, lines, room = ROOT / "src" / "dayfold", [], None
     for path in sorted(home.rglob("*.py"), key=lambda p: (p.parent != home, p.parent, p.name)):
         said = (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
@@ -45,14 +45,12 @@ def house() -> str:
                 room = path.parent.relative_to(home).as_posix()
                 lines.append(f"{room + '/':22}{said}")
         else:
-            brief = re.split(r"(?<=\w)[:;] ", said)[0].rstrip(".")
-            said = brief if " " in brief else said.rstrip(".")
             lines.append(f"{'  ' * (path.parent != home) + path.name:22}{said}")
     said = """\
-This page lists every file of `src/dayfold`; its first line says more. Imports go down this list
-only: cli; demo; backtest, serve; cycle; create; stages, proof; figures, learning; ledger; project;
-draws, errors. Stages do not import each other. Only what trains or predicts imports torch. A test
-checks this."""
+This page lists every file of `src/dayfold` with its purpose. Imports go down this list only: cli;
+demo; backtest, serve; cycle; create; stages, proof; figures, learning; ledger; project; draws,
+errors. Stages do not import each other. Only what trains or predicts imports torch. A test checks
+this."""
     return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
 
 

@@ -158,8 +158,14 @@ def failing_steps(
 
 
 @pytest.mark.slow
-def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch, capsys):
+def test_a_day_is_the_same_after_any_failing_step_of_its_figures_and_its_training(
+    copy, monkeypatch, capsys
+):
     monkeypatch.chdir(copy.root)
+    for command in ("evaluate", "curve"):
+        failing_steps(command, [copy.predictions, copy.metrics], capsys)
+    assert vcs.git(copy.root, "status", "--porcelain") == ""
+    assert vcs.stale(copy.root) == []
     # A checkpoint after the first of two updates.
     params.edit(copy.params, {"train.updates": 2})
     monkeypatch.setenv(checkpoint.INTERVAL, "0")
@@ -167,12 +173,3 @@ def test_a_day_is_the_same_after_any_failing_step_of_training(copy, monkeypatch,
     # Without a checkpoint the day goes on: it only costs time.
     assert said == {"goes on", "dayfold"}
     assert not list(copy.checkpoints.glob("*"))
-
-
-@pytest.mark.slow
-def test_a_day_is_the_same_after_any_failing_step_of_its_figures(copy, monkeypatch, capsys):
-    monkeypatch.chdir(copy.root)
-    for command in ("evaluate", "curve"):
-        failing_steps(command, [copy.predictions, copy.metrics], capsys)
-    assert vcs.git(copy.root, "status", "--porcelain") == ""
-    assert vcs.stale(copy.root) == []

@@ -9,7 +9,7 @@ import torch
 
 from dayfold.learning import device, fingerprint
 from dayfold.learning.device import Machine
-from dayfold.proof import compare
+from dayfold.proof import reproduce
 
 CODE = """
 import json
@@ -29,7 +29,7 @@ def test_another_process_has_the_same_fingerprint(here):
         [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
     ).stdout
     assert json.loads(said) == here
-    assert compare.differences(json.loads(said), here) == []
+    assert reproduce.differences(json.loads(said), here) == []
     assert here["torch"] == torch.__version__
     assert (here["device"], here["precision"]) == ("cpu", "fp32")
     assert (here["threads"], here["processes"]) == (1, 1)
@@ -65,7 +65,7 @@ def test_every_difference_is_named_and_of_features_only_what_one_of_them_lacks()
         "processes": 1,
         "decode_canary": "b" * 64,
     }
-    assert compare.differences(recorded, here) == [
+    assert reproduce.differences(recorded, here) == [
         "cpu_features -fma3 +avx512_bf16",
         "threads 2 → 4",
         "decode_canary aaaaaaaaaaaa… → bbbbbbbbbbbb…",

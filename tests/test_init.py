@@ -11,7 +11,6 @@ from dayfold import create
 from dayfold.errors import ParamsError
 from dayfold.project import gitfiles, vcs
 from dayfold.project import params as params_file
-from dayfold.project.layout import Project
 from dayfold.proof import check
 
 RANDOM = ("--weights", "random", "--image-size", "16")
@@ -71,10 +70,7 @@ def test_no_file_of_a_project_is_hidden_and_none_is_changed(made):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made[2].items():
             patch.setenv(name, value)
-        assert gitfiles.hidden(root) == []
-        assert gitfiles.changed_by_git(root) == []
-        signs = list(check._git_files(Project(root)))
-    assert [(sign.name, sign.hint) for sign in signs] == [("line ends", "")]
+        assert check._git_files(root).hint == ""
 
 
 @pytest.mark.slow
@@ -188,49 +184,24 @@ def test_this_repository_is_a_project_with_the_same_files_for_git(repository):
     assert (repository / ".gitignore").read_text().endswith(gitfiles.IGNORE)
 
 
-@pytest.fixture
-def old(tmp_path, monkeypatch, hostile):
-    """A project of before: its tables in git, and nothing said about their bytes."""
-    for name, value in IDENTITY.items():
-        monkeypatch.setenv(name, value)
-    root = tmp_path / "old"
-    (root / "data" / "manifests").mkdir(parents=True)
-    (root / "data" / "manifests" / "origin.csv").write_bytes("action,image\nadd,é\n".encode())
-    (root / "params.yaml").write_bytes(b"a: 1\n")
-    (root / "notes.txt").write_bytes(b"mine\n")
-    vcs.git(root, "init", "--quiet")
-    vcs.git(root, "add", ".")
-    vcs.git(root, "commit", "--quiet", "--message", "before")
-    return root
-
-
-def test_an_old_project_is_fixed_with_its_files_and_without_what_a_person_wrote(
-    old, tmp_path, monkeypatch
+def test_what_git_would_change_or_hide_is_named_and_kept_beside_what_a_person_wrote(
+    tmp_path, monkeypatch, hostile
 ):
-    clone = tmp_path / "clone"
-    vcs.git(tmp_path, "clone", "--quiet", "-c", "core.autocrlf=true", str(old), str(clone))
-    table = clone / "data" / "manifests" / "origin.csv"
-    assert table.read_bytes() == "action,image\r\nadd,é\r\n".encode()
-    (clone / "params.yaml").write_bytes(b"a: 2\r\n")  # an edit of a person's
-    (clone / ".gitattributes").write_text("*.txt text")
-    (sign,) = check._git_files(Project(clone))
-    assert sign.hint
-    sign.fix()
-    assert table.read_bytes() == (old / "data" / "manifests" / "origin.csv").read_bytes()
-    assert (clone / "params.yaml").read_bytes() == b"a: 2\r\n"
-    assert (clone / "notes.txt").read_bytes() == b"mine\r\n"
-    assert (clone / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
-    (sign,) = check._git_files(Project(clone))
-    assert not sign.hint
-    table.unlink()
-    vcs.git(clone, "checkout", "--quiet", "--", "data")
-    assert b"\r" not in table.read_bytes()
-
-
-def test_files_that_git_would_hide_are_named_and_shown_again(old, monkeypatch, hostile):
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
-    assert "data/manifests/2000-01-01.csv" in gitfiles.hidden(old)
-    for sign in check._git_files(Project(old)):
-        sign.fix()
-    assert gitfiles.hidden(old) == gitfiles.changed_by_git(old) == []
+    vcs.git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitattributes").write_text("*.txt text")
+    sign = check._git_files(tmp_path)
+    assert "git changes hashed files, or may: .dvc/config, " in sign.found
+    assert "git ignores files of the project: .dvc/config, " in sign.found
+    sign.fix()
+    assert (tmp_path / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
+    assert (tmp_path / ".gitignore").read_text() == gitfiles.IGNORE
+    assert check._git_files(tmp_path).hint == ""
+    table = tmp_path / "data" / "manifests" / "origin.csv"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(b"action,image\n")
+    vcs.git(tmp_path, "add", ".")
+    table.unlink()
+    vcs.git(tmp_path, "checkout", "--quiet", "--", "data")
+    assert table.read_bytes() == b"action,image\n"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from builders import ROOT
 from dayfold import __version__
 from dayfold.errors import ParamsError, VersionError
-from dayfold.project import half_done, upgrade
+from dayfold.project import journal, upgrade
 from dayfold.project import params as params_file
 from dayfold.project.files import dotted
 from dayfold.project.params import Params
@@ -297,7 +297,7 @@ def test_what_cannot_be_brought_up_to_date_line_by_line_is_left_alone(project):
 
 def test_check_brings_an_older_version_s_params_up_to_date_and_tells_what_is_left(project):
     older(project, changed(project.params, *OLD_KEYS, ("seed", "seed: -1")).read_text("utf-8"))
-    assert list(half_done._parts(project)) == []  # what kills left is looked for all the same
+    assert list(journal._parts(project)) == []  # what kills left is looked for all the same
     signs = check._params(project)
     sign = next(signs)
     assert "of an older version" in sign.found

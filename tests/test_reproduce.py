@@ -11,13 +11,12 @@ import pytest
 
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.project import vcs
+from dayfold.project import params, vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
-from dayfold.proof import compare
-from dayfold.proof.compare import Rebuilt, summary
+from dayfold.proof import reproduce
 from dayfold.proof.record import Sealed
-from dayfold.proof.reproduce import leftovers, line_of
+from dayfold.proof.reproduce import Rebuilt, line_of, summary
 from dayfold.proof.reproduce import worktrees as making
 from dayfold.proof.verify import verify
 
@@ -73,11 +72,16 @@ def test_another_thread_count_differs_in_bits_and_not_in_plans(copy, shell):
     said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
     assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull\n" in said
     (copy.root / "away").rename(copy.images(ONE))
+    # As if its params had been edited after it was made.
+    params.edit(copy.params, {"day": TWO, "parent": ONE, "train.threads": 2})
+    vcs.git(copy.root, "checkout", "--quiet", f"day/{TWO}", "--", ".", ":!params.yaml")
+    vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "forged")
+    vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "forged", f"day/{TWO}")
     before = state(copy)
-    said = shell(copy.root, "dayfold", "reproduce", TWO, "--threads", "2", code=1)
+    said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
     assert "differs: threads 1 → 2" in said
     assert "expect A and D" in said
-    assert f"{TWO}  A equal  B DIFFERS  model: " in said
+    assert f"{TWO}  A equal  B DIFFERS  data/model.safetensors; " in said
     assert "why: fingerprint: threads 1 → 2" in said
     assert said.endswith("0 of 1 days identical, to the bit; 1 A equal  B DIFFERS\n")
     assert state(copy) == before
@@ -110,12 +114,11 @@ def test_interrupted_it_leaves_no_worktree(copy):
 @pytest.mark.slow
 def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
     theirs = tmp_path / "theirs"
-    vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(theirs))
-    mine = copy.rebuilt / ONE
-    vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(mine))
-    assert leftovers(copy) == [str(mine)]
+    for path in (theirs, copy.rebuilt):
+        vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(path))
     with making(copy):
-        assert leftovers(copy) == []
+        assert len(worktrees(copy)) == 2
+        assert not copy.rebuilt.exists()
         with pytest.raises(CycleError, match="Another process is reproducing"), making(copy):
             pass
     assert theirs.is_dir()
@@ -126,19 +129,20 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
 def test_only_sealed_days_are_made_again(three_days):
     with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
         line_of(three_days, [ONE, "2024-01-01"])
-    for given, line, wanted in (([], DAYS[:3], DAYS[:3]), ([TWO], (ONE, TWO), [TWO])):
-        found = [[sealed.day for sealed in some] for some in line_of(three_days, given)]
-        assert found == [list(line), list(wanted)]
+    for given, line in (([], DAYS[:3]), ([TWO], (ONE, TWO))):
+        assert [sealed.day for sealed in line_of(three_days, given)] == list(line)
 
 
-@pytest.mark.parametrize(("accuracy", "outcome"), [(0.55, compare.WITHIN), (0.3, compare.OUTSIDE)])
+@pytest.mark.parametrize(
+    ("accuracy", "outcome"), [(0.55, reproduce.WITHIN), (0.3, reproduce.OUTSIDE)]
+)
 def test_figures_of_another_version_are_within_their_intervals_or_named(project, accuracy, outcome):
     figures = {"accuracy": 0.5, "average_accuracy": 0.5}
     recorded = {**figures, "interval": {"accuracy": {"low": 0.4, "high": 0.6}}}
     files = {"params.yaml": b"dayfold: '0.1.0'", "metrics.json": json.dumps(recorded).encode()}
     for path in (project.metrics, project.figures):
         write_bytes(path, json.dumps({**figures, "accuracy": accuracy}).encode())
-    result = compare.compare(Sealed(project, ONE, files), project, project.root)
+    result = reproduce.compare(Sealed(project, ONE, files), project)
     assert (result.outcome, result.is_as_expected) == (outcome, accuracy == 0.55)
     outside = "accuracy 0.300, recorded 0.500 (0.400 to 0.600)"
     assert str(result).endswith("average_accuracy equal" if accuracy == 0.55 else outside)
@@ -146,9 +150,9 @@ def test_figures_of_another_version_are_within_their_intervals_or_named(project,
 
 def test_a_summary_counts_days_by_outcome():
     days = [
-        Rebuilt(ONE, compare.IDENTICAL),
-        Rebuilt(TWO, compare.NOT_MADE, "train failed"),
-        Rebuilt(THREE, compare.WITHIN),
+        Rebuilt(ONE, reproduce.IDENTICAL),
+        Rebuilt(TWO, reproduce.NOT_MADE, "train failed"),
+        Rebuilt(THREE, reproduce.WITHIN),
     ]
     assert summary(days[:1]) == "1 of 1 days identical, to the bit"
     said = "1 of 3 days identical, to the bit; 1 not made; 1 D within the recorded intervals"

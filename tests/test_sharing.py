@@ -96,7 +96,7 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     assert days == f"{ONE} to {TWO}"
     assert what.startswith("not here, and never pushed to the remote store: data/weights.csv, ")
     push = "dayfold check --fix; dvc push --all-tags"
-    assert hint.startswith(f"in the clone where A Tester sealed it: {push}; or make it again here")
+    assert hint.startswith(f"in the clone that sealed it: {push}; or make it again here")
     said = shell(copy.root, "dayfold", "check", code=1)
     assert f"set up after {ONE} was sealed, so that dvc push and dvc fetch --all-tags pass" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
@@ -129,7 +129,7 @@ def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, s
     said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
-    assert "a shallow clone" in shell(shallow.root, "dayfold", "check", code=1)
+    assert "a shallow clone: --unshallow --tags" in shell(shallow.root, "dayfold", "check", code=1)
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
     shell(shallow.root, "git", "tag", "--delete", f"day/{TWO}")
     said = shell(shallow.root, "dayfold", "check", code=1)

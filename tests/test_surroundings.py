@@ -226,7 +226,7 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
     shell(copy.root, "git", "checkout", "--ours", "dvc.lock", "metrics.json")
     shell(copy.root, "git", "add", "dvc.lock", "metrics.json")
     said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert "end it: git commit" in said
+    assert "to go on: git merge --continue" in said
     shell(copy.root, "dayfold", "log")
     shell(copy.root, "git", "merge", "--abort")
     assert "under way" not in status(shell, copy)

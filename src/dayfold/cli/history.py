@@ -109,7 +109,7 @@ def report(
 
     from dayfold.cycle import sealing
     from dayfold.figures.report import page
-    from dayfold.proof import missing
+    from dayfold.proof import chain
 
     project = here()
     now = warn_of_edits(project)
@@ -125,7 +125,7 @@ def report(
         heat_of=partial(_heat, project) if heat else None,
     )
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
-    if gone := missing.images(project, now.sealed):
+    if gone := chain.without_images(project, now.sealed):
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
             "yet; dvc checkout || dvc pull, then dayfold report"

@@ -22,12 +22,6 @@ def reproduce(
             help="From the origin on, each day from the one just made, with an empty cache.",
         ),
     ] = False,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=512, help="A control: train with so many threads, to see B differ, not A."
-        ),
-    ] = None,
     restore: Annotated[
         bool,
         typer.Option("--restore", help="Give DVC's cache what it lost of a day that is identical."),
@@ -45,14 +39,13 @@ def reproduce(
     Exit code 0 only when all are identical, to the bit; with `--here` also when the figures of days
     of another version are within their recorded intervals.
     """
-    from dayfold.proof import compare
     from dayfold.proof import reproduce as rebuild
 
     if everything == bool(days):
         raise CycleError("Which days?", hint="dayfold reproduce 2025-06-04, or --all")
-    options = rebuild.Options(from_scratch, threads, restore, here_)
-    results = rebuild.reproduce(here(), days or [], options, say=say)
-    print(f"\n{compare.summary(results)}")
+    flags = {"from_scratch": from_scratch, "restore": restore, "here": here_}
+    results = rebuild.reproduce(here(), days or [], say=say, **flags)
+    print(f"\n{rebuild.summary(results)}")
     if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
 

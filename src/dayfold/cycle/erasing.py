@@ -26,8 +26,7 @@ from dayfold.project.files import md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.remotes import Remote, remotes
 from dayfold.proof import record
-from dayfold.proof.erased import Usage, usage
-from dayfold.proof.record import span
+from dayfold.proof.record import Usage, span, usage
 
 ONCE = 500  # files that DVC is asked for at a time: a command line has an end
 

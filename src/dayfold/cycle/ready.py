@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from dayfold.cycle import opening, undoing
 from dayfold.errors import CycleError
-from dayfold.project import half_done, journal, vcs
+from dayfold.project import journal, vcs
 from dayfold.project.console import duration
 from dayfold.project.files import only_one
 from dayfold.project.journal import Note
@@ -26,25 +26,24 @@ def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
     Repairs first what an earlier command that was killed left half done, and says so. The note
     stays where the command was killed, and where it failed with something left to repair.
     """
-    journal.check_writable(project)
     vcs.check_nothing_under_way(project.root)
     with only_one(project.cycle_lock, "at work"):
         _repair(project, say)
-        _refuse([one for one in half_done.at_work(project) if not one.startswith("git ")])
+        _refuse([one for one in journal.at_work(project) if not one.startswith("git ")])
         journal.write(project, Note(command, time.time()))
         try:
             yield
         finally:
-            if not half_done.pending(project):
+            if not journal.pending(project):
                 journal.write(project, None)
 
 
 def _repair(project: Project, say: Say) -> None:
     """Repair what the note of a killed command covers, and tell all else that is half done."""
-    note, found = journal.read(project), half_done.find(project)
+    note, found = journal.read(project), journal.find(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project, say)
-        found = half_done.find(project)
+        found = journal.find(project)
     for one in found:
         if note and one.is_covered_by(note):
             one.fix()
@@ -62,12 +61,12 @@ def _repair(project: Project, say: Say) -> None:
 
 def _wait(project: Project, say: Say) -> None:
     """Wait for what a killed command had started and what is still at work, if anything is."""
-    until, busy = time.monotonic() + WAIT_SECONDS, half_done.at_work(project)
+    until, busy = time.monotonic() + WAIT_SECONDS, journal.at_work(project)
     if busy:
         say(f"waiting for {', '.join(busy)}, which a killed command had started")
     while busy and time.monotonic() < until:
         time.sleep(0.2)
-        busy = half_done.at_work(project)
+        busy = journal.at_work(project)
     _refuse(busy)
 
 

@@ -10,7 +10,7 @@ from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest, stray_images
 from dayfold.ledger.intake import finding
 from dayfold.ledger.stray_images import Stray
-from dayfold.project import half_done, vcs
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
@@ -200,7 +200,7 @@ def advice(project: Project) -> list[str]:
             *(f"  - {one}" for one in error.problems),
             f"next    {error.hint}",
         ]
-    note = half_done.pending(project) if is_free(project.cycle_lock) else None
+    note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
         return [*lines, "next    dayfold check --fix"]

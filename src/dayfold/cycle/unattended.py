@@ -56,10 +56,7 @@ def run(
     if now.day != day and not delivery.opened:
         say(f"nothing new, so {day} was not opened")
         return refused
-    if verbose:
-        vcs.dvc(project.root, "repro", show=True)
-    else:
-        vcs.repro(project.root, Stages(say).hear)
+    vcs.repro(project.root, None if verbose else Stages(say).hear)
     sealed = [sealing.said(project, tag) for tag in sealing.seal(project)]
     for line in (*sealed, *sealing.warnings(project), *sealing.sharing(project)):
         say(line)

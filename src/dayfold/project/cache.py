@@ -1,5 +1,6 @@
 """DVC's cache as it lies on the disk: an object a file, named by the MD5 of its bytes."""
 
+import functools
 import json
 import os
 import stat
@@ -18,6 +19,7 @@ READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it 
 FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
 
 
+@functools.cache
 def folder(root: Path) -> Path:
     """Return the folder of the project's cache; DVC knows whether it is elsewhere."""
     return Path(vcs.dvc(root, "cache", "dir").strip())

@@ -1,7 +1,9 @@
 """What a project tells git about its files: keep their bytes as they are, and never hide them."""
 
+from contextlib import suppress
 from pathlib import Path
 
+from dayfold.errors import ToolError
 from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 
@@ -83,30 +85,15 @@ def changed_by_git(root: Path) -> list[str]:
     return sorted(found)
 
 
-def converted(root: Path) -> list[str]:
-    """The project's files that are as git has them but for their line ends: CRLF for LF."""
-    mine = [f":(glob){name.removeprefix('/')}" for name in _AS_IT_IS]
-    lines = vcs.split(vcs.git(root, "ls-files", "-z", "--eol", "--", *mine))
-    split = (line.partition("\t") for line in lines)
-    names = [name for facts, _, name in split if facts.split()[:2] == ["i/lf", "w/crlf"]]
-    kept = vcs.blobs(root, [f":./{name}" for name in names])
-    return [
-        name
-        for name in names
-        if (root / name).read_bytes().replace(b"\r\n", b"\n") == kept.get(f":./{name}")
-    ]
-
-
 def hidden(root: Path) -> list[str]:
     """The kinds of files that git ignores."""
-    words = ("check-ignore", "--quiet", "--no-index", "--")
-    return [name for name in _KINDS if vcs.git_says(root, *words, name)]
+    with suppress(ToolError):  # none is
+        return vcs.git(root, "check-ignore", "--no-index", "--", *_KINDS).split()
+    return []
 
 
 def keep(root: Path) -> None:
-    """Complete .gitattributes and .gitignore, and put back the LF that git made CRLF."""
-    for name in converted(root):
-        write_bytes(root / name, (root / name).read_bytes().replace(b"\r\n", b"\n"))
+    """Complete .gitattributes and .gitignore."""
     if changed_by_git(root):
         _append(root / ".gitattributes", ATTRIBUTES)
     if hidden(root):

@@ -1,20 +1,37 @@
-"""The note of what a command is about to do, written before it begins: all later repair goes by it.
+"""The note of a command at work; what a kill leaves half done, repaired by that note alone.
 
-It goes when the command ends. A command holds the project's lock (flock) while it works: so a note
-that is there while the lock is free is of a command that was killed.
+A command notes what it is about to do before it begins, and takes the note away when it ends. It
+holds the project's lock (flock) while it works: so a note that is there while the lock is free is
+of a command that was killed. What no note covers is somebody's: it is told, and left alone.
 """
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dayfold.errors import CycleError
-from dayfold.project.files import write_bytes
-from dayfold.project.layout import Project
+import psutil
+
+from dayfold.errors import LedgerError
+from dayfold.project import cache, vcs
+from dayfold.project import params as params_file
+from dayfold.project.files import PART, is_free, write_bytes
+from dayfold.project.layout import Project, is_day
+
+RWLOCK = ".dvc/tmp/rwlock"  # where DVC names the process that runs a stage
+YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
+_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
+_BROKEN = (ValueError, AttributeError, TypeError, KeyError)  # raised of DVC's rwlock, half written
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+# How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
+_CLOCKS_APART_SECONDS = 0.1
 
 
 class Note(NamedTuple):
@@ -33,9 +50,8 @@ class Note(NamedTuple):
 def read(project: Project) -> Note | None:
     """Return the note of a command that is at work, or that did not end; None if there is none."""
     try:
-        found = json.loads(project.journal.read_bytes())
-        return Note(*(found[name] for name in Note._fields))
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return Note(**json.loads(project.journal.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None  # it is written at once: one that cannot be read is no note of dayfold's
 
 
@@ -44,7 +60,7 @@ def write(project: Project, note: Note | None) -> None:
     if note is None:
         project.journal.unlink(missing_ok=True)
     else:
-        found = {**note._asdict(), "facts": dict(note.facts)}
+        found = note._asdict() | {"facts": dict(note.facts)}
         write_bytes(project.journal, json.dumps(found).encode())
 
 
@@ -67,14 +83,152 @@ def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
     write(project, before)
 
 
-def check_writable(project: Project) -> None:
-    """Raise CycleError, before any work, where a folder of the project takes no files."""
-    folders = (project.root, project.data, project.data / "images", project.root / ".dvc")
-    closed = [path for path in folders if path.is_dir() and not os.access(path, os.W_OK)]
-    if closed:
-        raise CycleError(
-            "This project is read-only here:",
-            problems=[f"{folder} cannot be written to" for folder in closed],
-            hint="mount it writable, or give this user the right to write (ls -ld shows whose "
-            "they are)",
-        )
+class HalfDone(NamedTuple):
+    """One thing that was left half done: what it is, what repairs it, and how that is said."""
+
+    what: str
+    path: Path
+    said: str
+    fix: Callable[[], object]
+    is_lock: bool = False  # of git, which may be at work
+
+    @property
+    def age(self) -> float:
+        """Return how long ago it was written, in seconds; 0 where it is gone."""
+        try:
+            return max(0.0, time.time() - self.path.lstat().st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def is_covered_by(self, note: Note | None) -> bool:
+        """Whether a killed command left it: written since it began, a lock as its step began."""
+        written = time.time() - self.age + _CLOCKS_APART_SECONDS
+        if note is None or written < note.began:
+            return False
+        return not self.is_lock or note.step_began <= written < note.step_began + YOUNG_SECONDS
+
+
+def pending(project: Project) -> Note | None:
+    """Return the note of a command that did not end, if there is something to repair by it."""
+    note = read(project)
+    if note and (note.step or any(one.is_covered_by(note) for one in find(project))):
+        return note
+    return None
+
+
+def find(project: Project) -> list[HalfDone]:
+    """Return what lies half written in a project, also what is being written now."""
+    if not (project.root / ".dvc").is_dir():
+        return []
+    # The parts of files before what DVC tracks: it is made again without them.
+    finders = (_rwlock, _git_locks, _parts, _dvc_files)
+    return [one for finder in finders for one in finder(project)]
+
+
+def _rwlock(project: Project) -> Iterator[HalfDone]:
+    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on.
+
+    An empty file, as it is written in place; or the lock of a process whose number went to another
+    program since, after a restart for instance: DVC asks only whether there is such a process.
+    """
+    path = project.root / RWLOCK
+    try:
+        others = [str(pid) for pid, is_dvc in _holders(project) if not is_dvc]
+    except _BROKEN:
+        yield HalfDone(".dvc/tmp/rwlock is broken", path, "removed", path.unlink)
+        return
+    if others:
+        what = f".dvc/tmp/rwlock names process {', '.join(others)}, which is another program now"
+        yield HalfDone(what, path, "removed", path.unlink)
+
+
+def _holders(project: Project) -> Iterator[tuple[int, bool]]:
+    """The living processes that DVC's rwlock names, and whether each is the DVC that took it."""
+    path = project.root / RWLOCK
+    try:
+        held = json.loads(path.read_bytes())
+        written = path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    writers, readers = held.get("write", {}).values(), held.get("read", {}).values()
+    for pid in sorted({one["pid"] for one in chain(writers, *readers)}):
+        with suppress(psutil.Error):  # DVC sees itself that there is none
+            process = psutil.Process(pid)
+            is_dvc = "dvc" in {Path(word).name for word in process.cmdline()[:4]}
+            yield pid, is_dvc and process.create_time() <= written + 1
+
+
+def _git_locks(project: Project) -> Iterator[HalfDone]:
+    """A git that was killed leaves the lock of what it wrote; every later one refuses to go on."""
+    words = ("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
+    for folder in sorted({Path(line) for line in vcs.git(project.root, *words).splitlines()}):
+        for path in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
+            name = os.path.relpath(path, project.root)
+            yield HalfDone(f"git holds {name}", path, "removed", path.unlink, is_lock=True)
+
+
+def _parts(project: Project) -> Iterator[HalfDone]:
+    """Files that were being written: never read by anyone, but DVC would count them in a folder."""
+    found = [
+        path for folder in (".", "data", "data/*/") for path in project.root.glob(f"{folder}/.*")
+    ]
+    # Unchecked: what is half done is repaired beside params of an older version, too.
+    day = params_file.day_of(project.params.read_bytes())
+    if is_day(day):
+        found += project.images(day).rglob(".*")
+    for path in found:
+        if path.name.endswith(PART) or _OF_DVC.fullmatch(path.name):
+            what = f"{project.name(path)} is half written"
+            yield HalfDone(what, path, "removed", partial(path.unlink, True))
+
+
+def _dvc_files(project: Project) -> Iterator[HalfDone]:
+    """What DVC writes in place: dvc.lock, and the .dvc files of images and parent."""
+    tracking = [*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")]
+    for path in (project.dvc_lock, *tracking):
+        name, folder = project.name(path), path.with_suffix("")
+        if not path.exists() or _is_whole(name, path.read_bytes()):
+            continue
+        what = f"{name} is half written"
+        kept = vcs.blobs(project.root, [f"HEAD:{name}"]).get(f"HEAD:{name}", b"")
+        if path != project.dvc_lock and folder.is_dir():
+            yield HalfDone(what, path, "made again", partial(_add_again, project, path, folder))
+        elif _is_whole(name, kept):
+            back = partial(write_bytes, path, kept)
+            yield HalfDone(what, path, "that of the last commit is back", back)
+        elif path == project.dvc_lock:
+            yield HalfDone(what, path, "removed; dvc repro makes it again", path.unlink)
+
+
+def _is_whole(name: str, data: bytes) -> bool:
+    """Whether all that a .dvc file or a dvc.lock has made or tracks has its path and MD5."""
+    try:
+        if name.endswith(".dvc"):
+            md5s = [entry["md5"] for entry in cache.entries(data, name).values()]
+        else:
+            md5s = [*vcs.outputs(data).values()]
+    except LedgerError:
+        return False
+    return all(_MD5.fullmatch(str(md5)) for md5 in md5s)
+
+
+def _add_again(project: Project, path: Path, folder: Path) -> None:
+    path.unlink()
+    vcs.dvc(project.root, "add", "--quiet", project.name(folder))
+
+
+def at_work(project: Project) -> list[str]:
+    """Say which DVC and which git work in this project now, as far as is seen from here.
+
+    While DVC runs a stage it has named itself in its rwlock; at all other times it holds its lock.
+    """
+    found = []
+    with suppress(*_BROKEN):
+        found = [f"dvc (process {pid})" for pid, is_dvc in _holders(project) if is_dvc]
+    if not found and not is_free(project.root / ".dvc" / "tmp" / "lock"):
+        found.append("dvc")
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
+            if process.name() == "git" and Path(process.cwd()).is_relative_to(project.root):
+                found.append(f"git (process {process.pid})")
+    return found

@@ -7,6 +7,7 @@ A file an image, named by it, in a folder named by a digest of all else that its
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +16,11 @@ from dayfold.project.files import canonical_json, sha256, with_digest, without_d
 HEAD_BYTES = len(with_digest(b""))  # of a file, before the bytes that are kept
 
 
+@dataclass(frozen=True)
 class Kept:
     """The kept files of one kind, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     @classmethod
     def of(cls, kind: Path, facts: Mapping[str, Any]) -> Self:

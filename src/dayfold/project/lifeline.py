@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,17 +24,17 @@ def tie() -> None:
 
     That is the nearest Python above: DVC for a stage, the trainer for one of its processes. DVC
     starts a stage through the user's shell. bash and zsh become the stage; dash stays between, and
-    lives on when DVC is killed: so the whole line up to DVC is watched.
+    lives on when DVC is killed: so it is asked whether DVC is still above.
     """
-    line = _line()
     if sys.platform == "linux":
         # The kernel sees to the parent itself, at once and whatever this process is doing.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not _holds(line):
+    starter = _starter()
+    if starter is None:
         raise CycleError(
             "What started this process is gone, so nothing was done.", hint="start it again"
         )
-    threading.Thread(target=_watch, args=(line,), daemon=True).start()
+    threading.Thread(target=_watch, args=(starter,), daemon=True).start()
 
 
 def main() -> None:
@@ -47,31 +48,28 @@ def main() -> None:
     sys.exit(dvc(sys.argv[2:]))
 
 
-def _line() -> list[psutil.Process]:
-    """This process and those above it, up to the nearest Python; none where there is none."""
-    try:
-        above = psutil.Process().parents()
-        for number, process in enumerate(above, start=1):
+def _above() -> Iterator[psutil.Process]:
+    """The process that started this one, the one that started that, and so on."""
+    process = psutil.Process().parent()
+    while process:
+        yield process
+        process = process.parent()
+
+
+def _starter() -> psutil.Process | None:
+    """The nearest Python above this process; None where there is none."""
+    with suppress(psutil.Error):  # one of them ended as it was looked at
+        for process in _above():
             # What runs in it: its own name may be that of a script, and torchrun changes it.
-            program = Path(process.exe()).name.lower()
-            if program.startswith(("python", "dvc")):
-                return [psutil.Process(), *above[:number]]
-    except psutil.Error:
-        pass  # one of them ended as it was looked at
-    return []
+            if Path(process.exe()).name.lower().startswith(("python", "dvc")):
+                return process
+    return None
 
 
-def _holds(line: list[psutil.Process]) -> bool:
-    """Whether each process of a line is still the child of the next."""
-    try:
-        return bool(line) and all(child.ppid() == parent.pid for child, parent in pairwise(line))
-    except psutil.Error:
-        return False
-
-
-def _watch(line: list[psutil.Process]) -> None:
-    while _holds(line):
-        time.sleep(LOOK_EVERY_SECONDS)
+def _watch(starter: psutil.Process) -> None:
+    with suppress(psutil.Error):
+        while starter in _above():
+            time.sleep(LOOK_EVERY_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -5,12 +5,11 @@ remote objects know the paths of every kind of storage, and fsspec reads and wri
 """
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dayfold.errors import ToolError
@@ -163,10 +162,9 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     configuration of this machine's own holds at every tag.
     """
     config, remote = _config(root), default(root)
-    own = [config.load_one(level) for level in ("system", "global", "local")]
-    is_named = any(one.get("core", {}).get("remote") == remote for one in own)
-    is_described = any(remote in one.get("remote", {}) for one in own)
-    if not days or not remote or (is_named and is_described):
+    own = config.load_one("local")
+    is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
+    if not days or not remote or is_held:
         return False
     name = f"{vcs.TAG}{days[0]}:.dvc/config"
     text = vcs.blobs(root, [name]).get(name, b"").decode()
@@ -195,14 +193,13 @@ def pushing(root: Path, *, all_tags: bool = False) -> str:
     return f"dvc push{' --all-tags' * all_tags}{git_too}"
 
 
-def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
+def bring(root: Path, key: str) -> Path:
     """Return where DVC's cache has an object, fetched from a remote where it lacks it.
 
-    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. DVC is
-    asked where its cache is, unless `objects` says so. Raises ToolError where no remote has it,
-    with the reason of each.
+    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
+    ToolError where no remote has it, with the reason of each.
     """
-    path = cache.object_path(objects or cache.folder(root), key)
+    path = cache.object_path(cache.folder(root), key)
     if path.exists():
         return path
     problems = []
@@ -226,44 +223,31 @@ def bring(root: Path, key: str, *, objects: Path | None = None) -> Path:
 
 def bring_folder(root: Path, key: str, target: Path) -> None:
     """Make `target` the files of a folder of DVC's; ToolError as `bring`."""
-    objects = cache.folder(root)
     target.mkdir(parents=True)
-    for name, found in cache.listed(bring(root, key, objects=objects).read_bytes()).items():
-        shutil.copyfile(bring(root, found, objects=objects), target / name)
+    for name, found in cache.listed(bring(root, key).read_bytes()).items():
+        shutil.copyfile(bring(root, found), target / name)
 
 
 def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
     """Return which of these objects the default remote lacks, or in words why it cannot be asked.
 
-    For PATIENCE_S at most, by a process of its own: no storage's client can be relied on to give
-    up.
+    For PATIENCE_S at most, in a thread: no storage's client can be relied on to give up.
     """
-    wanted = sorted(set(keys))
-    if not wanted or not default(root):
+    wanted, name = sorted(set(keys)), default(root)
+    if not wanted or not name:
         return frozenset(), ""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(root)],
-            env=vcs.environment(),
-            input="\n".join(wanted),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return frozenset(), f"no answer in {PATIENCE_S} s"
-    if done.returncode:
-        return frozenset(), (done.stderr.strip().splitlines() or ["it failed"])[-1]
-    return frozenset(done.stdout.split()), ""
+    answers = []
 
+    def look() -> None:
+        try:
+            [found] = [one for one in remotes(root) if one.name == name]
+            lacking = frozenset() if found.problem else frozenset(found.lacking(wanted))
+            problem = f"remote {name} ({found.url}) {found.problem}" if found.problem else ""
+            answers.append((lacking, problem))
+        except ToolError as error:
+            answers.append((frozenset(), error.what))
 
-if __name__ == "__main__":
-    top = Path(sys.argv[1])
-    try:
-        [found] = [one for one in remotes(top) if one.name == default(top)]
-        if found.problem:
-            sys.exit(f"remote {found.name} ({found.url}) {found.problem}")
-        print("\n".join(found.lacking(sys.stdin.read().split())))
-    except ToolError as problem:
-        sys.exit(problem.what)
+    asking = Thread(target=look, daemon=True)
+    asking.start()
+    asking.join(PATIENCE_S)
+    return answers[0] if answers else (frozenset(), f"no answer in {PATIENCE_S} s")

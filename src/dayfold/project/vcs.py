@@ -5,13 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from dayfold.errors import CycleError, LedgerError, ToolError
-from dayfold.project.console import BRIEF
+from dayfold.project.console import BRIEF, first_few
 from dayfold.project.layout import is_day
 
 # What DVC and git say where one of them was killed before.
@@ -60,58 +60,57 @@ def environment() -> dict[str, str]:
 
 
 def _run(
-    command: Sequence[str],
+    tool: Sequence[str],
+    words: Sequence[str],
     root: Path,
     *,
-    show: bool = False,
     more: Mapping[str, str] | None = None,
     given: str | None = None,
 ) -> str:
-    """Run a command and return what it prints; `more` is added to its environment."""
+    """Run a command of a tool and return what it prints; `more` is added to its environment."""
     try:
         done = subprocess.run(
-            command,
+            [*tool, *words],
             cwd=root,
             env={**environment(), **(more or {})},
             input=given,
             encoding="utf-8",  # paths, whatever the locale
             errors="surrogateescape",
-            stdout=None if show else subprocess.PIPE,
-            stderr=None if show else subprocess.PIPE,
+            capture_output=True,
             check=False,
         )
     except FileNotFoundError:
-        raise ToolError(f"{command[0]} is not installed.", hint=f"install {command[0]}") from None
+        raise ToolError(f"{tool[0]} is not installed.", hint=f"install {tool[0]}") from None
     if done.returncode != 0:
-        said = [] if show else [line for line in done.stderr.splitlines() if line.strip()]
-        tool = _DVC if command[: len(_DVC)] == _DVC else _GIT
-        words = " ".join([tool[-1] if tool is _DVC else "git", *command[len(tool) :]])
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        command = " ".join(["dvc" if tool is _DVC else "git", *words])
         killed = any(trace in line for line in said for trace in KILLED)
         raise ToolError(
-            f"`{words}` failed (exit code {done.returncode}).",
+            f"`{command}` failed (exit code {done.returncode}).",
             problems=said[-12:],
             hint="dayfold check --fix, if a command was killed here" if killed else "",
         )
-    return "" if show else done.stdout
+    return done.stdout
 
 
-def dvc(root: Path, *words: str, show: bool = False) -> str:
-    """Run a DVC command at the project's top; its output is returned, or shown as it comes."""
-    return _run([*_DVC, *words], root, show=show)
+def dvc(root: Path, *words: str) -> str:
+    """Run a DVC command at the project's top and return what it prints."""
+    return _run(_DVC, words, root)
 
 
-def repro(root: Path, each: Callable[[str], None]) -> None:
-    """Run `dvc repro`, and give on each line that it prints as it comes; its stages are brief."""
+def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
+    """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
     with subprocess.Popen(
         [*_DVC, "repro"],
         cwd=root,
-        env={**environment(), BRIEF: "1"},
-        stdout=subprocess.PIPE,
+        env={**environment(), **({BRIEF: "1"} if each else {})},
+        stdout=subprocess.PIPE if each else None,
         encoding="utf-8",
         errors="surrogateescape",
     ) as running:
         for line in running.stdout or ():
-            each(line.rstrip("\n"))
+            if each:
+                each(line.rstrip("\n"))
     if running.returncode:
         raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
 
@@ -130,7 +129,7 @@ def git(
     root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
     """Run a git command at the project's top and return what it prints."""
-    return _run([*_GIT, *words], root, more=more, given=given)
+    return _run(_GIT, words, root, more=more, given=given)
 
 
 def git_says(root: Path, *words: str) -> bool:
@@ -237,28 +236,19 @@ def _has_commit(root: Path) -> bool:
 def seals(root: Path) -> dict[str, str]:
     """The whole message of every sealed day's tag, by day, in order."""
     sealed = set(sealed_days(root))
-    return {day: message for day, message in _of_tags(root, "contents") if day in sealed}
-
-
-def sealers(root: Path) -> dict[str, str]:
-    """Who sealed each day, by day: the name that its tag has."""
-    return {day: name for day, name in _of_tags(root, "taggername") if is_day(day)}
-
-
-def _of_tags(root: Path, field: str) -> Iterator[tuple[str, str]]:
-    """A field of each tag of a day, in their order."""
-    form = f"--format=%(refname:strip=3)%00%({field})%00"
+    form = "--format=%(refname:strip=3)%00%(contents)%00"
     fields = split(git(root, "for-each-ref", form, f"refs/tags/{TAG}"))
-    return zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
+    found = zip((day.strip() for day in fields[::2]), fields[1::2], strict=True)
+    return {day: message for day, message in found if day in sealed}
 
 
-# What git may be in the middle of: its file, its name, how it goes on and how it is taken back.
+# What git may be in the middle of: the file by which it knows, and its command.
 _UNDER_WAY = {
-    "MERGE_HEAD": ("a merge", "git commit", "git merge --abort"),
-    "rebase-merge": ("a rebase", "git rebase --continue", "git rebase --abort"),
-    "rebase-apply": ("a rebase", "git rebase --continue", "git rebase --abort"),
-    "CHERRY_PICK_HEAD": ("a cherry-pick", "git cherry-pick --continue", "git cherry-pick --abort"),
-    "REVERT_HEAD": ("a revert", "git revert --continue", "git revert --abort"),
+    "MERGE_HEAD": "merge",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
 }
 
 
@@ -273,24 +263,19 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
         return
     places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
     paths = git(root, "rev-parse", *places).splitlines()
-    begun = [
-        one for one, path in zip(_UNDER_WAY.values(), paths, strict=True) if (root / path).exists()
-    ]
-    if not conflicts and not begun:
+    begun = zip(_UNDER_WAY.values(), paths, strict=True)
+    found = [name for name, path in begun if (root / path).exists()]
+    if not conflicts and not found:
         return
-    back = f"git checkout HEAD -- {' '.join(conflicts)}"
-    name, go_on, back = (*begun, ("a git stash pop or the like", "git add FILES", back))[0]
-    what = f"{name[0].upper()}{name[1:]} is under way in this project"
-    if not conflicts:
-        raise CycleError(f"{what}.", hint=f"end it: {go_on}; or take it back: {back}")
-    # Here: every command asks, and few need what it imports.
-    from dayfold.project.console import first_few
-
+    what = found[0] if found else "git stash pop or the like"
+    back = f"git {what} --abort" if found else f"git checkout HEAD -- {' '.join(conflicts)}"
+    go_on = f"git {what} --continue" if found else "git add FILES"
+    merging = "docs/operations.md, How to merge dvc.lock, then " * bool(conflicts)
     raise CycleError(
-        f"{what}, and {len(conflicts)} of its files are in conflict:",
+        f"A {what} is under way in this project"
+        + (f", and {len(conflicts)} of its files are in conflict:" if conflicts else "."),
         problems=first_few(conflicts, "git status"),
-        hint=f"to take it back: {back}; to go on: docs/operations.md, How to merge "
-        f"dvc.lock, then {go_on}",
+        hint=f"to take it back: {back}; to go on: {merging}{go_on}",
     )
 
 

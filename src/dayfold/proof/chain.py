@@ -7,7 +7,7 @@ no model is read, so a thousand days take seconds.
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def _untagged(project: Project, day: str) -> Finding:
     tag = f"{vcs.TAG}{day}"
     if day in vcs.tagged_days(project.root):
         return Finding(day, f"{tag} is on a commit that this branch has no longer", "dayfold seal")
-    fix = "git fetch --tags; if no clone has it: dayfold seal"
+    fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
     return Finding(day, f"the tag {tag} is missing", fix)
 
 
@@ -187,3 +187,18 @@ def entries(project: Project, path: Path) -> dict[str, dict[str, Any]]:
         return cache.entries(path.read_bytes(), project.name(path))
     except (DayfoldError, OSError):
         return {}
+
+
+def target(project: Project, path: Path) -> str:
+    """What `dvc checkout` calls a file or folder: the .dvc file that tracks it, or itself."""
+    images = project.data / "images"
+    if images in path.parents:
+        return project.name(tracking(project, path.relative_to(images).parts[0]))
+    if project.parent in (path, *path.parents):
+        return project.name(project.parent.with_suffix(".dvc"))
+    return project.name(path)
+
+
+def without_images(project: Project, days: Iterable[str]) -> list[str]:
+    """Return those of the days whose folder of images DVC tracks and is not here."""
+    return [day for day in days if pinned(project, day) and not project.images(day).is_dir()]

@@ -5,11 +5,14 @@ the day that was just made. Nothing is put into the cache, so that what is made 
 there either.
 """
 
+import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
@@ -17,68 +20,95 @@ from dayfold.ledger import manifest
 from dayfold.project import cache, remotes, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
-from dayfold.project.files import only_one
+from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
 from dayfold.proof import chain, record
-from dayfold.proof.compare import IDENTICAL, LEVELS, NOT_MADE, Rebuilt, compare, expected
-from dayfold.proof.erased import needed
-from dayfold.proof.record import Sealed
+from dayfold.proof.record import PLANS, Sealed
 
 Say = Callable[[str], None]
 TAIL = 3  # lines of what `dvc repro` says that are shown where a stage fails
+LEVELS = """\
+A  plans    manifest, weights, replay set, shares, draws: equal on every machine
+B  bits     the model and all that follows from it: equal under the same fingerprint
+C  GPU      as B, from run to run on the same GPU and stack
+D  figures  under another fingerprint: within the recorded 95% intervals"""
+# Of provenance.json; the rest are the fingerprint, times, and hashes that are compared as files.
+DRAWS = ("parent", "classes", "new_classes", "images", "draws")
+IDENTICAL, NOT_MADE = "identical", "not made"
+WITHIN, OUTSIDE = "D within the recorded intervals", "D DIFFERS"
 
 
 @dataclass(frozen=True)
-class Options:
-    """How days are made again.
+class Rebuilt:
+    """How a day came out, and what differs and why, or why it could not be made.
 
-    `from_scratch`: the first from the origin, each other one from the model just made. `threads`
-    trains with another number of them: a control, which must come out different. `restore` gives
-    DVC's cache what it has lost of a day that came out identical. `here`: days of another version
-    are made by this one, and their figures are compared.
+    `outcome` is IDENTICAL, NOT_MADE, which of the levels A and B are equal, or of a day that
+    another version made (level D) WITHIN or OUTSIDE.
     """
 
-    from_scratch: bool = False
-    threads: int | None = None
-    restore: bool = False
-    here: bool = False
+    day: str
+    outcome: str
+    why: str = ""
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it is identical or, made by another version, has figures within the intervals."""
+        return self.outcome in (IDENTICAL, WITHIN)
+
+    def __str__(self) -> str:
+        """Return a line, or two where it differs."""
+        between = ": " if self.outcome == NOT_MADE else "  "
+        return f"{self.day}  {self.outcome}{between}{self.why}".rstrip()
+
+
+def summary(results: Sequence[Rebuilt]) -> str:
+    """Return the last line: how many days came out how."""
+    counts = Counter(result.outcome for result in results)
+    identical = f"{counts.pop(IDENTICAL, 0)} of {len(results)} days identical, to the bit"
+    return "; ".join([identical, *(f"{count} {outcome}" for outcome, count in counts.items())])
 
 
 def reproduce(
-    project: Project, days: Sequence[str], options: Options, *, say: Say
+    project: Project,
+    days: Sequence[str],
+    *,
+    say: Say,
+    from_scratch: bool = False,
+    restore: bool = False,
+    here: bool = False,
 ) -> list[Rebuilt]:
     """Make sealed days again in temporary worktrees and compare every output; all days for none.
 
-    Apart from `restore` nothing in the project is changed, and nothing is left behind. A day that
-    needs an image that was erased is told, and not made. Raises CycleError where a day is not
-    sealed.
+    Apart from `restore`, which gives DVC's cache what it has lost of identical days, nothing in the
+    project is changed, and nothing is left behind. `from_scratch` makes the first day from the
+    origin, each other one from the model just made. With `here` days of another version are made by
+    this one, and their figures are compared. A day that needs an image that was erased is told, and
+    not made. Raises CycleError where a day is not sealed.
     """
-    line, wanted = line_of(project, days)
-    wanted = line if options.from_scratch else wanted
-    for text in (f"{LEVELS}\n", *expected(wanted, options.threads), ""):
-        say(text)
-    objects = cache.folder(project.root)
-    erased = needed(project, manifest.history(project, line[-1].day), wanted, objects)
+    line = line_of(project, days)
+    wanted = [one for one in line if from_scratch or not days or one.day in days]
+    say(f"{LEVELS}\n\n{_expected(wanted[-1])}\n")
+    erased = record.needed(project, manifest.history(project, line[-1].day), wanted)
     results: list[Rebuilt] = []
     with worktrees(project), Ticker("reproducing", len(wanted), "days") as ticker:
         for sealed in wanted:
-            problem = _why_not(sealed, erased.get(sealed.day, []), options)
-            if options.from_scratch and results and results[-1].outcome == NOT_MADE:
+            problem = _why_not(sealed, erased.get(sealed.day, []), here)
+            if from_scratch and results and results[-1].outcome == NOT_MADE:
                 problem = "the day before it could not be made"
             if problem:
                 results.append(Rebuilt(sealed.day, NOT_MADE, problem))
             else:
-                results.append(_rebuild(sealed, options, objects, results))
+                since = next((one.day for one in results if one.outcome != IDENTICAL), "")
+                results.append(_rebuild(sealed, since, from_scratch=from_scratch, restore=restore))
             ticker.line(str(results[-1]))
             ticker.advance(1)
     return results
 
 
-def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[Sealed]]:
-    """Return the line from the origin to the last of these sealed days, and these days of it.
+def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
+    """Return the line from the origin to the last of these sealed days, or to the last of all.
 
-    All sealed ones if none is named. Raises CycleError where they are not sealed, or not of one
-    history.
+    Raises CycleError where they are not sealed, or not of one history.
     """
     sealed = vcs.sealed_days(project.root)
     last = max(map(check_day, days), default=sealed[-1] if sealed else "")
@@ -93,101 +123,39 @@ def line_of(project: Project, days: Sequence[str]) -> tuple[list[Sealed], list[S
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
             hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return [known[day] for day in line], [known[day] for day in line if day in (days or line)]
+    return [known[day] for day in line]
 
 
-def _why_not(sealed: Sealed, erased: Sequence[str], options: Options) -> str:
+def _expected(sealed: Sealed) -> str:
+    """Say which level to expect: a day's recorded fingerprint against this machine's."""
+    from dayfold.learning import device, fingerprint
+
+    recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
+    machine = device.resolve(
+        device=recipe["device"],
+        precision=recipe["precision"],
+        threads=recipe["threads"],
+        processes=recipe.get("processes", 1),  # earlier days had no such param
+    )
+    changed = differences(sealed.provenance["fingerprint"], fingerprint.fingerprint(machine))
+    level = "A and D" if changed else "A and B (on a GPU: A and C)"
+    if pinned != __version__:
+        changed, level = [f"dayfold {pinned} → {__version__}", *changed], "D"
+    state = f"differs: {', '.join(changed)};" if changed else "as recorded:"
+    return f"fingerprint of {sealed.day}, {state} expect {level}"
+
+
+def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
     """Why a day cannot be made again; nothing if it can."""
     if erased:
         return f"it needs images that were erased: {', '.join(first_few(erased))}"
     pinned = sealed.params.get("dayfold")
-    if options.here or pinned == __version__:
+    if here or pinned == __version__:
         return ""
     return (
         f"it was made by dayfold {pinned}, installed is {__version__}: "
         f"pip install dayfold=={pinned}, or compare figures by --here"
     )
-
-
-def _handed_on(project: Project) -> Path:
-    """Where a day's model and predictions wait for the next one."""
-    return project.rebuilt / "parent"
-
-
-def _rebuild(sealed: Sealed, options: Options, objects: Path, before: Sequence[Rebuilt]) -> Rebuilt:
-    """Make a day and compare it; `before` are the days that were made before it."""
-    project = sealed.project
-    since = next((one.day for one in before if one.outcome != IDENTICAL), "")
-    try:
-        with _worktree(sealed, options, objects) as folder:
-            vcs.dvc(folder.root, "repro", "--force", "--no-commit")
-            inherited = since if options.from_scratch else ""
-            result = compare(sealed, folder, objects, inherited=inherited)
-            if options.restore and result.outcome == IDENTICAL:
-                parent = folder.name(folder.parent.with_suffix(".dvc"))
-                vcs.dvc(folder.root, "commit", "--quiet", "--force", *sealed.lock, parent)
-            if options.from_scratch:
-                _handed_on(project).mkdir()
-                for made, kept in folder.handed_on().items():
-                    made.rename(_handed_on(project) / kept.name)
-            return result
-    except DayfoldError as error:
-        said = [error.what, *error.problems[-TAIL:], error.hint]
-        return Rebuilt(sealed.day, NOT_MADE, " ".join(said).strip())
-
-
-@contextmanager
-def _worktree(sealed: Sealed, options: Options, objects: Path) -> Iterator[Project]:
-    """Lay a day out as its tag has it, with its images and its parent, ready for `dvc repro`.
-
-    Raises CycleError or ToolError where images or parent cannot be had.
-    """
-    project = sealed.project
-    folder = Project(project.rebuilt / sealed.day)
-    words = ("worktree", "add", "--quiet", "--detach", str(folder.root), vcs.TAG + sealed.day)
-    # No hooks: DVC's own would check out every image and model.
-    vcs.git(project.root, "-c", "core.hooksPath=/dev/null", *words)
-    try:
-        # All that DVC notes of a folder of its own is to go with it.
-        home = folder.root / ".dvc" / "tmp" / "site"
-        local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'
-        (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
-        if sealed.params.get("dayfold") != __version__:
-            upgrade.apply(folder)
-            params_file.edit(folder.params, {"dayfold": __version__})
-        if options.threads is not None:
-            params_file.edit(folder.params, {"train.threads": options.threads})
-        for file in sorted((folder.data / "images").glob("*.dvc")):
-            for day in chain.entries(folder, file):
-                if not project.images(day).is_dir():
-                    raise CycleError(
-                        f"images of {day} are not here:", hint="dvc checkout || dvc pull"
-                    )
-                # A whole folder by one link: its images are read only.
-                folder.images(day).symlink_to(project.images(day))
-        _lay_out_parent(sealed, folder, options)
-        yield folder
-    finally:
-        _remove(project, folder.root)
-
-
-def _lay_out_parent(sealed: Sealed, folder: Project, options: Options) -> None:
-    """Give a day its parent: the one just made, an origin of its seed, or the recorded one."""
-    if _handed_on(sealed.project).exists():
-        _handed_on(sealed.project).rename(folder.parent)
-    elif options.from_scratch and sealed.params["origin"]["weights"] == "random":
-        from dayfold.learning import origin
-
-        params = params_file.read(folder.params)
-        origin.write(folder, "random", seed=params.seed, classes=params.origin.classes)
-    else:
-        remotes.bring_folder(sealed.project.root, sealed.parent_md5, folder.parent)
-
-
-def clear(project: Project) -> None:
-    """Remove what a killed `dayfold reproduce` left behind."""
-    with worktrees(project):
-        pass
 
 
 @contextmanager
@@ -197,24 +165,168 @@ def worktrees(project: Project) -> Iterator[None]:
     What a kill left behind is removed first.
     """
     with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        _remove(project, project.rebuilt)
+        _clear(project)
         try:
-            project.rebuilt.mkdir(parents=True)
             yield
         finally:
-            _remove(project, project.rebuilt)
+            _clear(project)
 
 
-def leftovers(project: Project) -> list[str]:
-    """Return the worktrees that a killed `dayfold reproduce` left behind."""
-    said = vcs.git(project.root, "worktree", "list", "--porcelain")
-    folders = [line.removeprefix("worktree ") for line in said.splitlines()]
-    return sorted(one for one in folders if one.startswith(f"{project.rebuilt}/"))
+def _clear(project: Project) -> None:
+    shutil.rmtree(_handed_on(project), ignore_errors=True)
+    _remove(project)
 
 
-def _remove(project: Project, folder: Path) -> None:
-    """Remove a folder with all worktrees in it; links to images are removed, never followed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for worktree in leftovers(project):
-        if Path(worktree).is_relative_to(folder):
-            vcs.git(project.root, "worktree", "remove", "--force", worktree)
+def _remove(project: Project) -> None:
+    """Remove the worktree; links to images are removed, never followed."""
+    shutil.rmtree(project.rebuilt, ignore_errors=True)
+    # One that is not there, or not known to git, is as good.
+    vcs.git_says(project.root, "worktree", "remove", "--force", str(project.rebuilt))
+
+
+def _handed_on(project: Project) -> Path:
+    """Where a day's model and predictions wait for the next one."""
+    return project.rebuilt.with_name("reproduce-parent")
+
+
+def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -> Rebuilt:
+    """Make a day and compare it; `since` is the first day made before it that came out other."""
+    project, folder = sealed.project, Project(sealed.project.rebuilt)
+    try:
+        _lay_out(sealed, folder, from_scratch)
+        vcs.dvc(folder.root, "repro", "--force", "--no-commit")
+        result = compare(sealed, folder, inherited=since if from_scratch else "")
+        if restore and result.outcome == IDENTICAL:
+            parent = folder.name(folder.parent.with_suffix(".dvc"))
+            vcs.dvc(folder.root, "commit", "--quiet", "--force", *sealed.lock, parent)
+        if from_scratch:
+            _handed_on(project).mkdir()
+            for made, kept in folder.handed_on().items():
+                made.rename(_handed_on(project) / kept.name)
+        return result
+    except DayfoldError as error:
+        said = [error.what, *error.problems[-TAIL:], error.hint]
+        return Rebuilt(sealed.day, NOT_MADE, " ".join(said).strip())
+    finally:
+        _remove(project)
+
+
+def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
+    """Lay a day out as its tag has it, with its images and its parent, ready for `dvc repro`.
+
+    Raises CycleError or ToolError where images or parent cannot be had.
+    """
+    project = sealed.project
+    words = ("worktree", "add", "--quiet", "--detach", str(folder.root), vcs.TAG + sealed.day)
+    # No hooks: DVC's own would check out every image and model.
+    vcs.git(project.root, "-c", "core.hooksPath=/dev/null", *words)
+    # All that DVC notes of a folder of its own is to go with it.
+    objects, home = cache.folder(project.root), folder.root / ".dvc" / "tmp" / "site"
+    local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'
+    (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
+    if sealed.params.get("dayfold") != __version__:
+        upgrade.apply(folder)
+        params_file.edit(folder.params, {"dayfold": __version__})
+    for file in sorted((folder.data / "images").glob("*.dvc")):
+        for day in chain.entries(folder, file):
+            if not project.images(day).is_dir():
+                raise CycleError(f"images of {day} are not here:", hint="dvc checkout || dvc pull")
+            # A whole folder by one link: its images are read only.
+            folder.images(day).symlink_to(project.images(day))
+    # The parent: the one just made, an origin of its seed, or the recorded one.
+    if _handed_on(project).exists():
+        _handed_on(project).rename(folder.parent)
+    elif from_scratch and sealed.params["origin"]["weights"] == "random":
+        from dayfold.learning import origin
+
+        params = params_file.read(folder.params)
+        origin.write(folder, "random", seed=params.seed, classes=params.origin.classes)
+    else:
+        remotes.bring_folder(project.root, sealed.parent_md5, folder.parent)
+
+
+def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
+    """Compare a day made again in `made` with its record.
+
+    The hashes are those of both dvc.lock, and of what the day's commit has. `inherited` is the day
+    since which the parent, made again too, is another one. Of a day of another version, figures
+    are compared.
+    """
+    if sealed.params["dayfold"] != __version__:
+        return _figures(sealed, made)
+    mine, then = json.loads(made.provenance.read_bytes()), sealed.provenance
+    lock, own = vcs.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
+    planned = sealed.outs(*PLANS)
+    differing = [
+        path
+        for path, key in sealed.outs().items()
+        # provenance.json has times in it: what may not differ is compared key by key.
+        if path != own
+        and lock.get(path) != (md5(sealed.files[path]) if path in sealed.files else key)
+    ]
+    plans = [path for path in differing if path in planned]
+    plans += [f"{key} in {own}" for key in DRAWS if mine.get(key) != then.get(key)]
+    bits = [path for path in differing if path not in planned]
+    if not plans and not bits:
+        return Rebuilt(sealed.day, IDENTICAL)
+    levels = (f"{name} {'DIFFERS' if of else 'equal'}" for name, of in (("A", plans), ("B", bits)))
+    said = [*(first_few(plans) or bits[:1]), *_accuracy(sealed, made)]
+    changed = differences(then["fingerprint"], mine["fingerprint"])
+    why = "nothing known: dayfold's version and the fingerprint are the recorded ones"
+    if plans:
+        why = "plans are equal on every machine, so an image or a file of this day was changed: "
+        why += "dayfold check --read-data"
+    elif inherited:
+        why = f"its parent is another one since {inherited}"
+    elif changed:
+        why = f"fingerprint: {', '.join(changed)}"
+    return Rebuilt(sealed.day, "  ".join(levels), f"{'; '.join(said)}\n{'':12}why: {why}")
+
+
+def _figures(sealed: Sealed, made: Project) -> Rebuilt:
+    """Compare the figures of a day with the 95% intervals that were recorded (level D)."""
+    # Versions before 0.2.0 had all figures in metrics.json.
+    name = made.name(made.figures if made.name(made.figures) in sealed.files else made.metrics)
+    then, now = json.loads(sealed.file(name)), json.loads(made.figures.read_bytes())
+    outside = []
+    for key, ends in then.get("interval", {}).items():
+        if not isinstance(ends, dict) or not isinstance(ends.get("low"), float):
+            continue  # of several figures, by class
+        low, high, value = ends["low"], ends["high"], now.get(key)
+        if value is None or not low <= value <= high:
+            here = "none" if value is None else f"{value:.3f}"
+            outside.append(f"{key} {here}, recorded {then[key]:.3f} ({low:.3f} to {high:.3f})")
+    said = [*_accuracy(sealed, made), *first_few(outside)]
+    return Rebuilt(sealed.day, OUTSIDE if outside else WITHIN, f"\n{'':12}".join(said))
+
+
+def _accuracy(sealed: Sealed, made: Project) -> list[str]:
+    """Say how far average_accuracy moved, where both have it."""
+    name = "average_accuracy"
+    then = json.loads(sealed.file(made.name(made.metrics))).get(name)
+    now = json.loads(made.metrics.read_bytes()).get(name)
+    if then is None or now is None:
+        return []
+    return [f"{name} {then:.3f} → {now:.3f}" if then != now else f"{name} equal"]
+
+
+def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Say in which facts two fingerprints differ: `threads 2 → 1`. What only one has is left out.
+
+    A fact that an older version did not record says nothing of what has changed. Of a list of CPU
+    features only those are named that one of both lacks: `cpu_features -fma3 +avx512_bf16`.
+    """
+    return [
+        f"{name} {_change(name, str(value), str(here[name]))}"
+        for name, value in recorded.items()
+        if name in here and here[name] != value
+    ]
+
+
+def _change(name: str, before: str, after: str) -> str:
+    if name.endswith("_features"):
+        one, two = before.split(), after.split()
+        lost = [f"-{feature}" for feature in one if feature not in two]
+        return " ".join(lost + [f"+{feature}" for feature in two if feature not in one])
+    short = (f"{text[:12]}…" if len(text) == 64 else text for text in (before, after))
+    return " → ".join(short)

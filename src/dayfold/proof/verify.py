@@ -1,9 +1,14 @@
-"""Whether all that is kept is what was recorded: the chain of days and, if asked, every byte."""
+"""Whether all that is kept is what was recorded: the chain of days, and what DVC keeps of them.
+
+What is missing or damaged is told with the command that brings it: from DVC's cache, from the
+default remote, or from the clone that has it.
+"""
 
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -12,18 +17,67 @@ from typing import NamedTuple
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.placeholder import placeholder
-from dayfold.project import cache, vcs
+from dayfold.project import cache, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.proof import chain, missing, record
+from dayfold.proof import chain, record
 from dayfold.proof.chain import Finding
-from dayfold.proof.missing import Kept, Source
-from dayfold.proof.record import Sealed
+from dayfold.proof.record import Sealed, span
 
 OBJECTS = ("files/md5/[0-9a-f][0-9a-f]/*", "[0-9a-f][0-9a-f]/*")  # the second: before DVC 3
+
+
+class Pin(NamedTuple):
+    """A file or folder that DVC keeps of a day; `is_pulled`: `dvc pull` brings it today."""
+
+    day: str
+    path: str
+    key: str
+    is_pulled: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.key.endswith(cache.FOLDER)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The default remote, by name ("": none), as what brings things that are missing or damaged.
+
+    It was asked for objects and is `lacking` some, or there was a `problem` with asking. Where it
+    `is_late` DVC passes over the days that were sealed before it was set up.
+    """
+
+    remote: str
+    lacking: frozenset[str]
+    problem: str
+    is_late: bool
+
+    def has(self, key: str) -> bool:
+        """Whether the remote has an object, as far as it could be asked."""
+        return bool(self.remote) and key not in self.lacking
+
+    def bringing(self, key: str, command: str) -> str:
+        """Return the command that brings an object by the remote, or how to get it there."""
+        late = "dayfold check --fix; " if not self.remote or self.is_late else ""
+        if self.has(key):
+            return late * ("--all-tags" in command) + command
+        add = "" if self.remote else "add a remote (docs/operations.md, Sharing), then "
+        return f"in the clone that sealed it: {add}{late}dvc push --all-tags"
+
+    def state(self, key: str) -> str:
+        """Return, of an object that is not here, what is known of it."""
+        if not self.remote:
+            return "not here, and no remote is set up to ask"
+        if not self.has(key):
+            return f"not here, and never pushed to the remote {self.remote}"
+        if self.problem:
+            return f"not here; the remote {self.remote} could not be asked ({self.problem})"
+        return f"not here yet; the remote {self.remote} has it"
 
 
 @dataclass
@@ -44,19 +98,20 @@ class Verified:
     read: str = "images and models were not read (--read-data does)"
 
 
-class _Read(NamedTuple):
-    """A file to be read: where it is, and as which file of the project its bytes are known.
+@dataclass
+class _Bytes:
+    """Bytes that are kept: as which file they are known, of which day, and where they lie.
 
-    `key` is the MD5 by which DVC's cache has the bytes, `image` the sha256 of an image's: that is
-    compared, but for an object of the cache, which DVC knows by its key.
+    `key` is the MD5 by which DVC's cache has them, `image` the sha256 of an image's. `places` are
+    files of the working tree and objects of the cache; what those of `bad` have is not the bytes.
     """
 
-    path: Path
-    name: str
     day: str
-    key: str
+    name: str
+    key: str = ""
     image: str = ""
-    is_object: bool = False
+    places: list[Path] = field(default_factory=list)
+    bad: list[Path] = field(default_factory=list)
 
 
 def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
@@ -78,26 +133,27 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
     found.damage += chain.check(project, line, current=params.day)
     line = [one for one in line if one.is_readable]  # of the others the chain has told
     for day in sealed:
-        if found.days and day < found.days[-1] and day not in found.days:
+        if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
     objects = cache.folder(project.root)
-    kept = [one for sealed in line for one in missing.kept(project, sealed, params.day)]
-    bad: list[_Read] = []
+    pins = [one for sealed in line for one in _pins(sealed, params.day)]
+    bad: list[_Bytes] = []
     if read_data:
         found.damage += _git(project)
-        reads = list(_reads(project, line, kept, objects, params.day))
-        bad = _damaged(project, reads, found)
-    cached = {one for one in kept if cache.object_path(objects, one.key).exists()}
-    asked = [one.key for one in kept if ask_all or one not in cached]
-    asked += [one.key for one in bad if one.key]
-    source = Source.asked(project.root, asked, found.days)
+        stored = _stored(project, line, pins, objects, params.day)
+        bad = _damaged(project, stored, objects, found)
+    cached = {one for one in pins if cache.object_path(objects, one.key).exists()}
+    wanted = [one.key for one in pins if ask_all or one not in cached]
+    wanted += [one.key for one in bad if one.key]
+    is_late = remotes.is_late(project.root, found.days)
+    answer = remotes.ask(project.root, wanted)
+    source = Source(remotes.default(project.root), *answer, is_late)
     found.problem = source.problem
     found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
-    for finding, is_lost in missing.look(project, line, kept, cached, source):
+    for finding, is_lost in _missing(project, line, pins, cached, source):
         (found.damage if is_lost else found.absent).append(finding)
-    damaged = {one.path for one in bad}
-    found.damage += [_finding(project, one, objects, damaged, source) for one in bad]
+    found.damage += [_finding(project, one, objects, source) for one in bad]
     found.damage.sort()
     return found
 
@@ -139,112 +195,146 @@ def _git(project: Project) -> Iterator[Finding]:
         yield Finding("git", what, fix)
 
 
-def _owners(kept: Sequence[Kept], objects: Path) -> dict[str, tuple[str, str]]:
-    """Which day's and which path's bytes the cache keeps under an MD5: the first that made them."""
-    owners: dict[str, tuple[str, str]] = {}
-    for one in kept:
-        owners.setdefault(one.key, (one.day, one.path))
-        if one.is_folder:
-            try:
-                for name, key in cache.listing(objects, one.key).items():
-                    owners.setdefault(key, (one.day, f"{one.path}/{name}"))
-            except KeyError:
-                continue
-    return owners
+def _pins(sealed: Sealed, current: str) -> Iterator[Pin]:
+    """All that DVC keeps of a day; `current` is the day that lies in the working tree."""
+    project, day, is_current = sealed.project, sealed.day, sealed.day == current
+    for path, key in sealed.outs().items():
+        if path not in sealed.files:
+            yield Pin(day, path, key, is_current)
+    if sealed.images_md5:
+        yield Pin(day, project.name(project.images(day)), sealed.images_md5, True)
+    if is_current:
+        yield Pin(day, project.name(project.parent), sealed.parent_md5, True)
 
 
-def _reads(
-    project: Project, line: Sequence[Sealed], kept: Sequence[Kept], objects: Path, current: str
-) -> Iterator[_Read]:
+def _missing(
+    project: Project,
+    line: Sequence[Sealed],
+    pins: Sequence[Pin],
+    cached: Collection[Pin],
+    source: Source,
+) -> Iterator[tuple[Finding, bool]]:
+    """What neither the working tree nor the cache has, like things together, each with its way.
+
+    And of each whether it is lost: the source has not got it either.
+    """
+    # A folder that lies here is read there: its object in the cache is not missed.
+    away = [one for one in pins if not (one.is_folder and (project.root / one.path).is_dir())]
+    alike: dict[tuple[str, str, bool], list[Pin]] = {}
+    for one in sorted(away, key=lambda one: not one.is_pulled):
+        if one in cached and one.is_folder:
+            alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(one)
+        elif one not in cached:
+            command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
+            way = source.bringing(one.key, command)
+            like = (source.state(one.key), way, not source.has(one.key))
+            alike.setdefault(like, []).append(one)
+    has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in line)
+    for (state, way, is_lost), some in alike.items():
+        days = sorted({one.day for one in some})
+        if is_lost and has_images:
+            way += f"; or make it again here: dayfold reproduce --from-scratch --restore {days[-1]}"
+        what = f"{state}: {', '.join(first_few(list(dict.fromkeys(one.path for one in some))))}"
+        yield Finding(span(days, [sealed.day for sealed in line]), what, way), is_lost
+
+
+def _stored(
+    project: Project, line: Sequence[Sealed], pins: Sequence[Pin], objects: Path, current: str
+) -> list[_Bytes]:
     """All that is kept: images that a manifest added, withdrawn ones too, outputs and objects."""
-    owners = _owners(kept, objects)
-    keys = {name: key for key, (_, name) in owners.items()}
-    images: dict[str, str] = {}
-    for sealed in line:
-        rows = sealed.rows().filter(action="add").select("path", "image")
-        images |= dict(rows.iter_rows())
-        if project.images(sealed.day).is_dir():
-            for path, image in rows.iter_rows():
-                yield _Read(project.root / path, path, sealed.day, keys.get(path, ""), image)
-    for one in kept:
+    found: dict[str, _Bytes] = {}
+    for one in pins:
+        files = {one.path: one.key}
+        if one.is_folder:
+            with suppress(KeyError):
+                listed = cache.listing(objects, one.key)
+                files |= {f"{one.path}/{name}": key for name, key in listed.items()}
+        for name, key in files.items():
+            found.setdefault(key, _Bytes(one.day, name, key))
         path = project.root / one.path
         is_here = path.exists() or cache.object_path(objects, one.key).exists()
         if one.day == current and not one.is_folder and is_here:  # else it is told as missing
-            yield _Read(path, one.path, one.day, one.key)
+            found[one.key].places.append(path)
+    known = {one.name: one for one in found.values()}
+    for sealed in line:
+        rows = sealed.rows().filter(action="add").select("path", "image")
+        for name, image in rows.iter_rows():
+            mine = known.get(name) or found.setdefault(name, _Bytes(sealed.day, name))
+            mine.image = image
+            if project.images(sealed.day).is_dir():
+                mine.places.append(project.root / name)
     for parent in [one for one in line if one.day != current][-1:]:
         for name, key in chain.handed_on(project, parent.outs()).items():
             file = project.parent / name
             if project.parent.is_dir():
-                yield _Read(file, project.name(file), parent.day, key)
+                mine = found.setdefault(key, _Bytes(parent.day, project.name(file), key))
+                mine.places.append(file)
     # Every object against its name, of experiments and the open day too.
     for path in sorted(path for pattern in OBJECTS for path in objects.glob(pattern)):
         key = path.parent.name + path.name
         if path.is_file() and len(key.removesuffix(cache.FOLDER)) == 32:
-            day, name = owners.get(key, ("no sealed day", ""))
-            yield _Read(path, name, day, key, images.get(name, ""), is_object=True)
+            found.setdefault(key, _Bytes("no sealed day", "file", key)).places.append(path)
+    return list(found.values())
 
 
-def _damaged(project: Project, reads: Sequence[_Read], found: Verified) -> list[_Read]:
-    """Read files; return those that are damaged, and note in `found` what of erased images is."""
+def _damaged(
+    project: Project, stored: Sequence[_Bytes], objects: Path, found: Verified
+) -> list[_Bytes]:
+    """Read files; return what is damaged, and note in `found` what of erased images is here."""
     erased = corrections.gone(project, corrections.ERASE)
-    sizes = [one.path.stat().st_size if one.path.exists() else 0 for one in reads]
+    reads = [(one, path) for one in stored for path in one.places]
+    sizes = [path.stat().st_size if path.exists() else 0 for _, path in reads]
     done, total = 0, sum(sizes)
     found.read = f"{len(reads)} files read, {total / 2**20:.0f} MiB"
-    bad: list[_Read] = []
+
+    def is_whole(read: tuple[_Bytes, Path]) -> bool:
+        one, path = read
+        with suppress(OSError):
+            if one.image and objects not in path.parents:  # DVC knows an object by its key
+                return sha256_file(path) == one.image
+            return md5_file(path) == one.key.removesuffix(cache.FOLDER)
+        return False
+
     with Ticker("reading", total >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
-        for one, is_whole, size in zip(reads, pool.map(_is_whole, reads), sizes, strict=True):
+        for (one, path), whole, size in zip(reads, pool.map(is_whole, reads), sizes, strict=True):
             done += size
             ticker.so_far(done >> 20, total >> 20)
-            if is_whole and one.image in erased:
-                day, _ = erased[one.image]
-                what = f"{one.name} was erased on {day}, and its bytes are here: {one.path}"
-                found.damage.append(Finding(one.day, what, "dayfold withdraw --erase"))
-            elif is_whole:
+            if whole and one.image in erased:
+                what = f"{one.name} was erased on {erased[one.image][0]}, and its bytes are here"
+                fix = "dayfold withdraw --erase"
+                found.damage.append(Finding(one.day, f"{what}: {path}", fix))
+            elif whole:
                 continue
-            elif not one.image or not _is_text(one):
-                bad.append(one)
+            elif not (one.image and path.is_file() and path.read_bytes() == placeholder(one.image)):
+                one.bad.append(path)
             elif one.image in erased:
                 found.erased += 1
             else:
                 what = f"{one.name}: text in its place says that it was erased, and no event does"
                 fix = "git pull, if that was in another clone; or: dayfold withdraw --erase "
-                found.damage.append(Finding(one.day, f"{what} ({one.path})", fix + one.name))
-    return bad
+                found.damage.append(Finding(one.day, f"{what} ({path})", fix + one.name))
+    return [one for one in stored if one.bad]
 
 
-def _is_whole(one: _Read) -> bool:
-    """Whether a file has the bytes that are recorded."""
-    try:
-        if one.image and not one.is_object:
-            return sha256_file(one.path) == one.image
-        return md5_file(one.path) == one.key.removesuffix(cache.FOLDER)
-    except OSError:
-        return False
-
-
-def _is_text(one: _Read) -> bool:
-    """Whether the text of an erased image is in the place of this one."""
-    return one.path.is_file() and one.path.read_bytes() == placeholder(one.image)
-
-
-def _finding(
-    project: Project, one: _Read, objects: Path, damaged: Collection[Path], source: Source
-) -> Finding:
-    """A damaged file and what brings it: whole bytes that are here, or else the source."""
-    own = f"rm -f {os.path.relpath(one.path, project.root)}"
-    if one.is_object:
-        what = f"the cached {one.name or 'file'} ({one.path.name[:8]}…) is damaged"
-        copy = project.root / one.name
-        is_whole = copy.is_file() and copy not in damaged and not copy.samefile(one.path)
-        if is_whole and md5_file(copy) == one.key:
-            return Finding(one.day, what, f"{own} && install -m 444 {one.name} {own[6:]}")
-        fix = source.bringing(one.key, one.day, f"{own} && dvc fetch --all-tags")
-        return Finding(one.day, what, fix)
-    what = f"{one.name} {'is damaged' if one.path.exists() else 'is missing'}"
-    target = missing.target(project, one.path)
+def _finding(project: Project, one: _Bytes, objects: Path, source: Source) -> Finding:
+    """Damaged bytes and what brings them: whole ones that are here, or else the source."""
+    here = [os.path.relpath(path, project.root) for path in one.bad]
     kept = cache.object_path(objects, one.key)
-    if one.key and kept.exists():
-        if kept not in damaged:
-            return Finding(one.day, what, f"{own} && dvc checkout {target}")
-        own += f" {os.path.relpath(kept, project.root)}"
-    return Finding(one.day, what, source.bringing(one.key, one.day, f"{own} && dvc pull {target}"))
+    files = [path for path in one.bad if objects not in path.parents]
+    whole = [path for path in one.places if path not in one.bad]
+    said = [
+        f"{project.name(path)} is {'damaged' if path.exists() else 'missing'}" for path in files
+    ]
+    if len(files) < len(one.bad):
+        said.append(f"the cached {one.name} ({kept.name[:8]}…) is damaged")
+    targets = " ".join(dict.fromkeys(chain.target(project, path) for path in files))
+    steps = [f"rm -f {' '.join(here)}"]
+    if not whole:
+        steps.append(f"dvc pull {targets}" if targets else "dvc fetch --all-tags")
+        return Finding(one.day, "; ".join(said), source.bringing(one.key, " && ".join(steps)))
+    if kept not in whole:
+        back = (os.path.relpath(path, project.root) for path in (whole[0], kept))
+        steps.append(f"install -D -m 444 {' '.join(back)}")
+    if targets:
+        steps.append(f"dvc checkout {targets}")
+    return Finding(one.day, "; ".join(said), " && ".join(steps))

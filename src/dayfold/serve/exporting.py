@@ -22,13 +22,12 @@ from dayfold.learning.network import Model
 from dayfold.learning.unknown import Known
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
-from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import record
-from dayfold.proof.erased import needed
 from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
@@ -127,7 +126,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
         pinned = list(record.read(project, [day]).values())
-        erased = needed(project, history, pinned, cache.folder(project.root)).get(day, [])
+        erased = record.needed(project, history, pinned).get(day, [])
     else:
         provenance = project.provenance.read_bytes()
     unknown = pl.concat(
