@@ -32,7 +32,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import DayfoldError, IntakeError
-from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import workers
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
@@ -159,7 +159,8 @@ def make_project(root: Path) -> Project:
     root.mkdir(parents=True)
     shutil.copy(ROOT / "params.yaml", project.params)
     subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-    manifest.write_origin(project.manifest(ORIGIN))
+    project.manifests.mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "manifests" / "origin.csv", project.manifest(ORIGIN))
     open_day(project, DAY, ORIGIN)
     return project
 
@@ -169,7 +170,6 @@ def open_day(project: Project, day: str, parent: str) -> None:
     params_file.edit(project.params, {"day": day, "parent": parent})
     project.images(day).mkdir(parents=True)
     corrections.write_empty(project, day)
-    splits.write_no_groups(project, day)
 
 
 def write_image(path: Path, colour: tuple[int, int, int]) -> None:
