@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits
 from dayfold import draws
 from dayfold.cycle import hand_edits
 from dayfold.figures import evidence, metrics
-from dayfold.ledger import corrections, manifest, splits, tables
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
 from dayfold.ledger.tables import Check, Evaluation, Look, Prediction
 from dayfold.project import cache, vcs
@@ -157,7 +157,6 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
         checks = [Check("min_class_f1", label, 0.5, 0.95, 0.8, 0.99, 1) for label in LABELS]
         tables.write(project.gate(day), Check, checks)
         corrections.write_empty(project, day)
-        splits.write_no_groups(project, day)
         entry = {"md5": md5(day.encode()) + cache.FOLDER, "size": rows, "nfiles": rows}
         out = {**entry, "hash": "md5", "path": day}
         file = project.tracked(day) if day == days[-1] else project.tracked_month(day)

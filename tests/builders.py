@@ -77,7 +77,8 @@ def make_project(root: Path, **changes: object) -> Project:
     project = Project(root)
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "params.yaml", project.params)
-    manifest.write_origin(project.manifest(ORIGIN))
+    project.manifests.mkdir(parents=True)
+    shutil.copy(ROOT / "data" / "manifests" / "origin.csv", project.manifest(ORIGIN))
     edited = {key.replace("__", "."): value for key, value in changes.items()}
     params_file.edit(project.params, edited)
     return project

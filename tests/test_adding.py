@@ -21,7 +21,7 @@ DAY = DAYS[0]
 
 def left_over(project):
     """What is in the scratch folder, beside what is noted of sealed days."""
-    return [path for path in project.scratch.iterdir() if path != project.settled_mark]
+    return [path for path in project.scratch.iterdir() if path != project.last_looks]
 
 
 def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source):

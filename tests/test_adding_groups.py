@@ -9,7 +9,7 @@ from builders import DAYS, add, open_day, place, png, taken
 from dayfold.cycle import adding, patients
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
-from dayfold.ledger import manifest
+from dayfold.ledger import manifest, splits
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.stages import snapshot
@@ -51,7 +51,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(r
     assert [str(one) for one in delivery.warned if one.place != "."] == [
         "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
     ]
-    assert not receiving.groups(DAYS[1]).exists()
+    assert splits.read_groups(receiving, DAYS[1]) == {}
 
 
 def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(receiving, source):
@@ -64,7 +64,7 @@ def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(
         folder = source if number < 2 else receiving.images(DAY)
         (folder / "cyst" / f"{number}.dcm").write_bytes(data)
     add(receiving, source)
-    assert receiving.groups(DAY).exists() is False
+    assert splits.read_groups(receiving, DAY) == {}
     snapshot.run(receiving, params_file.read(receiving.params))
     images = manifest.history(receiving, DAY).images
     groups = {path[-5]: group for path, group in images.select("path", "group").iter_rows()}

@@ -13,7 +13,7 @@ from dayfold.backtest import POLICIES, History
 from dayfold.errors import CycleError, ImageMissingError, ParamsError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
-from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.decode import placeholder
 from dayfold.ledger.tables import Prediction, Replayed
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one, sha256, sha256_file

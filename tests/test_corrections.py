@@ -33,14 +33,14 @@ def test_corrections_become_rows_that_keep_place_group_and_split(project):
         assert (row.path, row.group, row.split) == (kept["path"], kept["group"], kept["split"])
 
 
-def test_a_file_without_lines_corrects_nothing(project):
-    simulate(project, [[(1, "cat", "")]])
-    assert correct(project) == []
-
-
 def test_an_empty_file_is_written_once_and_never_over_corrections(project):
+    simulate(project, [[(1, "cat", "")]])
+    earlier = manifest.history(project, DAYS[0])
+    with pytest.raises(LedgerError, match=rf"{DAYS[1]}\.csv is missing"):
+        corrections.read(project, DAYS[1], earlier)
     corrections.write_empty(project, DAYS[1])
     assert project.corrections(DAYS[1]).read_text() == HEADER
+    assert corrections.read(project, DAYS[1], earlier) == []
     project.corrections(DAYS[1]).write_text("mine")
     corrections.write_empty(project, DAYS[1])
     assert project.corrections(DAYS[1]).read_text() == "mine"
@@ -66,22 +66,14 @@ def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
     assert "without a label" in found[3]
 
 
-def test_a_class_is_not_made_by_a_blank_in_a_correction(project):
+def test_a_class_is_not_made_by_a_blank_or_another_case_but_may_change_its_case(project):
     simulate(project, [[(1, "cat", ""), (2, "dog", "")]])
     (row,) = correct(project, f"relabel,{image(1)}, dog ,")
     assert row.label == "dog"
-
-
-def test_a_class_is_not_made_by_another_case_in_a_correction(project):
-    simulate(project, [[(1, "cat", ""), (2, "dog", "")]])
     with pytest.raises(LedgerError, match="'Cat' and 'cat' differ by case or Unicode form only"):
         correct(project, f"relabel,{image(2)},Cat,")
-
-
-def test_a_missing_file_is_named_with_the_way_to_have_it_back(project):
-    simulate(project, [[(1, "cat", "")]])
-    with pytest.raises(LedgerError, match=rf"{DAYS[1]}\.csv is missing"):
-        corrections.read(project, DAYS[1], manifest.history(project, DAYS[0]))
+    rows = correct(project, f"relabel,{image(1)},Cat,", f"relabel,{image(2)},Cat,")
+    assert [row.label for row in rows] == ["Cat", "Cat"]
 
 
 def test_a_day_of_corrections_alone_is_a_data_version(project):
@@ -145,12 +137,6 @@ def test_a_class_has_a_name_that_a_folder_may_have(project, label):
     with pytest.raises(LedgerError) as caught:
         correct(project, f"relabel,{image(1)},{label},")
     assert f"line 2: the class {label!r}" in caught.value.problems[0]
-
-
-def test_a_class_may_change_its_case_if_all_of_it_does(project):
-    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
-    rows = correct(project, f"relabel,{image(1)},Cat,", f"relabel,{image(2)},Cat,")
-    assert [row.label for row in rows] == ["Cat", "Cat"]
 
 
 def test_what_was_withdrawn_before_is_not_corrected_again(project):

@@ -53,9 +53,11 @@ def test_hand_dropped_images_are_a_day_like_any_other(three_days, digits):
     assert set(dropped["split"]) == {"train", "validation", "test"}
 
 
-def test_metrics_diff_compares_two_days(three_days, shell):
-    words = ("dvc", "metrics", "diff", "--json", f"day/{ONE}", f"day/{THREE}")
-    everything = json.loads(shell(three_days.root, *words, "--all"))
+def test_dvc_compares_two_days_by_metrics_and_params(three_days, shell):
+    def diff(kind, *words, days=(f"day/{ONE}", f"day/{THREE}")):
+        return json.loads(shell(three_days.root, "dvc", kind, "diff", "--json", *days, *words))
+
+    everything = diff("metrics", "--all")
     assert everything.keys() == {"metrics.json"}
     figures = everything["metrics.json"]
     assert len(figures) <= 20
@@ -63,20 +65,13 @@ def test_metrics_diff_compares_two_days(three_days, shell):
     assert figures["images.today"]["new"] == len(list(three_days.images(THREE).glob("*/*")))
     assert figures["average_accuracy"].keys() >= {"old", "new", "diff"}
     assert figures["gate.passed"]["new"] is True
-
-
-def test_other_figures_are_compared_by_their_own_files(three_days, shell):
+    # Other figures by their own files.
     names = ("data/metrics/classes.json", "data/metrics/day.json")
-    words = ("dvc", "metrics", "diff", "--json", f"day/{ONE}", f"day/{THREE}", "--targets", *names)
-    classes, day = map(json.loads(shell(three_days.root, *words)).get, names)
+    classes, day = map(diff("metrics", "--targets", *names).get, names)
     assert classes["7.f1"]["old"] is None
     assert 0 <= classes["7.interval.f1.low"]["new"] <= classes["7.f1"]["new"] <= 1
     assert day["interval.average_accuracy.low"].keys() >= {"old", "new", "diff"}
-
-
-def test_params_diff_names_the_day(three_days, shell):
-    words = ("dvc", "params", "diff", "--json", f"day/{ONE}", f"day/{TWO}")
-    changed = json.loads(shell(three_days.root, *words))["params.yaml"]
+    changed = diff("params", days=(f"day/{ONE}", f"day/{TWO}"))["params.yaml"]
     assert changed["day"] == {"old": ONE, "new": TWO}
     assert changed["parent"] == {"old": "origin", "new": ONE}
 
@@ -88,12 +83,6 @@ def test_plots_diff_draws_all_four_charts_of_both_days(three_days, shell, tmp_pa
     for title in ("Accuracy by cohort", "Confusion matrix", "F1 by class", "Training loss"):
         assert title in page
     assert page.count(f"day/{TWO}") > 3 < page.count(f"day/{THREE}")
-
-
-def test_the_dag_leads_from_the_images_to_the_curve(three_days, shell):
-    dag = shell(three_days.root, "dvc", "dag", "--mermaid", "curve")
-    for box in (f"data/images/{THREE}.dvc", "data/parent.dvc", "snapshot", "evaluate", "curve"):
-        assert box in dag
 
 
 def test_exp_show_lists_the_days(three_days, shell):
@@ -116,25 +105,19 @@ def test_an_earlier_day_comes_back_and_is_up_to_date(copy, shell):
     assert shell(copy.root, "git", "status", "--porcelain") == ""
 
 
-def test_each_model_names_its_parent_and_the_hashes_go_back_to_the_origin(copy, shell):
-    parents = {}
-    for day in (ONE, TWO, THREE):
-        shell(copy.root, "git", "checkout", "--quiet", f"day/{day}")
-        pins = json.loads(copy.provenance.read_bytes())["sha256"]
-        parents[day] = (pins["parent"], pins["model"])
-        assert pins["manifest"] == sha256_file(copy.manifest(day))
-    assert parents[THREE][0] == parents[TWO][1]
-    assert parents[TWO][0] == parents[ONE][1]
+def test_each_model_names_its_parent_and_a_new_class_comes_last(three_days, shell):
+    def of(day):
+        made = shell(three_days.root, "git", "show", f"day/{day}:data/provenance.json")
+        return json.loads(made)
 
-
-def test_known_classes_keep_their_ids_and_a_new_one_comes_last(three_days, shell):
-    classes = {}
-    for day in (ONE, TWO, THREE):
-        text = shell(three_days.root, "git", "show", f"day/{day}:data/provenance.json")
-        classes[day] = json.loads(text)["classes"]
-    assert classes[ONE] == ["0", "1", "2", "3", "4", "5"]
-    assert classes[TWO] == [*classes[ONE], "6"]
-    assert classes[THREE] == [*classes[TWO], "7"]
+    one, two, three = map(of, (ONE, TWO, THREE))
+    assert three["sha256"]["parent"] == two["sha256"]["model"]
+    assert two["sha256"]["parent"] == one["sha256"]["model"]
+    for day, made in zip((ONE, TWO, THREE), (one, two, three), strict=True):
+        assert made["sha256"]["manifest"] == sha256_file(three_days.manifest(day))
+    assert one["classes"] == ["0", "1", "2", "3", "4", "5"]
+    assert two["classes"] == [*one["classes"], "6"]
+    assert three["classes"] == [*two["classes"], "7"]
 
 
 def test_two_runs_of_a_day_give_the_same_model(copy, shell):

@@ -27,6 +27,8 @@ def test_a_date_is_a_day(day):
         ("2024-02-31", "2024-02-29"),
         ("2025-06-31", "2025-06-30"),
         ("2025-06-99", "2025-06-30"),
+        ("2025-13-01", None),
+        ("2025-06-00", None),
         ("04.06.2025", None),
         ("../../etc", None),
         ("2025-06-04\n", "2025-06-04"),
@@ -41,25 +43,12 @@ def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
     assert caught.value.hint == expected
 
 
-@pytest.mark.parametrize("typed", ["2025-13-01", "2025-06-00"])
-def test_a_date_that_the_calendar_does_not_have_is_told_so(typed):
-    with pytest.raises(CycleError, match="is not a day") as caught:
-        check_day(typed)
-    assert caught.value.hint == "use a date such as 2025-06-04"
-
-
-def test_words_are_refused_with_their_dates():
+def test_a_day_that_has_not_come_is_refused():
     now = datetime.now().astimezone().date()
-    with pytest.raises(CycleError, match="'today' is not a day") as caught:
-        day_of("today")
-    assert caught.value.hint == f"write it as {now.isoformat()} or leave --day out"
-    with pytest.raises(CycleError, match="'Yesterday' is not a day") as caught:
-        day_of("Yesterday")
-    assert caught.value.hint == f"write it as {(now - timedelta(days=1)).isoformat()}"
-    for given in ("tomorrow", (now + timedelta(days=1)).isoformat()):
-        with pytest.raises(CycleError, match=f"{given} is in the future") as caught:
-            day_of(given)
-        assert caught.value.hint == f"give a day up to {now.isoformat()}"
+    given = (now + timedelta(days=1)).isoformat()
+    with pytest.raises(CycleError, match=f"{given} is in the future") as caught:
+        day_of(given)
+    assert caught.value.hint == f"give a day up to {now.isoformat()}"
     assert day_of(None) == day_of(now.isoformat()) == now.isoformat()
 
 

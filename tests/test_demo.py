@@ -32,18 +32,15 @@ def test_every_digit_is_written_once_as_it_is(digits):
         assert np.abs(pixels * 16 / 255 - truth.images[number]).max() < 0.05
 
 
-def test_six_digits_first_and_a_new_one_on_four_later_days(digits):
+def test_a_new_digit_comes_on_four_later_days_and_digits_are_away_to_be_forgotten(digits):
     seen: set[str] = set()
-    new = []
+    new, days = [], Counter[str]()
     for day in DAYS:
         today = {path.name for path in (digits / day).iterdir()}
         new.append(today - seen)
         seen |= today
+        days.update(today)
     assert new == [set("012345"), {"6"}, {"7"}, {"8"}, {"9"}, set()]
-
-
-def test_digits_are_away_for_days_so_that_there_is_something_to_forget(digits):
-    days = Counter(path.name for day in DAYS for path in (digits / day).iterdir())
     assert max(days.values()) == 3
     assert sum(days.values()) < 0.6 * 10 * len(DAYS)
 

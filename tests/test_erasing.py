@@ -19,7 +19,7 @@ from dayfold.cycle import erasing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections, manifest, tables
-from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.decode import placeholder
 from dayfold.project import cache, remotes, vcs
 from dayfold.project.files import PART, sha256, sha256_file
 from dayfold.project.layout import Project
@@ -73,8 +73,8 @@ def small(made, tmp_path) -> Project:
 
 def erase(project: Project, *paths: str | Path, reason: str = "consent") -> list[str]:
     said: list[str] = []
-    found = erasing.plan(project, paths, reason=reason, day=SMALL_DAYS[1])
-    erasing.carry_out(found, say=said.append)
+    found = erasing.Erasure(project, paths, reason=reason, day=SMALL_DAYS[1])
+    found.carry_out(say=said.append)
     return said
 
 
@@ -96,32 +96,29 @@ def test_every_copy_goes_hard_links_and_the_older_layout_too(small, tmp_path):
     page = small.report(SMALL_DAYS[0])
     page.parent.mkdir()
     page.write_text(f"<img alt='{small.name(path)}'>")
+    # What a frozen network made of it.
+    kept = [small.activations / "key" / sha256(png(number)) for number in (3, 4)]
+    for made in kept:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(b"activations")
     assert len(holders(small.root, {image})) == 5
-    found = erasing.plan(small, [path], reason="consent", day=SMALL_DAYS[1])
-    text = "\n".join(erasing.described(found))
+    found = erasing.Erasure(small, [path], reason="consent", day=SMALL_DAYS[1])
+    text = "\n".join(found.described())
     assert "and copies: a link.png, .dvc/tmp/copy" in text
     assert "1 more hard links of the same file lie outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
-    erasing.carry_out(found, say=lambda _: None)
+    found.carry_out(say=lambda _: None)
     assert holders(small.root, {image}) == []
     assert holders(tmp_path / "store", {image}) == []
     assert path.read_bytes() == placeholder(image)
     assert (small.root / cached).read_bytes() == placeholder(image)
     assert (small.root / cached).stat().st_mode & 0o777 == 0o444
     assert not page.exists()
+    assert [made.exists() for made in kept] == [False, True]
     # All others are whole, and DVC finds nothing changed.
     assert len(holders(small.root, {sha256(png(number)) for number in range(10)})) == 18
     assert vcs.stale(small.root, f"data/images/{SMALL_DAYS[0]}.dvc") == []
     assert vcs.dvc(small.root, "push").strip() == "Everything is up to date."
-
-
-def test_what_a_frozen_network_made_of_an_image_goes_too(small):
-    kept = [small.activations / "key" / sha256(png(number)) for number in (3, 4)]
-    for path in kept:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"activations")
-    erase(small, small.images(SMALL_DAYS[0]) / "cat" / "3.png")
-    assert [path.exists() for path in kept] == [False, True]
 
 
 def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
@@ -149,10 +146,10 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     folder, killed = small.images(SMALL_DAYS[0]) / "cat", 0
     for number in range(10):
         (small.root / f"copy{number}.png").write_bytes(png(number))
-        found = erasing.plan(small, [folder / f"{number}.png"], reason="x", day=SMALL_DAYS[1])
+        found = erasing.Erasure(small, [folder / f"{number}.png"], reason="x", day=SMALL_DAYS[1])
         step, stop = 0, number + 1
         try:
-            erasing.carry_out(found, say=lambda _: None)
+            found.carry_out(say=lambda _: None)
         except KeyboardInterrupt:
             killed += 1
         stop = -1
@@ -191,9 +188,9 @@ def test_a_clone_without_images_erases_in_the_remote(small, tmp_path, shell):
 def test_a_remote_that_cannot_be_reached_is_told_and_the_rest_is_done(small, tmp_path, shell):
     shell(small.root, "dvc", "remote", "add", "--local", "away", "http://127.0.0.1:9/store")
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
-    found = erasing.plan(small, [path], reason="consent", day=SMALL_DAYS[1])
+    found = erasing.Erasure(small, [path], reason="consent", day=SMALL_DAYS[1])
     with pytest.raises(CycleError, match="Recorded, and erased here, but not everywhere") as caught:
-        erasing.carry_out(found, say=lambda _: None)
+        found.carry_out(say=lambda _: None)
     assert caught.value.problems[0].startswith("remote away (http://127.0.0.1:9/store): ")
     assert caught.value.hint.endswith("dayfold withdraw --erase")
     assert holders(tmp_path, {sha256(png(3))}) == []
@@ -224,11 +221,11 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     shutil.copy(new, small.root / "copy.png")
     image = {sha256(png(11))}
     assert len(holders(small.root, image)) == 3
-    found = erasing.plan(small, [new], reason="", day=day)
-    text = "\n".join(erasing.described(found))
+    found = erasing.Erasure(small, [new], reason="", day=day)
+    text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
     assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
-    erasing.carry_out(found, say=lambda _: None)
+    found.carry_out(say=lambda _: None)
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []
     assert other.exists()
@@ -364,17 +361,16 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     assert verify(project, read_data=True).damage == []
 
 
-def test_a_day_that_needs_an_erased_image_is_told_and_not_made(erased, shell):
+def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_none(
+    erased, shell, tmp_path
+):
     project, images, _ = erased
+    trained, _ = images
     said = shell(project.root, "dayfold", "reproduce", ONE, TWO, code=1)
     assert f"{ONE}  identical\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith(f"{TWO}  ")]
     assert line.startswith(f"{TWO}  not made: it needs images that were erased: ")
     assert all(row["path"] in line for row in images)
-
-
-def test_the_papers_of_a_day_that_saw_it_promise_no_rebuild(erased, shell, tmp_path):
-    project, (trained, _), _ = erased
     card = tmp_path / "MODEL_CARD.md"
     shell(project.root, "dayfold", "export", str(card), "--day", TWO)
     text = card.read_text(encoding="utf-8")

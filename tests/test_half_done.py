@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from dayfold.cycle import opening, undoing
+from dayfold.cycle import opening, sealing
 from dayfold.cycle.ready import ready
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
@@ -177,31 +177,43 @@ def stop(*_: object, **__: object) -> None:
     raise Killed
 
 
-def test_a_day_that_open_had_begun_is_taken_back_and_opens_again(copy, shell, monkeypatch):
-    before = vcs.git(copy.root, "status", "--porcelain")
-    parent = copy.parent_model.read_bytes()
+def test_the_opening_of_a_day_is_finished_after_a_kill(copy, shell, monkeypatch):
+    before, status = copy.model.read_bytes(), vcs.git(copy.root, "status", "--porcelain")
     for at in ("write_empty", "inherit", "put_in_index", "edit"):
         place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
         with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add", say=print):
             patched.setattr(place, at, stop)
             opening.open_day(copy, FOUR)
+        assert begun(copy) == [f"dayfold add was killed: {FOUR} is open"]
+        assert copy.parent_model.read_bytes() == before
+        assert vcs.stale(copy.root, "data/parent.dvc", copy.name(copy.tracked(FOUR))) == []
+        shell(copy.root, "dayfold", "undo", "--yes")
+        assert vcs.git(copy.root, "status", "--porcelain") == status
+
+
+def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy, shell):
+    params = copy.params.read_text()
+    for parent, reason in ((TWO, f"the last day is {THREE} now."), (THREE, "not as it was sealed")):
+        if parent == THREE:
+            copy.predictions.unlink()
+            copy.predictions.write_text("made again")
+        killed(copy, "add", step="open", facts={"day": FOUR, "parent": parent})
         [said] = begun(copy)
-        assert said.startswith(f"dayfold add was killed: the opening of {FOUR} is taken back")
-        assert vcs.git(copy.root, "status", "--porcelain") == before
-        assert copy.parent_model.read_bytes() == parent
-    assert vcs.stale(copy.root) == []
-    assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
+        assert f"{FOUR} was not opened: " in said
+        assert reason in said
+        assert copy.params.read_text() == params
+        assert not copy.corrections(FOUR).exists()
 
 
 def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
-    for number, at in enumerate(("_move", "_bring_back", "edit", "_lay_out"), start=1):
+    for number, at in enumerate(("_move", "bring_back", "edit", "lay_out"), start=1):
         opening.open_day(copy, FOUR)
         (copy.images(FOUR) / "cyst").mkdir()
         (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
         with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo", say=print):
-            patched.setattr(undoing.params_file if at == "edit" else undoing, at, stop)
-            undoing.plan(copy).carry_out()
+            patched.setattr(opening.params_file if at == "edit" else opening, at, stop)
+            sealing.undo(copy)[1]()
         begun(copy)
         undone = copy.undone(FOUR if number == 1 else f"{FOUR}-{number}")
         assert (undone / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"

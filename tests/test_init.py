@@ -54,51 +54,33 @@ def made(tmp_path_factory, shell, hostile):
 
 
 @pytest.mark.slow
-def test_its_branch_is_main_and_all_of_it_is_committed(made, shell):
-    root, _, environment = made
+def test_a_new_project_is_whole_and_each_step_is_said_before_it_is_done(made, shell, tmp_path):
+    root, said, environment = made
     assert shell(root, "git", "branch", "--show-current", **environment) == "main\n"
     assert shell(root, "git", "status", "--porcelain", "--ignored", **environment) == (
         "!! .dvc/cache/\n!! .dvc/tmp/\n!! data/parent/\n"
     )
     kept = shell(root, "git", "ls-files", **environment).split()
     assert {"data/manifests/origin.csv", "data/parent.dvc", ".gitattributes"} < set(kept)
-
-
-@pytest.mark.slow
-def test_no_file_of_a_project_is_hidden_and_none_is_changed(made):
-    root, *_ = made
+    # No file of it is hidden, none is changed, and a clone has the very bytes.
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in made[2].items():
+        for name, value in environment.items():
             patch.setenv(name, value)
         assert check._git_files(root).hint == ""
-
-
-@pytest.mark.slow
-def test_a_clone_has_the_very_bytes(made, shell, tmp_path):
-    root, _, environment = made
     shell(tmp_path, "git", "clone", "--quiet", str(root), "clone", **environment)
-    for name in shell(root, "git", "ls-files", **environment).split():
+    for name in kept:
         if name != "README.md":
             assert (tmp_path / "clone" / name).read_bytes() == (root / name).read_bytes(), name
-
-
-@pytest.mark.slow
-def test_its_remote_is_dvc_s_default_and_can_be_pushed_to(made, shell):
-    root, said, environment = made
+    steps = ("making", "git:", "DVC:", "DVC: images", "the pipeline", "weights:", "precision:")
+    for line, begin in zip(said.splitlines(), (*steps, "the first"), strict=False):
+        assert line.startswith(begin)
+    # Its remote is DVC's default, and can be pushed to.
     store = root.parent / "store"
     assert f"shared through {store}" in said
     listed = shell(root, "dvc", "remote", "list", **environment)
     assert listed.split() == ["store", str(store), "(default)"]
     shell(root, "dvc", "push", "--quiet", **environment)
     assert any(path.is_file() for path in store.rglob("*"))
-
-
-@pytest.mark.slow
-def test_every_step_is_said_before_it_is_done(made):
-    said = made[1].splitlines()
-    steps = ("git:", "DVC:", "DVC: images", "the pipeline", "weights:", "precision:", "the first")
-    for line, begin in zip(said, ("making", *steps), strict=False):
-        assert line.startswith(begin)
 
 
 @pytest.mark.cold
@@ -141,6 +123,8 @@ def test_in_another_repository_nothing_is_made_without_consent(outer, shell):
     assert f"add /deep/scans/ to {outer}/.gitignore" in said
     assert "dayfold init … --yes" in said
     assert sorted(path.name for path in outer.iterdir()) == [".git", ".gitignore"]
+    said = shell(outer.parent, "dayfold", "init", "work", *RANDOM, code=1)
+    assert "is a git repository already" in said
 
 
 @pytest.mark.slow
@@ -172,11 +156,6 @@ def test_what_is_no_expression_for_patients_makes_nothing(tmp_path):
     with pytest.raises(ParamsError, match=r"data\.group is 'P': needs exactly one"):
         create.init(tmp_path / "scans", create.Options("random", group="P"))
     assert not (tmp_path / "scans").exists()
-
-
-def test_a_repository_is_no_new_folder(outer, shell):
-    said = shell(outer.parent, "dayfold", "init", "work", *RANDOM, code=1)
-    assert "is a git repository already" in said
 
 
 def test_this_repository_is_a_project_with_the_same_files_for_git(repository):

@@ -75,16 +75,6 @@ def test_the_same_pairs_are_found_however_many_are_compared_at_once(monkeypatch)
     assert nearest(some, kinds) == at_once
 
 
-def test_the_near_ones_are_those_that_one_can_be_named_with():
-    draw = np.random.default_rng(1)
-    some = [f"{number:032x}" if number else "" for number in draw.integers(0, 2**14, 300)]
-    mine = some[:10]
-    is_near = looks.near(mine, some)
-    by_one = [looks.nearest_of_another_kind(mine, [0] * 10, [other], [1]) for other in some]
-    assert is_near.tolist() == [bool(found) for found in by_one]
-    assert 10 < is_near.sum() < 290
-
-
 def deliver(folder, label, seeds, form="PNG"):
     (folder / label).mkdir(parents=True, exist_ok=True)
     for seed in seeds:

@@ -81,43 +81,55 @@ def shares(*, today=NOW, replayed=SEEN, old=OLD, over="pool", class_balance=0.0)
     return {(one.day, one.label): (one.images, one.weight, one.share) for one in found}
 
 
-def test_the_weight_of_a_day_decides_the_shares_of_a_pool():
-    # Masses 4 x 3, 2 x 1 and 1 x 1, of 15 together.
-    assert shares() == {
-        (DAYS[0], "cat"): (2, 1.0, 2 / 15),
-        (DAYS[0], "dog"): (1, 1.0, 1 / 15),
-        (TODAY, "cat"): (4, 3.0, 12 / 15),
-    }
+OF_DAY, OF_DOGS, OF_CATS = (TODAY, "cat"), (DAYS[0], "dog"), (DAYS[0], "cat")
 
 
-def test_over_history_a_replayed_image_stands_for_those_that_it_was_drawn_from():
-    # 2 cats stand for 8, 1 dog for 5: masses 8 and 5 beside the 12 of today.
-    assert shares(over="history") == {
-        (DAYS[0], "cat"): (2, 4.0, 8 / 25),
-        (DAYS[0], "dog"): (1, 5.0, 5 / 25),
-        (TODAY, "cat"): (4, 3.0, 12 / 25),
-    }
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # Masses 4 x 3, 2 x 1 and 1 x 1, of 15 together.
+        (
+            {},
+            {OF_CATS: (2, 1.0, 2 / 15), OF_DOGS: (1, 1.0, 1 / 15), OF_DAY: (4, 3.0, 12 / 15)},
+        ),
+        # 2 cats stand for 8, 1 dog for 5: masses 8 and 5 beside the 12 of today.
+        (
+            {"over": "history"},
+            {OF_CATS: (2, 4.0, 8 / 25), OF_DOGS: (1, 5.0, 5 / 25), OF_DAY: (4, 3.0, 12 / 25)},
+        ),
+        # Cats weigh 14, dogs 1, the mean is 7.5: within cats 2 to 12 as before.
+        (
+            {"class_balance": 1.0},
+            {
+                OF_CATS: (2, 7.5 / 14, 0.5 * 2 / 14),
+                OF_DOGS: (1, 7.5, 0.5),
+                OF_DAY: (4, 3 * 7.5 / 14, 0.5 * 12 / 14),
+            },
+        ),
+        # Cats weigh 8 + 12, dogs 5, each gets half: of the cats' half 8 parts of 20 and 12 of 20.
+        (
+            {"over": "history", "class_balance": 1.0},
+            {
+                OF_CATS: (2, 4 * 12.5 / 20, 0.5 * 8 / 20),
+                OF_DOGS: (1, 12.5, 0.5),
+                OF_DAY: (4, 3 * 12.5 / 20, 0.5 * 12 / 20),
+            },
+        ),
+        # An empty pool has no shares, and the first day only its own.
+        ({"today": {}, "replayed": {}, "old": {}}, {}),
+        ({"replayed": {}, "old": {}, "class_balance": 1.0}, {OF_DAY: (4, 3.0, 1.0)}),
+    ],
+)
+def test_shares_are_as_worked_out_by_hand(options, expected):
+    found = shares(**options)
+    assert found.keys() == expected.keys()
+    for cell, values in expected.items():
+        assert found[cell] == pytest.approx(values, rel=1e-12)
 
 
-def test_class_balance_draws_every_class_equally_often_by_what_its_images_stand_for():
-    found = shares(class_balance=1.0)
-    # Cats weigh 14, dogs 1, the mean is 7.5: within cats 2 to 12 as before.
-    assert found[DAYS[0], "dog"] == (1, 7.5, 0.5)
-    assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 2 / 14)
-    assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 14)
-    # Over history cats weigh 8 + 12, dogs 5: of the cats' half 8 parts of 20 and 12 of 20.
-    found = shares(over="history", class_balance=1.0)
-    assert found[DAYS[0], "dog"] == (1, pytest.approx(12.5), pytest.approx(0.5))
-    assert found[DAYS[0], "cat"][2] == pytest.approx(0.5 * 8 / 20)
-    assert found[TODAY, "cat"][2] == pytest.approx(0.5 * 12 / 20)
-    # Half a balance takes the root of what the classes weigh.
+def test_half_a_class_balance_takes_the_root_of_what_the_classes_weigh():
     found = shares(class_balance=0.5)
     assert found[DAYS[0], "dog"][2] == pytest.approx(1 / (1 + 14**0.5))
-
-
-def test_an_empty_pool_has_no_shares_and_the_first_day_only_its_own():
-    assert shares(today={}, replayed={}, old={}) == {}
-    assert shares(replayed={}, old={}, class_balance=1.0) == {(TODAY, "cat"): (4, 3.0, 1.0)}
 
 
 CELLS = st.dictionaries(

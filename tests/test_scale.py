@@ -11,7 +11,7 @@ import pytest
 
 from builders import image, place
 from dayfold.cycle import opening
-from dayfold.ledger import corrections, manifest, splits, tables
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Evaluation
 from dayfold.project import params as params_file
@@ -44,7 +44,6 @@ def with_history(base: Project, root: Path, days: int) -> Project:
     for number, day in enumerate(DAYS[:days]):
         place(project.images(day), "0", range(number * 10, number * 10 + 10))
         corrections.write_empty(project, day)
-        splits.write_no_groups(project, day)
         parent = DAYS[number - 1] if number else ORIGIN
         rows = [
             Row("add", image(number * 10 + n), f"{day}/0/{n}.png", "0", "", "test")

@@ -113,15 +113,15 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
 def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_leaves(
     copy, tmp_path, shell
 ):
-    assert sealing.sharing(copy) == []  # it was said after the first
+    assert [*sealing.afterwards(copy)] == []  # it was said after the first
     shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
-    assert "Nothing leaves this machine" in sealing.sharing(copy)[0]
+    assert "Nothing leaves this machine" in next(sealing.afterwards(copy))
     shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    assert sealing.sharing(copy) == ["next: dayfold check --fix; dvc push --all-tags"]
+    assert [*sealing.afterwards(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
     remotes.hold_everywhere(copy.root)
-    assert sealing.sharing(copy) == ["next: dvc push"]
+    assert [*sealing.afterwards(copy)] == ["next: dvc push"]
     shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
-    assert sealing.sharing(copy) == ["next: dvc push && git push --follow-tags"]
+    assert [*sealing.afterwards(copy)] == ["next: dvc push && git push --follow-tags"]
 
 
 def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, shell):

@@ -1,6 +1,8 @@
 """No dead ends: in every state that a project comes to, what `status` advises leads on."""
 
 import re
+import shlex
+import shutil
 import subprocess
 import time
 
@@ -68,14 +70,8 @@ def made_again(copy, shell, images):
 
 def killed_while_opening(copy, shell, images):
     shell(copy.root, "dayfold", "add", "--day", FOUR)
-    new = (copy.tracked(FOUR), copy.corrections(FOUR), copy.groups(FOUR))
-    texts = dict.fromkeys(map(copy.name, new))
-    pins = (copy.parent.with_suffix(".dvc"), copy.tracked(THREE), copy.tracked_month(THREE))
-    for path in pins:
-        name = copy.name(path)
-        texts[name] = vcs.blob(copy.root, f"HEAD:{name}").decode()
     params.edit(copy.params, {"day": THREE, "parent": TWO})
-    facts = {"day": FOUR, "texts": texts}
+    facts = {"day": FOUR, "parent": THREE}
     journal.write(copy, Note("open", time.time(), "open", time.time(), facts))
 
 
@@ -116,6 +112,7 @@ def on_another_branch(copy, shell, images):
 
 
 def reset(copy, shell, images):
+    """As "Reset workspace" of an editor does."""
     shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
     shell(copy.root, "git", "reset", "--quiet", "--hard")
     shell(copy.root, "git", "clean", "-fdq")
@@ -130,7 +127,7 @@ def edited(copy, shell, images):
 @pytest.mark.parametrize(
     "states",
     [
-        (killed_while_opening, rebased, without_its_tag, made_again),  # which keeps its params
+        (rebased, without_its_tag, made_again),  # which keeps its params
         (merged, detached, edited),
     ],
     ids=lambda states: " ".join(state.__name__ for state in states),
@@ -163,6 +160,7 @@ def test_what_status_advises_brings_a_clone_its_data(copy, shell, images):
 def test_what_status_advises_leads_to_a_day_that_lacks_its_training_alone(copy, shell, images):
     for state in (
         open_without_images,
+        killed_while_opening,
         open_with_images,
         with_a_correction_taken_back,
         reset,
@@ -189,3 +187,58 @@ def test_what_status_advises_leads_to_a_sealed_day(tmp_path, copy, shell, images
         params.edit(project.params, {**small, **NO_GATE})
     follow(project, shell, images, f"{FOUR}, sealed")
     assert "nothing damaged" in shell(project.root, "dayfold", "check")
+
+
+# Images in the folder of a day that nobody has are named, and taken in by what is advised.
+
+
+def test_after_a_reset_the_day_is_opened_again_by_the_same_folder(copy, shell, digits):
+    source = str(digits / FOUR)
+    reset(copy, shell, source)
+    count = sum(path.is_file() for path in copy.images(FOUR).rglob("*"))
+    stray = f"data/images/{FOUR} holds {count} images that belong to no day"
+    command = f"dayfold add data/images/{FOUR} --day {FOUR}"
+    said = shell(copy.root, "dayfold", "status")
+    assert f"stray   {stray}: {command}\n" in said
+    assert said.endswith(f"next    {command}\n")
+    said = shell(copy.root, "dayfold", "check", code=1)
+    assert f"{stray}\n" in said
+    assert f"→ {command}\n" in said
+    said = shell(copy.root, "dayfold", "add", source, "--day", FOUR)
+    assert said.startswith(f"opened {FOUR} (parent {THREE})\n")
+    assert f"{count} images lay in data/images/{FOUR} already: part of {FOUR} now" in said
+    assert said.endswith("next: dvc repro\n")
+    assert f"day     {FOUR}, open" in shell(copy.root, "dayfold", "status")
+
+
+def test_what_is_advised_takes_them_in_whatever_day_they_are_of(copy, shell, digits):
+    early = copy.images("2025-06-01")
+    shutil.copytree(digits / DAYS[4], early)
+    count = sum(path.is_file() for path in early.rglob("*"))
+    advised = shell(copy.root, "dayfold", "status").splitlines()[-1].removeprefix("next    ")
+    assert advised == "dayfold add data/images/2025-06-01 --move"
+    shell(copy.root, "dayfold", "add", "--day", FOUR)
+    said = shell(copy.root, "dayfold", "status")
+    assert f"data/images/2025-06-01 --move --day {FOUR}\n" in said
+    shell(copy.root, *shlex.split(said.partition("no day: ")[2].partition("\n")[0]))
+    said = shell(copy.root, "dayfold", "status")
+    assert f"images  {count} in " in said
+    assert "stray" not in said
+
+
+def test_what_is_of_a_day_is_no_stray(copy, shell):
+    # Of the checkout of an earlier day the later ones are not: they are sealed.
+    shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
+    assert "stray" not in shell(copy.root, "dayfold", "status")
+    (copy.images(FOUR) / "0").mkdir(parents=True)  # empty
+    assert "stray" not in shell(copy.root, "dayfold", "status")
+
+
+def test_copies_of_images_of_earlier_days_open_no_day(copy, shell, digits):
+    shutil.copytree(digits / TWO, copy.images(FOUR))
+    said = shell(copy.root, "dayfold", "add", str(digits / TWO), "--day", FOUR)
+    assert f"lay in data/images/{FOUR}, but earlier days have them too" in said
+    assert said.endswith("nothing new\n")
+    said = shell(copy.root, "dayfold", "status")
+    assert "that earlier days have too; it is not needed\n" in said
+    assert said.endswith("next    dayfold add FOLDER\n")

@@ -15,7 +15,7 @@ from dayfold.errors import ImageMissingError, TrainingError
 from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
-from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.decode import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project

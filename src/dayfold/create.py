@@ -140,12 +140,9 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     say("the pipeline, params.yaml and README.md")
     with _template() as (shared, own):
         for name in SHARED:
-            target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (shared / name).is_dir():
-                shutil.copytree(shared / name, target)
-            else:
-                shutil.copyfile(shared / name, target)
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile
+            copy(shared / name, root / name)
         shutil.copyfile(own / "README.md", root / "README.md")
         ignored = (own / "gitignore").read_bytes()
         write_bytes(root / ".gitignore", ignored + b"\n" + gitfiles.IGNORE.encode())

@@ -61,7 +61,13 @@ def run(folder: Path, *, say: Say) -> None:
     if not project.params.exists():
         if folder.exists() and any(folder.iterdir()):
             raise CycleError(f"{folder} is not empty and not a demo.", hint="name another folder")
-        _begin(folder, say)
+        size = str(IMAGE_SIZE_PX)
+        words = ("init", str(folder), "--weights", "random", "--image-size", size, "--yes")
+        _shell(Path.cwd(), ("dayfold", *words), say)
+        part = folder / f"{INCOMING}.part"
+        write_digits(part)
+        part.rename(folder / INCOMING)
+        say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
@@ -87,36 +93,21 @@ def run(folder: Path, *, say: Say) -> None:
     _finish(project, folder, say)
 
 
-def _begin(folder: Path, say: Say) -> None:
-    size = str(IMAGE_SIZE_PX)
-    words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
-    _shell(Path.cwd(), words, say)
-    part = folder / f"{INCOMING}.part"
-    write_digits(part)
-    part.rename(folder / INCOMING)
-    say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
-
-
 def _shell(root: Path, words: Sequence[str], say: Say) -> None:
-    """Show a command and run it as a user would."""
     say(f"$ {shlex.join(words)}")
-    environment = {**vcs.environment(), **_identity(root)}
-    done = subprocess.run(words, cwd=root, env=environment, check=False)
+    is_told = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")  # who commits
+    identity = {
+        f"GIT_{role}_{part}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for part, value in (("NAME", "dayfold demo"), ("EMAIL", "demo@dayfold.invalid"))
+        if not is_told
+    }
+    done = subprocess.run(words, cwd=root, env={**vcs.environment(), **identity}, check=False)
     if done.returncode:
         raise ToolError(
             f"`{shlex.join(words)}` failed (exit code {done.returncode}).",
             hint="the same demo goes on from here",
         )
-
-
-def _identity(root: Path) -> dict[str, str]:
-    """Who commits, where git on this machine has not been told."""
-    if vcs.git_says(root, "var", "GIT_COMMITTER_IDENT"):
-        return {}
-    roles = ("AUTHOR", "COMMITTER")
-    return {f"GIT_{role}_NAME": "dayfold demo" for role in roles} | {
-        f"GIT_{role}_EMAIL": "demo@dayfold.invalid" for role in roles
-    }
 
 
 def _finish(project: Project, folder: Path, say: Say) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, ask, command, day_of, here, say
+from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, say
 from dayfold.errors import CycleError, RefusedError
 from dayfold.project.layout import Project
 
@@ -169,14 +169,9 @@ def seal(
     Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
     """
     from dayfold.cycle import sealing
-    from dayfold.cycle.ready import ready
 
-    project = here()
-    with ready(project, "seal", say=say):
-        for tag in sealing.seal(project, message, force=force):
-            print(sealing.said(project, tag))
-    for line in (*sealing.warnings(project), *sealing.sharing(project)):
-        print(line)
+    with changing("seal") as project:
+        print("\n".join(sealing.seal(project, message, force=force)))
 
 
 @command(CYCLE, "dayfold undo --yes")
@@ -190,16 +185,13 @@ def undo(
 
     A seal can be undone until it is pushed. The images of an open day move to data/undone/.
     """
-    from dayfold.cycle import undoing
-    from dayfold.cycle.ready import ready
+    from dayfold.cycle import sealing
 
-    project = here()
-    with ready(project, "undo", say=say):
-        found = undoing.plan(project, seal=seal)
-        for line in found.lines:
-            print(line)
+    with changing("undo") as project:
+        lines, carry_out = sealing.undo(project, seal=seal)
+        print("\n".join(lines))
         ask("Undo it?", yes=yes, hint="dayfold undo --yes")
-        print(found.carry_out())
+        print(carry_out())
 
 
 @command(CYCLE, "dayfold run ~/scans/today")
@@ -226,18 +218,14 @@ def run(
     images have another label (0 with --allow-refused); 1: something else went wrong.
     """
     from dayfold.cycle import unattended
-    from dayfold.cycle.ready import ready
     from dayfold.project.console import plural
 
-    project = here()
-    with ready(project, "run", say=say):
-        if unattended.is_dated(source):
-            if day:
-                raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
-            refused = unattended.backfill(project, source, verbose=verbose, say=say)
-        else:
-            today = day_of(day)
-            refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
+    with changing("run") as project:
+        is_dated = unattended.is_dated(source)
+        if is_dated and day:
+            raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
+        today = None if is_dated else day_of(day)
+        refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:
@@ -251,3 +239,24 @@ def status() -> None:
     from dayfold.cycle import standing
 
     print("\n".join(standing.advice(here(in_conflict=True))))
+
+
+# Names of before 0.2, hidden; they go with 0.3.
+
+
+@command(CYCLE, "dayfold add --day 2025-06-04", name="open", hidden=True)
+def open_(day: str) -> None:
+    """Do what `dayfold add --day DAY` does."""
+    add(day=day)
+
+
+@command(CYCLE, "dayfold run ~/archive", hidden=True)
+def backfill(source: Path) -> None:
+    """Do what `dayfold run` does."""
+    run(source)
+
+
+@command(CYCLE, "dayfold undo --seal --yes", hidden=True)
+def unseal() -> None:
+    """Do what `dayfold undo --seal --yes` does."""
+    undo(seal=True, yes=True)

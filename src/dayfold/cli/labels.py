@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, ask, command, day_of, here, say
+from dayfold.cli.top import LABELS, ask, changing, command, day_of, say
 from dayfold.errors import CycleError
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:
-    from dayfold.cycle.correcting import Outcome
+    from dayfold.cycle.correcting import Desk
 
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
@@ -51,7 +51,6 @@ def relabel(
     a class, or merges it into one that exists.
     """
     from dayfold.cycle import correcting
-    from dayfold.cycle.ready import ready
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
         raise CycleError("Give either images, or --class, or --from FILE.", hint="relabel --help")
@@ -61,18 +60,16 @@ def relabel(
             "neither.",
             hint="relabel --help",
         )
-    project = here()
-    with ready(project, "relabel", say=say):
-        today = _day(project, day)
+    with changing("relabel") as project:
+        desk = correcting.Desk(project, _day(project, day))
         if file:
-            done = correcting.relabel_from(project, file, day=today)
+            correcting.decide(desk, file)
         elif undo:
-            done = correcting.undo(project, paths or [], action="relabel", day=today, old=class_)
+            correcting.undo(desk, paths or [], "relabel", old=class_)
         else:
-            done = correcting.relabel(
-                project, paths or [], to=to, day=today, reason=reason, old=class_
-            )
-    _print(project, done, what="label corrected")
+            correcting.relabel(desk, paths or [], to=to, reason=reason, old=class_)
+        desk.close()
+    _print(desk, what="label corrected")
 
 
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
@@ -96,49 +93,47 @@ def withdraw(
     here what is recorded as erased, as in another clone.
     """
     from dayfold.cycle import correcting
-    from dayfold.cycle.ready import ready
 
     if not paths and not erase:
         raise CycleError("Give images to withdraw.", hint="withdraw --help")
     if undo and erase:
         raise CycleError("What was erased cannot be brought back.", hint="withdraw --help")
-    project = here()
-    with ready(project, "withdraw", say=say):
+    with changing("withdraw") as project:
         today = _day(project, day)
         if erase:
             _erase(project, paths or [], reason=reason, day=today, yes=yes)
             return
+        desk = correcting.Desk(project, today)
         if undo:
-            done = correcting.undo(project, paths or [], action="withdraw", day=today)
+            correcting.undo(desk, paths or [], "withdraw")
         else:
-            done = correcting.withdraw(project, paths or [], reason=reason, day=today)
-    _print(project, done, what="image withdrawn")
+            correcting.withdraw(desk, paths or [], reason=reason)
+        desk.close()
+    _print(desk, what="image withdrawn")
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
     from dayfold.cycle import erasing, opening
 
-    found = erasing.plan(project, paths, reason=reason, day=day)
-    for line in erasing.described(found):
-        print(line)
+    found = erasing.Erasure(project, paths, reason=reason, day=day)
+    print("\n".join(found.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
-    erasing.carry_out(found, say=say)
-    outcome = found.desk.outcome
-    for line in opening.opened(project, outcome.day, outcome.opened):
+    found.carry_out(say=say)
+    for line in opening.opened(project, day, found.desk.opened):
         print(line)
-    is_new = outcome.corrected or len(found.sealed) < len(found.images)
+    is_new = found.desk.corrected or len(found.sealed) < len(found.images)
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
-def _print(project: Project, done: "Outcome", *, what: str) -> None:
+def _print(done: "Desk", *, what: str) -> None:
     """Print what was done; `what` is what one correction is: "label corrected"."""
     from dayfold.cycle import opening
     from dayfold.project.console import first_few, plural
 
-    for line in opening.opened(project, done.day, done.opened):
+    for line in opening.opened(done.project, done.day, done.opened):
         print(line)
     noun, verb = what.split()
-    record = project.name(project.corrections(done.day))
+    record = done.project.name(done.project.corrections(done.day))
     for paths, one, effect in (
         (done.corrected, noun, f"{verb}, effective {done.day}, in {record}"),
         (done.moved, "image", "of the open day moved to the other class's folder"),

@@ -5,20 +5,31 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
-from dayfold.cli.top import STAGES, command, here, without_collector
+import typer
+
+from dayfold.cli.top import STAGES, app, here, without_collector
 from dayfold.errors import CycleError
 from dayfold.project.console import BRIEF
 from dayfold.project.layout import UNOPENED
 
+_HELP = {
+    "snapshot": "The day's images and corrections → its manifest.",
+    "weights": "Data versions → what an image of each counts for today.",
+    "replay": "All earlier images → the few that today's training sees again.",
+    "train": "Yesterday's model, today's images and the replay set → today's model.",
+    "evaluate": "Today's model on every held-out image → counts, and the classification report.",
+    "curve": "All days' counts → metrics.json and the data of the plots.",
+}
 # What goes by tables of sealed days. In a worktree of `dayfold reproduce`, where no branch is
 # checked out and nothing can be sealed, they may be others.
 GO_BY_TABLES = ("snapshot", "curve")
 
 
-def _stage(name: str) -> None:
+def _run(context: typer.Context) -> None:
     from dayfold.project import lifeline, vcs
     from dayfold.project import params as params_file
 
+    name = str(context.info_name)
     if lifeline.DVC_STAGE in os.environ:
         lifeline.tie()
     project = here()
@@ -39,37 +50,11 @@ def _stage(name: str) -> None:
     print("\n".join(lines))
 
 
-@command(STAGES, "dvc repro snapshot", hidden=True)
-def snapshot() -> None:
-    """The day's images and corrections → its manifest."""
-    _stage("snapshot")
-
-
-@command(STAGES, "dvc repro weights", hidden=True)
-def weights() -> None:
-    """Data versions → what an image of each counts for today."""
-    _stage("weights")
-
-
-@command(STAGES, "dvc repro replay", hidden=True)
-def replay() -> None:
-    """All earlier images → the few that today's training sees again."""
-    _stage("replay")
-
-
-@command(STAGES, "dvc repro train", hidden=True)
-def train() -> None:
-    """Yesterday's model, today's images and the replay set → today's model."""
-    _stage("train")
-
-
-@command(STAGES, "dvc repro evaluate", hidden=True)
-def evaluate() -> None:
-    """Today's model on every held-out image → counts, and the classification report."""
-    _stage("evaluate")
-
-
-@command(STAGES, "dvc repro curve", hidden=True)
-def curve() -> None:
-    """All days' counts → metrics.json and the data of the plots."""
-    _stage("curve")
+for _name, _help in _HELP.items():
+    app.command(
+        _name,
+        rich_help_panel=STAGES,
+        epilog=f"Example:  dvc repro {_name}",
+        help=_help,
+        hidden=True,
+    )(_run)

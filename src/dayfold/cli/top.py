@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +20,6 @@ from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
     from dayfold.cycle.standing import Standing
-
-_AGO = {"today": 0, "yesterday": 1}  # words that name a day; a record needs its date
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -76,18 +74,10 @@ def _top(
 
 def day_of(given: str | None) -> str:
     """The day that is meant. The one place where the clock is read."""
-    now = datetime.now().astimezone().date()
-    today = now.isoformat()
-    if given is None:
-        return today
-    word = given.strip().lower()
-    if word in _AGO:
-        meant = (now - timedelta(days=_AGO[word])).isoformat()
-        hint = f"write it as {meant}" + " or leave --day out" * (word == "today")
-        raise CycleError(f"{given!r} is not a day.", hint=hint)
-    if word == "tomorrow" or check_day(given) > today:
+    today = datetime.now().astimezone().date().isoformat()
+    if given is not None and check_day(given) > today:
         raise CycleError(f"{given} is in the future.", hint=f"give a day up to {today}")
-    return given
+    return given or today
 
 
 Day = Annotated[
@@ -113,6 +103,16 @@ def here(*, in_conflict: bool = False) -> Project:
     if not in_conflict:
         vcs.check_nothing_under_way(project.root, conflicts_only=True)
     return project
+
+
+@contextmanager
+def changing(command_name: str) -> Iterator[Project]:
+    """The project of the current folder, alone and repaired, for a command that changes it."""
+    from dayfold.cycle.ready import ready
+
+    project = here()
+    with ready(project, command_name, say=say):
+        yield project
 
 
 @contextmanager

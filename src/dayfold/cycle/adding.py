@@ -96,9 +96,10 @@ def add(
         _list(project, day, source, delivery, is_of_day=now.day == day and not options.dry_run)
         _check_outcome(source, delivery, options)
         if not options.dry_run:
-            is_opened = bool(desk and desk.write().opened)
+            if desk:
+                desk.close()
             if delivery.opened:
-                if not is_opened:
+                if not (desk and desk.opened):
                     make_open(project, now, day)
                 _list(project, day, source, delivery, is_of_day=True)
             if group != now.params.data.group and (delivery.opened or now.day == day):

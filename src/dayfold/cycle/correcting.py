@@ -4,12 +4,12 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import standing
-from dayfold.errors import CycleError, IntakeError
+from dayfold.errors import CycleError
 from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding
@@ -19,11 +19,9 @@ from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
 RELABEL = "relabel"
-_NOTHING = Correction("", "", "", "")
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """An image that is meant: of an earlier day, or, without an id, a file of the open one.
 
     `label` is its class as of the last sealed day, `now` that with today's corrections; none if it
@@ -36,45 +34,33 @@ class Target:
     now: str
 
 
-@dataclass
-class Outcome:
-    """What a command did, as paths: images corrected, files moved, corrections taken back.
-
-    `unchanged` are those that were as asked already. `opened` is the day's parent where the command
-    opened it.
-    """
-
-    day: str
-    opened: str = ""
-    corrected: list[str] = field(default_factory=list)
-    moved: list[str] = field(default_factory=list)
-    undone: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-
-
 class Desk:
-    """A day's corrections while they are worked on: `check` finds problems, `write` writes them.
+    """A day's corrections while they are worked on, and the paths of what is done.
 
-    Opens `day` on writing if it is not open.
+    These are images that are `corrected` or were as asked already (`unchanged`), files of the open
+    day that are `moved`, and corrections that are `undone`. Nothing is written before `close`,
+    which opens `day` if it is not open; `opened` is then its parent.
     """
 
     def __init__(self, project: Project, day: str) -> None:
         now = standing(project)
         self.project, self.day, self._now = project, day, now
-        self._opening = now.day != day or now.is_sealed
-        if now.is_open and self._opening:
+        self._is_to_open = now.day != day or now.is_sealed
+        if now.is_open and self._is_to_open:
             check_may_change(project, now, day, what="corrections")  # which it refuses
-        self.history = manifest.history(
-            project, now.next_parent if self._opening else now.params.parent
-        )
-        self.lines = {} if self._opening else corrections.lines(project, day)
+        last = now.next_parent if self._is_to_open else now.params.parent
+        self.history = manifest.history(project, last)
+        self.lines = {} if self._is_to_open else corrections.lines(project, day)
         live = self.history.images.select("path", "image", "label").iter_rows()
         self._earlier = {path: (image, label) for path, image, label in live}
         gone = self.history.corrections.filter(action=WITHDRAW).select("path", "image")
         self._earlier |= {path: (image, "") for path, image in gone.iter_rows()}
         self._path_of = {image: path for path, (image, _) in self._earlier.items()}
         self._moves: dict[Path, Path] = {}
-        self.outcome, self.problems = Outcome(day), list[str]()
+        self.problems = list[str]()
+        self.corrected, self.moved = list[str](), list[str]()
+        self.undone, self.unchanged = list[str](), list[str]()
+        self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
         """Return the images that are meant by files, folders or ids, each once.
@@ -109,7 +95,7 @@ class Desk:
     def _of_the_open_day(self, given: str | Path) -> list[Target]:
         folder = self.project.images(self.day)
         for path in (self.project.root / name for name in self._names(given)):
-            if path.is_relative_to(folder) and not self._opening:
+            if path.is_relative_to(folder) and not self._is_to_open:
                 below = sorted(path.glob("*/*" if path == folder else "*"))
                 return [
                     Target(self.project.name(file), "", file.parent.name, file.parent.name)
@@ -140,7 +126,7 @@ class Desk:
         A file of the open day moves to its class's folder; what was erased before is noted anew.
         """
         if target.now == label and action != ERASE:
-            self.outcome.unchanged.append(target.path)
+            self.unchanged.append(target.path)
         elif not target.image and action == RELABEL:
             self._move(target, label)
         elif not target.image:
@@ -155,14 +141,29 @@ class Desk:
         elif target.label == label and action == RELABEL:
             # Back to what it was: nothing is left to correct.
             del self.lines[target.image]
-            self.outcome.undone.append(target.path)
+            self.undone.append(target.path)
         else:
             self.lines[target.image] = Correction(action, target.image, label, reason)
-            self.outcome.corrected.append(target.path)
+            self.corrected.append(target.path)
+
+    def _move(self, target: Target, label: str) -> None:
+        source, group = self.project.root / target.path, self._now.params.data.group
+        goal = self.project.images(self.day) / label / source.name
+        if goal in self._moves.values() or goal.exists():
+            goal = goal.with_name(finding.substitute(goal.name, sha256_file(source)))
+        name = self.project.name(goal)
+        if goal in self._moves.values() or goal.exists():
+            self.problems.append(f"{target.path}: {name} is there already")
+        elif splits.in_path(target.path, group) != splits.in_path(name, group):
+            self.problems.append(f"{target.path}: as {name} it would be of another group")
+        else:
+            self._moves[source] = goal
+            self.moved.append(target.path)
 
     def has(self, target: Target, action: str) -> bool:
         """Whether the day has this correction of the image."""
-        return self.lines.get(target.image, _NOTHING).action == action
+        line = self.lines.get(target.image)
+        return line is not None and line.action == action
 
     def undo(self, target: Target, action: str) -> None:
         """Take a correction of the day's back."""
@@ -178,7 +179,7 @@ class Desk:
             )
         else:
             del self.lines[target.image]
-            self.outcome.undone.append(target.path)
+            self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
         """Note what is wrong with a class's name."""
@@ -190,30 +191,9 @@ class Desk:
         if not reason.strip() or not reason.isprintable():
             self.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
 
-    def _move(self, target: Target, label: str) -> None:
-        source = self.project.root / target.path
-        goal = self.project.images(self.day) / label / source.name
-        if goal in self._moves.values() or goal.exists():
-            goal = goal.with_name(finding.substitute(goal.name, sha256_file(source)))
-        name = self.project.name(goal)
-        if goal in self._moves.values() or goal.exists():
-            self.problems.append(f"{target.path}: {name} is there already")
-        elif self._group(target.path) != self._group(name):
-            self.problems.append(f"{target.path}: as {name} it would be of another group")
-        else:
-            self._moves[source] = goal
-            self.outcome.moved.append(target.path)
-
-    def _group(self, path: str) -> str:
-        try:
-            return splits.group_of(path, self._now.params.data.group)
-        except IntakeError:
-            return ""  # told by a CSV or by the file itself, if at all
-
     def check(self) -> None:
         """Raise CycleError with every problem, or where the day takes no corrections."""
-        made = {line.label for line in self.lines.values()} - {""}
-        if made or self._moves:
+        if self._moves or any(line.label for line in self.lines.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
             labels |= {target.now for target in self.earlier()} - {""}
@@ -223,45 +203,33 @@ class Desk:
                 f"{plural(len(self.problems), 'problem')}; nothing was corrected:",
                 problems=list(dict.fromkeys(self.problems)),
             )
-        if self.outcome.corrected or self.outcome.undone or self._moves:
+        if self.corrected or self.undone or self._moves:
             check_may_change(self.project, self._now, self.day, what="corrections")
 
-    def write(self) -> Outcome:
-        """Write what `check` has let pass."""
-        changed = self.outcome.corrected or self.outcome.undone
-        if changed and self._opening:
+    def close(self) -> None:
+        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
+        self.check()
+        if (self.corrected or self.undone) and self._is_to_open:
             make_open(self.project, self._now, self.day)
-            self.outcome.opened = self._now.next_parent
+            self.opened = self._now.next_parent
         for source, goal in self._moves.items():
             goal.parent.mkdir(parents=True, exist_ok=True)
             source.rename(goal)
             sync_folder(goal.parent)
             if not any(source.parent.iterdir()):
                 source.parent.rmdir()
-        if changed:
+        if self.corrected or self.undone:
             corrections.write(self.project, self.day, self.lines.values())
-        return self.outcome
-
-    def close(self) -> Outcome:
-        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
-        self.check()
-        return self.write()
 
 
 def relabel(
-    project: Project,
-    paths: Sequence[str | Path],
-    *,
-    to: str,
-    day: str,
-    reason: str = "",
-    old: str = "",
-) -> Outcome:
-    """Give images another class from `day` on; files of the open day are moved to its folder.
+    desk: Desk, paths: Sequence[str | Path], *, to: str, reason: str = "", old: str = ""
+) -> None:
+    """Give images another class from the day on; files of the open day are moved to its folder.
 
     Without `paths` all images of the class `old`: it is renamed, or merged into one that exists.
     """
-    desk, to = Desk(project, day), composed(to)
+    to = composed(to)
     desk.check_class(to)
     targets = desk.targets(paths)
     if old:
@@ -271,31 +239,28 @@ def relabel(
         desk.problems += [there] * (not targets)
     for target in targets:
         desk.correct(RELABEL, target, to, reason)
-    return desk.close()
 
 
-def relabel_from(project: Project, file: Path, *, day: str) -> Outcome:
+def decide(desk: Desk, file: Path) -> None:
     """Do what a table of decisions says, as `dayfold audit` wrote it and a person filled it in.
 
     A row's `decision` is a class, `withdraw`, `keep` or nothing; `path` or `image` says of what.
     """
-    desk, first = Desk(project, day), dict[str, int]()
+    first, reason = dict[str, int](), f"decided in {file.name}"
     for number, which, decision in _decisions(file):
         before = len(desk.problems)
         for target in desk.targets([which]):
             if first.setdefault(target.path, number) != number:
                 desk.problems.append(f"{target.path} is decided on line {first[target.path]}")
             elif decision == WITHDRAW:
-                desk.correct(WITHDRAW, target, reason=f"decided in {file.name}")
+                desk.correct(WITHDRAW, target, reason=reason)
             else:
                 desk.check_class(decision)
-                desk.correct(RELABEL, target, decision, f"decided in {file.name}")
+                desk.correct(RELABEL, target, decision, reason)
         desk.problems[before:] = [f"line {number}: {one}" for one in desk.problems[before:]]
-    return desk.close()
 
 
 def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
-    """The line, the image's path or id and the decision of every row that has one."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -318,31 +283,25 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
             yield rows.line_num, which, decision
 
 
-def withdraw(project: Project, paths: Sequence[str | Path], *, reason: str, day: str) -> Outcome:
-    """Take images out of every data version from `day` on; their files stay where they are."""
-    desk = Desk(project, day)
+def withdraw(desk: Desk, paths: Sequence[str | Path], *, reason: str) -> None:
+    """Take images out of every data version from the day on; their files stay where they are."""
     desk.check_reason(reason)
     for target in desk.targets(paths):
         desk.correct(WITHDRAW, target, reason=reason)
-    return desk.close()
 
 
-def undo(
-    project: Project, paths: Sequence[str | Path], *, action: str, day: str, old: str = ""
-) -> Outcome:
-    """Take today's corrections of these images back; of a folder those that have one.
+def undo(desk: Desk, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
+    """Take the day's corrections of these images back; of a folder those that have one.
 
     Without `paths` those of all images of the class `old`.
     """
-    desk = Desk(project, day)
     if old:
         mine = [one for one in desk.earlier() if one.label == old and desk.has(one, action)]
         paths = [target.path for target in mine]
-        desk.problems += [f"no image of {old!r} was given another class on {day}"] * (not mine)
+        desk.problems += [f"no image of {old!r} was given another class on {desk.day}"] * (not mine)
     meant = dict[str, Target]()
     for found in (desk.targets([given]) for given in paths):
         mine = [target for target in found if desk.has(target, action)]
         meant |= {target.path: target for target in mine or found}
     for target in meant.values():
         desk.undo(target, action)
-    return desk.close()

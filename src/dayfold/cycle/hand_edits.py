@@ -1,4 +1,4 @@
-"""Files of sealed days that a hand edited, deleted or added: found, and told with their undo.
+"""Files of sealed days that a hand edited, deleted or added: told with the command that undoes it.
 
 git compares the tables. Images are found by their names and file times: a day with a file younger
 than the last look at it is read whole, and compared with the manifests.
@@ -8,9 +8,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -43,78 +42,15 @@ DAY_PATHS = (
 )
 TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
+EDITED, CHANGED = "is not what git has", "was changed"
+DELETED, ADDED = "was deleted", "was added"
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
-@dataclass
-class Edits:
-    """Files of sealed days that are not as they were sealed, by what became of them.
-
-    `in_git` are tables and `.dvc` files, the others images. `parent` is the day whose model and
-    predictions data/parent should have, where it has others.
-    """
-
-    in_git: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    added: list[str] = field(default_factory=list)
-    parent: str = ""
-
-    def lines(self) -> list[str]:
-        """Return what was found, a line a file, and how many more of a kind."""
-        found = [f"data/parent is not what {self.parent} made"] * bool(self.parent)
-        for names, what in (
-            (self.in_git, "is not what git has"),
-            (self.changed, "was changed"),
-            (self.deleted, "was deleted"),
-            (self.added, "was added"),
-        ):
-            found += [escaped(f"{line} {what}") for line in first_few(names)]
-        return found
-
-    def undo(self) -> str:
-        """Return the command that brings all of it back."""
-        names = (*self.changed, *self.deleted, *self.added)
-        folders = sorted({"/".join(name.split("/")[:3]) for name in names})
-        steps = [f"git checkout HEAD -- {' '.join(self.in_git)}"] * bool(self.in_git)
-        steps += [vcs.bringing_back(*folders)] * bool(folders)
-        if self.parent:
-            here = Project(Path())
-            # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
-            steps += [f"rm -rf {here.parent}"]
-            for made, kept in here.handed_on().items():
-                steps += [f"dvc get . {made} --rev {vcs.TAG}{self.parent} --out {kept}"]
-            steps += [f"dvc add {here.parent}"]
-        first = "move what was added elsewhere (DVC deletes it), then: " if self.added else ""
-        return first + " && ".join(steps)
-
-
 def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
-    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed."""
-    _refuse(find(project, params, sealed))
-
-
-def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
-    """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
-    _refuse(Edits(_in_git(project, params, sealed, DAY_PATHS)))
-
-
-def _refuse(found: Edits) -> None:
-    if found.lines():
-        cached = "; if an image stays changed, its cached copy is: dayfold check --read-data"
-        raise CycleError(
-            "Files of sealed days were edited, deleted or added by hand:",
-            problems=found.lines(),
-            hint=found.undo()
-            + cached * bool(found.changed)
-            + "; to correct a label: dayfold relabel",
-        )
-
-
-def find(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
-    """Return what of the sealed days is not as it was sealed.
+    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
     day whose images were never seen here is one that was not pulled. Where nothing is found the
@@ -125,33 +61,68 @@ def find(project: Project, params: Params, sealed: Sequence[str]) -> Edits:
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if is_day(last) and day <= last}
-    found = Edits(_in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES)))
-    if params.parent in sealed and _has_other_parent(project, params.parent):
-        found.parent = params.parent
+    found = {EDITED: _in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES))}
+    is_other = params.parent in sealed and _has_other_parent(project, params.parent)
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
     try:
-        _compare(project, last, touched, days & noted.keys() - here, found)
+        found |= _compared(project, last, touched, days & noted.keys() - here)
     except LedgerError:
-        if not found.in_git:  # a manifest among them: first things first
+        if not found[EDITED]:  # a manifest among them: first things first
             raise
     noted |= dict.fromkeys(here - noted.keys(), 0)
-    if not found.lines():
+    if not (is_other or any(found.values())):
         noted |= dict.fromkeys(due, began)
     lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
-        write_bytes(project.settled_mark, "".join(lines).encode())
+        write_bytes(project.last_looks, "".join(lines).encode())
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
-    return found
+    _refuse(found, params.parent if is_other else "")
+
+
+def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
+    """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
+    _refuse({EDITED: _in_git(project, params, sealed, DAY_PATHS)})
+
+
+def _refuse(found: Mapping[str, Sequence[str]], parent: str = "") -> None:
+    """Tell what became of files, a line a file, and the command that brings all of it back.
+
+    `parent` is the day whose model and predictions data/parent should have, where it has others.
+    """
+    problems = [f"data/parent is not what {parent} made"] * bool(parent)
+    for what, names in found.items():
+        problems += [escaped(f"{line} {what}") for line in first_few(names)]
+    if not problems:
+        return
+    tables = found[EDITED]
+    images = [name for what, names in found.items() if what != EDITED for name in names]
+    steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
+    if folders := sorted({"/".join(name.split("/")[:3]) for name in images}):
+        steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
+    if parent:
+        here = Project(Path())
+        # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
+        steps += [f"rm -rf {here.parent}"]
+        for made, kept in here.handed_on().items():
+            steps += [f"dvc get . {made} --rev {vcs.TAG}{parent} --out {kept}"]
+        steps += [f"dvc add {here.parent}"]
+    first = "move what was added elsewhere (DVC deletes it), then: " * bool(found.get(ADDED))
+    raise CycleError(
+        "Files of sealed days were edited, deleted or added by hand (dayfold relabel corrects "
+        "labels):",
+        problems=problems,
+        hint=first + " && ".join(steps),
+    )
 
 
 def _noted(project: Project) -> dict[str, int]:
     """When each day whose images have been here was last found as sealed, in ns; 0: never."""
     try:
-        lines = project.settled_mark.read_text(encoding="utf-8").splitlines()
+        lines = project.last_looks.read_text(encoding="utf-8").splitlines()
         return {day: int(since) for day, since in (line.split() for line in lines)}
     except (FileNotFoundError, ValueError):
         return {}  # or the file is of an earlier version
@@ -170,7 +141,6 @@ def _has_other_parent(project: Project, day: str) -> bool:
 def _in_git(
     project: Project, params: Params, sealed: Sequence[str], paths: Sequence[str]
 ) -> list[str]:
-    """Which of these files of sealed days are not what the last commit has."""
     days = {day for day in sealed if day != params.day}
     if not days:
         return []
@@ -195,39 +165,30 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
         files = [f"{here}/{name}" for name in names if not is_clutter(name)]
         for path in (here, *files):
             try:
-                is_touched |= _is_young(os.stat(path), since)  # noqa: PTH116 - of very many
+                info = os.stat(path)  # noqa: PTH116 - of very many
             except OSError:  # a link to what DVC's cache has lost: as good as deleted
                 is_touched = True
                 files.remove(path)
+                continue
+            # A file of several links is one that DVC's cache has too: read-only, and each link that
+            # is made or removed elsewhere changes its st_ctime.
+            is_shared = info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode)
+            youngest = info.st_mtime_ns if is_shared else max(info.st_mtime_ns, info.st_ctime_ns)
+            is_touched |= youngest >= since
         found += [file.removeprefix(f"{project.root}/") for file in files]
     return found, is_touched
 
 
-def _is_young(info: os.stat_result, since: int) -> bool:
-    """Whether a file or folder was written, moved or given another time since.
-
-    A file of several links is one that DVC's cache has too: read-only, and each link that is made
-    or removed elsewhere changes its st_ctime.
-    """
-    if info.st_mtime_ns >= since:
-        return True
-    return info.st_ctime_ns >= since and (info.st_nlink == 1 or stat.S_ISDIR(info.st_mode))
-
-
-def _compare(
-    project: Project,
-    last: str,
-    touched: dict[str, list[str]],
-    gone: Collection[str],
-    found: Edits,
-) -> None:
-    """Compare the files of touched days, and days that are gone, with the manifests.
+def _compared(
+    project: Project, last: str, touched: dict[str, list[str]], gone: Collection[str]
+) -> dict[str, list[str]]:
+    """What became of the files of touched days, and of days that are gone, by the manifests.
 
     A withdrawn image may be there or not; a text stands in the place of one that was erased, on
     the open day too.
     """
     if not touched and not gone:
-        return
+        return {}
     known = manifest.history(project, last)
     mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
     image_of = dict(mine.select("path", "image").iter_rows())
@@ -236,11 +197,10 @@ def _compare(
     free |= {name for name, image in image_of.items() if image in erased}
     sealed = image_of.keys() - free
     files = {name for day in touched.keys() & set(known.days) for name in touched[day]} - free
-    found.deleted, found.added = sorted(sealed - files), sorted(files - sealed)
-    names = sorted(sealed & files)
+    names, changed = sorted(sealed & files), []
     with Ticker("reading", len(names), "files") as ticker, ThreadPoolExecutor(cpus()) as pool:
         hashes = pool.map(lambda name: sha256_file(project.root / name), names)
         for done, (name, image) in enumerate(zip(names, hashes, strict=True), start=1):
             ticker.so_far(done, len(names))
-            if image != image_of[name]:
-                found.changed.append(name)
+            changed += [name] * (image != image_of[name])
+    return {CHANGED: changed, DELETED: sorted(sealed - files), ADDED: sorted(files - sealed)}

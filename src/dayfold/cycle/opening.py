@@ -1,6 +1,9 @@
-"""Opening a day: yesterday's outputs become its parent."""
+"""Opening a day, whose parent is what yesterday made, and closing it again."""
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +11,30 @@ import yaml
 
 from dayfold.create import make_origin
 from dayfold.cycle import hand_edits
+from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.cycle.standing import (
     Standing,
-    check_history,
     check_is_as_sealed,
+    check_settled,
     check_tags,
     standing,
 )
-from dayfold.errors import CycleError
-from dayfold.ledger import corrections, splits
-from dayfold.ledger.intake.finding import count
+from dayfold.errors import CycleError, ToolError
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
-from dayfold.project.layout import Project, check_day
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
 
-STEP = "open"  # its name in the journal
+OPEN, CLOSE = "open", "undo"  # names of steps in the journal
+# What DVC lays out of a sealed day: the outputs of these stages, and the parent.
+_MADE = ("weights", "replay", "train", "evaluate")
 
 
 def open_day(project: Project, day: str) -> str:
-    """Make `day` the open day: yesterday's outputs become its parent, its folder is made."""
+    """Make `day` the open day, and return its parent."""
     now = standing(project)
     check_may_open(project, now, day)
     make_open(project, now, day)
@@ -37,55 +43,46 @@ def open_day(project: Project, day: str) -> str:
 
 def make_open(project: Project, now: Standing, day: str) -> None:
     """Open a day that `check_may_open` has let pass."""
-    new = (project.tracked(day), project.corrections(day), project.groups(day))
-    before = [*new, project.parent.with_suffix(".dvc"), project.images(day).with_name(".gitignore")]
-    if not now.is_unopened:
-        before += [project.tracked(now.day), project.tracked_month(now.day)]
-    texts = {project.name(path): _text(path) for path in before}
-    with journal.step(project, STEP, day=day, texts=texts):
-        project.images(day).mkdir(parents=True, exist_ok=True)
-        corrections.write_empty(project, day)
-        splits.write_no_groups(project, day)
-        if now.is_unopened:
-            if not project.parent_model.exists():
-                make_origin(project, now.params)
-        else:
-            fold_into_month(project, now.day)
-            inherit(project)
-        tracked = (project.parent, project.images(day))
-        vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
-        put_in_index(project, day)
-        # Last: until params.yaml says so, the day is not open.
-        params_file.edit(project.params, {"day": day, "parent": now.next_parent})
+    with journal.step(project, OPEN, day=day, parent=now.next_parent):
+        _make_open(project, now, day)
+
+
+def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
+    """Go on with the opening of a day that was killed, by its note; say what was done."""
+    day, now = facts["day"], standing(project)
+    if now.day != day:
+        try:
+            if now.next_parent != facts.get("parent"):
+                raise CycleError(f"the last day is {now.day} now.")
+            if now.is_sealed:
+                check_is_as_sealed(project, now.day)
+        except CycleError as error:
+            return f"{day} was not opened: {error.what}"
+        _make_open(project, now, day)
+    return f"{day} is open"
+
+
+def _make_open(project: Project, now: Standing, day: str) -> None:
+    """Each step can be done again."""
+    project.images(day).mkdir(parents=True, exist_ok=True)
+    corrections.write_empty(project, day)
+    if now.is_unopened:
+        if not project.parent_model.exists():
+            make_origin(project, now.params)
+    else:
+        fold_into_month(project, now.day)
+        inherit(project)
+    tracked = (project.parent, project.images(day))
+    vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
+    put_in_index(project, day)
+    # Last: until params.yaml says so, the day is not open.
+    params_file.edit(project.params, {"day": day, "parent": now.next_parent})
 
 
 def put_in_index(project: Project, day: str) -> None:
     """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others."""
     own = (project.tracked(day), project.corrections(day), project.groups(day))
     vcs.git_says(project.root, "add", "--", *map(project.name, own))
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
-
-
-def take_back(project: Project, facts: Mapping[str, Any]) -> str:
-    """Take back the opening of a day that was killed, by its note; say what was done."""
-    day, texts = facts["day"], facts["texts"]
-    if params_file.read(project.params).day == day:
-        return f"{day} is open"
-    for name, text in texts.items():
-        if text is None:
-            (project.root / name).unlink(missing_ok=True)
-        else:
-            write_bytes(project.root / name, text.encode())
-    vcs.git_says(project.root, "reset", "--quiet", "--", *texts)
-    if project.images(day).is_dir() and not any(project.images(day).iterdir()):
-        project.images(day).rmdir()
-    parent = project.name(project.parent.with_suffix(".dvc"))
-    if texts[parent] is not None:
-        vcs.dvc(project.root, "checkout", "--quiet", "--force", parent)
-    return f"the opening of {day} is taken back; run the command again"
 
 
 def check_may_change(project: Project, now: Standing, day: str, *, what: str) -> None:
@@ -116,27 +113,22 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
         )
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
-    if now.is_unopened:
-        check_history(project)
-        return
-    if not now.is_sealed:
+    if now.is_open:
         raise CycleError(
             f"{now.day} is open and not sealed, so {day} cannot be opened.",
             hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}",
         )
-    if day < now.day:
+    if now.is_sealed and day < now.day:
         raise CycleError(
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
         )
-    if now.sealed[-1] != now.day:
+    if now.is_sealed and now.sealed[-1] != now.day:
         raise CycleError(
             f"params.yaml says that the day is {now.day}; {now.sealed[-1]} is sealed after it.",
             hint=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
         )
-    check_history(project)
-    hand_edits.check(project, now.params, now.sealed)
-    check_is_as_sealed(project, now.day)
+    check_settled(project, now)
 
 
 def inherit(project: Project) -> None:
@@ -168,7 +160,90 @@ def opened(
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
-    lying = sum(count(project, day).values()) if lying is None else lying
+    lying = sum(finding.count(project, day).values()) if lying is None else lying
     if lying:
         folder = project.name(project.images(day))
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
+
+
+def close(project: Project, now: Standing) -> tuple[list[str], Callable[[], str]]:
+    """Return what to say of closing the open day, and the function that closes it."""
+    # An earlier undo may have filled a folder.
+    names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
+    folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
+    images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
+
+    def carry_out() -> str:
+        facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
+        with journal.step(project, CLOSE, **facts):
+            return finish_closing(project, facts)
+
+    return [
+        f"{now.day} is open: its {images} images and its corrections move to {folder}/, and all "
+        "else is as before",
+        "params.yaml keeps what you changed",
+    ], carry_out
+
+
+def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
+    """Close an open day, from wherever a kill has interrupted it; say what was done."""
+    day, parent, folder = facts["day"], facts["parent"], project.root / facts["folder"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+    moved = (project.images(day), project.corrections(day), project.groups(day))
+    for path in (*moved, project.rejected(day)):
+        if path.exists():
+            _move(path, folder / path.parent.name / path.name)
+    own = [project.manifest(day), project.looks(day), project.evaluation(day), project.gate(day)]
+    own += [
+        project.unknown(day),
+        project.weights,
+        project.replay,
+        project.shares,
+        project.model,
+        project.predictions,
+    ]
+    lock = project.dvc_lock
+    if lock.exists():
+        made = vcs.outputs(lock.read_bytes())
+        own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
+    for path in (*own, *project.images(day).parent.glob("*.dvc"), lock):
+        path.unlink(missing_ok=True)
+    bring_back(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
+    vcs.git_says(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
+    before: dict[str, object] = {"day": UNOPENED, "parent": ORIGIN}
+    if parent != ORIGIN:
+        data = project.manifest(parent).read_bytes()
+        before = {"day": parent, "parent": manifest.parent_of(data, f"{parent}.csv")[0]}
+    params_file.edit(project.params, before)
+    if parent != ORIGIN:
+        with suppress(ToolError):  # what cannot be laid out here, `status` tells
+            lay_out(project)
+    return f"{day} is closed; its images are in {facts['folder']}/images/"
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and target.is_dir():
+        for path in source.iterdir():
+            _move(path, target / path.name)
+        source.rmdir()
+    else:
+        shutil.move(source, target)
+
+
+def bring_back(project: Project, commit: str) -> None:
+    """Write what a day made, and DVC's pins, as a commit has them; the index too."""
+    found = vcs.split(vcs.git(project.root, "ls-tree", "-r", "-z", "--name-only", commit))
+    pins = [name for name in found if name.startswith(("data/images/", "data/parent.dvc"))]
+    names = [name for name in found if name.startswith(DAY_PATHS)]
+    names += [name for name in pins if name.endswith((".dvc", ".gitignore"))]
+    given = "".join(f"{name}\0" for name in names)
+    paths = ("--pathspec-from-file=-", "--pathspec-file-nul")
+    vcs.git(project.root, "checkout", "--quiet", commit, *paths, given=given)
+
+
+def lay_out(project: Project) -> None:
+    """Have DVC lay out what the sealed day's stages made, and its parent."""
+    parent = f"{project.name(project.parent)}.dvc"
+    vcs.dvc(project.root, "checkout", "--quiet", "--force", *_MADE, parent)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dayfold.cycle import opening, undoing
+from dayfold.cycle import opening
 from dayfold.errors import CycleError
 from dayfold.project import journal, vcs
 from dayfold.project.console import duration
@@ -13,9 +13,9 @@ from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
 Say = Callable[[str], None]
-# What finishes or takes back a step that a kill interrupted. What is not here needs nothing:
-# `dayfold seal` run again goes on where it was.
-_REPAIRS = {opening.STEP: opening.take_back, undoing.STEP: undoing.finish}
+# What finishes a step that a kill interrupted. What is not here needs nothing: `dayfold seal` run
+# again goes on where it was.
+_REPAIRS = {opening.OPEN: opening.finish_opening, opening.CLOSE: opening.finish_closing}
 WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
 
 

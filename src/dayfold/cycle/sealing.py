@@ -1,13 +1,21 @@
-"""Sealing a day: one commit and one tag, of the project's own paths."""
+"""Sealing a day: one commit and one tag, of the project's own paths; and the last step undone."""
 
 import json
 import os
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from dayfold.create import require_identity
-from dayfold.cycle import hand_edits
+from dayfold.cycle import hand_edits, opening
 from dayfold.cycle.hand_edits import DAY_PATHS, TRACKED_IMAGES
-from dayfold.cycle.standing import Standing, check_history, stale, standing
+from dayfold.cycle.standing import (
+    Standing,
+    check_branch,
+    check_history,
+    check_is_as_sealed,
+    check_tags,
+    stale,
+    standing,
+)
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.figures.intervals import figure
@@ -31,16 +39,13 @@ OWN_PATHS = (
 )
 # Whatever a person's own ignore file says.
 _NOT_IGNORED = ("-c", f"core.excludesFile={os.devnull}")
-SAMPLED = 9  # sealed days whose models are looked for when a day is sealed
 FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
 
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
-    """Commit the project's own paths and tag the open day; return the tags that were made.
+    """Commit the project's own paths and tag the open day; return what to say of it.
 
-    The commit's subject has the day's first figures.
-
-    Days that are committed without their tag are tagged first (`tag_again`). A day that fails the
+    Days that are committed without their tag are tagged first (`_tag_again`). A day that fails the
     gate is sealed with `force` only: `message` then says why, and the tag keeps it.
     """
     now = standing(project)
@@ -53,26 +58,28 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     require_identity(project.root)
     check_history(project)
     hand_edits.check(project, now.params, now.sealed)
-    tags = [vcs.TAG + day for day in tag_again(project, now)]
-    if now.is_sealed or vcs.TAG + now.day in tags:
-        return tags
-    changed = stale(project, now.day)
-    if changed:
-        raise CycleError(
-            f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
-        )
+    days = _tag_again(project, now)
+    if not now.is_sealed and now.day not in days:
+        if changed := stale(project, now.day):
+            raise CycleError(
+                f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
+            )
+        if not force:
+            check_gate(project, now.day)
+        _commit(project, now, message.strip())
+        days = [*days, now.day]
+        from dayfold.figures.report import index  # here, as it takes time, and only a seal needs it
+
+        index.write(project, forced=forced(project))
+    verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
+    said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
+    return [*said, *afterwards(project)]
+
+
+def _commit(project: Project, now: Standing, message: str) -> None:
     root = project.root
-    reasons = gate.reasons(gate.read(project, now.day))
-    if reasons and not force:
-        raise GateError(
-            f"{now.day} does not pass the gate:",
-            problems=reasons,
-            hint="dayfold log --classes and data/plots/flips.csv show more; change train, replay "
-            "or gate in params.yaml and dvc repro; or keep the day as it is: "
-            'dayfold seal --force -m "why"',
-        )
-    text = _subject(project, now.day) + f"\n\n{message.strip()}" * bool(message.strip())
-    if reasons:
+    text = _subject(project, now.day) + f"\n\n{message}" * bool(message)
+    if reasons := gate.reasons(gate.read(project, now.day)):
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
@@ -86,10 +93,13 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
         commit = _commit_of(project, now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
-    from dayfold.figures.report import index  # here, as it takes time, and only a seal needs it
 
-    index.write(project, forced=forced(project))
-    return [*tags, vcs.TAG + now.day]
+
+def check_gate(project: Project, day: str, what: str = "does not pass the gate:") -> None:
+    """Raise GateError, whose exit code is its own, where the open day fails the gate."""
+    checks = gate.read(project, day)
+    if reasons := gate.reasons(checks):
+        raise GateError(f"{day} {what}", problems=reasons, hint=gate.next_step(checks))
 
 
 def _subject(project: Project, day: str) -> str:
@@ -101,13 +111,7 @@ def _subject(project: Project, day: str) -> str:
     return f"day {day}: {', '.join(said)}"
 
 
-def said(project: Project, tag: str) -> str:
-    """Say that a day is sealed, and what its gate says."""
-    verdict = gate.verdict(gate.read(project, tag.removeprefix(vcs.TAG)))
-    return f"sealed as {tag}; gate: {verdict}"
-
-
-def tag_again(project: Project, now: Standing) -> list[str]:
+def _tag_again(project: Project, now: Standing) -> list[str]:
     """Tag the days of this branch whose tag it has lost; return which.
 
     A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
@@ -138,12 +142,6 @@ def tag_again(project: Project, now: Standing) -> list[str]:
     return now.lost_tags
 
 
-def _without_subject(day: str, message: str) -> str:
-    """What a person said of a seal; versions before 0.2.0 wrote no subject of their own."""
-    subject, _, text = message.partition("\n")
-    return text.lstrip("\n") if subject.startswith(f"day {day}: ") else message
-
-
 def _commit_of(project: Project, now: Standing, day: str) -> str:
     """The last commit of this branch that changed what the day made."""
     own = (project.manifest(day), project.evaluation(day), project.gate(day))
@@ -151,63 +149,143 @@ def _commit_of(project: Project, now: Standing, day: str) -> str:
     return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
 
 
-def lost(project: Project) -> list[str]:
-    """Return sealed days whose model is neither in the cache nor, as no remote is set, elsewhere.
+def afterwards(project: Project) -> Iterator[str]:
+    """Yield what to say after a seal: what DVC's cache has lost, and what to push next.
 
-    At most SAMPLED days are looked at: a `dvc gc` that was not told --all-tags deletes the models
-    of all days but today's, so any of them shows it.
+    After the first seal, without a remote, also how to set one up.
     """
-    sealed = vcs.sealed_days(project.root)
-    count = min(SAMPLED, len(sealed))
-    days = [sealed[place * (len(sealed) - 1) // max(1, count - 1)] for place in range(count)]
-    names = {f"{vcs.TAG}{day}:{project.name(project.dvc_lock)}": day for day in days}
-    models = {
-        names[name]: vcs.outputs(lock).get(project.name(project.model), "")
-        for name, lock in vcs.blobs(project.root, list(names)).items()
-    }
-
-    def missing(objects: Path) -> list[str]:
-        return [day for day, key in models.items() if not cache.object_path(objects, key).exists()]
-
-    # DVC is asked where its cache is, and for remotes, only where something is missing: it is slow.
-    found = missing(project.root / ".dvc" / "cache")
-    found = found and missing(cache.folder(project.root))
-    return [] if found and vcs.dvc(project.root, "remote", "list").strip() else found
-
-
-def warnings(project: Project) -> list[str]:
-    """Say, a line each, which sealed days are `lost`, and the way to have them back; or nothing."""
-    days = lost(project)
-    if not days:
-        return []
-    return [
-        f"warning: DVC's cache has lost the models of sealed days: {', '.join(days)} "
-        f"(of {SAMPLED} looked at)",
-        "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore",
-        "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes all other days' models",
-    ]
-
-
-def sharing(project: Project) -> list[str]:
-    """Say what to push next; after the first seal, without a remote, how to set one up."""
-    sealed = vcs.sealed_days(project.root)
-    if remotes.default(project.root):
-        late = remotes.is_late(project.root, sealed)
+    root, sealed = project.root, vcs.sealed_days(project.root)
+    default = remotes.default(root)
+    has_remote = bool(default or remotes.names(root))
+    if sealed and not has_remote and _is_lost(project, sealed[0]):
+        yield f"warning: DVC's cache has lost the model of {sealed[0]}, perhaps those of others too"
+        yield "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore"
+        yield "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes other days' models"
+    if default:
+        late = remotes.is_late(root, sealed)
         first = "dayfold check --fix; " * late
-        return [f"next: {first}{remotes.pushing(project.root, all_tags=late)}"]
-    if remotes.names(project.root) or len(sealed) > 1:
-        return []
-    return [
-        "Nothing leaves this machine: no DVC remote is set up, so no copy of the images is made.",
-        "To share or back up: dvc remote add --default NAME URL && "
-        'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags',
-    ]
+        yield f"next: {first}{remotes.pushing(root, all_tags=late)}"
+    elif not has_remote and len(sealed) == 1:
+        yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
+        yield (
+            "To share or back up: dvc remote add --default NAME URL && "
+            'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
+        )
+
+
+def _is_lost(project: Project, day: str) -> bool:
+    """Whether the cache lacks the model of the first sealed day.
+
+    A `dvc gc` that was not told --all-tags deletes the models of all days but today's and the one
+    before.
+    """
+    name = f"{vcs.TAG}{day}:{project.name(project.dvc_lock)}"
+    lock = vcs.blobs(project.root, [name]).get(name)
+    key = vcs.outputs(lock).get(project.name(project.model)) if lock else None
+    if not key or cache.object_path(project.root / ".dvc" / "cache", key).exists():
+        return False
+    # DVC knows where its cache is; it takes a second to say so.
+    return not cache.object_path(cache.folder(project.root), key).exists()
 
 
 def forced(project: Project) -> dict[str, str]:
     """Return the days that were sealed although they failed the gate, each with why."""
-    return {
-        day: _without_subject(day, message).partition("\n")[0]
-        for day, message in vcs.seals(project.root).items()
-        if message.rstrip().endswith(f"\n{FORCED}")
-    }
+    found = {}
+    for day, message in vcs.seals(project.root).items():
+        if message.rstrip().endswith(f"\n{FORCED}"):
+            lines = list(filter(None, message.split("\n")))
+            # Versions before 0.2.0 wrote no subject of their own.
+            found[day] = lines[lines[0].startswith(f"day {day}: ")]
+    return found
+
+
+def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[], str]]:
+    """Find the last step: an experiment on a sealed day, its seal, or the opening of a day.
+
+    With `seal` it is the seal, and all files stay as they are. Returns what to say of it, and the
+    function that takes it back.
+    """
+    now = standing(project)
+    if now.lost_tags:
+        check_tags(project, now)
+    if now.is_unopened:
+        raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
+    if not now.is_sealed:
+        if seal:
+            raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
+        return opening.close(project, now)
+    try:
+        if not seal:
+            check_is_as_sealed(project, now.day)
+    except CycleError:
+        return _experiment(project, now.day)
+    return _unseal(project, now.day)
+
+
+def _experiment(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
+    def carry_out() -> str:
+        opening.bring_back(project, vcs.TAG + day)
+        opening.lay_out(project)
+        return f"{day} is as it was sealed"
+
+    line = f"{day} was made again since it was sealed: its files come back as they were sealed"
+    return [line, "params.yaml keeps what you changed"], carry_out
+
+
+def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
+    root, tag = project.root, vcs.TAG + day
+    check_branch(project)
+    commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
+    branches = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
+    if others := branches - {vcs.branch(root)}:
+        raise CycleError(
+            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
+            hint="go on with a new day, as others may build on it; or delete those that are yours",
+        )
+    own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
+    changed = vcs.split(vcs.git(root, "diff", "--name-only", "-z", commit, "HEAD", "--", *own))
+    if changed:
+        raise CycleError(
+            f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
+            hint="go on with a new day",
+        )
+    # A commit with other words is a person's: the day was committed by hand, or amended.
+    words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
+    is_own = words.strip() == vcs.seals(root)[day].strip()
+
+    def carry_out() -> str:
+        if is_own:
+            _drop(project, commit, day)
+        else:
+            vcs.git(root, "tag", "--delete", tag)
+        opening.put_in_index(project, day)
+        return f"{day} is open again. Change it, then dvc repro and dayfold seal"
+
+    goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
+    return [f"{day} is sealed: {goes}; all files stay as they are"], carry_out
+
+
+def _drop(project: Project, commit: str, day: str) -> None:
+    """Take a seal's commit out of the branch, and its tag away, at once; no file is touched.
+
+    The last commit goes. Behind others, which stay, a new one takes its changes back: but what
+    they changed again, params.yaml for one, is left to them.
+    """
+    root = project.root
+    before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
+    diff = ("diff", "--name-only", "-z")
+    names, new = vcs.split(vcs.git(root, *diff, before, commit)), before
+    if head != commit:
+        later = {*vcs.split(vcs.git(root, *diff, commit, head))}
+        index = {"GIT_INDEX_FILE": str(project.scratch / "undo-index")}
+        vcs.git(root, "read-tree", head, more=index)
+        kept = sorted({*names} - later)
+        vcs.git(root, "restore", "--staged", f"--source={before}", "--", *kept, more=index)
+        tree = vcs.git(root, "write-tree", more=index).strip()
+        text = f"Take back the seal of {day}"
+        new = vcs.git(root, "commit-tree", tree, "-p", head, "-m", text).strip()
+        (project.scratch / "undo-index").unlink()
+    # One transaction: a kill leaves both as they were, or neither.
+    moves = f"update HEAD {new} {head}\ndelete refs/tags/{vcs.TAG}{day}\n"
+    vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
+    vcs.git(root, "reset", "--quiet", "--", *names)

@@ -1,6 +1,5 @@
 """Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dayfold.cycle import hand_edits
@@ -9,7 +8,6 @@ from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest, stray_images
 from dayfold.ledger.intake import finding
-from dayfold.ledger.stray_images import Stray
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
@@ -85,20 +83,13 @@ def check_tags(project: Project, now: Standing) -> None:
         else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
         for day in now.untagged
     ]
-    raise CycleError(
-        "A committed day is sealed by its tag, and the branch lacks tags:",
-        problems=problems,
-        hint=_way_to_tags(project, [day for day in now.untagged if day not in now.tagged]),
-    )
-
-
-def _way_to_tags(project: Project, missing: list[str]) -> str:
-    """The command that brings the tags, or makes them."""
+    hint = "dayfold seal"
     if vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
-        return "git fetch --unshallow --tags (this is a shallow clone)"
-    if missing and vcs.git(project.root, "remote").strip():
-        return "git fetch --tags; if that brings none: dayfold seal"
-    return "dayfold seal"
+        hint = "git fetch --unshallow --tags (this is a shallow clone)"
+    elif {*now.untagged} - {*now.tagged} and vcs.git(project.root, "remote").strip():
+        hint = "git fetch --tags; if that brings none: dayfold seal"
+    what = "A committed day is sealed by its tag, and the branch lacks tags:"
+    raise CycleError(what, problems=problems, hint=hint)
 
 
 def check_branch(project: Project) -> None:
@@ -166,20 +157,36 @@ def stale(project: Project, day: str) -> list[str]:
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
 
 
-def _next(lost: Sequence[Stray]) -> str:
-    """How the next day is begun: with the images that are of no day, where there are any."""
-    return next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
+def check_settled(project: Project, now: Standing) -> None:
+    """Raise CycleError, with the way on, where a person or a repair is needed first.
+
+    In git, and where a sealed day is not as it was sealed.
+    """
+    vcs.check_nothing_under_way(project.root)
+    check_tags(project, now)
+    if not now.is_open:
+        check_history(project)
+    note = journal.pending(project) if is_free(project.cycle_lock) else None
+    if note:
+        raise CycleError(
+            f"dayfold {note.command} did not end, and the next command repairs it",
+            hint="dayfold check --fix",
+        )
+    hand_edits.check(project, now.params, now.sealed)
+    if now.is_sealed:
+        check_is_as_sealed(project, now.day)
 
 
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
     lost = stray_images.find(project, now.params, is_open=now.is_open)
+    begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     history = manifest.history(project, ORIGIN if now.is_unopened else now.params.parent)
     unseen = evidence.unseen(history, now.params.origin.classes)
     known = [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
     if now.is_unopened:
-        return ["no day yet", *known, *map(str, lost), f"next    {_next(lost)}"]
+        return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
     is_untagged = now.day in now.untagged
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
@@ -189,43 +196,21 @@ def advice(project: Project) -> list[str]:
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:
-        vcs.check_nothing_under_way(project.root)
-        check_tags(project, now)
-        if now.is_sealed:
-            check_history(project)
+        check_settled(project, now)
     except CycleError as error:
-        return [
-            *lines,
-            error.what,
-            *(f"  - {one}" for one in error.problems),
-            f"next    {error.hint}",
-        ]
-    note = journal.pending(project) if is_free(project.cycle_lock) else None
-    if note:
-        lines.append(f"dayfold {note.command} did not end, and the next command repairs it")
-        return [*lines, "next    dayfold check --fix"]
-    by_hand = hand_edits.find(project, now.params, now.sealed)
-    if found := by_hand.lines():
-        lines += ["sealed days were edited by hand", *(f"  - {one}" for one in found)]
-        return [*lines, f"next    {by_hand.undo()}"]
+        problems = [f"  - {one}" for one in error.problems]
+        return [*lines, error.what, *problems, f"next    {error.hint}"]
     if now.is_sealed:
-        try:
-            check_is_as_sealed(project, now.day)
-        except CycleError as error:
-            return [*lines, error.what, f"next    {error.hint}"]
-        return [*lines, f"next    {_next(lost)}"]
+        return [*lines, f"next    {begin}"]
     labels = finding.count(project, now.day)
     new = sorted(set(labels) - set(history.images["label"].unique()))
-    lines.append(
-        f"images  {sum(labels.values())} in {plural(len(labels), 'class')}"
-        + (f"; new: {', '.join(new)}" if new else "")
-    )
+    said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
+    lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
-    changed = stale(project, now.day)
-    if changed:
+    if changed := stale(project, now.day):
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]
     checks = gate.read(project, now.day)
-    reasons = gate.reasons(checks)
-    lines += [f"gate    {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons)]
+    reasons = [f"  - {reason}" for reason in gate.reasons(checks)]
+    lines += [f"gate    {gate.verdict(checks)}", *reasons]
     return [*lines, f"next    {gate.next_step(checks)}"]

@@ -1,4 +1,4 @@
-"""The cycle without a person: one day, or a whole archive of days."""
+"""The cycle without a person: one day, or a folder of days."""
 
 import re
 import sys
@@ -8,12 +8,11 @@ from pathlib import Path
 
 from dayfold.cycle import added, adding, sealing
 from dayfold.cycle.standing import standing
-from dayfold.errors import CycleError, GateError, IntakeError
-from dayfold.figures import gate
+from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, plural
-from dayfold.project.layout import Project, check_day, is_day
+from dayfold.project.layout import Project, is_day
 
 PROGRESS_SECONDS = 60.0
 # What DVC says of a stage as it begins, and of itself.
@@ -29,38 +28,64 @@ def run(
     project: Project,
     source: Path,
     *,
-    day: str,
+    day: str | None,
     say: Callable[[str], None],
     verbose: bool = False,
 ) -> int:
-    """Add, reproduce and seal one day; a day that is sealed is left alone.
+    """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
-    Returns how many files were refused, or are known with another label.
-    Of the stages a line each is said, with its time; all that they and DVC print with `verbose`.
+    Returns how many files were refused, or are known with another label. A day that is sealed is
+    passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
+    said, with its time; all that they and DVC print with `verbose`.
     """
-    now = standing(project)
-    if day in now.sealed:
-        say(f"{day} is sealed")
-        return 0
-    if now.is_open and now.day != day:
-        _check_gate_of_open_day(project, now.day)
-    options = adding.Options()
-    _, delivery = adding.add(project, source, day=day, options=options)
-    workers.end_idle()
-    count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
-    said = [*added.said_of_day(project, day, delivery, options)]
-    head = said.pop(0) if delivery.opened else day
-    for line in (f"{head}: {count}", *said, *added.unusual(delivery)):
-        say(line)
-    refused = len(delivery.refused) + len(delivery.changed)
-    if now.day != day and not delivery.opened:
-        say(f"nothing new, so {day} was not opened")
-        return refused
-    vcs.repro(project.root, None if verbose else Stages(say).hear)
-    sealed = [sealing.said(project, tag) for tag in sealing.seal(project)]
-    for line in (*sealed, *sealing.warnings(project), *sealing.sharing(project)):
-        say(line)
+    options, refused = adding.Options(), 0
+    folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
+    for number, (folder, name) in enumerate(folders, start=1):
+        if not day:
+            say(f"day {number} of {len(folders)}: {name}")
+        now = standing(project)
+        if name in now.sealed:
+            say(f"{name} is sealed")
+            continue
+        if now.is_open and now.day != name and project.gate(now.day).exists():
+            sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
+        _, delivery = adding.add(project, folder, day=name, options=options)
+        workers.end_idle()
+        count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
+        said = [*added.said_of_day(project, name, delivery, options)]
+        head = said.pop(0) if delivery.opened else name
+        for line in (f"{head}: {count}", *said, *added.unusual(delivery)):
+            say(line)
+        refused += len(delivery.refused) + len(delivery.changed)
+        if now.day != name and not delivery.opened:
+            say(f"nothing new, so {name} was not opened")
+            continue
+        vcs.repro(project.root, None if verbose else Stages(say).hear)
+        for line in sealing.seal(project):
+            say(line)
     return refused
+
+
+def is_dated(source: Path) -> bool:
+    """Whether a folder holds folders that are named by day, and not classes."""
+    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
+
+
+def _dated(source: Path) -> list[Path]:
+    """The folders of a folder of days, in order; IntakeError where it holds anything else."""
+    found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    strangers = [
+        f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
+        for path in found
+        if not (is_day(path.name) and path.is_dir())
+    ]
+    if strangers:
+        raise IntakeError(
+            f"{source} must hold folders named by day only:",
+            problems=strangers,
+            hint="name them YYYY-MM-DD, or move them elsewhere",
+        )
+    return found
 
 
 class Stages:
@@ -89,56 +114,3 @@ class Stages:
         elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:
             self._shown = time.monotonic()
             self._say(f"{'':19}{text}")
-
-
-def _check_gate_of_open_day(project: Project, day: str) -> None:
-    """Raise GateError where the open day is one that failed: the exit code of that is its own."""
-    reasons = gate.reasons(gate.read(project, day)) if project.gate(day).exists() else []
-    if reasons:
-        raise GateError(
-            f"{day} is still open: it does not pass the gate.",
-            problems=reasons,
-            hint="another recipe and dvc repro, then dayfold seal; or as it is: "
-            'dayfold seal --force -m "why"',
-        )
-
-
-def is_dated(source: Path) -> bool:
-    """Whether a folder holds folders that are named by day, and not classes."""
-    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
-
-
-def backfill(
-    project: Project,
-    source: Path,
-    *,
-    say: Callable[[str], None],
-    verbose: bool = False,
-) -> int:
-    """Run every dated folder of `source` in order; what is sealed already is passed over.
-
-    Returns how many files were refused. Stops with GateError at a day that does not pass the gate.
-    """
-    if not source.is_dir():
-        raise IntakeError(f"{source} is not a folder.", hint="give the folder of dated folders")
-    folders = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-    strangers = []
-    for folder in folders:
-        try:
-            check_day(folder.name)
-        except CycleError:
-            strangers.append(f"{folder.name} is not a day")
-        else:
-            if not folder.is_dir():
-                strangers.append(f"{folder.name} is not a folder")
-    if strangers:
-        raise IntakeError(
-            f"{source} must hold folders named by day only:",
-            problems=strangers,
-            hint="name them YYYY-MM-DD, or move them elsewhere",
-        )
-    refused = 0
-    for number, folder in enumerate(folders, start=1):
-        say(f"day {number} of {len(folders)}: {folder.name}")
-        refused += run(project, folder, day=folder.name, say=say, verbose=verbose)
-    return refused

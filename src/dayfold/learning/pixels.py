@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger import squares
-from dayfold.ledger.decode import ERASED, decode, no_warnings
-from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder
 from dayfold.project import vcs
 from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus

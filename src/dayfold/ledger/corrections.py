@@ -10,6 +10,7 @@ from dayfold.errors import LedgerError
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.tables import ImageGroup
 from dayfold.project import vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, Project
@@ -32,9 +33,10 @@ class Correction(NamedTuple):
 
 
 def write_empty(project: Project, day: str) -> None:
-    """Write a day's file of corrections without any, unless it is there."""
-    if not project.corrections(day).exists():
-        tables.write(project.corrections(day), Correction, [])
+    """Write a day's files of corrections and of groups without any, unless they are there."""
+    for path, kind in ((project.corrections(day), Correction), (project.groups(day), ImageGroup)):
+        if not path.exists():
+            tables.write(path, kind, [])
 
 
 def write(project: Project, day: str, lines: Iterable[Correction]) -> None:

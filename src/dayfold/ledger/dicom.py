@@ -70,18 +70,10 @@ def group_of(scan: "Dataset") -> str:
 
     The patient first, with who gave the id: a patient's studies must stay on one side.
     """
-    patient, study = _text(scan, "PatientID"), _text(scan, "StudyInstanceUID")
-    if patient:
-        return f"patient-{_hashed(patient, _text(scan, 'IssuerOfPatientID'))}"
-    return f"study-{_hashed(study)}" if study else ""
-
-
-def _text(scan: "Dataset", name: str) -> str:
-    return str(scan.get(name) or "").strip()
-
-
-def _hashed(*parts: str) -> str:
-    return sha256("\0".join(parts).encode(errors="backslashreplace"))[:16]
+    names = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
+    patient, issuer, study = (str(scan.get(name) or "").strip() for name in names)
+    kind, told = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
+    return f"{kind}-{sha256(told.encode(errors='backslashreplace'))[:16]}" if told else ""
 
 
 def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:

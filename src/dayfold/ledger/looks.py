@@ -3,7 +3,7 @@
 A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/worker.py), or empty.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -52,12 +52,8 @@ def nearest(
     """
     columns = ["look", "path", *kind]
     mine = pl.DataFrame(rows, dict.fromkeys(columns, pl.String), orient="row")
-    # Of a million rows a few are near: only these are matched with their images.
-    is_near = near(mine["look"].to_list(), earlier["look"].to_list())
-    matched = earlier["image"].is_in(earlier["image"].filter(pl.Series(is_near)).implode())
-    looked = earlier.filter(matched).unique("image", keep="last")
-    images = history.images.filter(pl.col("image").is_in(looked["image"].implode()))
-    past = images.join(looked, on="image", maintain_order="left").select(columns)
+    looked = earlier.filter(pl.col("look") != "").unique("image", keep="last")
+    past = history.images.join(looked, on="image", maintain_order="left").select(columns)
     others = pl.concat([past, mine])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
     kinds, seen = named.to_series().to_list(), others["look"].to_list()
@@ -86,7 +82,11 @@ def nearest_of_another_kind(
     its, b = _words(others)
     kind, other_kind = np.asarray(kinds, dtype=np.int64), np.asarray(other_kinds, dtype=np.int64)
     found: list[tuple[int, int, int]] = []
-    for block, far in _distances(a, b):
+    step = max(1, _AT_ONCE // max(1, len(b)))
+    for start in range(0, len(a) if len(b) else 0, step):
+        block = slice(start, start + step)
+        far = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
+        far += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
         far[kind[mine[block], None] == other_kind[None, its]] = BITS + 1
         best = far.argmin(axis=1)
         for row in np.flatnonzero(far.min(axis=1) <= NEAR_BITS):
@@ -95,29 +95,8 @@ def nearest_of_another_kind(
     return found
 
 
-def near(looks: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which of the others are near to any of the looks, whatever their kind: bool [n]."""
-    its, b = _words(others)
-    found = np.zeros(len(others), dtype=np.bool_)
-    for _, far in _distances(_words(looks)[1], b):
-        found[its] |= (far <= NEAR_BITS).any(axis=0)
-    return found
-
-
 def _words(looks: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """The positions of the looks that are not empty, and these as two words each: uint64 [n, 2]."""
     lengths = np.fromiter(map(len, looks), dtype=np.int64, count=len(looks))
     words = np.frombuffer(bytes.fromhex("".join(looks)), dtype=">u8").reshape(-1, 2)
     return np.flatnonzero(lengths), words.astype(np.uint64)
-
-
-def _distances(
-    a: NDArray[np.uint64], b: NDArray[np.uint64]
-) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Blocks of rows of `a`, and the bits in which each differs from each of `b`: uint8 [m, n]."""
-    step = max(1, _AT_ONCE // max(1, len(b)))
-    for start in range(0, len(a) if len(b) else 0, step):
-        block = slice(start, start + step)
-        far = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
-        far += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
-        yield block, far

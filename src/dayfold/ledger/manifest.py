@@ -147,11 +147,6 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
     return made
 
 
-def write_origin(path: Path) -> None:
-    """Write the first parent: a header and nothing else."""
-    write_bytes(path, csv_bytes(Row._fields, []))
-
-
 def history(project: Project, day: str) -> History:
     """Read the chain of manifests from `day` back, and fold it.
 

@@ -29,12 +29,16 @@ def group_of(path: str, expression: str, told: str = "") -> str:
 
     `told` is the group that a DICOM file's ids make.
     """
-    found = re.search(expression, path) if expression else None
-    if found and found.group(1):
-        return found.group(1)
-    if expression and not told:
+    group = in_path(path, expression) or told
+    if expression and not group:
         raise IntakeError(f"{path}: {NO_GROUP}")
-    return told
+    return group
+
+
+def in_path(path: str, expression: str) -> str:
+    """Return what the expression's only (…) finds in a path; nothing where it finds none."""
+    found = re.search(expression, path) if expression else None
+    return (found and found.group(1)) or ""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ def units(
 
 
 def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
-    found = (re.search(expression, path) for expression in expressions if expression)
-    return [name for name in (group, *(match.group(1) for match in found if match)) if name]
+    found = (in_path(path, expression) for expression in expressions)
+    return [name for name in (group, *found) if name]
 
 
 def _root(above: dict[str, str], name: str) -> str:
@@ -257,12 +261,6 @@ def _deal(
 def _by_hash(names: Sequence[str]) -> list[str]:
     keys = draws.uniforms("split", ids=names)
     return [name for _, name in sorted(zip(keys, names, strict=True))]
-
-
-def write_no_groups(project: Project, day: str) -> None:
-    """Write a day's file of groups without any, unless it is there."""
-    if not project.groups(day).exists():
-        tables.write(project.groups(day), ImageGroup, [])
 
 
 def read_groups(project: Project, day: str) -> dict[str, str]:

@@ -34,9 +34,9 @@ def find(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
     `is_open` says whether the day of params.yaml is. A day is somebody's that has a tag, on another
     branch too, or a manifest in git.
     """
-    folders = (path for path in project.images("").glob("*-*-*") if path.is_dir())
+    folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
     known = {params.day, *vcs.tagged_days(project.root)}
-    days = sorted({path.name for path in folders if is_day(path.name)} - known)
+    days = sorted(filter(is_day, folders - known))
     if not days:
         return []
     in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))

@@ -77,7 +77,7 @@ class Project:
         self.journal = self.scratch / "journal.json"
         self.ledger_cache = self.scratch / "ledger"
         self.remarks = self.scratch / "remarks.csv"
-        self.settled_mark = self.scratch / "settled"
+        self.last_looks = self.scratch / "settled"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"

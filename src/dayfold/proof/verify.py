@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
-from dayfold.ledger.placeholder import placeholder
+from dayfold.ledger.decode import placeholder
 from dayfold.project import cache, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural

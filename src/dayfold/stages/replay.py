@@ -7,7 +7,7 @@ and image only.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -131,7 +131,6 @@ def pool_shares(
 
 
 def _masses(counts: Mapping[Cell, int], weights: Mapping[str, float]) -> dict[str, float]:
-    """The sum of the weights of each class's images."""
     parts: dict[str, list[float]] = {}
     for (day, label), count in sorted(counts.items()):
         parts.setdefault(label, []).append(count * weights[day])
@@ -159,14 +158,19 @@ def run(project: Project, params: Params) -> list[str]:
     )
     tables.write(project.shares, PoolShare, shares)
     weight = {(share.day, share.label): share.weight for share in shares}
-    cells = chosen.select("day", "label").iter_rows()
-    table = chosen.with_columns(
-        weight=pl.Series([weight[cell] for cell in cells], dtype=pl.Float64)
+    rows = (
+        (image, path, label, at, weight[at, label], key, reason)
+        for image, path, label, at, key, reason in chosen.iter_rows()
     )
-    tables.write(project.replay, Replayed, table.select(Replayed._fields).iter_rows())
+    tables.write(project.replay, Replayed, rows)
     said = [f"{len(chosen)} of {len(old)} earlier images ({policy})"]
     share = math.fsum(one.share for one in shares if one.day == day)
-    said += [*recency(share, today=len(today), pool=len(today) + len(chosen), old=len(old))]
+    if times := metrics.recency(share, today=len(today), old=len(old)):
+        pool = len(today) + len(chosen)
+        said.append(
+            f"an image of today is drawn {times:.1f} times as often as an average older one; "
+            f"today's images are {share:.0%} of the draws ({len(today)} of {pool} images)"
+        )
     print("\n".join(said))
     return ["; ".join(said)]
 
@@ -175,17 +179,3 @@ def _tally(rows: pl.DataFrame) -> dict[Cell, int]:
     return {
         (day, label): count for day, label, count in rows.group_by("day", "label").len().iter_rows()
     }
-
-
-def recency(share: float, *, today: int, pool: int, old: int) -> Iterator[str]:
-    """Say what the weights come to; nothing where there is nothing old, or nothing new.
-
-    `share` is the part of the draws that the `today` training images of today get together, of a
-    pool of `pool` images; there are `old` earlier training images, in the pool or not.
-    """
-    times = metrics.recency(share, today=today, old=old)
-    if times:
-        yield (
-            f"an image of today is drawn {times:.1f} times as often as an average older one; "
-            f"today's images are {share:.0%} of the draws ({today} of {pool} images)"
-        )

@@ -1,7 +1,7 @@
 """snapshot: the day's folder and corrections → the manifest of the day's data version."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -78,12 +78,19 @@ def run(project: Project, params: Params) -> list[str]:
     """
     day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent)
-    lines = corrections.lines(project, day)
-    delivery = _inspected(project, params, earlier, lines)
+    noted = corrections.lines(project, day)
+    delivery = _inspected(project, params, earlier, noted)
     arrived = list(_arrived(project, day, delivery, expression))
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
-    listed = write_down(project, kinds)
-    _check(project, day, delivery, listed, is_empty=not arrived and not lines)
+    listed, folder = write_down(project, kinds), project.name(project.images(day))
+    if delivery.refused:
+        raise IntakeError(
+            f"{len(delivery.refused)} problems in {folder}; no manifest was written:",
+            problems=first_few([str(problem) for problem in delivery.refused], listed),
+            hint="fix or remove these files, then dvc repro",
+        )
+    if not arrived and not noted:
+        raise IntakeError(f"There is no new image in {folder}.", hint="dayfold add FOLDER")
     corrected = corrections.read(project, day, earlier)
     units = splits.units(arrived, earlier=earlier, expression=expression)
     fractions = params.data.split.fractions()
@@ -101,27 +108,26 @@ def run(project: Project, params: Params) -> list[str]:
         rows=[*added, *corrected],
         expression=expression,
     )
-    summary, *corrections_too = _summary(added, corrected, earlier)
-    warned = [*_thin(_now(added, corrected, earlier), fractions), *_torn(units)]
-    similar = [*_of_lookalikes(alike)]
-    print(summary, *corrections_too, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
-    return ["; ".join([summary, *corrections_too, *similar[-1:]]), *warned]
+    summary = [*_summary(added, corrected, earlier)]
+    warned = [*_thin(added, corrected, earlier, fractions), *_torn(units)]
+    similar = [*_similar(alike)]
+    print(*summary, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
+    return ["; ".join([*summary, *similar[-1:]]), *warned]
 
 
 def _inspected(
-    project: Project, params: Params, earlier: History, lines: Mapping[str, corrections.Correction]
+    project: Project, params: Params, earlier: History, noted: Mapping[str, corrections.Correction]
 ) -> Delivery:
-    """The files of the day's folder, each of them read and decoded: taken, known or refused."""
     delivery = Delivery()
     found = walk_day(project, params.day, delivery)
     size = params.train.image_size_px
     checking.inspect(
         found,
         delivery,
-        corrections.applied(earlier, lines),
+        corrections.applied(earlier, noted),
         max_pixels=params.data.max_pixels,
         squares=(str(kept_squares(project.squares, size).folder), size),
-        had=corrections.labels_before(earlier, lines),
+        had=corrections.labels_before(earlier, noted),
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
@@ -135,37 +141,23 @@ def _arrived(
     told, names = splits.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
-        if problem := _name_problem(path, names.setdefault(folded(item.path), path)):
-            delivery.refuse(path, problem)
-            continue
-        try:
-            group = told.get(item.image) or splits.group_of(path, expression, item.ids)
-        except IntakeError:
-            delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
+        same = names.setdefault(folded(item.path), path)  # the first one of such a name
+        if path != composed(path):
+            reason = "has letters that are not in composed Unicode (NFC); dayfold add composes them"
+            delivery.refuse(path, reason)
+        elif path != same:
+            reason = f"is {same} where case is not told apart; give one of them another name"
+            delivery.refuse(path, reason)
         else:
-            yield item.image, path, item.label, group
+            try:
+                group = told.get(item.image) or splits.group_of(path, expression, item.ids)
+            except IntakeError:
+                delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
+            else:
+                yield item.image, path, item.label, group
 
 
-def _check(project: Project, day: str, delivery: Delivery, listed: str, *, is_empty: bool) -> None:
-    """Raise IntakeError where files were refused, or the day brings nothing."""
-    name = project.name(project.images(day))
-    if delivery.refused:
-        raise IntakeError(
-            f"{len(delivery.refused)} problems in {name}; no manifest was written:",
-            problems=first_few([str(problem) for problem in delivery.refused], listed),
-            hint="fix or remove these files, then dvc repro",
-        )
-    if is_empty:
-        raise IntakeError(f"There is no new image in {name}.", hint="dayfold add FOLDER")
-
-
-def _name_problem(path: str, same: str) -> str:
-    """Why a file put there by hand cannot stay under its name; `same` is the first one like it."""
-    if path != composed(path):
-        return "has letters that are not in composed Unicode (NFC); dayfold add composes them"
-    if path != same:
-        return f"is {same} where case is not told apart; give one of them another name"
-    return ""
+# What is said of it: in `dvc repro` all, in `dayfold run` the summary and the warnings.
 
 
 def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
@@ -186,48 +178,45 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
         yield f"{plural(len(corrected), 'correction')} of earlier days"
 
 
-def _now(added: list[Row], corrected: list[Row], earlier: History) -> pl.DataFrame:
-    """All images as they stand with today's: label, split, group."""
-    changed = [row.image for row in corrected]
-    rows = [(row.label, row.split, row.group) for row in (*added, *corrected) if row.label]
-    kept = earlier.images.filter(~pl.col("image").is_in(changed)).select("label", "split", "group")
-    return pl.concat([kept, pl.DataFrame(rows, kept.schema, orient="row")])
-
-
-def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
+def _thin(
+    added: list[Row], corrected: list[Row], earlier: History, fractions: Mapping[str, float]
+) -> Iterator[str]:
     """Which classes cannot be learnt or judged yet, and what to do."""
-    counts = {
-        (label, split): count
-        for label, split, count in now.group_by("label", "split").agg(evidence.UNITS).iter_rows()
-    }
-    classes = sorted({label for label, _ in counts})
-    thing = evidence.unit_of(now)
+    rows = [(row.label, row.split, row.group) for row in (*added, *corrected) if row.label]
+    is_corrected = pl.col("image").is_in([row.image for row in corrected])
+    kept = earlier.images.filter(~is_corrected).select("label", "split", "group")
+    now = pl.concat([kept, pl.DataFrame(rows, kept.schema, orient="row")])
+    table = now.group_by("label", "split").agg(evidence.UNITS)
+    counts = {(label, split): units for label, split, units in table.iter_rows()}
+    labels, thing = sorted(now["label"].unique()), evidence.unit_of(now)
 
-    def named(split: str, said: Callable[[int], bool]) -> str:
-        found = {one: counts.get((one, split), 0) for one in classes}
-        names = [f"{one} ({n})" if n else one for one, n in found.items() if said(n)]
-        return escaped(", ".join(first_few(names)))
+    def none_of(split: str) -> list[str]:
+        is_wanted = fractions[split] > 0
+        return [label for label in labels if is_wanted and not counts.get((label, split))]
 
-    if unlearnt := named("train", lambda n: not n):
-        yield (
-            f"warning: no training image of {unlearnt}: the model cannot learn it before one "
-            "comes, and its test images count as wrong"
-        )
-    if fractions["test"] and (untested := named("test", lambda n: not n)):
-        yield (
-            f"warning: no test {thing} of {untested}: nothing to judge by; "
-            f"add more such {thing}s, or judge on a later day"
-        )
-    if fractions["validation"] and (unvalidated := named("validation", lambda n: not n)):
-        yield (
-            f"warning: no validation {thing} of {unvalidated}: nothing to check confidence by; "
-            f"add more such {thing}s"
-        )
-    if few := named("test", lambda n: n > 0 and evidence.is_too_few(n)):
-        yield (
-            f"warning: too few test {thing}s to judge {few}: {evidence.ENOUGH} are needed; "
-            f"add more such {thing}s, or judge on a later day"
-        )
+    tested = {label: counts.get((label, "test"), 0) for label in labels}
+    few = [f"{label} ({n})" for label, n in tested.items() if n and evidence.is_too_few(n)]
+    more, later = f"; add more such {thing}s", ", or judge on a later day"
+    for found, what, then in (
+        (
+            none_of("train"),
+            "no training image of {}",
+            ": the model cannot learn it before one comes, and its test images count as wrong",
+        ),
+        (none_of("test"), f"no test {thing} of {{}}", f": nothing to judge by{more}{later}"),
+        (
+            none_of("validation"),
+            f"no validation {thing} of {{}}",
+            f": nothing to check confidence by{more}",
+        ),
+        (
+            few,
+            f"too few test {thing}s to judge {{}}",
+            f": {evidence.ENOUGH} are needed{more}{later}",
+        ),
+    ):
+        if found:
+            yield f"warning: {what.format(escaped(', '.join(first_few(found))))}{then}"
 
 
 def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:
@@ -255,7 +244,7 @@ def _torn(units: Units) -> Iterator[str]:
         )
 
 
-def _of_lookalikes(alike: list[NearDuplicate]) -> Iterator[str]:
+def _similar(alike: list[NearDuplicate]) -> Iterator[str]:
     for one in alike[:MOST_LINES]:
         yield escaped(
             f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
