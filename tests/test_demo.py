@@ -59,7 +59,7 @@ def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell, monkeyp
     # As if a demo had been stopped as it had begun. For time: a quarter of its pixels, half of its
     # updates, and one thread, which waits for no other beside another test.
     monkeypatch.setattr(demo, "IMAGE_SIZE_PX", 16)
-    demo._begin(tmp_path / "demo", print)
+    demo.begin(tmp_path / "demo", say=print)
     params.edit(Project(tmp_path / "demo").params, {"train.updates": 75, "train.threads": 1})
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).symlink_to(ROOT / name)

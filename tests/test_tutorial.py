@@ -10,6 +10,7 @@ import pytest
 
 from builders import ROOT
 from conftest import IDENTITY
+from dayfold.errors import RefusedError
 from dayfold.ledger import manifest
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
@@ -41,7 +42,8 @@ def type_in(command: str, folder: Path, shown: list[str]) -> str:
         timeout=900,
     )
     said_to_fail = any(line.startswith("dayfold: ") for line in shown)
-    assert done.returncode == (1 if said_to_fail else 0), f"{command}\n{done.stdout}"
+    codes = (1, RefusedError.exit_code) if said_to_fail else (0,)
+    assert done.returncode in codes, f"{command}\n{done.stdout}"
     return done.stdout
 
 

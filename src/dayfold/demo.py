@@ -61,13 +61,7 @@ def run(folder: Path, *, say: Say) -> None:
     if not project.params.exists():
         if folder.exists() and any(folder.iterdir()):
             raise CycleError(f"{folder} is not empty and not a demo.", hint="name another folder")
-        size = str(IMAGE_SIZE_PX)
-        words = ("init", str(folder), "--weights", "random", "--image-size", size, "--yes")
-        _shell(Path.cwd(), ("dayfold", *words), say)
-        part = folder / f"{INCOMING}.part"
-        write_digits(part)
-        part.rename(folder / INCOMING)
-        say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
+        begin(folder, say=say)
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
@@ -91,6 +85,17 @@ def run(folder: Path, *, say: Say) -> None:
     if not sealed:
         say(f"\n── {len(DAYS)} days in {time.monotonic() - began:.0f} s " + "─" * 50)
     _finish(project, folder, say)
+
+
+def begin(folder: Path, *, say: Say) -> None:
+    """Make the project and the folders of digits that the days are taken from."""
+    size = str(IMAGE_SIZE_PX)
+    words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
+    _shell(Path.cwd(), words, say)
+    part = folder / f"{INCOMING}.part"
+    write_digits(part)
+    part.rename(folder / INCOMING)
+    say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
 
 
 def _shell(root: Path, words: Sequence[str], say: Say) -> None:

@@ -74,7 +74,9 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
             }
             here = [path for path, made in drawn.items() if made.uri]
             is_wrong = find in (_newly_wrong, _mistakes)
-            made = heat([day.project.root / path for path in here]) if heat and is_wrong else []
+            made = []
+            if heat and is_wrong and here:
+                made = heat([day.project.root / path for path in here])
         heats = {path: _drawn(image).uri for path, image in zip(here, made, strict=False)}
         pictures = [
             Picture(drawn[path], heats.get(path), path, facts, command)
