@@ -49,7 +49,7 @@ def train(recipe, monkeypatch):
     def run(saved=None, keep=None, **options):
         steps = [*saved.steps] if saved else []
         log.clear()
-        state, drawn, _ = fitting.fit(
+        state, drawn, *_ = fitting.fit(
             Job(start, teacher, recipe.model_copy(update=options), 0, DAY, machine),
             pool,
             pool,

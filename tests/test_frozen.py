@@ -50,7 +50,7 @@ def train(recipe, machine, activations):
         if own.frozen_through != "none":
             given, _ = activations(pool, validation, **options)
         job = Job(start_of(3), start_of(2), own, 0, DAY, machine)
-        state, drawn, _ = fitting.fit(job, pool, validation, report=steps.append, inputs=given)
+        state, drawn, *_ = fitting.fit(job, pool, validation, report=steps.append, inputs=given)
         return state, steps, drawn.tolist()
 
     return run

@@ -60,10 +60,19 @@ def with_history(base: Project, root: Path, days: int) -> Project:
         opening.fold_into_month(project, day)
     params_file.edit(project.params, {"day": DAYS[days - 1], "parent": DAYS[days - 2]})
     made = (project.weights, project.replay, project.shares, project.model, project.provenance)
-    names = ("near_duplicates", "training", "classification", "flips", "cohorts", "confusion")
+    names = (
+        "near_duplicates",
+        "training",
+        "classification",
+        "flips",
+        "unlike",
+        "cohorts",
+        "confusion",
+    )
     plots = (project.plot(name) for name in names)
     today = DAYS[days - 1]
     made += (project.predictions, project.gate(today), project.looks(today))
+    made += (project.unknown(today),)
     made += (project.metrics, project.figures, project.class_figures)
     for path in (*made, *plots):
         write_bytes(path, path.name.encode())

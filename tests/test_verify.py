@@ -63,7 +63,7 @@ def test_each_fix_brings_the_thing_back_and_what_a_gc_deleted_is_told(copy, shel
     vcs.git(copy.root, "tag", "--delete", f"day/{THREE}")
     shell(copy.root, "dvc", "gc", "--workspace", "--force")
     said = shell(copy.root, "dayfold", "seal")
-    lost = f"warning: DVC's cache has lost the models of sealed days: {ONE} (of 9 looked at)"
+    lost = f"warning: DVC's cache has lost the model of {ONE}, perhaps those of others too"
     assert lost in said
     assert "dvc gc --all-tags" in said
     [(days, what, fix), *_] = verify(copy, read_data=False).damage

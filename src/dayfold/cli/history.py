@@ -94,9 +94,9 @@ def report(
         typer.Option("--day", metavar="YYYY-MM-DD", help="The last with figures by default."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    heat: Annotated[
-        bool, typer.Option(help="Show where the model looks in images that it has wrong.")
-    ] = True,
+    no_heat: Annotated[
+        bool, typer.Option("--no-heat", help="Do not draw where the model looks: no PyTorch.")
+    ] = False,
     png: Annotated[
         Path | None,
         typer.Option(
@@ -122,7 +122,7 @@ def report(
         project,
         chosen,
         forced=sealing.forced(project),
-        heat_of=partial(_heat, project) if heat else None,
+        heat_of=None if no_heat else partial(_heat, project),
     )
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     if gone := chain.without_images(project, now.sealed):
