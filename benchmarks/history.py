@@ -36,7 +36,7 @@ from dayfold.cycle import hand_edits
 from dayfold.figures import evidence, metrics
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
-from dayfold.ledger.tables import Check, Evaluation, Look, Prediction
+from dayfold.ledger.tables import Check, Evaluation, Look, Prediction, Unknown, Unlike
 from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
@@ -168,6 +168,8 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
     others = (project.weights, project.replay, project.shares, project.provenance)
     for path in (*others, *map(project.plot, plots)):
         write_bytes(path, path.name.encode())
+    tables.write(project.unknown(days[-1]), Unknown, [])
+    tables.write(project.plot("unlike"), Unlike, [])
     figures = metrics.day_metrics(*tables.evaluations(project, days[-1]), {days[-1]: ()})
     known = evidence.of(manifest.history(project, days[-1]))
     evidence.judge(figures[days[-1]], known, ())
