@@ -86,8 +86,9 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
 DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
 RARE = {"train": 0.2, "validation": 0.05, "test": 0.75}  # 8 of 40 images, 30 to test on
 
-Pixels = NDArray[np.float64]  # [8, 8] in 0..255
+Pixels = NDArray[np.float64]  # [8, 8] in 0..255, or [h, w, 3]
 Plan = Callable[[int, int], bool]  # (digit, day) → whether its images come
+Arrival = tuple[int, int | str, int, list[Pixels]]  # number, label, day, frames
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Stream:
     images: Mapping[int, int] | None = None  # of a digit; all of them where it is not named
     rare: int | None = None
     changes_on: int | None = None
+    given: Callable[[int], Iterator[Arrival]] | None = None  # what comes by seed, if no digits
 
 
 JOINS = {6: 3, 7: 6, 8: 9, 9: 12}
@@ -146,7 +148,8 @@ def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> Hi
     create.make_origin(project, params)
     project.parent.rename(folder / "origin")
     arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
-    for number, digit, day, frames in _arrivals(stream, params.seed):
+    given = stream.given(params.seed) if stream.given else _digits(stream, params.seed)
+    for number, digit, day, frames in given:
         for turn, pixels in enumerate(frames):
             path = project.images(DAYS[day]) / str(digit) / f"digit-{number:04}-{turn}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +189,7 @@ def _judge_by_validation(project: Project) -> None:
         parent, pin = day, sha256(project.manifest(day).read_bytes())
 
 
-def _arrivals(stream: Stream, seed: int) -> Iterator[tuple[int, int, int, list[Pixels]]]:
+def _digits(stream: Stream, seed: int) -> Iterator[Arrival]:
     """(number, digit, day, frames) of every digit; the seed shuffles which comes when."""
     digits = load_digits()
     for digit in range(10):
