@@ -35,7 +35,7 @@ from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import BacktestRun
 from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, show
-from dayfold.project.files import canonical_json, parse_csv, sha256, write_csv
+from dayfold.project.files import canonical_json, parse_csv, sha256, write_bytes, write_csv
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 from dayfold.stages import snapshot
@@ -144,7 +144,7 @@ def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> Hi
     if (folder / "ready").exists():
         return history
     project.data.mkdir(parents=True, exist_ok=True)
-    manifest.write_origin(project.manifest(ORIGIN))
+    write_bytes(project.manifest(ORIGIN), (ROOT / "data/manifests/origin.csv").read_bytes())
     create.make_origin(project, params)
     project.parent.rename(folder / "origin")
     arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
