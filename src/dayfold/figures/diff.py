@@ -1,5 +1,6 @@
 """Two days against each other: five figures, the classes, the images, the params."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,18 +29,21 @@ FIGURES = {
     "F1 of new classes": "new.f1",
 }
 LEAST = 0.01  # a class whose F1 changed by less is not named
+LEAST_DRAWS = 0.05  # a change of the part of the draws that is told
 
 
 @dataclass(frozen=True)
 class Side:
     """One of the two days: its line, its params by dotted key, its model's predictions.
 
-    `predictions` is None where their table is not on this machine.
+    `predictions` is None where their table is not on this machine, `drawn` (the part of the draws
+    that the day's own images had) where no version has recorded it.
     """
 
     line: DayLine
     params: dict[str, Any]
     predictions: pl.DataFrame | None
+    drawn: float | None
 
     @property
     def f1(self) -> dict[str, float]:
@@ -62,8 +66,11 @@ def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
 
 def _side(project: Project, params: Params, line: DayLine) -> Side:
     path = {params.day: project.predictions, params.parent: project.parent_predictions}
+    recorded: Any = line.figures
     if line.day == params.day:
         own = project.params.read_bytes()
+        if project.figures.exists():
+            recorded = json.loads(project.figures.read_bytes())
     else:
         names = {
             file: f"{vcs.TAG}{line.day}:{project.name(file)}"
@@ -80,7 +87,8 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
         path.setdefault(line.day, cache.object_path(cache.folder(project.root), key))
     file = path[line.day]
     predictions = tables.read(file, Prediction) if file.is_file() else None
-    return Side(line, dotted(yaml.safe_load(own)), predictions)
+    drawn = evidence.value_of(recorded, "draws.today")
+    return Side(line, dotted(yaml.safe_load(own)), predictions, drawn)
 
 
 def table(compared: list[Side]) -> Table:
@@ -130,6 +138,9 @@ def sentences(project: Project, compared: list[Side]) -> Iterator[str]:
     changed = [f"{key} {first} → {then}" for key, (first, then) in values.items() if first != then]
     if changed:
         yield f"params:  {', '.join(changed)}"
+    was, drawn = before.drawn, last.drawn
+    if was is not None and drawn is not None and abs(drawn - was) >= LEAST_DRAWS:
+        yield f"draws:   {was:.0%} → {drawn:.0%} of the day's own images"
 
 
 def _images(project: Project, before: Side, last: Side) -> Iterator[str]:
