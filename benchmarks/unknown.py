@@ -95,7 +95,8 @@ def main() -> None:
             if len(part):
                 said.append(f"{what} {part['unknown'].sum() / part['images'].sum():.3f}")
         areas = rows["auroc"].drop_nulls().to_list()
-        said += [f"AUROC {fmean(areas):.3f} ({len(areas)} days, {min(areas):.3f} up)"] * bool(areas)
+        if areas:
+            said.append(f"AUROC {fmean(areas):.3f} ({len(areas)} days, {min(areas):.3f} up)")
         print(f"{stream}: {', '.join(said)}", flush=True)
         if retention.STREAMS[stream].changes_on is not None:
             known = rows.filter(pl.col("new") == 0, pl.col("unknown").is_not_null())
