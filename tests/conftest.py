@@ -17,7 +17,6 @@ import warm  # isort: skip - before dayfold asks which Python this is
 import touched
 from builders import DAYS, IDENTITY, NO_GATE, make_project, open_day
 from dayfold import demo
-from dayfold.ledger.intake import workers
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
 
@@ -71,7 +70,6 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """With the marker `cold`, commands start as they are installed (see warm.py)."""
     if request.node.get_closest_marker("cold"):
         monkeypatch.setenv(warm.COLD, "1")
-        workers.end_idle()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 
 from builders import ROOT
 
-pytestmark = pytest.mark.cold  # workers that are real processes, by their own memory
 FUZZ = run_path(str(ROOT / "benchmarks" / "fuzz.py"))
 
 

@@ -1,6 +1,5 @@
 """A command that starts warm is as one that starts cold, but for the time: see warm.py."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,11 +10,8 @@ import psutil
 import pytest
 
 import warm
-from builders import place, png
 from dayfold import __version__
-from dayfold.ledger.intake import workers
 from dayfold.project import vcs
-from dayfold.project.files import sha256
 
 pytestmark = pytest.mark.skipif(warm.HOME not in os.environ, reason="every command starts cold")
 # DVC runs this as a stage; it shows what a stage gets from the one who called DVC.
@@ -48,17 +44,6 @@ def test_streams_environment_umask_and_exit_code_are_the_callers_own(project, sh
     assert running.returncode == 255
     assert f"got a word mine\n0027\n{__version__}\n" in said
     assert "exited with 7" in said
-
-
-@pytest.mark.parametrize("cold", [{}, {warm.COLD: "1"}])
-def test_a_worker_answers_until_nobody_asks(project, cold):
-    (image,) = place(project, "cat", [1])
-    asked = json.dumps({"path": str(image), "stage": "", "max_pixels": 100})
-    words = (sys.executable, "-P", "-W", "ignore", str(workers._PROGRAM))
-    with started(project, *words, **cold) as running:
-        said, _ = running.communicate(f"{asked}\n{asked}\n")
-    assert running.returncode == 0
-    assert [json.loads(line)["image"] for line in said.splitlines()] == [sha256(png(1))] * 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

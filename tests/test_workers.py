@@ -16,7 +16,6 @@ from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
-pytestmark = pytest.mark.cold  # real processes, by their own memory
 RULES = {"stage": "", "max_pixels": 10**6}
 
 

@@ -15,8 +15,7 @@ A command starts cold, as the installed program:
   (who started whom, what a kill or Ctrl-C does), of imports, of mounts;
 - with another value than the server's of what is read once as a process starts (AT_START);
 - without an open standard stream or current folder;
-- as `python` with anything but `-m dvc`, `-m dayfold` and intake's worker (once the server has
-  imported it all), and on all systems but Linux.
+- as `python` with anything but `-m dvc` and `-m dayfold`, and on all systems but Linux.
 
 A fork has none of its parent's threads, so the server never computes with torch or polars. It is
 two processes: one of them has torch too, and is for the commands that learn or predict.
@@ -44,19 +43,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from warm_client import COLD, PROGRAMS, READY, WORKER
+from warm_client import COLD, PROGRAMS
 
 HOME = "DAYFOLD_TESTS_WARM"  # the folder of the programs; xdist's workers inherit it
 # What Python, libc, torch and polars read once, as they start.
 AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"TZ")
-WORKERS_OWN = (b"PYTHONPATH", b"OMP_NUM_THREADS")  # set for a worker, to what changes nothing here
 # Without torch: packages, and what their functions import when they are called.
 PACKAGES = (
     *("dvc", "scmrepo", "dayfold.cli", "dayfold.project", "dayfold.ledger", "dayfold.figures"),
     *("dayfold.cycle", "dayfold.proof"),
 )
 LATER = (
-    *("dayfold.ledger.intake.worker", "dulwich.worktree", "networkx", "pyparsing"),
+    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "dulwich.worktree", "networkx", "pyparsing"),
     *("dayfold.stages.snapshot", "dayfold.stages.weights", "dayfold.stages.replay"),
     *("dayfold.stages.curve", "pydantic.type_adapter", "rich.columns", "rich.markdown"),
     *("rich.traceback", "ruamel.yaml", "tabulate", "typer.rich_utils", "vl_convert", "wcwidth"),
@@ -115,12 +113,11 @@ class Request(NamedTuple):
         return cls(*marshal.loads(whole), files)  # noqa: S302 - our own client's
 
 
-def at_start(environment: Mapping[bytes, bytes], name: str = "") -> dict[bytes, bytes]:
-    left_out = (b"LANGUAGE", *WORKERS_OWN * (name == WORKER))  # gettext reads LANGUAGE at each call
+def at_start(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return {
         key: value
         for key, value in environment.items()
-        if key.startswith(AT_START) and key not in left_out
+        if key.startswith(AT_START) and key != b"LANGUAGE"  # gettext reads it at each call
     }
 
 
@@ -148,7 +145,7 @@ class Server:
         except (OSError, EOFError, ValueError):  # it was killed as it asked
             client.close()
             return None
-        if at_start(request.environment, request.name) != at_start(self._at_start, request.name):
+        if at_start(request.environment) != self._at_start:
             client.sendall(b"cold")
             client.close()
         elif child := os.fork():
@@ -238,12 +235,11 @@ def name_process(words: list[str]) -> None:
 
 
 def run(program: str) -> NoReturn:
-    """Run the program of this name to its end, as Python would.
+    """Run the installed program of this name to its end, as Python would.
 
     But for taking all modules apart, which shows nowhere and takes a second.
     """
-    modules = {"dvc": "dvc.cli", WORKER: "dayfold.ledger.intake.worker"}
-    main = importlib.import_module(modules.get(program, "dayfold.__main__")).main
+    main = importlib.import_module({"dvc": "dvc.cli"}.get(program, "dayfold.__main__")).main
     try:
         code = main()
     except SystemExit as end:
@@ -265,8 +261,6 @@ def main() -> None:
     other, learning = (int(word) for word in sys.argv[2:4])
     select.select([other, learning, 0], [], [])
     import_all(PACKAGES, LATER)
-    importlib.import_module("PIL.Image").init()  # imports what reads each format, for workers
-    Path(sys.argv[1], READY).touch()
     listener = other
     if os.fork() == 0:
         listener = learning

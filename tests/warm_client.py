@@ -8,8 +8,6 @@ import posix as os
 import sys
 
 PROGRAMS = ("dayfold", "dvc")
-WORKER = "worker"  # what checks images for intake
-READY = "ready"  # the file by which the server says that it has imported all
 COLD = "DAYFOLD_TESTS_COLD"
 # The commands that need torch, which makes a fork three times as large.
 LEARNING = ("audit", "backtest", "evaluate", "export", "init", "predict", "train")
@@ -24,9 +22,7 @@ def main() -> None:
         words = ["-m", *words[2:]]  # DVC as dayfold starts it: the server ends it with the client
     if name == "python" and words[:1] == ["-m"] and set(words[1:2]) & set(PROGRAMS):
         name, words = words[1], words[2:]
-    if words[:3] == ["-P", "-W", "ignore"] and words[-1].endswith("/ledger/intake/worker.py"):
-        name = WORKER if READY in os.listdir(folder) else name
-    if name in (*PROGRAMS, WORKER) and COLD.encode() not in os.environ:
+    if name in PROGRAMS and COLD.encode() not in os.environ:
         run_warm(folder, name, words)
     program = f"{sys.executable.rpartition('/')[0]}/{sys.argv[0].rpartition('/')[2]}"
     os.execv(program, [program, *sys.argv[1:]])
