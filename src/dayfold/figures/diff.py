@@ -29,7 +29,7 @@ FIGURES = {
     "F1 of new classes": "new.f1",
 }
 LEAST = 0.01  # a class whose F1 changed by less is not named
-LEAST_DRAWS = 0.05  # a change of the part of the draws that is told
+LEAST_DRAWS = 0.1  # a change of the part of the draws that is told
 
 
 @dataclass(frozen=True)

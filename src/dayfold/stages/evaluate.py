@@ -193,7 +193,7 @@ def run(project: Project, params: Params) -> list[str]:
     for line in first_few(wrong, project.name(project.plot("flips"))):
         print(f"  {line}")
     print(f"{asked} images in {seconds:.1f} s, {asked / seconds:.0f} img/s")
-    return [summary, *unlike]
+    return ["; ".join([summary, *unlike])]
 
 
 def _unlike(
