@@ -177,14 +177,20 @@ def check_settled(project: Project, now: Standing) -> None:
         check_is_as_sealed(project, now.day)
 
 
+def _unseen(project: Project, now: Standing) -> list[str]:
+    """Name the origin's classes without an image, a line; the history is read where it has some."""
+    classes = now.params.origin.classes
+    last = now.day if now.is_sealed else now.params.parent
+    unseen = evidence.unseen(manifest.history(project, last), classes) if classes else ()
+    return [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
+
+
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
     lost = stray_images.find(project, now.params, is_open=now.is_open)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
-    history = manifest.history(project, ORIGIN if now.is_unopened else now.params.parent)
-    unseen = evidence.unseen(history, now.params.origin.classes)
-    known = [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
+    known = _unseen(project, now)
     if now.is_unopened:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
     is_untagged = now.day in now.untagged
@@ -203,6 +209,7 @@ def advice(project: Project) -> list[str]:
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
     labels = finding.count(project, now.day)
+    history = manifest.history(project, now.params.parent)
     new = sorted(set(labels) - set(history.images["label"].unique()))
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
     lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))

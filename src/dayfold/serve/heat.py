@@ -13,34 +13,15 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from dayfold.errors import ModelError
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.squares import squared
-from dayfold.project import cache, vcs
-from dayfold.project.files import md5_file
-from dayfold.project.layout import Project
 
 LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
 FINE = 7  # pixels a side of a map, at least
 HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
 STRONGEST = 0.6  # part of that colour there
-
-
-def model_here(project: Project, day: str) -> Model:
-    """Return the model of a day as far as it is on this machine: nothing is fetched for a picture.
-
-    Raises ModelError where it is neither in data/ nor in DVC's cache.
-    """
-    found = project.model
-    if day in vcs.sealed_days(project.root):
-        pinned = vcs.sealed_outputs(project.root, day)[project.name(project.model)]
-        if not found.exists() or md5_file(found) != pinned:
-            found = cache.object_path(cache.folder(project.root), pinned)
-    if not found.is_file():
-        raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
-    return network.load(found)
 
 
 def maps(model: Model, images: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,8 @@ from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.squares import squared
+from dayfold.project import cache, remotes, vcs
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
@@ -199,10 +199,11 @@ def check_here(project: Project) -> None:
         raise ModelError(f"{name} is not here yet.", hint="dvc checkout || dvc pull")
 
 
-def model_of(project: Project, day: str) -> Model:
+def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 
-    What lies in data/ is taken where it is the sealed one; else what DVC's cache or a remote has.
+    What lies in data/ is taken where it is the sealed one; else what DVC's cache or, with `fetch`,
+    a remote has.
     """
     if day not in vcs.sealed_days(project.root):
         check_here(project)
@@ -214,6 +215,8 @@ def model_of(project: Project, day: str) -> Model:
     pinned = vcs.sealed_outputs(project.root, day)[name]
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
+    if not fetch and not cache.object_path(cache.folder(project.root), pinned).is_file():
+        raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
     try:
         kept = remotes.bring(project.root, pinned)
     except ToolError as error:
