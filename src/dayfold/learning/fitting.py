@@ -197,8 +197,7 @@ class Training:
         learner = network.WithFeatures(self._inputs.learner(self._net))
         batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
         given = (self._inputs.plain(pool, batch) for batch in batches)
-        made = network.answers(learner, given, self._job.machine)
-        return made[:, : network.FEATURES], made[:, network.FEATURES :]
+        return network.parted(network.answers(learner, given, self._job.machine))
 
     def _diverged(self, what: str) -> TrainingError:
         """The error of a training whose numbers left the range of floats."""

@@ -350,6 +350,11 @@ class WithFeatures(torch.nn.Module):
         return torch.cat([features, self.head(features)], dim=1)
 
 
+def parted(made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features [n, 512] and logits [n, classes] of what `WithFeatures` answers."""
+    return made[:, :FEATURES], made[:, FEATURES:]
+
+
 def outputs(
     net: torch.nn.Module, images: torch.Tensor, machine: Machine, *, batch_size: int = BATCH
 ) -> torch.Tensor:

@@ -62,7 +62,7 @@ class Deployed(torch.nn.Module):
         made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
         if self.known is None:
             return (made / self.temperature).softmax(1)
-        features, logits = made[:, : network.FEATURES], made[:, network.FEATURES :]
+        features, logits = network.parted(made)
         chances = (logits / self.temperature).softmax(1)
         return chances, self.known.distance(features, chances)
 
