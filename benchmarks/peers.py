@@ -3,7 +3,7 @@
     pip install -r benchmarks/peers.txt
     python benchmarks/peers.py [--stream "new classes"] [--seeds 1] [--days 15]
 
-Runs a stream of benchmarks/retention.py through the default policy and through Avalanche's Naive,
+Runs a stream of benchmarks/streams.py through the default policy and through Avalanche's Naive,
 Replay and Cumulative, one after another in one process, and prints them side by side.
 
 The same for all: the training and test images, the start (the origin's ResNet18, in its form for
@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import retention
+import streams
 import torch
 from sklearn.metrics import f1_score
 from torch.utils.data import TensorDataset
@@ -219,7 +219,7 @@ def claims(runs: Sequence[BacktestRun]) -> Iterator[str]:
 def main() -> None:
     """Run all four on every seed, in a temporary folder, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--stream", choices=tuple(retention.STREAMS), default="new classes")
+    parser.add_argument("--stream", choices=tuple(streams.ALL), default="new classes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--days", type=int, default=15, choices=range(2, 16), metavar="N")
     options = parser.parse_args()
@@ -230,12 +230,12 @@ def main() -> None:
     ):
         for seed in range(options.seeds):
             folder = Path(name) / str(seed)
-            params = retention.recipe(POLICIES["project"], seed)
+            params = streams.params(options.stream, seed)
             recipe = params.train
             machine = device.resolve(
                 device=recipe.device, precision=recipe.precision, threads=recipe.threads
             )
-            whole = retention.build(options.stream, params, folder / "stream")
+            whole = streams.build(options.stream, params, folder / "stream")
             history = replace(whole, days=whole.days[: options.days])
             tick = partial(ticker.advance, 1)
             runs.append(by_dayfold(history, folder / "run", params, tick))

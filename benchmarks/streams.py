@@ -1,0 +1,226 @@
+"""The streams that recipes are measured on: what comes on which day, and what one starts from.
+
+A stream is a plain project folder without git and DVC. Six are made of scikit-learn's digits, at 16
+px; two are pictures in colour (benchmarks/pictures.py). Each picture stream also begins from a
+network that was trained on the other, as a team begins from its own model or from ImageNet.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pictures
+from pictures import CACHE, Arrival, Pixels
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits
+
+from dayfold import create, draws
+from dayfold.backtest import History
+from dayfold.ledger import manifest, splits, tables
+from dayfold.ledger.manifest import Row
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256, write_bytes
+from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.params import Params
+from dayfold.stages import replay, snapshot, train, weights
+
+ROOT = Path(__file__).parent.parent
+DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
+RARE = {"train": 0.2, "validation": 0.05, "test": 0.75}  # 8 of 40 images, 30 to test on
+
+Plan = Callable[[int, int], bool]  # (digit, day) → whether its images come
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which digits come on which days, how many of each, and what the scanner makes of them.
+
+    Or, where `given` is set, what it yields for a seed; `start` is the stream whose images the
+    origin was trained on, and "" a random one.
+    """
+
+    says: str
+    comes: Plan = lambda digit, day: True  # noqa: ARG005
+    images: Mapping[int, int] | None = None  # of a digit; all of them where it is not named
+    rare: str | None = None
+    changes_on: int | None = None
+    given: Callable[[int], Iterator[Arrival]] | None = None
+    days: int = 15
+    size_px: int = 16
+    start: str = ""
+
+
+JOINS = {6: 3, 7: 6, 8: 9, 9: 12}
+STREAMS = {
+    "new classes": Stream(
+        "six digits, four more join; each comes back on every third day only",
+        lambda digit, day: (
+            day == JOINS.get(digit, 0) or (day > JOINS.get(digit, 0) and (digit + day) % 3 == 0)
+        ),
+    ),
+    "rare class": Stream(
+        "nine digits a day; on day 8 a tenth with 8 training images, never seen again",
+        lambda digit, day: day == 7 if digit == 9 else True,
+        images={9: 40},
+        rare="9",
+    ),
+    "new scanner": Stream(
+        "ten digits a day; from day 8 on with half the contrast, noise, and smaller",
+        changes_on=7,
+    ),
+    "steady": Stream("ten digits a day"),
+    "recurring": Stream(
+        "ten digits a day, but two are absent from day 5 to day 12",
+        lambda digit, day: not (digit in (3, 7) and 4 <= day < 12),
+    ),
+    "imbalanced": Stream(
+        "six digits of 178 on average, four of 9 in all: 20 to 1",
+        images=dict.fromkeys((2, 5, 8, 9), 9),
+    ),
+}
+LETTERS = Stream("thirteen letters of 183 fonts", given=pictures.letters, size_px=32)
+ICONS = Stream(
+    "twenty things as fifteen desktop themes draw them",
+    given=pictures.icons,
+    days=pictures.ICON_DAYS,
+    size_px=64,
+)
+PICTURES = {
+    "letters": LETTERS,
+    "letters from icons": replace(LETTERS, start="icons"),
+    "icons": ICONS,
+    "icons from letters": replace(ICONS, start="letters"),
+}
+ALL = {**STREAMS, **PICTURES}
+START_UPDATES = 2000  # of a network that another stream starts from
+
+
+def params(name: str, seed: int) -> Params:
+    """Return the repository's params with a stream's size and start, and one thread."""
+    stream = ALL[name]
+    changes = {
+        "origin.weights": str(_trained(stream.start)) if stream.start else "random",
+        "train.image_size_px": stream.size_px,
+        "train.threads": 1,
+    }
+    usual = params_file.read(ROOT / "params.yaml").model_copy(update={"seed": seed})
+    return params_file.changed(usual, changes)
+
+
+def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> History:
+    """Write a stream's images and manifests and the origin; the history of its days.
+
+    The seed of `params` shuffles which image comes when; `judge` by validation gives these the
+    place of the test images.
+    """
+    stream, project = ALL[name], Project(folder)
+    days = DAYS[: stream.days]
+    history = History(project, days, folder / "origin", folder / "origin" / "model.safetensors")
+    if (folder / "ready").exists():
+        return history
+    _write(project, stream, params)
+    project.parent.rename(folder / "origin")
+    if judge == "validation":
+        _judge_by_validation(project, days)
+    (folder / "ready").touch()
+    return history
+
+
+def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = False) -> None:
+    """The origin, the images and a manifest a day; `at_once`: all that comes, on the first day."""
+    project.data.mkdir(parents=True, exist_ok=True)
+    write_bytes(project.manifest(ORIGIN), (ROOT / "data/manifests/origin.csv").read_bytes())
+    create.make_origin(project, params)
+    arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
+    given = stream.given(params.seed) if stream.given else _digits(stream, params.seed)
+    for number, label, comes, frames in given:
+        arrives = 0 if at_once else comes
+        for turn, pixels in enumerate(frames):
+            path = project.images(DAYS[arrives]) / label / f"{number:04}-{turn}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(pixels).astype(np.uint8)).save(path)
+            row = (sha256(path.read_bytes()), project.name(path), label, f"digit-{number}")
+            arrivals.setdefault(arrives, []).append(row)
+    parent = ORIGIN
+    for turn, day in enumerate(DAYS[: len(arrivals)]):
+        earlier = manifest.history(project, parent)
+        rows = []
+        for is_rare in (False, True):
+            mine = [row for row in arrivals[turn] if (row[2] == stream.rare) == is_rare]
+            fractions = RARE if is_rare else params.data.split.fractions()
+            units = splits.units(mine, earlier=earlier, expression="")
+            rows += snapshot.rows_of(mine, units=units, earlier=earlier, fractions=fractions)
+        manifest.write(
+            project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
+        )
+        parent = day
+
+
+def _trained(name: str) -> Path:
+    """The network that one long day of all of a stream's images makes of a random one."""
+    path = CACHE / f"{name}.safetensors"
+    if not path.exists():
+        with TemporaryDirectory() as folder:
+            project = Project(Path(folder))
+            changes = {"train.updates": START_UPDATES, "train.image_size_px": pictures.SIDE_PX}
+            long = params_file.changed(params(name, 0), changes)
+            _write(project, ALL[name], long, at_once=True)
+            day = long.model_copy(update={"day": DAYS[0], "parent": ORIGIN})
+            for stage in (weights, replay, train):
+                stage.run(project, day)
+            shutil.copy(project.model, path)
+    return path
+
+
+def _judge_by_validation(project: Project, days: Sequence[str]) -> None:
+    """Rewrite the manifests: no test images, and the validation images tested on instead."""
+    parent, pin = ORIGIN, sha256(project.manifest(ORIGIN).read_bytes())
+    for day in days:
+        rows = [Row(*row) for row in tables.read(project.manifest(day), Row)[1:].iter_rows()]
+        moved = [
+            row._replace(split="test" if row.split == "validation" else row.split)
+            for row in rows
+            if row.split != "test"
+        ]
+        manifest.write(project.manifest(day), parent_day=parent, parent_sha256=pin, rows=moved)
+        parent, pin = day, sha256(project.manifest(day).read_bytes())
+
+
+def _digits(stream: Stream, seed: int) -> Iterator[Arrival]:
+    """(number, digit, day, frames) of every digit; the seed shuffles which comes when."""
+    digits = load_digits()
+    for digit in range(10):
+        numbers = np.flatnonzero(digits.target == digit)
+        keys = draws.uniforms("stream", seed, ids=[str(number) for number in numbers])
+        numbers = numbers[np.argsort(keys)][: (stream.images or {}).get(digit)]
+        days = [day for day in range(len(DAYS)) if stream.comes(digit, day)]
+        for turn, number in enumerate(map(int, numbers)):
+            day = days[turn % len(days)]
+            frames = _frames(digits.images[number] * (255 / 16), seed, number)
+            if str(digit) == stream.rare:
+                frames = frames[:1]
+            if stream.changes_on is not None and day >= stream.changes_on:
+                frames = [
+                    _other_scanner(pixels, f"{number} {at}") for at, pixels in enumerate(frames)
+                ]
+            yield number, str(digit), day, frames
+
+
+def _frames(pixels: Pixels, seed: int, number: int) -> list[Pixels]:
+    """Three frames of one digit, as of one patient: as it is, moved by a pixel, and noisy."""
+    way = int(4 * draws.uniforms("way", seed, ids=[str(number)])[0])
+    moved = np.roll(pixels, (1, -1)[way % 2], axis=way // 2)
+    noise = draws.uniform_array("noise", seed, str(number), shape=pixels.shape)
+    return [pixels, moved, np.clip(pixels + 32 * noise, 0, 255)]
+
+
+def _other_scanner(pixels: Pixels, name: str) -> Pixels:
+    """Three quarters of the size, half the contrast upon grey, and noise."""
+    image = Image.fromarray(np.rint(pixels).astype(np.uint8))
+    small = ImageOps.expand(image.resize((12, 12), Image.Resampling.BICUBIC), border=2, fill=0)
+    noise = draws.uniform_array("scanner", name, shape=(16, 16))
+    return np.clip(64 + np.asarray(small) * 0.5 + noise * 32, 0, 255)
