@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +21,9 @@ from dayfold.ledger.intake.finding import WITHDRAW
 from dayfold.project import cache, vcs
 from dayfold.project.cache import READ_ONLY
 from dayfold.project.console import first_few, plural
-from dayfold.project.files import md5_file, sha256_file, write_bytes
+from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.remotes import Remote, remotes
+from dayfold.project.remotes import Remote, bring, remotes
 from dayfold.proof import record
 from dayfold.proof.record import Usage, span, usage
 
@@ -100,10 +99,8 @@ class Erasure:
         """By DVC's list of the day's folder, of the cache or of a remote; or else by the file."""
         path = self.project.root / one.path
         name = path.relative_to(self.project.images(one.day)).as_posix()
-        of_cache: Callable[[str], dict[str, str]] = partial(cache.listing, self.objects)
-        for listing in (of_cache, *(remote.listing for remote in self.remotes)):
-            with suppress(KeyError):
-                return listing(folder)[name]
+        with suppress(ToolError, OSError, ValueError, TypeError, KeyError):
+            return cache.listed(bring(self.project.root, folder).read_bytes())[name]
         return md5_file(path) if path.is_file() and sha256_file(path) == one.image else ""
 
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
@@ -114,7 +111,7 @@ class Erasure:
 
     def _places(self, one: _Image) -> list[Path]:
         """Where its bytes are meant to lie: the cache's objects, and the file itself."""
-        kept = cache.object_paths(self.objects, one.md5) if one.md5 else ()
+        kept = [cache.object_path(self.objects, one.md5)] if one.md5 else []
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
@@ -222,11 +219,11 @@ class Erasure:
         if not one.md5:
             return
         # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
-        cache.put_back(self.objects, one.text)
-        first, before = cache.object_paths(self.objects, one.md5)
-        is_listed = any(path.exists() for path in cache.object_paths(self.objects, one.folder))
-        for path in (first, before):
-            is_gap = path == first and is_listed and not path.exists()
+        own, place, listed = (
+            cache.object_path(self.objects, key) for key in (md5(one.text), one.md5, one.folder)
+        )
+        for path in (own, place):
+            is_gap = not path.exists() and (path == own or listed.exists())
             if is_gap or (path.exists() and path.read_bytes() != one.text):
                 write_bytes(path, one.text, mode=READ_ONLY)
 

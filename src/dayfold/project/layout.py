@@ -75,7 +75,6 @@ class Project:
         # What belongs to this machine only.
         self.scratch = root / ".dvc" / "tmp" / "dayfold"
         self.journal = self.scratch / "journal.json"
-        self.ledger_cache = self.scratch / "ledger"
         self.remarks = self.scratch / "remarks.csv"
         self.last_looks = self.scratch / "settled"
         self.checkpoints = self.scratch / "checkpoints"
