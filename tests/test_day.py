@@ -14,7 +14,6 @@ from conftest import IDENTITY
 from dayfold import create
 from dayfold.cycle import adding
 from dayfold.demo import DAYS
-from dayfold.figures import metrics
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
@@ -188,27 +187,6 @@ def test_log_shows_every_day_from_files_alone(copy, shell):
     assert lines[2].split()[2:4] == ["7", "+6"]
     assert max(map(len, lines)) <= 100
     assert [line.split()[-1] for line in lines] == ["gate", "ok", "ok", "ok"]
-
-
-def test_log_shows_each_class_of_a_day_and_everything_as_json(copy, shell):
-    said = shell(copy.root, "dayfold", "log", "--classes").splitlines()
-    lines = said[:9]
-    assert said[-1].startswith("Too few test images to judge these classes: 0 (18 images), ")
-    assert lines[0].split()[:2] == [THREE, "images"]
-    assert [line.split()[0] for line in lines[1:]] == list("01234567")
-    assert [line.split()[0] for line in lines if line.rstrip().endswith("new, few")] == ["7"]
-    assert max(map(len, map(str.rstrip, lines))) <= 100
-    lines = shell(copy.root, "dayfold", "log", "--day", TWO).splitlines()
-    assert lines[0].split()[0] == TWO
-    said = shell(copy.root, "dayfold", "log", "--day", FOUR, code=1)
-    assert f"{FOUR} has no figures" in said
-    days = json.loads(shell(copy.root, "dayfold", "log", "--json"))
-    assert list(days) == [ONE, TWO, THREE]
-    found = days[THREE]["figures"]
-    assert metrics.by_class(found) == json.loads(copy.class_figures.read_bytes())
-    recorded = json.loads(copy.figures.read_bytes())
-    assert metrics.of_the_day(found)["interval"] == recorded["interval"]
-    assert found["worst_f1"] == recorded["worst_f1"]
 
 
 def test_negative_flips_are_listed_with_their_paths(copy):

@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn here without a library: lines over days, and bars of one number a day.
+"""Charts as SVG, drawn here without a library: lines over days.
 
 Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
 """
@@ -28,8 +28,6 @@ MANY = 32  # days above which lines have no points of their own
 APART_PX = 3  # between equal lines, if that leaves them within SPREAD_PX
 SPREAD_PX = 12
 
-TITLE = "Accuracy on the test images of each day, after training on later days"
-
 Curves = Mapping[str, Mapping[str, float]]  # series → day → value
 
 _SVG = Markup(
@@ -45,9 +43,6 @@ _SERIES = Markup(
     'stroke-width="{3}"><title>{0}</title></path>{4}</g>'
 )
 _NAME = Markup('<tspan data-series="{}"><tspan fill="{}">\u25cf</tspan> {}\u2002</tspan>')
-_BAR = Markup('<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}"><title>{}</title></rect>')
-
-
 _PANEL = Markup(
     '<g transform="translate({} {})"><text y="14" font-size="14" font-weight="bold" fill="{}">{}'
     '</text><g transform="translate(0 24)">{}</g></g>'
@@ -233,17 +228,6 @@ def _labels(
         longest = max(longest, letters)
         found.append((ends[group[0]], said))
     return found, 12 + longest * LETTER_PX
-
-
-def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
-    """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
-    most, step = max(values.values()), min(16, size[0] / len(values))
-    inside = []
-    for place, (day, value) in enumerate(values.items()):
-        tall = max(1, size[1] * value / (most or 1))
-        told = f"{day}: {value:,.3g}"
-        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, told))
-    return _svg(size, f"A bar a day, at most {most:,.3g}", inside)
 
 
 def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:

@@ -102,13 +102,13 @@ def _git_files(root: Path) -> Sign:
 
 
 def _params(project: Project) -> Iterator[Sign]:
-    """Whether params.yaml can be read, and is this version's as dvc.yaml is."""
+    """Whether params.yaml can be read, and is this version's."""
     if upgrade.needed(project):
         yield Sign(
             "params",
-            "params.yaml or dvc.yaml is of an older version of dayfold",
-            "remove settings that no longer exist (docs/params.md lists the others); weights now "
-            "fall in a straight line over weights.versions",
+            "params.yaml and dvc.yaml are of an older version of dayfold",
+            "write those of this version, with your values (docs/params.md lists the settings); "
+            "weights now fall in a straight line over weights.versions",
             partial(upgrade.apply, project),
         )
     try:

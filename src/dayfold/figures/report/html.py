@@ -1,4 +1,4 @@
-"""Pages: templates filled into one file that needs nothing else, and how values stand in them."""
+"""The page: a template filled into one file that needs nothing else, how values stand in it."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ UNDEFINED = "\N{EN DASH}"
 TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
 
 
-def render(template: str, **values: Any) -> str:
+def render(**values: Any) -> str:
     """Return a page as HTML, in which everything is escaped and no script runs but its own."""
     folder = files("dayfold.figures.report") / "template"
     style, script = (
@@ -30,8 +30,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "long": long_day, "bars": charts.bars}
-    return environment.get_template(template).render(
+    environment.filters |= {"figure": figure, "long": long_day}
+    return environment.get_template("page.html").render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file

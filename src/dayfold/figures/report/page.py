@@ -9,12 +9,12 @@ from markupsafe import Markup
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, gate, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import html, index, pictures, summary, unknown
+from dayfold.figures.report import html, pictures, summary, unknown
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.html import Cell, Shades, figure, shades
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger.tables import CohortAccuracy
-from dayfold.project.files import dotted, write_bytes
+from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
 CLASSES = 10  # lines of classes that are drawn at first, the lowest F1 first
@@ -35,10 +35,10 @@ def write(
     forced: Mapping[str, str],
     heat_of: Callable[[str], Heat] | None = None,
 ) -> Path:
-    """Write the report of a day, by default the last that has figures, and the index of all days.
+    """Write the report of a day, by default the last that has figures; return its path.
 
-    Return its path. `forced` are the days that were sealed by force, each with why; `heat_of`
-    returns what draws where the model of a day looks.
+    `forced` are the days that were sealed by force, each with why; `heat_of` returns what draws
+    where the model of a day looks.
     """
     found = days.read(project, day)
     path = project.report(found.day)
@@ -49,14 +49,7 @@ def write(
         except DayfoldError as error:
             found.missing[project.name(project.model)] = error.what
     write_bytes(path, render(found, forced=forced, heat=heat).encode())
-    index.write(project, forced=forced)
     return path
-
-
-def write_curve(project: Project, day: str | None, path: Path) -> None:
-    """Draw the forgetting curve up to a day, alone, into a PNG file."""
-    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
-    charts.write_png(path, {charts.TITLE: curve})
 
 
 def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
@@ -66,7 +59,6 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     hidden = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     return html.render(
-        "page.html",
         day=day,
         name=day.project.root.name,
         headline=summary.headline(day, changed),
@@ -83,25 +75,14 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         class_charts={key: _class_chart(scores, key, hidden) for key in MEASURES},
         class_colours=charts.palette(labels),
         hidden=hidden,
-        f1s=shades(
-            [
-                Cell(label, on, f1, figure(f1), f"{label} on {on}")
-                for on, table in scores.items()
-                for label, f1 in table.select("label", "f1").iter_rows()
-            ],
-            of_days=True,
-        ),
         confusion=_confusion(day),
         flagged=list(unknown.sentences(day)),
         flags=unknown.rows(day),
         flag_chart=unknown.chart(day),
         galleries=list(pictures.galleries(day, heat)),
-        splits=days.splits(day),
         pool=days.pool(day),
         arrivals=_arrivals(day),
         corrections=day.history.corrections.filter(on=day.day).to_dicts(),
-        recipe=dotted(day.provenance.get("recipe", {})),
-        minutes=days.minutes(day.project, day.days),
     )
 
 

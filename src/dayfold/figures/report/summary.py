@@ -1,15 +1,12 @@
 """The day in five numbers and a sentence, and the classes that got worse."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
-
-import polars as pl
 
 from dayfold.figures import intervals, metrics
 from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
-from dayfold.project.console import plural
+from dayfold.project.console import first_few, plural
 
 NAMED = 3  # new classes that are named one by one
 
@@ -66,63 +63,31 @@ def changes(day: Day) -> list[Change]:
 def numbers(day: Day) -> list[Number]:
     """Return the five numbers of the day."""
     figures = day.figures
+    f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
+    worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
     return [
         Number(title, figures[key], figures["interval"][key], not is_judged(figures, key), says)
-        for key, title, says in _sentences(day)
+        for key, title, says in (
+            (
+                "average_accuracy",
+                "Average accuracy",
+                "The mean of the accuracies on each day's test images: each day counts alike.",
+            ),
+            (
+                "weighted_f1",
+                "Weighted F1",
+                "The mean F1 of the classes, weighted by their test images.",
+            ),
+            ("worst_f1", "Worst F1", f"Of {', '.join(worst)}." if worst else ""),
+            (
+                "forgetting",
+                "Forgetting",
+                "How far the accuracy on an earlier day's test images is below its best, on "
+                "average. Below 0: above it.",
+            ),
+            ("negative_flip_rate", "Newly wrong", _of_flips(day)),
+        )
     ]
-
-
-def _sentences(day: Day) -> Iterator[tuple[str, str, str]]:
-    """The key, the title and the sentence of each."""
-    cohorts, classes = day.counts["cohort"].n_unique(), day.figures["classes"]
-    images = sum(scores["images"] for scores in classes.values())
-    yield (
-        "average_accuracy",
-        "Average accuracy",
-        f"The mean of the accuracies on the test images of {plural(cohorts, 'day')}: "
-        f"each day counts alike.{_before(day)}",
-    )
-    yield (
-        "weighted_f1",
-        "Weighted F1",
-        f"The mean F1 of {plural(len(classes), 'class')}, weighted by "
-        f"{plural(images, 'test image')}.",
-    )
-    yield (
-        "worst_f1",
-        "Worst F1",
-        _of_worst({name: scores["f1"] for name, scores in classes.items()}),
-    )
-    lost, earlier = day.figures["forgetting"], plural(cohorts - 1, "earlier day")
-    yield (
-        "forgetting",
-        "Forgetting",
-        "Nothing to forget yet: there are no earlier test images."
-        if lost is None
-        else f"On the test images of {earlier}, accuracy is as high as it ever was."
-        if not round(abs(lost), 3)
-        else f"On the test images of {earlier}, accuracy is on average {abs(lost):.3f} "
-        f"{'above' if lost < 0 else 'below'} its best of the days before.",
-    )
-    yield "negative_flip_rate", "Newly wrong", _of_flips(day)
-
-
-def _before(day: Day) -> str:
-    """What yesterday's model reaches on today's test images, judged by today's labels."""
-    asked = day.counts.filter(pl.col("parent_correct").is_not_null())
-    if asked.is_empty():
-        return ""
-    each = asked.group_by("cohort").agg(pl.col("parent_correct", "images").sum())
-    before = each.select((pl.col("parent_correct") / pl.col("images")).mean()).item()
-    images = plural(int(each["images"].sum()), "image")
-    return f" On the same {images} yesterday's model has {before:.3f}."
-
-
-def _of_worst(f1s: dict[str, float]) -> str:
-    worst = [label for label, f1 in f1s.items() if f1 == min(f1s.values())]
-    if not worst:
-        return "No class has test images yet."
-    return f"That of {f'class {worst[0]}' if len(worst) == 1 else plural(len(worst), 'class')}."
 
 
 def _of_flips(day: Day) -> str:

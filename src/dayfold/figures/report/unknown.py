@@ -41,7 +41,7 @@ def sentences(day: Day) -> Iterator[str]:
 
 def _of_known(day: Day, unknown: int, images: int) -> str:
     share = params_file.read(day.project.params).predict.known_share
-    ends = intervals.proportion(unknown, images)
+    ends = day.figures["interval"]["unknown"]["false_alarms"]
     said = (
         f"Of {plural(images, 'image')} of known classes it called {unknown} unknown: "
         f"{unknown / images:.1%} ({ends['low']:.1%} to {ends['high']:.1%})."
