@@ -17,7 +17,6 @@ from dayfold.ledger.tables import (
     Evaluation,
     Flip,
     NearDuplicate,
-    PoolShare,
     Prediction,
 )
 from dayfold.project import params as params_file
@@ -92,9 +91,5 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     tables.write(project.plot("flips"), Flip, flips)
     cells = retention.cohorts(*tables.evaluations(project, day))
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
-    rows = images.filter(pl.col("split") == "train")
-    shares = rows.group_by("day", "label").len().sort("day", "label")
-    table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]
-    tables.write(project.shares, PoolShare, table)
     one, two = (tuple(row) for row in held.select("path", "label", "split").head(2).iter_rows())
     tables.write(project.plot("near_duplicates"), NearDuplicate, [(*one, *two, 3)])

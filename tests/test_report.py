@@ -198,7 +198,7 @@ def test_a_hundred_days_are_a_small_page(chromium, tmp_path):
 def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
     days = histories.dates(2)
     project = histories.write_history(tmp_path / "bare", days=days, labels=LABELS, files=False)
-    for path in (project.shares, project.predictions, project.gate(days[-1])):
+    for path in (project.predictions, project.gate(days[-1])):
         path.unlink()
     project.plot("flips").unlink()
     project.plot("near_duplicates").unlink()
@@ -210,7 +210,6 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         "data/plots/flips.csv of this day is not here.",
         "data/predictions.csv of this day is not here.",
         "This day was made without a search for near duplicates.",
-        "The plan of the training samples (data/shares.csv) of this day is not here.",
         "Not here, and so left out:",
     ):
         assert sentence in said, sentence

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.figures import gate, log, metrics
+from dayfold.figures import gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
-from dayfold.ledger.tables import Check, PoolShare
+from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.files import parse_csv
@@ -122,25 +122,3 @@ def read(project: Project, day: str | None) -> Day:
     line, known = log.counted(project, params, line)
     is_sealed = line.day in vcs.sealed_days(project.root)
     return Day(project, line, known, line.day == at, is_sealed)
-
-
-def pool(day: Day) -> dict[str, Any] | None:
-    """Return what training drew from, by class and by data version, and what recency came to.
-
-    None where data/shares.csv of the day cannot be had.
-    """
-    shares = day.table(day.project.shares, PoolShare)
-    if shares is None:
-        return None
-    is_today = pl.col("day") == day.day
-    of_today = pl.col("images").filter(is_today).sum()
-    columns = (of_today.alias("today"), pl.col("images").sum() - of_today, pl.col("share").sum())
-    share = float(shares.filter(is_today)["share"].sum())
-    trained = day.history.split("train")
-    new = trained.filter(is_today).height
-    return {
-        "class": shares.group_by("label").agg(*columns).sort("label").rows(),
-        "images of": shares.group_by("day").agg(*columns).sort("day").rows(),
-        "today": share,
-        "recency": metrics.recency(share, today=new, old=len(trained) - new),
-    }

@@ -78,9 +78,7 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         confusion=_confusion(day),
         flagged=list(unknown.sentences(day)),
         flags=unknown.rows(day),
-        flag_chart=unknown.chart(day),
         galleries=list(pictures.galleries(day, heat)),
-        pool=days.pool(day),
         arrivals=_arrivals(day),
         corrections=day.history.corrections.filter(on=day.day).to_dicts(),
     )

@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
-from dayfold.figures import charts, intervals
+from dayfold.figures import intervals
 from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
 
 KINDS = {1: "new", 0: "known"}
-# The lines of the chart, each with its colour, by `new` of `tables.Unknown`.
-LINES = {1: ("found", charts.RAMP[0]), 0: ("false alarms", charts.RAMP[-1])}
 
 
 def sentences(day: Day) -> Iterator[str]:
@@ -65,25 +62,3 @@ def rows(day: Day) -> list[dict[str, Any]]:
             ends = intervals.proportion(row["unknown"], row["images"])
             found.append(row | {"kind": KINDS[row["new"]], "part": part, "ends": ends})
     return found
-
-
-def chart(day: Day) -> Markup | None:
-    """Draw the parts that were called unknown over the days; None where there is none."""
-    curves: dict[str, dict[str, float]] = {}
-    for on in day.days:
-        totals = tables.unknown(day.project, on).filter(label="")
-        for row in totals.iter_rows(named=True):
-            if row["unknown"] is not None:
-                part = row["unknown"] / row["images"]
-                curves.setdefault(LINES[row["new"]][0], {})[on] = part
-    return (
-        charts.lines(
-            curves,
-            says="Part of the images that yesterday's model called unknown, by day",
-            colours=dict(LINES.values()),
-            ends=(0.0, 1.0),
-            names={name: name for name in curves},
-        )
-        if curves
-        else None
-    )
