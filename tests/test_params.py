@@ -89,7 +89,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         f"params.yaml:{at('seed')}: seed is -1: input should be greater than or equal to 0",
         f"params.yaml:{at('  recent')}: weights.recent is 0: input should be greater than 0",
         f"params.yaml:{at('replay')}: replay.size is missing",
-        f"params.yaml:{at('  size')}: replay.sise is not a known key; did you mean size?",
+        f"params.yaml:{at('  size')}: replay.sise is not a known key; known here: policy, size",
         f"params.yaml:{at('  updates')}: train.updates is 6.5: input should be a valid integer",
     ):
         assert expected in found
@@ -113,7 +113,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         ("  updates", "  updates: 0", "train.updates is 0: input should be greater than or equal"),
         ("  base", "  base: .nan", "weights.base is nan: input should be"),
         ("  base", "  base: .inf", "weights.base is inf: input should be a finite number"),
-        ("  policy", "  policy: class_balance", "; did you mean class_balanced?"),
+        ("  policy", "  policy: class_balance", "should be 'class_balanced', "),
         ("  classes", "  classes: [yes]", "origin.classes.0 is True: input should be a valid"),
         ("    test", "    test: 0.9", "validation + test must be below 1, not 1"),
         ("  group", '  group: "p("', "not a regular expression"),
@@ -121,7 +121,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         ("  group", '  group: "(p)(q)"', "needs exactly one (…) around the group's name, has 2"),
         ("day", 'day: "2025-6-4"', "'2025-6-4' is not a day"),
         ("day", 'day: "2025-02-30"', "'2025-02-30' is not a day"),
-        ("  recent", "  recents: 1.0", "weights.recents is not a known key; did you mean"),
+        ("  recent", "  recents: 1.0", "weights.recents is not a known key; known here: recent, "),
         ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),
         ("  learning_rate", "  learning_rate: 1e-3", "train.learning_rate is '1e-3'"),
         ("day", "day: 2025-06-04", 'day is read by YAML as a date; quote it: "2025-06-04"'),

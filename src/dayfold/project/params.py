@@ -1,6 +1,5 @@
 """params.yaml, typed and validated: every problem at once, with its line and what was meant."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -267,10 +266,10 @@ def _explain(problem: Any) -> str:
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
     if kind == "extra_forbidden":
-        known = _known_keys(where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{line} is not a known key; {hint}"
+        model: Any = Params
+        for section in where[:-1]:
+            model = model.model_fields[section].annotation
+        return f"{line} is not a known key; known here: {', '.join(model.model_fields)}"
     if kind == "missing":
         return f"{line} is missing"
     if kind == "string_type" and type(found).__name__ == "date":
@@ -278,17 +277,6 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(found, dict):
         return f"{line}: {message}"
-    if kind == "literal_error":
-        allowed = [str(word) for word in re.findall(r"'([^']*)'", message)]
-        near = difflib.get_close_matches(str(found), allowed, n=1, cutoff=0.5)
-        message += f"; did you mean {near[0]}?" if near else ""
     if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
         message += "; YAML reads 1e-3 as text, write 0.001"
     return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
-
-
-def _known_keys(sections: list[str]) -> list[str]:
-    model: Any = Params
-    for section in sections:
-        model = model.model_fields[section].annotation
-    return list(model.model_fields)

@@ -17,15 +17,9 @@ from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
-CLASSES = 10  # lines of classes that are drawn at first, the lowest F1 first
+CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn than left out
 # What is drawn of classes: columns of `metrics.class_scores`, and how they are called.
-MEASURES = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "confidence": "mean confidence",
-    "support": "test images",
-}
+MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
 def write(
@@ -55,9 +49,8 @@ def write(
 def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
-    labels = sorted({label for table in scores.values() for label in table["label"]})
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
-    hidden = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
+    left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     return html.render(
         day=day,
         name=day.project.root.name,
@@ -69,12 +62,9 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         tested=day.known.on(int(day.counts["images"].sum())),
         forced=forced.get(day.day),
         curve=charts.forgetting_curve(cohorts),
-        cohort_colours=charts.ramp(sorted({cell.cohort for cell in cohorts})),
         matrix=_matrix(cohorts),
-        measures=MEASURES,
-        class_charts={key: _class_chart(scores, key, hidden) for key in MEASURES},
-        class_colours=charts.palette(labels),
-        hidden=hidden,
+        class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
+        left_out=left_out,
         confusion=_confusion(day),
         flagged=list(unknown.sentences(day)),
         flags=unknown.rows(day),
@@ -99,19 +89,19 @@ def _scores(day: Day) -> dict[str, pl.DataFrame]:
 
 
 def _class_chart(
-    scores: Mapping[str, pl.DataFrame], measure: str, hidden: Collection[str]
+    scores: Mapping[str, pl.DataFrame], measure: str, left_out: Collection[str]
 ) -> Markup:
     curves: dict[str, dict[str, float]] = {}
     for day, table in scores.items():
         for label, value in table.select("label", measure).iter_rows():
-            curves.setdefault(label, {})[day] = value
-    values = [value for points in curves.values() for value in points.values()]
+            if label not in left_out:
+                curves.setdefault(label, {})[day] = value
     return charts.lines(
         curves,
         says=f"{MEASURES[measure]} of every class, by the day of the model",
         colours=charts.palette(sorted(curves)),
-        ends=(0, max(values, default=1)) if measure == "support" else (charts.floor(values), 1),
-        names={label: label for label in curves if label not in hidden},
+        ends=(charts.floor(value for points in curves.values() for value in points.values()), 1),
+        names={label: label for label in curves},
     )
 
 

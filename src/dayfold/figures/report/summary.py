@@ -8,8 +8,6 @@ from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.report.day import Day
 from dayfold.project.console import first_few, plural
 
-NAMED = 3  # new classes that are named one by one
-
 
 class Number(NamedTuple):
     """One of the five: its value and interval, whether these rest on too few, and what it says."""
@@ -106,43 +104,24 @@ def _of_flips(day: Day) -> str:
 
 def headline(day: Day, changed: list[Change]) -> str:
     """Say in a sentence or two how the day went: what is new, and what got worse."""
-    new = [_of_new(day)] if day.line.new else []
+    new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
+    said = f"New: {new}. " * bool(new)
     if day.before is None:
-        return f"The first day: {'; '.join(new) or 'no classes yet'}."
-    lost = [change.label for change in changed if change.is_beyond_chance]
-    if lost:
-        new.append(f"{listed(lost)} got worse beyond chance")
-    elif day.figures["worse_than_yesterday"]["significant"]:
-        new.append("all classes together got worse beyond chance, no single one did")
-    elif few := day.known.caveat(day.known.all):
-        new.append(f"whether anything got worse is {few}")
-    else:
-        new.append(f"nothing {'else ' * bool(new)}got worse beyond chance")
-    text = "; ".join(new)
-    # A class's own name keeps its case.
-    return (text if day.line.new or lost else text[0].upper() + text[1:]) + "."
-
-
-def _of_new(day: Day) -> str:
-    """What became of the classes that arrived on the day."""
-    new = day.line.new
-    said = [_of_class(day, label) for label in new[:NAMED]]
-    more = len(new) - len(said)
-    if more:
-        said.append(f"{more} more")
-    return f"{listed(said)} on the day {'it' if len(new) == 1 else 'they'} arrived"
+        return f"The first day. {said}".strip()
+    if lost := [change.label for change in changed if change.is_beyond_chance]:
+        return f"{said}Worse beyond chance: {', '.join(first_few(lost))}."
+    if day.figures["worse_than_yesterday"]["significant"]:
+        return f"{said}All classes together got worse beyond chance, no single one did."
+    if few := day.known.caveat(day.known.all):
+        return f"{said}Whether anything got worse is {few}."
+    return f"{said}Nothing got worse beyond chance."
 
 
 def _of_class(day: Day, label: str) -> str:
     """The F1 of a class; with its interval where it rests on too few."""
     if label not in day.figures["classes"]:
-        return f"{label}: untested"
-    said = f"{label}: F1 {day.figures['classes'][label]['f1']:.3f}"
+        return f"{label} (untested)"
+    said = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"
     few = day.known.of_class(label)
     low, high = day.figures["interval"]["classes"][label]["f1"].values()
     return f"{said} ({low:.3f} to {high:.3f}; {few})" if few else said
-
-
-def listed(names: list[str]) -> str:
-    """Return "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
