@@ -5,6 +5,7 @@ Colours stand in attributes, which the style sheet of a page overrides; a pictur
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -205,7 +206,7 @@ def _labels(
 ) -> tuple[list[tuple[float, Markup]], float]:
     """Heights and texts of the labels at the lines' ends, and the room that they take of a chart.
 
-    A label that would take more than a third names as many series as it can.
+    Of series at about one height as many are named as fit in a third of the chart.
     """
     groups: list[list[str]] = []
     for name in sorted(names, key=lambda name: ends[name]):
@@ -213,19 +214,17 @@ def _labels(
             groups[-1].append(name)
         else:
             groups.append([name])
-    found, longest = [], 0
+    cut = {
+        name: text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+        for name, text in names.items()
+    }
+    found, longest = [], 0.0
     for group in groups:
-        said, letters = Markup(), 0
-        for place, name in enumerate(group):
-            cut = names[name]
-            cut = cut if len(cut) <= LETTERS else f"{cut[: LETTERS - 1]}…"
-            if place and (letters + len(cut) + 6) * LETTER_PX > width / 3:
-                said += f"+{len(group) - place}"
-                letters += 3
-                break
-            said += _NAME.format(name, colours[name], cut)
-            letters += len(cut) + 3
-        longest = max(longest, letters)
+        lengths = list(accumulate(len(cut[name]) + 3 for name in group))
+        fits = max(1, sum(length * LETTER_PX < width / 3 for length in lengths))
+        said = Markup().join(_NAME.format(name, colours[name], cut[name]) for name in group[:fits])
+        said += f"+{len(group) - fits}" * (len(group) > fits)
+        longest = max(longest, lengths[fits - 1] + 3 * (len(group) > fits))
         found.append((ends[group[0]], said))
     return found, 12 + longest * LETTER_PX
 

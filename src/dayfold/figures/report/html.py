@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from datetime import date
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ def render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "long": long_day}
+    environment.filters["figure"] = figure
     return environment.get_template("page.html").render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
@@ -71,9 +70,3 @@ def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
 def figure(value: float | None) -> str:
     """Return a figure with three decimals and a true minus sign; a dash where it is undefined."""
     return UNDEFINED if value is None else intervals.figure(value).replace("-", "\N{MINUS SIGN}")
-
-
-def long_day(day: str) -> str:
-    """Return a day as a person says it: Monday, 9 June 2025."""
-    at = date.fromisoformat(day)
-    return f"{at:%A}, {at.day} {at:%B %Y}"

@@ -3,62 +3,50 @@
 from collections.abc import Iterator
 from typing import Any
 
-import polars as pl
-
 from dayfold.figures import intervals
 from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.project import params as params_file
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import plural
 
 KINDS = {1: "new", 0: "known"}
 
 
 def sentences(day: Day) -> Iterator[str]:
     """Say how many of today's images yesterday's model would have flagged, a sentence each."""
-    table = tables.unknown(day.project, day.day)
-    if table.is_empty():
+    found, ends = day.figures["unknown"], day.figures["interval"]["unknown"]
+    new, known = (plural(found["images"][kind], "image") for kind in ("new", "known"))
+    if not any(found["images"].values()):
         yield "There is no model before this day that knows what its classes look like."
-        return
-    totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
-    for new, row in sorted(totals.items(), reverse=True):
-        labels = table.filter(pl.col("new") == new, pl.col("label") != "")["label"].to_list()
-        named, of = ", ".join(first_few(labels)), "class" if len(labels) == 1 else "classes"
-        images, called = plural(row["images"], "image"), row["unknown"]
-        if called is not None and new:
-            flagged = f"{called} of {images} of the new {of} {named}"
-            yield f"Yesterday's model would have flagged {flagged}."
-        elif called is not None:
-            yield _of_known(day, called, row["images"])
-        if row["auroc"] is not None:
-            yield f"AUROC of new against known classes: {row['auroc']:.3f}."
-    if any(row["unknown"] is None for row in totals.values()):
+    elif found["found"] is None and found["false_alarms"] is None:
         yield "It called nothing unknown: it had too few validation images to draw a line."
-
-
-def _of_known(day: Day, unknown: int, images: int) -> str:
+    if found["found"] is not None:
+        yield f"Of {new} of new classes yesterday's model would have flagged {found['found']:.1%}."
+    if found["auroc"] is not None:
+        yield f"AUROC of new against known classes: {found['auroc']:.3f}."
+    if (part := found["false_alarms"]) is None:
+        return
+    low, high = ends["false_alarms"].values()
+    yield f"Of {known} of known classes it called {part:.1%} unknown ({low:.1%} to {high:.1%})."
     share = params_file.read(day.project.params).predict.known_share
-    ends = day.figures["interval"]["unknown"]["false_alarms"]
-    said = (
-        f"Of {plural(images, 'image')} of known classes it called {unknown} unknown: "
-        f"{unknown / images:.1%} ({ends['low']:.1%} to {ends['high']:.1%})."
-    )
-    if share is None:
-        return said
-    if ends["low"] is not None and ends["low"] > 1 - share:
-        return (
-            f"{said} {1 - share:.0%} are expected: today's images look unlike those of before. "
-            "Another device, other settings?"
+    if share is not None and low <= 1 - share:
+        yield f"{1 - share:.0%} are expected."
+    elif share is not None:
+        yield (
+            f"{1 - share:.0%} are expected: today's images look unlike those of before. Another "
+            "device, other settings?"
         )
-    return f"{said} {1 - share:.0%} are expected."
 
 
 def rows(day: Day) -> list[dict[str, Any]]:
     """Return the counts of each class, with the part that was called unknown and its interval."""
-    found = []
-    for row in tables.unknown(day.project, day.day).iter_rows(named=True):
-        if row["label"] and row["unknown"] is not None:
-            part = row["unknown"] / row["images"]
-            ends = intervals.proportion(row["unknown"], row["images"])
-            found.append(row | {"kind": KINDS[row["new"]], "part": part, "ends": ends})
-    return found
+    return [
+        row
+        | {
+            "kind": KINDS[row["new"]],
+            "part": row["unknown"] / row["images"],
+            "ends": intervals.proportion(row["unknown"], row["images"]),
+        }
+        for row in tables.unknown(day.project, day.day).iter_rows(named=True)
+        if row["label"] and row["unknown"] is not None
+    ]
