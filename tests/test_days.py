@@ -15,23 +15,18 @@ def test_a_date_is_a_day(day):
     assert check_day(day) == day
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
+def test_what_is_no_day_is_refused():
+    for typed in (
         "2025-6-4",
         "20250604",
         "2025-02-30",
-        "2025-13-01",
         "../../etc",
         "2025-06-04\n",
         "\uff12025-06-04",
         "",
-    ],
-)
-def test_what_is_no_day_is_refused(typed):
-    with pytest.raises(CycleError, match="is not a day") as caught:
-        check_day(typed)
-    assert caught.value.hint == "use a date such as 2025-06-04"
+    ):
+        with pytest.raises(CycleError, match="is not a day"):
+            check_day(typed)
 
 
 def test_a_day_that_has_not_come_is_refused():
