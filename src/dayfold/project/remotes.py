@@ -147,8 +147,7 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
     if not days or not remote or is_held:
         return False
-    name = f"{vcs.TAG}{days[0]}:.dvc/config"
-    text = vcs.blobs(root, [name]).get(name, b"").decode()
+    text = vcs.blob(root, f"{vcs.TAG}{days[0]}:.dvc/config", b"").decode()
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 

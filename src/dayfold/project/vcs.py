@@ -176,12 +176,15 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def blob(root: Path, name: str) -> bytes:
-    """The bytes of one file in git, named as <commit>:<path>; ToolError where it is not there."""
-    found = blobs(root, [name])
-    if name not in found:
+def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
+    """The bytes of one file in git, named as <commit>:<path>.
+
+    Where it is not there those of `without`, or else ToolError.
+    """
+    found = blobs(root, [name]).get(name, without)
+    if found is None:
         raise ToolError(f"git has no readable {name}.", hint="git fsck")
-    return found[name]
+    return found
 
 
 def branch(root: Path) -> str:

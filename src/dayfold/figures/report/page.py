@@ -70,7 +70,6 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         flags=unknown.rows(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
-        corrections=day.history.corrections.filter(on=day.day).to_dicts(),
     )
 
 
