@@ -11,7 +11,7 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures import log
 from dayfold.figures.card import Made, card
-from dayfold.figures.report import html, page
+from dayfold.figures.report import page
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
@@ -106,7 +106,7 @@ def test_tables_are_sorted_by_click_and_keyboard_both_ways_what_is_undefined_las
     button = find(shown, "[aria-label='Classes today'] thead th:nth-child(7) button")[0]
     for _ in range(2):
         button.click()
-        assert column(7).index(html.UNDEFINED) == 2
+        assert column(7).index(page.UNDEFINED) == 2
 
 
 def test_whatever_can_be_used_or_looked_at_has_an_accessible_name(shown):

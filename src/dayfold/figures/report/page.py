@@ -1,22 +1,29 @@
 """The report of a day: charts, tables and pictures, put into one HTML file."""
 
-from collections.abc import Callable, Collection, Mapping
+import base64
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dayfold import __version__
 from dayfold.errors import DayfoldError
-from dayfold.figures import charts, gate, metrics, retention
+from dayfold.figures import charts, gate, intervals, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import html, pictures, summary, unknown
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
-from dayfold.figures.report.html import Cell, Shades, figure, shades
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
+UNDEFINED = "\N{EN DASH}"
+TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
 CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn than left out
 # What is drawn of classes: columns of `metrics.class_scores`, and how they are called.
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
@@ -51,7 +58,7 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
-    return html.render(
+    return _filled(
         day=day,
         name=day.project.root.name,
         headline=summary.headline(day, changed),
@@ -66,11 +73,67 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(unknown.sentences(day)),
-        flags=unknown.rows(day),
+        flagged=list(summary.flagged(day)),
+        flags=summary.flags(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
     )
+
+
+def _filled(**values: Any) -> str:
+    """The template as HTML, in which everything is escaped and no script runs but its own."""
+    folder = files("dayfold.figures.report") / "template"
+    style, script = (
+        (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
+    )
+    environment = Environment(
+        loader=PackageLoader("dayfold.figures.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    return environment.get_template("page.html").render(
+        version=__version__,
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        # As a Content-Security-Policy names it: whatever a name in the data may hold.
+        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        **values,
+    )
+
+
+class Cell(NamedTuple):
+    """A cell of a table of shades: `part` of the full shade, 0..1, its text, what it tells."""
+
+    row: str
+    column: str
+    part: float
+    text: str
+    told: str
+
+
+class Shades(NamedTuple):
+    """A table of shades: column → how its head says it, and row → its cells, None where empty."""
+
+    columns: dict[str, str]
+    rows: list[tuple[str, list[Cell | None]]]
+    is_tiny: bool
+
+
+def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
+    """Return cells as a table, its rows and columns sorted; `of_days`: the columns are days."""
+    at = {(cell.row, cell.column): cell for cell in cells}
+    rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
+    heads = charts.short(columns) if of_days else {name: name for name in columns}
+    table = [(row, [at.get((row, column)) for column in columns]) for row in rows]
+    return Shades(heads, table, len(columns) > TINY)
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals and a true minus sign; a dash where it is undefined."""
+    return UNDEFINED if value is None else intervals.figure(value).replace("-", "\N{MINUS SIGN}")
 
 
 def _cohorts(day: Day) -> list[CohortAccuracy]:
