@@ -38,7 +38,7 @@ class Remote:
     def data(self, key: str) -> bytes | None:
         """Return the bytes of an object, None where the remote has none; ToolError as `replace`."""
         with self._reached():
-            return self._read(self.store.oid_to_path(key))
+            return None if self.problem else self._read(self.store.oid_to_path(key))
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
         """Return the objects that the remote does not have; ToolError as `replace`."""
