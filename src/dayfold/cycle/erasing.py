@@ -6,7 +6,7 @@ same command finishes.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -89,19 +89,24 @@ class Erasure:
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
         sealed = record.read(self.project, vcs.sealed_days(self.project.root))
         line = [sealed[day] for day in self.desk.history.days if day in sealed]
-        lists = {one.day: one.images_md5 for one in line}
+        keys = {one.day: one.images_md5 for one in line}
         images = {one.image for one in targets if one.image}
-        for used in usage(self.desk.history, images, line, self.objects):
-            folder = lists.get(used.day, "")
-            yield _Image(used.path, used.image, self._md5(used, folder), folder, used)
+        found = usage(self.desk.history, images, line, self.objects)
+        lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
+        for day in sorted({used.day for used in found} & keys.keys()):
+            with suppress(ToolError, OSError, ValueError, TypeError):
+                lists[day] = cache.listed(bring(self.project.root, keys[day]).read_bytes())
+        for used in found:
+            md5_ = self._md5(used, lists.get(used.day, {}))
+            yield _Image(used.path, used.image, md5_, keys.get(used.day, ""), used)
 
-    def _md5(self, one: Usage, folder: str) -> str:
-        """By DVC's list of the day's folder, of the cache or of a remote; or else by the file."""
+    def _md5(self, one: Usage, listed: Mapping[str, str]) -> str:
+        """By DVC's list of the day's folder, or else by the file."""
         path = self.project.root / one.path
         name = path.relative_to(self.project.images(one.day)).as_posix()
-        with suppress(ToolError, OSError, ValueError, TypeError, KeyError):
-            return cache.listed(bring(self.project.root, folder).read_bytes())[name]
-        return md5_file(path) if path.is_file() and sha256_file(path) == one.image else ""
+        if name in listed or not path.is_file() or sha256_file(path) != one.image:
+            return listed.get(name, "")
+        return md5_file(path)
 
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
         for path in (self.project.root / target.path for target in targets if not target.image):
