@@ -97,8 +97,8 @@ class Erasure:
             with suppress(ToolError, OSError, ValueError, TypeError):
                 lists[day] = cache.listed(bring(self.project.root, keys[day]).read_bytes())
         for used in found:
-            md5_ = self._md5(used, lists.get(used.day, {}))
-            yield _Image(used.path, used.image, md5_, keys.get(used.day, ""), used)
+            own, folder = self._md5(used, lists.get(used.day, {})), keys.get(used.day, "")
+            yield _Image(used.path, used.image, own, folder, used)
 
     def _md5(self, one: Usage, listed: Mapping[str, str]) -> str:
         """By DVC's list of the day's folder, or else by the file."""
