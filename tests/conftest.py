@@ -194,6 +194,27 @@ def copy(three_days: Project, tmp_path: Path) -> Project:
     return Project(root)
 
 
+@pytest.fixture(scope="session")
+def share(shell: Shell) -> Callable[[Project, Path, str], Project]:
+    """Copy a project into a folder, beside the git and the DVC remote that it is pushed to."""
+
+    def made(project: Project, folder: Path, store: str) -> Project:
+        copy = Project(shutil.copytree(project.root, folder / "scans", symlinks=True))
+        shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
+        shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
+        # Days of before there was a remote know it only from this machine's own settings.
+        for words in ((), ("--local",)):
+            shell(copy.root, "dvc", "remote", "add", *words, "-d", "store", store)
+        shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
+        shell(copy.root, "dvc", "push", "--all-tags")
+        branch = vcs.branch(copy.root)
+        shell(copy.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
+        vcs.git(folder / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+        return copy
+
+    return made
+
+
 # Nothing that a browser does on its own account, and nothing of a person's own profile.
 QUIET = (
     "--headless",

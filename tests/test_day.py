@@ -120,9 +120,7 @@ def test_each_model_names_its_parent_and_a_new_class_comes_last(three_days, shel
 
 
 def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
-    few = ("-S", "replay.size=60")
-    shell(copy.root, "dvc", "exp", "run", *few)
-    assert json.loads(copy.figures.read_bytes())["images"]["replayed"] == 60
+    shell(copy.root, "dvc", "exp", "run", "-S", "replay.size=60", "replay")
     assert len(copy.replay.read_text().splitlines()) == 61
     said = shell(copy.root, "dayfold", "seal", code=1)
     assert f"{THREE} is sealed already" in said

@@ -281,18 +281,10 @@ def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answe
 
 
 @pytest.fixture(scope="module")
-def shared(three_days, tmp_path_factory, shell) -> Project:
+def shared(three_days, tmp_path_factory, share) -> Project:
     """Three sealed days, pushed to a folder; nothing of them is open."""
     folder = tmp_path_factory.mktemp("erased")
-    shutil.copytree(three_days.root, folder / "scans", symlinks=True)
-    project = Project(folder / "scans")
-    shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(project.root, "git", "remote", "add", "origin", "../shared.git")
-    for words in ((), ("--local",)):
-        shell(project.root, "dvc", "remote", "add", *words, "-d", "store", str(folder / "store"))
-    shell(project.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
-    shell(project.root, "dvc", "push", "--all-tags")
-    return project
+    return share(three_days, folder, str(folder / "store"))
 
 
 def some(project: Project, day: str, split: str) -> dict[str, str]:
@@ -399,9 +391,7 @@ def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, t
         rows = csv.DictReader(path.read_text().splitlines())
         assert not {row["image"] for row in rows} & ids
     shell(project.root, "dvc", "push", "--quiet")
-    branch = vcs.branch(project.root)
-    shell(project.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
-    vcs.git(project.root.parent / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+    shell(project.root, "git", "push", "--quiet", "--follow-tags")
     url = f"file://{project.root.parent / 'shared.git'}"
     shell(tmp_path, "git", "clone", "--quiet", url, "fresh")
     fresh = Project(tmp_path / "fresh")

@@ -3,14 +3,13 @@
 import re
 import shlex
 import shutil
-import subprocess
 import time
 
 import pytest
 
 from builders import NO_GATE, place
 from dayfold.demo import DAYS
-from dayfold.project import journal, params, vcs
+from dayfold.project import journal, params
 from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
@@ -91,16 +90,6 @@ def merged(copy, shell, images):
     shell(copy.root, "git", "merge", "--quiet", "--no-edit", "merged")
 
 
-def in_conflict(copy, shell, images):
-    ours = vcs.branch(copy.root)
-    shell(copy.root, "git", "branch", "theirs", f"day/{TWO}")
-    for text, branch in (("theirs", "theirs"), ("ours", ours)):
-        shell(copy.root, "git", "checkout", "--quiet", branch)
-        copy.metrics.write_text(copy.metrics.read_text() + f"\n# {text}")
-        shell(copy.root, "git", "commit", "--quiet", "-am", text)
-    assert subprocess.run(["git", "merge", "theirs"], cwd=copy.root, capture_output=True).returncode
-
-
 def detached(copy, shell, images):
     shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(copy.root, "dvc", "checkout")
@@ -137,24 +126,6 @@ def test_what_status_advises_leads_back_to_the_sealed_day(copy, shell, images, s
         state(copy, shell, images)
         follow(copy, shell, images, SEALED)
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
-
-
-def test_what_status_advises_ends_a_merge_in_conflict(copy, shell, images):
-    in_conflict(copy, shell, images)
-    said = shell(copy.root, "dayfold", "status")
-    assert "A merge is under way in this project, and 1 of its files are in conflict:" in said
-    follow(copy, shell, images, SEALED)
-
-
-def test_what_status_advises_brings_a_clone_its_data(copy, shell, images):
-    top = copy.root.parent
-    shell(copy.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
-    shell(copy.root, "dvc", "push", "--all-tags")
-    shell(top, "git", "clone", "--quiet", str(copy.root), "clone")
-    made = Project(top / "clone")
-    shell(made.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
-    follow(made, shell, images, SEALED)
-    assert "nothing damaged" in shell(made.root, "dayfold", "check")
 
 
 def test_what_status_advises_leads_to_a_day_that_lacks_its_training_alone(copy, shell, images):

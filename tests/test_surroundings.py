@@ -211,8 +211,9 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
         assert "A merge is under way in this project" in said
         assert "git merge --abort" in said
     said = status(shell, copy)
-    assert "A merge is under way in this project" in said
+    assert "A merge is under way in this project, and 2 of its files are in conflict:" in said
     assert "  - dvc.lock" in said
+    assert "next    to take it back: git merge --abort;" in said
     assert shell(copy.root, "git", "status", "--porcelain") == before
     shell(copy.root, "git", "checkout", "--ours", "dvc.lock", "metrics.json")
     shell(copy.root, "git", "add", "dvc.lock", "metrics.json")
