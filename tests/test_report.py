@@ -205,7 +205,7 @@ def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tm
 @pytest.mark.parametrize(
     ("worse", "better", "said"),
     [
-        (6, 0, "60 test images: 6 newly wrong, 0 newly right; worse beyond"),
+        (6, 0, "60 test images 6 newly wrong, 0 newly right; worse beyond"),
         (0, 20, "better beyond chance (McNemar, p &lt; 0.001)"),
         (1, 1, "1 newly wrong, 1 newly right; within what chance explains (McNemar, p = 1.000)"),
     ],

@@ -23,6 +23,17 @@ LEGEND = (
     "ACC: mean accuracy on each day's test images; forgetting: its mean fall from the best; "
     "new F1: of the classes new that day"
 )
+# What figures are, by the keys of metrics.json: in the model card and the report.
+MEANINGS = {
+    "accuracy": "accuracy on all test images",
+    "average_accuracy": "ACC: the mean of the accuracies on each day's test images",
+    "weighted_f1": "F1, weighted by test images",
+    "macro_f1": "F1, mean of the classes",
+    "worst_f1": "F1 of the worst class",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "negative_flip_rate": "right with the previous model, wrong with this one",
+    "calibration_error": "expected calibration error, before the temperature",
+}
 CORRECTED = "~"  # before a figure that was measured under labels corrected since
 
 

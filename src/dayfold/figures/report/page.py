@@ -64,6 +64,7 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         headline=summary.headline(day, changed),
         numbers=summary.numbers(day),
         changes=changed,
+        lost=summary.LOST,
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
         tested=day.known.on(int(day.counts["images"].sum())),

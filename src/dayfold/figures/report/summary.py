@@ -6,10 +6,21 @@ from typing import Any, NamedTuple
 from dayfold.figures import intervals, metrics
 from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
+from dayfold.figures.log import MEANINGS
 from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
+
+LOST = "worse beyond chance"  # more was lost than won, on enough to tell
+# The five figures, each with its title.
+TITLES = {
+    "average_accuracy": "Average accuracy",
+    "weighted_f1": "Weighted F1",
+    "worst_f1": "Worst F1",
+    "forgetting": "Forgetting",
+    "negative_flip_rate": "Newly wrong",
+}
 
 
 class Number(NamedTuple):
@@ -34,11 +45,6 @@ class Change(NamedTuple):
     p: float
     says: str
 
-    @property
-    def is_beyond_chance(self) -> bool:
-        """Whether more was lost than won, hardly by chance, and on enough to tell."""
-        return self.says == "worse beyond chance"
-
 
 def changes(day: Day) -> list[Change]:
     """Return the classes that both days' models were asked about, those that lost most first."""
@@ -55,7 +61,7 @@ def changes(day: Day) -> list[Change]:
         if not says and wrong < right:
             says = "better"
         elif not says and wrong > right:
-            says = "worse beyond chance" if p < SIGNIFICANT else "worse, may be chance"
+            says = LOST if p < SIGNIFICANT else "worse, may be chance"
         before = recall + (wrong - right) / asked
         found.append(Change(label, recall, before, asked, wrong, right, p, says))
     return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
@@ -66,42 +72,30 @@ def numbers(day: Day) -> list[Number]:
     figures = day.figures
     f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
     worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
+    more = {"worst_f1": f": {', '.join(worst)}" * bool(worst), "negative_flip_rate": _of_flips(day)}
     return [
-        Number(title, figures[key], figures["interval"][key], not is_judged(figures, key), says)
-        for key, title, says in (
-            (
-                "average_accuracy",
-                "Average accuracy",
-                "The mean of the accuracies on each day's test images: each day counts alike.",
-            ),
-            (
-                "weighted_f1",
-                "Weighted F1",
-                "The mean F1 of the classes, weighted by their test images.",
-            ),
-            ("worst_f1", "Worst F1", f"Of {', '.join(worst)}." if worst else ""),
-            (
-                "forgetting",
-                "Forgetting",
-                "How far the accuracy on an earlier day's test images is below its best, on "
-                "average. Below 0: above it.",
-            ),
-            ("negative_flip_rate", "Newly wrong", _of_flips(day)),
+        Number(
+            title,
+            figures[key],
+            figures["interval"][key],
+            not is_judged(figures, key),
+            MEANINGS[key] + more.get(key, ""),
         )
+        for key, title in TITLES.items()
     ]
 
 
 def _of_flips(day: Day) -> str:
     asked, wrong, right = metrics.flips(day.counts)
     if not asked:
-        return "There is no earlier model to compare with."
+        return ": there is no earlier model to compare with"
     p = intervals.mcnemar(wrong, right)
     verdict = day.known.caveat(day.known.all) or "within what chance explains"
     if p < SIGNIFICANT and not is_too_few(day.known.all):
         verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
     return (
-        f"{plural(asked, 'test image')}: {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
+        f": of {plural(asked, 'test image')} {wrong:,} newly wrong, {right:,} newly right; "
+        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
     )
 
 
@@ -111,7 +105,7 @@ def headline(day: Day, changed: list[Change]) -> str:
     said = f"New: {new}. " * bool(new)
     if day.before is None:
         return f"The first day. {said}".strip()
-    if lost := [change.label for change in changed if change.is_beyond_chance]:
+    if lost := [change.label for change in changed if change.says == LOST]:
         return f"{said}Worse beyond chance: {', '.join(first_few(lost))}."
     if day.figures["worse_than_yesterday"]["significant"]:
         return f"{said}All classes together got worse beyond chance, no single one did."
