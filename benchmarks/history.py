@@ -257,12 +257,6 @@ def empty(made: History) -> None:
         shutil.rmtree(folder)
 
 
-def forget(made: History) -> None:
-    """Take back that the ledger up to yesterday is kept, which a day's first `weights` does."""
-    pin = sha256_file(made.project.manifest(made.yesterday))
-    (made.project.ledger_cache / f"{pin}.arrow").unlink(missing_ok=True)
-
-
 def repro(made: History) -> None:
     """Have today up to date."""
     lay_out(made, made.yesterday, made.today)
@@ -288,7 +282,7 @@ OPERATIONS = {  # in this order
     "open": Operation("dayfold add --day {today}", "images go to", close),
     "add": Operation("dayfold add ../in/{today} --day {today}", "next: dvc repro", empty),
     "snapshot": Operation("dayfold snapshot", f"{IMAGES} images added"),
-    "weights": Operation("dayfold weights", "Earlier", forget),
+    "weights": Operation("dayfold weights", "Earlier"),
     "replay": Operation("dayfold replay", "earlier images"),
     "curve": Operation("dayfold curve", "gate: passed", repro),
     REPRO: Operation("dvc repro", "up to date", repro),

@@ -179,16 +179,40 @@ def three_days(once: Callable[..., Path], shell: Shell, digits: Path) -> Project
 
 
 def copied(source: str, target: str) -> None:
-    """Copy a file, but link an object of DVC's cache: half of all files, and never written anew."""
-    os.link(source, target) if "/.dvc/cache/" in source else shutil.copy2(source, target)
+    """Copy a file, but link models and what DVC's cache has: never written anew, half of it all."""
+    is_fixed = "/.dvc/cache/" in source or source.endswith("model.safetensors")
+    os.link(source, target) if is_fixed else shutil.copy2(source, target)
 
 
 @pytest.fixture
 def copy(three_days: Project, tmp_path: Path) -> Project:
-    """A copy of the three days, to be changed at will; whoever damages the cache unlinks first."""
+    """A copy of the three days, to be changed at will; who damages cache or model unlinks first."""
     root = tmp_path / "scans"
-    shutil.copytree(three_days.root, root, symlinks=True, copy_function=copied)
+    # Without the squares that were kept of images: a third of the files, and soon made again.
+    left_out = shutil.ignore_patterns("squares")
+    shutil.copytree(three_days.root, root, symlinks=True, copy_function=copied, ignore=left_out)
     return Project(root)
+
+
+@pytest.fixture(scope="session")
+def share(shell: Shell) -> Callable[[Project, Path, str], Project]:
+    """Copy a project into a folder, beside the git and the DVC remote that it is pushed to."""
+
+    def made(project: Project, folder: Path, store: str) -> Project:
+        copy = Project(shutil.copytree(project.root, folder / "scans", symlinks=True))
+        shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
+        shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
+        # Days of before there was a remote know it only from this machine's own settings.
+        for words in ((), ("--local",)):
+            shell(copy.root, "dvc", "remote", "add", *words, "-d", "store", store)
+        shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
+        shell(copy.root, "dvc", "push", "--all-tags")
+        branch = vcs.branch(copy.root)
+        shell(copy.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
+        vcs.git(folder / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+        return copy
+
+    return made
 
 
 # Nothing that a browser does on its own account, and nothing of a person's own profile.

@@ -14,15 +14,13 @@ from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
     Check,
     CohortAccuracy,
-    Doubt,
     Evaluation,
     Flip,
     NearDuplicate,
-    PoolShare,
     Prediction,
 )
 from dayfold.project import params as params_file
-from dayfold.project.files import json_bytes, sha256, write_bytes
+from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN, Project
 
 PER_CELL = 10  # images of a class and day: 7 to train, 1 to validate, 2 to test
@@ -93,20 +91,5 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     tables.write(project.plot("flips"), Flip, flips)
     cells = retention.cohorts(*tables.evaluations(project, day))
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
-    rows = images.filter(pl.col("split") == "train")
-    shares = rows.group_by("day", "label").len().sort("day", "label")
-    table = [(at, label, count, 1.0, 1 / len(shares)) for at, label, count in shares.iter_rows()]
-    tables.write(project.shares, PoolShare, table)
-    few = held.head(14).select("image", "path", "label")
-    tables.write(
-        project.audit(day), Doubt, [(*row, labels[-1], 0.91, "") for row in few.iter_rows()]
-    )
     one, two = (tuple(row) for row in held.select("path", "label", "split").head(2).iter_rows())
     tables.write(project.plot("near_duplicates"), NearDuplicate, [(*one, *two, 3)])
-    facts = {
-        "day": day,
-        "recipe": {"epochs": 3, "augment": {"flip": 0.0}, "device": "cpu"},
-        "fingerprint": {"python": "3.11.7", "threads": 1},
-        "sha256": {"model": sha256(b"model"), "manifest": sha256(b"manifest")},
-    }
-    write_bytes(project.provenance, json_bytes(facts))

@@ -216,7 +216,7 @@ def test_a_span_of_days_may_be_open_at_either_end():
 @pytest.mark.slow
 def test_a_span_of_a_real_project_gives_its_own_days_to_the_byte(copy, shell):
     said = shell(copy.root, "dayfold", "backtest", "--set", "replay.sise=3", code=1)
-    assert "did you mean size?" in said
+    assert "known here: policy, size" in said
     assert not copy.backtest_curves.exists()
     one, two, three = demo.DAYS[:3]
     before = shell(copy.root, "git", "status", "--porcelain")

@@ -1,4 +1,4 @@
-"""A day is a date as YYYY-MM-DD; what is nearly one is refused with what was meant."""
+"""A day is a date as YYYY-MM-DD, and nothing else."""
 
 from datetime import datetime, timedelta
 
@@ -15,32 +15,18 @@ def test_a_date_is_a_day(day):
     assert check_day(day) == day
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("2025-6-4", "2025-06-04"),
-        ("20250604", "2025-06-04"),
-        ("2025/06/04", "2025-06-04"),
-        ("2025.06.04", "2025-06-04"),
-        (" 2025-06-04", "2025-06-04"),
-        ("2025-02-30", "2025-02-28"),
-        ("2024-02-31", "2024-02-29"),
-        ("2025-06-31", "2025-06-30"),
-        ("2025-06-99", "2025-06-30"),
-        ("2025-13-01", None),
-        ("2025-06-00", None),
-        ("04.06.2025", None),
-        ("../../etc", None),
-        ("2025-06-04\n", "2025-06-04"),
-        ("\uff12025-06-04", None),
-        ("", None),
-    ],
-)
-def test_what_is_no_day_is_refused_with_what_was_meant(typed, meant):
-    with pytest.raises(CycleError, match="is not a day") as caught:
-        check_day(typed)
-    expected = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
-    assert caught.value.hint == expected
+def test_what_is_no_day_is_refused():
+    for typed in (
+        "2025-6-4",
+        "20250604",
+        "2025-02-30",
+        "../../etc",
+        "2025-06-04\n",
+        "\uff12025-06-04",
+        "",
+    ):
+        with pytest.raises(CycleError, match="is not a day"):
+            check_day(typed)
 
 
 def test_a_day_that_has_not_come_is_refused():

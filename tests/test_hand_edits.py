@@ -69,7 +69,9 @@ def replace(path):
     new.replace(path)
 
 
-def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(checked, shell):
+def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
+    checked, shell, digits
+):
     root = checked.root
     changed, deleted = image(checked), image(checked, number=1)
     replace(changed)
@@ -107,24 +109,17 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     assert not checked.corrections(FOUR).exists()
     shell(root, "sh", "-c", steps)
     assert "by hand" not in shell(root, "dayfold", "status")
+    # While a day is open too.
     shell(root, "dayfold", "add", "--day", FOUR)
-
-
-def test_while_a_day_is_open_add_and_seal_tell_it_too(checked, shell, digits):
-    shell(checked.root, "dayfold", "add", "--day", FOUR)
     path = image(checked, THREE)
     replace(path)
-    for words in (
-        ("add", str(digits / FOUR), "--day", FOUR),
-        ("seal",),
-        ("run", str(digits / FOUR)),
-    ):
-        day = ("--day", FOUR) if words[0] == "run" else ()
-        said = shell(checked.root, "dayfold", *words, *day, code=1)
+    given = (str(digits / FOUR), "--day", FOUR)
+    for words in (("add", *given), ("seal",), ("run", *given)):
+        said = shell(root, "dayfold", *words, code=1)
         assert f"  - {checked.name(path)} was changed\n" in said
     assert list(checked.images(FOUR).iterdir()) == []
-    shell(checked.root, "dvc", "checkout", "--force", f"data/images/{THREE}")
-    shell(checked.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
+    shell(root, "dvc", "checkout", "--force", f"data/images/{THREE}")
+    shell(root, "dayfold", "add", *given)
 
 
 def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_is_not(

@@ -157,7 +157,7 @@ network.build(model, 32)(torch.zeros(2, 3, 32, 32)).sum().backward()
         ("import dayfold", "torch numpy polars dvc"),
         (HELP, "torch torchvision polars sklearn PIL numpy dvc"),
         (STAGES, "torch torchvision sklearn dvc"),
-        ("from dayfold.figures.report import index", "torch torchvision sklearn dvc"),
+        ("from dayfold.figures.report import page", "torch torchvision sklearn dvc"),
         (TRAINING, "torch._dynamo torch._inductor"),
     ],
 )

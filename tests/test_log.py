@@ -103,17 +103,6 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
     assert note == "1/3: 1 of 3 checks of the gate passed, the others are not judged"
 
 
-def test_the_classes_of_a_day_have_their_intervals():
-    known = Evidence("patient", {}, {"cat": 3}, all=40, earlier=40)
-    lines = printed(log.class_table(log.line_of(history(worse=5), None), known))
-    heads = "patients F1 95% recall precision forgetting newly wrong conf."
-    assert lines[0].split() == f"{TWO} {heads}".split()
-    # 35 of 40 right, all 35 that are called so: F1 70 / 75.
-    assert lines[1].split()[:3] == ["cat", "3", "0.933"]
-    assert lines[1].endswith("few")
-    assert len(lines) == 2
-
-
 def test_figures_that_were_measured_before_a_correction_are_marked():
     first, second, third = history(worse=0)
     lines = [replace(first, corrected=4), second, third]

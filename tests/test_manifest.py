@@ -251,48 +251,6 @@ def test_classes_go_by_the_labels_of_each_day(project):
     ]
 
 
-def same(one, other):
-    assert one.images.equals(other.images)
-    assert one.corrections.equals(other.corrections)
-    assert one.classes() == other.classes()
-    assert (one.withdrawn, one.days, one.sha256) == (other.withdrawn, other.days, other.sha256)
-    assert set(one.groups.iter_rows()) == set(other.groups.iter_rows())
-
-
-EVENTS = (
-    [add(1), add(2, group="p1"), add(3, label="dog")],
-    [relabel(1, "dog"), add(4, path="a"), withdraw(3)],
-    [relabel(1, "eel"), add(5, group="p2", split="test")],
-    [withdraw(4), relabel(2, "eel")],
-)
-
-
-def test_a_history_that_was_kept_is_that_of_reading_all_again(project, monkeypatch):
-    whole = chain(project, *EVENTS)
-    assert not project.ledger_cache.exists()  # so short a one is not kept
-    monkeypatch.setattr(manifest, "KEPT_FROM", 0)
-    for _ in range(2):
-        for day, expected in zip(DAYS, whole, strict=False):
-            same(manifest.history(project, day), expected)
-    # What the second and third day's parents came to; of more the last only are kept.
-    kept = {path.stem for path in project.ledger_cache.iterdir()}
-    assert kept == {history.sha256 for history in whole[1:3]}
-    # It stands for what is before it: the first manifests are not read.
-    first = project.manifest(DAYS[0]).read_bytes()
-    project.manifest(DAYS[0]).unlink()
-    same(manifest.history(project, DAYS[3]), whole[3])
-    # One that is damaged is read again, and kept again.
-    project.manifest(DAYS[0]).write_bytes(first)
-    damaged = project.ledger_cache / f"{whole[2].sha256}.arrow"
-    data = bytearray(damaged.read_bytes())
-    data[len(data) // 2] ^= 1
-    damaged.write_bytes(data)
-    (project.ledger_cache / f"{whole[1].sha256}.arrow").unlink()
-    for _ in range(2):
-        same(manifest.history(project, DAYS[3]), whole[3])
-        project.manifest(DAYS[0]).unlink(missing_ok=True)
-
-
 def test_a_chain_without_images_is_that_of_a_history_in_which_they_never_came(project):
     arrivals = [[(1, "cat", ""), (2, "cat", "p")], [(3, "dog", "p")], [(4, "dog", "")]]
     *_, before = simulate(project, arrivals)

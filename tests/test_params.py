@@ -89,7 +89,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         f"params.yaml:{at('seed')}: seed is -1: input should be greater than or equal to 0",
         f"params.yaml:{at('  recent')}: weights.recent is 0: input should be greater than 0",
         f"params.yaml:{at('replay')}: replay.size is missing",
-        f"params.yaml:{at('  size')}: replay.sise is not a known key; did you mean size?",
+        f"params.yaml:{at('  size')}: replay.sise is not a known key; known here: policy, size",
         f"params.yaml:{at('  updates')}: train.updates is 6.5: input should be a valid integer",
     ):
         assert expected in found
@@ -102,26 +102,20 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
 @pytest.mark.parametrize(
     ("key", "line", "words"),
     [
-        ("seed", "seed: true", "seed is True: input should be a valid integer"),
         (
             "  max_forgetting",
             "  max_forgetting: 5",
             "is 5: input should be less than or equal to 1",
         ),
-        ("seed", 'seed: "0"', "seed is '0': input should be a valid integer"),
         ("    flip", "    flip: true", "train.augment.flip is True: input should be a valid"),
-        ("  updates", "  updates: 0", "train.updates is 0: input should be greater than or equal"),
-        ("  base", "  base: .nan", "weights.base is nan: input should be"),
         ("  base", "  base: .inf", "weights.base is inf: input should be a finite number"),
-        ("  policy", "  policy: class_balance", "; did you mean class_balanced?"),
+        ("  policy", "  policy: class_balance", "should be 'class_balanced', "),
         ("  classes", "  classes: [yes]", "origin.classes.0 is True: input should be a valid"),
         ("    test", "    test: 0.9", "validation + test must be below 1, not 1"),
         ("  group", '  group: "p("', "not a regular expression"),
         ("  group", '  group: "p"', "needs exactly one (…) around the group's name, has 0"),
-        ("  group", '  group: "(p)(q)"', "needs exactly one (…) around the group's name, has 2"),
         ("day", 'day: "2025-6-4"', "'2025-6-4' is not a day"),
-        ("day", 'day: "2025-02-30"', "'2025-02-30' is not a day"),
-        ("  recent", "  recents: 1.0", "weights.recents is not a known key; did you mean"),
+        ("  recent", "  recents: 1.0", "weights.recents is not a known key; known here: recent, "),
         ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),
         ("  learning_rate", "  learning_rate: 1e-3", "train.learning_rate is '1e-3'"),
         ("day", "day: 2025-06-04", 'day is read by YAML as a date; quote it: "2025-06-04"'),
@@ -218,26 +212,10 @@ def test_an_edit_that_changes_nothing_changes_no_byte_and_values_of_every_type_c
     assert (params.gate.min_new_f1, params.origin.classes) == (None, ["cat", "no"])
 
 
-def older(project, text):
-    """A project as 0.1.0 left it, its params.yaml written by hand."""
-    project.params.write_text(text, encoding="utf-8")
-    pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    size = "      - replay.size\n"
-    assert size in pipeline
-    old = pipeline.replace(size, f"{size}      - replay.hard_share\n")
-    for added in (*(more for _, more in upgrade.ADDED), f", {upgrade.KNOWN_SHARE}"):
-        assert added in old
-        old = old.replace(added, "", 1)
-    project.dvc_yaml.write_text(old)
-    return pipeline
-
-
-# As 0.1.0 wrote them, with values and a comment of a person's own.
+# As 0.1.0 wrote them, with values of a person's own.
 OLD_KEYS = (
-    (
-        "    test",
-        "    train: 0.7  # learnt from\n    test: 0.2               # judged by",
-    ),
+    ("dayfold", 'dayfold: "0.1.0"'),
+    ("    test", "    train: 0.7  # learnt from\n    test: 0.2               # judged by"),
     ("  group", '  group: "(p.)"            # our patients\n  min_side_px: 8           # pixels'),
     ("  versions", "  schedule: step           # step\n  recent_versions: 3       # versions"),
     ("  updates", "  epochs: 5                # 1 or more\n  updates_per_epoch: 40    # 1 or more"),
@@ -247,63 +225,55 @@ OLD_KEYS = (
 )
 
 
-def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(project):
-    pipeline = older(project, changed(project.params, *OLD_KEYS).read_text(encoding="utf-8"))
-    with pytest.raises(ParamsError) as caught:
-        params_file.read(project.params)
-    gone = "is no param any more"
-    found = [line.partition(": ")[2] for line in caught.value.problems]
-    for key in ("data.min_side_px", "train.epochs", "train.updates_per_epoch", "checkpoint"):
-        assert f"{key} {gone}" in found
-    assert "train.updates is missing" in found
-    assert caught.value.hint.startswith("dayfold check --fix takes out")
-    assert upgrade.needed(project)
-    upgrade.apply(project)
-    params = params_file.read(project.params)
-    assert (params.train.updates, params.weights.versions) == (200, 3)
-    assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
-    text = project.params.read_text(encoding="utf-8")
-    assert '  group: "(p.)"            # our patients\n' in text
-    others = re.compile(r" *(group|versions|updates|test|gate|require_evidence|known_share):")
-    kept = [line for line in TEXT.splitlines() if not others.match(line)]
-    assert set(kept) <= set(text.splitlines())
-    assert project.dvc_yaml.read_text(encoding="utf-8") == pipeline
-    assert not upgrade.needed(project)
+@pytest.fixture
+def older(project):
+    """A project as 0.1.0 left it."""
+    changed(project.params, *OLD_KEYS, ("seed", "seed: -1"), ("  size", "  size: 7"))
+    pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    size = "      - replay.size\n"
+    project.dvc_yaml.write_text(pipeline.replace(size, f"{size}      - replay.hard_share\n"))
+    return project
+
+
+def test_check_writes_the_files_of_this_version_with_the_values_of_an_older_ones(older):
+    assert list(journal._parts(older)) == []  # what kills left is looked for all the same
+    signs = check._params(older)
+    sign = next(signs)
+    assert "of an older version" in sign.found
+    sign.fix()
+    # What is left is told, and is for a person to mend.
+    (left,) = signs
+    assert "seed is -1" in left.hint
+    assert left.fix is None
+    params_file.edit(older.params, {"seed": 0})
+    assert list(check._params(older)) == []
+    params = params_file.read(older.params)
+    assert (params.train.updates, params.weights.versions, params.replay.size) == (200, 3, 7)
+    assert params.data.group == "(p.)"
+    assert params.predict.known_share == 0.95
+    comments = [line.partition("#")[2] for line in TEXT.splitlines()]
+    assert [line.partition("#")[2] for line in older.params.read_text().splitlines()] == comments
+    assert older.dvc_yaml.read_text() == (ROOT / "dvc.yaml").read_text()
+
+
+def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_age(older):
+    text = older.params.read_text()
+    line = "schedule: exponential\n  half_life_versions: 3.0"
+    older.params.write_text(text.replace("schedule: step", line))
+    upgrade.apply(older)
+    assert yaml.safe_load(older.params.read_text())["weights"]["versions"] == 6
+
+
+def test_a_pipeline_with_stages_of_a_person_s_own_is_left_alone(older):
+    text = older.dvc_yaml.read_text().replace("stages:\n", "stages:\n  mine:\n    cmd: ls\n")
+    older.dvc_yaml.write_text(text)
+    with pytest.raises(ParamsError, match="has stages of your own: mine"):
+        upgrade.apply(older)
+    assert older.dvc_yaml.read_text() == text
+    assert upgrade.needed(older)
 
 
 def test_a_number_of_any_size_is_written_as_one(project):
     for number in (1e-07, 0.0005, 3.0):
         params_file.edit(project.params, {"train.learning_rate": number})
         assert params_file.read(project.params).train.learning_rate == number
-
-
-def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_age(project):
-    line = "  schedule: exponential\n  recent_versions: 1\n  half_life_versions: 3.0"
-    changed(project.params, ("  versions", line))
-    upgrade.apply(project)
-    assert params_file.read(project.params).weights.versions == 6
-
-
-def test_what_cannot_be_brought_up_to_date_line_by_line_is_left_alone(project):
-    flow = "evaluate: {batch_size: 256, max_per_cohort: null}\n"
-    text = re.sub(r"evaluate:.*\n.*\n", flow, TEXT)
-    project.params.write_text(text, encoding="utf-8")
-    text = project.params.read_text(encoding="utf-8")
-    with pytest.raises(ParamsError, match="cannot be brought up to date") as caught:
-        upgrade.apply(project)
-    assert caught.value.problems == ["evaluate.batch_size"]
-    assert project.params.read_text(encoding="utf-8") == text
-
-
-def test_check_brings_an_older_version_s_params_up_to_date_and_tells_what_is_left(project):
-    older(project, changed(project.params, *OLD_KEYS, ("seed", "seed: -1")).read_text("utf-8"))
-    assert list(journal._parts(project)) == []  # what kills left is looked for all the same
-    signs = check._params(project)
-    sign = next(signs)
-    assert "of an older version" in sign.found
-    sign.fix()
-    (left,) = signs
-    assert "seed is -1" in left.hint
-    assert left.fix is None
-    params_file.edit(project.params, {"seed": 0})
-    assert list(check._params(project)) == []

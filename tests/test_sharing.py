@@ -17,20 +17,9 @@ ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 
 
 @pytest.fixture(scope="module")
-def shared(three_days, tmp_path_factory, shell):
+def shared(three_days, tmp_path_factory, share):
     """The three days with a git remote and a DVC remote, both folders beside it; pushed."""
-    folder = tmp_path_factory.mktemp("shared")
-    made = Project(shutil.copytree(three_days.root, folder / "scans", symlinks=True))
-    shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(made.root, "git", "remote", "add", "origin", "../shared.git")
-    for words in ((), ("--local",)):
-        shell(made.root, "dvc", "remote", "add", *words, "-d", "store", "../store")
-    shell(made.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
-    shell(made.root, "dvc", "push", "--all-tags")
-    branch = vcs.branch(made.root)
-    shell(made.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
-    vcs.git(folder / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
-    return made
+    return share(three_days, tmp_path_factory.mktemp("shared"), "../store")
 
 
 def clone(shared, folder, *words) -> Project:

@@ -3,14 +3,13 @@
 import re
 import shlex
 import shutil
-import subprocess
 import time
 
 import pytest
 
 from builders import NO_GATE, place
 from dayfold.demo import DAYS
-from dayfold.project import journal, params, vcs
+from dayfold.project import journal, params
 from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
@@ -91,16 +90,6 @@ def merged(copy, shell, images):
     shell(copy.root, "git", "merge", "--quiet", "--no-edit", "merged")
 
 
-def in_conflict(copy, shell, images):
-    ours = vcs.branch(copy.root)
-    shell(copy.root, "git", "branch", "theirs", f"day/{TWO}")
-    for text, branch in (("theirs", "theirs"), ("ours", ours)):
-        shell(copy.root, "git", "checkout", "--quiet", branch)
-        copy.metrics.write_text(copy.metrics.read_text() + f"\n# {text}")
-        shell(copy.root, "git", "commit", "--quiet", "-am", text)
-    assert subprocess.run(["git", "merge", "theirs"], cwd=copy.root, capture_output=True).returncode
-
-
 def detached(copy, shell, images):
     shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(copy.root, "dvc", "checkout")
@@ -139,24 +128,6 @@ def test_what_status_advises_leads_back_to_the_sealed_day(copy, shell, images, s
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
 
 
-def test_what_status_advises_ends_a_merge_in_conflict(copy, shell, images):
-    in_conflict(copy, shell, images)
-    said = shell(copy.root, "dayfold", "status")
-    assert "A merge is under way in this project, and 1 of its files are in conflict:" in said
-    follow(copy, shell, images, SEALED)
-
-
-def test_what_status_advises_brings_a_clone_its_data(copy, shell, images):
-    top = copy.root.parent
-    shell(copy.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
-    shell(copy.root, "dvc", "push", "--all-tags")
-    shell(top, "git", "clone", "--quiet", str(copy.root), "clone")
-    made = Project(top / "clone")
-    shell(made.root, "dvc", "remote", "add", "--local", "-d", "store", str(top / "store"))
-    follow(made, shell, images, SEALED)
-    assert "nothing damaged" in shell(made.root, "dayfold", "check")
-
-
 def test_what_status_advises_leads_to_a_day_that_lacks_its_training_alone(copy, shell, images):
     for state in (
         open_without_images,
@@ -192,31 +163,15 @@ def test_what_status_advises_leads_to_a_sealed_day(tmp_path, copy, shell, images
 # Images in the folder of a day that nobody has are named, and taken in by what is advised.
 
 
-def test_after_a_reset_the_day_is_opened_again_by_the_same_folder(copy, shell, digits):
-    source = str(digits / FOUR)
-    reset(copy, shell, source)
-    count = sum(path.is_file() for path in copy.images(FOUR).rglob("*"))
-    stray = f"data/images/{FOUR} holds {count} images that belong to no day"
-    command = f"dayfold add data/images/{FOUR} --day {FOUR}"
-    said = shell(copy.root, "dayfold", "status")
-    assert f"stray   {stray}: {command}\n" in said
-    assert said.endswith(f"next    {command}\n")
-    said = shell(copy.root, "dayfold", "check", code=1)
-    assert f"{stray}\n" in said
-    assert f"→ {command}\n" in said
-    said = shell(copy.root, "dayfold", "add", source, "--day", FOUR)
-    assert said.startswith(f"opened {FOUR} (parent {THREE})\n")
-    assert f"{count} images lay in data/images/{FOUR} already: part of {FOUR} now" in said
-    assert said.endswith("next: dvc repro\n")
-    assert f"day     {FOUR}, open" in shell(copy.root, "dayfold", "status")
-
-
 def test_what_is_advised_takes_them_in_whatever_day_they_are_of(copy, shell, digits):
     early = copy.images("2025-06-01")
     shutil.copytree(digits / DAYS[4], early)
     count = sum(path.is_file() for path in early.rglob("*"))
     advised = shell(copy.root, "dayfold", "status").splitlines()[-1].removeprefix("next    ")
     assert advised == "dayfold add data/images/2025-06-01 --move"
+    said = shell(copy.root, "dayfold", "check", code=1)
+    assert f"data/images/2025-06-01 holds {count} images that belong to no day\n" in said
+    assert f"→ {advised}\n" in said
     shell(copy.root, "dayfold", "add", "--day", FOUR)
     said = shell(copy.root, "dayfold", "status")
     assert f"data/images/2025-06-01 --move --day {FOUR}\n" in said

@@ -1,16 +1,14 @@
 """A new project from the template, and the origin that its first day starts from."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
-from dayfold.project import gitfiles, vcs
+from dayfold.project import gitfiles, upgrade, vcs
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
@@ -37,14 +35,6 @@ DVC_CONFIG = """\
 [cache]
     type = "reflink,hardlink,copy"
 """
-
-
-@contextmanager
-def _template() -> Iterator[tuple[Path, Path]]:
-    """The folder of the shared files and the folder of the project's own README."""
-    with as_file(files("dayfold") / "template") as own:
-        packaged = (own / "dvc.yaml").is_file()
-        yield (own if packaged else Path(__file__).parents[2]), own
 
 
 Say = Callable[[str], None]
@@ -82,7 +72,7 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
-    with _template() as (shared, _):
+    with upgrade.template() as (shared, _):
         given = {"data.group": options.group}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
@@ -138,7 +128,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     if options.remote:
         set_remote(root, options.remote, say)
     say("the pipeline, params.yaml and README.md")
-    with _template() as (shared, own):
+    with upgrade.template() as (shared, own):
         for name in SHARED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile

@@ -15,17 +15,9 @@ if TYPE_CHECKING:
     from dayfold.project.layout import Project
 
 
-@command(HISTORY, "dayfold log --classes --day 2025-06-04")
+@command(HISTORY, "dayfold log --all")
 def log(
-    classes: Annotated[
-        bool, typer.Option("--classes", help="The figures of each class, on one day.")
-    ] = False,
-    day: Annotated[
-        str | None,
-        typer.Option("--day", metavar="YYYY-MM-DD", help="With --classes; the last by default."),
-    ] = None,
     every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures of all days.")] = False,
 ) -> None:
     """Show all days and their figures; docs/metrics.md defines each."""
     from dayfold.cycle import sealing
@@ -37,27 +29,19 @@ def log(
 
     project = here()
     now = warn_of_edits(project)
-    lines = history.lines(project, now.params, count_all=as_json)
-    if as_json:
-        print(history.as_json(lines), end="")
-    elif classes or day:
-        line, known = history.counted(project, now.params, history.line_of(lines, day))
-        show(history.class_table(line, known))
-        for sentence in known.sentences():
-            print(sentence)
-    else:
-        forced = sealing.forced(project)
-        verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
-        columns = history.ALL_COLUMNS if every else history.COLUMNS
-        show(history.table(lines, verdicts, columns))
-        print(history.LEGEND)
-        images = manifest.history(project, lines[-1].day if lines else ORIGIN)
-        known = evidence.of(
-            images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
-        )
-        gone = len(images.withdrawn)
-        for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
-            print(note)
+    lines = history.lines(project, now.params)
+    forced = sealing.forced(project)
+    verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
+    columns = history.ALL_COLUMNS if every else history.COLUMNS
+    show(history.table(lines, verdicts, columns))
+    print(history.LEGEND)
+    images = manifest.history(project, lines[-1].day if lines else ORIGIN)
+    known = evidence.of(
+        images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
+    )
+    gone = len(images.withdrawn)
+    for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
+        print(note)
 
 
 @command(HISTORY, "dayfold diff 2025-06-02 2025-06-04")
@@ -97,12 +81,6 @@ def report(
     no_heat: Annotated[
         bool, typer.Option("--no-heat", help="Do not draw where the model looks: no PyTorch.")
     ] = False,
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            "--png", metavar="FILE", help="Draw the forgetting curve alone, as a picture."
-        ),
-    ] = None,
 ) -> None:
     """Write a day's report: one self-contained HTML file."""
     import webbrowser
@@ -113,14 +91,9 @@ def report(
 
     project = here()
     now = warn_of_edits(project)
-    chosen = check_day(day) if day else None
-    if png:
-        page.write_curve(project, chosen, png)
-        print(f"the forgetting curve is drawn in {png}")
-        return
     path = page.write(
         project,
-        chosen,
+        check_day(day) if day else None,
         forced=sealing.forced(project),
         heat_of=None if no_heat else partial(_heat, project),
     )

@@ -6,9 +6,8 @@ same command finishes.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +21,9 @@ from dayfold.ledger.intake.finding import WITHDRAW
 from dayfold.project import cache, vcs
 from dayfold.project.cache import READ_ONLY
 from dayfold.project.console import first_few, plural
-from dayfold.project.files import md5_file, sha256_file, write_bytes
+from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.remotes import Remote, remotes
+from dayfold.project.remotes import Remote, bring, remotes
 from dayfold.proof import record
 from dayfold.proof.record import Usage, span, usage
 
@@ -90,21 +89,24 @@ class Erasure:
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
         sealed = record.read(self.project, vcs.sealed_days(self.project.root))
         line = [sealed[day] for day in self.desk.history.days if day in sealed]
-        lists = {one.day: one.images_md5 for one in line}
+        keys = {one.day: one.images_md5 for one in line}
         images = {one.image for one in targets if one.image}
-        for used in usage(self.desk.history, images, line, self.objects):
-            folder = lists.get(used.day, "")
-            yield _Image(used.path, used.image, self._md5(used, folder), folder, used)
+        found = usage(self.desk.history, images, line, self.objects)
+        lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
+        for day in sorted({used.day for used in found} & keys.keys()):
+            with suppress(ToolError, OSError, ValueError, TypeError):
+                lists[day] = cache.listed(bring(self.project.root, keys[day]).read_bytes())
+        for used in found:
+            own, folder = self._md5(used, lists.get(used.day, {})), keys.get(used.day, "")
+            yield _Image(used.path, used.image, own, folder, used)
 
-    def _md5(self, one: Usage, folder: str) -> str:
-        """By DVC's list of the day's folder, of the cache or of a remote; or else by the file."""
+    def _md5(self, one: Usage, listed: Mapping[str, str]) -> str:
+        """By DVC's list of the day's folder, or else by the file."""
         path = self.project.root / one.path
         name = path.relative_to(self.project.images(one.day)).as_posix()
-        of_cache: Callable[[str], dict[str, str]] = partial(cache.listing, self.objects)
-        for listing in (of_cache, *(remote.listing for remote in self.remotes)):
-            with suppress(KeyError):
-                return listing(folder)[name]
-        return md5_file(path) if path.is_file() and sha256_file(path) == one.image else ""
+        if name in listed or not path.is_file() or sha256_file(path) != one.image:
+            return listed.get(name, "")
+        return md5_file(path)
 
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
         for path in (self.project.root / target.path for target in targets if not target.image):
@@ -114,7 +116,7 @@ class Erasure:
 
     def _places(self, one: _Image) -> list[Path]:
         """Where its bytes are meant to lie: the cache's objects, and the file itself."""
-        kept = cache.object_paths(self.objects, one.md5) if one.md5 else ()
+        kept = [cache.object_path(self.objects, one.md5)] if one.md5 else []
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
@@ -222,11 +224,11 @@ class Erasure:
         if not one.md5:
             return
         # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
-        cache.put_back(self.objects, one.text)
-        first, before = cache.object_paths(self.objects, one.md5)
-        is_listed = any(path.exists() for path in cache.object_paths(self.objects, one.folder))
-        for path in (first, before):
-            is_gap = path == first and is_listed and not path.exists()
+        own, place, listed = (
+            cache.object_path(self.objects, key) for key in (md5(one.text), one.md5, one.folder)
+        )
+        for path in (own, place):
+            is_gap = not path.exists() and (path == own or listed.exists())
             if is_gap or (path.exists() and path.read_bytes() != one.text):
                 write_bytes(path, one.text, mode=READ_ONLY)
 

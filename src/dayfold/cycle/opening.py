@@ -22,7 +22,7 @@ from dayfold.cycle.standing import (
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, vcs
+from dayfold.project import cache, journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
@@ -144,13 +144,12 @@ def fold_into_month(project: Project, day: str) -> None:
     anything to do 1.4 times as long as with two; with one a month, 1.16 to 1.26 times.
     """
     own, month = project.tracked(day), project.tracked_month(day)
-    if not own.exists():
-        return
-    entries = yaml.safe_load(month.read_text(encoding="utf-8"))["outs"] if month.exists() else []
-    entries = [entry for entry in entries if entry["path"] != day]
-    entries += yaml.safe_load(own.read_text(encoding="utf-8"))["outs"]
-    write_bytes(month, yaml.safe_dump({"outs": entries}, sort_keys=False).encode())
-    own.unlink()
+    if own.exists():
+        both = [path for path in (month, own) if path.exists()]
+        found = [cache.entries(path.read_bytes(), project.name(path)) for path in both]
+        outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
+        write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
+        own.unlink()
 
 
 def opened(

@@ -19,7 +19,7 @@ from dayfold.cycle.standing import (
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.figures.intervals import figure
-from dayfold.project import cache, journal, remotes, vcs
+from dayfold.project import journal, remotes, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import Project
@@ -68,9 +68,6 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             check_gate(project, now.day)
         _commit(project, now, message.strip())
         days = [*days, now.day]
-        from dayfold.figures.report import index  # here, as it takes time, and only a seal needs it
-
-        index.write(project, forced=forced(project))
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *afterwards(project)]
@@ -150,42 +147,18 @@ def _commit_of(project: Project, now: Standing, day: str) -> str:
 
 
 def afterwards(project: Project) -> Iterator[str]:
-    """Yield what to say after a seal: what DVC's cache has lost, and what to push next.
-
-    After the first seal, without a remote, also how to set one up.
-    """
+    """Yield what to say after a seal: what to push next; without a remote how to set one up."""
     root, sealed = project.root, vcs.sealed_days(project.root)
-    default = remotes.default(root)
-    has_remote = bool(default or remotes.names(root))
-    if sealed and not has_remote and _is_lost(project, sealed[0]):
-        yield f"warning: DVC's cache has lost the model of {sealed[0]}, perhaps those of others too"
-        yield "  take them from another clone, or: dayfold reproduce --all --from-scratch --restore"
-        yield "  free space with `dvc gc --all-tags` only: `dvc gc -w` deletes other days' models"
-    if default:
+    if remotes.default(root):
         late = remotes.is_late(root, sealed)
         first = "dayfold check --fix; " * late
         yield f"next: {first}{remotes.pushing(root, all_tags=late)}"
-    elif not has_remote and len(sealed) == 1:
+    elif not remotes.names(root) and len(sealed) == 1:
         yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
-
-
-def _is_lost(project: Project, day: str) -> bool:
-    """Whether the cache lacks the model of the first sealed day.
-
-    A `dvc gc` that was not told --all-tags deletes the models of all days but today's and the one
-    before.
-    """
-    name = f"{vcs.TAG}{day}:{project.name(project.dvc_lock)}"
-    lock = vcs.blobs(project.root, [name]).get(name)
-    key = vcs.outputs(lock).get(project.name(project.model)) if lock else None
-    if not key or cache.object_path(project.root / ".dvc" / "cache", key).exists():
-        return False
-    # DVC knows where its cache is; it takes a second to say so.
-    return not cache.object_path(cache.folder(project.root), key).exists()
 
 
 def forced(project: Project) -> dict[str, str]:

@@ -24,19 +24,12 @@ _OF_DVC = re.compile(
 )
 
 
-def run(
-    project: Project,
-    source: Path,
-    *,
-    day: str | None,
-    say: Callable[[str], None],
-    verbose: bool = False,
-) -> int:
+def run(project: Project, source: Path, *, day: str | None, say: Callable[[str], None]) -> int:
     """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
-    said, with its time; all that they and DVC print with `verbose`.
+    said, with its time.
     """
     options, refused = adding.Options(), 0
     folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
@@ -60,7 +53,7 @@ def run(
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        vcs.repro(project.root, None if verbose else Stages(say).hear)
+        vcs.repro(project.root, Stages(say).hear)
         for line in sealing.seal(project):
             say(line)
     return refused

@@ -13,22 +13,10 @@ import polars as pl
 from dayfold.figures import intervals
 from dayfold.figures.evidence import Evidence, interval
 from dayfold.figures.intervals import figure
-from dayfold.figures.log import DayLine
+from dayfold.figures.log import MEANINGS, DayLine
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural
 from dayfold.project.files import dotted
-
-# What stands in the table of figures, by the keys of metrics.json.
-_FIGURES = {
-    "accuracy": "accuracy on all test images",
-    "average_accuracy": "ACC: the mean of the accuracies on each day's test images",
-    "weighted_f1": "F1, weighted by test images",
-    "macro_f1": "F1, mean of the classes",
-    "worst_f1": "F1 of the worst class",
-    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
-    "negative_flip_rate": "right with the previous model, wrong with this one",
-    "calibration_error": "expected calibration error, before the temperature",
-}
 
 
 @dataclass(frozen=True)
@@ -135,7 +123,7 @@ def _unknown(made: Made) -> str:
 def _figures(line: DayLine) -> str:
     figures = line.figures or {}
     rows = []
-    for key, said in _FIGURES.items():
+    for key, said in MEANINGS.items():
         ends = interval(figures, key)
         rows.append((said, figure(figures[key]), ends))
     new = figures["new"]

@@ -1,10 +1,11 @@
-"""Charts as SVG, drawn here without a library: lines over days, and bars of one number a day.
+"""Charts as SVG, drawn here without a library: lines over days.
 
 Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 
@@ -28,8 +29,6 @@ MANY = 32  # days above which lines have no points of their own
 APART_PX = 3  # between equal lines, if that leaves them within SPREAD_PX
 SPREAD_PX = 12
 
-TITLE = "Accuracy on the test images of each day, after training on later days"
-
 Curves = Mapping[str, Mapping[str, float]]  # series → day → value
 
 _SVG = Markup(
@@ -45,9 +44,6 @@ _SERIES = Markup(
     'stroke-width="{3}"><title>{0}</title></path>{4}</g>'
 )
 _NAME = Markup('<tspan data-series="{}"><tspan fill="{}">\u25cf</tspan> {}\u2002</tspan>')
-_BAR = Markup('<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}"><title>{}</title></rect>')
-
-
 _PANEL = Markup(
     '<g transform="translate({} {})"><text y="14" font-size="14" font-weight="bold" fill="{}">{}'
     '</text><g transform="translate(0 24)">{}</g></g>'
@@ -210,7 +206,7 @@ def _labels(
 ) -> tuple[list[tuple[float, Markup]], float]:
     """Heights and texts of the labels at the lines' ends, and the room that they take of a chart.
 
-    A label that would take more than a third names as many series as it can.
+    Of series at about one height as many are named as fit in a third of the chart.
     """
     groups: list[list[str]] = []
     for name in sorted(names, key=lambda name: ends[name]):
@@ -218,32 +214,19 @@ def _labels(
             groups[-1].append(name)
         else:
             groups.append([name])
-    found, longest = [], 0
+    cut = {
+        name: text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
+        for name, text in names.items()
+    }
+    found, longest = [], 0.0
     for group in groups:
-        said, letters = Markup(), 0
-        for place, name in enumerate(group):
-            cut = names[name]
-            cut = cut if len(cut) <= LETTERS else f"{cut[: LETTERS - 1]}…"
-            if place and (letters + len(cut) + 6) * LETTER_PX > width / 3:
-                said += f"+{len(group) - place}"
-                letters += 3
-                break
-            said += _NAME.format(name, colours[name], cut)
-            letters += len(cut) + 3
-        longest = max(longest, letters)
+        lengths = list(accumulate(len(cut[name]) + 3 for name in group))
+        fits = max(1, sum(length * LETTER_PX < width / 3 for length in lengths))
+        said = Markup().join(_NAME.format(name, colours[name], cut[name]) for name in group[:fits])
+        said += f"+{len(group) - fits}" * (len(group) > fits)
+        longest = max(longest, lengths[fits - 1] + 3 * (len(group) > fits))
         found.append((ends[group[0]], said))
     return found, 12 + longest * LETTER_PX
-
-
-def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
-    """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
-    most, step = max(values.values()), min(16, size[0] / len(values))
-    inside = []
-    for place, (day, value) in enumerate(values.items()):
-        tall = max(1, size[1] * value / (most or 1))
-        told = f"{day}: {value:,.3g}"
-        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, told))
-    return _svg(size, f"A bar a day, at most {most:,.3g}", inside)
 
 
 def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:

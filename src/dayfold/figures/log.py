@@ -1,21 +1,21 @@
-"""The history of days as a table, a line a day, and one of them as a table of its classes."""
+"""The history of days as a table, a line a day."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import polars as pl
 from rich.markup import escape
 from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate, metrics
-from dayfold.figures.evidence import FEW, Evidence, is_too_few
+from dayfold.figures.evidence import FEW, Evidence
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.project import vcs
-from dayfold.project.files import json_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 
@@ -23,6 +23,17 @@ LEGEND = (
     "ACC: mean accuracy on each day's test images; forgetting: its mean fall from the best; "
     "new F1: of the classes new that day"
 )
+# What figures are, by the keys of metrics.json: in the model card and the report.
+MEANINGS = {
+    "accuracy": "accuracy on all test images",
+    "average_accuracy": "ACC: the mean of the accuracies on each day's test images",
+    "weighted_f1": "F1, weighted by test images",
+    "macro_f1": "F1, mean of the classes",
+    "worst_f1": "F1 of the worst class",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "negative_flip_rate": "right with the previous model, wrong with this one",
+    "calibration_error": "expected calibration error, before the temperature",
+}
 CORRECTED = "~"  # before a figure that was measured under labels corrected since
 
 
@@ -43,11 +54,11 @@ class DayLine:
     corrected: int = 0
 
 
-def lines(project: Project, params: Params, *, count_all: bool = False) -> list[DayLine]:
+def lines(project: Project, params: Params) -> list[DayLine]:
     """Return a line a day, oldest first, up to the open day.
 
-    A sealed day's figures are those that its tag has. Those of other days, and of all with
-    `count_all`, are counted from the evaluations, which takes longer with each day before.
+    A sealed day's figures are those that its tag has. Those of other days are counted from the
+    evaluations, which takes longer with each day before.
     """
     until = params.day if project.manifest(params.day).exists() else params.parent
     if until == ORIGIN:
@@ -66,7 +77,7 @@ def lines(project: Project, params: Params, *, count_all: bool = False) -> list[
         )
         for day, classes in history.classes().items()
     ]
-    figures = {} if count_all else _sealed_figures(project)
+    figures = _sealed_figures(project)
     figures |= _counted(project, [line for line in found if line.day not in figures])
     tests = replace(history, images=history.split("test"))
     for line in found:
@@ -93,12 +104,21 @@ def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str,
     """The figures of these days by day, of those that have evaluations."""
     if not any(project.evaluation(line.day).exists() for line in days):
         return {}
-    evaluations, evaluated = tables.evaluations(project, max(line.day for line in days))
-    found = metrics.day_metrics(evaluations, evaluated, {line.day: line.new for line in days})
+    evaluated = tables.evaluations(project, max(line.day for line in days))
+    return measured(project, *evaluated, {line.day: line.new for line in days})
+
+
+def measured(
+    project: Project,
+    evaluations: pl.DataFrame,
+    days: Sequence[str],
+    new: Mapping[str, Collection[str]],
+) -> dict[str, dict[str, Any]]:
+    """Return `metrics.day_metrics`, with what was unknown on each of the days of `new`."""
+    found = metrics.day_metrics(evaluations, days, new)
     for day, figures in found.items():
-        figures["unknown"], figures["interval"]["unknown"] = metrics.unknown(
-            tables.unknown(project, day)
-        )
+        unknown = metrics.unknown(tables.unknown(project, day))
+        figures["unknown"], figures["interval"]["unknown"] = unknown
     return found
 
 
@@ -174,9 +194,10 @@ def table(
     days: list[DayLine], verdicts: Mapping[str, str], columns: Mapping[str, str] = COLUMNS
 ) -> Table:
     """Return the lines as a table for the terminal."""
-    drawn = _empty_table("day", "images", "classes", "tested")
-    for name in columns:
-        drawn.add_column(name, justify="right", no_wrap=True)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("day", no_wrap=True)
+    for name in ("images", "classes", "tested", *columns):
+        drawn.add_column(name, justify="right", no_wrap=name in columns)
     drawn.add_column("gate")
     for line in days:
         # Names come from folders: nothing in them is markup.
@@ -234,35 +255,3 @@ def notes(
         legend.append(f"{verdict}: {of} checks of the gate passed, the others are not judged")
     legend += known.sentences()
     return legend + [f"{day} was sealed by force: {why}" for day, why in forced.items()]
-
-
-def class_table(line: DayLine, known: Evidence) -> Table:
-    """Return a `counted` day's figures of each class as a table, F1 with its 95% interval."""
-    figures = line.figures or {}
-    drawn = _empty_table(line.day, f"{known.unit}s")
-    for name in ("F1", "95%", "recall", "precision", "forgetting", "newly wrong", "conf."):
-        drawn.add_column(name, justify="right", no_wrap=True)
-    drawn.add_column("")
-    for label, scores in figures["classes"].items():
-        units = known.classes.get(label, 0)
-        low, high = figures["interval"]["classes"][label]["f1"].values()
-        cells = [str(units), figure(scores["f1"]), f"{low:.3f}..{high:.3f}"]
-        rest = ("recall", "precision", "forgetting", "negative_flip_rate", "confidence")
-        cells += [figure(scores[key]) for key in rest]
-        said = ["new"] * (label in line.new) + ["few"] * is_too_few(units)
-        drawn.add_row(escape(label), *cells, ", ".join(said))
-    return drawn
-
-
-def as_json(days: list[DayLine]) -> str:
-    """Return all lines with all their figures, by day."""
-    every = {line.day: {k: v for k, v in asdict(line).items() if k != "day"} for line in days}
-    return json_bytes(every).decode()
-
-
-def _empty_table(first: str, *counts: str) -> Table:
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column(first, no_wrap=True)
-    for name in counts:
-        drawn.add_column(name, justify="right")
-    return drawn

@@ -5,7 +5,6 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import yaml
 
 from dayfold.errors import LedgerError
 from dayfold.project import vcs
-from dayfold.project.files import md5, write_bytes
+from dayfold.project.files import md5
 
 READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it hashes, or deletes
 FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
@@ -41,11 +40,6 @@ def object_path(cache: Path, key: str) -> Path:
     return cache / "files" / "md5" / key[:2] / key[2:]
 
 
-def object_paths(cache: Path, key: str) -> tuple[Path, Path]:
-    """Return where it keeps them, and where DVC did before version 3: both may be there."""
-    return object_path(cache, key), cache / key[:2] / key[2:]
-
-
 def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
     """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
     try:
@@ -60,14 +54,6 @@ def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
     )
 
 
-def listing(cache: Path, key: str) -> dict[str, str]:
-    """Return the files of a folder's object: path within it → MD5; KeyError if it is not here."""
-    for path in object_paths(cache, key):
-        with suppress(FileNotFoundError, ValueError, TypeError):
-            return listed(path.read_bytes())
-    raise KeyError(key)
-
-
 def listed(data: bytes) -> dict[str, str]:
     """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
     return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
@@ -77,10 +63,3 @@ def folder_md5(files: Mapping[str, str]) -> str:
     """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
     entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
     return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
-
-
-def put_back(cache: Path, data: bytes) -> None:
-    """Give the cache an object that it had lost, unless it has it; read-only, as DVC has them."""
-    path = object_path(cache, md5(data))
-    if not path.exists():
-        write_bytes(path, data, mode=READ_ONLY)

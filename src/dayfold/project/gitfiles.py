@@ -1,10 +1,7 @@
 """What a project tells git about its files: keep their bytes as they are, and never hide them."""
 
-from contextlib import suppress
 from pathlib import Path
 
-from dayfold.errors import ToolError
-from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 
 # What dayfold and DVC hash, or compare with what was sealed.
@@ -55,51 +52,20 @@ IGNORE = """\
 !/data/*/*.csv
 !/data/metrics/*.json
 """
-# One of every kind of file that git keeps; the day need not be there.
-_KINDS = (
-    ".dvc/config",
-    ".dvcignore",
-    ".gitattributes",
-    "data/.gitignore",
-    "data/images/2000-01-01.dvc",
-    "data/manifests/2000-01-01.csv",
-    "data/metrics/day.json",
-    "data/parent.dvc",
-    "data/provenance.json",
-    "dvc.lock",
-    "dvc.yaml",
-    "metrics.json",
-    "params.yaml",
-)
-_CHANGING = ("text", "ident", "filter", "working-tree-encoding")
 
 
-def changed_by_git(root: Path) -> list[str]:
-    """The kinds of files whose bytes git may change on their way in or out."""
-    said = vcs.split(vcs.git(root, "check-attr", "-z", *_CHANGING, "--", *_KINDS))
-    found = {
-        name
-        for name, attribute, value in zip(said[::3], said[1::3], said[2::3], strict=True)
-        if value != "unset" and (attribute == "text" or value != "unspecified")
-    }
-    return sorted(found)
-
-
-def hidden(root: Path) -> list[str]:
-    """The kinds of files that git ignores."""
-    with suppress(ToolError):  # none is
-        return vcs.git(root, "check-ignore", "--no-index", "--", *_KINDS).split()
-    return []
+def lacking(root: Path) -> dict[Path, str]:
+    """Return what .gitattributes and .gitignore lack of this, by file."""
+    wanted = {root / ".gitattributes": ATTRIBUTES, root / ".gitignore": IGNORE}
+    return {path: text for path, text in wanted.items() if text not in _read(path)}
 
 
 def keep(root: Path) -> None:
     """Complete .gitattributes and .gitignore."""
-    if changed_by_git(root):
-        _append(root / ".gitattributes", ATTRIBUTES)
-    if hidden(root):
-        _append(root / ".gitignore", IGNORE)
+    for path, text in lacking(root).items():
+        before = _read(path).strip("\n")
+        write_bytes(path, f"{before}\n\n{text}".lstrip("\n").encode())
 
 
-def _append(path: Path, text: str) -> None:
-    before = path.read_bytes().rstrip(b"\n") + b"\n\n" if path.exists() else b""
-    write_bytes(path, before.lstrip(b"\n") + text.encode())
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""

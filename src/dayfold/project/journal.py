@@ -190,7 +190,7 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
         if not path.exists() or _is_whole(name, path.read_bytes()):
             continue
         what = f"{name} is half written"
-        kept = vcs.blobs(project.root, [f"HEAD:{name}"]).get(f"HEAD:{name}", b"")
+        kept = vcs.blob(project.root, f"HEAD:{name}", b"")
         if path != project.dvc_lock and folder.is_dir():
             yield HalfDone(what, path, "made again", partial(_add_again, project, path, folder))
         elif _is_whole(name, kept):

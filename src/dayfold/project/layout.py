@@ -1,7 +1,6 @@
 """Every path of a project, once."""
 
 import re
-from calendar import monthrange
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +11,6 @@ UNOPENED = "none"  # the day of a project that has not begun
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")  # in order
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_NEARLY = re.compile(r"(\d{4})[-/._ ]?(\d{1,2})[-/._ ]?(\d{1,2})", re.ASCII)
 
 
 def is_day(day: str) -> bool:
@@ -27,21 +25,7 @@ def check_day(day: str) -> str:
     """Return `day` if it is a date as YYYY-MM-DD; CycleError otherwise."""
     if is_day(day):
         return day
-    meant = _meant(day)
-    hint = f"did you mean {meant}?" if meant else "use a date such as 2025-06-04"
-    raise CycleError(f"{day!r} is not a day.", hint=hint)
-
-
-def _meant(text: str) -> str:
-    """The day that year, month and day in figures come to, the last of its month at most."""
-    found = _NEARLY.fullmatch(text.strip())
-    if not found:
-        return ""
-    year, month, number = map(int, found.groups())
-    try:
-        return date(year, month, min(number, monthrange(year, month)[1])).isoformat()
-    except ValueError:
-        return ""
+    raise CycleError(f"{day!r} is not a day.", hint="use a date such as 2025-06-04")
 
 
 class Project:
@@ -75,7 +59,6 @@ class Project:
         # What belongs to this machine only.
         self.scratch = root / ".dvc" / "tmp" / "dayfold"
         self.journal = self.scratch / "journal.json"
-        self.ledger_cache = self.scratch / "ledger"
         self.remarks = self.scratch / "remarks.csv"
         self.last_looks = self.scratch / "settled"
         self.checkpoints = self.scratch / "checkpoints"

@@ -6,7 +6,7 @@ remote objects know the paths of every kind of storage, and fsspec reads and wri
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -23,7 +23,7 @@ NOWHERE = "0" * 32  # the MD5 of no object
 
 @dataclass(frozen=True)
 class Remote:
-    """A remote of this project, by its name and URL; `stores` are DVC's layouts of it, 3's first.
+    """A remote of this project, by its name and URL; `store` is DVC's object for what it holds.
 
     `verifies`: what comes from it is hashed. Where the remote cannot be used object by object
     `problem` says why.
@@ -31,44 +31,53 @@ class Remote:
 
     name: str
     url: str
-    stores: tuple[Any, ...]
+    store: Any = None
     verifies: bool = False
     problem: str = ""
-
-    def listing(self, key: str) -> dict[str, str]:
-        """Return the files of a folder's object: path within it → MD5; KeyError if not to be had.
-
-        A remote that cannot be reached is told by `replace`.
-        """
-        with suppress(ToolError, ValueError, TypeError):
-            data = self.data(key)
-            if data is not None:
-                return cache.listed(data)
-        raise KeyError(key)
 
     def data(self, key: str) -> bytes | None:
         """Return the bytes of an object, None where the remote has none; ToolError as `replace`."""
         with self._reached():
-            found = (_bytes(store.fs, store.oid_to_path(key)) for store in self.stores)
-            return next((one for one in found if one is not None), None)
+            return None if self.problem else self._read(self.store.oid_to_path(key))
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
-        """Return the objects that the remote has in no layout; ToolError as `replace`."""
-        left = set(keys)
+        """Return the objects that the remote does not have; ToolError as `replace`."""
+        wanted = set(keys)
         with self._reached():
-            for store in self.stores if left else ():
-                _bytes(store.fs, store.oid_to_path(NOWHERE))  # can it be reached at all?
-                left -= set(store.oids_exist(sorted(left)))
-        return left
+            self._read(self.store.oid_to_path(NOWHERE))  # can it be reached at all?
+            return wanted - set(self.store.oids_exist(sorted(wanted)))
 
     def replace(self, key: str, text: bytes, *, folder: str) -> int:
-        """Put `text` in the place of an object, in every layout; return how many that were not it.
+        """Put `text` in the place of an object; return how many that were not it: 1 or 0.
 
         A remote that has the list of the object's folder gets the text even without the object:
         DVC checks out nothing of a folder with a gap. Whatever fsspec raises is a ToolError.
         """
         with self._reached():
-            return sum(self._replace(store, key, text, folder) for store in self.stores)
+            fs, path = self.store.fs, self.store.oid_to_path(key)
+            found = self._read(path)
+            if found is None and self._read(self.store.oid_to_path(folder)) is None:
+                return 0
+            if fs.protocol == "local":
+                # As in the cache: of a folder DVC trusts read-only objects, and deletes wrong ones.
+                write_bytes(Path(path), text, mode=READ_ONLY)
+            elif found != text:
+                fs.pipe_file(path, text)
+            if fs.cat_file(path) != text:
+                raise OSError(f"{path} was written and still has other bytes")
+            return int(found not in (None, text))
+
+    def _read(self, path: str) -> bytes | None:
+        """What the remote has there; None where nothing is.
+
+        Asked by reading: a server that cannot be reached has a file as little, for fsspec's
+        `exists`, as one that has not got it.
+        """
+        try:
+            found: bytes = self.store.fs.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return found
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -77,34 +86,6 @@ class Remote:
         except Exception as error:  # of whichever storage it is
             said = " ".join(str(error).split()) or type(error).__name__
             raise ToolError(f"remote {self.name} ({self.url}): {said[:300]}") from error
-
-    @staticmethod
-    def _replace(store: Any, key: str, text: bytes, folder: str) -> bool:
-        fs, path = store.fs, store.oid_to_path(key)
-        found = _bytes(fs, path)
-        if found is None and _bytes(fs, store.oid_to_path(folder)) is None:
-            return False
-        if fs.protocol == "local":
-            # As in the cache: of a folder DVC trusts read-only objects, and deletes wrong ones.
-            write_bytes(Path(path), text, mode=READ_ONLY)
-        elif found != text:
-            fs.pipe_file(path, text)
-        if fs.cat_file(path) != text:
-            raise OSError(f"{path} was written and still has other bytes")
-        return found not in (None, text)
-
-
-def _bytes(fs: Any, path: str) -> bytes | None:
-    """What a remote has there; None where nothing is.
-
-    Asked by reading: a server that cannot be reached has a file as little, for fsspec's `exists`,
-    as one that has not got it.
-    """
-    try:
-        found: bytes = fs.cat_file(path)
-    except FileNotFoundError:
-        return None
-    return found
 
 
 def remotes(root: Path) -> list[Remote]:
@@ -117,14 +98,14 @@ def remotes(root: Path) -> list[Remote]:
     try:
         with Repo(str(root)) as repo:
             for name, options in repo.config["remote"].items():
-                remote = Remote(name, str(options["url"]), (), bool(options.get("verify")))
+                remote = Remote(name, str(options["url"]), verifies=bool(options.get("verify")))
                 try:
                     cloud = repo.cloud.get_remote(name)
                     if cloud.worktree or cloud.fs.version_aware:
                         problem = "keeps files by name (worktree or version_aware), not by hash"
                         remote = replace(remote, problem=problem)
                     else:
-                        remote = replace(remote, stores=(cloud.odb, cloud.legacy_odb))
+                        remote = replace(remote, store=cloud.odb)
                 except DvcException as error:  # without the package for it, for one
                     remote = replace(remote, problem=" ".join(str(error).split()))
                 found.append(remote)
@@ -166,8 +147,7 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
     if not days or not remote or is_held:
         return False
-    name = f"{vcs.TAG}{days[0]}:.dvc/config"
-    text = vcs.blobs(root, [name]).get(name, b"").decode()
+    text = vcs.blob(root, f"{vcs.TAG}{days[0]}:.dvc/config", b"").decode()
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 

@@ -98,19 +98,18 @@ def dvc(root: Path, *words: str) -> str:
     return _run(_DVC, words, root)
 
 
-def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
-    """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
+def repro(root: Path, hear: Callable[[str], None]) -> None:
+    """Run `dvc repro` with brief stages; `hear` is given every line at once."""
     with subprocess.Popen(
         [*_DVC, "repro"],
         cwd=root,
-        env={**environment(), **({BRIEF: "1"} if each else {})},
-        stdout=subprocess.PIPE if each else None,
+        env={**environment(), BRIEF: "1"},
+        stdout=subprocess.PIPE,
         encoding="utf-8",
         errors="surrogateescape",
     ) as running:
         for line in running.stdout or ():
-            if each:
-                each(line.rstrip("\n"))
+            hear(line.rstrip("\n"))
     if running.returncode:
         raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
 
@@ -176,12 +175,15 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     return found
 
 
-def blob(root: Path, name: str) -> bytes:
-    """The bytes of one file in git, named as <commit>:<path>; ToolError where it is not there."""
-    found = blobs(root, [name])
-    if name not in found:
+def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
+    """The bytes of one file in git, named as <commit>:<path>.
+
+    Where it is not there those of `without`, or else ToolError.
+    """
+    found = blobs(root, [name]).get(name, without)
+    if found is None:
         raise ToolError(f"git has no readable {name}.", hint="git fsck")
-    return found[name]
+    return found
 
 
 def branch(root: Path) -> str:

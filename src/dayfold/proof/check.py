@@ -13,7 +13,7 @@ from dayfold.errors import DayfoldError
 from dayfold.ledger import stray_images
 from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import duration, first_few, plural
+from dayfold.project.console import duration, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import UNOPENED, Project
@@ -89,26 +89,22 @@ def _tools(project: Project) -> Iterator[Sign]:
 
 
 def _git_files(root: Path) -> Sign:
-    """Whether git keeps the bytes of what is hashed, and hides nothing that a seal commits."""
-    found = []
-    if changed := gitfiles.changed_by_git(root):
-        found += [f"git changes hashed files, or may: {', '.join(first_few(changed))}"]
-    if hidden := gitfiles.hidden(root):
-        found += [f"git ignores files of the project: {', '.join(first_few(hidden))}"]
-    if not found:
+    """Whether git is told to keep the bytes of what is hashed, and to hide none of it."""
+    if not (lacking := gitfiles.lacking(root)):
         return Sign("git files", "git changes and ignores none of what is hashed")
-    hint = "complete .gitattributes and .gitignore: docs/operations.md, Line ends and ignore files"
-    return Sign("git files", "; ".join(found), hint, partial(gitfiles.keep, root))
+    found = f"{' and '.join(path.name for path in lacking)} may let git change or hide hashed files"
+    hint = "complete them: docs/operations.md, Line ends and ignore files"
+    return Sign("git files", found, hint, partial(gitfiles.keep, root))
 
 
 def _params(project: Project) -> Iterator[Sign]:
-    """Whether params.yaml can be read, and is this version's as dvc.yaml is."""
+    """Whether params.yaml can be read, and is this version's."""
     if upgrade.needed(project):
         yield Sign(
             "params",
-            "params.yaml or dvc.yaml is of an older version of dayfold",
-            "remove settings that no longer exist (docs/params.md lists the others); weights now "
-            "fall in a straight line over weights.versions",
+            "params.yaml and dvc.yaml are of an older version of dayfold",
+            "write those of this version, with your values (docs/params.md lists the settings); "
+            "weights now fall in a straight line over weights.versions",
             partial(upgrade.apply, project),
         )
     try:

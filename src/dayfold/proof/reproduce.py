@@ -226,7 +226,6 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     if sealed.params.get("dayfold") != __version__:
         upgrade.apply(folder)
-        params_file.edit(folder.params, {"dayfold": __version__})
     for file in sorted((folder.data / "images").glob("*.dvc")):
         for day in chain.entries(folder, file):
             if not project.images(day).is_dir():

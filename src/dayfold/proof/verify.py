@@ -27,8 +27,6 @@ from dayfold.proof import chain, record
 from dayfold.proof.chain import Finding
 from dayfold.proof.record import Sealed, span
 
-OBJECTS = ("files/md5/[0-9a-f][0-9a-f]/*", "[0-9a-f][0-9a-f]/*")  # the second: before DVC 3
-
 
 class Pin(NamedTuple):
     """A file or folder that DVC keeps of a day; `is_pulled`: `dvc pull` brings it today."""
@@ -246,8 +244,8 @@ def _stored(
     for one in pins:
         files = {one.path: one.key}
         if one.is_folder:
-            with suppress(KeyError):
-                listed = cache.listing(objects, one.key)
+            with suppress(OSError, ValueError, TypeError):  # told as missing, or as damaged
+                listed = cache.listed(cache.object_path(objects, one.key).read_bytes())
                 files |= {f"{one.path}/{name}": key for name, key in listed.items()}
         for name, key in files.items():
             found.setdefault(key, _Bytes(one.day, name, key))
@@ -270,7 +268,7 @@ def _stored(
                 mine = found.setdefault(key, _Bytes(parent.day, project.name(file), key))
                 mine.places.append(file)
     # Every object against its name, of experiments and the open day too.
-    for path in sorted(path for pattern in OBJECTS for path in objects.glob(pattern)):
+    for path in sorted(objects.glob("files/md5/[0-9a-f][0-9a-f]/*")):
         key = path.parent.name + path.name
         if path.is_file() and len(key.removesuffix(cache.FOLDER)) == 32:
             found.setdefault(key, _Bytes("no sealed day", "file", key)).places.append(path)

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.errors import CycleError
-from dayfold.figures import evidence, gate, metrics, retention
+from dayfold.figures import evidence, gate, log, metrics, retention
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
@@ -28,16 +28,13 @@ def run(project: Project, params: Params) -> list[str]:
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
-    figures = metrics.day_metrics(evaluations, days, {params.day: new})[params.day]
+    figures = log.measured(project, evaluations, days, {params.day: new})[params.day]
     mine = evaluations.filter(pl.col("model") == params.day)
     drawn = provenance["draws"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
     figures["draws"] = _draws(
         provenance, old=len(history.split("train").filter(pl.col("day") != params.day))
-    )
-    figures["unknown"], figures["interval"]["unknown"] = metrics.unknown(
-        tables.unknown(project, params.day)
     )
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)

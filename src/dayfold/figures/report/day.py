@@ -1,8 +1,6 @@
 """What is known of a day and of what went into it: from files, or for older days git and DVC."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +8,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dayfold.errors import CycleError, DayfoldError, ToolError
-from dayfold.figures import gate, log, metrics
+from dayfold.errors import CycleError, DayfoldError
+from dayfold.figures import gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
-from dayfold.ledger.tables import Check, PoolShare
+from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.files import parse_csv
@@ -69,6 +67,12 @@ class Day:
         return self.days[-2] if len(self.days) > 1 else None
 
     @property
+    def splits(self) -> dict[str, int]:
+        """How many of the day's own images are for training, validation and test."""
+        mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
+        return {split: mine[split] for split in manifest.SPLITS}
+
+    @property
     def counts(self) -> pl.DataFrame:
         """The counts of this day's model."""
         return self.evaluations.filter(pl.col("model") == self.day)
@@ -80,17 +84,6 @@ class Day:
             return None
         return gate.read(self.project, self.day)
 
-    @cached_property
-    def provenance(self) -> dict[str, Any]:
-        """data/provenance.json of this day; empty where it cannot be had."""
-        path = self.project.provenance
-        try:
-            found = json.loads(path.read_bytes() if self.is_current else self._of_tag(path))
-        except (OSError, ToolError) as error:
-            self.missing[self.project.name(path)] = str(error)
-            return {}
-        return found if found.get("day") == self.day else {}
-
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
         """Return a table of this day that its stages write; None, and why, where it is not here.
 
@@ -101,7 +94,8 @@ class Day:
             if self.is_current:
                 return tables.read(path, kind)
             if self.keeps(path):
-                return parse_csv(self._of_tag(path), tables.schema(kind), name)
+                data = vcs.blob(self.project.root, f"{vcs.TAG}{self.day}:{name}")
+                return parse_csv(data, tables.schema(kind), name)
             pinned = vcs.sealed_outputs(self.project.root, self.day)
             return tables.read(remotes.bring(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
@@ -114,9 +108,6 @@ class Day:
             return path.exists()
         name = f"{vcs.TAG}{self.day}:{self.project.name(path)}"
         return vcs.git_says(self.project.root, "cat-file", "-e", name)
-
-    def _of_tag(self, path: Path) -> bytes:
-        return vcs.blob(self.project.root, f"{vcs.TAG}{self.day}:{self.project.name(path)}")
 
 
 def read(project: Project, day: str | None) -> Day:
@@ -131,45 +122,3 @@ def read(project: Project, day: str | None) -> Day:
     line, known = log.counted(project, params, line)
     is_sealed = line.day in vcs.sealed_days(project.root)
     return Day(project, line, known, line.day == at, is_sealed)
-
-
-def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
-    """Return what it took to make each day's model, decoding and training, where that is kept."""
-    name = project.name(project.provenance)
-    records = list(vcs.blobs(project.root, [f"{vcs.TAG}{day}:{name}" for day in days]).values())
-    if project.provenance.exists():
-        records.append(project.provenance.read_bytes())
-    made = {record.get("day"): record for record in map(json.loads, records)}
-    return {
-        day: sum(made[day]["seconds"].values()) / 60
-        for day in days
-        if "seconds" in made.get(day, ())
-    }
-
-
-def splits(day: Day) -> dict[str, int]:
-    """Return how many of the day's own images are for training, validation and test."""
-    mine = Counter(manifest.added(day.history, day.day)["split"].to_list())
-    return {split: mine[split] for split in manifest.SPLITS}
-
-
-def pool(day: Day) -> dict[str, Any] | None:
-    """Return what training drew from, by class and by data version, and what recency came to.
-
-    None where data/shares.csv of the day cannot be had.
-    """
-    shares = day.table(day.project.shares, PoolShare)
-    if shares is None:
-        return None
-    is_today = pl.col("day") == day.day
-    of_today = pl.col("images").filter(is_today).sum()
-    columns = (of_today.alias("today"), pl.col("images").sum() - of_today, pl.col("share").sum())
-    share = float(shares.filter(is_today)["share"].sum())
-    trained = day.history.split("train")
-    new = trained.filter(is_today).height
-    return {
-        "class": shares.group_by("label").agg(*columns).sort("label").rows(),
-        "images of": shares.group_by("day").agg(*columns).sort("day").rows(),
-        "today": share,
-        "recency": metrics.recency(share, today=new, old=len(trained) - new),
-    }

@@ -1,31 +1,32 @@
 """The report of a day: charts, tables and pictures, put into one HTML file."""
 
-from collections.abc import Callable, Collection, Mapping
+import base64
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dayfold import __version__
 from dayfold.errors import DayfoldError
-from dayfold.figures import charts, gate, metrics, retention
+from dayfold.figures import charts, gate, intervals, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import html, index, pictures, summary, unknown
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
-from dayfold.figures.report.html import Cell, Shades, figure, shades
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger.tables import CohortAccuracy
-from dayfold.project.files import dotted, write_bytes
+from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
-CLASSES = 10  # lines of classes that are drawn at first, the lowest F1 first
+UNDEFINED = "\N{EN DASH}"
+TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
+CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn than left out
 # What is drawn of classes: columns of `metrics.class_scores`, and how they are called.
-MEASURES = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "confidence": "mean confidence",
-    "support": "test images",
-}
+MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
 def write(
@@ -35,10 +36,10 @@ def write(
     forced: Mapping[str, str],
     heat_of: Callable[[str], Heat] | None = None,
 ) -> Path:
-    """Write the report of a day, by default the last that has figures, and the index of all days.
+    """Write the report of a day, by default the last that has figures; return its path.
 
-    Return its path. `forced` are the days that were sealed by force, each with why; `heat_of`
-    returns what draws where the model of a day looks.
+    `forced` are the days that were sealed by force, each with why; `heat_of` returns what draws
+    where the model of a day looks.
     """
     found = days.read(project, day)
     path = project.report(found.day)
@@ -49,60 +50,91 @@ def write(
         except DayfoldError as error:
             found.missing[project.name(project.model)] = error.what
     write_bytes(path, render(found, forced=forced, heat=heat).encode())
-    index.write(project, forced=forced)
     return path
-
-
-def write_curve(project: Project, day: str | None, path: Path) -> None:
-    """Draw the forgetting curve up to a day, alone, into a PNG file."""
-    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
-    charts.write_png(path, {charts.TITLE: curve})
 
 
 def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
-    labels = sorted({label for table in scores.values() for label in table["label"]})
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
-    hidden = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
-    return html.render(
-        "page.html",
+    left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
+    return _filled(
         day=day,
         name=day.project.root.name,
         headline=summary.headline(day, changed),
         numbers=summary.numbers(day),
         changes=changed,
+        lost=summary.LOST,
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
         tested=day.known.on(int(day.counts["images"].sum())),
         forced=forced.get(day.day),
         curve=charts.forgetting_curve(cohorts),
-        cohort_colours=charts.ramp(sorted({cell.cohort for cell in cohorts})),
         matrix=_matrix(cohorts),
-        measures=MEASURES,
-        class_charts={key: _class_chart(scores, key, hidden) for key in MEASURES},
-        class_colours=charts.palette(labels),
-        hidden=hidden,
-        f1s=shades(
-            [
-                Cell(label, on, f1, figure(f1), f"{label} on {on}")
-                for on, table in scores.items()
-                for label, f1 in table.select("label", "f1").iter_rows()
-            ],
-            of_days=True,
-        ),
+        class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
+        left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(unknown.sentences(day)),
-        flags=unknown.rows(day),
-        flag_chart=unknown.chart(day),
+        flagged=list(summary.flagged(day)),
+        flags=summary.flags(day),
         galleries=list(pictures.galleries(day, heat)),
-        splits=days.splits(day),
-        pool=days.pool(day),
         arrivals=_arrivals(day),
-        corrections=day.history.corrections.filter(on=day.day).to_dicts(),
-        recipe=dotted(day.provenance.get("recipe", {})),
-        minutes=days.minutes(day.project, day.days),
     )
+
+
+def _filled(**values: Any) -> str:
+    """The template as HTML, in which everything is escaped and no script runs but its own."""
+    folder = files("dayfold.figures.report") / "template"
+    style, script = (
+        (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
+    )
+    environment = Environment(
+        loader=PackageLoader("dayfold.figures.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = figure
+    return environment.get_template("page.html").render(
+        version=__version__,
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        # As a Content-Security-Policy names it: whatever a name in the data may hold.
+        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        **values,
+    )
+
+
+class Cell(NamedTuple):
+    """A cell of a table of shades: `part` of the full shade, 0..1, its text, what it tells."""
+
+    row: str
+    column: str
+    part: float
+    text: str
+    told: str
+
+
+class Shades(NamedTuple):
+    """A table of shades: column → how its head says it, and row → its cells, None where empty."""
+
+    columns: dict[str, str]
+    rows: list[tuple[str, list[Cell | None]]]
+    is_tiny: bool
+
+
+def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
+    """Return cells as a table, its rows and columns sorted; `of_days`: the columns are days."""
+    at = {(cell.row, cell.column): cell for cell in cells}
+    rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
+    heads = charts.short(columns) if of_days else {name: name for name in columns}
+    table = [(row, [at.get((row, column)) for column in columns]) for row in rows]
+    return Shades(heads, table, len(columns) > TINY)
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals and a true minus sign; a dash where it is undefined."""
+    return UNDEFINED if value is None else intervals.figure(value).replace("-", "\N{MINUS SIGN}")
 
 
 def _cohorts(day: Day) -> list[CohortAccuracy]:
@@ -120,19 +152,19 @@ def _scores(day: Day) -> dict[str, pl.DataFrame]:
 
 
 def _class_chart(
-    scores: Mapping[str, pl.DataFrame], measure: str, hidden: Collection[str]
+    scores: Mapping[str, pl.DataFrame], measure: str, left_out: Collection[str]
 ) -> Markup:
     curves: dict[str, dict[str, float]] = {}
     for day, table in scores.items():
         for label, value in table.select("label", measure).iter_rows():
-            curves.setdefault(label, {})[day] = value
-    values = [value for points in curves.values() for value in points.values()]
+            if label not in left_out:
+                curves.setdefault(label, {})[day] = value
     return charts.lines(
         curves,
         says=f"{MEASURES[measure]} of every class, by the day of the model",
         colours=charts.palette(sorted(curves)),
-        ends=(0, max(values, default=1)) if measure == "support" else (charts.floor(values), 1),
-        names={label: label for label in curves if label not in hidden},
+        ends=(charts.floor(value for points in curves.values() for value in points.values()), 1),
+        names={label: label for label in curves},
     )
 
 

@@ -1,4 +1,4 @@
-"""The images worth a look: newly wrong, surely wrong, doubtful labels and near duplicates."""
+"""The images worth a look: newly wrong, surely wrong, unlike all others, near duplicates."""
 
 import base64
 import io
@@ -12,9 +12,9 @@ from PIL import Image
 
 from dayfold.errors import IntakeError
 from dayfold.figures.report.day import Day
-from dayfold.ledger import corrections, tables
+from dayfold.ledger import corrections
 from dayfold.ledger.decode import decode, no_warnings
-from dayfold.ledger.tables import Doubt, Flip, NearDuplicate, Prediction, Unlike
+from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
@@ -129,15 +129,6 @@ def _unlike(day: Day) -> tuple[str, Found]:
     return "There is no model before this day that knows what its classes look like.", found
 
 
-def _doubts(day: Day) -> tuple[str, Found]:
-    path = day.project.audit(day.day)
-    if not path.exists():
-        return "There is no audit of this day; dayfold audit makes one.", []
-    rows = tables.shown(tables.read(path, Doubt))
-    found = [_relabel(row, row["suggested"], score=row["score"]) for row in rows]
-    return "The audit of this day doubts no label.", found
-
-
 def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, dict[str, str], str]:
     """An image with its label and another that may be right, and the command that corrects it."""
     facts = {"label": row["label"], "predicted": other}
@@ -173,12 +164,6 @@ _KINDS: tuple[tuple[str, str, Callable[[Day], tuple[str, Found]]], ...] = (
         "Validation and test images that are predicted wrong, the most confident first. The label "
         "may be wrong instead.",
         _mistakes,
-    ),
-    (
-        "Most doubtful labels",
-        "Labels that are probably wrong, judged by models that were not trained on the image. "
-        "Score 0: surely wrong; 1: surely right.",
-        _doubts,
     ),
     (
         "Least like what was known",

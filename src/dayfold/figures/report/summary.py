@@ -1,17 +1,26 @@
-"""The day in five numbers and a sentence, and the classes that got worse."""
+"""The day in five numbers and a sentence, the classes that got worse, what was unknown."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import polars as pl
+from typing import Any, NamedTuple
 
 from dayfold.figures import intervals, metrics
 from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
+from dayfold.figures.log import MEANINGS
 from dayfold.figures.report.day import Day
-from dayfold.project.console import plural
+from dayfold.ledger import tables
+from dayfold.project import params as params_file
+from dayfold.project.console import first_few, plural
 
-NAMED = 3  # new classes that are named one by one
+LOST = "worse beyond chance"  # more was lost than won, on enough to tell
+# The five figures, each with its title.
+TITLES = {
+    "average_accuracy": "Average accuracy",
+    "weighted_f1": "Weighted F1",
+    "worst_f1": "Worst F1",
+    "forgetting": "Forgetting",
+    "negative_flip_rate": "Newly wrong",
+}
 
 
 class Number(NamedTuple):
@@ -36,11 +45,6 @@ class Change(NamedTuple):
     p: float
     says: str
 
-    @property
-    def is_beyond_chance(self) -> bool:
-        """Whether more was lost than won, hardly by chance, and on enough to tell."""
-        return self.says == "worse beyond chance"
-
 
 def changes(day: Day) -> list[Change]:
     """Return the classes that both days' models were asked about, those that lost most first."""
@@ -57,7 +61,7 @@ def changes(day: Day) -> list[Change]:
         if not says and wrong < right:
             says = "better"
         elif not says and wrong > right:
-            says = "worse beyond chance" if p < SIGNIFICANT else "worse, may be chance"
+            says = LOST if p < SIGNIFICANT else "worse, may be chance"
         before = recall + (wrong - right) / asked
         found.append(Change(label, recall, before, asked, wrong, right, p, says))
     return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
@@ -66,118 +70,95 @@ def changes(day: Day) -> list[Change]:
 def numbers(day: Day) -> list[Number]:
     """Return the five numbers of the day."""
     figures = day.figures
+    f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
+    worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
+    more = {"worst_f1": f": {', '.join(worst)}" * bool(worst), "negative_flip_rate": _of_flips(day)}
     return [
-        Number(title, figures[key], figures["interval"][key], not is_judged(figures, key), says)
-        for key, title, says in _sentences(day)
+        Number(
+            title,
+            figures[key],
+            figures["interval"][key],
+            not is_judged(figures, key),
+            MEANINGS[key] + more.get(key, ""),
+        )
+        for key, title in TITLES.items()
     ]
-
-
-def _sentences(day: Day) -> Iterator[tuple[str, str, str]]:
-    """The key, the title and the sentence of each."""
-    cohorts, classes = day.counts["cohort"].n_unique(), day.figures["classes"]
-    images = sum(scores["images"] for scores in classes.values())
-    yield (
-        "average_accuracy",
-        "Average accuracy",
-        f"The mean of the accuracies on the test images of {plural(cohorts, 'day')}: "
-        f"each day counts alike.{_before(day)}",
-    )
-    yield (
-        "weighted_f1",
-        "Weighted F1",
-        f"The mean F1 of {plural(len(classes), 'class')}, weighted by "
-        f"{plural(images, 'test image')}.",
-    )
-    yield (
-        "worst_f1",
-        "Worst F1",
-        _of_worst({name: scores["f1"] for name, scores in classes.items()}),
-    )
-    lost, earlier = day.figures["forgetting"], plural(cohorts - 1, "earlier day")
-    yield (
-        "forgetting",
-        "Forgetting",
-        "Nothing to forget yet: there are no earlier test images."
-        if lost is None
-        else f"On the test images of {earlier}, accuracy is as high as it ever was."
-        if not round(abs(lost), 3)
-        else f"On the test images of {earlier}, accuracy is on average {abs(lost):.3f} "
-        f"{'above' if lost < 0 else 'below'} its best of the days before.",
-    )
-    yield "negative_flip_rate", "Newly wrong", _of_flips(day)
-
-
-def _before(day: Day) -> str:
-    """What yesterday's model reaches on today's test images, judged by today's labels."""
-    asked = day.counts.filter(pl.col("parent_correct").is_not_null())
-    if asked.is_empty():
-        return ""
-    each = asked.group_by("cohort").agg(pl.col("parent_correct", "images").sum())
-    before = each.select((pl.col("parent_correct") / pl.col("images")).mean()).item()
-    images = plural(int(each["images"].sum()), "image")
-    return f" On the same {images} yesterday's model has {before:.3f}."
-
-
-def _of_worst(f1s: dict[str, float]) -> str:
-    worst = [label for label, f1 in f1s.items() if f1 == min(f1s.values())]
-    if not worst:
-        return "No class has test images yet."
-    return f"That of {f'class {worst[0]}' if len(worst) == 1 else plural(len(worst), 'class')}."
 
 
 def _of_flips(day: Day) -> str:
     asked, wrong, right = metrics.flips(day.counts)
     if not asked:
-        return "There is no earlier model to compare with."
+        return ": there is no earlier model to compare with"
     p = intervals.mcnemar(wrong, right)
     verdict = day.known.caveat(day.known.all) or "within what chance explains"
     if p < SIGNIFICANT and not is_too_few(day.known.all):
         verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
     return (
-        f"{plural(asked, 'test image')}: {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})."
+        f": of {plural(asked, 'test image')} {wrong:,} newly wrong, {right:,} newly right; "
+        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
     )
 
 
 def headline(day: Day, changed: list[Change]) -> str:
     """Say in a sentence or two how the day went: what is new, and what got worse."""
-    new = [_of_new(day)] if day.line.new else []
+    new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
+    said = f"New: {new}. " * bool(new)
     if day.before is None:
-        return f"The first day: {'; '.join(new) or 'no classes yet'}."
-    lost = [change.label for change in changed if change.is_beyond_chance]
-    if lost:
-        new.append(f"{listed(lost)} got worse beyond chance")
-    elif day.figures["worse_than_yesterday"]["significant"]:
-        new.append("all classes together got worse beyond chance, no single one did")
-    elif few := day.known.caveat(day.known.all):
-        new.append(f"whether anything got worse is {few}")
-    else:
-        new.append(f"nothing {'else ' * bool(new)}got worse beyond chance")
-    text = "; ".join(new)
-    # A class's own name keeps its case.
-    return (text if day.line.new or lost else text[0].upper() + text[1:]) + "."
-
-
-def _of_new(day: Day) -> str:
-    """What became of the classes that arrived on the day."""
-    new = day.line.new
-    said = [_of_class(day, label) for label in new[:NAMED]]
-    more = len(new) - len(said)
-    if more:
-        said.append(f"{more} more")
-    return f"{listed(said)} on the day {'it' if len(new) == 1 else 'they'} arrived"
+        return f"The first day. {said}".strip()
+    if lost := [change.label for change in changed if change.says == LOST]:
+        return f"{said}Worse beyond chance: {', '.join(first_few(lost))}."
+    if day.figures["worse_than_yesterday"]["significant"]:
+        return f"{said}All classes together got worse beyond chance, no single one did."
+    if few := day.known.caveat(day.known.all):
+        return f"{said}Whether anything got worse is {few}."
+    return f"{said}Nothing got worse beyond chance."
 
 
 def _of_class(day: Day, label: str) -> str:
     """The F1 of a class; with its interval where it rests on too few."""
     if label not in day.figures["classes"]:
-        return f"{label}: untested"
-    said = f"{label}: F1 {day.figures['classes'][label]['f1']:.3f}"
+        return f"{label} (untested)"
+    said = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"
     few = day.known.of_class(label)
     low, high = day.figures["interval"]["classes"][label]["f1"].values()
     return f"{said} ({low:.3f} to {high:.3f}; {few})" if few else said
 
 
-def listed(names: list[str]) -> str:
-    """Return "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def flagged(day: Day) -> Iterator[str]:
+    """Say how many of today's images yesterday's model would have flagged, a sentence each."""
+    found, ends = day.figures["unknown"], day.figures["interval"]["unknown"]
+    new, known = (plural(found["images"][kind], "image") for kind in ("new", "known"))
+    if not any(found["images"].values()):
+        yield "There is no model before this day that knows what its classes look like."
+    elif found["found"] is None and found["false_alarms"] is None:
+        yield "It called nothing unknown: it had too few validation images to draw a line."
+    if found["found"] is not None:
+        yield f"Of {new} of new classes yesterday's model would have flagged {found['found']:.1%}."
+    if found["auroc"] is not None:
+        yield f"AUROC of new against known classes: {found['auroc']:.3f}."
+    if (part := found["false_alarms"]) is None:
+        return
+    low, high = ends["false_alarms"].values()
+    yield f"Of {known} of known classes it called {part:.1%} unknown ({low:.1%} to {high:.1%})."
+    share = params_file.read(day.project.params).predict.known_share
+    if share is not None and low <= 1 - share:
+        yield f"{1 - share:.0%} are expected."
+    elif share is not None:
+        yield (
+            f"{1 - share:.0%} are expected: today's images look unlike those of before. Another "
+            "device, other settings?"
+        )
+
+
+def flags(day: Day) -> list[dict[str, Any]]:
+    """Return the counts of each class, with the part that was called unknown and its interval."""
+    return [
+        row
+        | {
+            "kind": "new" if row["new"] else "known",
+            "part": row["unknown"] / row["images"],
+            "ends": intervals.proportion(row["unknown"], row["images"]),
+        }
+        for row in tables.unknown(day.project, day.day).iter_rows(named=True)
+        if row["label"] and row["unknown"] is not None
+    ]

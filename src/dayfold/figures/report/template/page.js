@@ -1,32 +1,5 @@
 "use strict";
 
-// Legends: a button a line, which hides and shows it in the charts of its figure.
-for (const legend of document.querySelectorAll(".legend")) {
-  const buttons = [...legend.querySelectorAll("[data-series]")];
-  const apply = () => {
-    const shown = new Map(buttons.map((one) => [one.dataset.series, one.ariaPressed === "true"]));
-    for (const mark of legend.closest("figure").querySelectorAll("svg [data-series]")) {
-      mark.classList.toggle("off", !shown.get(mark.dataset.series));
-    }
-  };
-  legend.addEventListener("click", ({ target }) => {
-    const button = target.closest("button");
-    if (!button) return;
-    if (button.dataset.all) for (const one of buttons) one.ariaPressed = button.dataset.all;
-    else button.ariaPressed = String(button.ariaPressed !== "true");
-    apply();
-  });
-  apply();
-}
-
-for (const choice of document.querySelectorAll("[data-choice]")) {
-  choice.addEventListener("change", () => {
-    for (const one of choice.closest("figure").querySelectorAll("[data-measure]")) {
-      one.hidden = one.dataset.measure !== choice.value;
-    }
-  });
-}
-
 // Tables: a click on a column's head sorts by it, a second one the other way round.
 const order = new Intl.Collator(undefined, { numeric: true });
 const key = ({ cells }, column) =>

@@ -107,6 +107,8 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
         assert lock.exists()
         assert part.exists()
         assert copy.dvc_lock.read_bytes() == whole[:100]
+    said = shell(copy.root, "dayfold", "check", code=1)
+    assert said.count("FIX   half done") == 4
     said = shell(copy.root, "dayfold", "check", "--fix")
     assert said.count("fixed half done") == 4
     assert journal.find(copy) == []
@@ -257,20 +259,3 @@ def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
     )
     said = shell(copy.root, *mount, "sh", "-c", command, code=1)
     assert said == f"dayfold: Read-only file system: {copy.cycle_lock}\n"
-
-
-def test_check_names_what_is_wrong_and_fixes_what_is_safe(copy, shell):
-    (copy.root / ".dvc" / "tmp" / "rwlock").write_text("")
-    vcs.git(copy.root, "tag", "--delete", f"day/{TWO}")
-    vcs.git(copy.root, "checkout", "--quiet", "--detach")
-    said = shell(copy.root, "dayfold", "check", code=1)
-    for words in (
-        "no branch is checked out",
-        ".dvc/tmp/rwlock is broken",
-        f"the tag day/{TWO} is missing",
-        "3 problems left",
-    ):
-        assert words in said
-    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
-    assert "fixed half done  .dvc/tmp/rwlock is broken" in said
-    assert "2 problems left" in said
