@@ -65,7 +65,7 @@ def test_the_root_s_params_are_valid_and_unopened():
 def test_params_yaml_has_the_model_s_keys_in_order_few_of_them_and_a_comment_each():
     keys = list(dotted(yaml.safe_load(TEXT)))
     assert keys == list(keys_of(Params))
-    assert len(keys) <= 43  # that a person has to look at
+    assert len(keys) <= 44  # that a person has to look at
     lines = [line for line in TEXT.splitlines() if re.match(r"\s*\w+:", line)]
     assert [line for line in lines if not re.search(r"#\s*\S+", line)] == []
 
@@ -244,6 +244,7 @@ OLD_KEYS = (
     ("gate", "checkpoint:                # kept\n  minutes: 2.0             # so often\n\ngate:"),
     ("  require_evidence", ""),
     ("  known_share", ""),
+    ("  network", ""),
 )
 
 
@@ -261,10 +262,13 @@ def test_params_of_an_older_version_are_told_by_name_and_brought_up_to_date(proj
     upgrade.apply(project)
     params = params_file.read(project.params)
     assert (params.train.updates, params.weights.versions) == (200, 3)
+    assert (params.origin.network, params.predict.known_share) == ("resnet18", 0.95)
     assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
     text = project.params.read_text(encoding="utf-8")
     assert '  group: "(p.)"            # our patients\n' in text
-    others = re.compile(r" *(group|versions|updates|test|gate|require_evidence|known_share):")
+    others = re.compile(
+        r" *(group|versions|updates|test|gate|require_evidence|known_share|network):"
+    )
     kept = [line for line in TEXT.splitlines() if not others.match(line)]
     assert set(kept) <= set(text.splitlines())
     assert project.dvc_yaml.read_text(encoding="utf-8") == pipeline

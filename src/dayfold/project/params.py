@@ -18,13 +18,15 @@ from pydantic import (
 )
 
 from dayfold import __version__
-from dayfold.errors import ParamsError, VersionError
+from dayfold.errors import CycleError, ParamsError, VersionError
 from dayfold.project import upgrade, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Network = Literal["resnet18", "resnet34", "resnet50"]
+NETWORK: Network = "resnet18"  # of a project or model file that names none: there was no other once
 
 
 class _Section(BaseModel):
@@ -34,6 +36,7 @@ class _Section(BaseModel):
 class Origin(_Section):
     """What the first day starts from: "imagenet", "random" or a file, and its head's classes."""
 
+    network: Network = NETWORK
     weights: Annotated[str, Field(min_length=1)]
     classes: list[str]
 
@@ -236,6 +239,17 @@ def read(path: Path) -> Params:
             else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
+
+
+def check_network(params: Params, facts: Mapping[str, Any]) -> None:
+    """Raise CycleError where params.yaml asks for another network than a model's metadata names."""
+    asked, made = params.origin.network, facts.get("network", NETWORK)
+    if asked != made:
+        raise CycleError(
+            f"origin.network is {asked}, but this project began with {made} and keeps it.",
+            hint=f'in params.yaml, set  network: "{made}"  ; another network needs another '
+            f"project: dayfold init DIR --network {asked}",
+        )
 
 
 def day_of(text: bytes) -> str:

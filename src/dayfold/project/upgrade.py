@@ -53,6 +53,17 @@ ADDED = (
     ("      - data/evaluations\n", "      - data/unknown/${day}.csv\n"),
 )
 KNOWN_SHARE = "predict.known_share"
+# Params that are new since 0.2.0: each after one that is there, and its line.
+NEW = {
+    "origin.network": (
+        "origin.weights",
+        "  network: resnet18        # resnet18, resnet34, resnet50: torchvision's\n",
+    ),
+    KNOWN_SHARE: (
+        "predict.threshold",
+        "  known_share: 0.95        # part of known classes' images that count as known\n",
+    ),
+}
 ASKED = "    params: [dayfold, evaluate"
 GONE = "is no param any more"
 FIX = "dayfold check --fix"
@@ -84,11 +95,9 @@ def apply(project: Project) -> None:
         lines[at] = f"{indent}{new[key]}\n" if key in new else ""
         if key == "checkpoint.minutes":
             lines[yaml_file.find(node, ["checkpoint"])[0] - 1] = ""
-    if KNOWN_SHARE not in before and "predict.threshold" in before:
-        at = yaml_file.find(node, ["predict", "threshold"])[0] - 1
-        lines[at] += (
-            "  known_share: 0.95        # part of known classes' images that count as known\n"
-        )
+    for key, (above, line) in NEW.items():
+        if key not in before and above in before:
+            lines[yaml_file.find(node, above.split("."))[0] - 1] += line
     text = "".join(lines)
     after = dotted(yaml_file.parse(text, project.params.name)[1])
     kept = {key: value for key, value in before.items() if key not in (*REMOVED, "dayfold")}
