@@ -6,6 +6,7 @@ import torch
 from dayfold.learning import network
 from dayfold.learning.inputs import Pool
 from dayfold.learning.network import Model
+from dayfold.project.params import NETWORK
 
 
 def pool_of(count: int, classes: int) -> Pool:
@@ -15,6 +16,6 @@ def pool_of(count: int, classes: int) -> Pool:
     return Pool(torch.from_numpy(values), targets, images, [1.0] * count)
 
 
-def start_of(classes: int, seed: int = 0) -> Model:
+def start_of(classes: int, seed: int = 0, of: str = NETWORK) -> Model:
     names = [str(number) for number in range(classes)]
-    return network.grown(network.random_origin(seed), names, seed=0)
+    return network.grown(network.random_origin(seed, of), names, seed=0)

@@ -139,14 +139,16 @@ def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_w
 def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch):
     monkeypatch.setattr(device, "multiplies_bf16", lambda: True)
     monkeypatch.setattr(speed, "MEASURED_SECONDS", 0.01)
-    recipe = params.read(repository / "params.yaml").train
+    whole = params.read(repository / "params.yaml")
+    recipe, start = whole.train, whole.origin
     small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})
     monkeypatch.setattr(speed, "PAYS", 0.0)
-    chosen, why = speed.what_pays(small)
+    chosen, why = speed.what_pays(small, start)
     assert chosen == "bf16"
     assert "images/s at 16 px on" in why
     monkeypatch.setattr(speed, "PAYS", math.inf)
-    assert speed.what_pays(small)[0] == "fp32"
+    deep = start.model_copy(update={"network": "resnet50"})
+    assert speed.what_pays(small, deep)[0] == "fp32"
 
 
 def test_a_kept_square_is_not_decoded_again_but_its_image_is_still_checked(tmp_path):

@@ -42,6 +42,13 @@ def test_the_training_canary_tells_one_arithmetic_from_another(here):
     assert fingerprint.training_canary(Machine("cpu", "fp32", 1)) == here["training_canary"]
 
 
+def test_the_training_canary_is_of_the_blocks_of_the_network(here):
+    machine = Machine("cpu", "fp32", 1)
+    assert fingerprint.fingerprint(machine, "resnet34") == here
+    other = fingerprint.fingerprint(machine, "resnet50")
+    assert [key for key in here if other[key] != here[key]] == ["training_canary"]
+
+
 def test_the_decode_canary_tells_one_resize_from_another(here, monkeypatch):
     squared = fingerprint.squared
     monkeypatch.setattr(

@@ -10,6 +10,7 @@ from dayfold.learning import device, fitting, inputs, network, pixels
 from dayfold.learning.inputs import DEPTHS, Activations, Job, Pool
 from dayfold.project import params as params_file
 from dayfold.project.kept import Kept, prune
+from dayfold.project.params import NETWORK
 from pools import pool_of, start_of
 
 DAY = "2025-06-02"
@@ -43,13 +44,13 @@ def activations(recipe, machine, tmp_path, monkeypatch):
 
 @pytest.fixture
 def train(recipe, machine, activations):
-    def run(pool, **options):
+    def run(pool, of=NETWORK, **options):
         own = recipe.model_copy(update=options)
         validation, steps = pool_of(4, 3), []
         given = None
         if own.frozen_through != "none":
-            given, _ = activations(pool, validation, **options)
-        job = Job(start_of(3), start_of(2), own, 0, DAY, machine)
+            given, _ = activations(pool, validation, start=start_of(3, of=of), **options)
+        job = Job(start_of(3, of=of), start_of(2, of=of), own, 0, DAY, machine)
         state, drawn, *_ = fitting.fit(job, pool, validation, report=steps.append, inputs=given)
         return state, steps, drawn.tolist()
 
@@ -59,19 +60,21 @@ def train(recipe, machine, activations):
 LAYERS = [name for name, _ in network.build(start_of(1), 32).named_children()]
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, activations, depth):
-    pool, before = pool_of(10, 3), start_of(3).state
+@pytest.mark.parametrize(
+    ("depth", "of"), [*((depth, NETWORK) for depth in DEPTHS), ("layer2", "resnet50")]
+)
+def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, activations, depth, of):
+    pool, start = pool_of(10, 3), start_of(3, of=of)
     options = {"ema_length": 0.5, "distill": 0.5}
-    after, steps, _ = train(pool, frozen_through=depth, **options)
+    after, steps, _ = train(pool, of, frozen_through=depth, **options)
     assert all(np.isfinite(step.loss) for step in steps)
     frozen = LAYERS[: DEPTHS[depth]]
-    for name, tensor in before.items():
+    for name, tensor in start.state.items():
         assert torch.equal(tensor, after[name]) == (name.partition(".")[0] in frozen), name
     # And the two parts are the network.
-    given, made = activations(pool, frozen_through=depth)
+    given, made = activations(pool, start=start, frozen_through=depth)
     assert made == 0
-    net = network.build(start_of(3), 32).eval()
+    net = network.build(start, 32).eval()
     with torch.inference_mode():
         whole = net(pixels.normalised(pool.pixels))
         parts = given.learner(net).eval()(given.plain(pool, np.arange(10)))

@@ -3,20 +3,24 @@
 import hashlib
 import json
 import re
+from typing import get_args
 
 import pytest
 import torch
-from torchvision.models import resnet18
+from torch.nn import functional
+from torchvision.models import get_model, get_model_weights
 
 from dayfold.errors import ModelError
 from dayfold.learning import device, network
 from dayfold.learning.network import HEAD, Model
+from dayfold.learning.resnet import NETWORKS, blank, network_of
+from dayfold.project.params import NETWORK, Network
 
 CPU = device.Machine("cpu", "fp32", 1)
 
 
-def trained_on(classes: tuple[str, ...]) -> Model:
-    return network.grown(network.random_origin(seed=0), classes, seed=0)
+def trained_on(classes: tuple[str, ...], name: str = NETWORK) -> Model:
+    return network.grown(network.random_origin(0, name), classes, seed=0)
 
 
 def images(count: int) -> torch.Tensor:
@@ -67,15 +71,49 @@ def test_a_model_saved_and_loaded_gives_the_same_logits_to_the_bit(tmp_path):
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("size", [16, 32, 48, 64])
-def test_the_network_is_torchvision_s_at_every_size(size):
-    model = trained_on(("a", "b"))
-    whole = resnet18(weights=None, num_classes=2).eval()
+def learn(net: torch.nn.Module, size: int) -> torch.Tensor:
+    """Logits of two images, float32 [2, classes], and the gradients of one update."""
+    batch = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    logits = net.train()(batch.to(memory_format=torch.channels_last))
+    functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    return logits.detach()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [32, 224])
+def test_logits_gradients_and_statistics_are_torchvision_s_to_the_bit(name, size):
+    theirs = get_model(name, weights=None, num_classes=2).to(memory_format=torch.channels_last)
+    mine = blank(name, 2)
+    copies = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
+    mine.load_state_dict(copies, strict=True, assign=True)
+    assert torch.equal(learn(mine, size), learn(theirs, size))
+    for ours, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(ours.grad, other.grad)
+    after = theirs.state_dict()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in mine.state_dict().items())
+
+
+def test_the_published_files_are_torchvision_s_and_params_knows_every_network():
+    assert tuple(NETWORKS) == get_args(Network)
+    for name, kind in NETWORKS.items():
+        assert kind.url == get_model_weights(name).IMAGENET1K_V1.url
+        assert re.fullmatch(r"[0-9a-f]{64}", kind.sha256)
+        # Its file's name has the first digits, by which torch.hub checks it.
+        assert kind.url.endswith(f"/{name}-{kind.sha256[:8]}.pth")
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [*((size, "resnet18") for size in (16, 32, 48, 64)), (32, "resnet34"), (16, "resnet50")],
+)
+def test_the_network_is_torchvision_s_at_every_size(size, name):
+    model = trained_on(("a", "b"), name)
+    whole = get_model(name, weights=None, num_classes=2).eval()
     whole.load_state_dict(model.state)
     net = network.build(model, size).eval()
     batch = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert torch.allclose(net(batch), whole(batch), atol=1e-5)
+        assert torch.allclose(net(batch), whole(batch), atol=1e-4)
     back = network.state_of(net, model, size)
     assert {name: tuple(tensor.shape) for name, tensor in back.items()} == {
         name: tuple(tensor.shape) for name, tensor in model.state.items()
@@ -113,6 +151,18 @@ def test_the_random_origin_is_the_same_bytes_everywhere(tmp_path):
 
 
 ORIGIN_SHA256 = "a8a0e24147a0d46db746c9f3bebe98fad78635a5271b07b733fe8242e64160f7"
+
+
+def test_a_file_says_which_network_it_is_and_without_a_word_is_resnet18(tmp_path):
+    for name in NETWORKS:
+        model = trained_on(("a",), name)
+        network.save(tmp_path / name, model.state, model.metadata | {"classes": ["a"]})
+        again = network.load(tmp_path / name)
+        assert again.network == network_of(again.state) == name
+        assert ("network" in again.metadata) == (name != "resnet18")
+        wide = 2048 if name == "resnet50" else 512
+        assert again.state["fc.weight"].shape == (1, wide)
+        assert again.state["fc.weight"].abs().max() <= wide**-0.5
 
 
 def test_a_file_that_is_no_model_of_ours_is_refused(tmp_path):

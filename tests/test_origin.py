@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import get_model, resnet18
 
 from dayfold.errors import ModelError
 from dayfold.learning import origin
+from dayfold.learning.network import Model
+from dayfold.learning.resnet import NETWORKS
 from dayfold.project.files import sha256_file
 
-NAME = "resnet18-published.pth"
+NAME = "published.pth"
 
 
 def without_counters(state):
@@ -32,21 +34,24 @@ def as_parameters(state):
     )
 
 
+def state_of(name):
+    torch.manual_seed(0)
+    return get_model(name, weights=None, num_classes=7).state_dict()
+
+
 @pytest.fixture(scope="module")
 def state():
-    torch.manual_seed(0)
-    return resnet18(weights=None, num_classes=7).state_dict()
+    return state_of("resnet18")
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, state):
-    """Both forms in which torchvision has published its file."""
-    folder = tmp_path_factory.mktemp("published")
-    old, new = folder / "old.pth", folder / "new.pth"
-    pickled = as_parameters(without_counters(state))
-    torch.save(pickled, old, _use_new_zipfile_serialization=False)
-    torch.save(without_counters(state), new)
-    return {"a pickle of Parameters": old, "a zip of tensors": new}
+def publish(path: Path, state, form: str = "a zip of tensors") -> Path:
+    """Write a file in one of the forms in which torchvision has published its own."""
+    if form == "a zip of tensors":
+        torch.save(without_counters(state), path)
+    else:
+        pickled = as_parameters(without_counters(state))
+        torch.save(pickled, path, _use_new_zipfile_serialization=False)
+    return path
 
 
 FORMS = {
@@ -137,9 +142,25 @@ def test_a_state_dict_that_does_not_fit_is_refused_with_every_tensor(tmp_path):
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
     torch.save({"state_dict": state}, tmp_path / "odd.pth")
     with pytest.raises(ModelError) as caught:
-        origin.make(str(tmp_path / "odd.pth"), seed=0, classes=["one"])
+        origin.make(str(tmp_path / "odd.pth"), network="resnet18", seed=0, classes=["one"])
     for name in ("bn1.weight", "layer9.weight", "conv1.weight", "fc.weight"):
         assert any(name in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(("holds", "asked"), [("resnet34", "resnet18"), ("resnet50", "resnet34")])
+def test_a_file_of_another_network_is_refused_by_the_name_of_its_own(tmp_path, holds, asked):
+    wrapped = {f"module.{name}": t for name, t in without_counters(state_of(holds)).items()}
+    torch.save(wrapped, tmp_path / "team.pt")
+    said = f"team.pt holds the weights of {holds}, and {asked} was asked for"
+    with pytest.raises(ModelError, match=said) as caught:
+        origin.make(str(tmp_path / "team.pt"), network=asked, seed=0, classes=())
+    assert f"--network {holds} " in caught.value.hint
+    model = origin.make(str(tmp_path / "team.pt"), network=holds, seed=0, classes=list("abcdefg"))
+    assert (model.network, len(model.state["fc.weight"])) == (holds, 7)
+    with torch.device("meta"):  # one that has no name here
+        other = get_model("resnet101").state_dict()
+    with pytest.raises(ModelError, match=f"does not hold the weights of torchvision's {asked}:"):
+        origin.of_state(other, (), "team.pt", asked)
 
 
 def test_a_pickle_with_code_is_never_run(tmp_path):
@@ -149,7 +170,7 @@ def test_a_pickle_with_code_is_never_run(tmp_path):
 
     torch.save({"conv1.weight": Code()}, tmp_path / "bad.pt")
     with pytest.raises(ModelError, match="holds no plain tensors"):
-        origin.make(str(tmp_path / "bad.pt"), seed=0, classes=())
+        origin.make(str(tmp_path / "bad.pt"), network="resnet18", seed=0, classes=())
     assert not (tmp_path / "ran").exists()
 
 
@@ -245,19 +266,33 @@ def test_torchvision_s_cache_is_where_torch_says(monkeypatch):
         assert origin.torch_home() == Path(torch.hub.get_dir()).parent
 
 
-@pytest.mark.parametrize("form", ["a pickle of Parameters", "a zip of tensors"])
+def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18", say=print) -> Model:
+    """The ImageNet origin, as if the network's file were published at this place."""
+    kind = NETWORKS[network]._replace(url=url, sha256=sha256)
+    monkeypatch.setitem(NETWORKS, network, kind)
+    return origin.make("imagenet", network=network, seed=0, classes=(), say=say)
+
+
+@pytest.mark.parametrize(
+    ("network", "form"),
+    [("resnet18", "a pickle of Parameters"), *((name, "a zip of tensors") for name in NETWORKS)],
+)
 def test_the_published_file_is_downloaded_checked_and_made_the_origin(
-    published, state, serve, cached, form
+    tmp_path, monkeypatch, serve, cached, network, form
 ):
     """Another file of its name in the cache is not used, and a broken connection is begun anew."""
     cached.write_bytes(b"half a download")
-    server, said = serve(published[form].read_bytes(), breaks=[0, 300_000]), []
-    pin = sha256_file(published[form])
-    model = origin.published(server.url, sha256=pin, say=said.append)
+    state = state_of(network)
+    path = publish(tmp_path / "file", state, form)
+    server, said = serve(path.read_bytes(), breaks=[0, 300_000]), []
+    pin = sha256_file(path)
+    model = fetched(monkeypatch, server.url, pin, network=network, say=said.append)
     assert (model.classes, model.metadata["made"]) == ((), "imagenet")
+    assert model.network == network
     for name, tensor in without_counters(state).items():
         if not name.startswith("fc."):
             assert torch.equal(model.state[name], tensor), name
+    assert model.state["fc.weight"].shape == (0, state["fc.weight"].shape[1])
     assert model.state["bn1.num_batches_tracked"].item() == 0
     assert "is another file" in said[0]
     assert cached.read_bytes() == b"half a download"
@@ -266,23 +301,27 @@ def test_the_published_file_is_downloaded_checked_and_made_the_origin(
     assert f"{len(server.data) / 1e6:.1f} MB, from {server.url}" in said[-1]
 
 
-def test_torchvision_s_own_copy_is_used_without_a_network(published, cached):
-    source = published["a zip of tensors"]
-    cached.write_bytes(source.read_bytes())
-    said = []
+def test_torchvision_s_own_copy_is_used_without_a_network(state, cached, monkeypatch):
+    pin, said = sha256_file(publish(cached, state)), []
     nowhere = f"http://127.0.0.1:9/{NAME}"
-    model = origin.published(nowhere, sha256=sha256_file(source), say=said.append)
+    model = fetched(monkeypatch, nowhere, pin, say=said.append)
     assert model.state["conv1.weight"].shape == (64, 3, 7, 7)
     assert said == [f"found in torchvision's cache: {cached}"]
 
 
-def refused(server: Server) -> ModelError:
-    with pytest.raises(ModelError) as caught:
-        origin.published(server.url, sha256="0" * 64, say=lambda _: None)
-    return caught.value
+@pytest.fixture
+def refused(monkeypatch):
+    """The error of a file that is served and is not the published one."""
+
+    def error(server: Server) -> ModelError:
+        with pytest.raises(ModelError) as caught:
+            fetched(monkeypatch, server.url, "0" * 64)
+        return caught.value
+
+    return error
 
 
-def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached):
+def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached, refused):
     server = serve(b"0123456789", breaks=[9] * 99)
     assert re.search(r"cannot be downloaded.*4 tries", refused(server).what)
     assert server.asked == 4
@@ -295,7 +334,7 @@ def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached):
     assert denied.asked == 1
 
 
-def test_where_nobody_answers_it_is_told_at_once(cached):
+def test_where_nobody_answers_it_is_told_at_once(cached, refused):
     server = Server(b"")
     server.server_close()
     assert re.search(r"cannot be downloaded.*refused", refused(server).what)

@@ -13,7 +13,7 @@ from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
-from dayfold.project.params import Params
+from dayfold.project.params import NETWORK, Params
 
 # The very files of the repository's own project; the wheel carries them under dayfold/template.
 SHARED = (
@@ -45,9 +45,9 @@ say_at_once: Say = partial(print, flush=True)
 class Options:
     """What a person chooses for a new project.
 
-    `weights` are "imagenet", "random" or a file, whose head's rows `classes` names; `remote` is the
-    URL or folder of a DVC remote, or "". A project in another git repository is made where
-    `agreed`, given a question, returns True. `group` becomes `data.group`.
+    `weights`, of `network`, are "imagenet", "random" or a file, whose head's rows `classes` names;
+    `remote` is the URL or folder of a DVC remote, or "". A project in another git repository is
+    made where `agreed`, given a question, returns True. `group` becomes `data.group`.
     """
 
     weights: str
@@ -56,6 +56,7 @@ class Options:
     remote: str = ""
     agreed: Callable[[str], bool] = lambda _question: False
     group: str = ""
+    network: str = NETWORK
 
 
 def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
@@ -73,7 +74,7 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     with upgrade.template() as (shared, _):
-        given = {"data.group": options.group}
+        given = {"data.group": options.group, "origin.network": options.network}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
     _check_outer(folder, options, say)
@@ -139,6 +140,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,
+        "origin.network": options.network,
         "origin.weights": weights,
         "origin.classes": list(options.classes),
         "data.group": options.group,
@@ -183,10 +185,10 @@ def set_remote(root: Path, url: str, say: Say) -> None:
 def make_origin(project: Project, params: Params, *, say: Say = say_at_once) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     given = params.origin
-    say(f"weights: {given.weights}; PyTorch is loaded, which takes seconds")
+    say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    origin.write(project, given.weights, seed=params.seed, classes=given.classes, say=say)
+    origin.write(project, seed=params.seed, say=say, **given.model_dump())
 
 
 def require_identity(root: Path) -> None:

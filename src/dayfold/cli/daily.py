@@ -29,6 +29,9 @@ def init(
     classes: Annotated[
         str, typer.Option(metavar="A,B,…", help="The classes of FILE's head, in its order.")
     ] = "",
+    network: Annotated[
+        str, typer.Option(metavar="resnet18|resnet34|resnet50", help="The network, for good.")
+    ] = "resnet18",
     image_size: Annotated[
         int | None,
         typer.Option(min=16, max=1024, help="Pixels a side; as in params.yaml if not given."),
@@ -55,7 +58,7 @@ def init(
     def agreed(question: str) -> bool:
         return yes or (sys.stdin.isatty() and typer.confirm(question))
 
-    options = create.Options(weights, names, image_size, remote, agreed, group or "")
+    options = create.Options(weights, names, image_size, remote, agreed, group or "", network)
     create.init(directory, options, say=say)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {directory} && dayfold add FOLDER")

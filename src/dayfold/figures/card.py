@@ -29,6 +29,7 @@ class Made:
     """
 
     live: Sequence[str]
+    network: str
     metadata: Mapping[str, Any]
     provenance: Mapping[str, Any]
     limit: float | str
@@ -55,7 +56,7 @@ def card(
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A ResNet18 that tells {plural(len(live), 'class')} apart in images of "
+        f"A {made.network} that tells {plural(len(live), 'class')} apart in images of "
         f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
         f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",

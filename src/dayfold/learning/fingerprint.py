@@ -14,10 +14,11 @@ from torch.nn import functional
 from dayfold import draws
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
-from dayfold.learning.network import Block
+from dayfold.learning.resnet import NETWORKS
 from dayfold.ledger.decode import decode
 from dayfold.ledger.squares import squared
 from dayfold.project.files import sha256
+from dayfold.project.params import NETWORK
 
 Fingerprint = dict[str, str | int]
 
@@ -35,7 +36,7 @@ DemgADMeJUmm3rrpgJVlnBYO2mNuB+qWClfLo5mZexI9Jn1UhctHzUcj7otnSxdxyO59L//Z
 CANARY_STEPS = 3
 
 
-def fingerprint(machine: Machine) -> Fingerprint:
+def fingerprint(machine: Machine, network: str = NETWORK) -> Fingerprint:
     """Return versions, CPU, device and how it is used, and two canaries: sha256 of a small result.
 
     The canaries tell what no version says: which decoder Pillow was built with, which kernels
@@ -57,7 +58,7 @@ def fingerprint(machine: Machine) -> Fingerprint:
         "threads": machine.threads,
         "processes": machine.processes,
         "decode_canary": decode_canary(),
-        "training_canary": training_canary(machine),
+        "training_canary": training_canary(machine, network),
     }
 
 
@@ -90,22 +91,23 @@ def decode_canary() -> str:
     return sha256(b"".join(square.tobytes() for square in made))
 
 
-def training_canary(machine: Machine) -> str:
+def training_canary(machine: Machine, network: str = NETWORK) -> str:
     """Return the sha256 of the weights of a small residual network after three updates.
 
-    Its layers are of the kinds of a ResNet18: the 7 x 7 stem, batch norm, pooling, a block, one
+    Its layers are of the kinds of `network`: the 7 x 7 stem, batch norm, pooling, a block, one
     with a stride, the head; the optimizer is that of a day. No file and no time goes into it.
     """
+    block = NETWORKS[network].block
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         torch.nn.BatchNorm2d(64),
         torch.nn.ReLU(),
         torch.nn.MaxPool2d(3, 2, 1),
-        Block(64, 64),
-        Block(64, 128, stride=2),
+        block(64, 64),
+        block(64 * block.expansion, 128, stride=2),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
-        torch.nn.Linear(128, 4),
+        torch.nn.Linear(128 * block.expansion, 4),
     )
     with torch.no_grad():
         for name, parameter in net.named_parameters():

@@ -42,7 +42,7 @@ class Fitted(NamedTuple):
     """A trained state, how often each image of the pool was drawn, and what validation came to.
 
     `drawn` int64 [n]; of the trained network `known`, its classes as it has learnt them, and
-    `features` float32 [validation images, 512] and `logits` float32 [validation images, classes].
+    `features` float32 [validation images, d] and `logits` float32 [validation images, classes].
     """
 
     state: State
@@ -193,11 +193,11 @@ class Training:
         return Fitted(state, drawn, known, features, logits)
 
     def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features [n, 512] and logits [n, classes] of images as they are."""
+        """The features [n, d] and logits [n, classes] of images as they are."""
         learner = network.WithFeatures(self._inputs.learner(self._net))
         batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
         given = (self._inputs.plain(pool, batch) for batch in batches)
-        return network.parted(network.answers(learner, given, self._job.machine))
+        return learner.parted(network.answers(learner, given, self._job.machine))
 
     def _diverged(self, what: str) -> TrainingError:
         """The error of a training whose numbers left the range of floats."""

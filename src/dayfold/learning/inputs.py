@@ -24,7 +24,7 @@ from dayfold.project.kept import HEAD_BYTES, Kept
 from dayfold.project.params import Train
 
 FORMAT = 1  # of a kept file
-# How many of ResNet18's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
+# How many of a network's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
 DEPTHS = {"stem": 4, "layer1": 5, "layer2": 6, "layer3": 7}
 VARIANTS = 8  # of an image, as it is and changed at random, whose activations are kept
 _LARGEST = torch.finfo(torch.float16).max

@@ -1,26 +1,27 @@
-"""ResNet18 with a head that only grows, and its one form on disk (safetensors)."""
+"""A network with a head that only grows, and its one form on disk (safetensors)."""
 
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.nn import Linear
 
 from dayfold import draws
 from dayfold.errors import ModelError
 from dayfold.learning import pixels
 from dayfold.learning.device import Machine
+from dayfold.learning.resnet import blank
 from dayfold.learning.unknown import Known
 from dayfold.project.files import canonical_json, write_bytes
+from dayfold.project.params import NETWORK
 
-FEATURES = 512  # of ResNet18, before the head
 BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
@@ -34,9 +35,9 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Model:
-    """A state dict of ResNet18, the classes of its head's rows in order, and all its metadata.
+    """A state dict of `network`, the classes of its head's rows in order, and all its metadata.
 
-    `fc.weight` is float32 [len(classes), 512], `fc.bias` float32 [len(classes)]. `known` is None of
+    `fc.weight` is float32 [len(classes), d], `fc.bias` float32 [len(classes)]. `known` is None of
     an origin, and of the models of older versions.
     """
 
@@ -44,6 +45,11 @@ class Model:
     classes: tuple[str, ...]
     metadata: Mapping[str, Any]
     known: Known | None = None
+
+    @property
+    def network(self) -> str:
+        """Which network it is, as in `origin.network`."""
+        return str(self.metadata.get("network", NETWORK))
 
     @property
     def retired(self) -> tuple[str, ...]:
@@ -91,77 +97,17 @@ class Model:
         return frozenset(name for name, is_seen in zip(self.live, rows, strict=False) if is_seen)
 
 
-# torchvision's ResNet18 (He et al. 2016) to the names, shapes and bits: `import torchvision` takes
-# 3 s of a CPU, for which all that trains or predicts would wait.
-class Block(torch.nn.Module):
-    """Two 3 x 3 convolutions, and a shortcut past them.
-
-    Maps float [n, inputs, h, w] to [n, outputs, h / stride, w / stride].
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(outputs)
-        self.relu = torch.nn.ReLU(inplace=True)
-        self.conv2 = torch.nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = torch.nn.BatchNorm2d(outputs)
-        self.downsample: torch.nn.Module | None = None
-        if stride > 1:
-            shortcut = torch.nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = torch.nn.Sequential(shortcut, torch.nn.BatchNorm2d(outputs))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the convolutions and the shortcut, without what is below 0."""
-        shortcut = images if self.downsample is None else self.downsample(images)
-        made = self.relu(self.bn1(self.conv1(images)))
-        made = self.bn2(self.conv2(made))
-        made += shortcut
-        summed: torch.Tensor = self.relu(made)
-        return summed
-
-
-class ResNet18(torch.nn.Module):
-    """Maps float [n, 3, h, w] to logits [n, classes]."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(64)
-        self.relu = torch.nn.ReLU(inplace=True)
-        self.maxpool = torch.nn.MaxPool2d(3, 2, 1)
-        self.layer1 = torch.nn.Sequential(Block(64, 64), Block(64, 64))
-        self.layer2 = torch.nn.Sequential(Block(64, 128, 2), Block(128, 128))
-        self.layer3 = torch.nn.Sequential(Block(128, 256, 2), Block(256, 256))
-        self.layer4 = torch.nn.Sequential(Block(256, 512, 2), Block(512, 512))
-        self.avgpool = torch.nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = torch.nn.Linear(512, classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
-        made = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        made = self.layer4(self.layer3(self.layer2(self.layer1(made))))
-        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(made), 1))
-        return logits
-
-
-def blank(classes: int = 1) -> ResNet18:
-    """A ResNet18 in shape only: no weights are drawn that are replaced at once."""
-    with torch.device("meta"):
-        return ResNet18(classes)
-
-
 def build(model: Model, size: int) -> torch.nn.Module:
     """Return the network for images of one size: float32 [n, 3, size, size] → logits [n, classes].
 
     Convolutions onto a single pixel have the taps of their kernels that see more than padding, and
-    no others: where a map has shrunk to one pixel these are 1 of 9. With them all, ResNet18 would
+    no others: where a map has shrunk to one pixel these are 1 of 9. With them all, resnet18 would
     train a third as fast at 32 px; from 64 px on no map is that small. `state_of` puts the others
     back. Kernels lie in memory as images do, channels last.
     """
-    network = blank(len(model.classes))
+    network = blank(model.network, len(model.classes))
     state = dict(model.state)
-    for name, kept in _taps(size).items():
+    for name, kept in _taps(model.network, size).items():
         weight = f"{name}.weight"
         state[weight] = state[weight][kept]
         network.set_submodule(name, _OntoOnePixel(torch.empty_like(state[weight], device="meta")))
@@ -191,12 +137,12 @@ class _OntoOnePixel(torch.nn.Module):
 
 
 def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
-    """Return the state dict of a network that `build` made of `model`, in ResNet18's shapes.
+    """Return the state dict of a network that `build` made of `model`, with whole kernels.
 
     Taps that saw padding only learnt nothing: they are those of `model`.
     """
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    for name, kept in _taps(size).items():
+    for name, kept in _taps(model.network, size).items():
         weight = f"{name}.weight"
         whole = model.state[weight].clone()
         whole[kept] = state[weight]
@@ -205,19 +151,20 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
 
 
 @cache
-def _taps(size: int) -> dict[str, tuple[slice, ...]]:
-    """The part of the kernel that sees the image, of every convolution onto a single pixel.
+def _taps(network: str, size: int) -> dict[str, tuple[slice, ...]]:
+    """The part of the kernel that sees the image, of every 3 x 3 one onto a single pixel.
 
     By arithmetic: a pass of meta tensors would import torch._dynamo, 3 s of a CPU.
     """
     kept: dict[str, tuple[slice, ...]] = {}
     side = math.ceil(size / 4)  # of what conv1 and maxpool make of an image
-    for layer, block, conv in product((1, 2, 3, 4), (0, 1), (1, 2)):
-        made = math.ceil(side / 2) if layer > 1 and (block, conv) == (0, 1) else side
-        if made == 1:  # of a map of one or two pixels a side; its kernel is 3 x 3, padded by 1
-            seen = slice(1, 1 + side)
-            kept[f"layer{layer}.{block}.conv{conv}"] = (slice(None), slice(None), seen, seen)
-        side = made
+    for name, conv in blank(network).named_modules():
+        if isinstance(conv, torch.nn.Conv2d) and conv.kernel_size == (3, 3):
+            made = math.ceil(side / conv.stride[0])
+            if made == 1:  # of a map of one or two pixels a side, padded by 1
+                seen = slice(1, 1 + side)
+                kept[name] = (slice(None), slice(None), seen, seen)
+            side = made
     return kept
 
 
@@ -226,7 +173,7 @@ def grown(
 ) -> Model:
     """Return the model with a row for each new class at the end of its head.
 
-    Known rows stay as they are, to the bit. A new row is a draw from U(-b, b), b = 1/sqrt(512)
+    Known rows stay as they are, to the bit. A new row is a draw from U(-b, b), b = 1/sqrt(d)
     (torch's own start of a linear layer) keyed by the class's name, its bias is 0; or, of a class
     in `like`, a copy of that other class's row. A row that was retired has the bias 0 again; of a
     class in `like`, whose old name comes back, it is a copy too.
@@ -239,13 +186,14 @@ def grown(
     for name in model.retired:
         if name in sources:
             weight[ids[name]], bias[ids[name]] = weight[sources[name]], bias[sources[name]]
-    rows, biases, bound = [weight], [bias], 1 / math.sqrt(FEATURES)
+    features = weight.shape[1]
+    rows, biases, bound = [weight], [bias], 1 / math.sqrt(features)
     for name in newcomers:
         if name in sources:
             rows.append(weight[[sources[name]]])
             biases.append(bias[[sources[name]]])
         else:
-            drawn = draws.uniform_array("head", seed, name, shape=(1, FEATURES)) * bound
+            drawn = draws.uniform_array("head", seed, name, shape=(1, features)) * bound
             rows.append(torch.from_numpy(drawn).float())
             biases.append(torch.zeros(1))
     state = {**model.state, HEAD[0]: torch.cat(rows), HEAD[1]: torch.cat(biases)}
@@ -279,14 +227,14 @@ def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
     return {**state, HEAD[0]: weight, HEAD[1]: bias}
 
 
-def random_origin(seed: int) -> Model:
-    """Return a ResNet18 of stateless draws without a head's row: the same bytes everywhere.
+def random_origin(seed: int, network: str = NETWORK) -> Model:
+    """Return a network of stateless draws without a head's row: the same bytes everywhere.
 
     Convolutions from U(-b, b) with the variance 2 / fan_out of He et al. 2015 (torchvision's
     own start of a ResNet, with another shape of the distribution); batch norms at 1 and 0.
     """
-    state = {}
-    for name, start in blank().state_dict().items():
+    state: State = {}
+    for name, start in blank(network).state_dict().items():
         if start.ndim == 4:
             out, _, height, width = start.shape
             bound = math.sqrt(6 / (out * height * width))
@@ -295,25 +243,27 @@ def random_origin(seed: int) -> Model:
         elif name not in HEAD:
             ones = name.endswith(("weight", "running_var"))
             state[name] = (torch.ones if ones else torch.zeros)(start.shape, dtype=start.dtype)
-    return Model(without_head(state), (), {"classes": [], "day": "origin", "made": "random"})
+    metadata = {"classes": [], "day": "origin", "made": "random", "network": network}
+    return Model(without_head(state, network), (), metadata)
 
 
-def without_head(body: State) -> State:
+def without_head(body: State, network: str) -> State:
     """Return the state dict with a head of no rows."""
-    return {**body, HEAD[0]: torch.zeros(0, FEATURES), HEAD[1]: torch.zeros(0)}
+    features = blank(network).fc.in_features
+    return {**body, HEAD[0]: torch.zeros(0, features), HEAD[1]: torch.zeros(0)}
 
 
 def save(path: Path, state: State, metadata: Mapping[str, Any], known: Known | None = None) -> None:
     """Write a model atomically. All metadata stands under one key, as canonical JSON.
 
-    With several keys safetensors would write them in another order in every process.
+    With several keys safetensors would write them in another order in every process. Of resnet18
+    none says `network`: there was no other once.
     """
+    said = {key: value for key, value in metadata.items() if (key, value) != ("network", NETWORK)}
     more = {f"{KNOWN}{name}": tensor for name, tensor in vars(known).items()} if known else {}
     every = sorted({**state, **more}.items())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in every}
-    write_bytes(
-        path, safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(dict(metadata))})
-    )
+    write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(said)}))
 
 
 def load(path: Path) -> Model:
@@ -337,22 +287,22 @@ def load(path: Path) -> Model:
 
 
 class WithFeatures(torch.nn.Module):
-    """A network, or its last layers, that answers with features and logits: [n, 512 + classes]."""
+    """A network, or its last layers, that answers with features, and logits after them."""
 
     def __init__(self, learner: torch.nn.Module) -> None:
         super().__init__()
-        *body, self.head = learner.children()
-        self.body = torch.nn.Sequential(*body, torch.nn.Flatten())
+        *body, head = learner.children()
+        self.body, self.head = torch.nn.Sequential(*body, torch.nn.Flatten()), cast(Linear, head)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features, and after them the logits that the head makes of them."""
+        """Return float [n, d + classes]."""
         features = self.body(images)
         return torch.cat([features, self.head(features)], dim=1)
 
-
-def parted(made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features [n, 512] and logits [n, classes] of what `WithFeatures` answers."""
-    return made[:, :FEATURES], made[:, FEATURES:]
+    def parted(self, made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the features [n, d] and logits [n, classes] of what it has answered."""
+        count = self.head.in_features
+        return made[:, :count], made[:, count:]
 
 
 def outputs(

@@ -16,20 +16,17 @@ import torch
 
 from dayfold import __version__
 from dayfold.errors import ModelError
-from dayfold.learning import network
-from dayfold.learning.network import HEAD, Model, State
+from dayfold.learning.network import HEAD, Model, State, random_origin, save, without_head
+from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
 from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
+from dayfold.project.params import NETWORK
 
 Say = Callable[[str], None]
 
-# torchvision's ResNet18_Weights.IMAGENET1K_V1. Its own loader checks 8 digits of the hash, and
-# those only when it downloads.
-IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 TIMEOUT_SECONDS = 15  # without a byte
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
 LATER = {408, 425, 429}  # answers of a server that may do better in a moment; and all from 500 on
@@ -46,32 +43,38 @@ def write(
     project: Project,
     weights: str,
     *,
+    network: str,
     seed: int,
     classes: Sequence[str],
     say: Say = lambda _line: None,
 ) -> None:
     """Write the parent of the first day: the origin's model, and no predictions."""
-    model = make(weights, seed=seed, classes=classes, say=say)
+    model = make(weights, network=network, seed=seed, classes=classes, say=say)
     tables.write(project.parent_predictions, Prediction, [])
     # Last: where the model is, the origin is whole.
-    network.save(project.parent_model, model.state, model.metadata)
+    save(project.parent_model, model.state, model.metadata)
 
 
 def make(
-    weights: str, *, seed: int, classes: Sequence[str], say: Say = lambda _line: None
+    weights: str,
+    *,
+    network: str,
+    seed: int,
+    classes: Sequence[str],
+    say: Say = lambda _line: None,
 ) -> Model:
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 
-    `classes` names the rows of the file's head; without it the head is dropped. Raises ModelError
-    where the file does not fit or ImageNet's weights cannot be had.
+    `network` is one of NETWORKS; `classes` names the rows of the file's head; without it the head
+    is dropped. Raises ModelError where the file does not fit or ImageNet's weights cannot be had.
     """
     if classes and weights in ("imagenet", "random"):
         raise ModelError(f"Classes name the rows of a file's head; {weights} weights have none.")
     if weights == "imagenet":
-        return published(IMAGENET_URL, sha256=IMAGENET_SHA256, say=say)
+        return published(network, say=say)
     if weights == "random":
-        return network.random_origin(seed)
-    return of_state(read(Path(weights)), classes, Path(weights).name)
+        return random_origin(seed, network)
+    return of_state(read(Path(weights)), classes, Path(weights).name, network)
 
 
 def torch_home() -> Path:
@@ -80,17 +83,18 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
 
 
-def published(url: str, *, sha256: str, say: Say) -> Model:
-    """Return the origin from a published file: torchvision's own copy of it, or a download.
+def published(network: str, *, say: Say) -> Model:
+    """Return the origin from a network's published file: torchvision's copy of it, or a download.
 
     The file's full sha256 is compared before anything of it is parsed.
     """
+    url, sha256 = NETWORKS[network].url, NETWORKS[network].sha256
     name = url.rpartition("/")[2]
     kept = torch_home() / "hub" / "checkpoints" / name
     if kept.is_file():
         if sha256_file(kept) == sha256:
             say(f"found in torchvision's cache: {kept}")
-            return of_state(read(kept), (), "imagenet")
+            return of_state(read(kept), (), "imagenet", network)
         say(f"{kept} is another file than the published one, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
@@ -102,7 +106,7 @@ def published(url: str, *, sha256: str, say: Say) -> Model:
                 hint="something between here and the server may have answered in its place (a "
                 "proxy, a log-in page): try another network",
             )
-        return of_state(read(path), (), "imagenet")
+        return of_state(read(path), (), "imagenet", network)
 
 
 def download(url: str, path: Path, *, say: Say) -> None:
@@ -193,8 +197,8 @@ def read(path: Path) -> State:
     return state
 
 
-def of_state(state: State, classes: Sequence[str], source: str) -> Model:
-    """Return an origin from a torchvision ResNet18's state dict.
+def of_state(state: State, classes: Sequence[str], source: str, network: str = NETWORK) -> Model:
+    """Return an origin from the state dict of torchvision's network of this name.
 
     What load_state_dict(strict=True) takes is taken: other types of numbers are converted, absent
     counters of batch norms start at 0. The head is kept where `classes` names the rows, and dropped
@@ -202,7 +206,12 @@ def of_state(state: State, classes: Sequence[str], source: str) -> Model:
     """
     if len(set(classes)) != len(classes) or not all(classes):
         raise ModelError(f"The classes are not distinct names: {', '.join(classes)}.")
-    net = network.blank(max(1, len(classes)))
+    if (found := network_of(state)) not in ("", network):
+        raise ModelError(
+            f"{source} holds the weights of {found}, and {network} was asked for.",
+            hint=f"dayfold init … --network {found} (in params.yaml: origin.network)",
+        )
+    net = blank(network, max(1, len(classes)))
     expected = net.state_dict()
     if not classes:
         net.fc = torch.nn.Identity()  # type: ignore[assignment]
@@ -212,7 +221,7 @@ def of_state(state: State, classes: Sequence[str], source: str) -> Model:
     except RuntimeError as error:
         of = f" with {plural(len(classes), 'class')}" if classes else ""
         raise ModelError(
-            f"{source} does not hold the weights of a torchvision ResNet18{of}:",
+            f"{source} does not hold the weights of torchvision's {network}{of}:",
             problems=first_few([line.strip() for line in str(error).splitlines()[1:]]),
         ) from None
     made = {
@@ -230,6 +239,6 @@ def of_state(state: State, classes: Sequence[str], source: str) -> Model:
             hint="its training had failed: use the weights of an earlier epoch, or others",
         )
     if not classes:
-        made = network.without_head(made)
-    metadata = {"classes": list(classes), "day": "origin", "made": source}
+        made = without_head(made, network)
+    metadata = {"classes": list(classes), "day": "origin", "made": source, "network": network}
     return Model(made, tuple(classes), metadata)

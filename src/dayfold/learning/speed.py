@@ -14,7 +14,7 @@ from dayfold.learning.processes import ALONE
 from dayfold.project import params as params_file
 from dayfold.project.cpus import model_name
 from dayfold.project.layout import Project
-from dayfold.project.params import Params, Train
+from dayfold.project.params import Origin, Params, Train
 
 PAYS = 1.15  # times as fast as fp32: less is not worth fewer digits
 MEASURED_SECONDS = 1.0  # of each precision, after the first updates
@@ -42,8 +42,8 @@ class Bare:
         return count * len(self._rows) / (time.perf_counter() - began)
 
 
-def what_pays(recipe: Train) -> tuple[str, str]:
-    """Return the precision that trains faster here at the recipe's size, and what that rests on.
+def what_pays(recipe: Train, origin: Origin) -> tuple[str, str]:
+    """Return the precision that trains the network faster here at the recipe's size, and why.
 
     bf16 where it is PAYS times as fast as fp32, by a measurement of some seconds; a device that
     does not multiply in bf16 is not measured.
@@ -52,7 +52,7 @@ def what_pays(recipe: Train) -> tuple[str, str]:
     where = torch.cuda.get_device_name() if found.device == "cuda" else (model_name() or "this CPU")
     if found.precision == "fp32":
         return "fp32", f"{where} does not multiply in bf16"
-    model = network.grown(network.random_origin(0), CLASSES, 0)
+    model = network.grown(network.random_origin(0, origin.network), CLASSES, 0)
     speeds = {}
     for precision in ("fp32", "bf16"):
         bare = Bare(model, recipe, replace(found, precision=precision))
@@ -68,7 +68,7 @@ def what_pays(recipe: Train) -> tuple[str, str]:
 
 def pin(project: Project, params: Params) -> str:
     """Set train.precision in params.yaml to what pays here; return it with its reason."""
-    precision, why = what_pays(params.train)
+    precision, why = what_pays(params.train, params.origin)
     comments = {"train.precision": f"auto, fp32, bf16; here: {why}"}
     params_file.edit(project.params, {"train.precision": precision}, comments=comments)
     return f"{precision} ({why})"

@@ -4,10 +4,10 @@ An image is near where the model is decided, and where its features lie in the d
 
     distance = 1 - (1 - H(p) / log K) * max(0, max over classes c of cos(f - m, m_c - m))
 
-with the calibrated probabilities p of the K classes, their entropy H, the image's features f (the
-512 numbers that the head is given), the mean m of the features of training images, and m_c of those
-of a class. Each half alone fails somewhere: features where a model has hardly learnt its classes,
-confidence where it is sure of everything (docs/unknown.md has the figures).
+with the calibrated probabilities p of the K classes, their entropy H, the image's features f (the d
+numbers that the head is given, 512 or 2048), the mean m of the features of training images, and m_c
+of those of a class. Each half alone fails somewhere: features where a model has hardly learnt its
+classes, confidence where it is sure of everything (docs/unknown.md has the figures).
 """
 
 import math
@@ -29,7 +29,7 @@ LEAST = 1e-12  # of a probability, within its logarithm
 class Known:
     """What a model has learnt of its classes, and how far images of known classes are from it.
 
-    `center` float32 [512] is the mean of the features, `means` float32 [live classes, 512] the
+    `center` float32 [d] is the mean of the features, `means` float32 [live classes, d] the
     direction of each class from there, of length 1, or 0 for a class without images. `distances`
     float32 [n], sorted, are those of the validation images.
     """
@@ -40,14 +40,14 @@ class Known:
 
     @classmethod
     def of(cls, features: torch.Tensor, targets: torch.Tensor, classes: int) -> "Known":
-        """Make it of the features of training images, [n, 512], and their classes, [n]."""
+        """Make it of the features of training images, [n, d], and their classes, [n]."""
         center = features.double().mean(dim=0)
         sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
         means = functional.normalize(sums.index_add(0, targets, features.double() - center), dim=1)
         return cls(center.float(), means.float(), torch.zeros(0))
 
     def distance(self, features: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return how far images are, 0..1, by features [n, 512] and probabilities [n, classes]."""
+        """Return how far images are, 0..1, by features [n, d] and probabilities [n, classes]."""
         likeness = functional.normalize(features - self.center, dim=1) @ self.means.T
         # Retired classes have the probability 0, and no mean.
         entropy = -(probabilities * probabilities.clamp_min(LEAST).log()).sum(dim=1)

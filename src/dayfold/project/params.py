@@ -1,5 +1,6 @@
 """params.yaml, typed and validated: every problem at once, with its line and what was meant."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,15 @@ from pydantic import (
 )
 
 from dayfold import __version__
-from dayfold.errors import ParamsError, VersionError
+from dayfold.errors import CycleError, ParamsError, VersionError
 from dayfold.project import upgrade, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Network = Literal["resnet18", "resnet34", "resnet50"]
+NETWORK: Network = "resnet18"  # of a project or model file that names none: there was no other once
 
 
 class _Section(BaseModel):
@@ -33,6 +36,7 @@ class _Section(BaseModel):
 class Origin(_Section):
     """What the first day starts from: "imagenet", "random" or a file, and its head's classes."""
 
+    network: Network = NETWORK
     weights: Annotated[str, Field(min_length=1)]
     classes: list[str]
 
@@ -218,20 +222,34 @@ def read(path: Path) -> Params:
             hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
-    problems = [f"{path.name}:{line}" for line in yaml_file.twice(node)]
+    problems, is_old = [f"{path.name}:{line}" for line in yaml_file.twice(node)], False
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         for one in error.errors():
+            is_old |= _is_gone(one)
             line = yaml_file.find(node, [*map(str, one["loc"])])[0]
             problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            hint=f"edit {path.name}; the comment beside a key gives its unit and range",
+            hint=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
+            if is_old
+            else f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
+
+
+def check_network(params: Params, facts: Mapping[str, Any]) -> None:
+    """Raise CycleError where params.yaml asks for another network than a model's metadata names."""
+    asked, made = params.origin.network, facts.get("network", NETWORK)
+    if asked != made:
+        raise CycleError(
+            f"origin.network is {asked}, but this project began with {made} and keeps it.",
+            hint=f'in params.yaml, set  network: "{made}"  ; another network needs another '
+            f"project: dayfold init DIR --network {asked}",
+        )
 
 
 def day_of(text: bytes) -> str:
@@ -260,16 +278,25 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
     raise ParamsError("These params cannot be set:", problems=problems)
 
 
+def _is_gone(problem: Any) -> bool:
+    """Whether a finding of pydantic's is a key that older versions had, or a section of such."""
+    line = ".".join(map(str, problem["loc"]))
+    known = any(f"{key}.".startswith(f"{line}.") for key in upgrade.REMOVED)
+    return known and problem["type"] == "extra_forbidden"
+
+
 def _explain(problem: Any) -> str:
     """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
+    if _is_gone(problem):
+        return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
-        model: Any = Params
-        for section in where[:-1]:
-            model = model.model_fields[section].annotation
-        return f"{line} is not a known key; known here: {', '.join(model.model_fields)}"
+        known = _known_keys(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{line} is not a known key; {hint}"
     if kind == "missing":
         return f"{line} is missing"
     if kind == "string_type" and type(found).__name__ == "date":
@@ -277,6 +304,17 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(found, dict):
         return f"{line}: {message}"
+    if kind == "literal_error":
+        allowed = [str(word) for word in re.findall(r"'([^']*)'", message)]
+        near = difflib.get_close_matches(str(found), allowed, n=1, cutoff=0.5)
+        message += f"; did you mean {near[0]}?" if near else ""
     if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
         message += "; YAML reads 1e-3 as text, write 0.001"
     return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(sections: list[str]) -> list[str]:
+    model: Any = Params
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)

@@ -137,7 +137,9 @@ def _expected(sealed: Sealed) -> str:
         threads=recipe["threads"],
         processes=recipe.get("processes", 1),  # earlier days had no such param
     )
-    changed = differences(sealed.provenance["fingerprint"], fingerprint.fingerprint(machine))
+    network = sealed.params["origin"].get("network", params_file.NETWORK)
+    here = fingerprint.fingerprint(machine, network)
+    changed = differences(sealed.provenance["fingerprint"], here)
     level = "A and D" if changed else "A and B (on a GPU: A and C)"
     if pinned != __version__:
         changed, level = [f"dayfold {pinned} → {__version__}", *changed], "D"
@@ -239,7 +241,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         from dayfold.learning import origin
 
         params = params_file.read(folder.params)
-        origin.write(folder, "random", seed=params.seed, classes=params.origin.classes)
+        origin.write(folder, seed=params.seed, **params.origin.model_dump())
     else:
         remotes.bring_folder(project.root, sealed.parent_md5, folder.parent)
 

@@ -151,7 +151,7 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
 
 
 def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
-    """What the network without its head makes of images: float32 [n, 512]."""
+    """What the network without its head makes of images: float32 [n, d]."""
     recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
     machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
     size = recipe["image_size_px"]

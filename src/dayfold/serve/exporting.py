@@ -60,9 +60,9 @@ class Deployed(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
         """Normalise, ask, divide by the temperature, softmax."""
         made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
-        if self.known is None:
+        if self.known is None or not isinstance(self.net, network.WithFeatures):
             return (made / self.temperature).softmax(1)
-        features, logits = network.parted(made)
+        features, logits = self.net.parted(made)
         chances = (logits / self.temperature).softmax(1)
         return chances, self.known.distance(features, chances)
 
@@ -132,7 +132,8 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     unknown = pl.concat(
         [tables.unknown(project, one).with_columns(day=pl.lit(one)) for one in history.days]
     )
-    made = Made(model.live, model.metadata, json.loads(provenance), limit, unknown, erased)
+    of = (model.live, model.network, model.metadata)
+    made = Made(*of, json.loads(provenance), limit, unknown, erased)
     because = (f"{word} ({gate.verdict(checks)})", gate.reasons(checks))
     return card(project.root.name, (line, known), history, made, gate=because)
 
@@ -186,11 +187,11 @@ def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
 
 
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
-    """The day's own file; asked as its README says, by torchvision's ResNet18 as it comes."""
-    from torchvision.models import resnet18  # takes 3 s, and nothing else needs it
+    """The day's own file; asked as its README says, by torchvision's network as it comes."""
+    from torchvision.models import get_model  # takes 3 s, and nothing else needs it
 
     network.save(path, model.state, model.metadata, model.known)
-    net = resnet18(weights=None, num_classes=len(model.classes))
+    net = get_model(model.network, weights=None, num_classes=len(model.classes))
     state = safetensors.torch.load_file(path)
     net.load_state_dict({name: state[name] for name in net.state_dict()})
     plain = Deployed(net, deployed.temperature)
@@ -289,12 +290,12 @@ import json
 import safetensors.torch
 import torch
 from safetensors import safe_open
-from torchvision.models import resnet18
+from torchvision.models import {network}
 
 with safe_open("{file}", framework="pt") as file:
     inside = json.loads(file.metadata()["dayfold"])
 classes = inside["classes"]
-model = resnet18(num_classes=len(classes)).eval()
+model = {network}(num_classes=len(classes)).eval()
 state = safetensors.torch.load_file("{file}")
 model.load_state_dict({{name: state[name] for name in model.state_dict()}})
 scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
@@ -309,8 +310,8 @@ _INSIDE = {
     "onnx": "Scaling, normalisation, softmax and temperature are inside the graph.",
     "torchscript": "Scaling, normalisation, softmax and temperature are inside the module. PyTorch "
     "calls TorchScript deprecated: prefer ONNX where you can.",
-    "safetensors": "The file holds a torchvision ResNet18's weights and, under the key `dayfold` "
-    "of its header, everything else: it is the very file that the project keeps. "
+    "safetensors": "The file holds the weights of torchvision's {network} and, under the key "
+    "`dayfold` of its header, everything else: it is the very file that the project keeps. "
     "Normalisation and temperature are applied outside it, as shown.",
 }
 
@@ -342,7 +343,7 @@ def _readme(file: str, form: str, model: Model, limit: float | str, *, said: str
     return f"""\
 # {file}: the model of {day}
 
-{_INSIDE[form]}
+{_INSIDE[form].format(network=model.network)}
 
 ## Input
 
@@ -368,7 +369,7 @@ from PIL import Image, ImageOps
 image = ImageOps.exif_transpose(Image.open("scan.png")).convert("RGB")
 images = np.array(ImageOps.pad(image, ({size}, {size})))[None]
 
-{_CALLS[form].format(file=file)}
+{_CALLS[form].format(file=file, network=model.network)}
 print(classes[probabilities[0].argmax()], probabilities[0].max())
 ```
 

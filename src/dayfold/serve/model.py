@@ -122,7 +122,7 @@ class Classifier:
 
     def _answers(self, images: torch.Tensor) -> Iterator[Answer]:
         made = network.outputs(self._net, images, self._machine, batch_size=BATCH)
-        features, logits = network.parted(made)
+        features, logits = self._net.parted(made)
         chances = (logits / self.temperature).softmax(1)
         order = chances.argsort(dim=1, descending=True, stable=True)
         known = self._known

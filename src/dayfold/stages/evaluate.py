@@ -46,7 +46,7 @@ def predict(
     for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, said, strict=True):
             made = network.outputs(net, images, machine)
-            features, logits = network.parted(made)
+            features, logits = net.parted(made)
             best, known = logits.softmax(1).max(dim=1), model.known
             chances = (logits / model.temperature).softmax(1)
             far = known.distance(features, chances).tolist() if known else [None] * len(made)

@@ -45,7 +45,7 @@ from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
 from dayfold.project.kept import prune
 from dayfold.project.layout import Project
-from dayfold.project.params import Params, Train
+from dayfold.project.params import Params, Train, check_network
 
 KEPT_BYTES = 8 * 2**30  # of activations and squares
 VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
@@ -161,6 +161,7 @@ def _day(project: Project, params: Params) -> _Day:
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
     parent, classes = network.load(project.parent_model), history.classes()[day]
+    check_network(params, parent.metadata)
     # Of every class with images, also where none of them is in today's pool: a class that was
     # renamed would otherwise be answered by neither of its names.
     newcomers = sorted({*classes.live, *replayed["label"]} - set(parent.classes))
@@ -218,7 +219,7 @@ def _facts(day: _Day) -> dict[str, Any]:
         "classes": list(job.start.classes),
         "recipe": {**job.recipe.model_dump(), "optimizer": "AdamW", **resolved},
         "sha256": day.pins,
-        "fingerprint": fingerprint.fingerprint(machine),
+        "fingerprint": fingerprint.fingerprint(machine, job.start.network),
     }
 
 
@@ -285,6 +286,7 @@ def _write_model(
     metadata = {
         "classes": list(day.whole.classes),
         "day": facts["day"],
+        "network": day.whole.network,
         "no_limit": plural(units, f"validation {unit}") * evidence.is_too_few(units),
         "recipe": facts["recipe"],
         "sha256": day.pins,
@@ -320,7 +322,8 @@ def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:
 def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
     recipe, machine, weights = day.job.recipe, day.job.machine, day.pool["weight"]
     share = float(weights[: day.today].sum()) / float(weights.sum())
-    print(f"from      {params.parent}, {plural(len(day.job.start.classes), 'class')}")
+    classes = plural(len(day.job.start.classes), "class")
+    print(f"from      {params.parent}, {day.job.start.network} with {classes}")
     if day.new:
         print(f"new       {', '.join(day.new)}")
     if day.job.unseen:
