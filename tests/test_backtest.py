@@ -5,12 +5,18 @@ import os
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import Ridge
 
-from builders import DAYS, make_project, take_in
+from builders import DAYS, encoded, make_project, open_day, take_in
 from dayfold import backtest, create, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.errors import CycleError, ImageMissingError, ParamsError
+from dayfold.figures import comparison
+from dayfold.learning import frozen, network, pixels
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.decode import placeholder
@@ -18,7 +24,7 @@ from dayfold.ledger.tables import Prediction, Replayed
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one, sha256, sha256_file
 from dayfold.project.layout import Project
-from dayfold.stages import evaluate, replay, train, weights
+from dayfold.stages import evaluate, replay, snapshot, train, weights
 
 TINY = {
     "train__image_size_px": 16,
@@ -149,6 +155,105 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     params = params_file.read(project.params)
     policy = POLICIES["project"]
     assert backtest._key(without, params, policy) != backtest._key(real, params, policy)
+
+
+def test_joint_trains_on_everything_with_the_project_s_updates(history, tmp_path):
+    scratch = run(history[0], tmp_path / "scratch", "joint")
+    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14, 21, 31]
+    assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 4, 4]
+
+
+def take_in_colours(project, day, first, colours):
+    """Open a day with a dozen images of each colour, no two alike."""
+    open_day(project, day)
+    for label, colour in colours.items():
+        (project.images(day) / label).mkdir()
+        for number in range(first, first + 12):
+            near = tuple(min(255, part + 3 * (number % 20) + at) for at, part in enumerate(colour))
+            data = encoded(Image.new("RGB", (8, 8), near))
+            (project.images(day) / label / f"{number}.png").write_bytes(data)
+    snapshot.run(project, params_file.read(project.params))
+
+
+def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
+    project = make_project(tmp_path / "project", **TINY)
+    create.make_origin(project, params_file.read(project.params))
+    project.parent.rename(tmp_path / "origin")
+    known = {"red": (160, 0, 0), "green": (0, 160, 0)}
+    take_in_colours(project, DAYS[0], 0, known)
+    take_in_colours(project, DAYS[1], 20, {"red": (130, 0, 0), "blue": (0, 0, 160)})
+    origin = tmp_path / "origin" / "model.safetensors"
+    real = History(project, DAYS[:2], tmp_path / "origin", origin)
+    scratch = run(real, tmp_path / "scratch", "frozen")
+    # The features of every image, with no code of the backtest's.
+    net = network.build(network.grown(network.load(origin), ["a"], 0), 16).eval()
+    images = manifest.history(project, DAYS[1]).images
+    paths = images["path"].to_list()
+    shown = pixels.load(project.root, paths, images["image"].to_list(), 16)
+    with torch.inference_mode():
+        body = torch.nn.Sequential(*list(net.children())[:-1], torch.nn.Flatten())
+        features = body(pixels.normalised(shown)).double().numpy()
+    labels = np.array(images["label"])
+    hits = {}
+    for day in DAYS[:2]:
+        here = np.array(images["day"]) <= day
+        split = np.array(images["split"])
+        train_, held = here & (split == "train"), here & (split == "validation")
+        names = np.unique(labels[train_])
+        wanted = (labels[:, None] == names).astype(float)
+        centred = features[train_] - features[train_].mean(axis=0)
+        scale = (centred**2).sum() / 512  # the trace is the sum of the eigenvalues
+        fits = [
+            Ridge(alpha=penalty * scale).fit(features[train_], wanted[train_])
+            for penalty in frozen.PENALTIES
+        ]
+        errors = [((one.predict(features[held]) - wanted[held]) ** 2).sum() for one in fits]
+        said = names[fits[int(np.argmin(errors))].predict(features).argmax(axis=1)]
+        tested = here & (split == "test")
+        hits[day] = [
+            (said == labels)[tested & (np.array(images["day"]) == cohort)].mean()
+            for cohort in DAYS[:2]
+            if cohort <= day
+        ]
+    found = backtest.summary(scratch, params_file.read(project.params), "frozen", 0, real.days)
+    assert found.average_accuracy == pytest.approx(np.mean(hits[DAYS[1]])) == 1.0
+    assert found.anytime_accuracy == pytest.approx(np.mean([*map(np.mean, hits.values())]))
+    assert found.images == found.draws == (images["split"] == "train").sum()
+    assert found.new_confidence > 0.5
+    cells = backtest.curve(scratch, "frozen", 0, real.days)
+    assert [cell.accuracy for cell in cells if cell.day == DAYS[1]] == hits[DAYS[1]]
+    assert not (scratch.root / "features.safetensors").exists()
+
+
+def test_the_ridge_head_is_defined_for_one_image_and_without_validation():
+    weight, bias = frozen.ridge(
+        torch.ones(1, 512), torch.tensor([0]), 1, torch.zeros(0, 512), torch.zeros(0).long()
+    )
+    assert (weight.abs().sum(), bias.tolist()) == (0, [1.0])
+
+
+def test_frozen_is_said_to_be_ahead_by_more_than_the_interval_of_patients_only():
+    """Thirty patients have two test images on each of two days; all are right but those named."""
+    columns = ("image", "day", "split", "label", "predicted", "confidence", "group")
+
+    def table(wrong, images=60):
+        rows = [
+            (f"{day} {at}", day, "test", "a", "ab"[at in wrong], 1.0, f"{at // 2}")
+            for day in DAYS[:2]
+            for at in range(images)
+        ]
+        return pl.DataFrame(rows, schema=columns, orient="row")
+
+    def ahead(frozen, *trained):
+        return comparison.frozen_ahead(table(frozen), [table(wrong) for wrong in trained])
+
+    # k patients, a thirtieth each: k / 30 and 1.96 sqrt(k) / 30.
+    assert "ahead of project by 0.133 ACC (95%: 0.003 to 0.264)" in ahead((), range(8))[0]
+    assert ahead((), range(6)) == ahead(range(8), ()) == ahead((), ()) == []
+    # Of the mean of two seeds, of which one has 8 patients wrong: 8 / 60 and 1.96 sqrt(8) / 60.
+    assert "by 0.133 ACC (95%: 0.041 to 0.226)" in ahead((), range(16), ())[0]
+    few = comparison.frozen_ahead(table((), 40), [table(range(40), 40)])
+    assert few == []  # 20 patients are too few to judge by
 
 
 def test_naive_replays_nothing(history, tmp_path):

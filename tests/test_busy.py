@@ -1,5 +1,6 @@
 """Beside other work: how threads wait, what a slow training says, slices, kept squares."""
 
+import importlib.metadata
 import math
 import os
 import subprocess
@@ -179,6 +180,20 @@ def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
     with Image.open(images[0]) as image:
         wanted = squares.squared(image.convert("RGB"), size)
     assert any(np.array_equal(squares.read(kept, name, size), wanted) for name in found)
+
+
+def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
+    real, whole = importlib.metadata.version, squares.kept_squares(tmp_path, 16)
+
+    def version(name):
+        if name == "pydicom":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    kept = squares.kept_squares(tmp_path, 16)
+    assert kept.folder.is_dir()
+    assert kept.folder != whole.folder
 
 
 def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):

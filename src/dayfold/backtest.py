@@ -12,13 +12,14 @@ from typing import Any
 
 import polars as pl
 import yaml
+from rich.table import Table
 
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison, log, retention
 from dayfold.ledger import corrections, manifest, tables
-from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
+from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
 from dayfold.project import remotes, vcs
 from dayfold.project.console import Ticker
@@ -39,16 +40,18 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to train each day: changes of params.yaml, and two things that no param says.
+    """A way to train each day: changes of params.yaml, and three things that no param says.
 
     `full_passes`: as many updates as give every image of the pool as many passes as the project's
-    budget gives the images of its own. `from_origin`: each day begins at the origin.
+    budget gives the images of its own. `from_origin`: each day begins at the origin. `frozen`: only
+    the head learns, upon the origin's features (learning/frozen.py).
     """
 
     name: str
     changes: Mapping[str, Value] = field(default_factory=dict)
     full_passes: bool = False
     from_origin: bool = False
+    frozen: bool = False
 
 
 _EVERYTHING: dict[str, Value] = {"replay.policy": "all"}
@@ -61,16 +64,22 @@ POLICIES = {
     policy.name: policy
     for policy in (
         Policy("naive", {"replay.policy": "uniform", "replay.size": 0}),
-        Policy("recency", _EVERYTHING),
         Policy("replay", _EQUAL),
         Policy("project"),
+        Policy("joint", _EVERYTHING),
         Policy("cumulative", {**_EVERYTHING, **_EQUAL}, full_passes=True),
         Policy("scratch", {**_EVERYTHING, **_EQUAL}, full_passes=True, from_origin=True),
+        Policy("frozen", frozen=True),
     )
 }
-"""naive: new images only. recency: all images by recency weight, within the day's budget. replay:
-new and replayed images alike. project: params.yaml as it is. cumulative: all images alike, from
-yesterday's model. scratch: all images alike, from the origin each day."""
+"""naive: new images only. replay: new and replayed images alike. project: params.yaml as it is.
+joint: all images, with the project's weights and number of updates. cumulative: all images alike,
+with more updates, from yesterday's model. scratch: the same, from the origin each day. frozen: the
+origin's features with a ridge head.
+
+joint starts from yesterday's model, as project does: on every evening both have made as many
+updates, and differ in the replay set alone. From the origin, as published joint training starts, it
+would have one day's updates against all of theirs."""
 
 TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may change
 
@@ -121,19 +130,25 @@ def run_days(
         tick()
     # What is left are counts and facts: a model is worth 90 MB here and nothing to anybody.
     shutil.rmtree(scratch.parent, ignore_errors=True)
-    scratch.model.unlink(missing_ok=True)
+    for path in (scratch.model, scratch.root / "features.safetensors"):
+        path.unlink(missing_ok=True)
 
 
 def _run_day(
     history: History, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
     # Imported here: they take seconds, and a table that is there already needs none of them.
+    from dayfold.learning import frozen
     from dayfold.stages import evaluate, replay, train, weights
 
     _restore_yesterday(scratch)  # where an earlier run was stopped
     days = manifest.history(scratch, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
+    if policy.frozen:
+        facts = frozen.run(scratch, today, history.origin)
+        evaluate.run(scratch, today)
+        return facts
     weights.run(scratch, today)
     replay.run(scratch, today)
     if policy.full_passes:
@@ -250,17 +265,18 @@ def compare(
     last: str | None,
     seeds: int,
     say: Callable[[str], None],
-) -> list[BacktestRun]:
+) -> tuple[Table, list[str]]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
-    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Raises CycleError where there are
+    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, and a
+    sentence if the frozen start is ahead of the project's policy. Raises CycleError where there are
     fewer than two sealed days or another backtest runs in this project, ParamsError where a
     policy's changes do not fit params.yaml; before anything is trained.
     """
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
-    runs, cells = [], []
+    runs, cells, asked = [], [], dict[str, list[pl.DataFrame]]()
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=_scratch(project)) as folder,
@@ -284,11 +300,18 @@ def compare(
                     run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
                     runs.append(summary(scratch, mine, policy.name, seed, history.days))
                     cells += curve(scratch, policy.name, seed, history.days)
+                    groups = manifest.history(scratch, history.days[-1]).images
+                    predicted = tables.read(scratch.predictions, Prediction)
+                    asked.setdefault(policy.name, []).append(
+                        predicted.join(groups.select("image", "group"), on="image")
+                    )
                     ticker.line(comparison.line(runs[-1]))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    return runs
+    both = {"frozen", "project"} <= asked.keys()
+    said = comparison.frozen_ahead(asked["frozen"][0], asked["project"]) if both else []
+    return comparison.table(runs, len(history.days)), said
 
 
 def _scratch(project: Project) -> Path:
@@ -321,7 +344,7 @@ def _key(history: History, params: Params, policy: Policy) -> str:
     pin = sha256_file(history.project.manifest(last))
     inputs = {
         "version": __version__,
-        "policy": [dict(policy.changes), policy.full_passes, policy.from_origin],
+        "policy": {**vars(policy), "name": ""},
         "params": params.model_dump(include={*TUNABLE, "seed", "evaluate"}),
         "days": list(history.days),
         "manifest": sha256(history.manifests[last]) if history.manifests else pin,
@@ -333,7 +356,7 @@ def _key(history: History, params: Params, policy: Policy) -> str:
 def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     """Return the policies of these names, and the project's with `changes` ("key=value") made.
 
-    All six without any name; with changes alone, the project's beside the changed one. Raises
+    All of them without any name; with changes alone, the project's beside the changed one. Raises
     CycleError that lists what is not known or cannot be changed: images keep their splits.
     """
     problems = [

@@ -123,7 +123,7 @@ def backtest(
         typer.Option(
             "--policy",
             metavar="NAME",
-            help="naive, recency, replay, project, cumulative or scratch; all of them by default.",
+            help="naive, replay, project, joint, cumulative, scratch or frozen; by default all.",
         ),
     ] = None,
     changes: Annotated[
@@ -137,17 +137,17 @@ def backtest(
 ) -> None:
     """Replay the project's history under other policies and compare the results."""
     from dayfold import backtest as replayed
-    from dayfold.figures import comparison
     from dayfold.project.console import show
 
     project = here()
     policies = replayed.policies(policy or [], changes or [])
     first, last = replayed.span(days)
-    runs = replayed.compare(
+    table, said = replayed.compare(
         project, policies=policies, first=first, last=last, seeds=seeds, say=say
     )
-    show(comparison.table(runs))
-    print(f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png")
+    show(table)
+    stored = f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png"
+    print(*said, stored, sep="\n")
 
 
 @command(HISTORY, "dayfold demo demo/", hidden=True)

@@ -26,12 +26,14 @@ def kept_squares(folder: Path, size: int) -> Kept:
 
     What decodes them is in the name of their folder, so that none is outdated.
     """
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     from PIL import features
 
     libraries = {name: features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")}
-    packages = {name: version(name) for name in ("pillow", "numpy", "pydicom")}
+    packages = {name: version(name) for name in ("pillow", "numpy")}
+    with suppress(PackageNotFoundError):  # an extra
+        packages["pydicom"] = version("pydicom")
     return Kept.of(folder, {"format": FORMAT, "size": size, **packages, **libraries})
 
 
