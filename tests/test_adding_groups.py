@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders import DAYS, add, open_day, place, png, taken
-from dayfold.cycle import adding, patients
+from dayfold.cycle import added, adding, patients
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
 from dayfold.ledger import manifest, splits
@@ -164,7 +164,24 @@ def test_an_expression_is_written_with_the_comments_kept_and_what_it_finds_is_sh
         one.partition("#")[2] for one in before.splitlines()
     ]
     assert len(said) == 2
-    assert add(receiving, source, group=r"/(P\d+)_").patients == []
+
+
+def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_shown(
+    receiving, source
+):
+    patients_in(source)
+    place(source, "cyst", [9], prefix="scan")
+    add(receiving, source)
+    finds = add(receiving, source, group=r"/(P\d+)_")
+    assert finds.patients == [
+        "patients by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; "
+        "cyst/P000_1.png → P000",
+        r"params.yaml: data.group is '/(P\d+)_'",
+    ]
+    assert added.next_step(finds, Options()) == "next: dvc repro"
+    same = add(receiving, source, group=r"/(P\d+)_")
+    assert same.patients == finds.patients[:1]
+    assert added.next_step(same, Options()) == "nothing new"
 
 
 def test_what_is_no_expression_adds_nothing(receiving, source):

@@ -6,9 +6,13 @@ import shutil
 import polars as pl
 import pytest
 
+from builders import image, write_day
 from dayfold.demo import DAYS
 from dayfold.figures import diff
+from dayfold.figures.diff import Side
+from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
+from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Prediction
 from dayfold.project import params as params_file
 
@@ -19,9 +23,10 @@ ONE, TWO, THREE = DAYS[:3]
 def test_a_day_is_compared_with_the_one_before(three_days, shell):
     said = shell(three_days.root, "dayfold", "diff").splitlines()
     assert said[0] == f"{THREE}: 211 images added, 8 classes (new: 7)"
-    assert said[1].split() == [TWO, THREE, "95%", "change"]
-    assert [line.split("  ")[0] for line in said[2:7]] == list(diff.FIGURES)
-    assert any(line.startswith("On the 125 test images of both days: ") for line in said[7:])
+    assert said[1].split() == [THREE, "95%", TWO, "→", THREE]
+    assert said[2].split() == ["test", "images", "168", "125"]
+    assert [line.split("  ")[0] for line in said[3:8]] == list(diff.FIGURES)
+    assert said[8].startswith("On the 125 test images of both days: ")
     # On the first day all of them, of course.
     drawn = r"draws:   100% → \d+% of the day's own images"
     assert re.fullmatch(
@@ -60,3 +65,55 @@ def test_predictions_that_are_not_here_are_told(copy, shell):
     assert f"The predictions of {ONE} are not on this machine" in said
     shell(copy.root, "git", "tag", "--delete", f"day/{TWO}")
     assert f"day/{TWO} is not here" in shell(copy.root, "dayfold", "diff", code=1)
+
+
+def side(day, answers):
+    """A day that answered so: image → (its day, its label, what is predicted)."""
+    rows = [Prediction(image(n), at, "test", *said, 0.9) for n, (at, *said) in answers.items()]
+    table = pl.DataFrame(rows, tables.schema(Prediction), orient="row")
+    return Side(DayLine(day, 9, 2, (), {}), {}, table, None)
+
+
+def test_two_days_are_compared_on_the_images_that_both_tested_also_of_a_renamed_class(project):
+    """Of 21 patients with a cat each, and of one with two images of what was a fox and is a dog."""
+    names = [f"P{n}" for n in range(21)] + ["P21"] * 2
+    rows = [
+        Row("add", image(n), f"data/images/{ONE}/a/{n}.png", "cat" if n < 21 else "fox", who, split)
+        for n, (who, split) in enumerate(zip(names, ["test"] * 23, strict=True))
+    ]
+    write_day(project, ONE, "origin", rows)
+    renamed = [row._replace(action="relabel", label="dog") for row in rows[21:]]
+    later = Row("add", image(99), f"data/images/{TWO}/a/99.png", "cat", "P99", "test")
+    write_day(project, TWO, ONE, [later, *renamed])
+    cats = dict.fromkeys(range(21), (ONE, "cat", "cat"))
+    before = side(
+        ONE, cats | {0: (ONE, "cat", "fox")} | dict.fromkeys((21, 22), (ONE, "fox", "fox"))
+    )
+    wrong = {21: (ONE, "dog", "cat"), 22: (ONE, "dog", "dog"), 99: (TWO, "cat", "dog")}
+    both = diff.shared(project, [before, side(TWO, cats | wrong)])
+    assert len(both.images) == 23  # without the one that came later
+    # Cats: 20 hits and a miss, then 21 hits and a false alarm. Dogs: 2 and 1, then 1 and a miss.
+    assert both.was["classes"]["cat"]["f1"] == pytest.approx(40 / 41)
+    assert both.now["classes"]["cat"]["f1"] == pytest.approx(42 / 43)
+    assert both.was["worst_f1"] == pytest.approx(4 / 5)
+    assert both.now["worst_f1"] == pytest.approx(2 / 3)
+    said = list(diff.sentences([before, side(TWO, cats | wrong)], both))
+    assert said[1:3] == [
+        "On the 23 test images of both days: 1 newly wrong, 1 newly right; no more than chance "
+        "(McNemar, p = 1.000)",
+        "  worse: F1 of dog: 0.800 → 0.667 (too few to judge: 1 patient)",
+    ]
+
+
+def test_nothing_is_compared_on_too_few_patients(project):
+    rows = [
+        Row("add", image(n), f"data/images/{ONE}/a/{n}.png", "cat", "P1", "test") for n in range(30)
+    ]
+    write_day(project, ONE, "origin", rows)
+    write_day(project, TWO, ONE, [])
+    right, wrong = (dict.fromkeys(range(30), (ONE, "cat", said)) for said in ("cat", "dog"))
+    both = diff.shared(project, [side(ONE, right), side(TWO, wrong)])
+    assert list(diff.sentences([side(ONE, right), side(TWO, wrong)], both))[1] == (
+        "On the 30 test images of both days: 30 newly wrong, 0 newly right; too few to judge: "
+        "1 patient"
+    )

@@ -95,6 +95,8 @@ def judged(units, earlier=21, **classes):
 def test_a_figure_is_judged_by_what_it_is_made_of():
     figures = judged(21, cat=20, eel=21)
     assert figures["evidence"] == {"all": 21, "earlier": 21, "worst": 21, "new": 20}
+    assert figures["new"]["judged"] is False
+    assert judged(42, cat=21, eel=21)["new"]["judged"] is True
     said = {label: scores["judged"] for label, scores in figures["classes"].items()}
     assert said == {"cat": False, "dog": True, "eel": True}
     keys = ("weighted_f1", "worst_f1", "forgetting", "new.f1")

@@ -141,7 +141,7 @@ def test_every_key_of_metrics_json_is_defined(figures):
         if key not in ("classes", "interval"):
             keys |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
     # What `curve` adds.
-    keys |= {"new.share", "<name>.judged", "gate.passed", "gate.not_judged"}
+    keys |= {"new.share", "new.judged", "<name>.judged", "gate.passed", "gate.not_judged"}
     keys |= {f"evidence.{of}" for of in ("all", "earlier", "worst", "new")}
     keys |= {"draws.today", "draws.recency", *metrics.HEADLINE}
     keys |= {f"images.{of}" for of in ("today", "replayed", "trained", "tested")}

@@ -53,9 +53,9 @@ def diff(
 ) -> None:
     """Show what a day learned and lost: against the day before, or against the first of two days.
 
-    Five figures with their 95% intervals, the classes and images that got better or worse, and what
-    changed in params.yaml. All figures: dvc metrics diff, also with --targets data/metrics/day.json
-    or data/metrics/classes.json.
+    Five figures with their 95% intervals; of the images that both days tested, what got better or
+    worse; and what changed in params.yaml. All figures, each of a day's own test images: dvc
+    metrics diff, also with --targets data/metrics/day.json or data/metrics/classes.json.
     """
     from dayfold.figures import diff as compared
     from dayfold.project.console import show
@@ -65,9 +65,10 @@ def diff(
     project = here()
     now = warn_of_edits(project)
     sides = compared.sides(project, now.params, [check_day(day) for day in days or ()])
-    first, *rest = compared.sentences(project, sides)
+    both = compared.shared(project, sides)
+    first, *rest = compared.sentences(sides, both)
     print(first)
-    show(compared.table(sides))
+    show(compared.table(sides, both))
     print(*rest, sep="\n")
 
 

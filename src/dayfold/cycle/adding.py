@@ -88,6 +88,8 @@ def add(
         targets = _targets(project, day, delivery, group)
         is_by_csv = options.labels is not None
         delivery.patients = [*patients.found(project, targets, group, is_by_csv=is_by_csv)]
+        if options.group is not None and not targets:
+            delivery.patients = [*patients.again(delivery.known, lying, group)]
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if now.day != day:
             delivery.lying = len(lying)
@@ -104,6 +106,7 @@ def add(
                 _list(project, day, source, delivery, is_of_day=True)
             if group != now.params.data.group and (delivery.opened or now.day == day):
                 params_file.edit(project.params, {"data.group": group})
+                delivery.is_regrouped = True
                 delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
             if options.classes:
                 kept = sorted(_classes(project, options).items())

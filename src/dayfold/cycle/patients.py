@@ -2,15 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dayfold.ledger import splits
-from dayfold.ledger.intake.delivery import Delivered
+from dayfold.ledger.intake.delivery import Delivered, Remark
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
 SHOWN = 3  # paths with what the expression finds in them
+NO_MATCH = "no match"
 WORDS = "patient|subject|subj|study|case|pat|pt|p"
 # What stands before the id, and its first part; P013_2.png, case-12/2.png, scan_pat7.png.
 _ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
@@ -29,12 +30,8 @@ def found(
     """
     paths = [(item, project.name(path)) for item, path in targets if not item.told]
     if expression:
-        shown = [
-            f"{item.place} → {splits.group_of(path, expression, item.ids)}"
-            for item, path in paths[:SHOWN]
-        ]
-        if shown:
-            yield escaped(f"patients by data.group: {'; '.join(shown)}")
+        groups = [(item.place, splits.group_of(path, expression, item.ids)) for item, path in paths]
+        yield from _shown(groups)
         return
     unknown = [(item, path) for item, path in paths if not item.ids]
     places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
@@ -50,6 +47,25 @@ def found(
                 f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
+
+
+def again(
+    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
+) -> Iterator[str]:
+    """Yield a line on what the expression finds in the paths of known images of the open day.
+
+    `lying` maps an image to its class and path there.
+    """
+    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
+    found = [(place, splits.in_path(path, expression) or NO_MATCH) for place, path in here]
+    # Those without any first: snapshot refuses them, unless DICOM ids say who it is.
+    yield from _shown(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
+
+
+def _shown(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if groups:
+        first = "; ".join(f"{place} → {group}" for place, group in groups[:SHOWN])
+        yield escaped(f"patients by data.group: {first}")
 
 
 def changed(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""Two days against each other: five figures, the classes, the images, the params."""
+"""Two days against each other: five figures, the classes, the images, the params.
+
+The later day's own figures are of all its test images. What is compared is of the images that both
+days tested, under the labels of the later one: another set of images would give another figure.
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +14,8 @@ import yaml
 from rich.table import Table
 
 from dayfold.errors import CycleError
-from dayfold.figures import evidence, intervals, log
+from dayfold.figures import evidence, intervals, log, metrics
+from dayfold.figures.evidence import FEW, is_too_few
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
@@ -28,6 +33,7 @@ FIGURES = {
     "F1 of the worst class": "worst_f1",
     "F1 of new classes": "new.f1",
 }
+COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # of these, on the same images
 LEAST = 0.01  # a class whose F1 changed by less is not named
 LEAST_DRAWS = 0.1  # a change of the part of the draws that is told
 
@@ -45,10 +51,23 @@ class Side:
     predictions: pl.DataFrame | None
     drawn: float | None
 
-    @property
-    def f1(self) -> dict[str, float]:
-        """The F1 of each class that has test images."""
-        return {label: own["f1"] for label, own in (self.line.figures or {})["classes"].items()}
+
+@dataclass(frozen=True)
+class Shared:
+    """The test images of both days: what each day's model says of them, and its figures there.
+
+    `images` has the columns image, path, label, group, day, predicted, was (of the earlier day).
+    """
+
+    images: pl.DataFrame
+    unit: str
+    was: dict[str, Any]
+    now: dict[str, Any]
+
+    def few(self, **of: str) -> str:
+        """Return "too few to judge: 3 patients" of all of them, or of a label's; else nothing."""
+        units = self.images.filter(**of).select(evidence.UNITS).item()
+        return f"{FEW}: {plural(units, self.unit)}" if is_too_few(units) else ""
 
 
 def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
@@ -91,28 +110,63 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
     return Side(line, dotted(yaml.safe_load(own)), predictions, drawn)
 
 
-def table(compared: list[Side]) -> Table:
-    """Return the five figures of one or two days, the later one's with 95% intervals."""
+def shared(project: Project, compared: list[Side]) -> Shared | None:
+    """Return what both days tested; None of one day alone, or where predictions are not here."""
+    if len(compared) < 2 or any(side.predictions is None for side in compared):
+        return None
+    before, last = compared
+    history = manifest.history(project, last.line.day)
+    said = pl.col("predicted")
+    for day, classes in history.classes().items():
+        if day > before.line.day:
+            said = said.replace(classes.renamed)
+    then = before.predictions.select("image", was=said)
+    tested = last.predictions.filter(pl.col("split") == "test").join(then, on="image")
+    images = tested.join(history.images.select("image", "path", "group"), on="image").sort("path")
+    was, now = (_figures(images, column) for column in ("was", "predicted"))
+    return Shared(images, evidence.unit_of(history.images), was, now)
+
+
+def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
+    """The figures of the answers in a column, as of one day that tested these images alone."""
+    at, days = "model", [*images["day"].unique().sort(), "model"]
+    counts = images.group_by(cohort="day", label="label", predicted=column).agg(
+        images=pl.len().cast(pl.Int64)
+    )
+    nothing = {
+        "bin": pl.lit(0),
+        "confidence": pl.lit(0.0),
+        "parent_correct": pl.lit(None, pl.Int64),
+    }
+    counts = counts.with_columns(model=pl.lit(at), **nothing)
+    return metrics.day_metrics(counts, days, {at: []})[at]
+
+
+def table(compared: list[Side], both: Shared | None) -> Table:
+    """Return the later day's figures with their intervals, and what both days have on the same."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("")
-    for side in compared:
-        drawn.add_column(side.line.day, justify="right", no_wrap=True)
+    last = compared[-1].line
+    figures = last.figures or {}
+    drawn.add_column(last.day, justify="right", no_wrap=True)
     drawn.add_column("95%", no_wrap=True)
-    if len(compared) > 1:
-        drawn.add_column("change", justify="right", no_wrap=True)
+    tested = [str(sum(scores["images"] for scores in figures["classes"].values())), ""]
+    if both:
+        drawn.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
+        tested.append(f"{len(both.images)}" + f", {both.few()}" * bool(both.few()))
+    drawn.add_row("test images", *tested)
     for name, key in FIGURES.items():
-        values = [evidence.value_of(side.line.figures, key) for side in compared]
-        if values[-1] is None:
+        value = evidence.value_of(figures, key)
+        if value is None:
             continue
-        # The new classes of two days are different ones.
-        is_known = None not in values and not key.startswith("new.")
-        change = [f"{values[-1] - values[0]:+.3f}" if is_known else ""] * (len(compared) > 1)
-        ends = evidence.interval(compared[-1].line.figures or {}, key)
-        drawn.add_row(name, *map(figure, values), ends, *change)
+        cells = [figure(value), evidence.interval(figures, key)]
+        if both and key in COMPARED:
+            cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
+        drawn.add_row(name, *cells)
     return drawn
 
 
-def sentences(project: Project, compared: list[Side]) -> Iterator[str]:
+def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     """Say what the days are, and what changed between them, a line each."""
     last = compared[-1]
     new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
@@ -122,17 +176,14 @@ def sentences(project: Project, compared: list[Side]) -> Iterator[str]:
         yield "It is the first day, so there is none to compare it with."
         return
     before = compared[0]
-    old, now = before.f1, last.f1
-    shifts = {label: now[label] - old[label] for label in sorted(old.keys() & now.keys())}
-    for word, sign in (("better", 1), ("worse", -1)):
-        moved = sorted(
-            (label for label in shifts if sign * shifts[label] >= LEAST),
-            key=lambda label: -sign * shifts[label],
+    if both:
+        yield from _of_images(both)
+    else:
+        lacking = before if before.predictions is None else last
+        yield (
+            f"The predictions of {lacking.line.day} are not on this machine, so nothing is "
+            "compared; they come with: dvc fetch --all-tags"
         )
-        if moved:
-            named = [f"{label}: {figure(old[label])} → {figure(now[label])}" for label in moved]
-            yield f"{word + ':':9}{', '.join(first_few(named))} (F1)"
-    yield from _images(project, before, last)
     keys = [key for key in {**before.params, **last.params} if key not in ("day", "parent")]
     values = {key: (before.params.get(key), last.params.get(key)) for key in keys}
     changed = [f"{key} {first} → {then}" for key, (first, then) in values.items() if first != then]
@@ -143,33 +194,37 @@ def sentences(project: Project, compared: list[Side]) -> Iterator[str]:
         yield f"draws:   {was:.0%} → {drawn:.0%} of the day's own images"
 
 
-def _images(project: Project, before: Side, last: Side) -> Iterator[str]:
-    """What became of the images that both days tested, under the labels of the later one."""
-    if before.predictions is None or last.predictions is None:
-        lacking = before if before.predictions is None else last
-        yield (
-            f"The predictions of {lacking.line.day} are not on this machine; they come with: "
-            "dvc fetch --all-tags"
-        )
-        return
-    then = before.predictions.select("image", was="predicted")
-    tested = last.predictions.filter(pl.col("split") == "test").join(then, on="image")
+def _of_images(both: Shared) -> Iterator[str]:
+    """What became of the images that both days tested, and of their classes."""
     hit, was_hit = (pl.col(name) == pl.col("label") for name in ("predicted", "was"))
-    wrong, right = tested.filter(was_hit & ~hit), tested.filter(hit & ~was_hit)
+    wrong, right = both.images.filter(was_hit & ~hit), both.images.filter(hit & ~was_hit)
     p = intervals.mcnemar(len(wrong), len(right))
-    said = (
-        f"; {'more' if p < intervals.SIGNIFICANT else 'no more'} than chance (McNemar, p = {p:.3f})"
+    chance = "more" if p < intervals.SIGNIFICANT else "no more"
+    said = both.few() or f"{chance} than chance (McNemar, p = {p:.3f})" * bool(
+        wrong.height + right.height
     )
     yield (
-        f"On the {plural(len(tested), 'test image')} of both days: {len(wrong)} newly wrong, "
-        f"{len(right)} newly right" + said * bool(len(wrong) + len(right))
+        f"On the {plural(len(both.images), 'test image')} of both days: {len(wrong)} newly wrong, "
+        f"{len(right)} newly right" + f"; {said}" * bool(said)
     )
-    paths = manifest.history(project, last.line.day).images.select("image", "path")
+    old, now = both.was["classes"], both.now["classes"]
+    shifts = {label: now[label]["f1"] - old[label]["f1"] for label in now}
+    for word, sign in (("better", 1), ("worse", -1)):
+        moved = sorted(
+            (label for label in shifts if sign * shifts[label] >= LEAST),
+            key=lambda label: -sign * shifts[label],
+        )
+        if moved:
+            named = [
+                f"{label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
+                f"({both.few(label=label) or plural(now[label]['images'], 'image')})"
+                for label in moved
+            ]
+            yield f"  {word}: F1 of {', '.join(first_few(named))}"
     for word, rows in (("wrong", wrong), ("right", right)):
-        named = rows.join(paths, on="image").sort("path")
         lines = [
             f"{path}: was {was}, now {now}" + f", is {label}" * (word == "wrong")
-            for path, was, now, label in named.select("path", "was", "predicted", "label").rows()
+            for path, was, now, label in rows.select("path", "was", "predicted", "label").rows()
         ]
         for line in first_few(lines):
             yield f"  newly {word}  {line}"

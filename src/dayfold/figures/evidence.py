@@ -143,6 +143,7 @@ def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> Non
     """Write into a day's figures how many units they rest on, and which classes are judged.
 
     `worst` counts those of the worst class, `new` those of the new class that has fewest.
+    `new.judged` is None where no class is new.
     """
     classes = figures["classes"]
     for label, scores in classes.items():
@@ -154,6 +155,7 @@ def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> Non
         "worst": min((known.classes.get(label, 0) for label in worst), default=0),
         "new": min((known.classes.get(label, 0) for label in new), default=0),
     }
+    figures["new"]["judged"] = is_judged(figures, "new.f1") if new else None
     if is_too_few(known.all):
         figures["worse_than_yesterday"]["significant"] = None
 

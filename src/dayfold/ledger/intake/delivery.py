@@ -73,7 +73,8 @@ class Delivery:
     `groups` are new ones that a CSV names, by image. `listed` is the file that has all lines of a
     kind (known, refused, warned). `opened` is the day's parent if the day was opened for it,
     `lying` how many images lay in the folder of a day that was not open. `patients` are lines on
-    how their ids are found, `columns` which ones of a label file were guessed to be what.
+    how their ids are found, and `is_regrouped` whether `data.group` is another now; `columns` says
+    which ones of a label file were guessed to be what.
     """
 
     images: list[Delivered] = field(default_factory=list)
@@ -84,6 +85,7 @@ class Delivery:
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
     patients: list[str] = field(default_factory=list)
+    is_regrouped: bool = False
     columns: str = ""
     ignored: int = 0
     opened: str = ""
