@@ -190,7 +190,7 @@ def main() -> None:
     ]
     for stream, runs in run(options.folder, options.judge, jobs, options.processes).items():
         print(f"\n{stream}, {options.seeds} seeds")
-        show(comparison.table(runs, len(DAYS)))
+        show(comparison.table(runs, ALL[stream].days))
         if options.part == "policies":
             print(*claims(stream, runs), sep="\n")
 

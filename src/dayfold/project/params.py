@@ -1,6 +1,5 @@
 """params.yaml, typed and validated: every problem at once, with its line and what was meant."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -222,21 +221,18 @@ def read(path: Path) -> Params:
             hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",
         )
-    problems, is_old = [f"{path.name}:{line}" for line in yaml_file.twice(node)], False
+    problems = [f"{path.name}:{line}" for line in yaml_file.twice(node)]
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         for one in error.errors():
-            is_old |= _is_gone(one)
             line = yaml_file.find(node, [*map(str, one["loc"])])[0]
             problems.append(f"{path.name}:{line}: {_explain(one)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
             problems=problems,
-            hint=f"{upgrade.FIX} takes out what is no param any more, and keeps your values"
-            if is_old
-            else f"edit {path.name}; the comment beside a key gives its unit and range",
+            hint=f"edit {path.name}; the comment beside a key gives its unit and range",
         )
     return params
 
@@ -278,25 +274,16 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
     raise ParamsError("These params cannot be set:", problems=problems)
 
 
-def _is_gone(problem: Any) -> bool:
-    """Whether a finding of pydantic's is a key that older versions had, or a section of such."""
-    line = ".".join(map(str, problem["loc"]))
-    known = any(f"{key}.".startswith(f"{line}.") for key in upgrade.REMOVED)
-    return known and problem["type"] == "extra_forbidden"
-
-
 def _explain(problem: Any) -> str:
     """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"
-    if _is_gone(problem):
-        return f"{line} {upgrade.GONE}"
     if kind == "extra_forbidden":
-        known = _known_keys(where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{line} is not a known key; {hint}"
+        model: Any = Params
+        for section in where[:-1]:
+            model = model.model_fields[section].annotation
+        return f"{line} is not a known key; known here: {', '.join(model.model_fields)}"
     if kind == "missing":
         return f"{line} is missing"
     if kind == "string_type" and type(found).__name__ == "date":
@@ -304,17 +291,6 @@ def _explain(problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(found, dict):
         return f"{line}: {message}"
-    if kind == "literal_error":
-        allowed = [str(word) for word in re.findall(r"'([^']*)'", message)]
-        near = difflib.get_close_matches(str(found), allowed, n=1, cutoff=0.5)
-        message += f"; did you mean {near[0]}?" if near else ""
     if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
         message += "; YAML reads 1e-3 as text, write 0.001"
     return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
-
-
-def _known_keys(sections: list[str]) -> list[str]:
-    model: Any = Params
-    for section in sections:
-        model = model.model_fields[section].annotation
-    return list(model.model_fields)
