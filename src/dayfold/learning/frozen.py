@@ -62,7 +62,9 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
     classes = sorted({*rows["label"]})
     held = held.filter(pl.col("label").is_in(classes))
     machine = device.resolve(device=recipe.device, precision="fp32", threads=recipe.threads)
-    body = Model(network.without_head(network.load(origin).state), (), {})
+    begin = network.load(origin)
+    facts: dict[str, Any] = {"network": begin.network}
+    body = Model(network.without_head(begin.state, begin.network), (), facts)
     model, size = network.grown(body, classes, params.seed), recipe.image_size_px
     features, new = _features(project, pl.concat([rows, held]), model, size, machine)
     ids = {label: at for at, label in enumerate(classes)}
@@ -75,8 +77,8 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
     head = {"fc.weight": weight / temperature, "fc.bias": bias / temperature}
     state = {**model.state, **{name: tensor.float() for name, tensor in head.items()}}
     where = {"device": machine.device, "precision": machine.precision}
-    metadata = {"classes": classes, "day": params.day, "recipe": recipe.model_dump() | where}
-    network.save(project.model, state, metadata)
+    facts |= {"classes": classes, "day": params.day, "recipe": recipe.model_dump() | where}
+    network.save(project.model, state, facts)
     passed = rows.filter(pl.col("image").is_in(new)).height
     seconds = time.monotonic() - began
     made = sha256_file(project.model)
@@ -97,7 +99,7 @@ def _features(
     new: list[str] = missing["image"].to_list()
     at = 0
     for images in pixels.in_chunks(project.root, missing, size, lambda _: None):
-        made = network.parted(network.outputs(net, images, machine))[0]
+        made = net.parted(network.outputs(net, images, machine))[0]
         kept |= zip(new[at : at + len(made)], made.contiguous().unbind(), strict=True)
         at += len(made)
     write_bytes(path, safetensors.torch.save({name: one.clone() for name, one in kept.items()}))
