@@ -163,7 +163,11 @@ def run(project: Project, params: Params) -> list[str]:
         for image, path, label, at, key, reason in chosen.iter_rows()
     )
     tables.write(project.replay, Replayed, rows)
-    said = [f"{len(chosen)} of {len(old)} earlier images ({policy})"]
+    said = [
+        f"{len(chosen)} of {len(old)} earlier images ({policy})"
+        if len(old)
+        else "no earlier images"
+    ]
     share = math.fsum(one.share for one in shares if one.day == day)
     if times := metrics.recency(share, today=len(today), old=len(old)):
         pool = len(today) + len(chosen)

@@ -169,11 +169,12 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
         parts.append(f"{len(mine)} {split}{inside}")
     classes = {row.label for row in added}
     new = sorted(classes - set(earlier.images["label"].unique()))
-    yield (
-        f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
-        + (f", new: {', '.join(new)}" if new else "")
-        + f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
-    )
+    said = f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
+    if new:
+        said += f", new: {', '.join(new)}"
+    if earlier.days:
+        said += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
+    yield said
     if corrected:
         yield f"{plural(len(corrected), 'correction')} of earlier days"
 
