@@ -24,7 +24,13 @@ _OF_DVC = re.compile(
 )
 
 
-def run(project: Project, source: Path, *, day: str | None, say: Callable[[str], None]) -> int:
+def run(
+    project: Project,
+    source: Path,
+    *,
+    day: str | None,
+    say: Callable[[str], None],
+) -> int:
     """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
