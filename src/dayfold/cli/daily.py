@@ -206,6 +206,9 @@ def run(
     allow_refused: Annotated[
         bool, typer.Option("--allow-refused", help="Exit with 0 although files were refused.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show all that DVC and the stages print.")
+    ] = False,
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
@@ -225,7 +228,7 @@ def run(
         if is_dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
         today = None if is_dated else day_of(day)
-        refused = unattended.run(project, source, day=today, say=say)
+        refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, dayfold log all days")
     if refused and not allow_refused:

@@ -30,12 +30,13 @@ def run(
     *,
     day: str | None,
     say: Callable[[str], None],
+    verbose: bool = False,
 ) -> int:
     """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
-    said, with its time.
+    said, with its time; all that they and DVC print with `verbose`.
     """
     options, refused = adding.Options(), 0
     folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
@@ -59,7 +60,7 @@ def run(
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        vcs.repro(project.root, Stages(say).hear)
+        vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)
     return refused

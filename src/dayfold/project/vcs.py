@@ -98,18 +98,19 @@ def dvc(root: Path, *words: str) -> str:
     return _run(_DVC, words, root)
 
 
-def repro(root: Path, hear: Callable[[str], None]) -> None:
-    """Run `dvc repro` with brief stages; `hear` is given every line at once."""
+def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
+    """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
     with subprocess.Popen(
         [*_DVC, "repro"],
         cwd=root,
-        env={**environment(), BRIEF: "1"},
-        stdout=subprocess.PIPE,
+        env={**environment(), **({BRIEF: "1"} if each else {})},
+        stdout=subprocess.PIPE if each else None,
         encoding="utf-8",
         errors="surrogateescape",
     ) as running:
         for line in running.stdout or ():
-            hear(line.rstrip("\n"))
+            if each:
+                each(line.rstrip("\n"))
     if running.returncode:
         raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
 
