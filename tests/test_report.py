@@ -5,6 +5,7 @@ import re
 
 import polars as pl
 import pytest
+from PIL import Image
 
 import histories
 from dayfold.demo import DAYS
@@ -59,13 +60,15 @@ def find(chromium, selector):
     return chromium.find_elements(By.CSS_SELECTOR, selector)
 
 
-def test_the_page_draws_every_chart_without_an_error_and_asks_for_nothing_else(shown, written):
-    assert written.stat().st_size < 200_000
-    assert requested(shown) == [written.as_uri()]
-    assert shown.get_log("browser") == []
-    # A line a cohort; 4 + 3 + 2 + 1 points of theirs.
-    assert len(find(shown, "svg[aria-label^='Accuracy'] .series")) == 4
-    assert len(find(shown, "svg[aria-label^='Accuracy'] circle")) == 10
+def test_the_pages_draw_every_chart_without_an_error_and_ask_for_nothing_else(chromium, written):
+    for path in (written.with_name("index.html"), written):
+        assert path.stat().st_size < 200_000
+        shown = look(chromium, path)
+        assert requested(shown) == [path.as_uri()]
+        assert shown.get_log("browser") == []
+        # A line a cohort; 4 + 3 + 2 + 1 points of theirs.
+        assert len(find(shown, "svg[aria-label^='Accuracy'] .series")) == 4
+        assert len(find(shown, "svg[aria-label^='Accuracy'] circle")) == 10
     assert len(find(shown, "svg[aria-label^='F1'] .series")) == 3
     filled = "return [...document.querySelectorAll(arguments[0])].filter((td) => td.title).length"
     for title, cells in (("The accuracy matrix", 10), ("Images of each class and day", 9)):
@@ -109,7 +112,9 @@ def test_tables_are_sorted_by_click_and_keyboard_both_ways_what_is_undefined_las
         assert column(7).index(page.UNDEFINED) == 2
 
 
-def test_whatever_can_be_used_or_looked_at_has_an_accessible_name(shown):
+@pytest.mark.parametrize("name", ["", "index.html"])
+def test_whatever_can_be_used_or_looked_at_has_an_accessible_name(chromium, written, name):
+    shown = look(chromium, written.with_name(name or written.name))
     nodes = shown.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     names = [
         (node["role"]["value"], node.get("name", {}).get("value", ""))
@@ -124,11 +129,12 @@ def test_whatever_can_be_used_or_looked_at_has_an_accessible_name(shown):
 
 @pytest.mark.parametrize("width", [400, 1280])
 def test_nothing_is_wider_than_the_screen_and_no_note_is_cut(chromium, written, width):
-    shown = look(chromium, written, width)
-    assert shown.execute_script("return document.documentElement.scrollWidth") <= width
-    cut = "return [...document.querySelectorAll('.scroll:has(.note)')]"
-    cut += ".filter((one) => one.scrollWidth > one.clientWidth).length"
-    assert width == 400 or shown.execute_script(cut) == 0
+    for path in (written, written.with_name("index.html")):
+        shown = look(chromium, path, width)
+        assert shown.execute_script("return document.documentElement.scrollWidth") <= width
+        cut = "return [...document.querySelectorAll('.scroll:has(.note)')]"
+        cut += ".filter((one) => one.scrollWidth > one.clientWidth).length"
+        assert width == 400 or shown.execute_script(cut) == 0
 
 
 def luminance(text):
@@ -151,7 +157,7 @@ def test_text_is_readable_in_light_and_dark(shown, scheme):
         assert (max(text, ground) + 0.05) / (min(text, ground) + 0.05) >= 4.5, place
 
 
-def test_a_hundred_days_are_a_small_page(chromium, tmp_path):
+def test_a_hundred_days_are_small_pages(chromium, tmp_path):
     labels = [f"class {number:02}" for number in range(14)]
     days = histories.dates(100)
     project = histories.write_history(tmp_path / "long", days=days, labels=labels, files=False)
@@ -161,6 +167,11 @@ def test_a_hundred_days_are_a_small_page(chromium, tmp_path):
     assert shown.get_log("browser") == []
     # So many classes are drawn a few at a time.
     assert len(find(shown, "svg[aria-label^='F1'] .series")) == 10
+    shown = look(chromium, path.with_name("index.html"))
+    rows = [one.text for one in find(shown, "[aria-label='Every day'] tbody tr")]
+    assert [row.split()[0] for row in rows] == list(reversed(days))
+    (link,) = find(shown, "[aria-label='Every day'] a")
+    assert link.get_attribute("href") == path.as_uri()
 
 
 def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
@@ -247,6 +258,12 @@ def test_no_verdict_is_spoken_on_too_few(written):
 @pytest.mark.slow
 def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromium, copy, shell):
     first, second, third = DAYS[:3]
+    # `seal` has written the index, and no report.
+    shown = look(chromium, copy.report("index"))
+    assert shown.get_log("browser") == []
+    rows = [one.text.split() for one in find(shown, "[aria-label='Every day'] tbody tr")]
+    assert [row[0] for row in rows] == [third, second, first]
+    assert len(find(shown, ".cost rect")) == 3
     said = shell(copy.root, "dayfold", "report", "--day", second)
     assert f"data/reports/{second}.html" in said
     shown = look(chromium, copy.report(second))
@@ -256,6 +273,12 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     assert f"Against {first}, on the same test images." in text
     assert third not in text
     assert "is not here" not in text
+    assert re.search(r"Training samples: \d+\.\d% from today's images", text)
+    assert len(find(shown, ".cost rect")) == 2
+    picture = copy.root.parent / "curve.png"
+    shell(copy.root, "dayfold", "report", "--png", str(picture))
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
     shell(copy.root, "dayfold", "report")
     assert f"Against {second}, on the same test images." in copy.report(third).read_text()
     assert shell(copy.root, "git", "status", "--porcelain") == ""
@@ -271,6 +294,7 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
         manifest.history(project, days[-1]),
         Made(
             live=labels,
+            network="resnet18",
             metadata={
                 "classes": labels,
                 "recipe": {"image_size_px": 16},

@@ -230,7 +230,7 @@ def run(
         today = None if is_dated else day_of(day)
         refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
-        say("next: dayfold diff shows what the last day learned, dayfold log all days")
+        say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:
         say(f"{plural(refused, 'file')} refused: exit code 4, or 0 with --allow-refused")
         raise typer.Exit(RefusedError.exit_code)

@@ -82,6 +82,12 @@ def report(
     no_heat: Annotated[
         bool, typer.Option("--no-heat", help="Do not draw where the model looks: no PyTorch.")
     ] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--png", metavar="FILE", help="Draw the forgetting curve alone, as a picture."
+        ),
+    ] = None,
 ) -> None:
     """Write a day's report: one self-contained HTML file."""
     import webbrowser
@@ -92,9 +98,14 @@ def report(
 
     project = here()
     now = warn_of_edits(project)
+    chosen = check_day(day) if day else None
+    if png:
+        page.write_curve(project, chosen, png)
+        print(f"the forgetting curve is drawn in {png}")
+        return
     path = page.write(
         project,
-        check_day(day) if day else None,
+        chosen,
         forced=sealing.forced(project),
         heat_of=None if no_heat else partial(_heat, project),
     )

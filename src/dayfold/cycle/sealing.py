@@ -68,6 +68,9 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             check_gate(project, now.day)
         _commit(project, now, message.strip())
         days = [*days, now.day]
+        from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
+
+        page.write_index(project, forced=forced(project))
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *afterwards(project)]

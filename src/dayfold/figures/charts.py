@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn here without a library: lines over days.
+"""Charts as SVG, drawn here without a library: lines over days, and bars of one number a day.
 
 Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
 """
@@ -44,6 +44,7 @@ _SERIES = Markup(
     'stroke-width="{3}"><title>{0}</title></path>{4}</g>'
 )
 _NAME = Markup('<tspan data-series="{}"><tspan fill="{}">\u25cf</tspan> {}\u2002</tspan>')
+_BAR = Markup('<rect x="{:.2f}" y="{:.1f}" width="{:.2f}" height="{:.1f}"><title>{}</title></rect>')
 _PANEL = Markup(
     '<g transform="translate({} {})"><text y="14" font-size="14" font-weight="bold" fill="{}">{}'
     '</text><g transform="translate(0 24)">{}</g></g>'
@@ -227,6 +228,17 @@ def _labels(
         longest = max(longest, lengths[fits - 1] + 3 * (len(group) > fits))
         found.append((ends[group[0]], said))
     return found, 12 + longest * LETTER_PX
+
+
+def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
+    """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
+    most, step = max(values.values(), default=0), min(16, size[0] / max(1, len(values)))
+    inside = []
+    for place, (day, value) in enumerate(values.items()):
+        tall = max(1, size[1] * value / (most or 1))
+        told = f"{day}: {value:,.3g}"
+        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, told))
+    return _svg(size, f"A bar a day, at most {most:,.3g}", inside)
 
 
 def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:

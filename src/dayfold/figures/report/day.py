@@ -1,6 +1,8 @@
 """What is known of a day and of what went into it: from files, or for older days git and DVC."""
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +86,18 @@ class Day:
             return None
         return gate.read(self.project, self.day)
 
+    @property
+    def draws(self) -> dict[str, float | None]:
+        """What training drew, as `curve` recorded it; nothing of an older day."""
+        path = self.project.figures
+        if self.is_current:
+            data = path.read_bytes() if path.exists() else b"{}"
+        else:
+            name = f"{vcs.TAG}{self.day}:{self.project.name(path)}"
+            data = vcs.blobs(self.project.root, [name]).get(name, b"{}")
+        found: dict[str, float | None] = json.loads(data).get("draws", {})
+        return found
+
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
         """Return a table of this day that its stages write; None, and why, where it is not here.
 
@@ -122,3 +136,17 @@ def read(project: Project, day: str | None) -> Day:
     line, known = log.counted(project, params, line)
     is_sealed = line.day in vcs.sealed_days(project.root)
     return Day(project, line, known, line.day == at, is_sealed)
+
+
+def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
+    """Return what it took to make each day's model, decoding and training, where that is kept."""
+    name = project.name(project.provenance)
+    records = list(vcs.blobs(project.root, [f"{vcs.TAG}{day}:{name}" for day in days]).values())
+    if project.provenance.exists():
+        records.append(project.provenance.read_bytes())
+    made = {record.get("day"): record for record in map(json.loads, records)}
+    return {
+        day: sum(made[day]["seconds"].values()) / 60
+        for day in days
+        if "seconds" in made.get(day, ())
+    }

@@ -1,4 +1,4 @@
-"""The report of a day: charts, tables and pictures, put into one HTML file."""
+"""The report of a day, and the index of all days: each one HTML file that needs nothing else."""
 
 import base64
 import hashlib
@@ -13,16 +13,20 @@ from markupsafe import Markup
 
 from dayfold import __version__
 from dayfold.errors import DayfoldError
-from dayfold.figures import charts, gate, intervals, metrics, retention
+from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.report import day as days
 from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.pictures import Heat
+from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
+from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
 UNDEFINED = "\N{EN DASH}"
+CURVE = "Accuracy on the test images of each day, after training on later days"
 TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
 CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn than left out
 # What is drawn of classes: columns of `metrics.class_scores`, and how they are called.
@@ -50,7 +54,37 @@ def write(
         except DayfoldError as error:
             found.missing[project.name(project.model)] = error.what
     write_bytes(path, render(found, forced=forced, heat=heat).encode())
+    write_index(project, forced=forced)
     return path
+
+
+def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
+    """Write data/reports/index.html, the curve and a line a day: cheaply, as every `seal` does."""
+    params = params_file.read(project.params)
+    lines = [line for line in log.lines(project, params) if line.figures]
+    sealed = vcs.sealed_days(project.root)
+    # Of `curve`: the evaluations themselves take longer to read with each day.
+    cells = tables.read(project.plot("cohorts"), CohortAccuracy)
+    minutes = days.minutes(project, [line.day for line in lines])
+    text = _filled(
+        "index.html",
+        name=project.root.name,
+        curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
+        minutes=minutes,
+        cost=charts.bars(minutes),
+        titles=summary.TITLES,
+        columns=[(title, "number") for title in summary.TITLES.values()],
+        shown=lambda line, key: evidence.shown(line.figures, key),
+        verdicts=log.verdicts(project, lines, sealed=sealed, forced=list(forced)),
+        days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
+    )
+    write_bytes(project.report("index"), text.encode())
+
+
+def write_curve(project: Project, day: str | None, path: Path) -> None:
+    """Draw the forgetting curve up to a day, alone, into a PNG file."""
+    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
+    charts.write_png(path, {CURVE: curve})
 
 
 def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
@@ -58,7 +92,9 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
+    minutes = days.minutes(day.project, day.days)
     return _filled(
+        "page.html",
         day=day,
         name=day.project.root.name,
         headline=summary.headline(day, changed),
@@ -76,13 +112,16 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         confusion=_confusion(day),
         flagged=list(summary.flagged(day)),
         flags=summary.flags(day),
+        flag_chart=_flag_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
+        minutes=minutes,
+        cost=charts.bars(minutes),
     )
 
 
-def _filled(**values: Any) -> str:
-    """The template as HTML, in which everything is escaped and no script runs but its own."""
+def _filled(template: str, **values: Any) -> str:
+    """A template as HTML, in which everything is escaped and no script runs but its own."""
     folder = files("dayfold.figures.report") / "template"
     style, script = (
         (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
@@ -95,7 +134,7 @@ def _filled(**values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
-    return environment.get_template("page.html").render(
+    return environment.get_template(template).render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
@@ -166,6 +205,22 @@ def _class_chart(
         ends=(charts.floor(value for points in curves.values() for value in points.values()), 1),
         names={label: label for label in curves},
     )
+
+
+def _flag_chart(day: Day) -> Markup:
+    """The parts that were called unknown, over the days; nothing where there are none."""
+    curves: dict[str, dict[str, float]] = {}
+    for on in day.days:
+        for row in tables.unknown(day.project, on).filter(label="").iter_rows(named=True):
+            if row["unknown"] is not None:
+                name = ("false alarms", "found")[row["new"]]
+                curves.setdefault(name, {})[on] = row["unknown"] / row["images"]
+    if not curves:
+        return Markup()
+    says = "Part of the images that yesterday's model called unknown, by day"
+    names = {name: name for name in curves}
+    colours = charts.palette(sorted(curves))
+    return charts.lines(curves, says=says, colours=colours, ends=(0.0, 1.0), names=names)
 
 
 def _matrix(cohorts: list[CohortAccuracy]) -> Shades:
