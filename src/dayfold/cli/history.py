@@ -79,9 +79,6 @@ def report(
         typer.Option("--day", metavar="YYYY-MM-DD", help="The last with figures by default."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    no_heat: Annotated[
-        bool, typer.Option("--no-heat", help="Do not draw where the model looks: no PyTorch.")
-    ] = False,
     png: Annotated[
         Path | None,
         typer.Option(
@@ -107,7 +104,7 @@ def report(
         project,
         chosen,
         forced=sealing.forced(project),
-        heat_of=None if no_heat else partial(_heat, project),
+        heat_of=partial(_heat, project) if now.params.report.heat else None,
     )
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     if gone := chain.without_images(project, now.sealed):

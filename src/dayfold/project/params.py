@@ -163,6 +163,12 @@ class Gate(_Section):
     require_evidence: bool = False  # as in params.yaml of before this key
 
 
+class Report(_Section):
+    """What `dayfold report` draws; `heat`: where the model looks, which takes PyTorch."""
+
+    heat: bool = True
+
+
 LIMITS = [f"gate.{key}" for key in Gate.model_fields if key != "require_evidence"]
 
 
@@ -181,6 +187,7 @@ class Params(_Section):
     evaluate: Evaluate
     predict: Predict
     gate: Gate
+    report: Report = Report()  # as before this section
 
     @field_validator("day", "parent")
     @classmethod
