@@ -16,7 +16,7 @@ import yaml
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
-from dayfold.figures import charts, comparison, log, retention
+from dayfold.figures import charts, comparison, evidence, log, retention
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
 from dayfold.project import params as params_file
@@ -231,6 +231,22 @@ def summary(
     return BacktestRun(**found, **last)
 
 
+def rests_on(scratch: Project, params: Params, days: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Return how many units a finished run's figures rest on, and on how many test images.
+
+    As `evidence.judge` counts them; `new` those of the day whose new classes have fewest.
+    """
+    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    counts = [
+        (line.figures["evidence"]["new"], line) for line in lines[1:] if line.figures and line.new
+    ]
+    last = lines[-1].figures or {}
+    new = min((units for units, line in counts if line.day in days), default=0)
+    known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
+    tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
+    return {**last["evidence"], "new": new}, tested
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
@@ -250,9 +266,10 @@ def compare(
     last: str | None,
     seeds: int,
     say: Callable[[str], None],
-) -> list[BacktestRun]:
+) -> tuple[list[BacktestRun], comparison.RestsOn, str]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
+    Returns the runs, what their figures rest on, and on how many test images those of the last day.
     Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Raises CycleError where there are
     fewer than two sealed days or another backtest runs in this project, ParamsError where a
     policy's changes do not fit params.yaml; before anything is trained.
@@ -260,7 +277,7 @@ def compare(
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
-    runs, cells = [], []
+    runs, cells, rest, tested = [], [], comparison.RestsOn(), ""
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=_scratch(project)) as folder,
@@ -284,11 +301,12 @@ def compare(
                     run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
                     runs.append(summary(scratch, mine, policy.name, seed, history.days))
                     cells += curve(scratch, policy.name, seed, history.days)
-                    ticker.line(comparison.line(runs[-1]))
+                    rest[policy.name, seed], tested = rests_on(scratch, mine, history.days)
+                    ticker.line(comparison.line(runs[-1], rest))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    return runs
+    return runs, rest, tested
 
 
 def _scratch(project: Project) -> Path:

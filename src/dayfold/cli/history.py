@@ -49,12 +49,12 @@ def log(
         forced = sealing.forced(project)
         verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
         columns = history.ALL_COLUMNS if every else history.COLUMNS
-        show(history.table(lines, verdicts, columns))
-        print(history.LEGEND)
         images = manifest.history(project, lines[-1].day if lines else ORIGIN)
         known = evidence.of(
             images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
         )
+        show(history.table(lines, verdicts, columns, unit=known.unit))
+        print(history.LEGEND)
         gone = len(images.withdrawn)
         for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
             print(note)
@@ -171,10 +171,11 @@ def backtest(
     project = here()
     policies = replayed.policies(policy or [], changes or [])
     first, last = replayed.span(days)
-    runs = replayed.compare(
+    runs, rests_on, tested = replayed.compare(
         project, policies=policies, first=first, last=last, seeds=seeds, say=say
     )
-    show(comparison.table(runs))
+    show(comparison.table(runs, rests_on))
+    print(f"the last day's figures: on {tested}; few: too few to judge")
     print(f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png")
 
 

@@ -171,10 +171,15 @@ ALL_COLUMNS = {
 
 
 def table(
-    days: list[DayLine], verdicts: Mapping[str, str], columns: Mapping[str, str] = COLUMNS
+    days: list[DayLine],
+    verdicts: Mapping[str, str],
+    columns: Mapping[str, str] = COLUMNS,
+    *,
+    unit: str = "image",
 ) -> Table:
-    """Return the lines as a table for the terminal."""
-    drawn = _empty_table("day", "images", "classes", "tested")
+    """Return the lines as a table for the terminal; what was tested is counted in `unit`s."""
+    tested = "tested" if unit == "image" else f"{unit}s tested"
+    drawn = _empty_table("day", "images", "classes", tested)
     for name in columns:
         drawn.add_column(name, justify="right", no_wrap=True)
     drawn.add_column("gate")
