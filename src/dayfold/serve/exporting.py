@@ -120,7 +120,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     line, known = log.counted(project, params, log.line_of(lines, day))
     sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
-    word = "ok" if "/" in verdicts[day] else verdicts[day]
+    word, said = verdicts[day], gate.verdict(checks)
     erased = []
     if day in sealed:
         name = project.name(project.provenance)
@@ -133,7 +133,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
         [tables.unknown(project, one).with_columns(day=pl.lit(one)) for one in history.days]
     )
     made = Made(model.live, model.metadata, json.loads(provenance), limit, unknown, erased)
-    because = (f"{word} ({gate.verdict(checks)})", gate.reasons(checks))
+    because = (said if word == "ok" or "/" in word else f"{word} ({said})", gate.reasons(checks))
     return card(project.root.name, (line, known), history, made, gate=because)
 
 

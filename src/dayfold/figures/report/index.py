@@ -36,11 +36,13 @@ def write(project: Project, *, forced: Mapping[str, str]) -> Path:
     )
     # Of `curve`: the evaluations themselves take longer to read with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
+    tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     path = project.report("index")
     text = html.render(
         "index.html",
         name=project.root.name,
         curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
+        on=f", {' to '.join(map(str, tested))} of them" * bool(len(cells)),
         minutes=minutes(project, [line.day for line in lines]),
         columns=[(title, "number") for title in COLUMNS.values()],
         days=[

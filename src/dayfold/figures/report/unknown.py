@@ -30,22 +30,27 @@ def sentences(day: Day) -> Iterator[str]:
         images, called = plural(row["images"], "image"), row["unknown"]
         if called is not None and new:
             flagged = f"{called} of {images} of the new {of} {named}"
-            yield f"Yesterday's model would have flagged {flagged}."
+            few = day.known.caveat(row["units"])
+            yield f"Yesterday's model would have flagged {flagged}" + f" ({few})" * bool(few) + "."
         elif called is not None:
-            yield _of_known(day, called, row["images"])
+            yield _of_known(day, called, row["images"], row["units"])
         if row["auroc"] is not None:
-            yield f"AUROC of new against known classes: {row['auroc']:.3f}."
+            few = day.known.caveat(min(row["units"] for row in totals.values()))
+            said = f" ({few})" * bool(few)
+            yield f"AUROC of new against known classes: {row['auroc']:.3f}{said}."
     if any(row["unknown"] is None for row in totals.values()):
         yield "It called nothing unknown: it had too few validation images to draw a line."
 
 
-def _of_known(day: Day, unknown: int, images: int) -> str:
+def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
     share = params_file.read(day.project.params).predict.known_share
     ends = intervals.proportion(unknown, images)
     said = (
         f"Of {plural(images, 'image')} of known classes it called {unknown} unknown: "
         f"{unknown / images:.1%} ({ends['low']:.1%} to {ends['high']:.1%})."
     )
+    if few := day.known.caveat(units):
+        return f"{said} This is {few}."
     if share is None:
         return said
     if ends["low"] is not None and ends["low"] > 1 - share:
