@@ -20,7 +20,7 @@ from dayfold.learning import frozen, network, pixels
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.decode import placeholder
-from dayfold.ledger.tables import Prediction, Replayed
+from dayfold.ledger.tables import BacktestRun, Prediction, Replayed
 from dayfold.project import params as params_file
 from dayfold.project.files import only_one, sha256, sha256_file
 from dayfold.project.layout import Project
@@ -307,6 +307,28 @@ def test_all_that_cannot_be_compared_is_told_at_once():
     assert (own.name, other.changes) == ("project", {"replay.size": 1000, "weights.recent": 2})
 
 
+def test_figures_are_marked_where_they_rest_on_too_few_in_any_of_a_policy_s_runs():
+    one = BacktestRun("naive", 0, *[0.5] * 11, images=10, draws=20, seconds=1.0)
+    runs = [one, one._replace(seed=1), one._replace(policy="project", new_f1=None)]
+    enough = {"all": 21, "earlier": 21, "worst": 21, "new": 21}
+    rest = {(run.policy, run.seed): enough for run in runs}
+    assert not any("few" in "".join(cells) for cells in comparison.means(runs, rest).values())
+    rest["naive", 1] = enough | {"earlier": 20}
+    rest["project", 0] = enough | {"worst": 20, "new": 0}
+    found = comparison.means(runs, rest)
+    marked = {
+        policy: [
+            name for name, cell in zip(comparison.COLUMNS, cells, strict=True) if "few" in cell
+        ]
+        for policy, cells in found.items()
+    }
+    assert marked == {"naive": ["forgetting", "BWT"], "project": ["worst F1", "conf."]}
+    assert comparison.line(one, rest) == "naive (seed 0): ACC 0.500, forgetting 0.500, 1 s"
+    assert comparison.line(runs[1], rest).startswith(
+        "naive (seed 1): ACC 0.500, forgetting 0.500 few"
+    )
+
+
 def test_a_span_of_days_may_be_open_at_either_end():
     assert backtest.span("") == (None, None)
     assert backtest.span("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
@@ -327,6 +349,7 @@ def test_a_span_of_a_real_project_gives_its_own_days_to_the_byte(copy, shell):
     before = shell(copy.root, "git", "status", "--porcelain")
     said = shell(copy.root, "dayfold", "backtest", "--policy", "project", "--days", f"{two}..")
     assert "project" in said
+    assert "the last day's figures: on 168 test images; few: too few to judge" in said
     [scratch] = [Project(path.parent) for path in copy.scratch.glob("backtest/*/data")]
     for day in (one, two, three):
         assert scratch.evaluation(day).read_bytes() == copy.evaluation(day).read_bytes()

@@ -6,9 +6,11 @@ from collections import defaultdict
 import pytest
 
 from builders import DAYS, make_project, open_day, place
+from dayfold.cycle import sealing
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import SPLITS
 from dayfold.project import params as params_file
+from dayfold.project.files import json_bytes, write_bytes
 from dayfold.stages import snapshot
 
 COMMON = ("AC", "BPD", "FL")
@@ -77,6 +79,20 @@ def test_a_new_class_of_one_patient_is_learnt_and_it_is_said_that_it_cannot_be_j
         "a later day"
     ) in said
     assert any(line.startswith("warning: no validation patient of CRL: ") for line in said)
+
+
+def test_the_headline_of_a_day_s_commit_says_that_it_rests_on_too_few(clinic):
+    """Of forgetting the earlier patients count."""
+    figures = {
+        "images": {"today": 60},
+        "average_accuracy": 0.6,
+        "forgetting": 0.01,
+        "evidence": {"all": 21, "earlier": 3},
+    }
+    write_bytes(clinic.figures, json_bytes(figures))
+    assert sealing._subject(clinic, DAYS[1]) == (
+        f"day {DAYS[1]}: 60 images, ACC 0.600, forgetting 0.010 (too few to judge)"
+    )
 
 
 def test_many_classes_without_a_test_patient_fold_at_five(clinic, capsys):

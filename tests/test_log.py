@@ -74,6 +74,7 @@ def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
 
 
 def test_a_day_without_figures_has_its_line_and_names_are_no_markup():
+    assert " patients tested " in printed(log.table(history(worse=0), VERDICTS, unit="patient"))[0]
     lines = printed(log.table(history(worse=0), VERDICTS))
     assert lines[2].split()[:4] == [TWO, "3", "2", "+[dog]"]
     assert lines[3].split() == [THREE, "3", "2", *["-"] * 4, "ok"]

@@ -12,7 +12,8 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures import log
 from dayfold.figures.card import Made, card
-from dayfold.figures.report import page
+from dayfold.figures.report import day as days_of
+from dayfold.figures.report import page, unknown
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
@@ -282,6 +283,21 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     shell(copy.root, "dayfold", "report")
     assert f"Against {second}, on the same test images." in copy.report(third).read_text()
     assert shell(copy.root, "git", "status", "--porcelain") == ""
+
+
+def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
+    days, labels = histories.dates(2), ("cyst", "mass")
+    project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+    counts = [("", 0, 9, 9, 4, None), ("cyst", 0, 9, 9, 4, None), ("mass", 1, 6, 6, 5, 0.97)]
+    rows = [Unknown(*one) for one in (*counts, ("", 1, 6, 6, 5, 0.97))]
+    tables.write(project.unknown(days[1]), Unknown, rows)
+    assert list(unknown.sentences(days_of.read(project, None))) == [
+        "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
+        "judge: 6 images).",
+        "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",
+        "Of 9 images of known classes it called 4 unknown: 44.4% (18.9% to 73.3%). This is too few "
+        "to judge: 9 images.",
+    ]
 
 
 def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):

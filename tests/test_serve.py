@@ -103,7 +103,7 @@ def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
     fail(copy, THREE)
     assert dayfold.load(copy.root / "data").day == TWO
     assert models.said(copy, TWO, None) == (
-        f"model of {TWO}, the last day that passed its gate; {THREE} did not"
+        f"model of {TWO}, the last day that passed its gate; {THREE} failed"
     )
     fail(copy, TWO)
     fail(copy, ONE)

@@ -1,20 +1,24 @@
 """Training and pixels: stateless, bounded, and sensible with few images."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
 
-from builders import DAYS, make_project, place, take_in
+from builders import DAYS, make_project, open_day, place, take_in
 from dayfold import create
 from dayfold.errors import ImageMissingError, TrainingError
 from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
+from dayfold.ledger import manifest
 from dayfold.ledger.decode import placeholder
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
@@ -22,7 +26,7 @@ from dayfold.project.layout import Project
 from dayfold.project.params import Predict
 from dayfold.serve import predicting
 from dayfold.serve.model import Classifier
-from dayfold.stages import replay, train, weights
+from dayfold.stages import replay, snapshot, train, weights
 from pools import pool_of, start_of
 
 NO_CHANGE = dict.fromkeys(
@@ -252,8 +256,36 @@ def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned,
     (image,) = place(tmp_path / "asked", "cat", [5])
     asked = Classifier(model, Predict(threshold=0.5))
     predicting.predict(asked, [image], top=1, csv=None, say=said.append)
-    assert said[-2] == "No image is called unknown: 0 validation images."
+    assert said[-2] == "No image is called unknown: too few validation images (0)."
     assert said[-1] == "Confidence is not calibrated: 0 validation images."
+
+
+def test_too_few_validation_images_are_pooled_with_yesterday_s_answers_on_what_is_new_to_it(
+    planned, capsys
+):
+    """Of known classes: 60 images whose labels mean nothing, so many are wrong. Eels are new."""
+    params_file.edit(planned.params, {"data.group": r"/(P\d*)"})
+    train.run(planned, params_file.read(planned.params))
+    pooled = []
+    for day, first in ((DAYS[1], 100), (DAYS[2], 200)):
+        shutil.copyfile(planned.model, planned.parent_model)
+        open_day(planned, day)
+        for number in range(first, first + 60):
+            label = ("cat", "dog")[number % 2]
+            place(planned.images(day), label, [number], f"P{number}_")
+        place(planned.images(day), f"eel{first}", range(first + 60, first + 66), f"P{first + 2}_")
+        params = params_file.read(planned.params)
+        for stage in (snapshot, weights, replay, train):
+            stage.run(planned, params)
+        made = json.loads(planned.provenance.read_bytes())["validation"]
+        pooled.append(made["pooled"])
+    images = manifest.history(planned, DAYS[2]).images.filter(day=DAYS[2], split="train")
+    count = images.filter(pl.col("label").is_in(["cat", "dog"])).height
+    said = capsys.readouterr().out
+    assert pooled == [0, count]  # none of the first evening's model
+    on = f"{made['images']} validation images and {count} images of {DAYS[2]} as yesterday's model"
+    assert on in said
+    assert f" on {on}" in network.load(planned.model).calibration
 
 
 def test_the_rate_rises_then_falls_to_nothing():

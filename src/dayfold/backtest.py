@@ -17,7 +17,7 @@ from rich.table import Table
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
-from dayfold.figures import charts, comparison, log, retention
+from dayfold.figures import charts, comparison, evidence, log, retention
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
@@ -246,6 +246,22 @@ def summary(
     return BacktestRun(**found, **last)
 
 
+def rests_on(scratch: Project, params: Params, days: Sequence[str]) -> tuple[dict[str, int], str]:
+    """Return how many units a finished run's figures rest on, and on how many test images.
+
+    As `evidence.judge` counts them; `new` those of the day whose new classes have fewest.
+    """
+    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    counts = [
+        (line.figures["evidence"]["new"], line) for line in lines[1:] if line.figures and line.new
+    ]
+    last = lines[-1].figures or {}
+    new = min((units for units, line in counts if line.day in days), default=0)
+    known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
+    tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
+    return {**last["evidence"], "new": new}, tested
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
@@ -268,8 +284,9 @@ def compare(
 ) -> tuple[Table, list[str]]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
-    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, and a
-    sentence if the frozen start is ahead of the project's policy. Raises CycleError where there are
+    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, on
+    how many test images the figures of the last day rest, and a sentence if the frozen start is
+    ahead of the project's policy. Raises CycleError where there are
     fewer than two sealed days or another backtest runs in this project, ParamsError where a
     policy's changes do not fit params.yaml; before anything is trained.
     """
@@ -277,6 +294,7 @@ def compare(
     for policy in policies:
         params_file.changed(params, policy.changes)
     runs, cells, asked = [], [], dict[str, list[pl.DataFrame]]()
+    rest, tested = comparison.RestsOn(), ""
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=_scratch(project)) as folder,
@@ -305,13 +323,15 @@ def compare(
                     asked.setdefault(policy.name, []).append(
                         predicted.join(groups.select("image", "group"), on="image")
                     )
-                    ticker.line(comparison.line(runs[-1]))
+                    rest[policy.name, seed], tested = rests_on(scratch, mine, history.days)
+                    ticker.line(comparison.line(runs[-1], rest))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    both = {"frozen", "project"} <= asked.keys()
-    said = comparison.frozen_ahead(asked["frozen"][0], asked["project"]) if both else []
-    return comparison.table(runs, len(history.days)), said
+    said = [f"the last day's figures: on {tested}; few: too few to judge"]
+    if {"frozen", "project"} <= asked.keys():
+        said += comparison.frozen_ahead(asked["frozen"][0], asked["project"])
+    return comparison.table(runs, len(history.days), rest), said
 
 
 def _scratch(project: Project) -> Path:

@@ -33,12 +33,12 @@ def log(
     forced = sealing.forced(project)
     verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
     columns = history.ALL_COLUMNS if every else history.COLUMNS
-    show(history.table(lines, verdicts, columns))
-    print(history.LEGEND)
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
         images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
     )
+    show(history.table(lines, verdicts, columns, unit=known.unit))
+    print(history.LEGEND)
     gone = len(images.withdrawn)
     for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
         print(note)

@@ -65,9 +65,8 @@ def next_step(delivery: Delivery, options: Options) -> str:
     if options.dry_run:
         return "nothing was changed; without --dry-run it is done"
     corrected = delivery.changed if options.relabel else []
-    is_new = delivery.images or delivery.groups or delivery.opened or corrected
-    is_new = is_new or delivery.is_regrouped
-    step = "next: dvc repro" if is_new else "nothing new"
+    new = (delivery.images, delivery.groups, delivery.opened, corrected, delivery.is_regrouped)
+    step = "next: dvc repro" if any(new) else "nothing new"
     if delivery.changed and not options.relabel:
         step += "; to take the other labels as corrections: the same command with --relabel"
     return step

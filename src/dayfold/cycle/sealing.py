@@ -18,6 +18,7 @@ from dayfold.cycle.standing import (
 )
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
+from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
 from dayfold.project import journal, remotes, vcs
 from dayfold.project import params as params_file
@@ -107,7 +108,8 @@ def _subject(project: Project, day: str) -> str:
     figures = json.loads(project.figures.read_bytes())
     said = [plural(figures["images"]["today"], "image")]
     for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
-        said += [f"{name} {figure(figures[key])}"] * (figures[key] is not None)
+        few = f" ({FEW})" * (not is_judged(figures, key))
+        said += [f"{name} {figure(figures[key])}{few}"] * (figures[key] is not None)
     return f"day {day}: {', '.join(said)}"
 
 

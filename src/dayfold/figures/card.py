@@ -77,8 +77,8 @@ def card(
         f"It is softmax(logits), not calibrated: {metadata['not_calibrated']}."
         if metadata.get("not_calibrated")
         else f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
-        "temperature is fitted on this day's validation images (Guo et al. 2017). It changes the "
-        "confidence, not the answer.",
+        f"temperature is fitted on {metadata.get('calibrated_on') or 'validation images'} (Guo et "
+        "al. 2017). It changes the confidence, not the answer.",
         "## Unknown images",
         _unknown(made),
         "## Limits",

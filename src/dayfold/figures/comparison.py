@@ -7,7 +7,7 @@ from statistics import stdev
 import polars as pl
 from rich.table import Table
 
-from dayfold.figures.evidence import is_too_few
+from dayfold.figures import evidence
 from dayfold.figures.intervals import Z, figure
 from dayfold.ledger.tables import BacktestRun
 
@@ -29,13 +29,36 @@ COLUMNS = {
 }
 
 
-def means(runs: Sequence[BacktestRun]) -> dict[str, list[str]]:
-    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds."""
+COSTS = ("images", "draws", "seconds")  # of these, what is no figure of the test
+
+# Policy and seed → the units that the figures of such a run rest on, as `evidence.judge` has them.
+RestsOn = dict[tuple[str, int], dict[str, int]]
+
+
+def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
+    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds.
+
+    The figures are marked that are too few to judge, as far as it is known what they rest on.
+    """
     found: dict[str, list[str]] = {}
     for policy in dict.fromkeys(run.policy for run in runs):
         mine = [run for run in runs if run.policy == policy]
-        found[policy] = [_spread([getattr(run, name) for run in mine]) for name in COLUMNS.values()]
+        found[policy] = [
+            _spread([getattr(run, name) for run in mine]) + _few(mine, name, rests_on or {})
+            for name in COLUMNS.values()
+        ]
     return found
+
+
+def _few(runs: Sequence[BacktestRun], name: str, rests_on: RestsOn) -> str:
+    """Say " few" where a figure of any of these runs rests on too few."""
+    key = "new.f1" if name.startswith("new_") else name
+    is_few = any(
+        not evidence.is_judged({"evidence": rests_on[run.policy, run.seed]}, key)
+        for run in runs
+        if (run.policy, run.seed) in rests_on and getattr(run, name) is not None
+    )
+    return " few" * (is_few and name not in COSTS)
 
 
 def _spread(values: Sequence[float | int | None]) -> str:
@@ -50,13 +73,13 @@ def _spread(values: Sequence[float | int | None]) -> str:
     return f"{figure(mean)} ±{figure(stdev(known))}"
 
 
-def table(runs: Sequence[BacktestRun], days: int) -> Table:
+def table(runs: Sequence[BacktestRun], days: int, rests_on: RestsOn | None = None) -> Table:
     """Return the comparison as a table for the terminal: a policy a column, a figure a row.
 
     The last row has the seconds that one of so many days takes to read and train.
     """
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    found = means(runs)
+    found = means(runs, rests_on)
     drawn.add_column("")
     for policy in found:
         drawn.add_column(policy, justify="right")
@@ -67,9 +90,12 @@ def table(runs: Sequence[BacktestRun], days: int) -> Table:
     return drawn
 
 
-def line(run: BacktestRun) -> str:
+def line(run: BacktestRun, rests_on: RestsOn | None = None) -> str:
     """Return what is said when a run is done."""
-    acc, lost = (_spread([value]) for value in (run.average_accuracy, run.forgetting))
+    acc, lost = (
+        _spread([getattr(run, name)]) + _few([run], name, rests_on or {})
+        for name in ("average_accuracy", "forgetting")
+    )
     return f"{run.policy} (seed {run.seed}): ACC {acc}, forgetting {lost}, {run.seconds:.0f} s"
 
 
@@ -86,7 +112,7 @@ def frozen_ahead(frozen: pl.DataFrame, trained: Sequence[pl.DataFrame]) -> list[
     unit = pl.when(pl.col("group") == "").then("image").otherwise("group").alias("unit")
     parts = both.select(unit, each.alias("gain")).group_by("unit").agg(pl.col("gain").sum())["gain"]
     gain, half = math.fsum(parts), Z * math.sqrt(math.fsum(parts**2))
-    if is_too_few(len(parts)) or gain <= half:
+    if evidence.is_too_few(len(parts)) or gain <= half:
         return []
     return [
         f"frozen is ahead of project by {gain:.3f} ACC (95%: {gain - half:.3f} to "

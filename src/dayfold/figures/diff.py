@@ -112,9 +112,11 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
     """Return what both days tested; None of one day alone, or where predictions are not here."""
-    if len(compared) < 2 or any(side.predictions is None for side in compared):
+    if len(compared) < 2:
         return None
     before, last = compared
+    if before.predictions is None or last.predictions is None:
+        return None
     history = manifest.history(project, last.line.day)
     said = pl.col("predicted")
     for day, classes in history.classes().items():

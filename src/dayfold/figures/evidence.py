@@ -72,12 +72,17 @@ class Evidence:
         found = [f"{no_image(self.unseen)}: neither replayed nor tested."] * bool(self.unseen)
         if is_too_few(self.all):
             return [*found, f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
-        for what, of in (("cohorts", self.cohorts), ("classes", self.classes)):
-            few = [f"{name} ({plural(n, self.unit)})" for name, n in of.items() if is_too_few(n)]
-            if few:
-                named = ", ".join(first_few(few))
-                found.append(f"Too few test {self.unit}s to judge these {what}: {named}.")
-        return found
+        both = (self._few("cohorts", self.cohorts), self.of_classes())
+        return found + [sentence for sentence in both if sentence]
+
+    def of_classes(self) -> str:
+        """Name the classes that have too few units; nothing where none has."""
+        return self._few("classes", self.classes)
+
+    def _few(self, what: str, of: Mapping[str, int]) -> str:
+        few = [f"{name} ({plural(n, self.unit)})" for name, n in of.items() if is_too_few(n)]
+        named = ", ".join(first_few(few))
+        return f"Too few test {self.unit}s to judge these {what}: {named}." * bool(few)
 
 
 def no_image(classes: Collection[str]) -> str:

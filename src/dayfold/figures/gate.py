@@ -13,6 +13,7 @@ from dayfold.figures.evidence import Evidence, is_too_few, value_of
 from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
+from dayfold.project.console import first_few
 from dayfold.project.layout import Project
 
 _NAMES = {
@@ -80,7 +81,8 @@ def reasons(found: Sequence[Check]) -> list[str]:
         f"({check.low:.3f} to {check.high:.3f}), "
         f"{'above' if check.limit.startswith('max') else 'below'} {check.limit} {check.bound:g}"
         if check.limit != "require_evidence"
-        else f"not judged, and require_evidence is set: {', '.join(map(_name, not_judged(found)))}"
+        else "not judged, and require_evidence is set: "
+        + ", ".join(first_few([_name(one) for one in not_judged(found)]))
         for check in found
         if check.passed == 0
     ]

@@ -191,12 +191,17 @@ ALL_COLUMNS = {
 
 
 def table(
-    days: list[DayLine], verdicts: Mapping[str, str], columns: Mapping[str, str] = COLUMNS
+    days: list[DayLine],
+    verdicts: Mapping[str, str],
+    columns: Mapping[str, str] = COLUMNS,
+    *,
+    unit: str = "image",
 ) -> Table:
-    """Return the lines as a table for the terminal."""
+    """Return the lines as a table for the terminal; what was tested is counted in `unit`s."""
+    tested = "tested" if unit == "image" else f"{unit}s tested"
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("day", no_wrap=True)
-    for name in ("images", "classes", "tested", *columns):
+    for name in ("images", "classes", tested, *columns):
         drawn.add_column(name, justify="right", no_wrap=name in columns)
     drawn.add_column("gate")
     for line in days:

@@ -73,7 +73,7 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
     weight, bias = ridge(shown, targets, len(classes), asked, wanted.long())
     # A ridge's answers lie in 0..1: without this the softmax would be sure of nothing.
     logits = asked.double() @ weight.T + bias
-    temperature = calibration.temperature(logits.numpy(), wanted.numpy())
+    temperature = calibration.temperature((logits.numpy(), wanted.numpy()))
     head = {"fc.weight": weight / temperature, "fc.bias": bias / temperature}
     state = {**model.state, **{name: tensor.float() for name, tensor in head.items()}}
     where = {"device": machine.device, "precision": machine.precision}

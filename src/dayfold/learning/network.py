@@ -70,10 +70,14 @@ class Model:
 
     @property
     def calibration(self) -> str:
-        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
+        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not.
+
+        And on what, which older versions did not record.
+        """
         if lacking := self.metadata.get("not_calibrated"):
             return f"not calibrated: {lacking}"
-        return f"calibrated with temperature {self.temperature:g}"
+        on = self.metadata.get("calibrated_on")
+        return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:
         """Return the distance above which an image is unknown, or why there is none.

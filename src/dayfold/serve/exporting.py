@@ -120,7 +120,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     line, known = log.counted(project, params, log.line_of(lines, day))
     sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
     verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
-    word = "ok" if "/" in verdicts[day] else verdicts[day]
+    word, said = verdicts[day], gate.verdict(checks)
     erased = []
     if day in sealed:
         name = project.name(project.provenance)
@@ -134,7 +134,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     )
     of = (model.live, model.network, model.metadata)
     made = Made(*of, json.loads(provenance), limit, unknown, erased)
-    because = (f"{word} ({gate.verdict(checks)})", gate.reasons(checks))
+    because = (said if word == "ok" or "/" in word else f"{word} ({said})", gate.reasons(checks))
     return card(project.root.name, (line, known), history, made, gate=because)
 
 

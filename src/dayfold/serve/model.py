@@ -185,10 +185,12 @@ def said(project: Project, day: str, named: str | None) -> str:
     if named:
         return f"model of {day}"
     later = [one for one in vcs.sealed_days(project.root) if one > day]
-    failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} did not" if later else ""
+    failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} failed" if later else ""
     checks = gate.read(project, day)
-    few = f" ({gate.verdict(checks)})" if gate.not_judged(checks) else ""
-    return f"model of {day}, the last day that passed its gate{few}{failed}"
+    unjudged = gate.not_judged(checks)
+    few = f" ({gate.verdict(checks)})" if unjudged else ""
+    passed = "did not fail" if unjudged and len(unjudged) == len(checks) else "passed"
+    return f"model of {day}, the last day that {passed} its gate{few}{failed}"
 
 
 def check_here(project: Project) -> None:

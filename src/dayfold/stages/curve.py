@@ -41,7 +41,10 @@ def run(project: Project, params: Params) -> list[str]:
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, **params.gate.model_dump())
     reasons = gate.reasons(checks)
-    figures["gate"] = {"passed": not reasons, "not_judged": len(gate.not_judged(checks))}
+    few = len(gate.not_judged(checks))
+    # None: nothing failed, and nothing passed.
+    passed = None if checks and few == len(checks) else not reasons
+    figures["gate"] = {"passed": passed, "not_judged": few}
     write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
     write_bytes(project.figures, json_bytes(metrics.of_the_day(figures)))
     write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))

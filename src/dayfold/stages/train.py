@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from dayfold import __version__, draws
 from dayfold.errors import CycleError, TrainingError
@@ -93,7 +94,8 @@ class _Day(NamedTuple):
 
     The first `today` rows of `pool` arrived today, the others are replayed; `arrived` counts all of
     today's images. `whole` has a row for every class, `job.start` lacks those of the `retired`
-    ones, for which no image speaks. `pins` are sha256 sums.
+    ones, for which no image speaks. `pins` are sha256 sums, `news` places in `pool` of images that
+    yesterday's model is asked about.
     """
 
     job: Job
@@ -105,6 +107,7 @@ class _Day(NamedTuple):
     arrived: int
     held: pl.DataFrame
     pins: dict[str, str]
+    news: NDArray[np.int64]
 
 
 def _train(project: Project, params: Params, team: Team) -> None:
@@ -124,7 +127,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     team.agree(weights, "The weights")
     if not team.leads:
         return
-    validated = _write_model(project, day, facts, fitted, validation.targets)
+    validated = _write_model(project, day, facts, fitted, (pool, validation))
     tables.write(project.plot("training"), TrainingStep, steps)
     seconds["train"] = round(keeper.seconds(), 1)
     provenance = {
@@ -184,18 +187,28 @@ def _day(project: Project, params: Params) -> _Day:
         "shares": sha256_file(project.shares),
     }
     new, counts = list(classes.new), (len(today), len(arrived))
-    return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins)
+    earlier = history.split("train").filter(pl.col("day") < day)
+    is_known = pl.col("label").is_in({*teacher.classes} & {*earlier["label"]})
+    is_seen = pl.col("group").is_in({*earlier["group"]} - {""})
+    # Not the first evening's model, and not the origin where a backtest begins with it each day.
+    is_able = parent.metadata["day"] == params.parent != history.days[0]
+    asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
+    news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
+    return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
 
 
 def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
     """All of today's validation images and a sample of the earlier ones."""
     held = history.split("validation")
     today, old = held.filter(pl.col("day") == day), held.filter(pl.col("day") != day)
-    equal = [1.0] * len(old)
-    chosen, _ = draws.priority_sample(
-        old["image"].to_list(), equal, VALIDATION_IMAGES, "validation", seed, day
-    )
-    return pl.concat([today, old[np.sort(chosen)]])
+    return pl.concat([today, _some(old, day, seed)])
+
+
+def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
+    """VALIDATION_IMAGES of these rows at most, in their order."""
+    images, equal = rows["image"].to_list(), [1.0] * len(rows)
+    chosen, _ = draws.priority_sample(images, equal, VALIDATION_IMAGES, "validation", seed, day)
+    return rows[np.sort(chosen)]
 
 
 def _pool(project: Project, job: Job, rows: pl.DataFrame, ticker: Ticker) -> Pool:
@@ -269,35 +282,46 @@ def _fitted(
 
 
 def _write_model(
-    project: Project, day: _Day, facts: dict[str, Any], fitted: Fitted, targets: torch.Tensor
+    project: Project, day: _Day, facts: dict[str, Any], fitted: Fitted, pools: tuple[Pool, Pool]
 ) -> dict[str, int]:
-    """Calibrate and write the model; return how many validation images it has right, and of all."""
-    logits = fitted.logits
-    right = int((logits.argmax(1) == targets).sum())
-    lacking = calibration.lacking(len(targets), len(targets) - right)
-    temperature = 1.0
-    if not lacking:
-        temperature = calibration.temperature(logits.double().numpy(), targets.numpy())
-    found = (
-        f"Confidence is not calibrated: {lacking}" if lacking else f"Temperature {temperature:g}"
-    )
-    print(f"Validation: {right} of {len(targets)} correct. " * bool(len(targets)) + f"{found}.")
+    """Calibrate and write the model; return how many images are validated, right, and pooled."""
+    logits, (pool, validation) = fitted.logits, pools
+    own = (logits.double().numpy(), validation.targets.numpy())
+    images, right = len(logits), len(logits) - calibration.wrong(own)
+    temperature, lacking, pooled = calibration.fitted(own, lambda: _of_yesterday(day, pool))
+    more = f" and {plural(pooled, 'image')} of {facts['day']} as yesterday's model saw them"
+    basis = plural(images, "validation image") + more * bool(pooled)
+    found = f"Temperature {temperature:g}, of {basis}"
+    if lacking:
+        found = f"Confidence is not calibrated: {lacking}"
+    print(f"Validation: {right} of {images} correct. " * bool(images) + f"{found}.")
     units, unit = day.held.select(evidence.UNITS).item(), evidence.unit_of(day.held)
     metadata = {
         "classes": list(day.whole.classes),
         "day": facts["day"],
         "network": day.whole.network,
-        "no_limit": plural(units, f"validation {unit}") * evidence.is_too_few(units),
+        "no_limit": f"too few validation {unit}s ({units})" * evidence.is_too_few(units),
         "recipe": facts["recipe"],
         "sha256": day.pins,
         "temperature": temperature,
         "not_calibrated": lacking,
+        "calibrated_on": basis * (not lacking),
     }
     state = network.with_retired(fitted.state, day.whole, day.retired)
     chances = (logits / temperature).softmax(1)
     distances = fitted.known.distance(fitted.features, chances).sort().values
     network.save(project.model, state, metadata, replace(fitted.known, distances=distances))
-    return {"images": len(targets), "right": right}
+    return {"images": images, "right": right, "pooled": pooled}
+
+
+def _of_yesterday(day: _Day, pool: Pool) -> calibration.Answers:
+    """What yesterday's model says of today's training images, which it has not learnt from."""
+    job = day.job
+    if not (job.teacher and len(day.news)):
+        return np.zeros((0, 0)), np.zeros(0, np.int64)
+    net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
+    logits = network.outputs(net, pool.pixels[day.news], job.machine)
+    return logits.double().numpy(), pool.targets[day.news].numpy()
 
 
 def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dayfold import __version__
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import pictures, summary
+from dayfold.figures.report import pictures, summary, unknown
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
@@ -65,11 +65,13 @@ def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
     sealed = vcs.sealed_days(project.root)
     # Of `curve`: the evaluations themselves take longer to read with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
+    tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     minutes = days.minutes(project, [line.day for line in lines])
     text = _filled(
         "index.html",
         name=project.root.name,
         curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
+        on=f", {' to '.join(map(str, tested))} of them" * bool(len(cells)),
         minutes=minutes,
         cost=charts.bars(minutes),
         titles=summary.TITLES,
@@ -110,9 +112,9 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(summary.flagged(day)),
-        flags=summary.flags(day),
-        flag_chart=_flag_chart(day),
+        flagged=list(unknown.sentences(day)),
+        flags=unknown.rows(day),
+        flag_chart=unknown.chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,
@@ -205,22 +207,6 @@ def _class_chart(
         ends=(charts.floor(value for points in curves.values() for value in points.values()), 1),
         names={label: label for label in curves},
     )
-
-
-def _flag_chart(day: Day) -> Markup:
-    """The parts that were called unknown, over the days; nothing where there are none."""
-    curves: dict[str, dict[str, float]] = {}
-    for on in day.days:
-        for row in tables.unknown(day.project, on).filter(label="").iter_rows(named=True):
-            if row["unknown"] is not None:
-                name = ("false alarms", "found")[row["new"]]
-                curves.setdefault(name, {})[on] = row["unknown"] / row["images"]
-    if not curves:
-        return Markup()
-    says = "Part of the images that yesterday's model called unknown, by day"
-    names = {name: name for name in curves}
-    colours = charts.palette(sorted(curves))
-    return charts.lines(curves, says=says, colours=colours, ends=(0.0, 1.0), names=names)
 
 
 def _matrix(cohorts: list[CohortAccuracy]) -> Shades:
