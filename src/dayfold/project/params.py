@@ -250,8 +250,8 @@ def check_network(params: Params, facts: Mapping[str, Any]) -> None:
     if asked != made:
         raise CycleError(
             f"origin.network is {asked}, but this project began with {made} and keeps it.",
-            hint=f'in params.yaml, set  network: "{made}"  ; another network needs another '
-            f"project: dayfold init DIR --network {asked}",
+            hint=f'set  network: "{made}"  in params.yaml; another network needs another project: '
+            f"dayfold init DIR --network {asked}",
         )
 
 
