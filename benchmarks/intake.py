@@ -15,29 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 from fuzz import DAY, opened, peak
-from PIL import Image
+from train import write_scans
 
 from dayfold.cycle import adding
 from dayfold.ledger.intake import workers
 
 TARGET = 1000  # images a minute and core
-
-
-def write_scans(folder: Path, count: int, side: int = 512) -> int:
-    """Write `count` different PNG files into four classes; return their bytes."""
-    draw = np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] / side
-    total = 0
-    for number in range(count):
-        waves = 90 + 60 * np.sin(6 * x + number) * np.cos(5 * y + number / 7)
-        grey = np.clip(waves[..., None] + draw.normal(0, 3, (side, side, 3)), 0, 255)
-        path = folder / f"class-{number % 4}" / f"{number:05}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grey.astype(np.uint8)).save(path, compress_level=6)
-        total += path.stat().st_size
-    return total
 
 
 def start_workers(top: Path, using: int) -> None:
@@ -69,7 +53,7 @@ def main() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
-        size = write_scans(top / "scans", count)
+        size = write_scans(top / "scans", count, endings=(".png",))
         print(f"{count} PNG files of 512 x 512 px, {size / count / 1000:.0f} kB each")
         rates = []
         for using in range(1, len(cpus) + 1):

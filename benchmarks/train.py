@@ -4,16 +4,16 @@
     python benchmarks/train.py --memory [--images 51000]
     python benchmarks/train.py --beside [--size 32] [--rounds 5]
 
-Cuts that many pieces of 512 x 512 px out of scikit-learn's two photographs, writes them as JPEG
-and PNG files, adds them to a new project, and times the train stage: from the files to the model.
-Beside it, in turn, so that what else the machine does falls on both: a bare loop of the same
-updates over one batch that is already in memory. Then frozen depth: the train stage by
-`train.frozen_through`, on the day that makes the activations and on one that finds them.
+Writes that many scans of 512 px as PNG and JPEG files into the day of a new project, and times the
+train stage: from the files to the model. Beside it, in turn, so that what else the machine does
+falls on both: a bare loop of the same updates over one batch that is already in memory. Then frozen
+depth: the train stage by `train.frozen_through`, on the day that makes the activations and on one
+that finds them.
 
-With --memory: small JPEG files of 224 px, no two alike, of which nearly all train; 50,000 are 7.5
-GB of pixels. Ten times a second it looks at what the train stage has: its own memory, which nothing
-else can use, and pages of files, which the system takes back as soon as it needs room (Linux,
-/proc). To see that it does, give the script's processes 4 GiB in all: a cgroup's memory.max.
+With --memory: JPEG files of 224 px, of which nearly all train; 50,000 are 7.5 GB of pixels. Ten
+times a second it looks at what the train stage has: its own memory, which nothing else can use, and
+pages of files, which the system takes back as soon as it needs room (Linux, /proc). To see that it
+does, give the script's processes 4 GiB in all: a cgroup's memory.max.
 
 With --beside: the bare loop alone, beside busy processes and beside another training, each in a
 process of its own, as a stage is; GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment are other
@@ -32,13 +32,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
-from dayfold.learning import device, network
+from dayfold import create
+from dayfold.learning import device, network, speed
 from dayfold.learning.inputs import DEPTHS
 from dayfold.learning.speed import Bare
 from dayfold.project import params as params_file
@@ -48,9 +49,9 @@ from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.stages import train
 
-DAY = "2025-06-02"
-DAYFOLD = Path(sys.executable).with_name("dayfold")
-SIDE = 512
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from builders import DAYS, make_project, open_day
+
 GOALS = {224: 0.95, 32: 0.90}
 PASSES = 6  # over the day's images
 LIMIT = 4.0  # GiB
@@ -60,65 +61,69 @@ BESIDE_SECONDS, STARTING_SECONDS = 5, 8  # of a loop; until another process trai
 LEAST_BESIDE = 0.4  # of the speed alone
 
 
-def write_photographs(folder: Path, count: int) -> None:
-    """Write `count` pieces of two photographs, of four classes, every other one a PNG."""
-    draw = np.random.default_rng(0)
-    photographs = [Image.fromarray(one).resize((1280, 854)) for one in load_sample_images().images]
+def write_scans(
+    folder: Path, count: int, *, side: int = 512, endings: tuple[str, ...] = (".png", ".jpg")
+) -> int:
+    """Write `count` different scans (smooth, with noise) into four classes; return their bytes."""
+    draw, total = np.random.default_rng(0), 0
+    y, x = np.mgrid[:side, :side] / side
     for number in range(count):
-        photograph = photographs[number % 2]
-        left, top = (int(draw.integers(0, most - SIDE)) for most in photograph.size)
-        half = "left" if left < (1280 - SIDE) // 2 else "right"
-        piece = photograph.crop((left, top, left + SIDE, top + SIDE))
-        ending = (".jpg", ".png")[number // 2 % 2]
-        path = folder / f"{('temple', 'flower')[number % 2]} {half}" / f"{number:05}{ending}"
+        waves = 90 + 60 * np.sin((6 + number % 4) * x + number) * np.cos(5 * y + number / 7)
+        grey = np.clip(waves[..., None] + draw.normal(0, 3, (side, side, 3)), 0, 255)
+        ending = endings[number // 4 % len(endings)]
+        path = folder / f"class-{number % 4}" / f"{number:05}{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        piece.save(path, quality=90)
+        Image.fromarray(grey.astype(np.uint8)).save(path, quality=90, compress_level=6)
+        total += path.stat().st_size
+    return total
 
 
-def write_small(folder: Path, count: int, side: int) -> None:
-    """Write `count` JPEG files of four classes, no two alike."""
-    draw = np.random.default_rng(0)
-    for number in range(count):
-        coarse = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        path = folder / f"class {number % 4}" / f"{number:05}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse.resize((side, side)).save(path, quality=80)
-
-
-def make_project(root: Path, size: int, changes: dict[str, object]) -> tuple[Project, Params]:
-    """A project with the day of root/in planned: everything before the train stage is done."""
-
-    def dayfold(*words: str) -> None:
-        subprocess.run([DAYFOLD, *words], cwd=here, check=True, stdout=subprocess.DEVNULL)
-
-    here = root
-    dayfold("init", "project", "--weights", "random", "--image-size", str(size))
-    project = Project(root / "project")
-    here = project.root
-    params_file.edit(project.params, changes)
-    dayfold("add", "../in", "--day", DAY, "--yes")
-    for stage in ("snapshot", "weights", "replay"):
-        dayfold(stage)
+def planned(
+    root: Path, size: int, images: int, *, side: int = 512, **changes: object
+) -> tuple[Project, Params]:
+    """A project without git and DVC, its first day's images in place and the train stage next."""
+    whole = {"origin__weights": "random", "train__image_size_px": size, "train__threads": cpus()}
+    project = make_project(root, **(whole | changes))
+    params = params_file.read(project.params)
+    create.make_origin(project, params, say=lambda _: None)
+    if "train__precision" not in changes:
+        speed.pin(project, params)
+    open_day(project, DAYS[0])
+    write_scans(project.images(DAYS[0]), images, side=side)
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_stages(project, ("snapshot", "weights", "replay"))
     return project, params_file.read(project.params)
 
 
-def timed_training(project: Project, params: Params) -> tuple[float, str]:
+def run_stages(project: Project, names: tuple[str, ...]) -> dict[str, float]:
+    """Run stages as `dvc repro` does, in one process; the seconds of each, with its imports."""
+    seconds = {}
+    for name in names:
+        began = time.perf_counter()
+        import_module(f"dayfold.stages.{name}").run(project, params_file.read(project.params))
+        seconds[name] = round(time.perf_counter() - began, 2)
+    return seconds
+
+
+def timed_training(project: Project, params: Params) -> tuple[float, dict[str, float]]:
     """The images a second of the train stage, all of it; and where its seconds went."""
     began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         train.run(project, params)
     seconds = time.perf_counter() - began
     spent = json.loads(project.provenance.read_bytes())["seconds"]
-    rest = seconds - spent["decode"] - spent["train"]
     images = params.train.updates * params.train.batch_size
-    return images / seconds, f"{spent['decode']:.1f} | {spent['train']:.1f} | {rest:.1f}"
+    return images / seconds, {**spent, "rest": seconds - spent["decode"] - spent["train"]}
 
 
-def side_by_side(project: Project, params: Params, rounds: int) -> float:
-    """Print a table of rounds; the median of their ratios."""
-    half = params.train.updates // 2
+def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, float, float]:
+    """Print a table of rounds; their medians.
+
+    These are the bare loop's images a second, and what part of it the whole stage makes, and what
+    part its updates with the validation alone.
+    """
+    recipe, updates = params.train, params.train.updates
     timed_training(project, params)  # the first one loads what the others find loaded
-    recipe = params.train
     machine = device.resolve(
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
@@ -128,15 +133,18 @@ def side_by_side(project: Project, params: Params, rounds: int) -> float:
         "| round | bare loop, img/s | train stage, img/s | ratio | decoding, s | updates and "
         "validation, s | rest, s |\n|" + " --- |" * 7
     )
-    ratios = []
+    found = []
     for number in range(1, rounds + 1):
         # Half of the bare updates before and half after: a machine that slows down slows both.
-        first = bare.updates(half)
+        first = bare.updates(max(1, updates // 2))
         stage, spent = timed_training(project, params)
-        alone = statistics.harmonic_mean([first, bare.updates(half)])
-        ratios.append(stage / alone)
-        print(f"| {number} | {alone:.1f} | {stage:.1f} | {ratios[-1]:.3f} | {spent} |", flush=True)
-    return statistics.median(ratios)
+        alone = statistics.harmonic_mean([first, bare.updates(max(1, updates // 2))])
+        loop = updates * recipe.batch_size / max(spent["train"], 0.1) / alone
+        found.append((alone, stage / alone, loop))
+        shown = " | ".join(f"{spent[part]:.1f}" for part in ("decode", "train", "rest"))
+        print(f"| {number} | {alone:.1f} | {stage:.1f} | {stage / alone:.3f} | {shown} |")
+    alone, ratio, loop = map(statistics.median, zip(*found, strict=True))
+    return alone, ratio, loop
 
 
 def frozen_depth(project: Project, params: Params) -> None:
@@ -159,7 +167,7 @@ def frozen_depth(project: Project, params: Params) -> None:
 def memory(project: Project) -> bool:
     """Print the most that the train stage had of each of FIELDS; whether it kept to LIMIT."""
     peaks = dict.fromkeys(FIELDS, 0.0)
-    with subprocess.Popen((DAYFOLD, "train"), cwd=project.root) as process:
+    with subprocess.Popen((sys.executable, __file__, "--stages", project.root)) as process:
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
             for line in status.read_text().splitlines():
@@ -216,6 +224,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--beside", action="store_true")
     parser.add_argument("--loop", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--stages", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int)
     parser.add_argument("--rounds", type=int, default=3)
@@ -227,25 +236,26 @@ def main() -> None:
         met = beside(options.size, options.rounds)
         print(f"{'met   ' if met else 'MISSED'} >= {LEAST_BESIDE} of the speed alone")
         return
+    if options.stages:
+        run_stages(Project(options.stages), ("train",))
+        return
     images, size = options.images or (51000 if options.memory else 600), options.size
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        root = Path(name) / "project"
         if options.memory:
-            write_small(folder / "in", images, size)
-            few = {"data.split.validation": 0.01, "data.split.test": 0.01, "train.updates": 20}
-            project, _ = make_project(folder, size, few)
+            few = {f"data__split__{split}": 0.01 for split in ("validation", "test")}
+            project, _ = planned(root, size, images, side=size, train__updates=20, **few)
             met = memory(project)
             print(f"{'met   ' if met else 'MISSED'} its own memory < {LIMIT:g} GiB")
             return
-        write_photographs(folder / "in", images)
         updates = PASSES * round(images * 0.7 / 32)
-        project, params = make_project(folder, size, {"train.updates": updates})
+        project, params = planned(root, size, images, train__updates=updates)
         print(
             f"{images} files, {updates} updates of {params.train.batch_size} at {size} px, "
             f"{params.train.threads} threads, {os.cpu_count()} CPUs",
             flush=True,
         )
-        ratio = side_by_side(project, params, options.rounds)
+        _, ratio, _ = side_by_side(project, params, options.rounds)
         if goal := GOALS.get(size):
             print(f"{'met   ' if ratio >= goal else 'MISSED'} ratio: {ratio:.3f} (>= {goal})")
         frozen_depth(project, params)

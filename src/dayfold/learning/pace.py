@@ -12,7 +12,7 @@ import psutil
 
 from dayfold.project import vcs
 from dayfold.project.cpus import cpus, idle
-from dayfold.project.layout import Project
+from dayfold.project.layout import ORIGIN, Project
 
 WINDOW_SECONDS = 5.0  # over which a speed is measured
 WINDOW_UPDATES = 3  # at least
@@ -31,6 +31,8 @@ def usual_speed(project: Project, day: str, facts: Mapping[str, Any]) -> tuple[f
 
     `facts` are what provenance.json says of today's training: recipe and fingerprint.
     """
+    if day == ORIGIN:
+        return 0.0, ""
     name = f"{vcs.TAG}{day}:{project.name(project.provenance)}"
     data = vcs.blobs(project.root, [name]).get(name)
     then = json.loads(data) if data else {}
