@@ -352,6 +352,18 @@ def test_no_path_leads_out_of_the_folder_and_none_is_found_by_its_name_alone(fla
     assert len(taken) + len(refused) == 1
 
 
+def test_a_url_that_may_mean_two_files_is_refused(flat):
+    (flat / "scans").mkdir()
+    (flat / "scans" / "0.png").write_bytes(png(9))
+    taken, refused, _ = read_json(
+        flat, [task(1, "/data/local-files/?d=scans/0.png", chosen("cat"))]
+    )
+    assert taken == []
+    assert "may be 'scans/0.png' or '0.png'" in refused[0]
+    found, _ = read(flat, "path,label\nscans/0.png,cat\n")
+    assert [one.place for one in found] == ["scans/0.png"]
+
+
 def test_two_uploads_of_one_name_are_refused(flat):
     tasks = [task(n, f"/data/upload/7/{n:08x}-0.png", chosen("cat")) for n in (1, 2)]
     taken, refused, _ = read_json(flat, tasks)
