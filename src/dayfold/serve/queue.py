@@ -127,17 +127,18 @@ def write(
     queued = _queued(model, folder, [*fresh.values()], seen, params)
     if form == "csv":
         write_csv(file, COLUMNS, map(_row, queued[:count]))
-        by_hand = "fill in the column label"
+        by_hand, labelled = "fill in the column label", str(file)
     else:
         write_bytes(file, json_bytes([_task(one, folder, model.day) for one in queued[:count]]))
-        by_hand = "import it into a Label Studio project, label, and export as JSON"
+        by_hand, labelled = "import it into Label Studio, label, and export as JSON", "FILE"
         say(f"The project's labelling interface: {_interface(model.classes)}")
     alike = len(files) - len(problems) - repeated - len(queued)
     say(f"written: {file}, {len(queued[:count])} of {plural(len(files), 'image')}")
     say(f"left out: {repeated} known already, {plural(alike, 'near duplicate')}")
     if isinstance(model.limit, str):
         say(f"By distance, and no image is called {predicting.UNKNOWN}: {model.limit}.")
-    say(f"next: {by_hand}, then {shlex.join(['dayfold', 'add', str(folder)])} --labels FILE")
+    command = shlex.join(["dayfold", "add", str(folder), "--labels", labelled])
+    say(f"next: {by_hand}, then {command}")
     if problems:
         what = f"{len(problems)} of {plural(len(files), 'file')} cannot be used:"
         raise UnreadableError(what, problems=first_few(problems))
