@@ -152,8 +152,10 @@ def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = 
         for is_rare in (False, True):
             mine = [row for row in arrivals[turn] if (row[2] == stream.rare) == is_rare]
             fractions = RARE if is_rare else params.data.split.fractions()
-            units = splits.units(mine, earlier=earlier, expression="")
-            rows += snapshot.rows_of(mine, units=units, earlier=earlier, fractions=fractions)
+            # Alone: what other classes have of the splits would decide where its few images go.
+            before = manifest.history(project, ORIGIN) if is_rare else earlier
+            units = splits.units(mine, earlier=before, expression="")
+            rows += snapshot.rows_of(mine, units=units, earlier=before, fractions=fractions)
         manifest.write(
             project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
         )

@@ -102,6 +102,26 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     snapshot.run(project, params_file.read(project.params))
 
 
+def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(project, scans):
+    vcs.git(project.root, "init", "--quiet")
+    take_in(project, DAYS[1], {"cat": [0], "dog": [1]})
+    take_in(project, DAYS[2], {"cat": [2]})
+    options = Options(labels=csv_of(scans, _0="dog"), relabel=True)
+    adding.add(project, scans, day=DAYS[2], options=options)
+    snapshot.run(project, params_file.read(project.params))
+    for day in DAYS[2:4]:  # that of the correction, and the next one
+        if day == DAYS[3]:
+            take_in(project, day, {"cat": [3]})
+        given = {}
+        for label in ("cat", "dog", "eel"):
+            options = Options(labels=csv_of(scans, _0=label))
+            given[label] = adding.add(project, scans, day=day, options=options)[1]
+        assert "corrected to 'dog' since" in str(given["cat"].known[0])
+        assert len(given["dog"].known) == 1
+        assert (given["cat"].changed, given["eel"].known) == ([], [])
+        assert "and given as 'eel'" in str(given["eel"].changed[0])
+
+
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans, shell):
     (path,) = list(copy.images("2025-06-02").glob("0/*"))[:1]
     (scans / "0.png").write_bytes(path.read_bytes())
@@ -176,6 +196,9 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans, shell):
     other = csv_of(scans, _0="dog", _1="dog")
     assert "another label      1" in run(other, code=4)
     assert "relabelled         1" in run(other, "--relabel")
+    words = ("add", "--images", str(scans), "--labels", str(other), "--day", DAYS[0])
+    assert "known" in shell(receiving.root, "dayfold", *words)
+    assert "--images stands for SRC" in run(other, "--images", str(scans), code=1)
     assert "3 problems" in run(csv_of(scans, _7="dog", _8="dog", _9="cat"), code=4)
 
 

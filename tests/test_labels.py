@@ -304,6 +304,19 @@ def test_the_csv_of_label_studio_has_several_choices_and_regions_as_json(flat):
     assert "without a label (2.png)" in delivery.warned[0].said
 
 
+def test_a_queue_that_nobody_has_labelled_gives_no_label_to_anything(flat):
+    made = {"model_version": "1", "score": 0.9, **chosen("cat")}
+    tasks = [{"data": {"image": f"/data/local-files/?d={n}.png"}} for n in (0, 1)]
+    queues = [[{**one, "predictions": [made]} for one in tasks]]
+    queues.append(
+        "path,label,suggested,confidence,reason\n0.png,,cat,0.9,sure\n1.png,,cat,0.9,sure\n"
+    )
+    for value in queues:
+        taken, refused, warned = read_json(flat, value)
+        assert (taken, refused) == ([], [])
+        assert "has 2 images without a label (0.png, 1.png); left for later" in warned[-1]
+
+
 def test_two_controls_of_label_studio_are_told_apart_by_columns(flat):
     result = chosen("cat", control="view")["result"] + chosen("sharp", control="quality")["result"]
     data = {"image": f"{UPLOADED}0.png", "patient": 7}
@@ -350,6 +363,18 @@ def test_no_path_leads_out_of_the_folder_and_none_is_found_by_its_name_alone(fla
     taken, refused, _ = read_json(flat, [task(1, path, chosen("cat"))])
     assert taken == [] or path.endswith("..%2f0.png")
     assert len(taken) + len(refused) == 1
+
+
+def test_a_url_that_may_mean_two_files_is_refused(flat):
+    (flat / "scans").mkdir()
+    (flat / "scans" / "0.png").write_bytes(png(9))
+    taken, refused, _ = read_json(
+        flat, [task(1, "/data/local-files/?d=scans/0.png", chosen("cat"))]
+    )
+    assert taken == []
+    assert "may be 'scans/0.png' or '0.png'" in refused[0]
+    found, _ = read(flat, "path,label\nscans/0.png,cat\n")
+    assert [one.place for one in found] == ["scans/0.png"]
 
 
 def test_two_uploads_of_one_name_are_refused(flat):

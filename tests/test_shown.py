@@ -99,6 +99,7 @@ BEFORE = {
         """,
     },
     "docs/labelling.md": {
+        "dayfold add ~/scans/unlabelled --labels queue.csv": "sed -i 's/png,,/png,0,/' queue.csv",
         "dayfold add imagenet.zip": "python -m zipfile -c imagenet.zip ~/archive/2025-06-04/*",
     },
     "docs/operations.md": {

@@ -59,6 +59,21 @@ def drawn(count):
     return {"result": [{**one, "to_name": "image", "original_width": 128}] * count}
 
 
+def exported(queue, labels):
+    """The tasks of a queue as Label Studio exports them, each accepted or changed by a person.
+
+    It has the predictions by their number only (its issue 9709), and that of the annotation whole.
+    """
+    tasks = []
+    for number, (one, label) in enumerate(zip(queue, labels, strict=True), 1):
+        own = {"prediction": (one["predictions"] or [{}])[0], "parent_prediction": 285 + number}
+        beside = {"predictions": [285 + number], "data": one["data"]}
+        upload = {"file_upload": "8314a79b-queue.json"}
+        done = {**chosen(label), **own}
+        tasks.append(task(number, one["data"]["image"], done, **beside, **upload))
+    return tasks
+
+
 SKIPPED = {"result": [], "was_cancelled": True}
 
 
@@ -135,6 +150,11 @@ def each(names):
     local = [
         json_min(n, f"/data/local-files/?d={name}", choice=c) for n, (name, c) in enumerate(pairs)
     ]
+    queue = [
+        {"data": {"image": f"/data/local-files/?d={name}", "reason": "sure: cat 0.91"}}
+        | {"predictions": [{"model_version": "1", "score": 0.91, **chosen("cat")}]}
+        for name in names
+    ]
     images = [name for name, _ in pairs]
     answers = [(n, ("cat", "dog").index(c) + 1, {}) for n, (_, c) in enumerate(pairs, 1)]
     texts = {
@@ -147,6 +167,9 @@ def each(names):
         "json-min.json": json.dumps(local, indent=2),
         "label-studio.csv": "image,id,choice,annotator,annotation_id\n"
         + "".join(f"{UPLOADED}{name},{n},{c},1,{n}\n" for n, (name, c) in enumerate(pairs)),
+        "queue.csv": "path,label,suggested,confidence,reason\n"
+        + "".join(f'{name},{c},cat,0.41,"not sure: cat 0.41, dog 0.38"\n' for name, c in pairs),
+        "queue.json": json.dumps(exported(queue, [label for _, label in pairs])),
         "annotations.xml": cvat(*((name, tag(label)) for name, label in pairs)),
         "default.txt": "".join(f"{name} {('cat', 'dog').index(label)}\n" for name, label in pairs),
         "coco.json": coco(images, answers),

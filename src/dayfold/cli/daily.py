@@ -81,6 +81,10 @@ def add(
             help="Labels of the files in SRC: CSV, or what a labelling tool exports.",
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the files of --labels are; as SRC.", hidden=True),
+    ] = None,
     columns: Annotated[
         str,
         typer.Option(
@@ -118,6 +122,9 @@ def add(
     from dayfold.project.console import show
 
     project = here()
+    if source and images:
+        raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
+    source = source or images
     if source is None:
         given = (move, labels, columns, relabel, classes, strict, dry_run, group is not None)
         if any(given):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dayfold.cli.top import MODEL, command, here, say, warn_of_edits, without_collector
+from dayfold.errors import IntakeError
 
 ModelDay = Annotated[
     str | None,
@@ -23,10 +24,23 @@ def predict(
         list[Path], typer.Argument(metavar="IMAGE|FOLDER…", help="Images, and folders of them.")
     ],
     day: ModelDay = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a line for each image to this file.")
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", "--output", "-o", metavar="FILE", help="Write a line for each image to FILE."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to list for each image.")] = 1,
+    queue: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Write to FILE which N images of FOLDER to label next."
+        ),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", metavar="csv|label-studio", help="What --queue writes."),
+    ] = "csv",
 ) -> None:
     """Classify images with confidence; below predict.threshold the answer is "not sure".
 
@@ -36,12 +50,22 @@ def predict(
     with without_collector():
         from dayfold.serve import model as models
         from dayfold.serve import predicting
+        from dayfold.serve import queue as queues
 
+    is_queue = len(sources) == 1 and sources[0].is_dir() and output and top == 1
+    if not is_queue if queue else form != "csv":
+        raise IntakeError(
+            "--queue takes one folder and a file to write; --top does not go with it.",
+            hint="dayfold predict FOLDER --queue 50 -o queue.csv",
+        )
     paths = predicting.images(sources)
     model = models.load(Path.cwd(), day)
     say(models.said(here(), model.day, day))
+    if queue and output:
+        queues.write(here(), model, sources[0], count=queue, file=output, form=form, say=say)
+        return
     named = [path for path in sources if not path.is_dir()]
-    predicting.predict(model, paths, named=named, top=top, csv=csv, say=say)
+    predicting.predict(model, paths, named=named, top=top, csv=output, say=say)
 
 
 @command(MODEL, "dayfold export scans.onnx --day 2025-06-04")

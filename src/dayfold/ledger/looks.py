@@ -95,6 +95,25 @@ def nearest_of_another_kind(
     return found
 
 
+def apart(looks: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return the positions of looks that are near neither to a known one nor to an earlier of them.
+
+    Empty looks are near to none.
+    """
+    places, mine = _words(looks)
+    _, others = _words(known)
+    seen, count = np.concatenate([others, mine]), len(others)
+    near = set()
+    for place, word in zip(places.tolist(), mine, strict=True):
+        bits = np.bitwise_count(seen[:count] ^ word).sum(axis=1)
+        if bits.min(initial=BITS) <= NEAR_BITS:
+            near.add(place)
+        else:
+            seen[count] = word
+            count += 1
+    return [place for place in range(len(looks)) if place not in near]
+
+
 def _words(looks: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """The positions of the looks that are not empty, and these as two words each: uint64 [n, 2]."""
     lengths = np.fromiter(map(len, looks), dtype=np.int64, count=len(looks))

@@ -49,13 +49,7 @@ def predict(
     """
     if csv and csv.is_dir():
         raise IntakeError(f"{csv} is a folder.", hint="name a file: --csv predicted.csv")
-    with decode.no_warnings():
-        kept = [path for path in paths if path in named or _may_be_image(path)]
-    if others := set(paths).difference(kept):
-        listed = ", ".join(first_few([_shown(path) for path in paths if path in others]))
-        say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
-    if not kept:
-        raise IntakeError("There is no image in it.")
+    kept = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()
     width = min(max(len(_shown(path)) for path in kept), 60)
@@ -89,6 +83,20 @@ def predict(
             f"{len(problems)} of {len(kept)} files cannot be predicted:",
             problems=first_few(problems, str(csv or "")),
         )
+
+
+def only_images(
+    paths: Sequence[Path], named: Collection[Path], say: Callable[[str], None]
+) -> list[Path]:
+    """Return the files that may be images, or were `named`; say which others there are."""
+    with decode.no_warnings():
+        kept = [path for path in paths if path in named or _may_be_image(path)]
+    if others := set(paths).difference(kept):
+        listed = ", ".join(first_few([_shown(path) for path in paths if path in others]))
+        say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
+    if not kept:
+        raise IntakeError("There is no image in it.")
+    return kept
 
 
 def _may_be_image(path: Path) -> bool:

@@ -129,7 +129,7 @@ def _json(file: Path, text: str) -> Table:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(one, dict) for one in entries):
         raise _unknown(file, "its entries are no objects")
-    if any({"data", "annotations"} <= one.keys() for one in entries):
+    if any("data" in one and {"annotations", "predictions"} & one.keys() for one in entries):
         return _label_studio(entries)
     names = list(dict.fromkeys(name for one in entries for name in one))
     return _entries([(f"entry {number}", one) for number, one in enumerate(entries, 1)], names)
@@ -140,9 +140,11 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
 
     https://huggingface.co/docs/datasets/image_dataset#imagefolder and
     https://labelstud.io/guide/export: in JSON-MIN, and in the CSV that Label Studio makes of it, a
-    list is of regions and an object of several choices. `annotation_id` tells them.
+    list is of regions and an object of several choices. `annotation_id` tells them, and `suggested`
+    a queue of `dayfold predict`, in which a label is empty until somebody gives one.
     """
-    lines, partial = [], "annotation_id" in names
+    is_queue = {"path", "label", "suggested"} <= {*names}
+    lines, partial = [], is_queue or "annotation_id" in names
     for where, cells in entries:
         for name, cell in cells.items() if partial else ():
             if isinstance(cell, str) and cell[:1] in ("[", "{"):
@@ -154,7 +156,8 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
             if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
         }
         lines.append(Line(where, cells, _beside(regions)))
-    return Table(lines, names, partial=partial)
+    told = {"path": "path", "label": "label"} if is_queue else {}
+    return Table(lines, names, told, partial=partial)
 
 
 def _label_studio(tasks: list[dict[str, Any]]) -> Table:

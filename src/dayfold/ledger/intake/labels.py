@@ -205,7 +205,8 @@ def _located(folder: Path, home: Sequence[str], told: str) -> Path | str:
     place is taken, and of an upload also the name without what was put before it.
     """
     name, last = told, ""
-    if told.startswith("/data/") or "://" in told:
+    is_url = told.startswith("/data/") or "://" in told
+    if is_url:
         try:
             url = urlsplit(told)
         except ValueError:
@@ -222,7 +223,11 @@ def _located(folder: Path, home: Sequence[str], told: str) -> Path | str:
     if _PREFIX.match(last):
         names.append(_PREFIX.sub("", last))
     found = [_inside(folder, one) for one in names]
-    return next((one for one in found if isinstance(one, Path)), found[0])
+    there = [one for one in found if isinstance(one, Path)]
+    if len(there) > 1 and is_url and not last:  # of a path in FOLDER, that is what it means
+        both = " or ".join(repr(escaped(one.relative_to(folder).as_posix())) for one in there)
+        return f"may be {both}"
+    return there[0] if there else found[0]
 
 
 def _inside(folder: Path, name: str) -> Path | str:
