@@ -2,7 +2,7 @@
 
     python benchmarks/labelling.py FOLDER [--seeds 3] [--images 50] [--stream NAME …]
 
-On two streams of benchmarks/retention.py, on the day on which a class joins. The model of the day
+On two streams of benchmarks/streams.py, on the day on which a class joins. The model of the day
 before puts that day's training images in order, as `dayfold predict --queue` does. The day is then
 trained on the first of them, and on as many at random; its validation and test images are the
 stream's. Prints ACC after the day, how many of the images are of the new class, and its accuracy: a
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 import polars as pl
-import retention
+import streams
 from PIL import Image
 
 from dayfold import backtest, draws
@@ -33,7 +33,7 @@ from dayfold.serve.model import Classifier
 
 WHEN = {"new classes": 3, "rare class": 2}  # days before the one that is chosen from
 RARE = replace(  # earlier than in the stream: of the days before, each takes as long
-    retention.STREAMS["rare class"],
+    streams.STREAMS["rare class"],
     comes=lambda digit, day: day == WHEN["rare class"] if digit == 9 else True,
 )
 POLICY = POLICIES["project"]
@@ -75,7 +75,7 @@ def day_before(history: History, params: Params, number: int, runs: Path) -> Pat
         if scratch.parent.exists():
             shutil.copytree(scratch.parent, kept, dirs_exist_ok=True)
 
-    earlier = replace(history, days=retention.DAYS[:number])
+    earlier = replace(history, days=streams.DAYS[:number])
     backtest.run_days(earlier, scratch, params, POLICY, tick=keep)
     return kept
 
@@ -84,15 +84,15 @@ def trained(
     folder: Path, stream: str, seed: int, count: int
 ) -> dict[str, tuple[float, int, float]]:
     """Train a day on each choice: ACC, images of the new class, and its accuracy."""
-    params, number = retention.recipe(POLICY, seed), WHEN[stream]
-    history = retention.build(stream, params, folder / "streams" / f"{stream}-{seed}")
-    runs, day = folder / "runs" / f"{stream}-{count}-{seed}", retention.DAYS[number]
+    params, number = streams.params(stream, seed), WHEN[stream]
+    history = streams.build(stream, params, folder / "streams" / f"{stream}-{seed}")
+    runs, day = folder / "runs" / f"{stream}-{count}-{seed}", streams.DAYS[number]
     parent = day_before(history, params, number, runs)
     now = manifest.history(history.project, day)
     known = now.images.filter(pl.col("day") < day)
     new = sorted({*now.images["label"]} - {*known["label"]})
     train = {*now.split("train").filter(day=day)["image"]}
-    days = [ORIGIN, *retention.DAYS[: number + 1]]
+    days = [ORIGIN, *streams.DAYS[: number + 1]]
     chain = [(one, history.project.manifest(one).read_bytes()) for one in days]
     found = {}
     for name, images in chosen(history, params, day, parent, count).items():
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50)
     parser.add_argument("--stream", action="append", choices=WHEN)
     options = parser.parse_args()
-    retention.STREAMS["rare class"] = RARE
+    streams.ALL["rare class"] = RARE
     for stream in options.stream or WHEN:
         runs = []
         for seed in range(options.seeds):
