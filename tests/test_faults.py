@@ -140,6 +140,7 @@ def failing_steps(
     A file's are its write, an fsync, the rename and an fsync: so each fails at one of them.
     """
     said_of_it = set()
+    assert run((command,), capsys)[0] == 0  # it keeps squares, which a full disk does not stop
     with Disk() as disk:
         assert run((command,), capsys)[0] == 0
         steps, whole = disk.count, [sha256_file(path) for path in results]
