@@ -14,6 +14,7 @@ from sklearn.linear_model import Ridge
 from builders import DAYS, encoded, make_project, open_day, take_in
 from dayfold import backtest, create, demo
 from dayfold.backtest import POLICIES, History
+from dayfold.cli.top import days_of
 from dayfold.errors import CycleError, ImageMissingError, ParamsError
 from dayfold.figures import comparison
 from dayfold.learning import frozen, network, pixels
@@ -330,14 +331,14 @@ def test_figures_are_marked_where_they_rest_on_too_few_in_any_of_a_policy_s_runs
 
 
 def test_a_span_of_days_may_be_open_at_either_end():
-    assert backtest.span("") == (None, None)
-    assert backtest.span("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
-    assert backtest.span("2025-06-02..") == ("2025-06-02", None)
-    assert backtest.span("2025-06-02") == ("2025-06-02", "2025-06-02")
+    assert days_of("") == (None, None)
+    assert days_of("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
+    assert days_of("2025-06-02..") == ("2025-06-02", None)
+    assert days_of("2025-06-02") == ("2025-06-02", "2025-06-02")
     with pytest.raises(CycleError, match="'june' is not a day"):
-        backtest.span("june..july")
+        days_of("june..july")
     with pytest.raises(CycleError, match="2025-06-04 comes after 2025-06-02"):
-        backtest.span("2025-06-04..2025-06-02")
+        days_of("2025-06-04..2025-06-02")
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from dayfold.project.files import (
     sha256_file,
     write_bytes,
 )
-from dayfold.project.layout import ORIGIN, Project, check_day
+from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 from dayfold.proof import record
 
@@ -284,11 +284,11 @@ def compare(
 ) -> tuple[Table, list[str]]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
-    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, on
-    how many test images the figures of the last day rest, and a sentence if the frozen start is
-    ahead of the project's policy. Raises CycleError where there are
-    fewer than two sealed days or another backtest runs in this project, ParamsError where a
-    policy's changes do not fit params.yaml; before anything is trained.
+    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, on how
+    many test images the figures of the last day rest, and a sentence if the frozen start is ahead
+    of the project's policy. Raises CycleError where there are fewer than two sealed days or another
+    backtest runs in this project, ParamsError where a policy's changes do not fit params.yaml;
+    before anything is trained.
     """
     params = params_file.read(project.params)
     for policy in policies:
@@ -398,17 +398,3 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     if made:
         chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), made)]
     return chosen or list(POLICIES.values())
-
-
-def span(days: str) -> tuple[str | None, str | None]:
-    """Return the first and last day of "A..B", where either may be left out; CycleError if not."""
-    first, dots, last = days.partition("..")
-    last = last if dots else first
-    for day in filter(None, (first, last)):
-        check_day(day)
-    if first and last and first > last:
-        raise CycleError(
-            f"--days {days} is no span of days: {first} comes after {last}.",
-            hint="write --days 2025-06-02..2025-06-06; either end may be left out",
-        )
-    return first or None, last or None

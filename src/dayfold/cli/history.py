@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import HISTORY, command, here, say, warn_of_edits
+from dayfold.cli.top import HISTORY, command, days_of, here, say, warn_of_edits
 from dayfold.errors import CycleError
 from dayfold.project.layout import check_day
 
@@ -150,7 +150,7 @@ def backtest(
 
     project = here()
     policies = replayed.policies(policy or [], changes or [])
-    first, last = replayed.span(days)
+    first, last = days_of(days)
     table, said = replayed.compare(
         project, policies=policies, first=first, last=last, seeds=seeds, say=say
     )

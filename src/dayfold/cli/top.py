@@ -80,6 +80,20 @@ def day_of(given: str | None) -> str:
     return given or today
 
 
+def days_of(given: str) -> tuple[str | None, str | None]:
+    """Return the first and last day of "A..B", where either may be left out; CycleError if not."""
+    first, dots, last = given.partition("..")
+    last = last if dots else first
+    for day in filter(None, (first, last)):
+        check_day(day)
+    if first and last and first > last:
+        raise CycleError(
+            f"--days {given} is no span of days: {first} comes after {last}.",
+            hint="write --days 2025-06-02..2025-06-06; either end may be left out",
+        )
+    return first or None, last or None
+
+
 Day = Annotated[
     str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
 ]

@@ -81,12 +81,8 @@ def work(root: str, params: str, log: str) -> None:
 
 
 def _machine(recipe: Train) -> Machine:
-    return device.resolve(
-        device=recipe.device,
-        precision=recipe.precision,
-        threads=recipe.threads,
-        processes=recipe.processes,
-    )
+    given = recipe.model_dump(include={"device", "precision", "threads", "processes"})
+    return device.resolve(**given)
 
 
 class _Day(NamedTuple):
