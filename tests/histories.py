@@ -54,7 +54,7 @@ def write_history(root, *, days: Sequence[str], labels: Sequence[str], files: bo
     params = params_file.read(project.params)
     figures = log.lines(project, params)[-1].figures
     known = evidence.of(manifest.history(project, days[-1]))
-    checks = gate.checks(figures, new=[labels[-1]], known=known, **params.gate.model_dump())
+    checks = gate.checks(figures, new=[labels[-1]], known=known, limits=params.gate)
     tables.write(project.gate(days[-1]), Check, checks)
     _plans_and_predictions(project, days[-1], labels)
     return project

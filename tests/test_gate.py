@@ -50,7 +50,7 @@ def known(*, classes, days=2, of_all=ENOUGH, earlier=ENOUGH):
 
 def checks(found, new=(), rests_on=None, **limits):
     rests_on = rests_on or known(classes=dict.fromkeys({*found["classes"], *new}, ENOUGH))
-    return gate.checks(found, new=new, known=rests_on, **{**NONE, **limits})
+    return gate.checks(found, new=new, known=rests_on, limits=Gate(**{**NONE, **limits}))
 
 
 def reasons(found, new=(), **limits):

@@ -15,6 +15,7 @@ from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project.console import first_few
 from dayfold.project.layout import Project
+from dayfold.project.params import Gate
 
 _NAMES = {
     "max_forgetting": "forgetting",
@@ -27,16 +28,7 @@ _NAMES = {
 
 
 def checks(
-    figures: Mapping[str, Any],
-    *,
-    new: Collection[str],
-    known: Evidence,
-    max_forgetting: float | None,
-    max_negative_flip_rate: float | None,
-    min_class_f1: float | None,
-    min_new_f1: float | None,
-    max_unlike_known: float | None,
-    require_evidence: bool,
+    figures: Mapping[str, Any], *, new: Collection[str], known: Evidence, limits: Gate
 ) -> list[Check]:
     """Hold a day's figures (`metrics.day_metrics`) against the limits that are not None.
 
@@ -47,9 +39,9 @@ def checks(
     found = []
     shown = value_of(figures, "unknown.units.known") or 0
     for limit, name, most, units in (
-        ("max_forgetting", "forgetting", max_forgetting, known.earlier),
-        ("max_negative_flip_rate", "negative_flip_rate", max_negative_flip_rate, known.all),
-        ("max_unlike_known", "unknown.false_alarms", max_unlike_known, shown),
+        ("max_forgetting", "forgetting", limits.max_forgetting, known.earlier),
+        ("max_negative_flip_rate", "negative_flip_rate", limits.max_negative_flip_rate, known.all),
+        ("max_unlike_known", "unknown.false_alarms", limits.max_unlike_known, shown),
     ):
         value = value_of(figures, name)
         if most is not None and (value is not None or len(known.cohorts) > 1):
@@ -57,8 +49,8 @@ def checks(
             passed = None if low is None or is_too_few(units) else int(low <= most)
             found.append(Check(limit, "", most, value, low, high, passed))
     for limit, labels, least in (
-        ("min_class_f1", known.classes, min_class_f1),
-        ("min_new_f1", new, min_new_f1),
+        ("min_class_f1", known.classes, limits.min_class_f1),
+        ("min_new_f1", new, limits.min_new_f1),
     ):
         if least is not None:
             for label in sorted(labels):
@@ -68,7 +60,7 @@ def checks(
                 is_few = is_too_few(known.classes.get(label, 0))
                 passed = None if high is None or is_few else int(high >= least)
                 found.append(Check(limit, label, least, f1, low, high, passed))
-    if require_evidence:
+    if limits.require_evidence:
         count = sum(check.passed is None for check in found)
         found.append(Check("require_evidence", "", 0, count, count, count, int(not count)))
     return found

@@ -39,13 +39,16 @@ def run(project: Project, params: Params) -> list[str]:
     figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, new)
-    checks = gate.checks(figures, new=new, known=known, **params.gate.model_dump())
+    checks = gate.checks(figures, new=new, known=known, limits=params.gate)
     reasons = gate.reasons(checks)
     few = len(gate.not_judged(checks))
     # None: nothing failed, and nothing passed.
     passed = None if checks and few == len(checks) else not reasons
     figures["gate"] = {"passed": passed, "not_judged": few}
-    write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
+    headline = metrics.headline(figures)
+    if not evidence.is_judged(figures, "calibration_error"):
+        headline["calibration_error"] = None  # its interval stands in day.json only
+    write_bytes(project.metrics, json_bytes(headline))
     write_bytes(project.figures, json_bytes(metrics.of_the_day(figures)))
     write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))
     tables.write(project.gate(params.day), Check, checks)
