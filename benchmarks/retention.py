@@ -122,8 +122,8 @@ def run(
         stream, policy, seed = one
         return judge, stream, policy.name, seed
 
-    keys = {one[:2]: recipe_key(*one[:2]) for one in jobs}
-    missing = [one for one in jobs if done.get(key(one), ("",))[0] != keys[one[:2]]]
+    keys = {(stream, policy.name): recipe_key(stream, policy) for stream, policy, _ in jobs}
+    missing = [one for one in jobs if done.get(key(one), ("",))[0] != keys[one[0], one[1].name]]
     with (
         Ticker("runs", len(missing), "runs") as ticker,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
@@ -134,7 +134,7 @@ def run(
         waiting = {pool.submit(job, folder, judge, *one): one for one in missing}
         for finished in as_completed(waiting):
             one, figures = waiting[finished], finished.result()
-            done[key(one)] = keys[one[:2]], figures
+            done[key(one)] = keys[one[0], one[1].name], figures
             lines = [(*at[:2], *made, *figures) for at, (*made, figures) in sorted(done.items())]
             write_csv(RESULTS, list(COLUMNS), lines)
             ticker.line(f"{one[0]}: {comparison.line(figures)}")
