@@ -32,9 +32,9 @@ def ridge(
     held: torch.Tensor,
     wanted: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the head of the least ridge loss: float64 [classes, 512] and [classes].
+    """Return the head of the least ridge loss: float64 [classes, d] and [classes].
 
-    It maps `features` float [n, 512] to 1 for their class in `targets` int64 [n] and to 0 for all
+    It maps `features` float [n, d] to 1 for their class in `targets` int64 [n] and to 0 for all
     others; the bias has no penalty. The penalty is that of PENALTIES with the least squared error
     on the images `held`, of the classes `wanted`: they are of other patients than the n.
     """
@@ -88,7 +88,7 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
 def _features(
     project: Project, rows: pl.DataFrame, model: Model, size: int, machine: Machine
 ) -> tuple[torch.Tensor, list[str]]:
-    """What the head is given of images, float32 [n, 512] in their order; which of it was made now.
+    """What the head is given of images, float32 [n, d] in their order; which of it was made now.
 
     Kept by image, not in sums: a later day may correct a label.
     """

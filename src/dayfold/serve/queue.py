@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from dayfold.errors import IntakeError, UnreadableError
 from dayfold.ledger import looks, manifest, splits
-from dayfold.ledger.intake import workers
+from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import name_problem, walk_day
 from dayfold.project import params as params_file
@@ -111,7 +111,10 @@ def write(
     given = predicting.only_images(predicting.images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
     known, seen, lying = _known(project, params)
-    read = _examined([*lying, *files], params.data.max_pixels)
+    with Ticker("checking", len(lying) + len(files), "files") as ticker:
+        read = checking.examined(
+            [*lying, *files], max_pixels=params.data.max_pixels, progress=ticker.so_far
+        )
     for answer in read[: len(lying)]:
         known.add(answer["image"])
         seen.append(answer.get("look", ""))
@@ -151,16 +154,6 @@ def _known(project: Project, params: Params) -> tuple[set[str], list[str], list[
     lying = walk_day(project, params.day, Delivery()) if is_open else []
     ids = {*history.images["image"], *history.withdrawn}
     return ids, looks.read(project, history.days)["look"].to_list(), lying
-
-
-def _examined(found: Sequence[Found], max_pixels: int) -> list[dict[str, str]]:
-    """What each file is (worker.check): its id, its look and its group, or why it is refused."""
-    same = {"stage": "", "max_pixels": max_pixels}
-    requests = [
-        {"path": str(one.path.absolute()), "real": str(one.real or ""), **same} for one in found
-    ]
-    with Ticker("checking", len(found), "files") as ticker:
-        return workers.answers(requests, progress=ticker.so_far)
 
 
 def _queued(

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -42,19 +43,11 @@ def inspect(
             delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
-    requests = [
-        {
-            "path": str(one.path.absolute()),
-            "real": str(one.real or ""),
-            "stage": str(stage or ""),
-            "max_pixels": max_pixels,
-            "squares": squares[0],
-            "size": squares[1],
-        }
-        for one in takable
-    ]
+    answers = examined(
+        takable, max_pixels=max_pixels, stage=stage, squares=squares, progress=progress
+    )
     checked: list[Delivered] = []
-    for one, answer in zip(takable, workers.answers(requests, progress=progress), strict=True):
+    for one, answer in zip(takable, answers, strict=True):
         if "failed" in answer:
             raise OSError(answer["failed"])
         if "refused" in answer:
@@ -65,6 +58,29 @@ def inspect(
         seen = (answer["image"], answer["look"], one.group, answer["group"])
         checked.append(Delivered(one.path, one.place, one.label, *seen))
     _sort_out_copies(checked, history, today, had or {}, delivery)
+
+
+def examined(
+    found: Sequence[Found],
+    *,
+    max_pixels: int,
+    stage: Path | None = None,
+    squares: tuple[str, int] = ("", 0),
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Return what each file is (worker.check): its id, look and group, or why it is refused."""
+    requests = [
+        {
+            "path": str(one.path.absolute()),
+            "real": str(one.real or ""),
+            "stage": str(stage or ""),
+            "max_pixels": max_pixels,
+            "squares": squares[0],
+            "size": squares[1],
+        }
+        for one in found
+    ]
+    return workers.answers(requests, progress=progress)
 
 
 def _sort_out_copies(
