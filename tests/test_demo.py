@@ -1,4 +1,4 @@
-"""The demo: its digits, its manners, and what its days come to, on smaller images."""
+"""The demo: its digits, its manners, and what its days come to."""
 
 import json
 import re
@@ -55,10 +55,9 @@ def test_the_demo_leaves_other_folders_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell, monkeypatch):
-    # As if a demo had been stopped as it had begun. For time: a quarter of its pixels, half of its
-    # updates, and one thread, which waits for no other beside another test.
-    monkeypatch.setattr(demo, "IMAGE_SIZE_PX", 16)
+def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell):
+    # As if a demo had been stopped as it had begun. For time: half of its updates, and one thread,
+    # which waits for no other beside another test.
     demo.begin(tmp_path / "demo", say=print)
     params.edit(Project(tmp_path / "demo").params, {"train.updates": 75, "train.threads": 1})
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):

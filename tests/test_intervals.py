@@ -116,6 +116,15 @@ def test_the_mean_of_proportions_lies_in_its_interval_and_that_in_0_to_1(counts)
     assert -1e-12 <= ends["low"] <= np.mean(hits / images) <= ends["high"] <= 1 + 1e-12
 
 
+def test_a_figure_that_rounds_to_zero_has_no_sign():
+    assert [intervals.figure(value) for value in (-0.0004, 0.0004, -0.0006, None)] == [
+        "0.000",
+        "0.000",
+        "-0.001",
+        "-",
+    ]
+
+
 def test_of_nothing_nothing_is_known():
     assert linear([], [], [], []) == {"low": None, "high": None}
 

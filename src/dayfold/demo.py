@@ -21,7 +21,7 @@ from dayfold.project.layout import Project
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
 JOINS = {"6": 1, "7": 2, "8": 3, "9": 4}  # digit → the day (from 0) on which it is first seen
 FORGETTING = DAYS[-2:]  # that are made once more without replay
-IMAGE_SIZE_PX = 32
+IMAGE_SIZE_PX = 16  # twice the digits' own: 32 px take half as long again for the same figures
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
 

@@ -19,7 +19,7 @@ UNKNOWN: Ends = {"low": None, "high": None}
 
 def figure(value: float | None) -> str:
     """Return a figure with three decimals; a dash where it is undefined."""
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:z.3f}"
 
 
 def said(ends: Ends | None) -> str:
