@@ -219,17 +219,21 @@ def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
     found = backtest.summary(scratch, params_file.read(project.params), "frozen", 0, real.days)
     assert found.average_accuracy == pytest.approx(np.mean(hits[DAYS[1]])) == 1.0
     assert found.anytime_accuracy == pytest.approx(np.mean([*map(np.mean, hits.values())]))
-    assert found.images == found.draws == (images["split"] == "train").sum()
+    trained = images.filter(split="train")
+    both = len(trained) + len(trained.filter(day=DAYS[0]))
+    assert found.images == found.draws == both
     assert found.new_confidence > 0.5
     cells = backtest.curve(scratch, "frozen", 0, real.days)
     assert [cell.accuracy for cell in cells if cell.day == DAYS[1]] == hits[DAYS[1]]
-    assert not (scratch.root / "features.safetensors").exists()
+    assert not scratch.activations.exists()
 
 
 def test_the_ridge_head_is_defined_for_one_image_and_without_validation():
-    weight, bias = frozen.ridge(
-        torch.ones(1, 512), torch.tensor([0]), 1, torch.zeros(0, 512), torch.zeros(0).long()
+    one, none = (
+        (torch.ones(1, 512), torch.tensor([0])),
+        (torch.zeros(0, 512), torch.zeros(0).long()),
     )
+    weight, bias = frozen.ridge(*one, 1, torch.ones(1), *none)
     assert (weight.abs().sum(), bias.tolist()) == (0, [1.0])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dayfold.learning import device, fitting, inputs, network, pixels
+from dayfold.learning import device, fitting, frozen, inputs, network, pixels
 from dayfold.learning.inputs import DEPTHS, Activations, Job, Pool
 from dayfold.project import params as params_file
 from dayfold.project.kept import Kept, prune
@@ -68,9 +68,9 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, activations,
     options = {"ema_length": 0.5, "distill": 0.5}
     after, steps, _ = train(pool, of, frozen_through=depth, **options)
     assert all(np.isfinite(step.loss) for step in steps)
-    frozen = LAYERS[: DEPTHS[depth]]
+    kept = LAYERS[: DEPTHS[depth]]
     for name, tensor in start.state.items():
-        assert torch.equal(tensor, after[name]) == (name.partition(".")[0] in frozen), name
+        assert torch.equal(tensor, after[name]) == (name.partition(".")[0] in kept), name
     # And the two parts are the network.
     given, made = activations(pool, start=start, frozen_through=depth)
     assert made == 0
@@ -141,9 +141,53 @@ def test_variants_are_the_image_and_changes_of_it_drawn_alike_by_each_epoch(acti
     assert torch.equal(drawn[7:], given.drawn(pool, chosen[7:], 1, first=7))
 
 
+def test_with_all_layers_frozen_a_head_is_all_that_is_made(recipe, machine, tmp_path):
+    own = recipe.model_copy(update={"frozen_through": "all"})
+    job = Job(start_of(3), None, own, 0, DAY, machine)
+    pool, validation, said = pool_of(12, 3), pool_of(5, 3), []
+
+    def fit(pool=pool):
+        return frozen.fit(job, pool, validation, tmp_path, FINGERPRINT, said.append)[0]
+
+    first = fit()
+    assert len(said) == 17
+    assert (first.drawn == 1).all()
+    changed = [
+        name for name, one in first.state.items() if not torch.equal(one, job.start.state[name])
+    ]
+    assert changed == ["fc.weight", "fc.bias"]
+    net = network.build(network.Model(first.state, job.start.classes, {}), 32)
+    whole = network.outputs(net, validation.pixels, machine)
+    assert torch.allclose(whole, first.logits, atol=1e-3 * float(whole.abs().max()))
+    # Kept, partly kept or made anew: the same bits.
+    for image in pool.images[:4]:
+        next(tmp_path.glob(f"*/{image}")).unlink()
+    second = fit()
+    shutil.rmtree(next(tmp_path.iterdir()))
+    third = fit()
+    for name, one in first.state.items():
+        assert torch.equal(one, second.state[name])
+        assert torch.equal(one, third.state[name])
+
+
+def test_an_image_of_weight_two_counts_as_two_images():
+    rows, held = torch.from_numpy(np.random.default_rng(0).normal(size=(14, 6))), torch.ones(2, 6)
+    targets, wanted = torch.arange(14) % 3, torch.tensor([0, 1])
+    weights = torch.ones(14)
+    weights[3] = 2
+    twice = frozen.ridge(rows, targets, 3, weights, held, wanted)
+    again = [torch.cat([one, one[3:4]]) for one in (rows, targets)]
+    for one, other in zip(
+        twice, frozen.ridge(*again, 3, torch.ones(15), held, wanted), strict=True
+    ):
+        assert torch.allclose(one, other)
+
+
 def test_a_random_origin_has_nothing_to_freeze_or_to_stay_near(recipe):
     first = fitting.on_parent(recipe, network.random_origin(0))
     assert (first.frozen_through, first.ema_length) == ("none", 0)
+    head = recipe.model_copy(update={"frozen_through": "all"})
+    assert fitting.on_parent(head, network.random_origin(0)) == head
     sealed = network.Model({}, ("a",), {"day": DAY})
     assert fitting.on_parent(recipe, sealed) == recipe
 

@@ -40,18 +40,16 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to train each day: changes of params.yaml, and three things that no param says.
+    """A way to train each day: changes of params.yaml, and two things that no param says.
 
     `full_passes`: as many updates as give every image of the pool as many passes as the project's
-    budget gives the images of its own. `from_origin`: each day begins at the origin. `frozen`: only
-    the head learns, upon the origin's features (learning/frozen.py).
+    budget gives the images of its own. `from_origin`: each day begins at the origin.
     """
 
     name: str
     changes: Mapping[str, Value] = field(default_factory=dict)
     full_passes: bool = False
     from_origin: bool = False
-    frozen: bool = False
 
 
 _EVERYTHING: dict[str, Value] = {"replay.policy": "all"}
@@ -69,7 +67,11 @@ POLICIES = {
         Policy("joint", _EVERYTHING),
         Policy("cumulative", {**_EVERYTHING, **_EQUAL}, full_passes=True),
         Policy("scratch", {**_EVERYTHING, **_EQUAL}, full_passes=True, from_origin=True),
-        Policy("frozen", frozen=True),
+        Policy(
+            "frozen",
+            {"train.frozen_through": "all", **_EVERYTHING, **_EQUAL},
+            from_origin=True,
+        ),
     )
 }
 """naive: new images only. replay: new and replayed images alike. project: params.yaml as it is.
@@ -130,25 +132,20 @@ def run_days(
         tick()
     # What is left are counts and facts: a model is worth 90 MB here and nothing to anybody.
     shutil.rmtree(scratch.parent, ignore_errors=True)
-    for path in (scratch.model, scratch.root / "features.safetensors"):
-        path.unlink(missing_ok=True)
+    scratch.model.unlink(missing_ok=True)
+    shutil.rmtree(scratch.activations, ignore_errors=True)
 
 
 def _run_day(
     history: History, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
     # Imported here: they take seconds, and a table that is there already needs none of them.
-    from dayfold.learning import frozen
     from dayfold.stages import evaluate, replay, train, weights
 
     _restore_yesterday(scratch)  # where an earlier run was stopped
     days = manifest.history(scratch, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
-    if policy.frozen:
-        facts = frozen.run(scratch, today, history.origin)
-        evaluate.run(scratch, today)
-        return facts
     weights.run(scratch, today)
     replay.run(scratch, today)
     if policy.full_passes:

@@ -117,5 +117,5 @@ def frozen_ahead(frozen: pl.DataFrame, trained: Sequence[pl.DataFrame]) -> list[
     return [
         f"frozen is ahead of project by {gain:.3f} ACC (95%: {gain - half:.3f} to "
         f"{gain + half:.3f}). The start's features separate your classes better than training "
-        "does; train less of it: dayfold backtest --set train.frozen_through=layer3"
+        "does. Compare: dayfold backtest --set train.frozen_through=all --set replay.policy=all"
     ]

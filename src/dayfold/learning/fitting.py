@@ -63,9 +63,10 @@ def learning_rate(update: int, updates: int, *, peak: float) -> float:
 def on_parent(recipe: Train, parent: Model) -> Train:
     """Return the recipe of a day on this parent.
 
-    A random origin has learnt nothing to freeze, and a mean would only lag behind what is learnt.
+    A random origin has learnt nothing to freeze, and a mean would only lag behind what is learnt;
+    where the head alone learns, there is no other way.
     """
-    if parent.metadata.get("made") != "random":
+    if parent.metadata.get("made") != "random" or recipe.frozen_through == "all":
         return recipe
     return recipe.model_copy(update={"frozen_through": "none", "ema_length": 0.0})
 

@@ -1,48 +1,82 @@
-"""The origin's features as they are, with a ridge regression for a head: nothing is fine-tuned.
+"""All layers stay as the start has them, and the head is a ridge regression: no update is made.
 
 Where the start is good this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
-RanDumb: Prabhu et al. 2024), and an image goes through the network once in its life.
+RanDumb: Prabhu et al. 2024), and an image goes through the network once in its life: what the head
+is given of it is kept beside the project.
 """
 
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import polars as pl
-import safetensors.torch
+import numpy as np
 import torch
 from torch.nn import functional
 
-from dayfold.learning import calibration, device, network, pixels
-from dayfold.learning.device import Machine
-from dayfold.learning.network import Model
-from dayfold.ledger import manifest
-from dayfold.project.files import sha256_file, write_bytes
-from dayfold.project.layout import Project
-from dayfold.project.params import Params
+from dayfold.learning import calibration, network, unknown
+from dayfold.learning.fitting import Fitted
+from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.unknown import Known
+from dayfold.ledger.tables import TrainingStep
+from dayfold.project.files import sha256
+from dayfold.project.kept import Kept
 
 PENALTIES = [10.0**power for power in range(-8, 3)]  # times the mean eigenvalue of the features
 USUAL = 1e-2  # of these, where no validation image is there to choose by
+
+
+def fit(
+    job: Job,
+    pool: Pool,
+    validation: Pool,
+    folder: Path,
+    fingerprint: Mapping[str, object],
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Fitted, TrainingStep]:
+    """Make a head of the pool's images and weights; each image is drawn once.
+
+    What the head is given of an image is kept in `folder`. The step tells of the pool's
+    cross-entropy.
+    """
+    weight, bias = (job.start.state[name] for name in network.HEAD)
+    features = _Features(job, folder, fingerprint)
+    shown = features.of(pool, progress)
+    held = features.of(validation, progress) if validation.images else shown[:0]
+    head = ridge(
+        shown, pool.targets, len(weight), torch.tensor(pool.weights), held, validation.targets
+    )
+    # A ridge's answers lie in 0..1: as logits they would be sure of nothing.
+    by, wanted = (held, validation.targets) if len(held) else (shown, pool.targets)
+    scale = calibration.temperature(((by.double() @ head[0].T + head[1]).numpy(), wanted.numpy()))
+    weight, bias = ((part / scale).float() for part in head)
+    made, asked = (functional.linear(part, weight, bias) for part in (shown, held))
+    loss = float(functional.cross_entropy(made, pool.targets))
+    state = {**job.start.state, **dict(zip(network.HEAD, (weight, bias), strict=True))}
+    chosen = unknown.sample(pool.images, pool.targets.numpy())
+    known = Known.of(shown[chosen], pool.targets[chosen], len(weight))
+    drawn = np.ones(len(pool.images), dtype=np.int64)
+    return Fitted(state, drawn, known, held, asked), TrainingStep(1, 1, loss, 0.0)
 
 
 def ridge(
     features: torch.Tensor,
     targets: torch.Tensor,
     classes: int,
+    weights: torch.Tensor,
     held: torch.Tensor,
     wanted: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the head of the least ridge loss: float64 [classes, d] and [classes].
+    """Return the head of the least weighted ridge loss: float64 [classes, d] and [classes].
 
     It maps `features` float [n, d] to 1 for their class in `targets` int64 [n] and to 0 for all
     others; the bias has no penalty. The penalty is that of PENALTIES with the least squared error
     on the images `held`, of the classes `wanted`: they are of other patients than the n.
     """
+    part = (weights.double() / weights.sum())[:, None]
     x, y = features.double(), functional.one_hot(targets, classes).double()
-    middle, share = x.mean(dim=0), y.mean(dim=0)
+    middle, share = (part * x).sum(dim=0), (part * y).sum(dim=0)
     x, y = x - middle, y - share
-    values, vectors = torch.linalg.eigh(x.T @ x)
-    turned, scale = vectors.T @ (x.T @ y), values.mean().clamp_min(1e-12)
+    values, vectors = torch.linalg.eigh(x.T @ (part * x))
+    turned, scale = vectors.T @ (x.T @ (part * y)), values.mean().clamp_min(1e-12)
     aim, found = functional.one_hot(wanted, classes).double() - share, []
     for penalty in PENALTIES if len(held) else [USUAL]:
         weight = vectors @ (turned / (values.clamp_min(0) + penalty * scale)[:, None])
@@ -52,55 +86,28 @@ def ridge(
     return weight.T, share - middle @ weight
 
 
-def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
-    """Write the day's model: the origin's network with a ridge head of all training images so far.
+class _Features:
+    """What the head is given of images, float32 [d] a file, by all that it depends on."""
 
-    Returns what a backtest records of a day. In fp32: the head's large weights cancel each other.
-    """
-    began, recipe, history = time.monotonic(), params.train, manifest.history(project, params.day)
-    rows, held = history.split("train"), history.split("validation")
-    classes = sorted({*rows["label"]})
-    held = held.filter(pl.col("label").is_in(classes))
-    machine = device.resolve(device=recipe.device, precision="fp32", threads=recipe.threads)
-    begin = network.load(origin)
-    facts: dict[str, Any] = {"network": begin.network}
-    body = Model(network.without_head(begin.state, begin.network), (), facts)
-    model, size = network.grown(body, classes, params.seed), recipe.image_size_px
-    features, new = _features(project, pl.concat([rows, held]), model, size, machine)
-    ids = {label: at for at, label in enumerate(classes)}
-    targets, wanted = (torch.tensor([ids[name] for name in one["label"]]) for one in (rows, held))
-    shown, asked = features[: len(rows)], features[len(rows) :]
-    weight, bias = ridge(shown, targets, len(classes), asked, wanted.long())
-    # A ridge's answers lie in 0..1: without this the softmax would be sure of nothing.
-    logits = asked.double() @ weight.T + bias
-    temperature = calibration.temperature((logits.numpy(), wanted.numpy()))
-    head = {"fc.weight": weight / temperature, "fc.bias": bias / temperature}
-    state = {**model.state, **{name: tensor.float() for name, tensor in head.items()}}
-    where = {"device": machine.device, "precision": machine.precision}
-    facts |= {"classes": classes, "day": params.day, "recipe": recipe.model_dump() | where}
-    network.save(project.model, state, facts)
-    passed = rows.filter(pl.col("image").is_in(new)).height
-    seconds = time.monotonic() - began
-    made = sha256_file(project.model)
-    return {"day": params.day, "model": made, "images": passed, "draws": passed, "seconds": seconds}
+    def __init__(self, job: Job, folder: Path, fingerprint: Mapping[str, object]) -> None:
+        size, self._machine = job.recipe.image_size_px, job.machine
+        self._net = network.WithFeatures(network.build(job.start, size)).to(job.machine.device)
+        state = {name: one for name, one in job.start.state.items() if name not in network.HEAD}
+        body = {name: sha256(one.contiguous().numpy().tobytes()) for name, one in state.items()}
+        facts = {"features": 1, "size": size, "fingerprint": dict(fingerprint), "body": body}
+        self._kept = Kept.of(folder, facts)
 
+    def of(self, pool: Pool, progress: Callable[[int], None]) -> torch.Tensor:
+        """Return them of a pool's images, float32 [n, d]."""
+        return torch.stack([self._read(pool, at, progress) for at in range(len(pool.images))])
 
-def _features(
-    project: Project, rows: pl.DataFrame, model: Model, size: int, machine: Machine
-) -> tuple[torch.Tensor, list[str]]:
-    """What the head is given of images, float32 [n, d] in their order; which of it was made now.
-
-    Kept by image, not in sums: a later day may correct a label.
-    """
-    path = project.root / "features.safetensors"
-    kept = safetensors.torch.load_file(path) if path.exists() else {}
-    missing = rows.filter(~pl.col("image").is_in(list(kept)))
-    net = network.WithFeatures(network.build(model, size)).to(machine.device)
-    new: list[str] = missing["image"].to_list()
-    at = 0
-    for images in pixels.in_chunks(project.root, missing, size, lambda _: None):
-        made = net.parted(network.outputs(net, images, machine))[0]
-        kept |= zip(new[at : at + len(made)], made.contiguous().unbind(), strict=True)
-        at += len(made)
-    write_bytes(path, safetensors.torch.save({name: one.clone() for name, one in kept.items()}))
-    return torch.stack([kept[image] for image in rows["image"]]), new
+    def _read(self, pool: Pool, at: int, progress: Callable[[int], None]) -> torch.Tensor:
+        image = pool.images[at]
+        data = self._kept.read(image)
+        if data is None:
+            # In a batch of its own: its bits do not depend on what else a day trains on.
+            made = network.outputs(self._net, pool.pixels[at : at + 1], self._machine)
+            data = self._net.parted(made)[0].numpy().tobytes()
+            self._kept.write(image, data)
+        progress(1)
+        return torch.frombuffer(bytearray(data), dtype=torch.float32)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -55,6 +56,20 @@ class Pool:
     targets: torch.Tensor
     images: Sequence[str]
     weights: Sequence[float]
+
+    @classmethod
+    def read(
+        cls, job: Job, root: Path, rows: pl.DataFrame, *, progress: Callable[[int], None]
+    ) -> "Pool":
+        """Read the images of rows (image, path, label, weight) in the project's folder `root`."""
+        ids = {label: position for position, label in enumerate(job.start.classes)}
+        images, size = rows["image"].to_list(), job.recipe.image_size_px
+        return cls(
+            pixels.load(root, rows["path"].to_list(), images, size, progress),
+            torch.tensor([ids[label] for label in rows["label"]], dtype=torch.int64),
+            images,
+            rows["weight"].to_list(),
+        )
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Train(_Section):
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     distill: Annotated[float, Field(ge=0, le=100)]
     ema_length: Share
-    frozen_through: Literal["none", "stem", "layer1", "layer2", "layer3"]
+    frozen_through: Literal["none", "stem", "layer1", "layer2", "layer3", "all"]
     augment: Augment
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]

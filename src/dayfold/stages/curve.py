@@ -86,8 +86,9 @@ def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
             print(f"{name:19}{figure(figures[name]):>7}   95%: {ends}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
-        verdict = "A significant" if worse["significant"] else "No significant"
-        print(f"{verdict} drop since yesterday on the same images (McNemar, p = {worse['p']:.3f}).")
+        drop = "drop since yesterday on the same images"
+        sure = f"A significant {drop} (McNemar, p = {worse['p']:.3f})."
+        print(sure if worse["significant"] else f"No significant {drop}.")
     if (f1 := figures["new"]["f1"]) is not None:
         print(f"new classes: f1 {figure(f1)}, 95%: {evidence.interval(figures, 'new.f1')}")
     for sentence in known.sentences():

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from dayfold import __version__, draws
@@ -29,12 +29,11 @@ from dayfold.learning import (
     device,
     fingerprint,
     fitting,
+    frozen,
     network,
-    pixels,
     processes,
 )
 from dayfold.learning.device import Machine
-from dayfold.learning.fingerprint import Fingerprint
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
@@ -68,7 +67,8 @@ def run(project: Project, params: Params) -> list[str]:
     made = json.loads(project.provenance.read_bytes())
     images, held = made["images"], made["validation"]
     new = plural(images["trained"] - images["replayed"], "image")
-    said = f"{recipe.updates} updates on {new} of today and {images['replayed']} replayed"
+    how = "ridge head" if recipe.frozen_through == "all" else f"{recipe.updates} updates"
+    said = f"{how} on {new} of today and {images['replayed']} replayed"
     right = f"; validation: {held['right']} of {held['images']} correct" * bool(held["images"])
     return [said + right]
 
@@ -82,6 +82,8 @@ def work(root: str, params: str, log: str) -> None:
 
 def _machine(recipe: Train) -> Machine:
     given = recipe.model_dump(include={"device", "precision", "threads", "processes"})
+    if recipe.frozen_through == "all":
+        given["precision"] = "fp32"  # the ridge head's large weights cancel each other
     return device.resolve(**given)
 
 
@@ -110,15 +112,15 @@ def _train(project: Project, params: Params, team: Team) -> None:
     day = _day(project, params)
     began = time.monotonic()
     with Ticker("decoding", len(day.pool) + len(day.held), "images") as ticker:
-        pool, validation = (_pool(project, day.job, rows, ticker) for rows in (day.pool, day.held))
+        read = partial(Pool.read, day.job, project.root, progress=ticker.advance)
+        pool, validation = read(day.pool), read(day.held)
     seconds = {"decode": round(time.monotonic() - began, 1)}
     _print_recipe(params, day, seconds["decode"])
     facts = _facts(day)
     team.agree(canonical_json(facts).encode(), "The inputs or the fingerprint")
     keeper = checkpoint.Keeper(project.checkpoints, facts)
-    frozen = _frozen(project, day.job, facts["fingerprint"], pool, validation)
     pace = Pace(*usual_speed(project, params.parent, facts))
-    fitted, steps = _fitted(day.job, pool, validation, frozen, keeper, team, pace)
+    fitted, steps = _fitted(project, day.job, facts, (pool, validation), keeper, team, pace)
     weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
     team.agree(weights, "The weights")
     if not team.leads:
@@ -172,6 +174,11 @@ def _day(project: Project, params: Params) -> _Day:
     teacher = network.without(network.grown(parent, (), seed, like=renamed), retired)
     recipe = fitting.on_parent(params.train, parent)
     lacking = evidence.unseen(history, start.classes)
+    if lacking and recipe.frozen_through == "all":
+        raise TrainingError(
+            f"train.frozen_through: all makes a head from images; {evidence.no_image(lacking)}.",
+            hint="dayfold add images of each, or set train.frozen_through to layer3",
+        )
     unseen = tuple(start.classes.index(name) for name in lacking)
     job = Job(start, teacher, recipe, seed, day, _machine(recipe), unseen)
     held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
@@ -207,17 +214,6 @@ def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
     return rows[np.sort(chosen)]
 
 
-def _pool(project: Project, job: Job, rows: pl.DataFrame, ticker: Ticker) -> Pool:
-    ids = {label: position for position, label in enumerate(job.start.classes)}
-    images, size = rows["image"].to_list(), job.recipe.image_size_px
-    return Pool(
-        pixels.load(project.root, rows["path"].to_list(), images, size, ticker.advance),
-        torch.tensor([ids[label] for label in rows["label"]], dtype=torch.int64),
-        images,
-        rows["weight"].to_list(),
-    )
-
-
 def _facts(day: _Day) -> dict[str, Any]:
     """All that the model's bits depend on: it names the checkpoint, and processes compare it."""
     job, machine = day.job, day.job.machine
@@ -232,29 +228,26 @@ def _facts(day: _Day) -> dict[str, Any]:
     }
 
 
-def _frozen(project: Project, job: Job, here: Fingerprint, *pools: Pool) -> Activations | None:
-    """What the frozen layers make of the images; None where no layer is frozen."""
-    depth = job.recipe.frozen_through
-    if depth == "none":
-        return None
-    frozen = Activations(job, project.activations, here)
-    count = sum(len(pool.images) for pool in pools)
-    with Ticker("freezing", count, "images") as ticker:
-        made = frozen.make(*pools, progress=ticker.advance)
-    print(f"frozen    through {depth}: activations of {count} images, {made} new")
-    return frozen
-
-
 def _fitted(
+    project: Project,
     job: Job,
-    pool: Pool,
-    validation: Pool,
-    inputs: Activations | None,
+    facts: dict[str, Any],
+    pools: tuple[Pool, Pool],
     keeper: checkpoint.Keeper,
     team: Team,
     pace: Pace,
 ) -> tuple[Fitted, list[TrainingStep]]:
     """Train, or go on where a training of the same inputs was stopped."""
+    depth, here, inputs = job.recipe.frozen_through, facts["fingerprint"], None
+    if depth != "none":
+        count = sum(len(pool.images) for pool in pools)
+        with Ticker("freezing", count, "images") as ticker:
+            if depth == "all":
+                made = frozen.fit(job, *pools, project.activations, here, ticker.advance)
+                return made[0], [made[1]]
+            inputs = Activations(job, project.activations, here)
+            new = inputs.make(*pools, progress=ticker.advance)
+        print(f"frozen    through {depth}: activations of {count} images, {new} new")
     saved = keeper.found(team)
     steps = [*saved.steps] if saved else []
     if saved:
@@ -263,8 +256,7 @@ def _fitted(
         with _progress(job.recipe, steps, pace) as report:
             fitted = fitting.fit(
                 job,
-                pool,
-                validation,
+                *pools,
                 report=report,
                 inputs=inputs,
                 team=team,
@@ -355,10 +347,13 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
         f"images    {day.today} of today ({share:.1%} of the training samples), "
         f"{len(day.pool) - day.today} replayed; decoded in {decoded:.1f} s"
     )
-    print(
-        f"budget    {recipe.updates} updates of {recipe.batch_size} images, "
-        f"AdamW at {recipe.learning_rate:g}, seed {params.seed}"
-    )
+    if recipe.frozen_through == "all":
+        print("budget    a ridge head; all layers stay as they are")
+    else:
+        print(
+            f"budget    {recipe.updates} updates of {recipe.batch_size} images, "
+            f"AdamW at {recipe.learning_rate:g}, seed {params.seed}"
+        )
     several = f"{machine.processes} processes of " if machine.processes > 1 else ""
     print(
         f"machine   {machine.device}, {machine.precision}, {several}{machine.threads} threads, "
