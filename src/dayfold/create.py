@@ -1,4 +1,4 @@
-"""A new project from the template, and the origin that its first day starts from."""
+"""A new project, and the origin that its first day starts from."""
 
 import shutil
 from collections.abc import Callable, Sequence

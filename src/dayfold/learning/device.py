@@ -1,4 +1,4 @@
-"""Where and how training computes: device, precision, threads, determinism."""
+"""Where training computes: device, precision, threads, determinism."""
 
 import os
 from dataclasses import dataclass

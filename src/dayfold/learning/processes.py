@@ -1,4 +1,4 @@
-"""More than one process: each takes its slice of every batch, and all hold one network."""
+"""Several processes: a slice of every batch each, one network."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""data/corrections/<day>.csv: labels corrected, images withdrawn and images erased on a day."""
+"""data/corrections/<day>.csv: labels corrected, images withdrawn or erased."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, by affinity and its control groups' quota; how many idle."""
+"""How many CPUs this process may use, and how many idle."""
 
 import math
 import os

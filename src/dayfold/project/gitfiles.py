@@ -1,4 +1,4 @@
-"""What a project tells git about its files: keep their bytes as they are, and never hide them."""
+"""What tells git to keep a project's bytes, and hide nothing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Worker processes that check files: one that crashes, hangs or eats memory takes down itself."""
+"""Worker processes: a crash or hang ends one of them only."""
 
 import atexit
 import json
