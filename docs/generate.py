@@ -62,7 +62,7 @@ def cli() -> str:
             continue
         example = command.epilog.removeprefix("Example:").strip()
         lines = [f"### dayfold {name}", _plain(inspect.cleandoc(command.help))]
-        lines.append(f"```\n{example}\n```")
+        lines.append(f"    {example}")
         rows = []
         for one in command.params:
             if one.name == "help":

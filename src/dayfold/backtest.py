@@ -1,4 +1,4 @@
-"""A project's own history under other policies, in a scratch folder."""
+"""A project's own history under other policies."""
 
 import json
 import math

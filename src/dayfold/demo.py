@@ -1,4 +1,4 @@
-"""The demo: six days of digits, two of them also without replay."""
+"""The demo: six days of digits."""
 
 import shlex
 import subprocess

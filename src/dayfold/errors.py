@@ -1,4 +1,4 @@
-"""The tree of errors: what is wrong, where, what to do next."""
+"""The tree of errors."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The commands that look back, and the backtest."""
+"""Commands that look back, and the backtest."""
 
 from functools import partial
 from pathlib import Path

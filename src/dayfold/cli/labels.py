@@ -1,4 +1,4 @@
-"""The commands that correct labels and withdraw images."""
+"""Commands that correct labels and withdraw images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""The commands that use a model: predict, export, audit."""
+"""Commands that use a model."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The commands that check what is recorded."""
+"""Commands that check what is recorded."""
 
 from contextlib import suppress
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What all commands share: the app, options, how errors end."""
+"""What all commands share."""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""What `add` prints: the day, its files, what to do next."""
+"""What `add` prints."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Adding images: checked one by one, the good ones taken."""
+"""Adding images: each is checked, the good are taken."""
 
 import errno
 import os

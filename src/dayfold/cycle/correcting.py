@@ -1,4 +1,4 @@
-"""Correcting labels and withdrawing images: events of the open day."""
+"""Correcting labels and withdrawing images."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What `add` says of patients before they are split."""
+"""What `add` says of patients before the split."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Before a command changes a project: a lock, and repairs."""
+"""Before a command changes a project: lock and repair."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Sealing a day with a commit and a tag, and undo."""
+"""Sealing a day, and undo."""
 
 import json
 import os

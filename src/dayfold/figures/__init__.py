@@ -1,1 +1,1 @@
-"""What is measured: formulas over counts, and charts of them."""
+"""What is measured: formulas over counts, and charts."""

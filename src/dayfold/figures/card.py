@@ -1,4 +1,4 @@
-"""The model card of a day, from recorded facts alone.
+"""The model card of a day.
 
 After Mitchell et al., "Model cards for model reporting", 2019.
 """

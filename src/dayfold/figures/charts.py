@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn without a library.
+"""Charts as SVG, without a library.
 
 Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
 """

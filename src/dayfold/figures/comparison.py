@@ -1,4 +1,4 @@
-"""Runs of a backtest side by side: means over seeds."""
+"""Runs of a backtest side by side."""
 
 import math
 from collections.abc import Sequence

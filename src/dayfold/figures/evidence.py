@@ -1,4 +1,4 @@
-"""What is too few to judge by: the one rule."""
+"""What is too few to judge by."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Checkpoints: a stopped training goes on, to the same bits.
+"""Checkpoints: a stopped training goes on.
 
 Every two minutes what changes from one update to the next is written beside the project, in a file
 named by a digest of all that the training depends on. The environment may set another interval: no

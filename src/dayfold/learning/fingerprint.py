@@ -1,4 +1,4 @@
-"""What a model's bits depend on besides its recipe (level B)."""
+"""What bits depend on besides the recipe (level B)."""
 
 import base64
 import platform

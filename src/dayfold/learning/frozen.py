@@ -1,4 +1,4 @@
-"""The origin's features with a ridge regression for a head.
+"""The origin's features with a ridge head.
 
 Where the start is good this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
 RanDumb: Prabhu et al. 2024), and an image goes through the network once in its life.

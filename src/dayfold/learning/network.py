@@ -1,4 +1,4 @@
-"""A network whose head only grows, and its file (safetensors)."""
+"""A network whose head only grows, and its file."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The first day's model: ImageNet's, a random one, or yours."""
+"""The first day's model: ImageNet's, random, or yours."""
 
 import http.client
 import os

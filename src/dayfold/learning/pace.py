@@ -1,4 +1,4 @@
-"""How fast a training goes, and a warning where it slows."""
+"""How fast a training goes, and when it slows."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Rows of the manifest → tensors, and random changes of them."""
+"""Rows of the manifest → tensors, randomly changed."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Several processes: a slice of every batch each, one network."""
+"""Several processes, each a slice of every batch."""
 
 import logging
 import os

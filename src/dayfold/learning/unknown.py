@@ -1,4 +1,4 @@
-"""How far an image is from all that a model has learnt.
+"""How far an image is from what was learnt.
 
 An image is near where the model is decided, and where its features lie in the direction of a class:
 

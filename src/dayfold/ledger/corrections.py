@@ -1,4 +1,4 @@
-"""data/corrections/<day>.csv: labels corrected, images withdrawn or erased."""
+"""data/corrections/<day>.csv: relabelled, withdrawn and erased images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The tables in which stages meet, and their columns."""
+"""The tables in which stages meet."""
 
 import os
 from collections.abc import Iterable, Iterator

@@ -1,1 +1,1 @@
-"""Where things are kept: paths, params, files, git, DVC."""
+"""Where things are and how they are kept."""

@@ -1,4 +1,4 @@
-"""DVC's cache on the disk: objects named by MD5."""
+"""DVC's cache on the disk."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""What a person sees: progress bars, plurals, tables."""
+"""What a person sees: progress and tables."""
 
 import os
 import sys

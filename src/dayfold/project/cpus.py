@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and how many idle."""
+"""How many CPUs may be used, and are idle."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What tells git to keep a project's bytes, and hide nothing."""
+"""A project's .gitattributes and .gitignore."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""params.yaml, typed and validated, every problem at once."""
+"""params.yaml, typed and validated."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""DVC's remotes: their set-up, objects, and text for erased ones.
+"""DVC's remotes, and what is in them.
 
 The one place where DVC is used from within: its command line cannot reach a single object. Its
 remote objects know the paths of every kind of storage, and fsspec reads and writes them.

@@ -1,4 +1,4 @@
-"""git and DVC, through their command lines only."""
+"""git and DVC, through their command lines."""
 
 import io
 import json

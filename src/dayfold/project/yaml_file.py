@@ -1,4 +1,4 @@
-"""A YAML file as data with lines, edited in place."""
+"""A YAML file with line numbers, edited in place."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What git recorded of a sealed day, and its images."""
+"""What git recorded of a sealed day."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Days made again in a git worktree, and compared.
+"""Days made again in a worktree, and compared.
 
 The images come by link from the project's own folders, the parent from DVC's cache, a remote, or
 the day that was just made. Nothing is put into the cache, so that what is made is not taken from

@@ -1,4 +1,4 @@
-"""Whether what git and DVC keep is what was recorded.
+"""Whether what is kept is what was recorded.
 
 What is missing or damaged is told with the command that brings it: from DVC's cache, from the
 default remote, or from the clone that has it.

@@ -1,4 +1,4 @@
-"""The audit: labels that are probably wrong, as table and page.
+"""The audit: labels that are probably wrong.
 
 Confident learning on predictions that are out of sample: Northcutt, Jiang & Chuang, "Confident
 learning: estimating uncertainty in dataset labels", 2021, as cleanlab implements it. A label is

@@ -1,4 +1,4 @@
-"""A day's model as a file for other programs, checked."""
+"""A day's model as a file for other programs."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Any sealed day's model: images → classes with confidence."""
+"""Any sealed day's model: images → answers."""
 
 import shlex
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What to label next: the unlabelled images worth most."""
+"""What to label next."""
 
 import shlex
 from collections import Counter

@@ -1,1 +1,1 @@
-"""The six stages: a pure function and a thin shell each."""
+"""The six stages: pure functions in thin shells."""

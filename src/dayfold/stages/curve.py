@@ -1,4 +1,4 @@
-"""All days' evaluations → figures, gate and plots."""
+"""All days' evaluations → figures, gate, plots."""
 
 import json
 from collections.abc import Mapping

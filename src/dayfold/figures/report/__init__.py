@@ -1,1 +1,1 @@
-"""The report: one day as one self-contained HTML page."""
+"""The report: one day as one HTML page."""

@@ -1,4 +1,4 @@
-"""The report of a day, and the index of all days."""
+"""The report of a day, and the index."""
 
 import base64
 import hashlib

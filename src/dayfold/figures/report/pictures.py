@@ -1,4 +1,4 @@
-"""The images worth a look: newly wrong, unknown, near duplicates."""
+"""The images worth a look."""
 
 import base64
 import io

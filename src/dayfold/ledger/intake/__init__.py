@@ -1,1 +1,1 @@
-"""What is given as images: found, checked in workers, sorted."""
+"""What is given as images: found, checked, sorted."""

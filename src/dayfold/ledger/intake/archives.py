@@ -1,4 +1,4 @@
-"""A zip or tar → a folder of its regular files."""
+"""A zip or tar → a folder."""
 
 import os
 import tarfile

@@ -1,4 +1,4 @@
-"""Files → images to take: read once, decoded in a worker."""
+"""Files → images to take, decoded in workers."""
 
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence

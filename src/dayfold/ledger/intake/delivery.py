@@ -1,4 +1,4 @@
-"""What a delivery comes to: added, known, refused, ignored."""
+"""What a delivery comes to."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A label file → its files, each with its class."""
+"""A label file → files with classes."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Worker processes: a crash or hang ends one of them only."""
+"""Worker processes, which may crash or hang."""
 
 import atexit
 import json
