@@ -65,7 +65,7 @@ def cli() -> str:
         lines.append(f"    {example}")
         rows = []
         for one in command.params:
-            if one.name == "help":
+            if one.name == "help" or getattr(one, "hidden", False):
                 continue
             is_option = isinstance(one, typer.core.TyperOption)
             metavar = one.metavar or ("" if one.is_flag else one.name.upper())

@@ -170,7 +170,7 @@ def seal(
 ) -> None:
     """Commit the day and tag it day/<day>; after that it does not change.
 
-    Exit code 3: the day does not pass the gate and is not sealed.
+    Exit code 3: the day does not pass the gate.
     """
     from dayfold.cycle import sealing
 

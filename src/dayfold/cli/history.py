@@ -51,10 +51,9 @@ def diff(
         typer.Argument(metavar="[DAY [DAY]]", help="The last day with figures by default."),
     ] = None,
 ) -> None:
-    """Compare a day with the day before, or two days: what was learned and lost.
+    """Show what a day learned and lost since the day before, or between two days.
 
-    Figures with their 95% intervals, what got better or worse on the images that both days tested,
-    and changed params. All figures: dvc metrics diff --targets data/metrics/day.json.
+    All figures: dvc metrics diff --targets data/metrics/day.json.
     """
     from dayfold.figures import diff as compared
     from dayfold.project.console import show
@@ -80,9 +79,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     png: Annotated[
         Path | None,
-        typer.Option(
-            "--png", metavar="FILE", help="Draw the forgetting curve alone, as a picture."
-        ),
+        typer.Option("--png", metavar="FILE", help="Draw the forgetting curve alone."),
     ] = None,
 ) -> None:
     """Write a day's report: one self-contained HTML file."""

@@ -98,9 +98,9 @@ def audit(
         bool, typer.Option("--html", help="Also write a page with the pictures.")
     ] = False,
 ) -> None:
-    """List images whose label is probably wrong, new ones first, as a table for your decisions.
+    """List images whose label is probably wrong, new ones first, in data/audit/<day>.csv.
 
-    The table is data/audit/<day>.csv; `dayfold relabel --from` applies your decisions.
+    Decide there; `dayfold relabel --from` applies it.
     """
     with without_collector():
         from dayfold.serve import auditing

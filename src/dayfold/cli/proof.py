@@ -53,7 +53,7 @@ def reproduce(
 def check(
     read_data: Annotated[
         bool,
-        typer.Option("--read-data", help="Read every image, model and cached object as well."),
+        typer.Option("--read-data", help="Read every image, model and object as well."),
     ] = False,
     fix: Annotated[
         bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")
