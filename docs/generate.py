@@ -49,8 +49,7 @@ def house() -> str:
     said = """\
 This page lists every file of `src/dayfold` with its purpose. Imports go down this list only: cli;
 demo; backtest, serve; cycle; create; stages, proof; figures, learning; ledger; project; draws,
-errors. Stages do not import each other. Only what trains or predicts imports torch. A test checks
-this."""
+errors. Stages do not import each other. Only what trains or predicts imports torch."""
     return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
 
 
