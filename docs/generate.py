@@ -49,8 +49,7 @@ def house() -> str:
     said = """\
 This page lists every file of `src/dayfold` with its purpose. Imports go down this list only: cli;
 demo; backtest, serve; cycle; create; stages, proof; figures, learning; ledger; project; draws,
-errors. Stages do not import each other. Only what trains or predicts imports torch. A test checks
-this."""
+errors. Stages do not import each other. Only what trains or predicts imports torch."""
     return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
 
 
@@ -62,10 +61,10 @@ def cli() -> str:
             continue
         example = command.epilog.removeprefix("Example:").strip()
         lines = [f"### dayfold {name}", _plain(inspect.cleandoc(command.help))]
-        lines.append(f"```\n{example}\n```")
+        lines.append(f"    {example}")
         rows = []
         for one in command.params:
-            if one.name == "help":
+            if one.name == "help" or getattr(one, "hidden", False):
                 continue
             is_option = isinstance(one, typer.core.TyperOption)
             metavar = one.metavar or ("" if one.is_flag else one.name.upper())

@@ -1,4 +1,4 @@
-"""Where `dayfold` starts: Ctrl-C ends it with a line, also while the command line is imported."""
+"""Where `dayfold` starts, and how Ctrl-C ends it."""
 
 import sys
 

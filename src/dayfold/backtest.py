@@ -1,4 +1,4 @@
-"""The backtest: a project's own history under other policies, in a scratch folder beside it."""
+"""A project's own history under other policies."""
 
 import json
 import math

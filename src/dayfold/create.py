@@ -1,4 +1,4 @@
-"""A new project from the template, and the origin that its first day starts from."""
+"""A new project and its origin."""
 
 import shutil
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The demo: six days of handwritten digits, and the last two once more without replay."""
+"""The demo: six days of digits."""
 
 import shlex
 import subprocess

@@ -1,4 +1,4 @@
-"""Stateless randomness: every draw is a function of its purpose, its scope and an id.
+"""Stateless randomness: hashes of purpose, scope and id.
 
 No generator has a state here, so no draw depends on row order, worker count or on what was drawn
 before. All arithmetic is on integers or single IEEE divisions: the results are the same to the

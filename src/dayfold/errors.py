@@ -1,4 +1,4 @@
-"""One tree of errors. Each says what is wrong, where, all of it at once, and what to do next."""
+"""The tree of errors."""
 
 from collections.abc import Sequence
 

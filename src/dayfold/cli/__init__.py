@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. No logic; everything heavy is imported by its command."""
+"""The command line: parse, call, print."""
 
 # The order here is the order of the panels in `dayfold --help`.
 from dayfold.cli import daily, labels, history, model, proof, stages  # isort: skip

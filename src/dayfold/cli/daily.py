@@ -15,7 +15,7 @@ Group = Annotated[
     str | None,
     typer.Option(
         metavar="REGEX",
-        help=r"Set data.group: its one (…) finds the patient in an image's path: '/(P\d+)_'.",
+        help=r"Set data.group: its one (…) finds the patient in a path: '/(P\d+)_'.",
     ),
 ]
 
@@ -34,11 +34,11 @@ def init(
     ] = "resnet18",
     image_size: Annotated[
         int | None,
-        typer.Option(min=16, max=1024, help="Pixels a side; as in params.yaml if not given."),
+        typer.Option(min=16, max=1024, help="Pixels a side; 224 by default."),
     ] = None,
     remote: Annotated[
         str,
-        typer.Option(metavar="URL", help="A folder or URL that DVC shares images and models by."),
+        typer.Option(metavar="URL", help="A folder or URL where DVC shares images and models."),
     ] = "",
     group: Group = None,
     yes: Annotated[
@@ -47,8 +47,7 @@ def init(
 ) -> None:
     """Create a project: git, DVC, the pipeline, params.yaml and the starting weights.
 
-    ImageNet's weights come from torchvision's cache, or are downloaded. Inside another git
-    repository the project gets its own, after a question.
+    ImageNet's weights come from torchvision's cache, or are downloaded.
     """
     say(f"making a project in {directory}")
     from dayfold import create
@@ -72,13 +71,13 @@ def add(
     ] = None,
     day: Day = None,
     move: Annotated[
-        bool, typer.Option("--move", help="Move the files that are added, not copy them.")
+        bool, typer.Option("--move", help="Move added files instead of copying.")
     ] = False,
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Labels of the files in SRC: CSV, or what a labelling tool exports.",
+            help="Labels of SRC's files: CSV, or a labelling tool's export.",
         ),
     ] = None,
     images: Annotated[
@@ -87,35 +86,30 @@ def add(
     ] = None,
     columns: Annotated[
         str,
-        typer.Option(
-            metavar="path=A,label=B,…", help="Which column of --labels is what; or group=."
-        ),
+        typer.Option(metavar="path=A,label=B,…", help="The columns of --labels; also group=."),
     ] = "",
     relabel: Annotated[
         bool,
-        typer.Option("--relabel", help="Correct known images that are given with another label."),
+        typer.Option("--relabel", help="Correct known images that have another label."),
     ] = False,
     classes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A CSV theirs,ours of class names, kept for later adds."),
+        typer.Option(metavar="FILE", help="A CSV theirs,ours of class names; kept."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Add nothing if any file is refused.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and report, and change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only.")] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Take an odd shape, and guessed columns, as they are.")
+        bool, typer.Option("--yes", help="Do not ask about odd shapes and guessed columns.")
     ] = False,
     group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
 
-    Without SRC it starts the day only, for images that you put into data/images/DAY/CLASS by hand.
-    What is refused stays where it is and is listed in data/rejected/DAY.csv. Exit code 4: files
-    were refused, or known images have another label; the others were taken, unless all are refused,
-    or with --strict any. Exit code 1: nothing was added, as the delivery has an odd shape, say.
+    Without SRC it only starts the day, for images that you put into data/images/DAY/CLASS by hand.
+    Exit code 4: files were refused, or known images have another label; the others were taken. Exit
+    code 1: nothing was added.
     """
     from dayfold.cycle import added, adding
     from dayfold.cycle.ready import ready
@@ -171,12 +165,12 @@ def _start_day(project: Project, day: str) -> None:
 def seal(
     message: Annotated[str, typer.Option("--message", "-m", help="The commit's message.")] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Seal a day that fails the gate; --message says why.")
+        bool, typer.Option("--force", help="Seal despite the gate; --message says why.")
     ] = False,
 ) -> None:
     """Commit the day and tag it day/<day>; after that it does not change.
 
-    Exit code 3: the day does not pass the gate (params.yaml) and is not sealed.
+    Exit code 3: the day does not pass the gate.
     """
     from dayfold.cycle import sealing
 
@@ -193,7 +187,7 @@ def undo(
 ) -> None:
     """Undo the last step: an experiment on a sealed day, a seal, or an open day.
 
-    A seal can be undone until it is pushed. The images of an open day move to data/undone/.
+    A seal can be undone until it is pushed. An open day's images move to data/undone/.
     """
     from dayfold.cycle import sealing
 
@@ -211,21 +205,18 @@ def run(
     ],
     day: Day = None,
     allow_refused: Annotated[
-        bool, typer.Option("--allow-refused", help="Exit with 0 although files were refused.")
+        bool, typer.Option("--allow-refused", help="Exit with 0 instead of 4.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show all that DVC and the stages print.")
+        bool, typer.Option("--verbose", help="Show what DVC and the stages print.")
     ] = False,
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
-    SRC may be a folder of dated folders, <day>/<class>/<image>: each is a day, in order; run again,
-    it goes on where it was. Files that are refused stop nothing: they are listed in
-    data/rejected/DAY.csv.
+    SRC may be a folder of dated folders, <day>/<class>/<image>; run again, it goes on where it was.
 
-    Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate
-    (params.yaml) and stays open for a person to judge; 4: as 0, but files were refused, or known
-    images have another label (0 with --allow-refused); 1: something else went wrong.
+    Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate and stays
+    open; 4: as 0, but files were refused, or known images have another label; 1: anything else.
     """
     from dayfold.cycle import unattended
     from dayfold.project.console import plural

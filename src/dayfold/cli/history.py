@@ -1,4 +1,4 @@
-"""The commands that look back: what days came to, and what other policies would have made."""
+"""Commands that look back, and the backtest."""
 
 from functools import partial
 from pathlib import Path
@@ -51,11 +51,9 @@ def diff(
         typer.Argument(metavar="[DAY [DAY]]", help="The last day with figures by default."),
     ] = None,
 ) -> None:
-    """Show what a day learned and lost: against the day before, or against the first of two days.
+    """Show what a day learned and lost since the day before, or between two days.
 
-    Five figures with their 95% intervals; of the images that both days tested, what got better or
-    worse; and what changed in params.yaml. All figures, each of a day's own test images: dvc
-    metrics diff, also with --targets data/metrics/day.json or data/metrics/classes.json.
+    All figures: dvc metrics diff --targets data/metrics/day.json.
     """
     from dayfold.figures import diff as compared
     from dayfold.project.console import show
@@ -81,9 +79,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     png: Annotated[
         Path | None,
-        typer.Option(
-            "--png", metavar="FILE", help="Draw the forgetting curve alone, as a picture."
-        ),
+        typer.Option("--png", metavar="FILE", help="Draw the forgetting curve alone."),
     ] = None,
 ) -> None:
     """Write a day's report: one self-contained HTML file."""
@@ -132,17 +128,15 @@ def backtest(
         typer.Option(
             "--policy",
             metavar="NAME",
-            help="naive, replay, project, joint, cumulative, scratch or frozen; by default all.",
+            help="naive, replay, project, joint, cumulative, scratch, frozen; all by default.",
         ),
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="The project's policy with this changed."),
+        typer.Option("--set", metavar="KEY=VALUE", help="The project's params with this change."),
     ] = None,
-    days: Annotated[
-        str, typer.Option(metavar="A..B", help="The days to replay; all sealed ones by default.")
-    ] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's on.")] = 1,
+    days: Annotated[str, typer.Option(metavar="A..B", help="Which days; all by default.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's.")] = 1,
 ) -> None:
     """Replay the project's history under other policies and compare the results."""
     from dayfold import backtest as replayed

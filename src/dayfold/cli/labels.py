@@ -1,4 +1,4 @@
-"""The commands that correct what is known: labels, and images that must not be used."""
+"""Commands that correct labels and withdraw images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
 ]
-Undo = Annotated[bool, typer.Option("--undo", help="Undo it; possible until the day is sealed.")]
+Undo = Annotated[bool, typer.Option("--undo", help="Undo it, until the day is sealed.")]
 OpenDay = Annotated[
     str | None,
     typer.Option("--day", metavar="YYYY-MM-DD", help="The day that is open, or else today."),
@@ -35,20 +35,20 @@ def relabel(
     paths: Paths = None,
     to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The right class.")] = "",
     class_: Annotated[
-        str, typer.Option("--class", metavar="OLD", help="All images of a class: rename or merge.")
+        str,
+        typer.Option("--class", metavar="OLD", help="All images of a class: rename or merge."),
     ] = "",
     file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="A table of dayfold audit, with decisions."),
+        typer.Option("--from", metavar="FILE", help="A table with the columns path and decision."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
-    """Correct labels; applies from the open day onwards, and sealed days stay as they are.
+    """Correct labels; applies from the open day onwards.
 
-    A file of the open day itself moves to the other class's folder. `--class OLD --to NEW` renames
-    a class, or merges it into one that exists.
+    A file of the open day moves to the other class's folder.
     """
     from dayfold.cycle import correcting
 
@@ -75,12 +75,10 @@ def relabel(
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
 def withdraw(
     paths: Paths = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the record keeps it.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")] = "",
     erase: Annotated[
         bool,
-        typer.Option(
-            "--erase", help="Remove their bytes too, here and in DVC's remotes, for good."
-        ),
+        typer.Option("--erase", help="Remove their bytes here and in DVC's remotes, for good."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --erase: do not ask.")] = False,
     undo: Undo = False,
@@ -88,9 +86,8 @@ def withdraw(
 ) -> None:
     """Leave images out of training, replay and evaluation from the open day onwards.
 
-    The files stay. With `--erase`, for consent that was withdrawn, a line of text replaces their
-    bytes; it asks first, and works for images that were withdrawn before. Without PATH it erases
-    here what is recorded as erased, as in another clone.
+    The files stay, but for `--erase`. Without PATH, `--erase` erases here what is recorded as
+    erased, as in another clone.
     """
     from dayfold.cycle import correcting
 

@@ -1,4 +1,4 @@
-"""The commands that use a model: ask it, hand it on, and ask it which labels are doubtful."""
+"""Commands that use a model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ ModelDay = Annotated[
     typer.Option(
         "--day",
         metavar="YYYY-MM-DD",
-        help="The day whose model is meant; by default the last that passed its gate.",
+        help="By default the last that passed its gate.",
     ),
 ]
 
@@ -30,12 +30,10 @@ def predict(
             "--csv", "--output", "-o", metavar="FILE", help="Write a line for each image to FILE."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to list for each image.")] = 1,
+    top: Annotated[int, typer.Option(min=1, help="Classes to list for each image.")] = 1,
     queue: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help="Write to FILE which N images of FOLDER to label next."
-        ),
+        typer.Option(min=1, metavar="N", help="Write to FILE which N images to label next."),
     ] = None,
     form: Annotated[
         str,
@@ -44,8 +42,7 @@ def predict(
 ) -> None:
     """Classify images with confidence; below predict.threshold the answer is "not sure".
 
-    In folders, other files are skipped. Exit code 4: an image, or a file that you named, cannot be
-    read; it is listed, and all others are answered.
+    Exit code 4: an image, or a file that you named, cannot be read; all others are answered.
     """
     with without_collector():
         from dayfold.serve import model as models
@@ -77,14 +74,11 @@ def export(
         typer.Option(
             "--format",
             metavar="onnx|torchscript|safetensors|card",
-            help="By default by FILE's ending: .onnx, .pt, .safetensors, .md.",
+            help="By default by ending: .onnx, .pt, .safetensors, .md (the card alone).",
         ),
     ] = None,
 ) -> None:
-    """Export a day's model for other programs, checked, with a README and a model card.
-
-    The format card writes the model card alone.
-    """
+    """Export a day's model for other programs, checked, with a README and a model card."""
     with without_collector():
         from dayfold.serve import exporting
 
@@ -98,16 +92,15 @@ def export(
 def audit(
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="How many images to list; by default all doubtful ones."),
+        typer.Option(min=1, help="Images to list; all doubtful ones by default."),
     ] = None,
     html: Annotated[
         bool, typer.Option("--html", help="Also write a page with the pictures.")
     ] = False,
 ) -> None:
-    """List images whose label is probably wrong, new ones first, as a table for your decisions.
+    """List images whose label is probably wrong, new ones first, in data/audit/<day>.csv.
 
-    Every label is judged by a model that was not trained on the image. The table is
-    data/audit/<day>.csv; `dayfold relabel --from` applies your decisions.
+    Decide there; `dayfold relabel --from` applies it.
     """
     with without_collector():
         from dayfold.serve import auditing

@@ -1,4 +1,4 @@
-"""The commands that check: days made again, hashes read again, the state of a project."""
+"""Commands that check what is recorded."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -19,25 +19,24 @@ def reproduce(
         bool,
         typer.Option(
             "--from-scratch",
-            help="From the origin on, each day from the one just made, with an empty cache.",
+            help="Each day from the one just made, with an empty cache.",
         ),
     ] = False,
     restore: Annotated[
         bool,
-        typer.Option("--restore", help="Give DVC's cache what it lost of a day that is identical."),
+        typer.Option("--restore", help="Put outputs of identical days back into DVC's cache."),
     ] = False,
     here_: Annotated[
         bool,
         typer.Option(
             "--here",
-            help="Make days of another version by this one, and compare their figures (level D).",
+            help="Make days of another version by this one; compare figures (level D).",
         ),
     ] = False,
 ) -> None:
     """Make sealed days again and compare every output with what was recorded.
 
-    Exit code 0 only when all are identical, to the bit; with `--here` also when the figures of days
-    of another version are within their recorded intervals.
+    Exit code 0 only when all are identical, to the bit, or with `--here` within their intervals.
     """
     from dayfold.proof import reproduce as rebuild
 
@@ -54,7 +53,7 @@ def reproduce(
 def check(
     read_data: Annotated[
         bool,
-        typer.Option("--read-data", help="Read every image, model and cached object as well."),
+        typer.Option("--read-data", help="Read every image, model and object as well."),
     ] = False,
     fix: Annotated[
         bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")
@@ -62,7 +61,7 @@ def check(
 ) -> None:
     """Check machine, project and the history back to the first day; suggest fixes.
 
-    Exit code 0 only when nothing is left to fix; each problem is named with its repair.
+    Exit code 0 only when nothing is left to fix.
     """
     from dayfold.cycle.ready import ready
     from dayfold.proof import check as checks

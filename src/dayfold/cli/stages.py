@@ -1,4 +1,4 @@
-"""The six stages as commands: what dvc.yaml calls."""
+"""The six stages as commands for dvc.yaml."""
 
 import os
 from contextlib import redirect_stdout

@@ -1,4 +1,4 @@
-"""What all commands share: the app, their options, how they are registered, how errors end."""
+"""What all commands share."""
 
 import gc
 import io

@@ -1,1 +1,1 @@
-"""The day's cycle: open, add, (dvc repro,) seal; with a person or without one."""
+"""The day's cycle: add, (dvc repro,) seal."""

@@ -1,4 +1,4 @@
-"""What is said of an `add`: of the day, of its files, and what to do next."""
+"""What `add` prints."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Adding images: checked one by one; what is good comes into the day's folder at once."""
+"""Adding images: each is checked, the good are taken."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Correcting labels and withdrawing images: events of the open day, undone until it is sealed."""
+"""Correcting labels and withdrawing images."""
 
 import csv
 import io

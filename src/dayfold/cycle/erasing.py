@@ -1,4 +1,4 @@
-"""Erasing images whose consent was withdrawn: the event, every copy of their bytes, the proof.
+"""Erasing images: event, bytes and proof.
 
 Each step can be done again, and the last to go is what the others are found by: after a kill the
 same command finishes.

@@ -1,4 +1,4 @@
-"""Files of sealed days that a hand edited, deleted or added: told with the command that undoes it.
+"""Files of sealed days that a hand changed.
 
 git compares the tables. Images are found by their names and file times: a day with a file younger
 than the last look at it is read whole, and compared with the manifests.

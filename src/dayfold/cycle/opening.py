@@ -1,4 +1,4 @@
-"""Opening a day, whose parent is what yesterday made, and closing it again."""
+"""Opening a day, and closing it again."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What `add` says of patients before they are split: what `data.group` finds, or could find."""
+"""What `add` says of patients before the split."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Before a command changes a project: it is alone, and what a kill left half done is repaired."""
+"""Before a command changes a project: lock and repair."""
 
 import time
 from collections.abc import Callable, Iterator

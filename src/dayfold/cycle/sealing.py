@@ -1,4 +1,4 @@
-"""Sealing a day: one commit and one tag, of the project's own paths; and the last step undone."""
+"""Sealing a day, and undo."""
 
 import json
 import os

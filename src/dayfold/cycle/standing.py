@@ -1,4 +1,4 @@
-"""Where a project stands: the open day, what is sealed and as it was sealed, what to do next."""
+"""Where a project stands, and what is next."""
 
 from dataclasses import dataclass
 

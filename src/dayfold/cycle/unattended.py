@@ -1,4 +1,4 @@
-"""The cycle without a person: one day, or a folder of days."""
+"""The cycle without a person."""
 
 import re
 import sys

@@ -1,1 +1,1 @@
-"""What is measured: metrics as formulas over counts, and the charts drawn from them."""
+"""What is measured: formulas over counts, and charts."""

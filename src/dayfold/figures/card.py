@@ -1,4 +1,4 @@
-"""The model card of a day: from recorded facts alone, for whoever is to use the model.
+"""The model card of a day.
 
 After Mitchell et al., "Model cards for model reporting", 2019.
 """

@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn here without a library: lines over days, and bars of one number a day.
+"""Charts as SVG, without a library.
 
 Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
 """

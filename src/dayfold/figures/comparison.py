@@ -1,4 +1,4 @@
-"""Runs of a backtest side by side: a line each, and a table of means over their seeds."""
+"""Runs of a backtest side by side."""
 
 import math
 from collections.abc import Sequence

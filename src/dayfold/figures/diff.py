@@ -1,4 +1,4 @@
-"""Two days against each other: five figures, the classes, the images, the params.
+"""Two days compared.
 
 The later day's own figures are of all its test images. What is compared is of the images that both
 days tested, under the labels of the later one: another set of images would give another figure.

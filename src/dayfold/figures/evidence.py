@@ -1,4 +1,4 @@
-"""What is too few to judge by: the one rule, and what the figures of a day rest on."""
+"""What is too few to judge by."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The gate: what a day's figures have to keep, and which days did.
+"""The gate: which limits a day's figures meet.
 
 A limit is held against the figure's 95% interval and not against the figure: a day fails only where
 it is hardly by chance that the limit is passed, so three points on thirty images fail no day. A

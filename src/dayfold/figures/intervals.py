@@ -1,4 +1,4 @@
-"""How sure a figure is: 95% intervals and a paired test, from counts alone.
+"""95% intervals and a paired test, from counts.
 
 All take images as independent. Where several are of one patient, the truth is less sure than this.
 """

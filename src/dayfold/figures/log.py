@@ -1,4 +1,4 @@
-"""The history of days as a table, a line a day."""
+"""The history as a table, a line a day."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

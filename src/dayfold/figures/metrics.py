@@ -1,4 +1,4 @@
-"""Metrics as formulas over counts: a day's figures.
+"""A day's figures, as formulas over counts.
 
 docs/metrics.md defines each with its range and paper, and says where others mean something else.
 """

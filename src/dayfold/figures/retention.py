@@ -1,4 +1,4 @@
-"""The accuracy matrix and what follows from it: what is kept, forgotten and transferred.
+"""The accuracy matrix: kept, forgotten and transferred.
 
 R[i, j] is the accuracy on cohort j (the test images that arrived on day j) of the model of day i.
 Libraries disagree on what the names below mean; each docstring says what dayfold means, and

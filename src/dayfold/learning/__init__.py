@@ -1,4 +1,4 @@
-"""What learns: the network, its pixels, and the device that it runs on."""
+"""What learns: the network, its pixels, its device."""
 
 import os
 import sys

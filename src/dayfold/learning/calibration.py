@@ -1,4 +1,4 @@
-"""How sure an answer is: one temperature a model, by which its softmax is made honest.
+"""One temperature a model, which calibrates confidence.
 
 It is fitted on the validation images of all days. Where these are too few, `train` pools with them
 what yesterday's model says of today's training images: those of classes that it has learnt and of

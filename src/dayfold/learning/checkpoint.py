@@ -1,4 +1,4 @@
-"""Checkpoints: a training that was stopped goes on, to the bits of one that was not.
+"""Checkpoints: a stopped training goes on.
 
 Every two minutes what changes from one update to the next is written beside the project, in a file
 named by a digest of all that the training depends on. The environment may set another interval: no

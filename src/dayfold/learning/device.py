@@ -1,4 +1,4 @@
-"""Where and how training computes: device, precision, threads, determinism."""
+"""Device, precision, threads and determinism of training."""
 
 import os
 from dataclasses import dataclass

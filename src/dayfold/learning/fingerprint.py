@@ -1,4 +1,4 @@
-"""What a model's bits depend on besides its recipe (level B): recorded each day, and compared."""
+"""What bits depend on besides the recipe (level B)."""
 
 import base64
 import platform

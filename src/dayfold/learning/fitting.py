@@ -1,4 +1,4 @@
-"""One day's training: weighted draws from a pool of images, with AdamW and a mean of the weights.
+"""One day's training: weighted draws, AdamW, mean of weights.
 
 A day costs `train.updates` updates of `train.batch_size` draws, however long the history. They are
 made in five epochs: in each, every image is drawn as often as its weight says, within one draw.

@@ -1,4 +1,4 @@
-"""All layers stay as the start has them, and the head is a ridge regression: no update is made.
+"""All layers stay as they are, and the head is a ridge regression.
 
 Where the start is good this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
 RanDumb: Prabhu et al. 2024), and an image goes through the network once in its life: what the head

@@ -1,4 +1,4 @@
-"""What a day's training is given: its job, its images, and the inputs of what is trained.
+"""What a day's training is given.
 
 Without frozen layers that is the whole network, and its inputs are images. With them the inputs are
 what the frozen layers make of an image. These layers stay as yesterday's model has them, so that it

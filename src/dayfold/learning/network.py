@@ -1,4 +1,4 @@
-"""A network with a head that only grows, and its one form on disk (safetensors)."""
+"""A network whose head only grows, and its file."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The model that the first day starts from: ImageNet's, a random one, or a team's own."""
+"""The first day's model: ImageNet's, random, or yours."""
 
 import http.client
 import os

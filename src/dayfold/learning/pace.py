@@ -1,4 +1,4 @@
-"""How fast a training goes, and one word where it has become much slower than it was."""
+"""How fast a training goes, and when it slows."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Rows of the manifest → tensors, each image decoded once; random changes of a batch of them."""
+"""Rows of the manifest → tensors, randomly changed."""
 
 import math
 import os

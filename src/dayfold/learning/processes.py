@@ -1,4 +1,4 @@
-"""More than one process: each takes its slice of every batch, and all hold one network."""
+"""Several processes, each a slice of every batch."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""torchvision's ResNet18, 34 and 50, to the names, shapes and bits, and where their weights are.
+"""torchvision's ResNet18, 34 and 50, to the bit.
 
 Written out, as `import torchvision` takes 3 s of a CPU, for which all that trains or predicts would
 wait (He et al. 2016; of ResNet50 version 1.5, whose stride is in the 3 x 3 convolution).

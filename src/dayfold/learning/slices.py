@@ -1,4 +1,4 @@
-"""A batch in slices, each on threads of its own, where kernels wait for each other by spinning.
+"""A batch in slices, where kernels wait by spinning.
 
 That is bf16 on a CPU: the threads of oneDNN's kernels meet at barriers that no setting reaches, and
 beside another training two of them got a sixth as far as alone (224 px, Intel AMX: 4 images a

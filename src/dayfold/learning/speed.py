@@ -1,4 +1,4 @@
-"""What the network alone can do: updates over one batch in memory, and which precision pays."""
+"""What the network alone can do, by precision."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How far an image is from all that a model has learnt: what no class explains is far from each.
+"""How far an image is from what was learnt.
 
 An image is near where the model is decided, and where its features lie in the direction of a class:
 

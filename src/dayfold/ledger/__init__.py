@@ -1,1 +1,1 @@
-"""What is known of the images: bytes, splits, manifests, corrections, and their history."""
+"""What is known of the images: splits, manifests, corrections."""

@@ -1,4 +1,4 @@
-"""data/corrections/<day>.csv: labels corrected, images withdrawn and images erased on a day."""
+"""data/corrections/<day>.csv: relabelled, withdrawn and erased images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Bytes → a checked 8-bit RGB image, by one rule a format; damaged files are refused."""
+"""Bytes → a checked 8-bit RGB image."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""DICOM files → 8-bit RGB by the display rules of the standard; patient and study as a hash."""
+"""DICOM → 8-bit RGB, and patient as a hash."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""data/looks/<day>.csv: how every image looks; and near duplicates, images that look alike.
+"""data/looks/<day>.csv, and near duplicates.
 
 A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/worker.py), or empty.
 """

@@ -1,4 +1,4 @@
-"""Manifests: what each data version adds and changes, chained by hash back to the origin.
+"""What each data version changes, chained by hash.
 
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
 In its column `group` it says by which `data.group` the day's groups were read.

@@ -1,4 +1,4 @@
-"""Train, validation or test: given once, for ever, and the same for all images of a group."""
+"""Train, validation or test: given once, per group."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Images as the network sees them: squares of the project's size, decoded once and kept."""
+"""Images as the network sees them, kept."""
 
 from contextlib import suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images in the folder of a day that is neither sealed nor open: they belong to no data version.
+"""Images in folders of no day.
 
 A `git stash`, `git clean` or "Reset workspace" takes a day's tables and leaves its images.
 """

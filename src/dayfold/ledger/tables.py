@@ -1,4 +1,4 @@
-"""The tables in which stages meet: their columns, once, and how they are written and read."""
+"""The tables in which stages meet."""
 
 import os
 from collections.abc import Iterable, Iterator

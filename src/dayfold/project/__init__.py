@@ -1,1 +1,1 @@
-"""Where things are and how they are kept: paths, params, files, git and DVC."""
+"""Where things are and how they are kept."""

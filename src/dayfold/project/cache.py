@@ -1,4 +1,4 @@
-"""DVC's cache as it lies on the disk: an object a file, named by the MD5 of its bytes."""
+"""DVC's cache on the disk."""
 
 import functools
 import json

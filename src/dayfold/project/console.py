@@ -1,4 +1,4 @@
-"""What a person sees: progress that is a bar on a terminal and a few lines elsewhere."""
+"""What a person sees: progress and tables."""
 
 import os
 import sys

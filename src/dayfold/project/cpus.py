@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, by affinity and its control groups' quota; how many idle."""
+"""How many CPUs may be used, and are idle."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, hashes, CSV and JSON in one fixed form."""
+"""Atomic writes, hashes, CSV and JSON."""
 
 import csv
 import fcntl

@@ -1,4 +1,4 @@
-"""What a project tells git about its files: keep their bytes as they are, and never hide them."""
+"""A project's .gitattributes and .gitignore."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The note of a command at work; what a kill leaves half done, repaired by that note alone.
+"""Notes of commands at work, and repairs.
 
 A command notes what it is about to do before it begins, and takes the note away when it ends. It
 holds the project's lock (flock) while it works: so a note that is there while the lock is free is

@@ -1,4 +1,4 @@
-"""What was computed from an image and is kept on this machine, so that no day computes it again.
+"""What was computed from an image, kept here.
 
 A file an image, named by it, in a folder named by a digest of all else that its bytes depend on.
 `erase` removes what was made from an image by that name.

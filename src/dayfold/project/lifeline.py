@@ -1,4 +1,4 @@
-"""A process that ends with the one that started it, even by kill -9: no orphan goes on writing."""
+"""A process that ends with its parent."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""params.yaml, typed and validated: every problem at once, with its line and what was meant."""
+"""params.yaml, typed and validated."""
 
 import re
 from collections.abc import Mapping

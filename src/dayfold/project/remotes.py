@@ -1,4 +1,4 @@
-"""DVC's remotes: how they are set up, which objects they have, and text put in the place of one.
+"""DVC's remotes, and what is in them.
 
 The one place where DVC is used from within: its command line cannot reach a single object. Its
 remote objects know the paths of every kind of storage, and fsspec reads and writes them.

@@ -1,4 +1,4 @@
-"""What an older version left in params.yaml and dvc.yaml, and how both are brought up to date.
+"""params.yaml and dvc.yaml of an older version.
 
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """

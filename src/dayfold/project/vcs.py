@@ -1,4 +1,4 @@
-"""git and DVC, through their command lines only: neither one's Python interface is stable."""
+"""git and DVC, through their command lines."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A YAML file as plain data, with the line of each key, and edited with all else kept."""
+"""A YAML file with line numbers, edited in place."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The chain from a day to the origin: what each sealed day says of itself, and of the one before.
+"""The chain from a day to the origin.
 
 Everything here is read from git's tags and compared with itself and the working tree: no image and
 no model is read, so a thousand days take seconds.

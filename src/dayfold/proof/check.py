@@ -1,4 +1,4 @@
-"""Checks of machine and project, a line each, with a fix for each problem."""
+"""Checks of machine and project, with fixes."""
 
 import platform
 import shutil

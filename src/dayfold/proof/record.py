@@ -1,4 +1,4 @@
-"""What was recorded of a sealed day, as git has it at the day's tag, and which images it used."""
+"""What git recorded of a sealed day."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Days made again: `git worktree add` at the day's tag, `dvc repro --force` in it, a comparison.
+"""Days made again in a worktree, and compared.
 
 The images come by link from the project's own folders, the parent from DVC's cache, a remote, or
 the day that was just made. Nothing is put into the cache, so that what is made is not taken from

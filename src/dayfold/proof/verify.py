@@ -1,4 +1,4 @@
-"""Whether all that is kept is what was recorded: the chain of days, and what DVC keeps of them.
+"""Whether what is kept is what was recorded.
 
 What is missing or damaged is told with the command that brings it: from DVC's cache, from the
 default remote, or from the clone that has it.

@@ -1,1 +1,1 @@
-"""What the model is for: any day's by name, asked, handed on, or asked which labels it doubts."""
+"""What the model is for: predict, export, audit."""

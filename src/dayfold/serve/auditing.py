@@ -1,4 +1,4 @@
-"""The audit: which labels are probably wrong, as a table for a person, and as a page to decide on.
+"""The audit: labels that are probably wrong.
 
 Confident learning on predictions that are out of sample: Northcutt, Jiang & Chuang, "Confident
 learning: estimating uncertainty in dataset labels", 2021, as cleanlab implements it. A label is

@@ -1,4 +1,4 @@
-"""A day's model as a file for other programs: checked against the model itself, with its papers."""
+"""A day's model as a file for other programs."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Where a model looks: a heat map over an image, for the class that it predicts.
+"""Heat maps: where a model looks.
 
 LayerCAM (Jiang et al., "LayerCAM: exploring hierarchical class activation maps for localization",
 2021) on the deepest layer whose map is fine enough: each activation times its gradient where that

@@ -1,4 +1,4 @@
-"""Any sealed day's model, checked against its tag: images in, classes with confidence out."""
+"""Any sealed day's model: images → answers."""
 
 import shlex
 from collections.abc import Iterable, Iterator

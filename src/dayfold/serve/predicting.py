@@ -1,4 +1,4 @@
-"""Files → answers: what `dayfold predict` walks, shows and writes."""
+"""Files → answers: what `dayfold predict` writes."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What to label next: unlabelled images, those first that a label teaches the model most of."""
+"""What to label next."""
 
 import shlex
 from collections import Counter

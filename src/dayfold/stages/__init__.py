@@ -1,1 +1,1 @@
-"""The six stages: one file each, a pure function and a thin shell that reads and writes."""
+"""The six stages: pure functions in thin shells."""

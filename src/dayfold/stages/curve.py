@@ -1,4 +1,4 @@
-"""curve: all days' evaluations → today's figures, the gate, and what `dvc plots` draws."""
+"""All days' evaluations → figures, gate, plots."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""evaluate: today's model on every held-out image, and yesterday's on today's."""
+"""Today's model on held-out images, yesterday's on today's."""
 
 import math
 import time

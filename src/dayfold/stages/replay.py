@@ -1,4 +1,4 @@
-"""replay: all earlier training images → the few that today's training sees again, and shares.
+"""Earlier training images → those seen again, shares.
 
 Replay is what keeps old classes: on digits whose classes stay away for days, accuracy over all of
 them falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. How

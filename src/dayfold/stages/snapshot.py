@@ -1,4 +1,4 @@
-"""snapshot: the day's folder and corrections → the manifest of the day's data version."""
+"""The day's folder and corrections → its manifest."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

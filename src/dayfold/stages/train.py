@@ -1,4 +1,4 @@
-"""train: yesterday's model, today's images and the replay set → today's model.
+"""Yesterday's model, today's and replayed images → today's model.
 
 What is done is `learning.fitting.fit`; here is what goes into it and comes out of it. Where
 `train.processes` is above 1, each process reads and decodes the whole pool, and the first one

@@ -1,4 +1,4 @@
-"""weights: data versions → what an image of each counts for in today's draws.
+"""Data versions → what an image counts for.
 
 `recent` today, and less the older: in a straight line to `base` at the age of `versions`.
 """

@@ -1,4 +1,4 @@
-"""What is known of a day and of what went into it: from files, or for older days git and DVC."""
+"""What is known of a day, from files or tags."""
 
 import json
 from collections import Counter

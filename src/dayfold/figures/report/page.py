@@ -1,4 +1,4 @@
-"""The report of a day, and the index of all days: each one HTML file that needs nothing else."""
+"""The report of a day, and the index."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The images worth a look: newly wrong, surely wrong, unlike all others, near duplicates."""
+"""The images worth a look."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The day in five numbers and a sentence, and the classes that got worse."""
+"""The day in five numbers."""
 
 from typing import NamedTuple
 

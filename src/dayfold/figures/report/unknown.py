@@ -1,4 +1,4 @@
-"""What was unknown: today's images as yesterday's model saw them, before it learnt from them."""
+"""Today's images as yesterday's model saw them."""
 
 from collections.abc import Iterator
 from typing import Any

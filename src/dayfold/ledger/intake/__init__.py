@@ -1,1 +1,1 @@
-"""What is given as images: found, checked one by one out of harm's way, and sorted."""
+"""What is given as images: found, checked, sorted."""

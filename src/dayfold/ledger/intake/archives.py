@@ -1,4 +1,4 @@
-"""A zip or tar archive → a folder of its regular files. Runs in a worker: it may be hostile."""
+"""A zip or tar → a folder."""
 
 import os
 import tarfile

@@ -1,4 +1,4 @@
-"""Files to check → images to take: each read once, decoded in a worker, told from its copies."""
+"""Files → images to take, decoded in workers."""
 
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a delivery comes to: each file is added, known, refused or ignored; some are warned of."""
+"""What a delivery comes to."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is given as images → the files to check: a folder or an archive of class folders.
+"""What is given → the files to check.
 
 No link is followed, and nothing is opened but, in a worker, the archive.
 """

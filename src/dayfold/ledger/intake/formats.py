@@ -1,4 +1,4 @@
-"""Files that labelling tools write → tables of labels: one function for each format.
+"""Files of labelling tools → tables of labels.
 
 A format is told by its content. Each function names the page that its format was taken from.
 """

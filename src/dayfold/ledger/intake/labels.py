@@ -1,4 +1,4 @@
-"""A label file → the files that it names, each with its class; what fits no image is refused."""
+"""A label file → files with classes."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The program that reads and decodes what is given: a child process with a limit on its memory.
+"""The child process that decodes.
 
 It takes one request a line on standard input and answers each with a line, both JSON (workers.py
 is the other end). It must start fast: nothing here imports more than Pillow and NumPy.

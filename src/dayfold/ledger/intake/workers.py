@@ -1,4 +1,4 @@
-"""Worker processes that check files: one that crashes, hangs or eats memory takes down itself."""
+"""Worker processes, which may crash or hang."""
 
 import atexit
 import json
