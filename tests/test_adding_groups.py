@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders import DAYS, add, open_day, place, png, taken
-from dayfold.cycle import added, adding, patients
+from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
 from dayfold.ledger import manifest, splits
@@ -193,6 +193,6 @@ def test_what_is_no_expression_adds_nothing(receiving, source):
 
 
 def test_another_expression_after_a_sealed_day_says_what_stays():
-    said = [*patients.changed(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
+    said = [*added.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
     assert said[0] == r"params.yaml: data.group is '/(\d+)_', it was '(P\d+)_'"
     assert said[1].startswith("images of sealed days keep their groups and splits; new ones join")

@@ -196,9 +196,6 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans, shell):
     other = csv_of(scans, _0="dog", _1="dog")
     assert "another label      1" in run(other, code=4)
     assert "relabelled         1" in run(other, "--relabel")
-    words = ("add", "--images", str(scans), "--labels", str(other), "--day", DAYS[0])
-    assert "known" in shell(receiving.root, "dayfold", *words)
-    assert "--images stands for SRC" in run(other, "--images", str(scans), code=1)
     assert "3 problems" in run(csv_of(scans, _7="dog", _8="dog", _9="cat"), code=4)
 
 

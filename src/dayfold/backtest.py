@@ -21,7 +21,7 @@ from dayfold.figures import charts, comparison, evidence, log, retention
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import (
     canonical_json,
@@ -352,7 +352,7 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         )
     known = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        remotes.bring_folder(project.root, known[day].parent_md5, folder / name)
+        storage.bring_folder(project.root, known[day].parent_md5, folder / name)
     model = project.parent_model.name
     left = corrections.without_withdrawn(project, days[-1])
     return History(project, days, folder / "parent", folder / "origin" / model, *left)

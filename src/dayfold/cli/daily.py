@@ -81,10 +81,6 @@ def add(
             help="Labels of the files in SRC: CSV, or what a labelling tool exports.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the files of --labels are; as SRC.", hidden=True),
-    ] = None,
     columns: Annotated[
         str,
         typer.Option(
@@ -122,9 +118,6 @@ def add(
     from dayfold.project.console import show
 
     project = here()
-    if source and images:
-        raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
-    source = source or images
     if source is None:
         given = (move, labels, columns, relabel, classes, strict, dry_run, group is not None)
         if any(given):
@@ -249,24 +242,3 @@ def status() -> None:
     from dayfold.cycle import standing
 
     print("\n".join(standing.advice(here(in_conflict=True))))
-
-
-# Names of before 0.2, hidden; they go with 0.3.
-
-
-@command(CYCLE, "dayfold add --day 2025-06-04", name="open", hidden=True)
-def open_(day: str) -> None:
-    """Do what `dayfold add --day DAY` does."""
-    add(day=day)
-
-
-@command(CYCLE, "dayfold run ~/archive", hidden=True)
-def backfill(source: Path) -> None:
-    """Do what `dayfold run` does."""
-    run(source)
-
-
-@command(CYCLE, "dayfold undo --seal --yes", hidden=True)
-def unseal() -> None:
-    """Do what `dayfold undo --seal --yes` does."""
-    undo(seal=True, yes=True)

@@ -74,18 +74,3 @@ def check(
     left = checks.examine(project, fix=fix, read_data=read_data, say=say)
     if left:
         raise typer.Exit(1)
-
-
-# Names of before 0.2, hidden; they go with 0.3.
-
-
-@command(PROOF, "dayfold check --read-data", hidden=True)
-def verify(read_data: bool = False) -> None:
-    """Do what `dayfold check` does."""
-    check(read_data=read_data)
-
-
-@command(PROOF, "dayfold check --fix", hidden=True)
-def doctor(fix: bool = False) -> None:
-    """Do what `dayfold check` does."""
-    check(fix=fix)

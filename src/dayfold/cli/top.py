@@ -100,10 +100,10 @@ Day = Annotated[
 
 
 def command(
-    panel: str, example: str, name: str | None = None, *, hidden: bool = False
+    panel: str, example: str, *, hidden: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command in a panel of `--help`, with an example at the end of its own."""
-    return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
+    return app.command(rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
 
 
 def here(*, in_conflict: bool = False) -> Project:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dayfold.cycle import patients
+from dayfold.cycle import added
 from dayfold.cycle.correcting import RELABEL, Desk
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import Standing, standing
@@ -87,9 +87,9 @@ def add(
         delivery.groups = dict(delivery.groups.items() - recorded.items())
         targets = _targets(project, day, delivery, group)
         is_by_csv = options.labels is not None
-        delivery.patients = [*patients.found(project, targets, group, is_by_csv=is_by_csv)]
+        delivery.patients = [*added.patients(project, targets, group, is_by_csv=is_by_csv)]
         if options.group is not None and not targets:
-            delivery.patients = [*patients.again(delivery.known, lying, group)]
+            delivery.patients = [*added.patients_again(delivery.known, lying, group)]
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if now.day != day:
             delivery.lying = len(lying)
@@ -107,7 +107,7 @@ def add(
             if group != now.params.data.group and (delivery.opened or now.day == day):
                 params_file.edit(project.params, {"data.group": group})
                 delivery.is_regrouped = True
-                delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
+                delivery.patients += added.regrouped(now.params.data.group, group, now.sealed)
             if options.classes:
                 kept = sorted(_classes(project, options).items())
                 write_csv(project.classes, ("theirs", "ours"), kept)

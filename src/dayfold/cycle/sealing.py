@@ -20,7 +20,7 @@ from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
-from dayfold.project import journal, remotes, vcs
+from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import Project
@@ -154,11 +154,11 @@ def _commit_of(project: Project, now: Standing, day: str) -> str:
 def afterwards(project: Project) -> Iterator[str]:
     """Yield what to say after a seal: what to push next; without a remote how to set one up."""
     root, sealed = project.root, vcs.sealed_days(project.root)
-    if remotes.default(root):
-        late = remotes.is_late(root, sealed)
+    if storage.default_remote(root):
+        late = storage.is_late(root, sealed)
         first = "dayfold check --fix; " * late
-        yield f"next: {first}{remotes.pushing(root, all_tags=late)}"
-    elif not remotes.names(root) and len(sealed) == 1:
+        yield f"next: {first}{storage.pushing(root, all_tags=late)}"
+    elif not storage.remote_names(root) and len(sealed) == 1:
         yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "

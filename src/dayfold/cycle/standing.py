@@ -6,7 +6,7 @@ from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate
-from dayfold.ledger import corrections, manifest, stray_images
+from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
@@ -188,7 +188,7 @@ def _unseen(project: Project, now: Standing) -> list[str]:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    lost = stray_images.find(project, now.params, is_open=now.is_open)
+    lost = finding.strays(project, now.params, is_open=now.is_open)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     known = _unseen(project, now)
     if now.is_unopened:

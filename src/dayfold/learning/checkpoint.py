@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.network import State
-from dayfold.learning.processes import Team
+from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 

@@ -18,7 +18,7 @@ from pydantic import (
 
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError, VersionError
-from dayfold.project import upgrade, yaml_file
+from dayfold.project import template, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 from dayfold.project.yaml_file import edit as edit
 
@@ -222,7 +222,7 @@ def read(path: Path) -> Params:
     if isinstance(pin, str) and pin != __version__:
         # First: what another version knows must not be called unknown.
         by_hand = f'set  dayfold: "{__version__}"  in {path.name}'
-        go_on = upgrade.FIX if pin in upgrade.OLDER else by_hand
+        go_on = template.FIX if pin in template.OLDER else by_hand
         raise VersionError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
             hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "

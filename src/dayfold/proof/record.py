@@ -15,7 +15,7 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, History, Row
 from dayfold.ledger.tables import Replayed, schema
-from dayfold.project import cache, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import STAGES, Project
 
@@ -98,7 +98,7 @@ class Sealed:
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
             if name in self.files:
-                entries = cache.entries(self.files[name], name)
+                entries = storage.entries(self.files[name], name)
                 if self.day in entries:
                     return entries[self.day]
         return None
@@ -113,7 +113,7 @@ class Sealed:
         """The MD5 of the folder with the parent's model and predictions."""
         path = self.project.parent
         name = self.project.name(path.with_suffix(".dvc"))
-        return str(cache.entries(self.file(name), name)[path.name]["md5"])
+        return str(storage.entries(self.file(name), name)[path.name]["md5"])
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
@@ -213,7 +213,7 @@ def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
     """The images that a day replayed; None where its record or the cache has not the table."""
     try:
         key = sealed.outs()[sealed.project.name(sealed.project.replay)]
-        return set(tables.read(cache.object_path(objects, key), Replayed)["image"])
+        return set(tables.read(storage.object_path(objects, key), Replayed)["image"])
     except UNREADABLE:
         return None
 
@@ -221,7 +221,10 @@ def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
 def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[str, list[str]]:
     """Return the paths of the erased images that these sealed days read, by day."""
     found: dict[str, list[str]] = {}
-    erased, objects = corrections.gone(project, corrections.ERASE), cache.folder(project.root)
+    erased, objects = (
+        corrections.gone(project, corrections.ERASE),
+        storage.cache_folder(project.root),
+    )
     for one in usage(history, erased, days, objects):
         for day in one.days:
             found.setdefault(day, []).append(one.path)

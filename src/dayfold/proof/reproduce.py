@@ -17,8 +17,8 @@ from typing import Any
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
-from dayfold.project import cache, remotes, upgrade, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, template, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
@@ -223,11 +223,11 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     # No hooks: DVC's own would check out every image and model.
     vcs.git(project.root, "-c", "core.hooksPath=/dev/null", *words)
     # All that DVC notes of a folder of its own is to go with it.
-    objects, home = cache.folder(project.root), folder.root / ".dvc" / "tmp" / "site"
+    objects, home = storage.cache_folder(project.root), folder.root / ".dvc" / "tmp" / "site"
     local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'
     (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     if sealed.params.get("dayfold") != __version__:
-        upgrade.apply(folder)
+        template.upgrade(folder)
     for file in sorted((folder.data / "images").glob("*.dvc")):
         for day in chain.entries(folder, file):
             if not project.images(day).is_dir():
@@ -243,7 +243,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         params = params_file.read(folder.params)
         origin.write(folder, seed=params.seed, **params.origin.model_dump())
     else:
-        remotes.bring_folder(project.root, sealed.parent_md5, folder.parent)
+        storage.bring_folder(project.root, sealed.parent_md5, folder.parent)
 
 
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:

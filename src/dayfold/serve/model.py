@@ -17,9 +17,9 @@ from dayfold.figures import gate
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
-from dayfold.ledger.squares import squared
-from dayfold.project import cache, remotes, vcs
+from dayfold.ledger.decode import squared
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
@@ -217,10 +217,10 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     pinned = vcs.sealed_outputs(project.root, day)[name]
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
-    if not fetch and not cache.object_path(cache.folder(project.root), pinned).is_file():
+    if not fetch and not storage.object_path(storage.cache_folder(project.root), pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
     try:
-        kept = remotes.bring(project.root, pinned)
+        kept = storage.bring(project.root, pinned)
     except ToolError as error:
         raise ModelError(
             f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",

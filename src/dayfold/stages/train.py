@@ -30,21 +30,21 @@ from dayfold.learning import (
     fingerprint,
     fitting,
     network,
+    parallel,
     pixels,
-    processes,
 )
 from dayfold.learning.device import Machine
 from dayfold.learning.fingerprint import Fingerprint
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
-from dayfold.learning.pace import Pace, usual_speed
-from dayfold.learning.processes import ALONE, Team
+from dayfold.learning.parallel import ALONE, Team
+from dayfold.learning.speed import Pace, usual_speed
 from dayfold.ledger import manifest, tables
+from dayfold.ledger.kept import prune
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
-from dayfold.project.kept import prune
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train, check_network
 
@@ -64,7 +64,7 @@ def run(project: Project, params: Params) -> list[str]:
         else:
             log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
             words = (str(project.root), canonical_json(params.model_dump()), log)
-            processes.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
+            parallel.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
     made = json.loads(project.provenance.read_bytes())
     images, held = made["images"], made["validation"]
     new = plural(images["trained"] - images["replayed"], "image")
@@ -76,7 +76,7 @@ def run(project: Project, params: Params) -> list[str]:
 def work(root: str, params: str, log: str) -> None:
     """Be one of several processes that train: with the project's folder and params as JSON."""
     chosen = Params.model_validate_json(params)
-    with processes.joined(_machine(chosen.train).device, log) as team:
+    with parallel.joined(_machine(chosen.train).device, log) as team:
         _train(Project(Path(root)), chosen, team)
 
 

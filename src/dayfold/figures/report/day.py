@@ -18,7 +18,7 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import Project
 
@@ -111,7 +111,7 @@ class Day:
                 data = vcs.blob(self.project.root, f"{vcs.TAG}{self.day}:{name}")
                 return parse_csv(data, tables.schema(kind), name)
             pinned = vcs.sealed_outputs(self.project.root, self.day)
-            return tables.read(remotes.bring(self.project.root, pinned[name]), kind)
+            return tables.read(storage.bring(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
             self.missing[name] = error.problems[-1] if error.problems else error.what
             return None

@@ -15,7 +15,7 @@ from dayfold import __version__
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import pictures, summary, unknown
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
@@ -112,9 +112,9 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(unknown.sentences(day)),
-        flags=unknown.rows(day),
-        flag_chart=unknown.chart(day),
+        flagged=list(summary.flagged(day)),
+        flags=summary.flags(day),
+        flag_chart=summary.flag_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,
