@@ -19,6 +19,30 @@ Group = Annotated[
     ),
 ]
 
+Move = Annotated[bool, typer.Option("--move", help="Move the files that are added, not copy them.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Labels of the files in SRC: CSV, or what a labelling tool exports."
+    ),
+]
+Columns = Annotated[
+    str,
+    typer.Option(metavar="path=A,label=B,…", help="Which column of --labels is what; or group=."),
+]
+Relabel = Annotated[
+    bool, typer.Option("--relabel", help="Correct known images that are given with another label.")
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A CSV theirs,ours of class names, kept for later adds."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Add nothing if any file is refused.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and report, and change nothing.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Take an odd shape, and guessed columns, as they are.")
+]
+
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
 def init(
@@ -71,39 +95,14 @@ def add(
         typer.Argument(metavar="[SRC]", help="A folder, zip or tar of <class>/<image>."),
     ] = None,
     day: Day = None,
-    move: Annotated[
-        bool, typer.Option("--move", help="Move the files that are added, not copy them.")
-    ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labels of the files in SRC: CSV, or what a labelling tool exports.",
-        ),
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            metavar="path=A,label=B,…", help="Which column of --labels is what; or group=."
-        ),
-    ] = "",
-    relabel: Annotated[
-        bool,
-        typer.Option("--relabel", help="Correct known images that are given with another label."),
-    ] = False,
-    classes: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A CSV theirs,ours of class names, kept for later adds."),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Add nothing if any file is refused.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and report, and change nothing.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Take an odd shape, and guessed columns, as they are.")
-    ] = False,
+    move: Move = False,
+    labels: Labels = None,
+    columns: Columns = "",
+    relabel: Relabel = False,
+    classes: Classes = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
@@ -118,27 +117,19 @@ def add(
     from dayfold.project.console import show
 
     project = here()
+    same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
+
+    def agree(guess: str, option: str) -> None:
+        ask(f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}")
+
+    options = adding.Options(
+        move, strict, dry_run, yes, labels, columns, relabel, classes, group, agree
+    )
     if source is None:
-        given = (move, labels, columns, relabel, classes, strict, dry_run, group is not None)
-        if any(given):
+        if options != adding.Options(yes=yes):
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         _start_day(project, day_of(day))
         return
-    same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
-    options = adding.Options(
-        move=move,
-        strict=strict,
-        dry_run=dry_run,
-        yes=yes,
-        labels=labels,
-        columns=columns,
-        relabel=relabel,
-        classes=classes,
-        group=group,
-        agree=lambda guess, option: ask(
-            f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}"
-        ),
-    )
     with ready(project, "add", say=say):
         today, delivery = adding.add(project, source, day=day_of(day), options=options)
     for line in added.said_of_day(project, today, delivery, options):

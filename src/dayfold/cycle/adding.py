@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dayfold.cycle import added
@@ -38,7 +38,7 @@ from dayfold.ledger.intake.finding import (
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
@@ -62,7 +62,7 @@ class Options:
     classes: Path | None = None
     group: str | None = None
     # Asks whether a guess of columns is right, and raises where nobody says so (labels.read).
-    agree: Callable[[str, str], None] = _nobody_agrees
+    agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
 def add(
@@ -129,21 +129,19 @@ def _inspect(
     """Find and check what is given; what lies in the day's folder already, and the history."""
     found = _find(project, source, options, delivery, scratch)
     lying = _today(project, day)
-    history, had = _known(project, now, day)
+    history, had = known(project, now, day)
     _ask(source, suspicions(tally(found), {*history.images["label"]}), delivery, options)
     stage = scratch / "stage"
     stage.mkdir()
-    with Ticker("checking", len(found), "files") as ticker:
-        checking.inspect(
-            found,
-            delivery,
-            history,
-            max_pixels=now.params.data.max_pixels,
-            today=lying,
-            had=had,
-            stage=None if options.dry_run else stage,
-            progress=ticker.so_far,
-        )
+    checking.inspect(
+        found,
+        delivery,
+        history,
+        max_pixels=now.params.data.max_pixels,
+        today=lying,
+        had=had,
+        stage=None if options.dry_run else stage,
+    )
     return lying, history
 
 
@@ -173,8 +171,8 @@ def _classes(project: Project, options: Options) -> dict[str, str]:
     return labels.read_classes(kept) if options.classes or kept.exists() else {}
 
 
-def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
-    """The history as the day's corrections leave it, and the classes that images had before."""
+def known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
+    """Return the history as a day's corrections leave it, and the classes images had before."""
     if now.day != day:
         return manifest.history(project, now.next_parent), {}
     history = manifest.history(project, now.params.parent)

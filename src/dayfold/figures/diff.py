@@ -91,18 +91,14 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
         if project.figures.exists():
             recorded = json.loads(project.figures.read_bytes())
     else:
-        names = {
-            file: f"{vcs.TAG}{line.day}:{project.name(file)}"
-            for file in (project.params, project.dvc_lock)
-        }
-        found = vcs.blobs(project.root, list(names.values()))
+        names = [project.name(file) for file in (project.params, project.dvc_lock)]
+        found = vcs.at_tags(project.root, [line.day], lambda _: names)[line.day]
         if len(found) < len(names):
             raise CycleError(
                 f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
             )
-        own = found[names[project.params]]
-        pinned = vcs.outputs(found[names[project.dvc_lock]])
-        key = pinned.get(project.name(project.predictions), "")
+        own, lock = (found[name] for name in names)
+        key = vcs.outputs(lock).get(project.name(project.predictions), "")
         path.setdefault(line.day, storage.object_path(storage.cache_folder(project.root), key))
     file = path[line.day]
     predictions = tables.read(file, Prediction) if file.is_file() else None

@@ -130,16 +130,11 @@ def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
     if not (project.root / ".git").exists():
         return {}  # the folder of a backtest: the tags around it are of the project's own days
     sealed = vcs.sealed_days(project.root)
-    paths = (project.figures, project.class_figures, project.metrics)
-    names = {
-        (day, path): f"{vcs.TAG}{day}:{project.name(path)}" for day in sealed for path in paths
-    }
-    kept = vcs.blobs(project.root, list(names.values()))
+    names = [*map(project.name, (project.figures, project.class_figures, project.metrics))]
     found = {}
-    for day in sealed:
-        data = [kept.get(names[day, path]) for path in paths]
+    for day, kept in vcs.at_tags(project.root, sealed, lambda _: names).items():
         with suppress(ValueError):
-            own, classes, older = (json.loads(one) if one else None for one in data)
+            own, classes, older = (json.loads(kept.get(name, b"null")) for name in names)
             found[day] = metrics.together(own, classes) if own and classes is not None else older
     return {day: figures for day, figures in found.items() if figures and "interval" in figures}
 

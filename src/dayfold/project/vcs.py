@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -184,6 +184,18 @@ def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
     found = blobs(root, [name]).get(name, without)
     if found is None:
         raise ToolError(f"git has no readable {name}.", hint="git fsck")
+    return found
+
+
+def at_tags(
+    root: Path, days: Collection[str], paths: Callable[[str], Iterable[str]]
+) -> dict[str, dict[str, bytes]]:
+    """The bytes of a day's `paths` at its tag, by day and path, as far as git has them."""
+    names = {f"{TAG}{day}:{path}": (day, path) for day in days for path in paths(day)}
+    found: dict[str, dict[str, bytes]] = {day: {} for day in days}
+    for name, data in blobs(root, list(names)).items():
+        day, path = names[name]
+        found[day][path] = data
     return found
 
 

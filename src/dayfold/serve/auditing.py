@@ -6,22 +6,18 @@ doubted where the model is surer of another class than it usually is of images o
 that a class that is hard for it is not suspected as a whole.
 """
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 import polars as pl
 import torch
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import ImageMissingError, LedgerError
+from dayfold.figures.report import page
 from dayfold.figures.report.pictures import thumbnail
 from dayfold.learning import calibration, device, network, pixels
 from dayfold.learning.network import Model
@@ -276,26 +272,20 @@ def say(found: Audit, project: Project, show: Callable[[str], None]) -> None:
 
 def write_page(project: Project, found: Audit) -> None:
     """Write data/audit/<day>.html: nothing in it asks for anything outside it."""
-    folder = files("dayfold.serve") / "page"
-    script = (folder / "audit.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "audit.html").read_text(encoding="utf-8"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    path = project.audit(found.day)
     with no_warnings():
         pictured = [
             (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
             for doubt in found.doubts[:PICTURED]
         ]
-    text = template.render(
+    text = page.filled(
+        "audit.html",
+        script="audit.js",
         audit=found,
         pictured=pictured,
         choices=lambda doubt: choices(doubt, found.classes),
-        table=project.name(project.audit(found.day)),
-        file=project.audit(found.day).name,
-        script=Markup(script),  # noqa: S704 (our own file)
-        pin=f"sha256-{digest}",  # no script runs but this one
+        table=project.name(path),
+        file=path.name,
     )
     write_bytes(project.audit_page(found.day), text.encode())
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
+from dayfold.cycle import adding
+from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError, UnreadableError
-from dayfold.ledger import looks, manifest, splits
+from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import name_problem, walk_day
-from dayfold.project import params as params_file
-from dayfold.project import vcs
-from dayfold.project.console import Ticker, first_few, plural
+from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -107,14 +107,15 @@ def write(
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
     if file.is_dir():
         raise IntakeError(f"{file} is a folder.", hint="name a file: -o queue.csv")
-    params = params_file.read(project.params)
+    now = standing(project)
+    params, day = now.params, now.day if now.is_open else ""
+    history, _ = adding.known(project, now, day)
+    known = {*history.images["image"], *history.withdrawn}
+    seen = looks.read(project, history.days)["look"].to_list()
+    lying = walk_day(project, day, Delivery()) if day else []
     given = predicting.only_images(predicting.images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
-    known, seen, lying = _known(project, params)
-    with Ticker("checking", len(lying) + len(files), "files") as ticker:
-        read = checking.examined(
-            [*lying, *files], max_pixels=params.data.max_pixels, progress=ticker.so_far
-        )
+    read = checking.examined([*lying, *files], max_pixels=params.data.max_pixels)
     for answer in read[: len(lying)]:
         known.add(answer["image"])
         seen.append(answer.get("look", ""))
@@ -145,15 +146,6 @@ def write(
     if problems:
         what = f"{len(problems)} of {plural(len(files), 'file')} cannot be used:"
         raise UnreadableError(what, problems=first_few(problems))
-
-
-def _known(project: Project, params: Params) -> tuple[set[str], list[str], list[Found]]:
-    """The images that the project has, their looks, and what lies in the open day's folder."""
-    is_open = params.day not in vcs.sealed_days(project.root)
-    history = manifest.history(project, params.parent if is_open else params.day)
-    lying = walk_day(project, params.day, Delivery()) if is_open else []
-    ids = {*history.images["image"], *history.withdrawn}
-    return ids, looks.read(project, history.days)["look"].to_list(), lying
 
 
 def _queued(

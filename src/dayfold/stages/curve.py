@@ -45,10 +45,7 @@ def run(project: Project, params: Params) -> list[str]:
     # None: nothing failed, and nothing passed.
     passed = None if checks and few == len(checks) else not reasons
     figures["gate"] = {"passed": passed, "not_judged": few}
-    headline = metrics.headline(figures)
-    if not evidence.is_judged(figures, "calibration_error"):
-        headline["calibration_error"] = None  # its interval stands in day.json only
-    write_bytes(project.metrics, json_bytes(headline))
+    write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
     write_bytes(project.figures, json_bytes(metrics.of_the_day(figures)))
     write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))
     tables.write(project.gate(params.day), Check, checks)

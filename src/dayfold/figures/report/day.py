@@ -141,7 +141,8 @@ def read(project: Project, day: str | None) -> Day:
 def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
     """Return what it took to make each day's model, decoding and training, where that is kept."""
     name = project.name(project.provenance)
-    records = list(vcs.blobs(project.root, [f"{vcs.TAG}{day}:{name}" for day in days]).values())
+    kept = vcs.at_tags(project.root, days, lambda _: [name])
+    records = [data for files in kept.values() for data in files.values()]
     if project.provenance.exists():
         records.append(project.provenance.read_bytes())
     made = {record.get("day"): record for record in map(json.loads, records)}

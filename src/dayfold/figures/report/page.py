@@ -67,7 +67,7 @@ def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     minutes = days.minutes(project, [line.day for line in lines])
-    text = _filled(
+    text = filled(
         "index.html",
         name=project.root.name,
         curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
@@ -95,7 +95,7 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     minutes = days.minutes(day.project, day.days)
-    return _filled(
+    return filled(
         "page.html",
         day=day,
         name=day.project.root.name,
@@ -122,12 +122,10 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     )
 
 
-def _filled(template: str, **values: Any) -> str:
-    """A template as HTML, in which everything is escaped and no script runs but its own."""
+def filled(template: str, script: str = "page.js", **values: Any) -> str:
+    """Return a template as HTML, in which everything is escaped and no script runs but its own."""
     folder = files("dayfold.figures.report") / "template"
-    style, script = (
-        (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
-    )
+    own, style = ((folder / name).read_text("utf-8").strip() for name in (script, "page.css"))
     environment = Environment(
         loader=PackageLoader("dayfold.figures.report", "template"),
         autoescape=True,
@@ -139,9 +137,9 @@ def _filled(template: str, **values: Any) -> str:
     return environment.get_template(template).render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
+        script=Markup(own),  # noqa: S704 - our own file
         # As a Content-Security-Policy names it: whatever a name in the data may hold.
-        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'",
         **values,
     )
 
