@@ -29,7 +29,9 @@ IDENTITY = {
     for role in ("AUTHOR", "COMMITTER")
     for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
 }
-NO_GATE = dict.fromkeys(params_file.LIMITS)
+NO_GATE = {
+    f"gate.{key}": None for key in params_file.Gate.model_fields if key != "require_evidence"
+}
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from builders import ROOT
 from dayfold import __version__
-from dayfold.errors import ParamsError, VersionError
+from dayfold.errors import ParamsError
 from dayfold.project import journal, template
 from dayfold.project import params as params_file
 from dayfold.project.files import dotted
@@ -171,7 +171,7 @@ def test_a_file_that_is_not_utf_8_is_refused(path):
 
 def test_another_version_is_refused_with_the_ways_out_whatever_keys_it_knows(path):
     said = f"pinned to dayfold 9.8.7, installed is {__version__}"
-    with pytest.raises(VersionError, match=said) as caught:
+    with pytest.raises(ParamsError, match=said) as caught:
         params_file.read(changed(path, ("dayfold", 'dayfold: "9.8.7"'), ("seed", "sead: 0")))
     assert "pip install dayfold==9.8.7" in caught.value.hint
     assert f'dayfold: "{__version__}"' in caught.value.hint

@@ -107,7 +107,8 @@ def report(
         heat_of=partial(_heat, project) if now.params.report.heat else None,
     )
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
-    if gone := chain.without_images(project, now.sealed):
+    days = [day for day in now.sealed if not project.images(day).is_dir()]
+    if gone := [day for day in days if chain.pinned(project, day)]:
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
             "yet; dvc checkout || dvc pull, then dayfold report"

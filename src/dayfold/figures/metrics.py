@@ -189,11 +189,6 @@ def flips(mine: pl.DataFrame) -> Flips:
     )
 
 
-def class_flips(mine: pl.DataFrame) -> dict[str, Flips]:
-    """Count the flips of each class's test images, by label, sorted."""
-    return {str(key[0]): flips(part) for key, part in sorted(mine.group_by("label"))}
-
-
 def day_metrics(
     evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch.nn import functional
 
-from dayfold.learning import calibration, device, network, pixels
+from dayfold.learning import calibration, device, network
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest
@@ -63,10 +63,11 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
     held = held.filter(pl.col("label").is_in(classes))
     machine = device.resolve(device=recipe.device, precision="fp32", threads=recipe.threads)
     begin = network.load(origin)
-    facts: dict[str, Any] = {"network": begin.network}
+    where = {"device": machine.device, "precision": machine.precision}
+    facts: dict[str, Any] = {"network": begin.network, "recipe": recipe.model_dump() | where}
     body = Model(network.without_head(begin.state, begin.network), (), facts)
-    model, size = network.grown(body, classes, params.seed), recipe.image_size_px
-    features, new = _features(project, pl.concat([rows, held]), model, size, machine)
+    model = network.grown(body, classes, params.seed)
+    features, new = _features(project, pl.concat([rows, held]), model, machine)
     ids = {label: at for at, label in enumerate(classes)}
     targets, wanted = (torch.tensor([ids[name] for name in one["label"]]) for one in (rows, held))
     shown, asked = features[: len(rows)], features[len(rows) :]
@@ -76,8 +77,7 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
     temperature = calibration.temperature((logits.numpy(), wanted.numpy()))
     head = {"fc.weight": weight / temperature, "fc.bias": bias / temperature}
     state = {**model.state, **{name: tensor.float() for name, tensor in head.items()}}
-    where = {"device": machine.device, "precision": machine.precision}
-    facts |= {"classes": classes, "day": params.day, "recipe": recipe.model_dump() | where}
+    facts |= {"classes": classes, "day": params.day}
     network.save(project.model, state, facts)
     passed = rows.filter(pl.col("image").is_in(new)).height
     seconds = time.monotonic() - began
@@ -86,7 +86,7 @@ def run(project: Project, params: Params, origin: Path) -> dict[str, Any]:
 
 
 def _features(
-    project: Project, rows: pl.DataFrame, model: Model, size: int, machine: Machine
+    project: Project, rows: pl.DataFrame, model: Model, machine: Machine
 ) -> tuple[torch.Tensor, list[str]]:
     """What the head is given of images, float32 [n, d] in their order; which of it was made now.
 
@@ -95,12 +95,8 @@ def _features(
     path = project.root / "features.safetensors"
     kept = safetensors.torch.load_file(path) if path.exists() else {}
     missing = rows.filter(~pl.col("image").is_in(list(kept)))
-    net = network.WithFeatures(network.build(model, size)).to(machine.device)
     new: list[str] = missing["image"].to_list()
-    at = 0
-    for images in pixels.in_chunks(project.root, missing, size, lambda _: None):
-        made = net.parted(network.outputs(net, images, machine))[0]
-        kept |= zip(new[at : at + len(made)], made.contiguous().unbind(), strict=True)
-        at += len(made)
+    made = network.features(project.root, missing, model, machine, lambda _: None)
+    kept |= zip(new, made.contiguous().unbind(), strict=True)
     write_bytes(path, safetensors.torch.save({name: one.clone() for name, one in kept.items()}))
     return torch.stack([kept[image] for image in rows["image"]]), new

@@ -7,7 +7,7 @@ no model is read, so a thousand days take seconds.
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,8 +197,3 @@ def target(project: Project, path: Path) -> str:
     if project.parent in (path, *path.parents):
         return project.name(project.parent.with_suffix(".dvc"))
     return project.name(path)
-
-
-def without_images(project: Project, days: Iterable[str]) -> list[str]:
-    """Return those of the days whose folder of images DVC tracks and is not here."""
-    return [day for day in days if pinned(project, day) and not project.images(day).is_dir()]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from dayfold.errors import IntakeError, UnreadableError
+from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import decode
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project.console import first_few, plural
@@ -79,7 +79,7 @@ def predict(
         say(f"Confidence is {model.calibration}.")
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
-        raise UnreadableError(
+        raise RefusedError(
             f"{len(problems)} of {len(kept)} files cannot be predicted:",
             problems=first_few(problems, str(csv or "")),
         )

@@ -174,7 +174,9 @@ def _day(project: Project, params: Params) -> _Day:
     lacking = evidence.unseen(history, start.classes)
     unseen = tuple(start.classes.index(name) for name in lacking)
     job = Job(start, teacher, recipe, seed, day, _machine(recipe), unseen)
-    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
+    held, is_own = history.split("validation"), pl.col("day") == day
+    held = pl.concat([held.filter(is_own), _some(held.filter(~is_own), day, seed)])
+    held = held.filter(pl.col("label").is_in(start.classes))
     pins = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
@@ -191,13 +193,6 @@ def _day(project: Project, params: Params) -> _Day:
     asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
     news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
     return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
-
-
-def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
-    """All of today's validation images and a sample of the earlier ones."""
-    held = history.split("validation")
-    today, old = held.filter(pl.col("day") == day), held.filter(pl.col("day") != day)
-    return pl.concat([today, _some(old, day, seed)])
 
 
 def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:

@@ -56,11 +56,9 @@ class Change(NamedTuple):
 def changes(day: Day) -> list[Change]:
     """Return the classes that both days' models were asked about, those that lost most first."""
     then = set(day.evaluations.filter(model=day.before)["label"]) if day.before else set()
-    flips = {
-        label: counts
-        for label, counts in metrics.class_flips(day.counts).items()
-        if label in then and counts.asked
-    }
+    parts = sorted(day.counts.filter(pl.col("label").is_in(then)).group_by("label"))
+    flips = {str(key[0]): metrics.flips(part) for key, part in parts}
+    flips = {label: counts for label, counts in flips.items() if counts.asked}
     adjusted = intervals.holm([intervals.mcnemar(n.negative, n.positive) for n in flips.values()])
     found = []
     for (label, (asked, wrong, right)), p in zip(flips.items(), adjusted, strict=True):
