@@ -135,9 +135,9 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         set_up(shell, copy, store)
         # Sealed before there was a remote: else DVC passes over their tags.
         storage.hold_everywhere(copy.root)
-        assert verify(copy, read_data=False, ask_all=True).unpushed == [ONE]
+        assert verify(copy, read_data=False).unpushed == [ONE]
         shell(copy.root, "dvc", "push", "--quiet", "--all-tags")
-        found = verify(copy, read_data=False, ask_all=True)
+        found = verify(copy, read_data=False)
         assert (found.unpushed, found.problem) == ([], "")
         shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "clone")
         clone = Project(tmp_path / "clone")

@@ -58,6 +58,8 @@ def predict(
             "--queue takes one folder and a file to write; --top does not go with it.",
             hint="dayfold predict FOLDER --queue 50 -o queue.csv",
         )
+    if output and output.is_dir():
+        raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
     paths = predicting.images(sources)
     model = models.load(Path.cwd(), day)
     say(models.said(here(), model.day, day))

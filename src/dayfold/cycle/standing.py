@@ -123,8 +123,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     """
     tag = vcs.TAG + day
     # Without what was added: that is of another day.
-    words = ("diff", "--name-only", "-z", "--diff-filter=a", tag, "--", *DAY_PATHS)
-    changed = vcs.split(vcs.git(project.root, *words))
+    changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
     if not tables_alone:
         made = vcs.outputs(project.dvc_lock.read_bytes())

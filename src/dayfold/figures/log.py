@@ -88,11 +88,13 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def counted(project: Project, params: Params, line: DayLine) -> tuple[DayLine, Evidence]:
-    """Return a day's line with figures counted from the evaluations, and what they rest on.
+def counted(project: Project, params: Params, day: str | None) -> tuple[DayLine, Evidence]:
+    """Return a day's line (by default the last with figures), and what its figures rest on.
 
-    These have the intervals of classes too.
+    They are counted from the evaluations, so that they have the intervals of classes too.
     """
+    params = params.model_copy(update={"day": day or params.day})
+    line = line_of(lines(project, params), day)
     figures = _counted(project, [line])[line.day]
     history = manifest.history(project, line.day)
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)

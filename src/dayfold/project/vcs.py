@@ -146,6 +146,11 @@ def split(said: str) -> list[str]:
     return said.split("\0")[:-1]
 
 
+def changed(root: Path, *words: str) -> list[str]:
+    """The paths that `git diff` with these words names."""
+    return split(git(root, "diff", "--name-only", "-z", *words))
+
+
 def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     """The bytes of files in git, each named as <commit>:<path>, by one process.
 

@@ -67,7 +67,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _half_done(project)
     yield _computing(params)
     yield from _strays(project, params)
-    found = verify.verify(project, read_data=read_data, ask_all=True)
+    found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
     yield from _days(found)
 

@@ -112,11 +112,11 @@ class _Bytes:
     bad: list[Path] = field(default_factory=list)
 
 
-def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
+def verify(project: Project, *, read_data: bool) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every file that is kept.
 
     Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
-    default remote is asked for what is not here, with `ask_all` for everything.
+    default remote is asked for everything.
     """
     params = params_file.read(project.params)
     if params.day == UNOPENED:
@@ -142,8 +142,7 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
         stored = _stored(project, line, pins, objects, params.day)
         bad = _damaged(project, stored, objects, found)
     cached = {one for one in pins if storage.object_path(objects, one.key).exists()}
-    wanted = [one.key for one in pins if ask_all or one not in cached]
-    wanted += [one.key for one in bad if one.key]
+    wanted = [one.key for one in (*pins, *bad) if one.key]
     is_late = storage.is_late(project.root, found.days)
     answer = storage.ask(project.root, wanted)
     source = Source(storage.default_remote(project.root), *answer, is_late)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
-from dayfold.cycle import sealing
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import gate, log
 from dayfold.figures.card import Made, card
@@ -115,11 +114,9 @@ def export(
 
 
 def _card(project: Project, day: str, model: Model, history: History, limit: float | str) -> str:
-    params = params_file.read(project.params).model_copy(update={"day": day})
-    lines = log.lines(project, params)
-    line, known = log.counted(project, params, log.line_of(lines, day))
+    line, known = log.counted(project, params_file.read(project.params), day)
     sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
-    verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
+    verdicts = log.verdicts(project, [line], sealed=sealed, forced=gate.forced(project))
     word, said = verdicts[day], gate.verdict(checks)
     erased = []
     if day in sealed:

@@ -47,8 +47,6 @@ def predict(
 
     Files that are no images are passed over, but for those that were `named`.
     """
-    if csv and csv.is_dir():
-        raise IntakeError(f"{csv} is a folder.", hint="name a file: --csv predicted.csv")
     kept = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()

@@ -98,8 +98,6 @@ def write(
     """
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
-    if file.is_dir():
-        raise IntakeError(f"{file} is a folder.", hint="name a file: -o queue.csv")
     now = standing(project)
     params, day = now.params, now.day if now.is_open else ""
     history, _ = adding.known(project, now, day)

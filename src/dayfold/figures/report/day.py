@@ -127,15 +127,11 @@ class Day:
 def read(project: Project, day: str | None) -> Day:
     """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
-    at = params.day
-    if day and day != at:
-        if not project.manifest(day).exists():
-            raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
-        params = params.model_copy(update={"day": day})
-    line = log.line_of(log.lines(project, params), day)
-    line, known = log.counted(project, params, line)
+    if day and day != params.day and not project.manifest(day).exists():
+        raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
+    line, known = log.counted(project, params, day)
     is_sealed = line.day in vcs.sealed_days(project.root)
-    return Day(project, line, known, line.day == at, is_sealed)
+    return Day(project, line, known, line.day == params.day, is_sealed)
 
 
 def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:

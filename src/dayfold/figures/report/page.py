@@ -33,17 +33,10 @@ CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn t
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
-def write(
-    project: Project,
-    day: str | None,
-    *,
-    forced: Mapping[str, str],
-    heat_of: Callable[[str], Heat] | None = None,
-) -> Path:
+def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | None = None) -> Path:
     """Write the report of a day, by default the last that has figures; return its path.
 
-    `forced` are the days that were sealed by force, each with why; `heat_of` returns what draws
-    where the model of a day looks.
+    `heat_of` returns what draws where the model of a day looks.
     """
     found = days.read(project, day)
     path = project.report(found.day)
@@ -53,12 +46,12 @@ def write(
             heat = heat_of(found.day)
         except DayfoldError as error:
             found.missing[project.name(project.model)] = error.what
-    write_bytes(path, render(found, forced=forced, heat=heat).encode())
-    write_index(project, forced=forced)
+    write_bytes(path, render(found, heat).encode())
+    write_index(project)
     return path
 
 
-def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
+def write_index(project: Project) -> None:
     """Write data/reports/index.html, the curve and a line a day: cheaply, as every `seal` does."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
@@ -77,7 +70,7 @@ def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
         titles=summary.TITLES,
         columns=[(title, "number") for title in summary.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
-        verdicts=log.verdicts(project, lines, sealed=sealed, forced=list(forced)),
+        verdicts=log.verdicts(project, lines, sealed=sealed, forced=gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
     write_bytes(project.report("index"), text.encode())
@@ -89,7 +82,7 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
     charts.write_png(path, {CURVE: curve})
 
 
-def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
+def render(day: Day, heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
@@ -106,7 +99,7 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
         tested=day.known.on(int(day.counts["images"].sum())),
-        forced=forced.get(day.day),
+        forced=gate.forced(day.project).get(day.day),
         curve=charts.forgetting_curve(cohorts),
         matrix=_matrix(cohorts),
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
