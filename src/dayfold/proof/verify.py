@@ -142,7 +142,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
         stored = _stored(project, line, pins, objects, params.day)
         bad = _damaged(project, stored, objects, found)
     cached = {one for one in pins if storage.object_path(objects, one.key).exists()}
-    wanted = [one.key for one in (*pins, *bad) if one.key]
+    wanted = [one.key for one in pins] + [one.key for one in bad if one.key]
     is_late = storage.is_late(project.root, found.days)
     answer = storage.ask(project.root, wanted)
     source = Source(storage.default_remote(project.root), *answer, is_late)
