@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @command(HISTORY, "dayfold log --all")
-def log(
-    every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False,
-) -> None:
+def log(every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False) -> None:
     """Show all days and their figures; docs/metrics.md defines each."""
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history

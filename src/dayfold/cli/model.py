@@ -38,8 +38,7 @@ def predict(
         ),
     ] = None,
     form: Annotated[
-        str,
-        typer.Option("--format", metavar="csv|label-studio", help="What --queue writes."),
+        str, typer.Option("--format", metavar="csv|label-studio", help="What --queue writes.")
     ] = "csv",
 ) -> None:
     """Classify images with confidence; below predict.threshold the answer is "not sure".

@@ -53,8 +53,7 @@ def reproduce(
 @command(PROOF, "dayfold check --fix")
 def check(
     read_data: Annotated[
-        bool,
-        typer.Option("--read-data", help="Read every image, model and cached object as well."),
+        bool, typer.Option("--read-data", help="Read every image, model and cached object as well.")
     ] = False,
     fix: Annotated[
         bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")

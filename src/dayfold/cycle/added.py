@@ -95,11 +95,7 @@ def _first(remarks: Sequence[Remark], where: str) -> list[str]:
 
 
 def patients(
-    project: Project,
-    targets: Sequence[tuple[Delivered, Path]],
-    expression: str,
-    *,
-    is_by_csv: bool,
+    project: Project, targets: Sequence[tuple[Delivered, Path]], expression: str, *, is_by_csv: bool
 ) -> Iterator[str]:
     """Yield a line on what the expression finds in the first paths; without one, on what could.
 

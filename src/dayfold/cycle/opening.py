@@ -12,13 +12,7 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import (
-    Standing,
-    check_is_as_sealed,
-    check_settled,
-    check_tags,
-    standing,
-)
+from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, check_tags, standing
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding

@@ -187,7 +187,7 @@ def _unseen(project: Project, now: Standing) -> list[str]:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    lost = finding.strays(project, now.params, is_open=now.is_open)
+    lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     known = _unseen(project, now)
     if now.is_unopened:

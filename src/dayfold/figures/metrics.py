@@ -246,10 +246,7 @@ def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
         {"accuracy": part["accuracy"], "f1": part["macro_f1"]}
         for part in _averages(scores.filter(is_new))
     )
-    for own, its_ends, counts in (
-        (values, ends, mine),
-        (fresh, fresh_ends, mine.filter(is_new)),
-    ):
+    for own, its_ends, counts in ((values, ends, mine), (fresh, fresh_ends, mine.filter(is_new))):
         own["confidence"] = counts.select(_MEAN_CONFIDENCE).item() if len(counts) else None
         own["calibration_error"], its_ends["calibration_error"] = calibration_error(counts)
     values["new"], ends["new"] = fresh, fresh_ends

@@ -48,10 +48,7 @@ def gather(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None
 
 
 def scatter(
-    state: State,
-    net: torch.nn.Module,
-    optimizer: AdamW,
-    average: AveragedModel | None,
+    state: State, net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None
 ) -> None:
     """Put what `gather` returned back: to the bit, and in the memory format of the parameters."""
     net.load_state_dict(_under("net.", state))

@@ -56,12 +56,7 @@ def write(
 
 
 def make(
-    weights: str,
-    *,
-    network: str,
-    seed: int,
-    classes: Sequence[str],
-    say: Say = lambda _line: None,
+    weights: str, *, network: str, seed: int, classes: Sequence[str], say: Say = lambda _line: None
 ) -> Model:
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 

@@ -28,6 +28,10 @@ from dayfold.learning.device import Machine
 from dayfold.project import lifeline
 from dayfold.project.files import sha256
 
+LEAST_IMAGES = 16  # of a slice: batch norm goes by them
+
+Loss = Callable[[nn.Module, torch.Tensor, NDArray[np.int64]], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Team:
@@ -203,11 +207,6 @@ def _connect(team: Team, device: str) -> None:
     # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.
     with _in_touch():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
-
-
-LEAST_IMAGES = 16  # of a slice: batch norm goes by them
-
-Loss = Callable[[nn.Module, torch.Tensor, NDArray[np.int64]], torch.Tensor]
 
 
 def slices_of(machine: Machine, images: int) -> int:

@@ -16,7 +16,7 @@ from dayfold.project import params as params_file
 from dayfold.project.console import duration, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
-from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.proof import verify
 from dayfold.proof.record import span
@@ -66,7 +66,8 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         return
     yield from _half_done(project)
     yield _computing(params)
-    yield from _strays(project, params)
+    for stray in finding.strays(project, params):
+        yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
     yield from _days(found)
@@ -182,12 +183,6 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif not late:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
-
-
-def _strays(project: Project, params: Params) -> Iterator[Sign]:
-    is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
-    for stray in finding.strays(project, params, is_open=is_open):
-        yield Sign("images", str(stray), stray.command)
 
 
 def _days(found: Verified) -> Iterator[Sign]:

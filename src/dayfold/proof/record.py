@@ -39,8 +39,7 @@ class Sealed:
         """Return a file's bytes; CycleError where the tag has none."""
         if path not in self.files:
             raise CycleError(
-                f"{vcs.TAG}{self.day} has no readable {path}.",
-                hint="dayfold check --read-data",
+                f"{vcs.TAG}{self.day} has no readable {path}.", hint="dayfold check --read-data"
             )
         return self.files[path]
 

@@ -116,11 +116,7 @@ def walk(
 
 
 def _files(
-    folder: Path,
-    place: str,
-    label: str,
-    delivery: Delivery,
-    real: Callable[[Path], Path | str],
+    folder: Path, place: str, label: str, delivery: Delivery, real: Callable[[Path], Path | str]
 ) -> Iterator[Found]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
@@ -237,11 +233,10 @@ class Stray(NamedTuple):
         return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 
-def strays(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
+def strays(project: Project, params: Params) -> list[Stray]:
     """Return the folders of stray images, in order.
 
-    `is_open` says whether the day of params.yaml is. A day is somebody's that has a tag, on another
-    branch too, or a manifest in git.
+    A day is somebody's that has a tag, on another branch too, or a manifest in git.
     """
     folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
     known = {params.day, *vcs.tagged_days(project.root)}
@@ -250,6 +245,7 @@ def strays(project: Project, params: Params, *, is_open: bool) -> list[Stray]:
         return []
     in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
     committed = {Path(name).stem for name in vcs.split(in_git)}
+    is_open = params.day not in (UNOPENED, *vcs.sealed_days(project.root))
     last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
     history = manifest.history(project, last)
     had = {*history.images["image"], *history.withdrawn}
