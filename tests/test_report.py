@@ -3,21 +3,18 @@
 import json
 import re
 
-import polars as pl
 import pytest
 from PIL import Image
 
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.figures import log
 from dayfold.figures.card import Made, card
 from dayfold.figures.report import day as days_of
 from dayfold.figures.report import page, summary
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
-from dayfold.project import params as params_file
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -303,11 +300,10 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
 def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     days, labels = histories.dates(2), ("cyst", "mass")
     project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
-    now = params_file.read(project.params)
+    rows = [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)]
+    tables.write(project.unknown(days[1]), Unknown, rows)
     text = card(
-        "scans",
-        log.counted(project, now, None),
-        manifest.history(project, days[-1]),
+        days_of.read(project, None),
         Made(
             live=labels,
             network="resnet18",
@@ -324,14 +320,8 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
                 "fingerprint": {},
             },
             limit=0.25,
-            unknown=pl.DataFrame(
-                [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)],
-                schema=tables.schema(Unknown),
-                orient="row",
-            ).with_columns(day=pl.lit(days[1])),
             erased=[],
         ),
-        gate=("open (not judged 5)", []),
     )
     assert "Gate: open (not judged 5)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text
