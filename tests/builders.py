@@ -153,8 +153,7 @@ def write_manifest(
 
 def add(project: Project, source: Path, **options: object) -> Delivery:
     """Add what a folder holds to DAYS[0]; what was found."""
-    _, delivery = adding.add(project, source, day=DAYS[0], options=Options(**options))
-    return delivery
+    return adding.add(project, source, day=DAYS[0], options=Options(**options))
 
 
 def taken(project: Project) -> dict[str, bytes]:

@@ -47,7 +47,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(r
     open_day(receiving, DAYS[1])
     file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p9\n")
     options = Options(labels=file)
-    _, delivery = adding.add(receiving, source, day=DAYS[1], options=options)
+    delivery = adding.add(receiving, source, day=DAYS[1], options=options)
     assert [str(one) for one in delivery.warned if one.place != "."] == [
         "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
     ]

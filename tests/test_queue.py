@@ -94,7 +94,7 @@ def noise(folder, prefix, count):
 
 def take(project, folder, file):
     options = Options(labels=file, agree=lambda *_: None)
-    return adding.add(project, folder, day=DAY, options=options)[1]
+    return adding.add(project, folder, day=DAY, options=options)
 
 
 @pytest.fixture(scope="module")

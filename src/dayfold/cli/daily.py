@@ -9,7 +9,6 @@ import typer
 
 from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, say
 from dayfold.errors import CycleError, RefusedError
-from dayfold.project.layout import Project
 
 Group = Annotated[
     str | None,
@@ -112,11 +111,9 @@ def add(
     were refused, or known images have another label; the others were taken, unless all are refused,
     or with --strict any. Exit code 1: nothing was added, as the delivery has an odd shape, say.
     """
-    from dayfold.cycle import added, adding
-    from dayfold.cycle.ready import ready
+    from dayfold.cycle import added, adding, opening
     from dayfold.project.console import show
 
-    project = here()
     same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
 
     def agree(guess: str, option: str) -> None:
@@ -125,30 +122,24 @@ def add(
     options = adding.Options(
         move, strict, dry_run, yes, labels, columns, relabel, classes, group, agree
     )
+    today = day_of(day)
     if source is None:
         if options != adding.Options(yes=yes):
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
-        _start_day(project, day_of(day))
+        with changing("add") as project:
+            parent = opening.open_day(project, today)
+        for line in opening.opened(project, today, parent):
+            say(line)
+        say(f"images go to {project.name(project.images(today))}/<class>/")
         return
-    with ready(project, "add", say=say):
-        today, delivery = adding.add(project, source, day=day_of(day), options=options)
+    with changing("add") as project:
+        delivery = adding.add(project, source, day=today, options=options)
     for line in added.said_of_day(project, today, delivery, options):
         say(line)
     show(added.table(today, delivery, options))
     print(added.next_step(delivery, options))
     if delivery.refused or (delivery.changed and not relabel):
         raise typer.Exit(RefusedError.exit_code)
-
-
-def _start_day(project: Project, day: str) -> None:
-    from dayfold.cycle import opening
-    from dayfold.cycle.ready import ready
-
-    with ready(project, "add", say=say):
-        parent = opening.open_day(project, day)
-    for line in opening.opened(project, day, parent):
-        say(line)
-    say(f"images go to {project.name(project.images(day))}/<class>/")
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')

@@ -65,14 +65,12 @@ class Options:
     agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
-def add(
-    project: Project, source: Path, *, day: str, options: Options | None = None
-) -> tuple[str, Delivery]:
+def add(project: Project, source: Path, *, day: str, options: Options | None = None) -> Delivery:
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
     of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
-    bytes that were checked wait in .dvc/tmp until all are. Returns the day and what was found.
+    bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
     """
     options, source, now = options or Options(), Path(source), standing(project)
     check_may_change(project, now, day, what="images")
@@ -114,7 +112,7 @@ def add(
             _take_in(project, day, targets, scratch / "stage", delivery.groups)
             if options.move:
                 _remove_given(delivery)
-    return day, delivery
+    return delivery
 
 
 def _inspect(
