@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,7 +109,9 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             if options.classes:
                 kept = sorted(_classes(project, options).items())
                 write_csv(project.classes, ("theirs", "ours"), kept)
-            _take_in(project, day, targets, scratch / "stage", delivery.groups)
+            if delivery.groups:
+                splits.add_groups(project, day, delivery.groups)
+            _take_in(targets, scratch / "stage")
             if options.move:
                 _remove_given(delivery)
     return delivery
@@ -328,16 +330,8 @@ def _record_refused(project: Project, day: str, source: Path, delivery: Delivery
         tables.write(path, Rejected, sorted(rows))
 
 
-def _take_in(
-    project: Project,
-    day: str,
-    targets: list[tuple[Delivered, Path]],
-    stage: Path,
-    groups: dict[str, str],
-) -> None:
+def _take_in(targets: Sequence[tuple[Delivered, Path]], stage: Path) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
-    if groups:
-        splits.add_groups(project, day, groups)
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)
