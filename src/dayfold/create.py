@@ -188,7 +188,7 @@ def make_origin(project: Project, params: Params, *, say: Say = say_at_once) -> 
     say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    origin.write(project, seed=params.seed, say=say, **given.model_dump())
+    origin.write(project, origin.make(seed=params.seed, say=say, **given.model_dump()))
 
 
 def require_identity(root: Path) -> None:

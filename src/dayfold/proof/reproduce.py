@@ -241,7 +241,8 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         from dayfold.learning import origin
 
         params = params_file.read(folder.params)
-        origin.write(folder, seed=params.seed, **params.origin.model_dump())
+        made = origin.make(seed=params.seed, **params.origin.model_dump())
+        origin.write(folder, made)
     else:
         storage.bring_folder(project.root, sealed.parent_md5, folder.parent)
 
