@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -281,9 +282,8 @@ def load(path: Path) -> Model:
             more = {name: state.pop(name) for name in list(state) if name.startswith(KNOWN)}
             known = {name.removeprefix(KNOWN): tensor for name, tensor in more.items()}
     except FileNotFoundError:
-        raise ModelError(
-            f"The model {path.name} is not in {path.parent}.", hint="dvc checkout || dvc pull"
-        ) from None
+        what = f"{os.path.relpath(path)} is not here yet."
+        raise ModelError(what, hint="dvc checkout || dvc pull") from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"

@@ -29,7 +29,6 @@ from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
-from dayfold.serve import model as models
 
 MANY = 0.1  # part of the labels that are doubted
 FEW = 5  # labels that are shown where none is doubted
@@ -73,7 +72,6 @@ def run(project: Project, *, top: int | None) -> Audit:
     features that was fitted without them and their groups. `top` rows, or all doubted ones; where
     none is, the FEW least certain. Decisions that the table has already are kept.
     """
-    models.check_here(project)
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # What was withdrawn on the day that is open now too: the model's day does not know of it.

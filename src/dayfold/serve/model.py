@@ -193,14 +193,6 @@ def said(project: Project, day: str, named: str | None) -> str:
     return f"model of {day}, the last day that {passed} its gate{few}{failed}"
 
 
-def check_here(project: Project) -> None:
-    """Raise ModelError where DVC has a model of the day in params.yaml, and it is not in data/."""
-    lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
-    name = project.name(project.model)
-    if name in lock and not project.model.exists():
-        raise ModelError(f"{name} is not here yet.", hint="dvc checkout || dvc pull")
-
-
 def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 
@@ -208,7 +200,6 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     a remote has.
     """
     if day not in vcs.sealed_days(project.root):
-        check_here(project)
         model = network.load(project.model)
         if model.metadata["day"] != day:
             raise ModelError(f"{day} is open and has no model yet.", hint="dvc repro")
