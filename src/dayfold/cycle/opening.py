@@ -187,15 +187,9 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     for path in (*moved, project.rejected(day)):
         if path.exists():
             _move(path, folder / path.parent.name / path.name)
-    own = [project.manifest(day), project.looks(day), project.evaluation(day), project.gate(day)]
-    own += [
-        project.unknown(day),
-        project.weights,
-        project.replay,
-        project.shares,
-        project.model,
-        project.predictions,
-    ]
+    tables = (project.manifest, project.looks, project.evaluation, project.gate, project.unknown)
+    own = [path(day) for path in tables]
+    own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     lock = project.dvc_lock
     if lock.exists():
         made = vcs.outputs(lock.read_bytes())

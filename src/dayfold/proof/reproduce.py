@@ -131,12 +131,8 @@ def _expected(sealed: Sealed) -> str:
     from dayfold.learning import device, fingerprint
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
-    machine = device.resolve(
-        device=recipe["device"],
-        precision=recipe["precision"],
-        threads=recipe["threads"],
-        processes=recipe.get("processes", 1),  # earlier days had no such param
-    )
+    keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
+    machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
     network = sealed.params["origin"].get("network", params_file.NETWORK)
     here = fingerprint.fingerprint(machine, network)
     changed = differences(sealed.provenance["fingerprint"], here)
