@@ -205,7 +205,7 @@ def delivered(
 ) -> tuple[Counter[str], list[str]]:
     """Add a delivery, check what it came to, and count that; why files were refused."""
     try:
-        _, delivery = adding.add(project, source, day=DAY, options=options)
+        delivery = adding.add(project, source, day=DAY, options=options)
     except IntakeError as error:
         check(bool(error.problems), "a refused delivery names no file")
         check(images(tree(project.root)) == images(before), "a refused delivery left something")

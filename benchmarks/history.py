@@ -37,8 +37,8 @@ from dayfold.figures import evidence, metrics
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
 from dayfold.ledger.tables import Check, Evaluation, Look, Prediction, Unknown, Unlike
-from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import replay, train
@@ -157,7 +157,7 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
         checks = [Check("min_class_f1", label, 0.5, 0.95, 0.8, 0.99, 1) for label in LABELS]
         tables.write(project.gate(day), Check, checks)
         corrections.write_empty(project, day)
-        entry = {"md5": md5(day.encode()) + cache.FOLDER, "size": rows, "nfiles": rows}
+        entry = {"md5": md5(day.encode()) + storage.FOLDER, "size": rows, "nfiles": rows}
         out = {**entry, "hash": "md5", "path": day}
         file = project.tracked(day) if day == days[-1] else project.tracked_month(day)
         pins.setdefault(file, []).append(out)

@@ -62,7 +62,7 @@ def main() -> None:
             start_workers(top, using)
             before, _, busy = spent()
             began = time.perf_counter()
-            _, delivery = adding.add(project, top / "scans", day=DAY)
+            delivery = adding.add(project, top / "scans", day=DAY)
             seconds = time.perf_counter() - began
             if len(delivery.images) != count:
                 sys.exit(f"{len(delivery.images)} of {count} images were added")

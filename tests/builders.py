@@ -29,7 +29,9 @@ IDENTITY = {
     for role in ("AUTHOR", "COMMITTER")
     for part, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"))
 }
-NO_GATE = dict.fromkeys(params_file.LIMITS)
+NO_GATE = {
+    f"gate.{key}": None for key in params_file.Gate.model_fields if key != "require_evidence"
+}
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
@@ -151,8 +153,7 @@ def write_manifest(
 
 def add(project: Project, source: Path, **options: object) -> Delivery:
     """Add what a folder holds to DAYS[0]; what was found."""
-    _, delivery = adding.add(project, source, day=DAYS[0], options=Options(**options))
-    return delivery
+    return adding.add(project, source, day=DAYS[0], options=Options(**options))
 
 
 def taken(project: Project) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ def second_day(project, tmp_path):
 
 
 def add_to(project, source, day, **options):
-    return adding.add(project, source, day=day, options=Options(**options))[1]
+    return adding.add(project, source, day=day, options=Options(**options))
 
 
 def test_an_image_whose_label_was_corrected_is_known_under_both(second_day):

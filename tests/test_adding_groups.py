@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from builders import DAYS, add, open_day, place, png, taken
-from dayfold.cycle import added, adding, patients
+from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
 from dayfold.ledger import manifest, splits
@@ -47,7 +47,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(r
     open_day(receiving, DAYS[1])
     file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p9\n")
     options = Options(labels=file)
-    _, delivery = adding.add(receiving, source, day=DAYS[1], options=options)
+    delivery = adding.add(receiving, source, day=DAYS[1], options=options)
     assert [str(one) for one in delivery.warned if one.place != "."] == [
         "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
     ]
@@ -193,6 +193,6 @@ def test_what_is_no_expression_adds_nothing(receiving, source):
 
 
 def test_another_expression_after_a_sealed_day_says_what_stays():
-    said = [*patients.changed(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
+    said = [*added.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
     assert said[0] == r"params.yaml: data.group is '/(\d+)_', it was '(P\d+)_'"
     assert said[1].startswith("images of sealed days keep their groups and splits; new ones join")

@@ -68,7 +68,7 @@ def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving,
     add(receiving, scans, labels=csv_of(scans, _0="cat", _1="dog"))
     before = contents(receiving.root)
     options = Options(labels=csv_of(scans, _0="dog", _1="dog", _2="eel"))
-    _, delivery = adding.add(receiving, scans, day=DAYS[0], options=options)
+    delivery = adding.add(receiving, scans, day=DAYS[0], options=options)
     assert len(delivery.known) == len(delivery.images) == 1
     assert delivery.refused == []
     assert [str(one) for one in delivery.changed] == [
@@ -88,16 +88,16 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     export = csv_of(scans, _0="dog", _1="cat", _2="eel", _3="dog")
     options = Options(labels=export, relabel=True, dry_run=True)
     before = contents(project.root)
-    assert len(adding.add(project, scans, day=DAYS[2], options=options)[1].changed) == 2
+    assert len(adding.add(project, scans, day=DAYS[2], options=options).changed) == 2
     assert contents(project.root) == before
     options = Options(labels=export, relabel=True)
-    _, delivery = adding.add(project, scans, day=DAYS[2], options=options)
+    delivery = adding.add(project, scans, day=DAYS[2], options=options)
     assert added.next_step(delivery, options) == "next: dvc repro"
     assert list(contents(project.images(DAYS[2]))) == ["eel/2.png"]
     image = sha256(png(0))
     line = Correction("relabel", image, "dog", "given in labels.csv")
     assert corrections.lines(project, DAYS[2]) == {image: line}
-    _, again = adding.add(project, scans, day=DAYS[2], options=options)
+    again = adding.add(project, scans, day=DAYS[2], options=options)
     assert (len(again.known), again.changed, again.refused) == (4, [], [])
     snapshot.run(project, params_file.read(project.params))
 
@@ -115,7 +115,7 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         given = {}
         for label in ("cat", "dog", "eel"):
             options = Options(labels=csv_of(scans, _0=label))
-            given[label] = adding.add(project, scans, day=day, options=options)[1]
+            given[label] = adding.add(project, scans, day=day, options=options)
         assert "corrected to 'dog' since" in str(given["cat"].known[0])
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])

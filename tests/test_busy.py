@@ -14,14 +14,14 @@ from PIL import Image
 from torch.nn import functional
 
 from builders import DAYS, make_project, png, take_in
-from dayfold.learning import device, network, pace, pixels, speed
+from dayfold.learning import device, network, pixels, speed
 from dayfold.learning.device import Machine
-from dayfold.learning.pace import Pace
-from dayfold.learning.slices import Slices, slices_of
-from dayfold.ledger import squares
+from dayfold.learning.parallel import Slices, slices_of
+from dayfold.learning.speed import Pace
+from dayfold.ledger.decode import squared
+from dayfold.ledger.kept import Kept, keep_square, kept_squares, read_square
 from dayfold.project import cpus, params
 from dayfold.project.files import sha256, with_digest
-from dayfold.project.kept import Kept
 from pools import pool_of, start_of
 
 
@@ -59,7 +59,7 @@ def test_beside_busy_processes_waiting_threads_give_way(burning):
 
 
 def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.02)
+    monkeypatch.setattr(speed, "WINDOW_SECONDS", 0.02)
     slow = Pace(usual=1e6, day="2025-06-02")
     said = []
     for _ in range(12):
@@ -73,7 +73,7 @@ def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeyp
 
 
 def test_a_training_is_compared_with_its_own_start_and_not_told_while_it_keeps_up(monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(speed, "WINDOW_SECONDS", 0.2)
     own = Pace()
     steady = []
     for _ in range(9):
@@ -173,17 +173,17 @@ def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
     project = make_project(tmp_path / "project")
     take_in(project, DAYS[0], {"heart": range(4)})
     size = params.read(project.params).train.image_size_px
-    kept = squares.kept_squares(project.squares, size)
+    kept = kept_squares(project.squares, size)
     found = {path.name for path in kept.folder.iterdir()}
     images = [path for path in project.images(DAYS[0]).glob("*/*") if path.suffix == ".png"]
     assert len(found) == len(images) > 0
     with Image.open(images[0]) as image:
-        wanted = squares.squared(image.convert("RGB"), size)
-    assert any(np.array_equal(squares.read(kept, name, size), wanted) for name in found)
+        wanted = squared(image.convert("RGB"), size)
+    assert any(np.array_equal(read_square(kept, name, size), wanted) for name in found)
 
 
 def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
-    real, whole = importlib.metadata.version, squares.kept_squares(tmp_path, 16)
+    real, whole = importlib.metadata.version, kept_squares(tmp_path, 16)
 
     def version(name):
         if name == "pydicom":
@@ -191,12 +191,12 @@ def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    kept = squares.kept_squares(tmp_path, 16)
+    kept = kept_squares(tmp_path, 16)
     assert kept.folder.is_dir()
     assert kept.folder != whole.folder
 
 
 def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):
     nowhere = Kept(tmp_path / "missing")
-    squares.keep(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
-    assert squares.read(nowhere, "0" * 64, 16) is None
+    keep_square(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
+    assert read_square(nowhere, "0" * 64, 16) is None

@@ -9,7 +9,7 @@ from dayfold import draws
 from dayfold.learning import checkpoint, device, fitting, network
 from dayfold.learning.checkpoint import Keeper, Saved
 from dayfold.learning.inputs import Job, Pool
-from dayfold.learning.processes import ALONE
+from dayfold.learning.parallel import ALONE
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project import params as params_file
 

@@ -140,7 +140,7 @@ def test_what_brings_nothing_in_opens_no_day(copy, shell, digits, tmp_path):
     for name in (FOUR, "notes"):
         (tmp_path / "archive" / name).mkdir(parents=True)
     archive, nowhere = str(tmp_path / "archive"), str(tmp_path / "nowhere")
-    assert "notes is not a day" in shell(copy.root, "dayfold", "backfill", archive, code=1)
+    assert "notes is not a day" in shell(copy.root, "dayfold", "run", archive, code=1)
     said = shell(copy.root, "dayfold", "run", archive, "--day", FOUR, code=1)
     assert "holds dated folders" in said
     assert f"{nowhere} is not there" in shell(copy.root, "dayfold", "run", nowhere, code=1)
@@ -154,7 +154,7 @@ def test_what_brings_nothing_in_opens_no_day(copy, shell, digits, tmp_path):
 def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
     shell(copy.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(copy.root, "dvc", "checkout")
-    for words in (("undo", "--yes"), ("undo", "--seal", "--yes"), ("unseal",)):
+    for words in (("undo", "--yes"), ("undo", "--seal", "--yes")):
         said = shell(copy.root, "dayfold", *words, code=1)
         assert "No branch is checked out (a detached HEAD)" in said
     source = str(write_scans(tmp_path / "new"))

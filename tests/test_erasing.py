@@ -20,7 +20,7 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import placeholder
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import PART, sha256, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -132,7 +132,7 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
 
         return run
 
-    for module in (erasing, remotes, corrections.tables):
+    for module in (erasing, storage, corrections.tables):
         name = "write_csv" if module is corrections.tables else "write_bytes"
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     monkeypatch.setattr(Path, "unlink", counted(Path.unlink))

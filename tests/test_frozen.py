@@ -8,8 +8,8 @@ import torch
 
 from dayfold.learning import device, fitting, frozen, inputs, network, pixels
 from dayfold.learning.inputs import DEPTHS, Activations, Job, Pool
+from dayfold.ledger.kept import Kept, prune
 from dayfold.project import params as params_file
-from dayfold.project.kept import Kept, prune
 from dayfold.project.params import NETWORK
 from pools import pool_of, start_of
 

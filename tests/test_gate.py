@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
 from builders import make_project
-from dayfold.cycle import sealing
 from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
@@ -237,7 +236,7 @@ def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
         assert "Gate: forced" in kept
         for reason in failing:
             assert reason in kept
-    assert sealing.forced(copy) == {THREE: "#7: the class is rare"}
+    assert gate.forced(copy) == {THREE: "#7: the class is rare"}
     assert "forced" in log_of(shell, root)[THREE]
     said = shell(root, "dayfold", "log")
     assert f"{THREE} was sealed by force: #7: the class is rare" in said
@@ -268,7 +267,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     params.edit(copy.params, {"gate.min_class_f1": None, "gate.require_evidence": False})
     shell(root, "dayfold", "run", str(archive))
     assert standing(copy).sealed == [ONE, TWO, THREE, FOUR]
-    assert sealing.forced(copy) == {}
+    assert gate.forced(copy) == {}
 
 
 def log_of(shell, root):

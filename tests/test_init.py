@@ -9,8 +9,8 @@ import pytest
 from conftest import IDENTITY
 from dayfold import create
 from dayfold.errors import ParamsError
-from dayfold.project import gitfiles, vcs
 from dayfold.project import params as params_file
+from dayfold.project import template, vcs
 from dayfold.proof import check
 
 RANDOM = ("--weights", "random", "--image-size", "16")
@@ -155,7 +155,7 @@ def test_what_is_no_expression_for_patients_makes_nothing(tmp_path):
 
 
 def test_this_repository_is_a_project_with_the_same_files_for_git(repository):
-    assert gitfiles.lacking(repository) == {}
+    assert template.lacking(repository) == {}
 
 
 def test_what_git_files_lack_is_named_and_comes_after_what_a_person_wrote(
@@ -168,8 +168,8 @@ def test_what_git_files_lack_is_named_and_comes_after_what_a_person_wrote(
     sign = check._git_files(tmp_path)
     assert sign.found.startswith(".gitattributes and .gitignore may let git change")
     sign.fix()
-    assert (tmp_path / ".gitattributes").read_text() == f"*.txt text\n\n{gitfiles.ATTRIBUTES}"
-    assert (tmp_path / ".gitignore").read_text() == gitfiles.IGNORE
+    assert (tmp_path / ".gitattributes").read_text() == f"*.txt text\n\n{template.ATTRIBUTES}"
+    assert (tmp_path / ".gitignore").read_text() == template.IGNORE
     assert check._git_files(tmp_path).hint == ""
     table = tmp_path / "data" / "manifests" / "origin.csv"
     table.parent.mkdir(parents=True)

@@ -8,7 +8,7 @@ import pytest
 from builders import DAYS, open_day, place, png, take_in
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, manifest
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import checking, workers
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
 from dayfold.project import params as params_file
@@ -180,8 +180,9 @@ def test_a_class_s_name_is_taken_in_its_composed_form_and_two_folders_of_one_are
 def test_progress_counts_every_file_to_the_end(folder, nothing):
     place(folder, "cat", range(5))
     (folder / "cat" / "text.png").write_text("x")
-    seen = []
-    inspect(folder, nothing, progress=lambda done, of: seen.append((done, of)))
+    seen, paths = [], [str(path) for path in (folder / "cat").iterdir()]
+    requests = [{"path": path, "stage": "", "max_pixels": 10**6} for path in paths]
+    workers.answers(requests, progress=lambda done, of: seen.append((done, of)))
     assert seen == [(done, 6) for done in range(1, 7)]
 
 

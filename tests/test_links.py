@@ -4,7 +4,7 @@ import pytest
 
 from builders import DAYS, add, place, png, taken
 from dayfold.errors import IntakeError
-from dayfold.ledger import manifest, stray_images
+from dayfold.ledger import manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -55,9 +55,9 @@ def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tm
 def test_links_of_a_day_that_nobody_has_can_be_taken_in(linked):
     linked.images(DAY).rename(linked.images(DAYS[2]))
     params = params_file.read(linked.params)
-    (stray,) = stray_images.find(linked, params, is_open=True)
+    (stray,) = finding.strays(linked, params)
     assert (stray.images, stray.folder) == (6, f"data/images/{DAYS[2]}")
     add(linked, linked.root / stray.folder, move=True)
     assert sorted(taken(linked)) == [f"cat/{number}.png" for number in range(6)]
     assert not any(path.is_symlink() for path in linked.images(DAY).rglob("*"))
-    assert stray_images.find(linked, params, is_open=True) == []
+    assert finding.strays(linked, params) == []

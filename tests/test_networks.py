@@ -9,7 +9,6 @@ import torch
 
 import dayfold
 from builders import DAYS, NO_GATE, png
-from dayfold.cycle import standing
 from dayfold.learning import network
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
@@ -79,11 +78,7 @@ def test_another_network_needs_another_project(trained, shell):
     before = trained.params.read_bytes()
     params_file.edit(trained.params, {"origin.network": "resnet34"})
     said = "origin.network is resnet34, but this project began with resnet50 and keeps it."
-    way = "dayfold init DIR --network resnet34"
-    lines = standing.advice(trained)
-    assert lines[-2] == said
-    assert way in lines[-1]
-    assert said in shell(trained.root, "dayfold", "train", code=1)
-    assert said in shell(trained.root, "dayfold", "add", "--day", DAYS[1], code=1)
+    told = shell(trained.root, "dayfold", "train", code=1)
+    assert said in told
+    assert "dayfold init DIR --network resnet34" in told
     trained.params.write_bytes(before)
-    assert standing.advice(trained)[-1].startswith("next    dayfold add")

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from builders import ROOT
 from dayfold import __version__
-from dayfold.errors import ParamsError, VersionError
-from dayfold.project import journal, upgrade
+from dayfold.errors import ParamsError
+from dayfold.project import journal, template
 from dayfold.project import params as params_file
 from dayfold.project.files import dotted
 from dayfold.project.params import Params
@@ -171,7 +171,7 @@ def test_a_file_that_is_not_utf_8_is_refused(path):
 
 def test_another_version_is_refused_with_the_ways_out_whatever_keys_it_knows(path):
     said = f"pinned to dayfold 9.8.7, installed is {__version__}"
-    with pytest.raises(VersionError, match=said) as caught:
+    with pytest.raises(ParamsError, match=said) as caught:
         params_file.read(changed(path, ("dayfold", 'dayfold: "9.8.7"'), ("seed", "sead: 0")))
     assert "pip install dayfold==9.8.7" in caught.value.hint
     assert f'dayfold: "{__version__}"' in caught.value.hint
@@ -261,7 +261,7 @@ def test_an_exponential_schedule_becomes_the_line_that_is_half_way_at_the_same_a
     text = older.params.read_text()
     line = "schedule: exponential\n  half_life_versions: 3.0"
     older.params.write_text(text.replace("schedule: step", line))
-    upgrade.apply(older)
+    template.upgrade(older)
     assert yaml.safe_load(older.params.read_text())["weights"]["versions"] == 6
 
 
@@ -269,9 +269,9 @@ def test_a_pipeline_with_stages_of_a_person_s_own_is_left_alone(older):
     text = older.dvc_yaml.read_text().replace("stages:\n", "stages:\n  mine:\n    cmd: ls\n")
     older.dvc_yaml.write_text(text)
     with pytest.raises(ParamsError, match="has stages of your own: mine"):
-        upgrade.apply(older)
+        template.upgrade(older)
     assert older.dvc_yaml.read_text() == text
-    assert upgrade.needed(older)
+    assert template.is_older(older)
 
 
 def test_a_number_of_any_size_is_written_as_one(project):

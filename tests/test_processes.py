@@ -16,8 +16,8 @@ import pytest
 from builders import DAYS, a_free_port, make_project, take_in
 from dayfold import create
 from dayfold.errors import ParamsError
-from dayfold.learning import checkpoint, processes
-from dayfold.learning.processes import Team
+from dayfold.learning import checkpoint, parallel
+from dayfold.learning.parallel import Team
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
@@ -58,7 +58,7 @@ def test_machines_that_cannot_share_the_processes_are_refused(monkeypatch):
     for machines in ("3", "0", "x", "1:4"):
         monkeypatch.setenv("PET_NNODES", machines)
         with pytest.raises(ParamsError, match="cannot share 4 processes"):
-            processes.launch("nothing", [], processes=4, threads=1)
+            parallel.launch("nothing", [], processes=4, threads=1)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from builders import encoded
 from conftest import copied
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
-from dayfold.errors import UnreadableError
+from dayfold.errors import RefusedError
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 from dayfold.serve import queue
@@ -94,7 +94,7 @@ def noise(folder, prefix, count):
 
 def take(project, folder, file):
     options = Options(labels=file, agree=lambda *_: None)
-    return adding.add(project, folder, day=DAY, options=options)[1]
+    return adding.add(project, folder, day=DAY, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_what_cannot_be_used_is_named_and_odd_names_come_back(trained, tmp_path)
         (tmp_path / "odd" / name).rename(tmp_path / "odd" / new)
     (tmp_path / "odd" / "bad.png").write_text("none")
     file = tmp_path / "queue.csv"
-    with pytest.raises(UnreadableError, match="2 of 5 files cannot be used") as caught:
+    with pytest.raises(RefusedError, match="2 of 5 files cannot be used") as caught:
         queue.write(*trained, tmp_path / "odd", count=9, file=file, form="csv", say=lambda _: None)
     assert [line.partition(" ")[0] for line in caught.value.problems] == [
         "bad.png",

@@ -17,7 +17,7 @@ from builders import a_free_port
 from conftest import Shell
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -134,10 +134,10 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share")
         set_up(shell, copy, store)
         # Sealed before there was a remote: else DVC passes over their tags.
-        remotes.hold_everywhere(copy.root)
-        assert verify(copy, read_data=False, ask_all=True).unpushed == [ONE]
+        storage.hold_everywhere(copy.root)
+        assert verify(copy, read_data=False).unpushed == [ONE]
         shell(copy.root, "dvc", "push", "--quiet", "--all-tags")
-        found = verify(copy, read_data=False, ask_all=True)
+        found = verify(copy, read_data=False)
         assert (found.unpushed, found.problem) == ([], "")
         shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "clone")
         clone = Project(tmp_path / "clone")
@@ -165,7 +165,7 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
 def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):
     port = a_free_port()
     shell(copy.root, "dvc", "remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
-    remotes.hold_everywhere(copy.root)
+    storage.hold_everywhere(copy.root)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = shell(copy.root, "dayfold", "check")
     assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said

@@ -3,21 +3,18 @@
 import json
 import re
 
-import polars as pl
 import pytest
 from PIL import Image
 
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.figures import log
 from dayfold.figures.card import Made, card
 from dayfold.figures.report import day as days_of
-from dayfold.figures.report import page, unknown
+from dayfold.figures.report import page, summary
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
-from dayfold.project import params as params_file
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -28,7 +25,7 @@ def written(tmp_path_factory):
     """The report of the last of four days, with classes named as an attacker would."""
     root = tmp_path_factory.mktemp("report") / "scans"
     project = histories.write_history(root, days=histories.dates(4), labels=LABELS, files=True)
-    return page.write(project, None, forced={})
+    return page.write(project, None)
 
 
 @pytest.fixture
@@ -162,7 +159,7 @@ def test_a_hundred_days_are_small_pages(chromium, tmp_path):
     labels = [f"class {number:02}" for number in range(14)]
     days = histories.dates(100)
     project = histories.write_history(tmp_path / "long", days=days, labels=labels, files=False)
-    path = page.write(project, None, forced={})
+    path = page.write(project, None)
     assert path.stat().st_size < 3_000_000
     shown = look(chromium, path)
     assert shown.get_log("browser") == []
@@ -182,7 +179,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         path.unlink()
     project.plot("flips").unlink()
     project.plot("near_duplicates").unlink()
-    shown = look(chromium, page.write(project, None, forced={}))
+    shown = look(chromium, page.write(project, None))
     assert shown.get_log("browser") == []
     said = find(shown, "body")[0].text
     for sentence in (
@@ -194,7 +191,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
     ):
         assert sentence in said, sentence
     with pytest.raises(CycleError, match="This project has no day"):
-        page.write(project, "2031-01-01", forced={})
+        page.write(project, "2031-01-01")
 
 
 def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tmp_path):
@@ -205,7 +202,7 @@ def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tm
     (project.root / two).write_bytes(b"no image")
     image = manifest.history(project, days[-1]).images.filter(path=three)["image"].item()
     corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
-    text = page.write(project, None, forced={}).read_text()
+    text = page.write(project, None).read_text()
     for why in (
         "not here: dvc checkout || dvc pull",
         "not the bytes that the manifest pins",
@@ -235,7 +232,7 @@ def test_what_became_of_test_images_is_said_with_what_chance_explains(
         (two, one, "a", "b", 9, worse, 0.9, worse),
     ]
     tables.write(project.evaluation(two), Evaluation, [row for row in rows if row[5]])
-    assert said in page.write(project, None, forced={}).read_text()
+    assert said in page.write(project, None).read_text()
 
 
 def test_no_verdict_is_spoken_on_too_few(written):
@@ -291,7 +288,7 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
     counts = [("", 0, 9, 9, 4, None), ("cyst", 0, 9, 9, 4, None), ("mass", 1, 6, 6, 5, 0.97)]
     rows = [Unknown(*one) for one in (*counts, ("", 1, 6, 6, 5, 0.97))]
     tables.write(project.unknown(days[1]), Unknown, rows)
-    assert list(unknown.sentences(days_of.read(project, None))) == [
+    assert list(summary.flagged(days_of.read(project, None))) == [
         "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
         "judge: 6 images).",
         "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",
@@ -303,11 +300,10 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
 def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     days, labels = histories.dates(2), ("cyst", "mass")
     project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
-    now = params_file.read(project.params)
+    rows = [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)]
+    tables.write(project.unknown(days[1]), Unknown, rows)
     text = card(
-        "scans",
-        log.counted(project, now, log.lines(project, now)[-1]),
-        manifest.history(project, days[-1]),
+        days_of.read(project, None),
         Made(
             live=labels,
             network="resnet18",
@@ -324,14 +320,8 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
                 "fingerprint": {},
             },
             limit=0.25,
-            unknown=pl.DataFrame(
-                [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)],
-                schema=tables.schema(Unknown),
-                orient="row",
-            ).with_columns(day=pl.lit(days[1])),
             erased=[],
         ),
-        gate=("open (not judged 5)", []),
     )
     assert "Gate: open (not judged 5)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text

@@ -7,7 +7,7 @@ import pytest
 
 from dayfold.cycle import sealing
 from dayfold.demo import DAYS
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -107,7 +107,7 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
     assert "Nothing leaves this machine" in next(sealing.afterwards(copy))
     shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
     assert [*sealing.afterwards(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
-    remotes.hold_everywhere(copy.root)
+    storage.hold_everywhere(copy.root)
     assert [*sealing.afterwards(copy)] == ["next: dvc push"]
     shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
     assert [*sealing.afterwards(copy)] == ["next: dvc push && git push --follow-tags"]

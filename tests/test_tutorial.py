@@ -12,8 +12,8 @@ from builders import ROOT
 from conftest import IDENTITY
 from dayfold.errors import RefusedError
 from dayfold.ledger import manifest
-from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.layout import Project
 from pages import blocks, commands
 
@@ -112,7 +112,7 @@ def images_of(project: Project, day: str) -> dict[str, str]:
 def sealed(project: Project, day: str, path: Path) -> dict[str, str]:
     """The label of each image of a table that DVC keeps of a sealed day, by the image's id."""
     key = vcs.sealed_outputs(project.root, day)[project.name(path)]
-    rows = table(cache.object_path(project.root / ".dvc" / "cache", key))
+    rows = table(storage.object_path(project.root / ".dvc" / "cache", key))
     return {row["image"]: row["label"] for row in rows}
 
 

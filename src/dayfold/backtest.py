@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import yaml
@@ -21,7 +21,7 @@ from dayfold.figures import charts, comparison, evidence, log, retention
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import (
     canonical_json,
@@ -218,16 +218,29 @@ def _inherit(scratch: Project, day: str) -> None:
         inherit(scratch)
 
 
+class Result(NamedTuple):
+    """What a finished run came to, on how many units its figures rest, and on how many test images.
+
+    `rests_on` counts as `evidence.judge` does; `new` those of the day whose new classes have
+    fewest.
+    """
+
+    run: BacktestRun
+    rests_on: dict[str, int]
+    tested: str
+
+
 def summary(
     scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
-) -> BacktestRun:
+) -> Result:
     """Return the figures of a finished run: the last day's, means and sums over its days."""
-    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
-    figures = [line.figures for line in lines if line.figures is not None and line.day in days]
-    facts = [json.loads(_record(scratch, day).read_bytes()) for day in days]
+    whole = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    mine = [(line, line.figures) for line in whole if line.figures and line.day in days]
+    figures, last = [own for _, own in mine], mine[-1][1]
     # All classes are new to the first day of a project; that says nothing of learning one more.
-    later = [line.figures["new"] for line in lines[1:] if line.figures and line.day in days]
-    new = [one for one in later if one["f1"] is not None]
+    later = [(line, own) for line, own in mine if line is not whole[0]]
+    new = [own["new"] for _, own in later if own["new"]["f1"] is not None]
+    facts = [json.loads(_record(scratch, day).read_bytes()) for day in days]
     found: dict[str, Any] = {
         "policy": policy,
         "seed": seed,
@@ -239,24 +252,11 @@ def summary(
         "draws": sum(fact["draws"] for fact in facts),
         "seconds": round(sum(fact["seconds"] for fact in facts), 1),
     }
-    last = {name: figures[-1][name] for name in BacktestRun._fields if name not in found}
-    return BacktestRun(**found, **last)
-
-
-def rests_on(scratch: Project, params: Params, days: Sequence[str]) -> tuple[dict[str, int], str]:
-    """Return how many units a finished run's figures rest on, and on how many test images.
-
-    As `evidence.judge` counts them; `new` those of the day whose new classes have fewest.
-    """
-    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
-    counts = [
-        (line.figures["evidence"]["new"], line) for line in lines[1:] if line.figures and line.new
-    ]
-    last = lines[-1].figures or {}
-    new = min((units for units, line in counts if line.day in days), default=0)
+    found |= {name: last[name] for name in BacktestRun._fields if name not in found}
+    units = min((own["evidence"]["new"] for line, own in later if line.new), default=0)
     known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
     tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
-    return {**last["evidence"], "new": new}, tested
+    return Result(BacktestRun(**found), {**last["evidence"], "new": units}, tested)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -290,8 +290,8 @@ def compare(
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
-    runs, cells, asked = [], [], dict[str, list[pl.DataFrame]]()
-    rest, tested = comparison.RestsOn(), ""
+    runs, cells, tested = list[BacktestRun](), list[PolicyAccuracy](), ""
+    rest, asked = comparison.RestsOn(), dict[str, list[pl.DataFrame]]()
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=_scratch(project)) as folder,
@@ -313,21 +313,21 @@ def compare(
                     mine = params.model_copy(update={"seed": seed})
                     scratch = Project(_scratch(project) / _key(history, mine, policy))
                     run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
-                    runs.append(summary(scratch, mine, policy.name, seed, history.days))
-                    cells += curve(scratch, policy.name, seed, history.days)
-                    groups = manifest.history(scratch, history.days[-1]).images
+                    of = (policy.name, seed)
+                    run, rest[of], tested = summary(scratch, mine, *of, history.days)
+                    runs.append(run)
+                    cells += curve(scratch, *of, history.days)
                     predicted = tables.read(scratch.predictions, Prediction)
-                    asked.setdefault(policy.name, []).append(
-                        predicted.join(groups.select("image", "group"), on="image")
-                    )
-                    rest[policy.name, seed], tested = rests_on(scratch, mine, history.days)
-                    ticker.line(comparison.line(runs[-1], rest))
+                    asked.setdefault(policy.name, []).append(predicted)
+                    ticker.line(comparison.line(run, rest))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
     said = [f"the last day's figures: on {tested}; few: too few to judge"]
     if {"frozen", "project"} <= asked.keys():
-        said += comparison.frozen_ahead(asked["frozen"][0], asked["project"])
+        groups = manifest.history(project, history.days[-1]).images.select("image", "group")
+        frozen = asked["frozen"][0].join(groups, on="image")
+        said += comparison.frozen_ahead(frozen, asked["project"])
     return comparison.table(runs, len(history.days), rest), said
 
 
@@ -349,7 +349,7 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         )
     known = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        remotes.bring_folder(project.root, known[day].parent_md5, folder / name)
+        storage.bring_folder(project.root, known[day].parent_md5, folder / name)
     model = project.parent_model.name
     left = corrections.without_withdrawn(project, days[-1])
     return History(project, days, folder / "parent", folder / "origin" / model, *left)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
-from dayfold.project import gitfiles, upgrade, vcs
 from dayfold.project import params as params_file
+from dayfold.project import template, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
@@ -73,7 +73,7 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
-    with upgrade.template() as (shared, _):
+    with template.files() as (shared, _):
         given = {"data.group": options.group, "origin.network": options.network}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
@@ -121,22 +121,22 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}")
     require_identity(root)
     # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
-    write_bytes(root / ".gitignore", gitfiles.IGNORE.encode())
-    write_bytes(root / ".gitattributes", gitfiles.ATTRIBUTES.encode())
+    write_bytes(root / ".gitignore", template.IGNORE.encode())
+    write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     say("DVC: its folder and settings")
     vcs.dvc(root, "init", "--quiet")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
         set_remote(root, options.remote, say)
     say("the pipeline, params.yaml and README.md")
-    with upgrade.template() as (shared, own):
+    with template.files() as (shared, own):
         for name in SHARED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile
             copy(shared / name, root / name)
         shutil.copyfile(own / "README.md", root / "README.md")
         ignored = (own / "gitignore").read_bytes()
-        write_bytes(root / ".gitignore", ignored + b"\n" + gitfiles.IGNORE.encode())
+        write_bytes(root / ".gitignore", ignored + b"\n" + template.IGNORE.encode())
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,
@@ -188,7 +188,7 @@ def make_origin(project: Project, params: Params, *, say: Say = say_at_once) -> 
     say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    origin.write(project, seed=params.seed, say=say, **given.model_dump())
+    origin.write(project, origin.make(seed=params.seed, say=say, **given.model_dump()))
 
 
 def require_identity(root: Path) -> None:

@@ -25,11 +25,7 @@ class DayfoldError(Exception):
 
 
 class ParamsError(DayfoldError):
-    """params.yaml holds a key, type or value that is not allowed."""
-
-
-class VersionError(DayfoldError):
-    """The project is pinned to another version of dayfold than the installed one."""
+    """params.yaml holds a key, type or value that is not allowed, or is another version's."""
 
 
 class CycleError(DayfoldError):
@@ -47,15 +43,9 @@ class IntakeError(DayfoldError):
 
 
 class RefusedError(IntakeError):
-    """Of the files that were given as images too many were refused, so none was taken."""
+    """Files were refused: of too many none was taken; the others to be predicted are answered."""
 
-    exit_code = 4  # as where some were refused and the others taken
-
-
-class UnreadableError(IntakeError):
-    """Files that were to be predicted cannot be read as images; all others were answered."""
-
-    exit_code = 4  # its own: there may be answers
+    exit_code = 4  # its own: there may be answers, and others may have been taken
 
 
 class LedgerError(DayfoldError):

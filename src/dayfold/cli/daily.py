@@ -9,7 +9,6 @@ import typer
 
 from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, say
 from dayfold.errors import CycleError, RefusedError
-from dayfold.project.layout import Project
 
 Group = Annotated[
     str | None,
@@ -17,6 +16,31 @@ Group = Annotated[
         metavar="REGEX",
         help=r"Set data.group: its one (…) finds the patient in a path: '/(P\d+)_'.",
     ),
+]
+
+Move = Annotated[bool, typer.Option("--move", help="Move the files that are added, not copy them.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Labels of SRC's files: CSV, or a labelling tool's export."),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the files of --labels are; as SRC.", hidden=True),
+]
+Columns = Annotated[
+    str, typer.Option(metavar="path=A,label=B,…", help="The columns of --labels; also group=.")
+]
+Relabel = Annotated[
+    bool, typer.Option("--relabel", help="Correct known images that have another label.")
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A CSV theirs,ours of class names; kept."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Add nothing if any file is refused.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask about odd shapes and guessed columns.")
 ]
 
 
@@ -70,95 +94,55 @@ def add(
         typer.Argument(metavar="[SRC]", help="A folder, zip or tar of <class>/<image>."),
     ] = None,
     day: Day = None,
-    move: Annotated[
-        bool, typer.Option("--move", help="Move added files instead of copying.")
-    ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labels of SRC's files: CSV, or a labelling tool's export.",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the files of --labels are; as SRC.", hidden=True),
-    ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(metavar="path=A,label=B,…", help="The columns of --labels; also group=."),
-    ] = "",
-    relabel: Annotated[
-        bool,
-        typer.Option("--relabel", help="Correct known images that have another label."),
-    ] = False,
-    classes: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A CSV theirs,ours of class names; kept."),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Add nothing if any file is refused.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask about odd shapes and guessed columns.")
-    ] = False,
+    move: Move = False,
+    labels: Labels = None,
+    images: Images = None,
+    columns: Columns = "",
+    relabel: Relabel = False,
+    classes: Classes = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     group: Group = None,
 ) -> None:
     """Check today's images and take the good ones in; starts a new day if needed.
 
     Without SRC it only starts the day, for images that you put into data/images/DAY/CLASS by hand.
-    Exit code 4: files were refused, or known images have another label; the others were taken. Exit
-    code 1: nothing was added.
+    Exit code 4: files were refused, or known images have another label; the others were taken.
+    Exit code 1: nothing was added.
     """
-    from dayfold.cycle import added, adding
-    from dayfold.cycle.ready import ready
+    from dayfold.cycle import added, adding, opening
     from dayfold.project.console import show
 
-    project = here()
     if source and images:
         raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
     source = source or images
-    if source is None:
-        given = (move, labels, columns, relabel, classes, strict, dry_run, group is not None)
-        if any(given):
-            raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
-        _start_day(project, day_of(day))
-        return
     same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
+
+    def agree(guess: str, option: str) -> None:
+        ask(f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}")
+
     options = adding.Options(
-        move=move,
-        strict=strict,
-        dry_run=dry_run,
-        yes=yes,
-        labels=labels,
-        columns=columns,
-        relabel=relabel,
-        classes=classes,
-        group=group,
-        agree=lambda guess, option: ask(
-            f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}"
-        ),
+        move, strict, dry_run, yes, labels, columns, relabel, classes, group, agree
     )
-    with ready(project, "add", say=say):
-        today, delivery = adding.add(project, source, day=day_of(day), options=options)
+    today = day_of(day)
+    if source is None:
+        if options != adding.Options(yes=yes):
+            raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
+        with changing("add") as project:
+            parent = opening.open_day(project, today)
+        for line in opening.opened(project, today, parent):
+            say(line)
+        say(f"images go to {project.name(project.images(today))}/<class>/")
+        return
+    with changing("add") as project:
+        delivery = adding.add(project, source, day=today, options=options)
     for line in added.said_of_day(project, today, delivery, options):
         say(line)
     show(added.table(today, delivery, options))
     print(added.next_step(delivery, options))
     if delivery.refused or (delivery.changed and not relabel):
         raise typer.Exit(RefusedError.exit_code)
-
-
-def _start_day(project: Project, day: str) -> None:
-    from dayfold.cycle import opening
-    from dayfold.cycle.ready import ready
-
-    with ready(project, "add", say=say):
-        parent = opening.open_day(project, day)
-    for line in opening.opened(project, day, parent):
-        say(line)
-    say(f"images go to {project.name(project.images(day))}/<class>/")
 
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')

@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 
 @command(HISTORY, "dayfold log --all")
-def log(
-    every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False,
-) -> None:
+def log(every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False) -> None:
     """Show all days and their figures; docs/metrics.md defines each."""
-    from dayfold.cycle import sealing
-    from dayfold.figures import evidence
+    from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
     from dayfold.ledger import manifest
     from dayfold.project.console import show
@@ -30,7 +27,7 @@ def log(
     project = here()
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
-    forced = sealing.forced(project)
+    forced = gate.forced(project)
     verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
     columns = history.ALL_COLUMNS if every else history.COLUMNS
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
@@ -85,7 +82,6 @@ def report(
     """Write a day's report: one self-contained HTML file."""
     import webbrowser
 
-    from dayfold.cycle import sealing
     from dayfold.figures.report import page
     from dayfold.proof import chain
 
@@ -96,14 +92,11 @@ def report(
         page.write_curve(project, chosen, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    path = page.write(
-        project,
-        chosen,
-        forced=sealing.forced(project),
-        heat_of=partial(_heat, project) if now.params.report.heat else None,
-    )
+    heat_of = partial(_heat, project) if now.params.report.heat else None
+    path = page.write(project, chosen, heat_of)
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
-    if gone := chain.without_images(project, now.sealed):
+    days = [day for day in now.sealed if not project.images(day).is_dir()]
+    if gone := [day for day in days if chain.pinned(project, day)]:
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
             "yet; dvc checkout || dvc pull, then dayfold report"

@@ -36,8 +36,7 @@ def predict(
         typer.Option(min=1, metavar="N", help="Write to FILE which N images to label next."),
     ] = None,
     form: Annotated[
-        str,
-        typer.Option("--format", metavar="csv|label-studio", help="What --queue writes."),
+        str, typer.Option("--format", metavar="csv|label-studio", help="What --queue writes.")
     ] = "csv",
 ) -> None:
     """Classify images with confidence; below predict.threshold the answer is "not sure".
@@ -55,6 +54,8 @@ def predict(
             "--queue takes one folder and a file to write; --top does not go with it.",
             hint="dayfold predict FOLDER --queue 50 -o queue.csv",
         )
+    if output and output.is_dir():
+        raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
     paths = predicting.images(sources)
     model = models.load(Path.cwd(), day)
     say(models.said(here(), model.day, day))

@@ -3,13 +3,13 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dayfold.cycle import patients
+from dayfold.cycle import added
 from dayfold.cycle.correcting import RELABEL, Desk
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.cycle.standing import Standing, standing
@@ -38,7 +38,7 @@ from dayfold.ledger.intake.finding import (
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
@@ -62,17 +62,15 @@ class Options:
     classes: Path | None = None
     group: str | None = None
     # Asks whether a guess of columns is right, and raises where nobody says so (labels.read).
-    agree: Callable[[str, str], None] = _nobody_agrees
+    agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
-def add(
-    project: Project, source: Path, *, day: str, options: Options | None = None
-) -> tuple[str, Delivery]:
+def add(project: Project, source: Path, *, day: str, options: Options | None = None) -> Delivery:
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
     of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
-    bytes that were checked wait in .dvc/tmp until all are. Returns the day and what was found.
+    bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
     """
     options, source, now = options or Options(), Path(source), standing(project)
     check_may_change(project, now, day, what="images")
@@ -87,9 +85,9 @@ def add(
         delivery.groups = dict(delivery.groups.items() - recorded.items())
         targets = _targets(project, day, delivery, group)
         is_by_csv = options.labels is not None
-        delivery.patients = [*patients.found(project, targets, group, is_by_csv=is_by_csv)]
+        delivery.patients = [*added.patients(project, targets, group, is_by_csv=is_by_csv)]
         if options.group is not None and not targets:
-            delivery.patients = [*patients.again(delivery.known, lying, group)]
+            delivery.patients = [*added.patients_again(delivery.known, lying, group)]
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if now.day != day:
             delivery.lying = len(lying)
@@ -107,14 +105,16 @@ def add(
             if group != now.params.data.group and (delivery.opened or now.day == day):
                 params_file.edit(project.params, {"data.group": group})
                 delivery.is_regrouped = True
-                delivery.patients += patients.changed(now.params.data.group, group, now.sealed)
+                delivery.patients += added.regrouped(now.params.data.group, group, now.sealed)
             if options.classes:
                 kept = sorted(_classes(project, options).items())
                 write_csv(project.classes, ("theirs", "ours"), kept)
-            _take_in(project, day, targets, scratch / "stage", delivery.groups)
+            if delivery.groups:
+                splits.add_groups(project, day, delivery.groups)
+            _take_in(targets, scratch / "stage")
             if options.move:
                 _remove_given(delivery)
-    return day, delivery
+    return delivery
 
 
 def _inspect(
@@ -129,21 +129,19 @@ def _inspect(
     """Find and check what is given; what lies in the day's folder already, and the history."""
     found = _find(project, source, options, delivery, scratch)
     lying = _today(project, day)
-    history, had = _known(project, now, day)
+    history, had = known(project, now, day)
     _ask(source, suspicions(tally(found), {*history.images["label"]}), delivery, options)
     stage = scratch / "stage"
     stage.mkdir()
-    with Ticker("checking", len(found), "files") as ticker:
-        checking.inspect(
-            found,
-            delivery,
-            history,
-            max_pixels=now.params.data.max_pixels,
-            today=lying,
-            had=had,
-            stage=None if options.dry_run else stage,
-            progress=ticker.so_far,
-        )
+    checking.inspect(
+        found,
+        delivery,
+        history,
+        max_pixels=now.params.data.max_pixels,
+        today=lying,
+        had=had,
+        stage=None if options.dry_run else stage,
+    )
     return lying, history
 
 
@@ -173,8 +171,8 @@ def _classes(project: Project, options: Options) -> dict[str, str]:
     return labels.read_classes(kept) if options.classes or kept.exists() else {}
 
 
-def _known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
-    """The history as the day's corrections leave it, and the classes that images had before."""
+def known(project: Project, now: Standing, day: str) -> tuple[History, dict[str, set[str]]]:
+    """Return the history as a day's corrections leave it, and the classes images had before."""
     if now.day != day:
         return manifest.history(project, now.next_parent), {}
     history = manifest.history(project, now.params.parent)
@@ -332,16 +330,8 @@ def _record_refused(project: Project, day: str, source: Path, delivery: Delivery
         tables.write(path, Rejected, sorted(rows))
 
 
-def _take_in(
-    project: Project,
-    day: str,
-    targets: list[tuple[Delivered, Path]],
-    stage: Path,
-    groups: dict[str, str],
-) -> None:
+def _take_in(targets: Sequence[tuple[Delivered, Path]], stage: Path) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
-    if groups:
-        splits.add_groups(project, day, groups)
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)

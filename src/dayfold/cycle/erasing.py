@@ -18,12 +18,11 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
 from dayfold.ledger.intake.finding import WITHDRAW
-from dayfold.project import cache, vcs
-from dayfold.project.cache import READ_ONLY
+from dayfold.project import storage, vcs
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.remotes import Remote, bring, remotes
+from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
 from dayfold.proof import record
 from dayfold.proof.record import Usage, span, usage
 
@@ -67,7 +66,7 @@ class Erasure:
         """
         self.project, self.desk = project, Desk(project, day)
         targets = _recorded(self.desk, paths, reason)
-        self.objects, self.remotes = cache.folder(project.root), remotes(project.root)
+        self.objects, self.remotes = storage.cache_folder(project.root), remotes(project.root)
         self.images = [*self._of_sealed_days(targets), *self._of_the_open_day(targets)]
         self.sealed = [one for one in self.images if one.usage]  # a text takes their place
         self.holders = list(self._holders())
@@ -95,7 +94,7 @@ class Erasure:
         lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
-                lists[day] = cache.listed(bring(self.project.root, keys[day]).read_bytes())
+                lists[day] = storage.listed(bring(self.project.root, keys[day]).read_bytes())
         for used in found:
             own, folder = self._md5(used, lists.get(used.day, {})), keys.get(used.day, "")
             yield _Image(used.path, used.image, own, folder, used)
@@ -116,7 +115,7 @@ class Erasure:
 
     def _places(self, one: _Image) -> list[Path]:
         """Where its bytes are meant to lie: the cache's objects, and the file itself."""
-        kept = [cache.object_path(self.objects, one.md5)] if one.md5 else []
+        kept = [storage.object_path(self.objects, one.md5)] if one.md5 else []
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
@@ -225,7 +224,7 @@ class Erasure:
             return
         # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
         own, place, listed = (
-            cache.object_path(self.objects, key) for key in (md5(one.text), one.md5, one.folder)
+            storage.object_path(self.objects, key) for key in (md5(one.text), one.md5, one.folder)
         )
         for path in (own, place):
             is_gap = not path.exists() and (path == own or listed.exists())

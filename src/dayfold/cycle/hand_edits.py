@@ -5,27 +5,24 @@ than the last look at it is read whole, and compared with the manifests.
 """
 
 import errno
-import json
 import os
 import stat
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import polars as pl
-from safetensors import SafetensorError, safe_open
 
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import cache, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
-from dayfold.project.params import Params, check_network
+from dayfold.project.params import Params
 from dayfold.proof import chain
 
 # What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
@@ -60,7 +57,6 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     time is noted by day, so that next time only days with younger files are read. Of more than
     MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
-    _check_network(project, params)
     began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
@@ -85,14 +81,6 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
     _refuse(found, params.parent if is_other else "")
-
-
-def _check_network(project: Project, params: Params) -> None:
-    """Raise CycleError where params.yaml has another network than data/parent, if that is here."""
-    with suppress(OSError, SafetensorError, LookupError, TypeError, ValueError):  # told by `check`
-        with safe_open(project.parent_model, framework="np") as file:
-            facts = json.loads(file.metadata()["dayfold"])
-        check_network(params, facts)
 
 
 def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
@@ -157,12 +145,11 @@ def _in_git(
     if not days:
         return []
     # Without what was added: in the middle of a merge it is what others have sealed.
-    words = ("diff", "--name-only", "-z", "--diff-filter=a", "HEAD")
-    names = vcs.split(vcs.git(project.root, *words, "--", *paths))
+    names = vcs.changed(project.root, "--diff-filter=a", "HEAD", "--", *paths)
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     # `open` moves pins to a month's file: to another place, but the same pins.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
-    pins = {name.removeprefix("HEAD:"): cache.entries(data, name) for name, data in blobs.items()}
+    pins = {name.removeprefix("HEAD:"): storage.entries(data, name) for name, data in blobs.items()}
     pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
     had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
     is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())

@@ -12,17 +12,11 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import (
-    Standing,
-    check_is_as_sealed,
-    check_settled,
-    check_tags,
-    standing,
-)
+from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, check_tags, standing
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import cache, journal, vcs
+from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
@@ -146,7 +140,7 @@ def fold_into_month(project: Project, day: str) -> None:
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
         both = [path for path in (month, own) if path.exists()]
-        found = [cache.entries(path.read_bytes(), project.name(path)) for path in both]
+        found = [storage.entries(path.read_bytes(), project.name(path)) for path in both]
         outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
         write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
         own.unlink()
@@ -193,15 +187,9 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     for path in (*moved, project.rejected(day)):
         if path.exists():
             _move(path, folder / path.parent.name / path.name)
-    own = [project.manifest(day), project.looks(day), project.evaluation(day), project.gate(day)]
-    own += [
-        project.unknown(day),
-        project.weights,
-        project.replay,
-        project.shares,
-        project.model,
-        project.predictions,
-    ]
+    tables = (project.manifest, project.looks, project.evaluation, project.gate, project.unknown)
+    own = [path(day) for path in tables]
+    own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     lock = project.dvc_lock
     if lock.exists():
         made = vcs.outputs(lock.read_bytes())

@@ -20,7 +20,7 @@ from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
-from dayfold.project import journal, remotes, vcs
+from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import Project
@@ -40,7 +40,6 @@ OWN_PATHS = (
 )
 # Whatever a person's own ignore file says.
 _NOT_IGNORED = ("-c", f"core.excludesFile={os.devnull}")
-FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 
 
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
@@ -71,7 +70,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         days = [*days, now.day]
         from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
 
-        page.write_index(project, forced=forced(project))
+        page.write_index(project)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *afterwards(project)]
@@ -81,7 +80,7 @@ def _commit(project: Project, now: Standing, message: str) -> None:
     root = project.root
     text = _subject(project, now.day) + f"\n\n{message}" * bool(message)
     if reasons := gate.reasons(gate.read(project, now.day)):
-        text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{FORCED}"
+        text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{gate.FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
@@ -125,8 +124,7 @@ def _tag_again(project: Project, now: Standing) -> list[str]:
         is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
         different = ["its params.yaml is of another day"] * (not is_own)
         if day in now.tagged:
-            compare = ("diff", "--name-only", "-z", tag, commit, "--", *DAY_PATHS)
-            different += vcs.split(vcs.git(root, *compare))
+            different += vcs.changed(root, tag, commit, "--", *DAY_PATHS)
         if different:
             raise CycleError(
                 f"What this branch has of {day} is not what {tag} has "
@@ -154,27 +152,16 @@ def _commit_of(project: Project, now: Standing, day: str) -> str:
 def afterwards(project: Project) -> Iterator[str]:
     """Yield what to say after a seal: what to push next; without a remote how to set one up."""
     root, sealed = project.root, vcs.sealed_days(project.root)
-    if remotes.default(root):
-        late = remotes.is_late(root, sealed)
+    if storage.default_remote(root):
+        late = storage.is_late(root, sealed)
         first = "dayfold check --fix; " * late
-        yield f"next: {first}{remotes.pushing(root, all_tags=late)}"
-    elif not remotes.names(root) and len(sealed) == 1:
+        yield f"next: {first}{storage.pushing(root, all_tags=late)}"
+    elif not storage.remote_names(root) and len(sealed) == 1:
         yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
-
-
-def forced(project: Project) -> dict[str, str]:
-    """Return the days that were sealed although they failed the gate, each with why."""
-    found = {}
-    for day, message in vcs.seals(project.root).items():
-        if message.rstrip().endswith(f"\n{FORCED}"):
-            lines = list(filter(None, message.split("\n")))
-            # Versions before 0.2.0 wrote no subject of their own.
-            found[day] = lines[lines[0].startswith(f"day {day}: ")]
-    return found
 
 
 def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[], str]]:
@@ -221,8 +208,7 @@ def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
             hint="go on with a new day, as others may build on it; or delete those that are yours",
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
-    changed = vcs.split(vcs.git(root, "diff", "--name-only", "-z", commit, "HEAD", "--", *own))
-    if changed:
+    if changed := vcs.changed(root, commit, "HEAD", "--", *own):
         raise CycleError(
             f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
             hint="go on with a new day",
@@ -251,10 +237,9 @@ def _drop(project: Project, commit: str, day: str) -> None:
     """
     root = project.root
     before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
-    diff = ("diff", "--name-only", "-z")
-    names, new = vcs.split(vcs.git(root, *diff, before, commit)), before
+    names, new = vcs.changed(root, before, commit), before
     if head != commit:
-        later = {*vcs.split(vcs.git(root, *diff, commit, head))}
+        later = {*vcs.changed(root, commit, head)}
         index = {"GIT_INDEX_FILE": str(project.scratch / "undo-index")}
         vcs.git(root, "read-tree", head, more=index)
         kept = sorted({*names} - later)

@@ -6,7 +6,7 @@ from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate
-from dayfold.ledger import corrections, manifest, stray_images
+from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
@@ -123,8 +123,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
     """
     tag = vcs.TAG + day
     # Without what was added: that is of another day.
-    words = ("diff", "--name-only", "-z", "--diff-filter=a", tag, "--", *DAY_PATHS)
-    changed = vcs.split(vcs.git(project.root, *words))
+    changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
     if not tables_alone:
         made = vcs.outputs(project.dvc_lock.read_bytes())
@@ -188,7 +187,7 @@ def _unseen(project: Project, now: Standing) -> list[str]:
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     now = standing(project)
-    lost = stray_images.find(project, now.params, is_open=now.is_open)
+    lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     known = _unseen(project, now)
     if now.is_unopened:

@@ -49,7 +49,7 @@ def run(
             continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
-        _, delivery = adding.add(project, folder, day=name, options=options)
+        delivery = adding.add(project, folder, day=name, options=options)
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
         said = [*added.said_of_day(project, name, delivery, options)]

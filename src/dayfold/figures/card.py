@@ -10,10 +10,12 @@ from typing import Any
 
 import polars as pl
 
-from dayfold.figures import intervals
+from dayfold.figures import gate, intervals, log
 from dayfold.figures.evidence import Evidence, interval
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import MEANINGS, DayLine
+from dayfold.figures.report.day import Day
+from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural
 from dayfold.project.files import dotted
@@ -24,8 +26,7 @@ class Made:
     """What is recorded of a day's model.
 
     `live` are the classes that it can answer with, `limit` the distance above which an image is
-    unknown to it, or why there is none, `unknown` the tables of that name of all days up to its
-    own, `erased` the paths of its images that were erased since.
+    unknown to it, or why there is none, `erased` the paths of its images that were erased since.
     """
 
     live: Sequence[str]
@@ -33,24 +34,17 @@ class Made:
     metadata: Mapping[str, Any]
     provenance: Mapping[str, Any]
     limit: float | str
-    unknown: pl.DataFrame
     erased: Sequence[str]
 
 
-def card(
-    name: str,
-    counted: tuple[DayLine, Evidence],
-    history: History,
-    made: Made,
-    *,
-    gate: tuple[str, Sequence[str]],
-) -> str:
-    """Return a day's card as Markdown; what is not recorded stands on no card.
-
-    `name` is the project's, `counted` the day with its figures and what these rest on, `gate` what
-    became of it there (`log.verdicts`) and why.
-    """
-    (line, known), (verdict, reasons) = counted, gate
+def card(day: Day, made: Made) -> str:
+    """Return a day's card as Markdown; what is not recorded stands on no card."""
+    line, known, history, name = day.line, day.known, day.history, day.project.root.name
+    checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
+    forced = gate.forced(day.project)
+    word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
+    verdict, reasons = gate.verdict(checks), gate.reasons(checks)
+    verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
     live, metadata, provenance, erased = made.live, made.metadata, made.provenance, made.erased
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
@@ -80,7 +74,7 @@ def card(
         f"temperature is fitted on {metadata.get('calibrated_on') or 'validation images'} (Guo et "
         "al. 2017). It changes the confidence, not the answer.",
         "## Unknown images",
-        _unknown(made),
+        _unknown(day, made.limit),
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
@@ -97,16 +91,19 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _unknown(made: Made) -> str:
+def _unknown(day: Day, limit: float | str) -> str:
     """What it says of images that are of none of its classes, and how well that went so far."""
-    if isinstance(made.limit, str):
-        said = f"It always picks one of its classes, even for unrelated images: {made.limit}."
+    if isinstance(limit, str):
+        said = f"It always picks one of its classes, even for unrelated images: {limit}."
     else:
         said = (
-            f"An image is called unknown where its distance is above {made.limit:.4f}; "
+            f"An image is called unknown where its distance is above {limit:.4f}; "
             "docs/unknown.md of dayfold defines it."
         )
-    counted = made.unknown.filter(pl.col("unknown").is_not_null(), label="")
+    of_days = [
+        tables.unknown(day.project, on).with_columns(day=pl.lit(on)) for on in day.history.days
+    ]
+    counted = pl.concat(of_days).filter(pl.col("unknown").is_not_null(), label="")
     rows = [
         (f"images of classes {of}", str(part["images"].sum()), str(part["unknown"].sum()))
         for new, of in ((1, "that were new to a day"), (0, "that were known by then"))

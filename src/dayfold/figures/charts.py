@@ -230,8 +230,9 @@ def _labels(
     return found, 12 + longest * LETTER_PX
 
 
-def bars(values: Mapping[str, float], size: tuple[int, int] = (320, 56)) -> Markup:
+def bars(values: Mapping[str, float]) -> Markup:
     """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
+    size = (320, 56)
     most, step = max(values.values(), default=0), min(16, size[0] / max(1, len(values)))
     inside = []
     for place, (day, value) in enumerate(values.items()):

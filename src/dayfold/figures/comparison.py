@@ -102,7 +102,8 @@ def line(run: BacktestRun, rests_on: RestsOn | None = None) -> str:
 def frozen_ahead(frozen: pl.DataFrame, trained: Sequence[pl.DataFrame]) -> list[str]:
     """Say that the frozen start is ahead of the project's policy, if it is by more than chance.
 
-    Given are the predictions of the last day with a column `group`, of the policy a table a seed.
+    Given are the predictions of the last day, the frozen start's with a column `group`, and of the
+    policy a table a seed.
     The 95% interval of the difference of both ACC takes patients as independent, not their images.
     """
     hit = (pl.col("predicted") == pl.col("label")).cast(pl.Float64)

@@ -20,7 +20,7 @@ from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Prediction
-from dayfold.project import cache, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import dotted
 from dayfold.project.layout import Project
@@ -91,19 +91,15 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
         if project.figures.exists():
             recorded = json.loads(project.figures.read_bytes())
     else:
-        names = {
-            file: f"{vcs.TAG}{line.day}:{project.name(file)}"
-            for file in (project.params, project.dvc_lock)
-        }
-        found = vcs.blobs(project.root, list(names.values()))
+        names = [project.name(file) for file in (project.params, project.dvc_lock)]
+        found = vcs.at_tags(project.root, [line.day], lambda _: names)[line.day]
         if len(found) < len(names):
             raise CycleError(
                 f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
             )
-        own = found[names[project.params]]
-        pinned = vcs.outputs(found[names[project.dvc_lock]])
-        key = pinned.get(project.name(project.predictions), "")
-        path.setdefault(line.day, cache.object_path(cache.folder(project.root), key))
+        own, lock = (found[name] for name in names)
+        key = vcs.outputs(lock).get(project.name(project.predictions), "")
+        path.setdefault(line.day, storage.object_path(storage.cache_folder(project.root), key))
     file = path[line.day]
     predictions = tables.read(file, Prediction) if file.is_file() else None
     drawn = evidence.value_of(recorded, "draws.today")

@@ -97,11 +97,7 @@ def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
 
 
 def of(
-    history: History,
-    *,
-    day: str | None = None,
-    most: int | None = None,
-    origin: Sequence[str] = (),
+    history: History, *, day: str | None = None, most: int | None = None, origin: Sequence[str] = ()
 ) -> Evidence:
     """Return what the figures of `day` (by default the last) rest on, under the labels of then.
 

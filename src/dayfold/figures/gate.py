@@ -13,10 +13,12 @@ from dayfold.figures.evidence import Evidence, is_too_few, value_of
 from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
+from dayfold.project import vcs
 from dayfold.project.console import first_few
 from dayfold.project.layout import Project
 from dayfold.project.params import Gate
 
+FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
 _NAMES = {
     "max_forgetting": "forgetting",
     "max_negative_flip_rate": "the negative flip rate",
@@ -124,6 +126,17 @@ def _is_whole(check: Check) -> bool:
     figures = (check.value, check.low, check.high)
     known = check.limit in _NAMES and check.passed in (0, 1, None) and check.bound is not None
     return known and (check.passed != 0 or None not in figures)
+
+
+def forced(project: Project) -> dict[str, str]:
+    """Return the days that were sealed although they failed the gate, each with why."""
+    found = {}
+    for day, message in vcs.seals(project.root).items():
+        if message.rstrip().endswith(f"\n{FORCED}"):
+            lines = list(filter(None, message.split("\n")))
+            # Versions before 0.2.0 wrote no subject of their own.
+            found[day] = lines[lines[0].startswith(f"day {day}: ")]
+    return found
 
 
 def last_passed(project: Project, sealed: Sequence[str]) -> str | None:

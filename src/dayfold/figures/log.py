@@ -88,11 +88,13 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def counted(project: Project, params: Params, line: DayLine) -> tuple[DayLine, Evidence]:
-    """Return a day's line with figures counted from the evaluations, and what they rest on.
+def counted(project: Project, params: Params, day: str | None) -> tuple[DayLine, Evidence]:
+    """Return a day's line (by default the last with figures), and what its figures rest on.
 
-    These have the intervals of classes too.
+    They are counted from the evaluations, so that they have the intervals of classes too.
     """
+    params = params.model_copy(update={"day": day or params.day})
+    line = line_of(lines(project, params), day)
     figures = _counted(project, [line])[line.day]
     history = manifest.history(project, line.day)
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
@@ -130,16 +132,11 @@ def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
     if not (project.root / ".git").exists():
         return {}  # the folder of a backtest: the tags around it are of the project's own days
     sealed = vcs.sealed_days(project.root)
-    paths = (project.figures, project.class_figures, project.metrics)
-    names = {
-        (day, path): f"{vcs.TAG}{day}:{project.name(path)}" for day in sealed for path in paths
-    }
-    kept = vcs.blobs(project.root, list(names.values()))
+    names = [*map(project.name, (project.figures, project.class_figures, project.metrics))]
     found = {}
-    for day in sealed:
-        data = [kept.get(names[day, path]) for path in paths]
+    for day, kept in vcs.at_tags(project.root, sealed, lambda _: names).items():
         with suppress(ValueError):
-            own, classes, older = (json.loads(one) if one else None for one in data)
+            own, classes, older = (json.loads(kept.get(name, b"null")) for name in names)
             found[day] = metrics.together(own, classes) if own and classes is not None else older
     return {day: figures for day, figures in found.items() if figures and "interval" in figures}
 

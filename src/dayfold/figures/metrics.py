@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from dayfold.figures import intervals, retention
+from dayfold.figures import evidence, intervals, retention
 from dayfold.figures.intervals import UNKNOWN, Ends
 from dayfold.figures.retention import HIT, RIGHT
 
@@ -79,6 +79,9 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
             (found.setdefault(section, {}), figures[section]) if section else (found, figures)
         )
         place[name] = source[name]
+    # Of few images it is above 0 by chance alone; its interval stands in day.json.
+    if not evidence.is_judged(figures, "calibration_error"):
+        found["calibration_error"] = None
     return found
 
 
@@ -186,11 +189,6 @@ def flips(mine: pl.DataFrame) -> Flips:
     )
 
 
-def class_flips(mine: pl.DataFrame) -> dict[str, Flips]:
-    """Count the flips of each class's test images, by label, sorted."""
-    return {str(key[0]): flips(part) for key, part in sorted(mine.group_by("label"))}
-
-
 def day_metrics(
     evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:
@@ -238,50 +236,28 @@ def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
-    scores = class_scores(mine)
-    fresh = scores.filter(pl.col("label").is_in(list(new)))
-    theirs = mine.filter(pl.col("label").is_in(list(new)))
-    values, ends = _averages(scores)
-    fresh_values, fresh_ends = _averages(fresh)
+    scores, is_new = class_scores(mine), pl.col("label").is_in(list(new))
     classes = list(scores.iter_rows(named=True))
     worst = min(classes, key=lambda row: (row["f1"], row["f1_high"]), default=None)
-    error, error_ends = calibration_error(mine)
-    fresh_error, fresh_error_ends = calibration_error(theirs)
-    return (
-        {
-            **values,
-            "worst_f1": worst and worst["f1"],
-            "confidence": mine.select(_MEAN_CONFIDENCE).item() if len(mine) else None,
-            "calibration_error": error,
-            "new": {
-                "accuracy": fresh_values["accuracy"],
-                "f1": fresh_values["macro_f1"],
-                "confidence": theirs.select(_MEAN_CONFIDENCE).item() if len(theirs) else None,
-                "calibration_error": fresh_error,
-            },
-            "classes": {
-                row["label"]: {
-                    **{name: row[name] for name in _OF_A_CLASS},
-                    "images": row["support"],
-                }
-                for row in classes
-            },
-        },
-        {
-            **ends,
-            "worst_f1": _of_row(worst, "f1") if worst else UNKNOWN,
-            "calibration_error": error_ends,
-            "new": {
-                "accuracy": fresh_ends["accuracy"],
-                "f1": fresh_ends["macro_f1"],
-                "calibration_error": fresh_error_ends,
-            },
-            "classes": {
-                row["label"]: {name: _of_row(row, name) for name in ("f1", "recall")}
-                for row in classes
-            },
-        },
+    values, ends = _averages(scores)
+    values["worst_f1"] = worst and worst["f1"]
+    ends["worst_f1"] = _of_row(worst, "f1") if worst else UNKNOWN
+    fresh, fresh_ends = (
+        {"accuracy": part["accuracy"], "f1": part["macro_f1"]}
+        for part in _averages(scores.filter(is_new))
     )
+    for own, its_ends, counts in ((values, ends, mine), (fresh, fresh_ends, mine.filter(is_new))):
+        own["confidence"] = counts.select(_MEAN_CONFIDENCE).item() if len(counts) else None
+        own["calibration_error"], its_ends["calibration_error"] = calibration_error(counts)
+    values["new"], ends["new"] = fresh, fresh_ends
+    values["classes"] = {
+        row["label"]: {name: row[name] for name in _OF_A_CLASS} | {"images": row["support"]}
+        for row in classes
+    }
+    ends["classes"] = {
+        row["label"]: {name: _of_row(row, name) for name in ("f1", "recall")} for row in classes
+    }
+    return values, ends
 
 
 _OF_A_CLASS = ("f1", "precision", "recall", "confidence", "negative_flip_rate")

@@ -52,9 +52,7 @@ def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
 
 
 def cohorts(
-    evaluations: pl.DataFrame,
-    days: Sequence[str],
-    corrected: Collection[tuple[str, str, str]] = (),
+    evaluations: pl.DataFrame, days: Sequence[str], corrected: Collection[tuple[str, str, str]] = ()
 ) -> list[CohortAccuracy]:
     """Return the cells of the accuracy matrix that have test images, by day and cohort.
 

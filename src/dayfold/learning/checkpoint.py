@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.network import State
-from dayfold.learning.processes import Team
+from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
@@ -48,10 +48,7 @@ def gather(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None
 
 
 def scatter(
-    state: State,
-    net: torch.nn.Module,
-    optimizer: AdamW,
-    average: AveragedModel | None,
+    state: State, net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None
 ) -> None:
     """Put what `gather` returned back: to the bit, and in the memory format of the parameters."""
     net.load_state_dict(_under("net.", state))

@@ -15,8 +15,7 @@ from dayfold import draws
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.device import Machine
 from dayfold.learning.resnet import NETWORKS
-from dayfold.ledger.decode import decode
-from dayfold.ledger.squares import squared
+from dayfold.ledger.decode import decode, squared
 from dayfold.project.files import sha256
 from dayfold.project.params import NETWORK
 

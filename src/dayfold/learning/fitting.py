@@ -23,8 +23,7 @@ from dayfold.learning.adamw import AdamW
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.inputs import Activations, Images, Job, Pool
 from dayfold.learning.network import Model, State
-from dayfold.learning.processes import ALONE, Team
-from dayfold.learning.slices import Slices, slices_of
+from dayfold.learning.parallel import ALONE, Slices, Team, slices_of
 from dayfold.learning.unknown import Known
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train

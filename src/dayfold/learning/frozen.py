@@ -16,9 +16,9 @@ from dayfold.learning import calibration, network, unknown
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Job, Pool
 from dayfold.learning.unknown import Known
+from dayfold.ledger.kept import Kept
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import sha256
-from dayfold.project.kept import Kept
 
 PENALTIES = [10.0**power for power in range(-8, 3)]  # times the mean eigenvalue of the features
 USUAL = 1e-2  # of these, where no validation image is there to choose by

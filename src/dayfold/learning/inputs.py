@@ -20,8 +20,8 @@ from dayfold import draws
 from dayfold.learning import network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
+from dayfold.ledger.kept import HEAD_BYTES, Kept
 from dayfold.project.files import sha256
-from dayfold.project.kept import HEAD_BYTES, Kept
 from dayfold.project.params import Train
 
 FORMAT = 1  # of a kept file

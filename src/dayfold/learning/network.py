@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import polars as pl
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -280,9 +282,8 @@ def load(path: Path) -> Model:
             more = {name: state.pop(name) for name in list(state) if name.startswith(KNOWN)}
             known = {name.removeprefix(KNOWN): tensor for name, tensor in more.items()}
     except FileNotFoundError:
-        raise ModelError(
-            f"The model {path.name} is not in {path.parent}.", hint="dvc checkout || dvc pull"
-        ) from None
+        what = f"{os.path.relpath(path)} is not here yet."
+        raise ModelError(what, hint="dvc checkout || dvc pull") from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
@@ -315,6 +316,17 @@ def outputs(
     """Return what the network makes of images: uint8 [n, 3, h, w] → float32 [n, outputs]."""
     parts = torch.split(images, batch_size)
     return answers(net, (pixels.normalised(part.to(machine.device)) for part in parts), machine)
+
+
+def features(
+    root: Path, rows: pl.DataFrame, model: Model, machine: Machine, progress: Callable[[int], None]
+) -> torch.Tensor:
+    """Return what the network without its head makes of rows (path, image): float32 [n, d]."""
+    size = model.metadata["recipe"]["image_size_px"]
+    net = WithFeatures(build(model, size)).to(machine.device)
+    chunks = pixels.in_chunks(root, rows, size, progress)
+    made = [net.parted(outputs(net, chunk, machine))[0] for chunk in chunks]
+    return torch.cat(made) if made else torch.zeros(0, net.head.in_features)
 
 
 def answers(

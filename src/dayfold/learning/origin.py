@@ -39,29 +39,15 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
-def write(
-    project: Project,
-    weights: str,
-    *,
-    network: str,
-    seed: int,
-    classes: Sequence[str],
-    say: Say = lambda _line: None,
-) -> None:
-    """Write the parent of the first day: the origin's model, and no predictions."""
-    model = make(weights, network=network, seed=seed, classes=classes, say=say)
+def write(project: Project, model: Model) -> None:
+    """Write an origin as the parent of the first day, with no predictions."""
     tables.write(project.parent_predictions, Prediction, [])
     # Last: where the model is, the origin is whole.
     save(project.parent_model, model.state, model.metadata)
 
 
 def make(
-    weights: str,
-    *,
-    network: str,
-    seed: int,
-    classes: Sequence[str],
-    say: Say = lambda _line: None,
+    weights: str, *, network: str, seed: int, classes: Sequence[str], say: Say = lambda _line: None
 ) -> Model:
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from dayfold.errors import ImageMissingError, IntakeError
-from dayfold.ledger import squares
-from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder
+from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder, squared
+from dayfold.ledger.kept import keep_square, kept_squares, read_square
 from dayfold.project import vcs
 from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
@@ -48,7 +48,7 @@ def load(
     """
     project = Project(root)
     pixels = _room((len(paths), 3, size, size), project.scratch)
-    room, kept = pixels.numpy(), squares.kept_squares(project.squares, size)
+    room, kept = pixels.numpy(), kept_squares(project.squares, size)
 
     def one(position: int) -> str | None:
         path = root / paths[position]
@@ -60,14 +60,14 @@ def load(
             return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
-        square = squares.read(kept, images[position], size)
+        square = read_square(kept, images[position], size)
         if square is None:
             try:
-                square = squares.squared(decode(data), size)
+                square = squared(decode(data), size)
             except IntakeError as error:
                 return f"{paths[position]} {error.what}"
             if pixels.nbytes <= MAPPED_BYTES:
-                squares.keep(kept, images[position], square)
+                keep_square(kept, images[position], square)
         room[position] = square
         progress(1)
         return None

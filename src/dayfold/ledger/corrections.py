@@ -60,8 +60,8 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     """
     # A folder that came without git has its files.
     sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
-    names = {f"{vcs.TAG}{day}:{project.name(project.corrections(day))}": day for day in sealed}
-    tables_ = {names[name]: data for name, data in vcs.blobs(project.root, list(names)).items()}
+    kept = vcs.at_tags(project.root, sealed, lambda day: [project.name(project.corrections(day))])
+    tables_ = {day: data for day, files in kept.items() for data in files.values()}
     for path in project.corrections("").parent.glob("*.csv"):
         if path.stem not in sealed:
             tables_[path.stem] = path.read_bytes()

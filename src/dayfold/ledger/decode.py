@@ -3,19 +3,22 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dayfold.errors import IntakeError
-from dayfold.ledger import dicom
-from dayfold.project.files import escaped
+from dayfold.project.files import escaped, sha256
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")
 ENDINGS = {
@@ -37,6 +40,16 @@ _PLACEHOLDER = re.compile(rb"dayfold: image [0-9a-f]{64} was erased; data/correc
 _PNG_END = b"IEND\xae\x42\x60\x82"  # the last chunk's name and its checksum
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_INSTALL = "pip install 'dayfold[dicom]'"
+# Lossy ones and JPEG 2000: Pillow notices where they are cut short, gdcm does not always.
+_BY_PILLOW = (
+    "1.2.840.10008.1.2.4.50",  # JPEG baseline, 8 bits
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+)
+HEAD_BYTES = 132  # by which a DICOM file is known
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,9 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
     if _PLACEHOLDER.fullmatch(data):
         raise IntakeError(ERASED)
     with _refusals():
-        if dicom.is_dicom(data):
+        if is_dicom(data):
             check = partial(_check_pixels, most=max_pixels)
-            pixels, has_frames, group, remarks = dicom.read(data, check_pixels=check)
+            pixels, has_frames, group, remarks = _read_dicom(data, check_pixels=check)
             return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, remarks)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
@@ -107,15 +120,24 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
 def begins_as_image(path: Path) -> bool:
     """Whether a file begins as one of FORMATS or DICOM does, damaged or not; OSError if unread."""
     with path.open("rb") as file:
-        is_dicom = dicom.is_dicom(file.read(dicom.HEAD_BYTES))
+        begins_as_dicom = is_dicom(file.read(HEAD_BYTES))
         file.seek(0)
         # Any other error is of an image that is damaged or too large: told when it is decoded.
         with suppress(Exception):
             try:
                 Image.open(file, formats=FORMATS)
             except UnidentifiedImageError:
-                return is_dicom
+                return begins_as_dicom
     return True
+
+
+def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Return an RGB image as the network sees it: uint8 [3, size, size].
+
+    Whole, with black bars where not square, not cropped: what is at the edge of a scan may be what
+    matters.
+    """
+    return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
 
 def rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -172,3 +194,106 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         black = Image.new("RGBA", layers.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, layers).convert("RGB")
     return image.convert("RGB")
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes are a DICOM file: 128 bytes of anything, then DICM (PS3.10, 7.1)."""
+    return data[128:HEAD_BYTES] == b"DICM"
+
+
+def _read_dicom(
+    data: bytes, *, check_pixels: Callable[[int, int], None]
+) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
+    """Read a DICOM file's first frame as a viewer shows it: uint8 [rows, columns, 3].
+
+    And whether it has more frames, its patient or study as a hash, and what a person must know.
+
+    Grey values go through the modality LUT or rescaling and then through the first VOI LUT or
+    window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
+    stored bits span; MONOCHROME1 is turned round, palettes and YBR become RGB. Overlays, padding
+    values and the pixels' aspect are left alone, and so is what is burned into the pixels.
+    `check_pixels` is called with width and height before anything is decoded.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels.utils import pixel_array
+    except ImportError:
+        raise IntakeError(f"is DICOM, which is read after: {_INSTALL}") from None
+    scan = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" not in scan:
+        raise ValueError("DICOM without PixelData: no picture")
+    check_pixels(int(scan.Columns), int(scan.Rows))
+    plugin = "pillow" if scan.file_meta.TransferSyntaxUID in _BY_PILLOW else ""
+    frame = pixel_array(scan, index=0, decoding_plugin=plugin)
+    shown = _grey(frame, scan) if scan.PhotometricInterpretation in _GREY else _colour(frame, scan)
+    remarks = []
+    if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
+        remarks.append("says that identifiers are burned into its pixels; they are left there")
+    group = group_of(scan)
+    if not group:
+        remarks.append("names neither patient nor study; it is a group of its own")
+    return shown, int(scan.get("NumberOfFrames") or 1) > 1, group, tuple(remarks)
+
+
+def group_of(scan: "Dataset") -> str:
+    """The patient, or without one the study, as a hash; nothing where neither is named.
+
+    The patient first, with who gave the id: a patient's studies must stay on one side.
+    """
+    names = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
+    patient, issuer, study = (str(scan.get(name) or "").strip() for name in names)
+    kind, told = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
+    return f"{kind}-{sha256(told.encode(errors='backslashreplace'))[:16]}" if told else ""
+
+
+def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
+    """Grey of any depth, [rows, columns] → uint8 [rows, columns, 3]."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+    rescaled = apply_modality_lut(frame, scan)
+    low, high = _range(scan)
+    seen = apply_voi_lut(rescaled, scan)
+    if scan.get("VOILUTSequence"):
+        low, high = 0.0, 2.0 ** int(scan.VOILUTSequence[0].LUTDescriptor[2]) - 1
+    part = (seen.astype(np.float64) - low) / (high - low)
+    if scan.PhotometricInterpretation == "MONOCHROME1":
+        part = 1 - part
+    grey = _to_8_bits(part)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _range(scan: "Dataset") -> tuple[float, float]:
+    """The least and greatest value that the stored bits can mean, after the modality LUT."""
+    if scan.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** int(scan.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+    low, high = 0.0, 2.0 ** int(scan.BitsStored) - 1
+    if int(scan.PixelRepresentation):
+        low, high = -(high + 1) / 2, (high - 1) / 2
+    if "RescaleSlope" in scan and "RescaleIntercept" in scan:
+        slope, intercept = float(scan.RescaleSlope), float(scan.RescaleIntercept)
+        low, high = low * slope + intercept, high * slope + intercept
+    return low, high
+
+
+def _colour(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
+    """RGB or a palette of any depth → uint8 [rows, columns, 3]."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    bits = int(scan.BitsStored)
+    if scan.PhotometricInterpretation == "PALETTE COLOR":
+        frame = apply_color_lut(frame, scan)[..., :3]
+        bits = frame.dtype.itemsize * 8
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"colours of shape {frame.shape}")
+    if frame.dtype == np.uint8 and bits == 8:
+        return frame.astype(np.uint8)
+    return _to_8_bits(frame / (2.0**bits - 1))
+
+
+def _to_8_bits(part: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Parts of full white, any beyond 0..1 cut off → uint8, rounded down as in other formats."""
+    if not np.isfinite(part).all():
+        raise ValueError("grey values that are no numbers")
+    # A hair above: 0.2 * 255 must be 51, whatever the floats say.
+    grey: NDArray[np.uint8] = np.floor(np.clip(part, 0, 1) * 255 + 1e-9).astype(np.uint8)
+    return grey

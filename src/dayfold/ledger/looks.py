@@ -39,11 +39,7 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
 
 
 def nearest(
-    rows: Sequence[tuple[str, ...]],
-    kind: Sequence[str],
-    *,
-    history: History,
-    earlier: pl.DataFrame,
+    rows: Sequence[tuple[str, ...]], kind: Sequence[str], *, history: History, earlier: pl.DataFrame
 ) -> list[tuple[tuple[str, ...], tuple[str, ...], int]]:
     """Return (a row, the row that it looks like, bits that differ), in the order of the rows.
 

@@ -18,13 +18,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger.tables import schema
 from dayfold.project.console import first_few
-from dayfold.project.files import (
-    csv_bytes,
-    parse_csv,
-    sha256,
-    who_changed,
-    write_bytes,
-)
+from dayfold.project.files import csv_bytes, parse_csv, sha256, who_changed, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
 SPLITS = ("train", "validation", "test")
@@ -286,8 +280,5 @@ def _corrections(rows: pl.DataFrame, arrived: pl.DataFrame) -> pl.DataFrame:
     stood = arrived.filter(pl.col("image").is_in(made["image"].unique().implode()))
     before = pl.coalesce(pl.col("label").shift(1).over("image"), "given").alias("before")
     return made.join(
-        stood.select("image", "day", given="label"),
-        on="image",
-        how="left",
-        maintain_order="left",
+        stood.select("image", "day", given="label"), on="image", how="left", maintain_order="left"
     ).select("on", "action", "image", "path", before, "label", "group", "split", "day")

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from dayfold.errors import LedgerError
-from dayfold.project import cache, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import Project, is_day
 
@@ -204,7 +204,7 @@ def _is_whole(name: str, data: bytes) -> bool:
     """Whether all that a .dvc file or a dvc.lock has made or tracks has its path and MD5."""
     try:
         if name.endswith(".dvc"):
-            md5s = [entry["md5"] for entry in cache.entries(data, name).values()]
+            md5s = [entry["md5"] for entry in storage.entries(data, name).values()]
         else:
             md5s = [*vcs.outputs(data).values()]
     except LedgerError:

@@ -17,8 +17,8 @@ from pydantic import (
 )
 
 from dayfold import __version__
-from dayfold.errors import CycleError, ParamsError, VersionError
-from dayfold.project import upgrade, yaml_file
+from dayfold.errors import CycleError, ParamsError
+from dayfold.project import template, yaml_file
 from dayfold.project.layout import ORIGIN, UNOPENED, check_day
 from dayfold.project.yaml_file import edit as edit
 
@@ -169,9 +169,6 @@ class Report(_Section):
     heat: bool = True
 
 
-LIMITS = [f"gate.{key}" for key in Gate.model_fields if key != "require_evidence"]
-
-
 class Params(_Section):
     """All of params.yaml."""
 
@@ -213,7 +210,7 @@ def read(path: Path) -> Params:
     """Read and check params.yaml.
 
     Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
-    its line, and VersionError where the project is pinned to another version of dayfold.
+    its line, or that the project is pinned to another version of dayfold.
     """
     node, values = yaml_file.load(path)
     if not isinstance(values, dict):
@@ -222,8 +219,8 @@ def read(path: Path) -> Params:
     if isinstance(pin, str) and pin != __version__:
         # First: what another version knows must not be called unknown.
         by_hand = f'set  dayfold: "{__version__}"  in {path.name}'
-        go_on = upgrade.FIX if pin in upgrade.OLDER else by_hand
-        raise VersionError(
+        go_on = template.FIX if pin in template.OLDER else by_hand
+        raise ParamsError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
             hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
             "(today is then made again)",

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -146,6 +146,11 @@ def split(said: str) -> list[str]:
     return said.split("\0")[:-1]
 
 
+def changed(root: Path, *words: str) -> list[str]:
+    """The paths that `git diff` with these words names."""
+    return split(git(root, "diff", "--name-only", "-z", *words))
+
+
 def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     """The bytes of files in git, each named as <commit>:<path>, by one process.
 
@@ -184,6 +189,18 @@ def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
     found = blobs(root, [name]).get(name, without)
     if found is None:
         raise ToolError(f"git has no readable {name}.", hint="git fsck")
+    return found
+
+
+def at_tags(
+    root: Path, days: Collection[str], paths: Callable[[str], Iterable[str]]
+) -> dict[str, dict[str, bytes]]:
+    """The bytes of a day's `paths` at its tag, by day and path, as far as git has them."""
+    names = {f"{TAG}{day}:{path}": (day, path) for day in days for path in paths(day)}
+    found: dict[str, dict[str, bytes]] = {day: {} for day in days}
+    for name, data in blobs(root, list(names)).items():
+        day, path = names[name]
+        found[day][path] = data
     return found
 
 

@@ -7,14 +7,14 @@ no model is read, so a thousand days take seconds.
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.ledger.corrections import ERASE
-from dayfold.project import cache, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, STAGES, Project
 from dayfold.proof.record import UNREADABLE, Sealed
@@ -134,7 +134,7 @@ def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
         yield f"its manifest pins another {name} than {before} sealed"
     if sealed.provenance["sha256"]["parent"] != parent.provenance["sha256"]["model"]:
         yield f"its parent is not the model that {before} sealed"
-    if sealed.parent_md5 != cache.folder_md5(handed_on(project, parent.outs())):
+    if sealed.parent_md5 != storage.folder_md5(handed_on(project, parent.outs())):
         yield f"data/parent.dvc is not what {before} made"
 
 
@@ -184,7 +184,7 @@ def pinned(project: Project, day: str) -> dict[str, Any] | None:
 def entries(project: Project, path: Path) -> dict[str, dict[str, Any]]:
     """What a .dvc file says of each path now; nothing where it cannot be read."""
     try:
-        return cache.entries(path.read_bytes(), project.name(path))
+        return storage.entries(path.read_bytes(), project.name(path))
     except (DayfoldError, OSError):
         return {}
 
@@ -197,8 +197,3 @@ def target(project: Project, path: Path) -> str:
     if project.parent in (path, *path.parents):
         return project.name(project.parent.with_suffix(".dvc"))
     return project.name(path)
-
-
-def without_images(project: Project, days: Iterable[str]) -> list[str]:
-    """Return those of the days whose folder of images DVC tracks and is not here."""
-    return [day for day in days if pinned(project, day) and not project.images(day).is_dir()]

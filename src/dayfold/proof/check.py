@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import DayfoldError
-from dayfold.ledger import stray_images
-from dayfold.project import gitfiles, journal, remotes, upgrade, vcs
+from dayfold.ledger.intake import finding
+from dayfold.project import journal, storage, template, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import duration, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
-from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.proof import verify
 from dayfold.proof.record import span
@@ -66,8 +66,9 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         return
     yield from _half_done(project)
     yield _computing(params)
-    yield from _strays(project, params)
-    found = verify.verify(project, read_data=read_data, ask_all=True)
+    for stray in finding.strays(project, params):
+        yield Sign("images", str(stray), stray.command)
+    found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
     yield from _days(found)
 
@@ -90,27 +91,27 @@ def _tools(project: Project) -> Iterator[Sign]:
 
 def _git_files(root: Path) -> Sign:
     """Whether git is told to keep the bytes of what is hashed, and to hide none of it."""
-    if not (lacking := gitfiles.lacking(root)):
+    if not (lacking := template.lacking(root)):
         return Sign("git files", "git changes and ignores none of what is hashed")
     found = f"{' and '.join(path.name for path in lacking)} may let git change or hide hashed files"
     hint = "complete them: docs/operations.md, Line ends and ignore files"
-    return Sign("git files", found, hint, partial(gitfiles.keep, root))
+    return Sign("git files", found, hint, partial(template.complete, root))
 
 
 def _params(project: Project) -> Iterator[Sign]:
     """Whether params.yaml can be read, and is this version's."""
-    if upgrade.needed(project):
+    if template.is_older(project):
         yield Sign(
             "params",
             "params.yaml and dvc.yaml are of an older version of dayfold",
             "write those of this version, with your values (docs/params.md lists the settings); "
             "weights now fall in a straight line over weights.versions",
-            partial(upgrade.apply, project),
+            partial(template.upgrade, project),
         )
     try:
         params_file.read(project.params)
     except DayfoldError as error:
-        if not upgrade.needed(project):
+        if not template.is_older(project):
             yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
 
 
@@ -157,7 +158,7 @@ def _computing(params: Params) -> Sign:
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
     """The default remote: whether there is one, whether all days know it, and what it lacks."""
-    names, name = remotes.names(project.root), remotes.default(project.root)
+    names, name = storage.remote_names(project.root), storage.default_remote(project.root)
     if not names:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
         yield Sign("remote", said)
@@ -166,28 +167,22 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         said = f"{', '.join(names)}; none is the default"
         yield Sign("remote", said, f"dvc remote default {names[0]}")
         return
-    if late := remotes.is_late(project.root, found.days):
+    if late := storage.is_late(project.root, found.days):
         yield Sign(
             "remote",
             f"{name} was set up after {found.days[0]} was sealed, so that dvc push and dvc fetch "
             "--all-tags pass over such days",
             f"dvc remote add --local --default {name} URL",
-            partial(remotes.hold_everywhere, project.root),
+            partial(storage.hold_everywhere, project.root),
         )
     if found.problem:
         yield Sign("remote", f"{name} could not be asked what it has: {found.problem}")
     elif found.unpushed:
         days = span(found.unpushed, found.days)
-        push = remotes.pushing(project.root, all_tags=True)
+        push = storage.pushing(project.root, all_tags=True)
         yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif not late:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
-
-
-def _strays(project: Project, params: Params) -> Iterator[Sign]:
-    is_open = params.day != UNOPENED and params.day not in vcs.sealed_days(project.root)
-    for stray in stray_images.find(project, params, is_open=is_open):
-        yield Sign("images", str(stray), stray.command)
 
 
 def _days(found: Verified) -> Iterator[Sign]:

@@ -15,7 +15,7 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, History, Row
 from dayfold.ledger.tables import Replayed, schema
-from dayfold.project import cache, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import STAGES, Project
 
@@ -39,8 +39,7 @@ class Sealed:
         """Return a file's bytes; CycleError where the tag has none."""
         if path not in self.files:
             raise CycleError(
-                f"{vcs.TAG}{self.day} has no readable {path}.",
-                hint="dayfold check --read-data",
+                f"{vcs.TAG}{self.day} has no readable {path}.", hint="dayfold check --read-data"
             )
         return self.files[path]
 
@@ -98,7 +97,7 @@ class Sealed:
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
             if name in self.files:
-                entries = cache.entries(self.files[name], name)
+                entries = storage.entries(self.files[name], name)
                 if self.day in entries:
                     return entries[self.day]
         return None
@@ -113,39 +112,30 @@ class Sealed:
         """The MD5 of the folder with the parent's model and predictions."""
         path = self.project.parent
         name = self.project.name(path.with_suffix(".dvc"))
-        return str(cache.entries(self.file(name), name)[path.name]["md5"])
+        return str(storage.entries(self.file(name), name)[path.name]["md5"])
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
     """Read the days' files out of git, all by one process: a thousand days in seconds."""
-    own = {
-        day: (
+
+    def own(day: str) -> Iterable[str]:
+        paths = (
             *(project.params, project.dvc_lock, project.parent.with_suffix(".dvc")),
             *(project.corrections(day), project.groups(day)),
             *(project.tracked(day), project.tracked_month(day)),
         )
-        for day in days
-    }
-    files = _files(project, {day: map(project.name, paths) for day, paths in own.items()})
+        return map(project.name, paths)
+
+    files = vcs.at_tags(project.root, days, own)
     found = {day: Sealed(project, day, mine) for day, mine in files.items()}
     # And what the stages made, as far as git keeps it: dvc.lock names all of it.
     made = {}
     for day, sealed in found.items():
         with suppress(*UNREADABLE):
             made[day] = sealed.outs()
-    for day, more in _files(project, made).items():
+    for day, more in vcs.at_tags(project.root, made, made.__getitem__).items():
         files[day].update(more)
     return found
-
-
-def _files(project: Project, paths: Mapping[str, Iterable[str]]) -> dict[str, dict[str, bytes]]:
-    """The bytes of these paths at the tags of their days, as far as git has them."""
-    names = {f"{vcs.TAG}{day}:{path}": (day, path) for day, some in paths.items() for path in some}
-    files: dict[str, dict[str, bytes]] = {day: {} for day in paths}
-    for name, data in vcs.blobs(project.root, list(names)).items():
-        day, path = names[name]
-        files[day][path] = data
-    return files
 
 
 def span(days: Sequence[str], among: Sequence[str]) -> str:
@@ -213,7 +203,7 @@ def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
     """The images that a day replayed; None where its record or the cache has not the table."""
     try:
         key = sealed.outs()[sealed.project.name(sealed.project.replay)]
-        return set(tables.read(cache.object_path(objects, key), Replayed)["image"])
+        return set(tables.read(storage.object_path(objects, key), Replayed)["image"])
     except UNREADABLE:
         return None
 
@@ -221,7 +211,10 @@ def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
 def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[str, list[str]]:
     """Return the paths of the erased images that these sealed days read, by day."""
     found: dict[str, list[str]] = {}
-    erased, objects = corrections.gone(project, corrections.ERASE), cache.folder(project.root)
+    erased, objects = (
+        corrections.gone(project, corrections.ERASE),
+        storage.cache_folder(project.root),
+    )
     for one in usage(history, erased, days, objects):
         for day in one.days:
             found.setdefault(day, []).append(one.path)

@@ -17,8 +17,8 @@ from typing import Any
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
-from dayfold.project import cache, remotes, upgrade, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, template, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
@@ -131,12 +131,8 @@ def _expected(sealed: Sealed) -> str:
     from dayfold.learning import device, fingerprint
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
-    machine = device.resolve(
-        device=recipe["device"],
-        precision=recipe["precision"],
-        threads=recipe["threads"],
-        processes=recipe.get("processes", 1),  # earlier days had no such param
-    )
+    keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
+    machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
     network = sealed.params["origin"].get("network", params_file.NETWORK)
     here = fingerprint.fingerprint(machine, network)
     changed = differences(sealed.provenance["fingerprint"], here)
@@ -223,11 +219,11 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     # No hooks: DVC's own would check out every image and model.
     vcs.git(project.root, "-c", "core.hooksPath=/dev/null", *words)
     # All that DVC notes of a folder of its own is to go with it.
-    objects, home = cache.folder(project.root), folder.root / ".dvc" / "tmp" / "site"
+    objects, home = storage.cache_folder(project.root), folder.root / ".dvc" / "tmp" / "site"
     local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'
     (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     if sealed.params.get("dayfold") != __version__:
-        upgrade.apply(folder)
+        template.upgrade(folder)
     for file in sorted((folder.data / "images").glob("*.dvc")):
         for day in chain.entries(folder, file):
             if not project.images(day).is_dir():
@@ -241,9 +237,10 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         from dayfold.learning import origin
 
         params = params_file.read(folder.params)
-        origin.write(folder, seed=params.seed, **params.origin.model_dump())
+        made = origin.make(seed=params.seed, **params.origin.model_dump())
+        origin.write(folder, made)
     else:
-        remotes.bring_folder(project.root, sealed.parent_md5, folder.parent)
+        storage.bring_folder(project.root, sealed.parent_md5, folder.parent)
 
 
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
-from dayfold.project import cache, remotes, vcs
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
@@ -39,7 +39,7 @@ class Pin(NamedTuple):
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder."""
-        return self.key.endswith(cache.FOLDER)
+        return self.key.endswith(storage.FOLDER)
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class _Bytes:
     bad: list[Path] = field(default_factory=list)
 
 
-def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verified:
+def verify(project: Project, *, read_data: bool) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every file that is kept.
 
     Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
-    default remote is asked for what is not here, with `ask_all` for everything.
+    default remote is asked for everything.
     """
     params = params_file.read(project.params)
     if params.day == UNOPENED:
@@ -134,19 +134,18 @@ def verify(project: Project, *, read_data: bool, ask_all: bool = False) -> Verif
         if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
-    objects = cache.folder(project.root)
+    objects = storage.cache_folder(project.root)
     pins = [one for sealed in line for one in _pins(sealed, params.day)]
     bad: list[_Bytes] = []
     if read_data:
         found.damage += _git(project)
         stored = _stored(project, line, pins, objects, params.day)
         bad = _damaged(project, stored, objects, found)
-    cached = {one for one in pins if cache.object_path(objects, one.key).exists()}
-    wanted = [one.key for one in pins if ask_all or one not in cached]
-    wanted += [one.key for one in bad if one.key]
-    is_late = remotes.is_late(project.root, found.days)
-    answer = remotes.ask(project.root, wanted)
-    source = Source(remotes.default(project.root), *answer, is_late)
+    cached = {one for one in pins if storage.object_path(objects, one.key).exists()}
+    wanted = [one.key for one in pins] + [one.key for one in bad if one.key]
+    is_late = storage.is_late(project.root, found.days)
+    answer = storage.ask(project.root, wanted)
+    source = Source(storage.default_remote(project.root), *answer, is_late)
     found.problem = source.problem
     found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
     for finding, is_lost in _missing(project, line, pins, cached, source):
@@ -245,12 +244,12 @@ def _stored(
         files = {one.path: one.key}
         if one.is_folder:
             with suppress(OSError, ValueError, TypeError):  # told as missing, or as damaged
-                listed = cache.listed(cache.object_path(objects, one.key).read_bytes())
+                listed = storage.listed(storage.object_path(objects, one.key).read_bytes())
                 files |= {f"{one.path}/{name}": key for name, key in listed.items()}
         for name, key in files.items():
             found.setdefault(key, _Bytes(one.day, name, key))
         path = project.root / one.path
-        is_here = path.exists() or cache.object_path(objects, one.key).exists()
+        is_here = path.exists() or storage.object_path(objects, one.key).exists()
         if one.day == current and not one.is_folder and is_here:  # else it is told as missing
             found[one.key].places.append(path)
     known = {one.name: one for one in found.values()}
@@ -270,7 +269,7 @@ def _stored(
     # Every object against its name, of experiments and the open day too.
     for path in sorted(objects.glob("files/md5/[0-9a-f][0-9a-f]/*")):
         key = path.parent.name + path.name
-        if path.is_file() and len(key.removesuffix(cache.FOLDER)) == 32:
+        if path.is_file() and len(key.removesuffix(storage.FOLDER)) == 32:
             found.setdefault(key, _Bytes("no sealed day", "file", key)).places.append(path)
     return list(found.values())
 
@@ -290,7 +289,7 @@ def _damaged(
         with suppress(OSError):
             if one.image and objects not in path.parents:  # DVC knows an object by its key
                 return sha256_file(path) == one.image
-            return md5_file(path) == one.key.removesuffix(cache.FOLDER)
+            return md5_file(path) == one.key.removesuffix(storage.FOLDER)
         return False
 
     with Ticker("reading", total >> 20, "MiB") as ticker, ThreadPoolExecutor(cpus()) as pool:
@@ -317,7 +316,7 @@ def _damaged(
 def _finding(project: Project, one: _Bytes, objects: Path, source: Source) -> Finding:
     """Damaged bytes and what brings them: whole ones that are here, or else the source."""
     here = [os.path.relpath(path, project.root) for path in one.bad]
-    kept = cache.object_path(objects, one.key)
+    kept = storage.object_path(objects, one.key)
     files = [path for path in one.bad if objects not in path.parents]
     whole = [path for path in one.places if path not in one.bad]
     said = [

@@ -6,24 +6,20 @@ doubted where the model is surer of another class than it usually is of images o
 that a class that is hard for it is not suspected as a whole.
 """
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 import polars as pl
 import torch
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import ImageMissingError, LedgerError
+from dayfold.figures.report import page
 from dayfold.figures.report.pictures import thumbnail
-from dayfold.learning import calibration, device, network, pixels
+from dayfold.learning import calibration, device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import no_warnings
@@ -33,7 +29,6 @@ from dayfold.project import params as params_file
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
-from dayfold.serve import model as models
 
 MANY = 0.1  # part of the labels that are doubted
 FEW = 5  # labels that are shown where none is doubted
@@ -77,7 +72,6 @@ def run(project: Project, *, top: int | None) -> Audit:
     features that was fitted without them and their groups. `top` rows, or all doubted ones; where
     none is, the FEW least certain. Decisions that the table has already are kept.
     """
-    models.check_here(project)
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # What was withdrawn on the day that is open now too: the model's day does not know of it.
@@ -88,8 +82,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     rows = images.filter(here & known)
     if rows.is_empty():
         raise ImageMissingError(
-            f"None of the {len(images)} images is here.",
-            hint="dvc checkout || dvc pull",
+            f"None of the {len(images)} images is here.", hint="dvc checkout || dvc pull"
         )
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))
@@ -151,15 +144,10 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
 
 
 def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
-    """What the network without its head makes of images: float32 [n, d]."""
     recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
     machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
-    size = recipe["image_size_px"]
-    net = network.build(model, size).to(machine.device)
-    net.fc = torch.nn.Identity()
     with Ticker("auditing", len(rows), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        return torch.cat([network.outputs(net, chunk, machine) for chunk in chunks])
+        return network.features(project.root, rows, model, machine, ticker.advance)
 
 
 def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray[np.int64]:
@@ -276,26 +264,20 @@ def say(found: Audit, project: Project, show: Callable[[str], None]) -> None:
 
 def write_page(project: Project, found: Audit) -> None:
     """Write data/audit/<day>.html: nothing in it asks for anything outside it."""
-    folder = files("dayfold.serve") / "page"
-    script = (folder / "audit.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "audit.html").read_text(encoding="utf-8"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    path = project.audit(found.day)
     with no_warnings():
         pictured = [
             (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
             for doubt in found.doubts[:PICTURED]
         ]
-    text = template.render(
+    text = page.filled(
+        "audit.html",
+        script="audit.js",
         audit=found,
         pictured=pictured,
         choices=lambda doubt: choices(doubt, found.classes),
-        table=project.name(project.audit(found.day)),
-        file=project.audit(found.day).name,
-        script=Markup(script),  # noqa: S704 (our own file)
-        pin=f"sha256-{digest}",  # no script runs but this one
+        table=project.name(path),
+        file=path.name,
     )
     write_bytes(project.audit_page(found.day), text.encode())
 

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
-from dayfold.cycle import sealing
 from dayfold.errors import CycleError, ModelError, ToolError
-from dayfold.figures import gate, log
 from dayfold.figures.card import Made, card
+from dayfold.figures.report import day as days
 from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.learning.unknown import Known
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -115,27 +114,16 @@ def export(
 
 
 def _card(project: Project, day: str, model: Model, history: History, limit: float | str) -> str:
-    params = params_file.read(project.params).model_copy(update={"day": day})
-    lines = log.lines(project, params)
-    line, known = log.counted(project, params, log.line_of(lines, day))
-    sealed, checks = vcs.sealed_days(project.root), gate.read(project, day)
-    verdicts = log.verdicts(project, [line], sealed=sealed, forced=sealing.forced(project))
-    word, said = verdicts[day], gate.verdict(checks)
-    erased = []
-    if day in sealed:
+    found, erased = days.read(project, day), list[str]()
+    if found.is_sealed:
         name = project.name(project.provenance)
         provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
         pinned = list(record.read(project, [day]).values())
         erased = record.needed(project, history, pinned).get(day, [])
     else:
         provenance = project.provenance.read_bytes()
-    unknown = pl.concat(
-        [tables.unknown(project, one).with_columns(day=pl.lit(one)) for one in history.days]
-    )
     of = (model.live, model.network, model.metadata)
-    made = Made(*of, json.loads(provenance), limit, unknown, erased)
-    because = (said if word == "ok" or "/" in word else f"{word} ({said})", gate.reasons(checks))
-    return card(project.root.name, (line, known), history, made, gate=because)
+    return card(found, Made(*of, json.loads(provenance), limit, erased))
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:

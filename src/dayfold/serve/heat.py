@@ -16,7 +16,7 @@ from torch.nn import functional
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
-from dayfold.ledger.squares import squared
+from dayfold.ledger.decode import squared
 
 LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
 FINE = 7  # pixels a side of a map, at least

@@ -17,9 +17,9 @@ from dayfold.figures import gate
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
-from dayfold.ledger.squares import squared
-from dayfold.project import cache, remotes, vcs
+from dayfold.ledger.decode import squared
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
@@ -193,14 +193,6 @@ def said(project: Project, day: str, named: str | None) -> str:
     return f"model of {day}, the last day that {passed} its gate{few}{failed}"
 
 
-def check_here(project: Project) -> None:
-    """Raise ModelError where DVC has a model of the day in params.yaml, and it is not in data/."""
-    lock = vcs.outputs(project.dvc_lock.read_bytes()) if project.dvc_lock.exists() else {}
-    name = project.name(project.model)
-    if name in lock and not project.model.exists():
-        raise ModelError(f"{name} is not here yet.", hint="dvc checkout || dvc pull")
-
-
 def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 
@@ -208,7 +200,6 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     a remote has.
     """
     if day not in vcs.sealed_days(project.root):
-        check_here(project)
         model = network.load(project.model)
         if model.metadata["day"] != day:
             raise ModelError(f"{day} is open and has no model yet.", hint="dvc repro")
@@ -217,10 +208,10 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     pinned = vcs.sealed_outputs(project.root, day)[name]
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
-    if not fetch and not cache.object_path(cache.folder(project.root), pinned).is_file():
+    if not fetch and not storage.object_path(storage.cache_folder(project.root), pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
     try:
-        kept = remotes.bring(project.root, pinned)
+        kept = storage.bring(project.root, pinned)
     except ToolError as error:
         raise ModelError(
             f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",

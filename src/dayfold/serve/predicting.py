@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from dayfold.errors import IntakeError, UnreadableError
+from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import decode
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project.console import first_few, plural
@@ -47,8 +47,6 @@ def predict(
 
     Files that are no images are passed over, but for those that were `named`.
     """
-    if csv and csv.is_dir():
-        raise IntakeError(f"{csv} is a folder.", hint="name a file: --csv predicted.csv")
     kept = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()
@@ -79,7 +77,7 @@ def predict(
         say(f"Confidence is {model.calibration}.")
     problems = [answer for answer in answers if isinstance(answer, str)]
     if problems:
-        raise UnreadableError(
+        raise RefusedError(
             f"{len(problems)} of {len(kept)} files cannot be predicted:",
             problems=first_few(problems, str(csv or "")),
         )

@@ -3,19 +3,20 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from dayfold.errors import IntakeError, UnreadableError
-from dayfold.ledger import looks, manifest, splits
+from dayfold.cycle import adding
+from dayfold.cycle.standing import standing
+from dayfold.errors import IntakeError, RefusedError
+from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
-from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
+from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import name_problem, walk_day
-from dayfold.project import params as params_file
-from dayfold.project import vcs
-from dayfold.project.console import Ticker, first_few, plural
+from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -36,14 +37,6 @@ class Queued(NamedTuple):
     suggested: str
     confidence: float
     reason: str
-
-
-class _Fresh(NamedTuple):
-    """An image that the project does not have: its path in the folder, its look, a DICOM's ids."""
-
-    path: str
-    look: str
-    ids: str
 
 
 def in_order(
@@ -105,31 +98,31 @@ def write(
     """
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
-    if file.is_dir():
-        raise IntakeError(f"{file} is a folder.", hint="name a file: -o queue.csv")
-    params = params_file.read(project.params)
+    now = standing(project)
+    params, day = now.params, now.day if now.is_open else ""
+    history, _ = adding.known(project, now, day)
+    known = {*history.images["image"], *history.withdrawn}
+    seen = looks.read(project, history.days)["look"].to_list()
+    lying = walk_day(project, day, Delivery()) if day else []
     given = predicting.only_images(predicting.images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
-    known, seen, lying = _known(project, params)
-    with Ticker("checking", len(lying) + len(files), "files") as ticker:
-        read = checking.examined(
-            [*lying, *files], max_pixels=params.data.max_pixels, progress=ticker.so_far
-        )
+    read = checking.examined([*lying, *files], max_pixels=params.data.max_pixels)
     for answer in read[: len(lying)]:
         known.add(answer["image"])
         seen.append(answer.get("look", ""))
-    fresh, repeated, problems = dict[str, _Fresh](), 0, list[str]()
+    fresh, repeated, problems = dict[str, Delivered](), 0, list[str]()
     for one, answer in zip(files, read[len(lying) :], strict=True):
         if wrong := name_problem(one.place, "file") or answer.get("refused"):
             problems.append(f"{escaped(one.place)} {wrong}")
         elif answer["image"] in known:
             repeated += 1
         else:
-            new = _Fresh(one.place, answer["look"], answer["group"])
-            fresh.setdefault(answer["image"], new)
-    queued = _queued(model, folder, [*fresh.values()], seen, params)
+            id_, look, ids = (answer[name] for name in ("image", "look", "group"))
+            fresh.setdefault(id_, Delivered(one.path, one.place, "", id_, look, ids=ids))
+    queued = _queued(model, [*fresh.values()], seen, params)
     if form == "csv":
-        write_csv(file, COLUMNS, map(_row, queued[:count]))
+        cells = ((safe_cell(at), "", for_spreadsheet(name), *of) for at, name, *of in queued)
+        write_csv(file, COLUMNS, islice(cells, count))
         by_hand, labelled = "fill in the column label", str(file)
     else:
         write_bytes(file, json_bytes([_task(one, folder, model.day) for one in queued[:count]]))
@@ -144,41 +137,27 @@ def write(
     say(f"next: {by_hand}, then {command}")
     if problems:
         what = f"{len(problems)} of {plural(len(files), 'file')} cannot be used:"
-        raise UnreadableError(what, problems=first_few(problems))
-
-
-def _known(project: Project, params: Params) -> tuple[set[str], list[str], list[Found]]:
-    """The images that the project has, their looks, and what lies in the open day's folder."""
-    is_open = params.day not in vcs.sealed_days(project.root)
-    history = manifest.history(project, params.parent if is_open else params.day)
-    lying = walk_day(project, params.day, Delivery()) if is_open else []
-    ids = {*history.images["image"], *history.withdrawn}
-    return ids, looks.read(project, history.days)["look"].to_list(), lying
+        raise RefusedError(what, problems=first_few(problems))
 
 
 def _queued(
-    model: Classifier, folder: Path, fresh: Sequence[_Fresh], seen: Sequence[str], params: Params
+    model: Classifier, fresh: Sequence[Delivered], seen: Sequence[str], params: Params
 ) -> list[Queued]:
     """What the model makes of images that nobody has labelled, in order of need."""
-    answers = model.predict(folder / one.path for one in fresh)
+    answers = model.predict(one.path for one in fresh)
     judged = not isinstance(model.limit, str)
     groups = []
     for one, answer in zip(fresh, answers, strict=True):
         # As it would lie in the project.
-        path = f"data/images/{params.day}/{answer.label}/{Path(one.path).name}"
+        path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
         groups.append(splits.in_path(path, params.data.group) or one.ids)
     found = []
     for place in in_order(answers, [one.look for one in fresh], groups, seen, judged=judged):
         answer = answers[place]
         suggested = "" if answer.unknown else answer.label
         why = reason(answer, judged=judged)
-        found.append(Queued(fresh[place].path, suggested, round(answer.confidence, 4), why))
+        found.append(Queued(fresh[place].place, suggested, round(answer.confidence, 4), why))
     return found
-
-
-def _row(one: Queued) -> tuple[str, str, str, float, str]:
-    """A line of the CSV, with a label to fill in."""
-    return safe_cell(one.path), "", for_spreadsheet(one.suggested), one.confidence, one.reason
 
 
 def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """All days' evaluations → figures, gate, plots."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -30,13 +29,14 @@ def run(project: Project, params: Params) -> list[str]:
     new = provenance["new_classes"]
     figures = log.measured(project, evaluations, days, {params.day: new})[params.day]
     mine = evaluations.filter(pl.col("model") == params.day)
-    drawn = provenance["draws"]
+    drawn, images = provenance["draws"], provenance["images"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
-    figures["draws"] = _draws(
-        provenance, old=len(history.split("train").filter(pl.col("day") != params.day))
-    )
-    figures["images"] = {**provenance["images"], "tested": int(mine["images"].sum())}
+    own = drawn["today"] / drawn["all"]
+    old = history.split("train").filter(pl.col("day") != params.day)
+    today = images["trained"] - images["replayed"]
+    figures["draws"] = {"today": own, "recency": metrics.recency(own, today=today, old=len(old))}
+    figures["images"] = {**images, "tested": int(mine["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, limits=params.gate)
@@ -45,10 +45,7 @@ def run(project: Project, params: Params) -> list[str]:
     # None: nothing failed, and nothing passed.
     passed = None if checks and few == len(checks) else not reasons
     figures["gate"] = {"passed": passed, "not_judged": few}
-    headline = metrics.headline(figures)
-    if not evidence.is_judged(figures, "calibration_error"):
-        headline["calibration_error"] = None  # its interval stands in day.json only
-    write_bytes(project.metrics, json_bytes(headline))
+    write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
     write_bytes(project.figures, json_bytes(metrics.of_the_day(figures)))
     write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))
     tables.write(project.gate(params.day), Check, checks)
@@ -68,14 +65,6 @@ def run(project: Project, params: Params) -> list[str]:
             if figures[key] is not None
         )
     ]
-
-
-def _draws(provenance: Mapping[str, Any], *, old: int) -> dict[str, float | None]:
-    """The part of the draws that today's images had, and how often one of them was drawn."""
-    images, drawn = provenance["images"], provenance["draws"]
-    share = drawn["today"] / drawn["all"]
-    today = images["trained"] - images["replayed"]
-    return {"today": share, "recency": metrics.recency(share, today=today, old=old)}
 
 
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:

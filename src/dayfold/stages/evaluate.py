@@ -13,14 +13,7 @@ from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
-from dayfold.ledger.tables import (
-    ClassScore,
-    Evaluation,
-    Flip,
-    Prediction,
-    Unknown,
-    Unlike,
-)
+from dayfold.ledger.tables import ClassScore, Evaluation, Flip, Prediction, Unknown, Unlike
 from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params

@@ -11,9 +11,9 @@ from dayfold.ledger import corrections, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
 from dayfold.ledger.intake.finding import composed, folded, walk_day
+from dayfold.ledger.kept import kept_squares
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
-from dayfold.ledger.squares import kept_squares
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped

@@ -31,19 +31,19 @@ from dayfold.learning import (
     fitting,
     frozen,
     network,
-    processes,
+    parallel,
 )
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
-from dayfold.learning.pace import Pace, usual_speed
-from dayfold.learning.processes import ALONE, Team
+from dayfold.learning.parallel import ALONE, Team
+from dayfold.learning.speed import Pace, usual_speed
 from dayfold.ledger import manifest, tables
+from dayfold.ledger.kept import prune
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
-from dayfold.project.kept import prune
 from dayfold.project.layout import Project
 from dayfold.project.params import Params, Train, check_network
 
@@ -63,7 +63,7 @@ def run(project: Project, params: Params) -> list[str]:
         else:
             log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
             words = (str(project.root), canonical_json(params.model_dump()), log)
-            processes.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
+            parallel.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
     made = json.loads(project.provenance.read_bytes())
     images, held = made["images"], made["validation"]
     new = plural(images["trained"] - images["replayed"], "image")
@@ -76,7 +76,7 @@ def run(project: Project, params: Params) -> list[str]:
 def work(root: str, params: str, log: str) -> None:
     """Be one of several processes that train: with the project's folder and params as JSON."""
     chosen = Params.model_validate_json(params)
-    with processes.joined(_machine(chosen.train).device, log) as team:
+    with parallel.joined(_machine(chosen.train).device, log) as team:
         _train(Project(Path(root)), chosen, team)
 
 
@@ -181,7 +181,9 @@ def _day(project: Project, params: Params) -> _Day:
         )
     unseen = tuple(start.classes.index(name) for name in lacking)
     job = Job(start, teacher, recipe, seed, day, _machine(recipe), unseen)
-    held = _validation_rows(history, day, seed).filter(pl.col("label").is_in(start.classes))
+    held, is_own = history.split("validation"), pl.col("day") == day
+    held = pl.concat([held.filter(is_own), _some(held.filter(~is_own), day, seed)])
+    held = held.filter(pl.col("label").is_in(start.classes))
     pins = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
@@ -198,13 +200,6 @@ def _day(project: Project, params: Params) -> _Day:
     asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
     news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
     return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
-
-
-def _validation_rows(history: manifest.History, day: str, seed: int) -> pl.DataFrame:
-    """All of today's validation images and a sample of the earlier ones."""
-    held = history.split("validation")
-    today, old = held.filter(pl.col("day") == day), held.filter(pl.col("day") != day)
-    return pl.concat([today, _some(old, day, seed)])
 
 
 def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:

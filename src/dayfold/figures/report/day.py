@@ -18,7 +18,7 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
-from dayfold.project import remotes, vcs
+from dayfold.project import storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import Project
 
@@ -89,14 +89,17 @@ class Day:
     @property
     def draws(self) -> dict[str, float | None]:
         """What training drew, as `curve` recorded it; nothing of an older day."""
-        path = self.project.figures
+        found: dict[str, dict[str, float | None]] = json.loads(
+            self.file(self.project.figures) or b"{}"
+        )
+        return found.get("draws", {})
+
+    def file(self, path: Path) -> bytes | None:
+        """Return the bytes of a file that git keeps, as of this day; None where it has none."""
         if self.is_current:
-            data = path.read_bytes() if path.exists() else b"{}"
-        else:
-            name = f"{vcs.TAG}{self.day}:{self.project.name(path)}"
-            data = vcs.blobs(self.project.root, [name]).get(name, b"{}")
-        found: dict[str, float | None] = json.loads(data).get("draws", {})
-        return found
+            return path.read_bytes() if path.exists() else None
+        name = self.project.name(path)
+        return vcs.at_tags(self.project.root, [self.day], lambda _: [name])[self.day].get(name)
 
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
         """Return a table of this day that its stages write; None, and why, where it is not here.
@@ -107,41 +110,30 @@ class Day:
         try:
             if self.is_current:
                 return tables.read(path, kind)
-            if self.keeps(path):
-                data = vcs.blob(self.project.root, f"{vcs.TAG}{self.day}:{name}")
+            if data := self.file(path):
                 return parse_csv(data, tables.schema(kind), name)
             pinned = vcs.sealed_outputs(self.project.root, self.day)
-            return tables.read(remotes.bring(self.project.root, pinned[name]), kind)
+            return tables.read(storage.bring(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
             self.missing[name] = error.problems[-1] if error.problems else error.what
             return None
-
-    def keeps(self, path: Path) -> bool:
-        """Whether git keeps this file of the day, or the current day has it."""
-        if self.is_current:
-            return path.exists()
-        name = f"{vcs.TAG}{self.day}:{self.project.name(path)}"
-        return vcs.git_says(self.project.root, "cat-file", "-e", name)
 
 
 def read(project: Project, day: str | None) -> Day:
     """Return a day, by default the last that has figures."""
     params = params_file.read(project.params)
-    at = params.day
-    if day and day != at:
-        if not project.manifest(day).exists():
-            raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
-        params = params.model_copy(update={"day": day})
-    line = log.line_of(log.lines(project, params), day)
-    line, known = log.counted(project, params, line)
+    if day and day != params.day and not project.manifest(day).exists():
+        raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
+    line, known = log.counted(project, params, day)
     is_sealed = line.day in vcs.sealed_days(project.root)
-    return Day(project, line, known, line.day == at, is_sealed)
+    return Day(project, line, known, line.day == params.day, is_sealed)
 
 
 def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
     """Return what it took to make each day's model, decoding and training, where that is kept."""
     name = project.name(project.provenance)
-    records = list(vcs.blobs(project.root, [f"{vcs.TAG}{day}:{name}" for day in days]).values())
+    kept = vcs.at_tags(project.root, days, lambda _: [name])
+    records = [data for files in kept.values() for data in files.values()]
     if project.provenance.exists():
         records.append(project.provenance.read_bytes())
     made = {record.get("day"): record for record in map(json.loads, records)}

@@ -15,7 +15,7 @@ from dayfold import __version__
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.report import day as days
-from dayfold.figures.report import pictures, summary, unknown
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.day import Day
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
@@ -33,17 +33,10 @@ CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn t
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
-def write(
-    project: Project,
-    day: str | None,
-    *,
-    forced: Mapping[str, str],
-    heat_of: Callable[[str], Heat] | None = None,
-) -> Path:
+def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | None = None) -> Path:
     """Write the report of a day, by default the last that has figures; return its path.
 
-    `forced` are the days that were sealed by force, each with why; `heat_of` returns what draws
-    where the model of a day looks.
+    `heat_of` returns what draws where the model of a day looks.
     """
     found = days.read(project, day)
     path = project.report(found.day)
@@ -53,12 +46,12 @@ def write(
             heat = heat_of(found.day)
         except DayfoldError as error:
             found.missing[project.name(project.model)] = error.what
-    write_bytes(path, render(found, forced=forced, heat=heat).encode())
-    write_index(project, forced=forced)
+    write_bytes(path, render(found, heat).encode())
+    write_index(project)
     return path
 
 
-def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
+def write_index(project: Project) -> None:
     """Write data/reports/index.html, the curve and a line a day: cheaply, as every `seal` does."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
@@ -67,7 +60,7 @@ def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     minutes = days.minutes(project, [line.day for line in lines])
-    text = _filled(
+    text = filled(
         "index.html",
         name=project.root.name,
         curve=charts.forgetting_curve(map(CohortAccuracy._make, cells.iter_rows())),
@@ -77,7 +70,7 @@ def write_index(project: Project, *, forced: Mapping[str, str]) -> None:
         titles=summary.TITLES,
         columns=[(title, "number") for title in summary.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
-        verdicts=log.verdicts(project, lines, sealed=sealed, forced=list(forced)),
+        verdicts=log.verdicts(project, lines, sealed=sealed, forced=gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
     write_bytes(project.report("index"), text.encode())
@@ -89,13 +82,13 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
     charts.write_png(path, {CURVE: curve})
 
 
-def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> str:
+def render(day: Day, heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     minutes = days.minutes(day.project, day.days)
-    return _filled(
+    return filled(
         "page.html",
         day=day,
         name=day.project.root.name,
@@ -106,15 +99,15 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
         tested=day.known.on(int(day.counts["images"].sum())),
-        forced=forced.get(day.day),
+        forced=gate.forced(day.project).get(day.day),
         curve=charts.forgetting_curve(cohorts),
         matrix=_matrix(cohorts),
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(unknown.sentences(day)),
-        flags=unknown.rows(day),
-        flag_chart=unknown.chart(day),
+        flagged=list(summary.flagged(day)),
+        flags=summary.flags(day),
+        flag_chart=summary.flag_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,
@@ -122,12 +115,10 @@ def render(day: Day, *, forced: Mapping[str, str], heat: Heat | None = None) -> 
     )
 
 
-def _filled(template: str, **values: Any) -> str:
-    """A template as HTML, in which everything is escaped and no script runs but its own."""
+def filled(template: str, script: str = "page.js", **values: Any) -> str:
+    """Return a template as HTML, in which everything is escaped and no script runs but its own."""
     folder = files("dayfold.figures.report") / "template"
-    style, script = (
-        (folder / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js")
-    )
+    own, style = ((folder / name).read_text("utf-8").strip() for name in (script, "page.css"))
     environment = Environment(
         loader=PackageLoader("dayfold.figures.report", "template"),
         autoescape=True,
@@ -139,9 +130,9 @@ def _filled(template: str, **values: Any) -> str:
     return environment.get_template(template).render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
+        script=Markup(own),  # noqa: S704 - our own file
         # As a Content-Security-Policy names it: whatever a name in the data may hold.
-        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'",
+        trusted=f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'",
         **values,
     )
 

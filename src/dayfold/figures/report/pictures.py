@@ -111,7 +111,7 @@ def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[st
 
 def _unlike(day: Day) -> tuple[str, Found]:
     path = day.project.plot("unlike")
-    table = day.table(path, Unlike) if day.keeps(path) else None
+    table = day.table(path, Unlike) if day.file(path) is not None else None
     if table is None:
         return "This day was made without a look at what is unknown.", []
     found = [
@@ -139,7 +139,7 @@ def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, di
 
 def _alike(day: Day) -> tuple[str, Found]:
     path, found = day.project.plot("near_duplicates"), []
-    table = day.table(path, NearDuplicate) if day.keeps(path) else None
+    table = day.table(path, NearDuplicate) if day.file(path) is not None else None
     if table is None:
         return "This day was made without a search for near duplicates.", []
     for row in table.sort("bits", "path").iter_rows(named=True):

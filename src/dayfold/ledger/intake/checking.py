@@ -1,7 +1,7 @@
 """Files → images to take, decoded in workers."""
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
+from dayfold.project.console import Ticker
 
 
 def inspect(
@@ -24,7 +25,6 @@ def inspect(
     had: Mapping[str, Collection[str]] | None = None,
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
-    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Check every found file and sort it into the delivery: an image, known, or refused.
 
@@ -43,9 +43,7 @@ def inspect(
             delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
-    answers = examined(
-        takable, max_pixels=max_pixels, stage=stage, squares=squares, progress=progress
-    )
+    answers = examined(takable, max_pixels=max_pixels, stage=stage, squares=squares)
     checked: list[Delivered] = []
     for one, answer in zip(takable, answers, strict=True):
         if "failed" in answer:
@@ -66,7 +64,6 @@ def examined(
     max_pixels: int,
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
-    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> list[dict[str, Any]]:
     """Return what each file is (worker.check): its id, look and group, or why it is refused."""
     requests = [
@@ -80,7 +77,8 @@ def examined(
         }
         for one in found
     ]
-    return workers.answers(requests, progress=progress)
+    with Ticker("checking", len(requests), "files") as ticker:
+        return workers.answers(requests, progress=ticker.so_far)
 
 
 def _sort_out_copies(

@@ -8,14 +8,18 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from dayfold.errors import ToolError
+from dayfold.ledger import manifest
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery, Found, tally
-from dayfold.project import cache
-from dayfold.project.files import PART, escaped
-from dayfold.project.layout import Project
+from dayfold.project import storage, vcs
+from dayfold.project.console import plural
+from dayfold.project.files import PART, escaped, sha256_file
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
+from dayfold.project.params import Params
 
 # Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
@@ -64,11 +68,11 @@ def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
     if not folder.is_dir():
         return []
     # DVC is asked where its cache is when the first link is met: in most projects never.
-    objects = functools.cache(lambda: cache.folder(project.root).resolve())
+    objects = functools.cache(lambda: storage.cache_folder(project.root).resolve())
 
     def real(link: Path) -> Path | str:
         try:
-            return cache.linked(link, objects()) or LINK
+            return storage.linked(link, objects()) or LINK
         except ToolError:
             return LINK  # no project of DVC's
         except OSError:
@@ -112,11 +116,7 @@ def walk(
 
 
 def _files(
-    folder: Path,
-    place: str,
-    label: str,
-    delivery: Delivery,
-    real: Callable[[Path], Path | str],
+    folder: Path, place: str, label: str, delivery: Delivery, real: Callable[[Path], Path | str]
 ) -> Iterator[Found]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
@@ -215,3 +215,52 @@ def clashing(classes: Iterable[str]) -> dict[str, str]:
         if len(names) > 1
         for name in names
     }
+
+
+class Stray(NamedTuple):
+    """Images in the folder of a day that is neither sealed nor open: of no data version.
+
+    A `git stash`, `git clean` or "Reset workspace" takes a day's tables and leaves its images.
+    `command` takes them in.
+    """
+
+    folder: str
+    images: int
+    command: str
+
+    def __str__(self) -> str:
+        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
+        return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
+
+
+def strays(project: Project, params: Params) -> list[Stray]:
+    """Return the folders of stray images, in order.
+
+    A day is somebody's that has a tag, on another branch too, or a manifest in git.
+    """
+    folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
+    known = {params.day, *vcs.tagged_days(project.root)}
+    days = sorted(filter(is_day, folders - known))
+    if not days:
+        return []
+    in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
+    committed = {Path(name).stem for name in vcs.split(in_git)}
+    is_open = params.day not in (UNOPENED, *vcs.sealed_days(project.root))
+    last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
+    history = manifest.history(project, last)
+    had = {*history.images["image"], *history.withdrawn}
+    found = []
+    for day in (day for day in days if day not in committed):
+        if files := walk_day(project, day, Delivery()):
+            is_new = any(sha256_file(one.path) not in had for one in files)
+            folder = project.name(project.images(day))
+            command = f"dayfold add {folder}{_how(day, params.day, is_open)}" if is_new else ""
+            found.append(Stray(folder, len(files), command))
+    return found
+
+
+def _how(stray: str, day: str, is_open: bool) -> str:
+    """The options with which `add` takes a day's folder in: as that day if it may still come."""
+    if is_open:
+        return f" --move --day {day}"
+    return f" --day {stray}" if day in (UNOPENED, min(day, stray)) else " --move"

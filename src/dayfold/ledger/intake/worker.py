@@ -16,11 +16,10 @@ import numpy as np
 from PIL import Image
 
 from dayfold.errors import IntakeError
-from dayfold.ledger import squares
-from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine
+from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, examine, squared
 from dayfold.ledger.intake import archives
+from dayfold.ledger.kept import Kept, keep_square
 from dayfold.project.files import escaped, sha256, write_bytes
-from dayfold.project.kept import Kept
 
 MAX_BYTES = 2**29  # of a file: half a gigabyte
 MIN_SIDE_PX = 8  # of an image
@@ -52,8 +51,8 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         if request.get("squares"):
-            square = squares.squared(image, request["size"])
-            squares.keep(Kept(Path(request["squares"])), answer["image"], square)
+            square = squared(image, request["size"])
+            keep_square(Kept(Path(request["squares"])), answer["image"], square)
         answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}

@@ -109,9 +109,7 @@ def end_idle() -> None:
 
 
 def answers(
-    requests: Sequence[dict[str, Any]],
-    *,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    requests: Sequence[dict[str, Any]], *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Any]]:
     """Answer every request (worker.check), in order, one worker a CPU.
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest
 
 HEAD_BYTES = len(with_digest(b""))  # of a file, before the bytes that are kept
@@ -61,3 +64,34 @@ def prune(folders: Iterable[Path], most: int) -> None:
         for key in folder.glob("*"):
             with suppress(OSError):  # not empty
                 key.rmdir()
+
+
+FORMAT = 1  # of a kept square: another one for another rule of decoding or squaring
+
+
+def kept_squares(folder: Path, size: int) -> Kept:
+    """Return the kept squares of one size.
+
+    What decodes them is in the name of their folder, so that none is outdated.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    from PIL import features
+
+    libraries = {name: features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")}
+    packages = {name: version(name) for name in ("pillow", "numpy")}
+    with suppress(PackageNotFoundError):  # an extra
+        packages["pydicom"] = version("pydicom")
+    return Kept.of(folder, {"format": FORMAT, "size": size, **packages, **libraries})
+
+
+def read_square(kept: Kept, image: str, size: int) -> NDArray[np.uint8] | None:
+    """Return the square of an image (its sha256); None where it is not kept."""
+    data = kept.read(image)
+    return None if data is None else np.frombuffer(data, np.uint8).reshape(3, size, size)
+
+
+def keep_square(kept: Kept, image: str, square: NDArray[np.uint8]) -> None:
+    """Keep the square of an image; a full disk stops nothing."""
+    with suppress(OSError):
+        kept.write(image, square.tobytes())

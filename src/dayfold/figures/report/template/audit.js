@@ -24,6 +24,6 @@ function save(event) {
   URL.revokeObjectURL(link.href);
 }
 
-document.querySelector("ol").addEventListener("change", count);
+document.querySelector("ul").addEventListener("change", count);
 document.getElementById("save").addEventListener("click", save);
 count();

@@ -1,11 +1,11 @@
-"""params.yaml and dvc.yaml of an older version.
+"""A project's files of the template, brought up to date.
 
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import as_file, files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ FIX = "dayfold check --fix"
 
 
 @contextmanager
-def template() -> Iterator[tuple[Path, Path]]:
+def files() -> Iterator[tuple[Path, Path]]:
     """The folder of the files that every project begins with, and that of its own README."""
-    with as_file(files("dayfold") / "template") as own:
+    with resources.as_file(resources.files("dayfold") / "template") as own:
         packaged = (own / "dvc.yaml").is_file()
         yield (own if packaged else Path(__file__).parents[3]), own
 
 
-def needed(project: Project) -> bool:
+def is_older(project: Project) -> bool:
     """Return whether params.yaml is one of an older version."""
     try:
         values = yaml_file.load(project.params)[1]
@@ -35,7 +35,7 @@ def needed(project: Project) -> bool:
     return isinstance(values, dict) and values.get("dayfold") in OLDER
 
 
-def apply(project: Project) -> None:
+def upgrade(project: Project) -> None:
     """Write this version's params.yaml, with the values of the old one, and its dvc.yaml.
 
     Raises ParamsError where dvc.yaml has stages of a person's own.
@@ -47,7 +47,7 @@ def apply(project: Project) -> None:
             f"{project.dvc_yaml.name} has stages of your own: {', '.join(own)}.",
             hint="move them into a dvc.yaml of their own, then run the command again",
         )
-    with template() as (shared, _):
+    with files() as (shared, _):
         text, pipeline = ((shared / f"{name}.yaml").read_bytes() for name in ("params", "dvc"))
     known = dotted(yaml_file.parse(text.decode(), project.params.name)[1])
     kept = {key: value for key, value in old.items() if key in known and key != "dayfold"}
@@ -69,3 +69,70 @@ def _renamed(old: Mapping[str, Any]) -> dict[str, object]:
     if versions is not None:
         new["weights.versions"] = versions
     return new
+
+
+# What dayfold and DVC hash, or compare with what was sealed.
+_AS_IT_IS = (
+    "/.dvc/**",
+    "/.dvcignore",
+    "/.gitattributes",
+    "/.gitignore",
+    "/data/**",
+    "/dvc.lock",
+    "/dvc.yaml",
+    "/metrics.json",
+    "/params.yaml",
+)
+# `-text` stands above core.autocrlf, core.eol and the attributes of a person's own; so do the
+# others above filters that such attributes name. A macro would be shorter, but git reads macros at
+# the top of a repository only. (`-working-tree-encoding` is an error, so it is unset with `!`.)
+ATTRIBUTES = "\n".join(
+    [
+        "# dayfold and DVC hash these files: their bytes stay as they are in every clone.",
+        *(f"{name} -text -ident -filter !working-tree-encoding" for name in _AS_IT_IS),
+        "",
+    ]
+)
+# Without a slash at the end where DVC asks about a folder that is not there yet.
+IGNORE = """\
+# What git keeps of a project, whatever the ignore file of a person's own (core.excludesFile) says.
+!/.dvc
+!/.dvc/.gitignore
+!/.dvc/config
+!/.dvc/plots/
+!/.dvc/plots/*.json
+!/.dvcignore
+!/.gitattributes
+!/.gitignore
+!/README.md
+!/dvc.lock
+!/dvc.yaml
+!/metrics.json
+!/params.yaml
+!/data
+!/data/*/
+!/data/.gitignore
+!/data/*.dvc
+!/data/provenance.json
+!/data/images/.gitignore
+!/data/images/*.dvc
+!/data/*/*.csv
+!/data/metrics/*.json
+"""
+
+
+def lacking(root: Path) -> dict[Path, str]:
+    """Return what .gitattributes and .gitignore lack of this, by file."""
+    wanted = {root / ".gitattributes": ATTRIBUTES, root / ".gitignore": IGNORE}
+    return {path: text for path, text in wanted.items() if text not in _read(path)}
+
+
+def complete(root: Path) -> None:
+    """Complete .gitattributes and .gitignore."""
+    for path, text in lacking(root).items():
+        before = _read(path).strip("\n")
+        write_bytes(path, f"{before}\n\n{text}".lstrip("\n").encode())
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -1,21 +1,77 @@
-"""DVC's remotes, and what is in them.
+"""What DVC stores, in its cache and remotes.
 
 The one place where DVC is used from within: its command line cannot reach a single object. Its
 remote objects know the paths of every kind of storage, and fsspec reads and writes them.
 """
 
+import functools
+import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from dayfold.errors import ToolError
-from dayfold.project import cache, vcs
-from dayfold.project.cache import READ_ONLY
+import yaml
+
+from dayfold.errors import LedgerError, ToolError
+from dayfold.project import vcs
 from dayfold.project.files import md5, write_bytes
+
+READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it hashes, or deletes
+FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
+
+
+@functools.cache
+def cache_folder(root: Path) -> Path:
+    """Return the folder of the project's cache; DVC knows whether it is elsewhere."""
+    return Path(vcs.dvc(root, "cache", "dir").strip())
+
+
+def linked(link: Path, objects: Path) -> Path | None:
+    """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
+
+    `objects` is the cache's folder itself, behind no link. None where the link leads elsewhere.
+    """
+    real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
+    if not real.is_relative_to(objects):
+        return None
+    return real if stat.S_ISREG(real.stat().st_mode) else None
+
+
+def object_path(cache: Path, key: str) -> Path:
+    """Return where the cache keeps the bytes of this MD5."""
+    return cache / "files" / "md5" / key[:2] / key[2:]
+
+
+def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
+    """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
+    try:
+        outs = yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
+        if all(isinstance(out["md5"], str) for out in outs):
+            return {str(out["path"]): dict(out) for out in outs}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        pass
+    raise LedgerError(
+        f"{source} is not whole: DVC cannot know what it stands for.",
+        hint=f"git checkout HEAD -- {source}",
+    )
+
+
+def listed(data: bytes) -> dict[str, str]:
+    """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
+    return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
+
+
+def folder_md5(files: Mapping[str, str]) -> str:
+    """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
+    entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
+    return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
+
 
 PATIENCE_S = 30  # how long a remote may take to say which objects it has
 NOWHERE = "0" * 32  # the MD5 of no object
@@ -125,12 +181,12 @@ def _config(root: Path) -> Any:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
 
 
-def names(root: Path) -> list[str]:
+def remote_names(root: Path) -> list[str]:
     """Return the names of all remotes."""
     return list(_config(root)["remote"])
 
 
-def default(root: Path) -> str:
+def default_remote(root: Path) -> str:
     """Return the name of the default remote, or nothing."""
     return str(_config(root)["core"].get("remote", ""))
 
@@ -142,7 +198,7 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     fetch --all-tags` pass over a day that was sealed before the remote was set up (DVC 3.67). A
     configuration of this machine's own holds at every tag.
     """
-    config, remote = _config(root), default(root)
+    config, remote = _config(root), default_remote(root)
     own = config.load_one("local")
     is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
     if not days or not remote or is_held:
@@ -158,7 +214,7 @@ def hold_everywhere(root: Path) -> None:
     """
     from dvc.repo import Repo
 
-    name = default(root)
+    name = default_remote(root)
     with Repo(str(root)) as repo:
         options = repo.config.load_one("repo")["remote"].get(name, {})
         with repo.config.edit("local") as local:
@@ -179,7 +235,7 @@ def bring(root: Path, key: str) -> Path:
     Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
     ToolError where no remote has it, with the reason of each.
     """
-    path = cache.object_path(cache.folder(root), key)
+    path = object_path(cache_folder(root), key)
     if path.exists():
         return path
     problems = []
@@ -189,7 +245,7 @@ def bring(root: Path, key: str) -> Path:
         except ToolError as error:
             problems.append(error.what)
             continue
-        if data is not None and md5(data) == key.removesuffix(cache.FOLDER):
+        if data is not None and md5(data) == key.removesuffix(FOLDER):
             write_bytes(path, data, mode=READ_ONLY)
             return path
         state = remote.problem or ("does not have it" if data is None else "has other bytes")
@@ -204,7 +260,7 @@ def bring(root: Path, key: str) -> Path:
 def bring_folder(root: Path, key: str, target: Path) -> None:
     """Make `target` the files of a folder of DVC's; ToolError as `bring`."""
     target.mkdir(parents=True)
-    for name, found in cache.listed(bring(root, key).read_bytes()).items():
+    for name, found in listed(bring(root, key).read_bytes()).items():
         shutil.copyfile(bring(root, found), target / name)
 
 
@@ -213,7 +269,7 @@ def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
 
     For PATIENCE_S at most, in a thread: no storage's client can be relied on to give up.
     """
-    wanted, name = sorted(set(keys)), default(root)
+    wanted, name = sorted(set(keys)), default_remote(root)
     if not wanted or not name:
         return frozenset(), ""
     answers = []
