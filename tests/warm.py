@@ -43,9 +43,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import psutil
+
 from warm_client import COLD, PROGRAMS
 
 HOME = "DAYFOLD_TESTS_WARM"  # the folder of the programs; xdist's workers inherit it
+# With so many bytes of memory free, all temporary files lie there: a quarter of the run is fsyncs
+# and the like on a disk, and a run takes 3 GB at most.
+ROOM = 10 * 2**30
 # What Python, libc, torch and polars read once, as they start.
 AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"TZ")
 # Without torch: packages, and what their functions import when they are called.
@@ -69,7 +74,11 @@ def start() -> None:
     if sys.platform != "linux" or COLD in os.environ:
         return
     if HOME not in os.environ:
-        home = Path(tempfile.mkdtemp(prefix="warm"))
+        memory = Path("/dev/shm")  # noqa: S108 - folders in it are made as safely as in /tmp
+        room = memory.is_dir() and shutil.disk_usage(memory).free
+        if min(room, psutil.virtual_memory().available) > ROOM:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+        home = Path(tempfile.mkdtemp(prefix="warm", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
         text = Path(__file__).with_name("warm_client.py").read_text(encoding="utf-8")
         for name in ("python", *PROGRAMS):
             (home / name).write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
@@ -89,6 +98,8 @@ def start() -> None:
         atexit.register(_end, server, home)
         places = (str(home), str(Path(sys.executable).parent), os.environ["PATH"])
         os.environ |= {HOME: str(home), "PATH": os.pathsep.join(places)}
+        # What DVC keeps of a project elsewhere, else for ever.
+        os.environ["DVC_SITE_CACHE_DIR"] = str(home / "dvc-cache")
     sys.executable = f"{os.environ[HOME]}/python"
 
 
