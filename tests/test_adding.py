@@ -108,6 +108,7 @@ def test_move_from_where_nothing_can_be_taken_away_adds_all_and_says_so(
 
 
 # The stage is there before the first worker has started, and filled when all have.
+@pytest.mark.cold
 @pytest.mark.parametrize("waiting_for", ["adding/stage", "adding/stage/*"])
 def test_an_interrupted_add_adds_nothing_and_the_next_one_all(receiving, source, waiting_for):
     place(source, "cat", range(600))

@@ -164,9 +164,9 @@ def test_an_older_checkout_seals_and_unseals_nothing(copy, shell, tmp_path):
     assert "No branch is checked out (a detached HEAD)" in said
 
 
-def test_seal_commits_its_own_paths_only_and_undo_gives_them_back(copy, shell):
+def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(copy, shell, tmp_path):
     root = copy.root
-    # One that was stopped before its tag is finished by the same command.
+    # A seal that was stopped before its tag is finished by the same command.
     head = shell(root, "git", "rev-parse", "HEAD")
     shell(root, "git", "tag", "--delete", f"day/{THREE}")
     assert f"sealed as day/{THREE}" in shell(root, "dayfold", "seal")
@@ -180,50 +180,39 @@ def test_seal_commits_its_own_paths_only_and_undo_gives_them_back(copy, shell):
     shell(root, "dayfold", "seal", "-m", "again")
     committed = shell(root, "git", "show", "--name-only", "--format=%b", "HEAD").split()
     assert committed[0] == "again"
-    assert "metrics.json" in committed
-    assert f"data/manifests/{THREE}.csv" in committed
-    assert "notes.txt" not in committed
-    assert "data/notes.txt" not in committed
+    assert {"metrics.json", f"data/manifests/{THREE}.csv"} <= set(committed)
+    assert not {"notes.txt", "data/notes.txt"} & set(committed)
     assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
-
-
-def test_undo_takes_a_seal_back_behind_commits_that_touch_nothing_of_the_day(copy, shell):
-    root = copy.root
-    params.edit(copy.params, {"train.learning_rate": 0.001})
+    # Behind a commit that touches nothing of the day.
     (root / "README.md").write_text("more")
-    shell(root, "git", "commit", "--quiet", "--all", "-m", "more")
-    (root / "notes.txt").write_text("mine")
-    shell(root, "git", "add", "notes.txt")
+    params.edit(copy.params, {"train.learning_rate": 0.001})
+    shell(root, "git", "commit", "--quiet", "-m", "more", "README.md", "params.yaml")
     before = copy.params.read_text()
     assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
     assert copy.params.read_text() == before
-    assert shell(root, "git", "log", "-2", "--format=%s").split("\n")[:2] == [
-        f"Take back the seal of {THREE}",
-        "more",
-    ]
+    subjects = shell(root, "git", "log", "-2", "--format=%s").splitlines()
+    assert subjects == [f"Take back the seal of {THREE}", "more"]
     assert "A  notes.txt" in shell(root, "git", "status", "--porcelain")
     assert f"{THREE}, open; parent {TWO}" in shell(root, "dayfold", "status")
     params.edit(copy.params, {"train.learning_rate": 0.0005})
     shell(root, "dayfold", "seal")
     assert "nothing damaged" in shell(root, "dayfold", "check")
-
-
-def test_undo_does_nothing_unasked_and_refuses_a_seal_that_others_may_have(copy, shell, tmp_path):
-    before = shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}")
-    said = shell(copy.root, "dayfold", "undo", code=1)
+    # Unasked, behind a commit that changed what it has, or on another branch: not at all.
+    before = shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}")
+    said = shell(root, "dayfold", "undo", code=1)
     assert f"{THREE} is sealed: its tag and its commit go" in said
     assert "Nobody is here to be asked, so nothing was done" in said
-    assert shell(copy.root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
+    assert shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
     metrics = copy.metrics.read_text()
     copy.metrics.write_text("{}")
-    shell(copy.root, "git", "commit", "--quiet", "--all", "-m", "more")
-    said = shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
+    shell(root, "git", "commit", "--quiet", "-m", "more", "metrics.json")
+    said = shell(root, "dayfold", "undo", "--seal", "--yes", code=1)
     assert f"Later commits changed what the seal of {THREE} has: metrics.json" in said
     copy.metrics.write_text(metrics)
     shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(copy.root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
-    shell(copy.root, "git", "push", "--quiet", "origin", "HEAD")
-    said = shell(copy.root, "dayfold", "undo", "--seal", "--yes", code=1)
+    shell(root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
+    shell(root, "git", "push", "--quiet", "origin", "HEAD")
+    said = shell(root, "dayfold", "undo", "--seal", "--yes", code=1)
     assert f"The seal of {THREE} is on other branches too: origin/" in said
 
 

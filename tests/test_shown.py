@@ -51,6 +51,7 @@ READ_AS = {
     "backtest --seeds 3": "backtest --policy naive --days ..2025-06-03",
     "backtest --set replay.size=1000": "backtest --set replay.size=1000 --days ..2025-06-03",
     " --seeds 3": " --days ..2025-06-03",
+    "--all --from-scratch": "2025-06-02 --from-scratch",
     # On a terminal it asks.
     "--erase": "--erase --yes",
     # ImageNet's weights are a download.

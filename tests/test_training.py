@@ -223,8 +223,8 @@ def test_what_is_no_longer_finite_is_told_with_the_update_and_the_rate(
 @pytest.fixture
 def planned(tmp_path):
     """A day without validation images, ready to be trained."""
-    options = {"origin__weights": "random", "train__image_size_px": 16, "train__updates": 6}
-    project = make_project(tmp_path / "scans", **options)
+    options = {"train__image_size_px": 16, "train__updates": 6, "train__threads": 1}
+    project = make_project(tmp_path / "scans", origin__weights="random", **options)
     create.make_origin(project, params_file.read(project.params))
     take_in(project, DAYS[0], {"cat": [1, 3], "dog": [2, 4]})
     for stage in (weights, replay):

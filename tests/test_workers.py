@@ -16,7 +16,13 @@ from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
+pytestmark = pytest.mark.cold  # their processes are looked at, stopped and killed
 RULES = {"stage": "", "max_pixels": 10**6}
+
+
+@pytest.fixture(autouse=True)
+def _no_idle_ones():
+    workers.end_idle()
 
 
 def request(path, **changes):

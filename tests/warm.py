@@ -15,7 +15,8 @@ A command starts cold, as the installed program:
   (who started whom, what a kill or Ctrl-C does), of imports, of mounts;
 - with another value than the server's of what is read once as a process starts (AT_START);
 - without an open standard stream or current folder;
-- as `python` with anything but `-m dvc` and `-m dayfold`, and on all systems but Linux.
+- as `python` with anything but `-m dvc`, `-m dayfold` and the worker that reads images, and on all
+  systems but Linux.
 
 A fork has none of its parent's threads, so the server never computes with torch or polars. It is
 two processes: one of them has torch too, and is for the commands that learn or predict.
@@ -43,9 +44,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import psutil
+
 from warm_client import COLD, PROGRAMS
 
 HOME = "DAYFOLD_TESTS_WARM"  # the folder of the programs; xdist's workers inherit it
+# With so many bytes of memory free, all temporary files lie there: a quarter of the run is fsyncs
+# and the like on a disk, and a run takes 3 GB at most.
+ROOM = 10 * 2**30
 # What Python, libc, torch and polars read once, as they start.
 AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"TZ")
 # Without torch: packages, and what their functions import when they are called.
@@ -59,6 +65,11 @@ LATER = (
     *("dayfold.stages.curve", "pydantic.type_adapter", "rich.columns", "rich.markdown"),
     *("rich.traceback", "ruamel.yaml", "tabulate", "typer.rich_utils", "vl_convert", "wcwidth"),
 )
+MAINS = {
+    "dayfold": "dayfold.__main__",
+    "dvc": "dvc.cli",
+    "worker": "dayfold.ledger.intake.worker",
+}
 LEARNING_PACKAGES = ("dayfold",)
 LEARNING_LATER = ("cleanlab.filter",)
 
@@ -69,7 +80,11 @@ def start() -> None:
     if sys.platform != "linux" or COLD in os.environ:
         return
     if HOME not in os.environ:
-        home = Path(tempfile.mkdtemp(prefix="warm"))
+        memory = Path("/dev/shm")  # noqa: S108 - folders in it are made as safely as in /tmp
+        room = memory.is_dir() and shutil.disk_usage(memory).free
+        if min(room, psutil.virtual_memory().available) > ROOM:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+        home = Path(tempfile.mkdtemp(prefix="warm", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
         text = Path(__file__).with_name("warm_client.py").read_text(encoding="utf-8")
         for name in ("python", *PROGRAMS):
             (home / name).write_text(f"#!{sys.executable} -IS\n{text}", encoding="utf-8")
@@ -89,6 +104,8 @@ def start() -> None:
         atexit.register(_end, server, home)
         places = (str(home), str(Path(sys.executable).parent), os.environ["PATH"])
         os.environ |= {HOME: str(home), "PATH": os.pathsep.join(places)}
+        # What DVC keeps of a project elsewhere, else for ever.
+        os.environ["DVC_SITE_CACHE_DIR"] = str(home / "dvc-cache")
     sys.executable = f"{os.environ[HOME]}/python"
 
 
@@ -145,7 +162,8 @@ class Server:
         except (OSError, EOFError, ValueError):  # it was killed as it asked
             client.close()
             return None
-        if at_start(request.environment) != self._at_start:
+        # A worker is told other paths and threads, of what it has imported already.
+        if request.name != "worker" and at_start(request.environment) != self._at_start:
             client.sendall(b"cold")
             client.close()
         elif child := os.fork():
@@ -198,7 +216,7 @@ def import_all(packages: Sequence[str], later: Sequence[str]) -> None:
     for name in packages:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            if not module.name.endswith(("__main__", "worker")):
+            if not module.name.endswith("__main__"):
                 with suppress(ImportError):  # of a storage that is not installed
                     importlib.import_module(module.name)
     for name in later:
@@ -239,7 +257,7 @@ def run(program: str) -> NoReturn:
 
     But for taking all modules apart, which shows nowhere and takes a second.
     """
-    main = importlib.import_module({"dvc": "dvc.cli"}.get(program, "dayfold.__main__")).main
+    main = importlib.import_module(MAINS[program]).main
     try:
         code = main()
     except SystemExit as end:
@@ -267,7 +285,9 @@ def main() -> None:
         select.select([learning, 0], [], [])
         import_all(LEARNING_PACKAGES, LEARNING_LATER)
     os.close(other if listener == learning else learning)
-    request = Server(socket.socket(fileno=listener), began).serve()
+    # In a child its files are closed, so it is kept: collected, it would close those numbers again.
+    server = Server(socket.socket(fileno=listener), began)
+    request = server.serve()
     become(request)
     run(request.name)
 

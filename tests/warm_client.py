@@ -8,6 +8,7 @@ import posix as os
 import sys
 
 PROGRAMS = ("dayfold", "dvc")
+WORKER = "/dayfold/ledger/intake/worker.py"  # of the sources that are tested: python has them alone
 COLD = "DAYFOLD_TESTS_COLD"
 # The commands that need torch, which makes a fork three times as large.
 LEARNING = ("audit", "backtest", "evaluate", "export", "init", "predict", "train")
@@ -22,7 +23,9 @@ def main() -> None:
         words = ["-m", *words[2:]]  # DVC as dayfold starts it: the server ends it with the client
     if name == "python" and words[:1] == ["-m"] and set(words[1:2]) & set(PROGRAMS):
         name, words = words[1], words[2:]
-    if name in PROGRAMS and COLD.encode() not in os.environ:
+    if name == "python" and words and words[-1].endswith(WORKER):
+        name, words = "worker", []
+    if name in (*PROGRAMS, "worker") and COLD.encode() not in os.environ:
         run_warm(folder, name, words)
     program = f"{sys.executable.rpartition('/')[0]}/{sys.argv[0].rpartition('/')[2]}"
     os.execv(program, [program, *sys.argv[1:]])
