@@ -43,6 +43,9 @@ from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_by
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import replay, train
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from builders import NO_GATE
+
 REPRO, WHOLE = "dvc repro (no-op)", "a whole day"
 WHOLE_DAY = "dayfold run ../in/{tomorrow} --day {tomorrow}"
 MOST_RATIO = 1.5  # of the longest history to the shortest, of REPRO
@@ -55,7 +58,7 @@ OLD = "data/old"  # where made days have their images: a day's own folder is the
 SMALL = {
     "train.updates": 2,
     "evaluate.max_per_cohort": 1,
-    **dict.fromkeys(params_file.LIMITS),
+    **NO_GATE,
 }
 # Starts a command from a small process: no peak is below that of the process that it came from.
 WITNESS = """

@@ -36,7 +36,7 @@ from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from builders import IDENTITY
+from builders import IDENTITY, NO_GATE
 
 ONE, TWO, THREE, FOUR = (f"2025-06-0{number}" for number in (2, 3, 4, 5))
 SMALL = {
@@ -44,7 +44,7 @@ SMALL = {
     "train.batch_size": 8,
     "train.threads": 1,
     "replay.size": 8,
-    **dict.fromkeys(params_file.LIMITS),
+    **NO_GATE,
 }
 # As a user gives them; the images of the third day are dropped by hand in between.
 SCRIPT = (
