@@ -247,6 +247,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, s
     assert f"{small.name(text)} was erased: a line of text is in its place" in said
 
 
+@pytest.mark.cold  # Ctrl-C is for the process that asks
 @pytest.mark.parametrize(("answer", "said"), [(b"n\n", "Nothing was done"), (b"", "Aborted")])
 def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answer, said):
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
@@ -267,7 +268,7 @@ def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answe
             shown += os.read(terminal, 4096)
             if b"[y/N]" in shown and not asked:
                 asked = True
-                time.sleep(0.1)  # until it reads
+                time.sleep(0.5)  # until it reads
                 os.write(terminal, answer) if answer else process.send_signal(signal.SIGINT)
     os.close(terminal)
     assert process.wait(60) == 1, shown
