@@ -1,7 +1,7 @@
 """What each policy and option is worth, on the streams of benchmarks/streams.py, several seeds.
 
-    python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2] [--part policies|ablation]
-        [--judge test|validation] [--stream NAME …]
+    python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2]
+        [--part policies|ablation|recency] [--judge test|validation] [--stream NAME …]
 
 Without --stream: the six of digits, each of which takes two to three minutes on one core. The days
 are trained and evaluated by the same code as `dayfold backtest`. It prints a table a stream. Every
@@ -46,6 +46,7 @@ COMPARED = ("project", "naive", "cumulative")
 LEAST_F1 = {"new classes": 0.9, "rare class": 0.75}  # of a new class
 # One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep the
 # absent.
+RECENCY = ("weight 3.0 over 5", "weight 3.0")
 ABLATION_STREAMS = ("new classes", "rare class", "recurring")
 VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "weight 3.0": {"weights.recent": 3.0},
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--part", choices=("policies", "ablation"), default="policies")
+    parser.add_argument("--part", choices=("policies", "ablation", "recency"), default="policies")
     parser.add_argument("--judge", choices=("test", "validation"), default="test")
     parser.add_argument("--stream", action="append", choices=tuple(ALL), metavar="NAME")
     options = parser.parse_args()
@@ -182,6 +183,8 @@ def main() -> None:
     if options.part == "ablation":
         names = options.stream or ABLATION_STREAMS
         policies = [POLICIES["project"], *(Policy(*variant) for variant in VARIANTS.items())]
+    if options.part == "recency":
+        policies = [POLICIES["project"], *(Policy(name, VARIANTS[name]) for name in RECENCY)]
     jobs = [
         (stream, policy, seed)
         for seed in range(options.seeds)
