@@ -14,11 +14,10 @@ from torch.nn import functional
 
 from dayfold.learning import calibration, network, unknown
 from dayfold.learning.fitting import Fitted
-from dayfold.learning.inputs import Job, Pool
+from dayfold.learning.inputs import Job, Pool, digests
 from dayfold.learning.unknown import Known
 from dayfold.ledger.kept import Kept
 from dayfold.ledger.tables import TrainingStep
-from dayfold.project.files import sha256
 
 PENALTIES = [10.0**power for power in range(-8, 3)]  # times the mean eigenvalue of the features
 USUAL = 1e-2  # of these, where no validation image is there to choose by
@@ -30,20 +29,18 @@ def fit(
     validation: Pool,
     folder: Path,
     fingerprint: Mapping[str, object],
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], None],
 ) -> tuple[Fitted, TrainingStep]:
     """Make a head of the pool's images and weights; each image is drawn once.
 
     What the head is given of an image is kept in `folder`. The step tells of the pool's
     cross-entropy.
     """
-    weight, bias = (job.start.state[name] for name in network.HEAD)
-    features = _Features(job, folder, fingerprint)
+    classes, features = len(job.start.classes), _Features(job, folder, fingerprint)
     shown = features.of(pool, progress)
     held = features.of(validation, progress) if validation.images else shown[:0]
-    head = ridge(
-        shown, pool.targets, len(weight), torch.tensor(pool.weights), held, validation.targets
-    )
+    weights = torch.tensor(pool.weights)
+    head = ridge(shown, pool.targets, classes, weights, held, validation.targets)
     # A ridge's answers lie in 0..1: as logits they would be sure of nothing.
     by, wanted = (held, validation.targets) if len(held) else (shown, pool.targets)
     scale = calibration.temperature(((by.double() @ head[0].T + head[1]).numpy(), wanted.numpy()))
@@ -52,7 +49,7 @@ def fit(
     loss = float(functional.cross_entropy(made, pool.targets))
     state = {**job.start.state, **dict(zip(network.HEAD, (weight, bias), strict=True))}
     chosen = unknown.sample(pool.images, pool.targets.numpy())
-    known = Known.of(shown[chosen], pool.targets[chosen], len(weight))
+    known = Known.of(shown[chosen], pool.targets[chosen], classes)
     drawn = np.ones(len(pool.images), dtype=np.int64)
     return Fitted(state, drawn, known, held, asked), TrainingStep(1, 1, loss, 0.0)
 
@@ -92,9 +89,9 @@ class _Features:
     def __init__(self, job: Job, folder: Path, fingerprint: Mapping[str, object]) -> None:
         size, self._machine = job.recipe.image_size_px, job.machine
         self._net = network.WithFeatures(network.build(job.start, size)).to(job.machine.device)
-        state = {name: one for name, one in job.start.state.items() if name not in network.HEAD}
-        body = {name: sha256(one.contiguous().numpy().tobytes()) for name, one in state.items()}
-        facts = {"features": 1, "size": size, "fingerprint": dict(fingerprint), "body": body}
+        body = {name: one for name, one in job.start.state.items() if name not in network.HEAD}
+        facts = {"features": 1, "size": size, "fingerprint": dict(fingerprint)}
+        facts["frozen"] = digests(body)
         self._kept = Kept.of(folder, facts)
 
     def of(self, pool: Pool, progress: Callable[[int], None]) -> torch.Tensor:

@@ -99,6 +99,14 @@ class Images:
         return pixels.normalised(pool.pixels[chosen].to(self.job.machine.device))
 
 
+def digests(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return the sha256 of each tensor: by these, what frozen layers made is kept."""
+    return {
+        name: sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for name, tensor in state.items()
+    }
+
+
 class Activations:
     """The last layers are trained: they are given what the frozen ones make of an image.
 
@@ -123,10 +131,7 @@ class Activations:
             "variants": VARIANTS,
             "seed": job.seed,
             "fingerprint": dict(fingerprint),
-            "frozen": {
-                name: sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
-                for name, tensor in self._body.state_dict().items()
-            },
+            "frozen": digests(self._body.state_dict()),
         }
         self._kept = Kept.of(folder, facts)
 

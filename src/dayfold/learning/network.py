@@ -3,13 +3,12 @@
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import polars as pl
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -316,17 +315,6 @@ def outputs(
     """Return what the network makes of images: uint8 [n, 3, h, w] → float32 [n, outputs]."""
     parts = torch.split(images, batch_size)
     return answers(net, (pixels.normalised(part.to(machine.device)) for part in parts), machine)
-
-
-def features(
-    root: Path, rows: pl.DataFrame, model: Model, machine: Machine, progress: Callable[[int], None]
-) -> torch.Tensor:
-    """Return what the network without its head makes of rows (path, image): float32 [n, d]."""
-    size = model.metadata["recipe"]["image_size_px"]
-    net = WithFeatures(build(model, size)).to(machine.device)
-    chunks = pixels.in_chunks(root, rows, size, progress)
-    made = [net.parted(outputs(net, chunk, machine))[0] for chunk in chunks]
-    return torch.cat(made) if made else torch.zeros(0, net.head.in_features)
 
 
 def answers(

@@ -19,7 +19,7 @@ from dayfold import draws
 from dayfold.errors import ImageMissingError, LedgerError
 from dayfold.figures.report import page
 from dayfold.figures.report.pictures import thumbnail
-from dayfold.learning import calibration, device, network
+from dayfold.learning import calibration, device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import no_warnings
@@ -144,10 +144,15 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
 
 
 def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
+    """What the network without its head makes of images: float32 [n, d]."""
     recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
     machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
+    size = recipe["image_size_px"]
+    net = network.WithFeatures(network.build(model, size)).to(machine.device)
     with Ticker("auditing", len(rows), "images") as ticker:
-        return network.features(project.root, rows, model, machine, ticker.advance)
+        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        made = [net.parted(network.outputs(net, chunk, machine))[0] for chunk in chunks]
+    return torch.cat(made) if made else torch.zeros(0, net.head.in_features)
 
 
 def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray[np.int64]:
