@@ -1,10 +1,11 @@
 """What each policy and option is worth, on the streams of benchmarks/streams.py, several seeds.
 
     python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2]
-        [--part policies|ablation|recency] [--judge test|validation] [--stream NAME …]
+        [--part policies|ablation|recency|pictures|starts] [--judge test|validation]
+        [--stream NAME …]
 
-Without --stream: the six of digits, each of which takes two to three minutes on one core. The days
-are trained and evaluated by the same code as `dayfold backtest`. It prints a table a stream. Every
+A run takes two to three minutes on one core for digits, and four to ten for pictures. The days are
+trained and evaluated by the same code as `dayfold backtest`. It prints a table a stream. Every
 finished run is a line of benchmarks/retention.csv and is not made again as long as its recipe is
 the same: interrupted, or on another machine, it goes on where it was. Defaults are chosen by
 `--judge validation`: the very same trainings, with the validation images in the place of the test
@@ -20,7 +21,7 @@ from statistics import fmean
 
 import polars as pl
 import streams
-from streams import ALL, STREAMS
+from streams import ALL, PICTURES, STREAMS
 
 from dayfold import backtest
 from dayfold.backtest import POLICIES, History, Policy
@@ -42,33 +43,38 @@ COLUMNS = {
     **tables.schema(BacktestRun),
 }
 
-COMPARED = ("project", "naive", "cumulative")
 LEAST_F1 = {"new classes": 0.9, "rare class": 0.75}  # of a new class
-# One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep the
-# absent.
-RECENCY = ("weight 3.0 over 5", "weight 3.0")
-ABLATION_STREAMS = ("new classes", "rare class", "recurring")
+RATES = {f"learning rate {rate}": {"train.learning_rate": rate} for rate in (0.0002, 0.001, 0.002)}
 VARIANTS: dict[str, dict[str, backtest.Value]] = {
-    "weight 3.0": {"weights.recent": 3.0},
+    "weight 1.0": {"weights.recent": 1.0, "weights.versions": 1},
+    "weight 3.0": {"weights.versions": 1},
     "no class balance": {"weights.class_balance": 0.0},
-    "no class balance, weight 3.0": {"weights.class_balance": 0.0, "weights.recent": 3.0},
+    "no class balance, weight 3.0": {"weights.class_balance": 0.0, "weights.versions": 1},
     "class balance 0.5": {"weights.class_balance": 0.5},
-    "weight 3.0 over 5": {"weights.recent": 3.0, "weights.versions": 5},
     "over history": {"weights.over": "history"},
     "replay 0": {"replay.size": 0},
     "replay 100": {"replay.size": 100},
     "replay 300": {"replay.size": 300},
     "replay 1000": {"replay.size": 1000},
     "uniform": {"replay.policy": "uniform"},
-    "recency, weight 3.0 over 5": {
-        "replay.policy": "recency",
-        "weights.recent": 3.0,
-        "weights.versions": 5,
-    },
+    "recency": {"replay.policy": "recency"},
     "distill 0.5": {"train.distill": 0.5},
     "no EMA": {"train.ema_length": 0.0},
     "fp32": {"train.precision": "fp32"},
     **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
+}
+PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and policies or variants
+    "policies": (tuple(STREAMS), ("project", "naive", "cumulative")),
+    # One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep
+    # the absent.
+    "ablation": (("new classes", "rare class", "recurring"), ("project", *VARIANTS)),
+    "recency": (tuple(STREAMS), ("project", "weight 1.0", "weight 3.0")),
+    "pictures": (tuple(PICTURES), ("project", "joint", "frozen", "naive")),
+    "starts": ([name for name in PICTURES if PICTURES[name].start], ("project", *RATES)),
+}
+CHOICES = {
+    **POLICIES,
+    **{name: Policy(name, changes) for name, changes in {**VARIANTS, **RATES}.items()},
 }
 
 
@@ -175,21 +181,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--part", choices=("policies", "ablation", "recency"), default="policies")
+    parser.add_argument("--part", choices=tuple(PARTS), default="policies")
     parser.add_argument("--judge", choices=("test", "validation"), default="test")
     parser.add_argument("--stream", action="append", choices=tuple(ALL), metavar="NAME")
     options = parser.parse_args()
-    names, policies = options.stream or tuple(STREAMS), [POLICIES[name] for name in COMPARED]
-    if options.part == "ablation":
-        names = options.stream or ABLATION_STREAMS
-        policies = [POLICIES["project"], *(Policy(*variant) for variant in VARIANTS.items())]
-    if options.part == "recency":
-        policies = [POLICIES["project"], *(Policy(name, VARIANTS[name]) for name in RECENCY)]
+    names, policies = PARTS[options.part]
     jobs = [
-        (stream, policy, seed)
+        (stream, CHOICES[policy], seed)
         for seed in range(options.seeds)
         for policy in policies
-        for stream in names
+        for stream in options.stream or names
     ]
     for stream, runs in run(options.folder, options.judge, jobs, options.processes).items():
         print(f"\n{stream}, {options.seeds} seeds")
