@@ -1,7 +1,7 @@
 """What each policy and option is worth, on the streams of benchmarks/streams.py, several seeds.
 
     python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2]
-        [--part policies|ablation|recency|pictures|starts] [--judge test|validation]
+        [--part policies|ablation|recency|pictures|choices] [--judge test|validation]
         [--stream NAME …]
 
 A run takes two to three minutes on one core for digits, and four to ten for pictures. The days are
@@ -44,7 +44,6 @@ COLUMNS = {
 }
 
 LEAST_F1 = {"new classes": 0.9, "rare class": 0.75}  # of a new class
-RATES = {f"learning rate {rate}": {"train.learning_rate": rate} for rate in (0.0002, 0.001, 0.002)}
 VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "weight 1.0": {"weights.recent": 1.0, "weights.versions": 1},
     "weight 3.0": {"weights.versions": 1},
@@ -63,6 +62,13 @@ VARIANTS: dict[str, dict[str, backtest.Value]] = {
     "fp32": {"train.precision": "fp32"},
     **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
 }
+ON_PICTURES: dict[str, dict[str, backtest.Value]] = {
+    "updates 300": {"train.updates": 300},
+    **{
+        f"learning rate {rate}": {"train.learning_rate": rate}
+        for rate in (0.0001, 0.0002, 0.001, 0.002)
+    },
+}
 PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and policies or variants
     "policies": (tuple(STREAMS), ("project", "naive", "cumulative")),
     # One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep
@@ -70,11 +76,11 @@ PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and polici
     "ablation": (("new classes", "rare class", "recurring"), ("project", *VARIANTS)),
     "recency": (tuple(STREAMS), ("project", "weight 1.0", "weight 3.0")),
     "pictures": (tuple(PICTURES), ("project", "joint", "frozen", "naive")),
-    "starts": ([name for name in PICTURES if PICTURES[name].start], ("project", *RATES)),
+    "choices": (tuple(PICTURES), ("project", "replay 1000", *ON_PICTURES)),
 }
 CHOICES = {
     **POLICIES,
-    **{name: Policy(name, changes) for name, changes in {**VARIANTS, **RATES}.items()},
+    **{name: Policy(name, changes) for name, changes in {**VARIANTS, **ON_PICTURES}.items()},
 }
 
 
