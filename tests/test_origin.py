@@ -15,8 +15,9 @@ from torchvision.models import get_model, resnet18
 
 from dayfold.errors import ModelError
 from dayfold.learning import origin
-from dayfold.learning.network import Model
+from dayfold.learning.network import KNOWN, Model
 from dayfold.learning.resnet import NETWORKS
+from dayfold.learning.unknown import Known
 from dayfold.project.files import sha256_file
 
 NAME = "published.pth"
@@ -68,11 +69,20 @@ FORMS = {
         for name, t in state.items()
     },
     "another order": lambda state: dict(reversed(state.items())),
+    "dayfold's own": lambda state: {
+        **state,
+        **{f"{KNOWN}{name}": torch.ones(1) for name in Known.__dataclass_fields__},
+    },
 }
 
 
 @pytest.mark.parametrize(
-    ("form", "ending"), [*((form, ".pth") for form in FORMS), ("without counters", ".safetensors")]
+    ("form", "ending"),
+    [
+        *((form, ".pth") for form in FORMS),
+        ("without counters", ".safetensors"),
+        ("dayfold's own", ".safetensors"),
+    ],
 )
 def test_what_torchvision_loads_strictly_is_taken_to_the_same_weights(
     tmp_path, state, form, ending

@@ -16,7 +16,7 @@ import torch
 
 from dayfold import __version__
 from dayfold.errors import ModelError
-from dayfold.learning.network import HEAD, Model, State, random_origin, save, without_head
+from dayfold.learning.network import HEAD, KNOWN, Model, State, random_origin, save, without_head
 from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
@@ -177,6 +177,8 @@ def read(path: Path) -> State:
         bare = str(name)
         while prefix := next((one for one in PREFIXES if bare.startswith(one)), ""):
             bare = bare.removeprefix(prefix)
+        if bare.startswith(KNOWN):  # a model of dayfold's: what it knows of its images
+            continue
         if bare in state:
             raise ModelError(f"{path} holds {bare} more than once, under several prefixes.")
         state[bare] = tensor.detach()
