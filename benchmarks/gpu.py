@@ -34,6 +34,7 @@ class Step:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, options.folder
         self.project = Project(options.folder / "project")
+        self.kept = options.folder / "whole.txt"
 
     def row(self, what: str, found: str, met: bool | None = None) -> None:
         """Add a row, and print it."""
@@ -43,10 +44,10 @@ class Step:
 
     def planned(self) -> Project:
         """The project, whose first day is ready to train, made by the first step that needs it."""
-        import train as training  # benchmarks/train.py; torch, which some steps' processes spare
-
         own = self.options
         if not self.project.replay.exists():
+            import train as training  # benchmarks/train.py; torch, which most steps spare
+
             shutil.rmtree(self.project.root, ignore_errors=True)
             changes = {
                 "train__device": own.device,
@@ -78,12 +79,11 @@ class Step:
         )
 
     def whole(self) -> str:
-        """The sha256 of a training that nothing stopped, made by the first step that needs it."""
-        kept = self.folder / "whole.txt"
-        if not kept.exists():
+        """The sha256 of a training that nothing stopped: the day's, or else one made now."""
+        if not self.kept.exists():
             finished(self.start("train", project=self.planned()))
-            kept.write_text(sha256_file(self.project.model))
-        return kept.read_text()
+            self.kept.write_text(sha256_file(self.project.model))
+        return self.kept.read_text()
 
 
 def finished(process: "subprocess.Popen[str]", code: int = 0) -> str:
@@ -100,6 +100,7 @@ def day(step: Step) -> None:
     began = time.perf_counter()
     spent, gpu, own = json.loads(finished(step.start(*STAGES)).splitlines()[-1])
     seconds = time.perf_counter() - began
+    step.kept.write_text(sha256_file(step.project.model))
     made = json.loads(step.project.provenance.read_bytes())
     here, train = made["fingerprint"], made["seconds"]["train"]
     on = here["device"] if step.options.device == "cuda" else f"{cpus()} threads of {model_name()}"

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from PIL import Image
 
+from dayfold import create
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.ledger import corrections, manifest, splits
@@ -31,6 +32,14 @@ IDENTITY = {
 }
 NO_GATE = {
     f"gate.{key}": None for key in params_file.Gate.model_fields if key != "require_evidence"
+}
+# A training that takes a moment.
+TINY = {
+    "train__image_size_px": 16,
+    "train__updates": 1,
+    "train__batch_size": 4,
+    "train__threads": 1,
+    "origin__weights": "random",
 }
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -86,6 +95,19 @@ def make_project(root: Path, **changes: object) -> Project:
     return project
 
 
+def make_trainable(root: Path, **changes: object) -> Project:
+    """A project whose days can be trained in a moment; changes as above."""
+    project = make_project(root, **{**TINY, **changes})
+    create.make_origin(project, params_file.read(project.params))
+    return project
+
+
+def run_stages(project: Project, *stages: ModuleType) -> None:
+    """Run stages by the params as they are now."""
+    for stage in stages:
+        stage.run(project, params_file.read(project.params))
+
+
 def open_day(project: Project, day: str) -> None:
     """Open a day as `dayfold add --day` does, as far as the stages without a model see it."""
     before = params_file.read(project.params).day
@@ -100,7 +122,7 @@ def take_in(project: Project, day: str, images: Mapping[str, Iterable[int]]) -> 
     open_day(project, day)
     for label, numbers in images.items():
         place(project.images(day), label, list(numbers))
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     return manifest.history(project, day)
 
 
@@ -170,6 +192,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
 def rejected(project: Project) -> list[dict[str, str]]:
     """The list of what was refused on DAYS[0]."""
-    return list(csv.DictReader(project.rejected(DAYS[0]).read_text().splitlines()))
+    return table(project.rejected(DAYS[0]))

@@ -147,7 +147,7 @@ def digits(once: Callable[..., Path]) -> Path:
 
 def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
     root = folder / "scans"
-    shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "32")
+    shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "16")
     project = Project(root)
     small = {"train.updates": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})

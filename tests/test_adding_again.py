@@ -2,14 +2,13 @@
 
 import pytest
 
-from builders import DAYS, add, contents, place, png, take_in
+from builders import DAYS, add, contents, place, png, run_stages, take_in
 from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, splits, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Told
-from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES, first_few, show
 from dayfold.project.files import sha256
@@ -50,7 +49,7 @@ def test_what_an_earlier_day_corrected_is_known_too_and_another_class_still_aske
     project, source = second_day
     line = Correction("relabel", sha256(png(1)), "eel", "second reading")
     corrections.write(project, DAYS[2], [line])
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     take_in(project, DAYS[3], {"cat": [5]})
     assert len(add_to(project, source, DAYS[3]).known) == 3
     place(tmp_path / "other", "dog", [1])

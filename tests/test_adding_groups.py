@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from builders import DAYS, add, open_day, place, png, taken
+from builders import DAYS, add, open_day, place, png, run_stages, taken
 from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
@@ -27,7 +27,7 @@ def test_labels_of_a_csv_and_its_groups_reach_the_manifest(receiving, source):
     delivery = add(receiving, source, labels=file)
     assert sorted(taken(receiving)) == ["cat/0.png", "cat/1.png", "cat/2.png", "dog/3.png"]
     assert [str(remark) for remark in delivery.refused] == ["deep/er/7.png (line 6) is not there"]
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     images = manifest.history(receiving, DAY).images
     assert dict(images.select("image", "group").iter_rows()) == {
         sha256(png(number)): f"p{number % 2}" for number in range(4)
@@ -41,7 +41,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(r
     add(receiving, source)
     file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p1\n")
     assert len(add(receiving, source, labels=file).known) == 2
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     groups = dict(manifest.history(receiving, DAY).images.select("path", "group").iter_rows())
     assert [groups[f"data/images/{DAY}/cat/{n}.png"] for n in range(3)] == ["p0", "p1", ""]
     open_day(receiving, DAYS[1])
@@ -65,7 +65,7 @@ def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(
         (folder / "cyst" / f"{number}.dcm").write_bytes(data)
     add(receiving, source)
     assert splits.read_groups(receiving, DAY) == {}
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     images = manifest.history(receiving, DAY).images
     groups = {path[-5]: group for path, group in images.select("path", "group").iter_rows()}
     assert groups["0"] == groups["2"] != groups["1"] == groups["3"]
@@ -83,7 +83,7 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     assert [str(remark) for remark in delivery.refused] == [
         "cyst/1.png has no patient id (data.group does not match)"
     ]
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     groups = sorted(manifest.history(receiving, DAY).images["group"])
     assert groups[0] == "p7"
     assert groups[1].startswith("patient-")
@@ -116,7 +116,7 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
     # And this is what to type: known images are enough.
     finds = add(receiving, source, group=expression)
     assert len(finds.known) == 12
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     assert manifest.history(receiving, DAY).images["group"].n_unique() == 4
 
 

@@ -10,7 +10,7 @@ from runpy import run_path
 import pytest
 
 import tools
-from builders import DAYS, ROOT, add, contents, place, png, take_in, taken
+from builders import DAYS, ROOT, add, contents, place, png, run_stages, take_in, taken
 from dayfold.cycle import added, adding
 from dayfold.cycle.adding import Options
 from dayfold.cycle.sealing import OWN_PATHS
@@ -19,28 +19,21 @@ from dayfold.ledger import corrections
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.intake import labels
 from dayfold.ledger.intake.delivery import Delivery
-from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.console import show
 from dayfold.project.files import sha256
 from dayfold.stages import snapshot
+from tools import NAMES
 
 FUZZ = run_path(str(ROOT / "benchmarks" / "fuzz.py"))
 WORD = re.compile(rb'"[^"<>]*"|\d+|true|false|null|\[\]|[\w.]+')
 ODD = [b"null", b"[]", b"{}", b"-1", b"1e999", b"NaN", b"true", b'""', b"[[1]]", b"9" * 5000]
 ODD += [b'"\\ud800"', b'{"choices": [1, null]}', b'"../0.png"', b'"choices"', b"data", b"image"]
-NAMES = [f"{number}.png" for number in range(4)]
 
 
 @pytest.fixture
 def scans(tmp_path):
-    """A folder of four images, and synsets.txt beside the files of labels."""
-    made = tmp_path / "labelled"
-    made.mkdir()
-    for number, name in enumerate(NAMES):
-        (made / name).write_bytes(png(number))
-    (tmp_path / "synsets.txt").write_text("cat\ndog\n")
-    return made
+    return tools.images(tmp_path / "labelled")
 
 
 def written(scans, name, data=None) -> Path:
@@ -52,16 +45,6 @@ def written(scans, name, data=None) -> Path:
 def csv_of(scans, **labels):
     rows = [f"{number[1:]}.png,{label}\n" for number, label in labels.items()]
     return written(scans, "labels.csv", ("path,label\n" + "".join(rows)).encode())
-
-
-@pytest.mark.parametrize("name", tools.each(NAMES))
-def test_each_export_is_added_and_known_the_second_time(receiving, scans, name):
-    file = written(scans, name)
-    delivery = add(receiving, scans, labels=file, agree=lambda *_: None)
-    assert (delivery.refused, delivery.changed) == ([], [])
-    assert sorted(taken(receiving)) == ["cat/0.png", "cat/2.png", "dog/1.png", "dog/3.png"]
-    again = add(receiving, scans, labels=file, agree=lambda *_: None)
-    assert (len(again.known), again.images, again.refused, again.changed) == (4, [], [], [])
 
 
 def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving, scans, capsys):
@@ -99,7 +82,7 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     assert corrections.lines(project, DAYS[2]) == {image: line}
     again = adding.add(project, scans, day=DAYS[2], options=options)
     assert (len(again.known), again.changed, again.refused) == (4, [], [])
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
 
 
 def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(project, scans):
@@ -108,7 +91,7 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
     take_in(project, DAYS[2], {"cat": [2]})
     options = Options(labels=csv_of(scans, _0="dog"), relabel=True)
     adding.add(project, scans, day=DAYS[2], options=options)
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     for day in DAYS[2:4]:  # that of the correction, and the next one
         if day == DAYS[3]:
             take_in(project, day, {"cat": [3]})

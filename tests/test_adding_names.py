@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from builders import DAYS, add, place, png, rejected, taken
+from builders import DAYS, add, place, png, rejected, run_stages, taken
 from dayfold.ledger import manifest
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
-from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 
 DAY = DAYS[0]
@@ -36,7 +35,7 @@ def test_odd_names_come_through_as_they_are(receiving, source):
         (source / "-=dog" / name).write_bytes(png(number))
     add(receiving, source)
     assert taken(receiving) == {f"-=dog/{name}": png(number) for number, name in enumerate(ODD)}
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     paths = set(manifest.history(receiving, DAY).images["path"])
     assert paths == {f"data/images/{DAY}/-=dog/{name}" for name in ODD}
 
@@ -125,17 +124,3 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
         (elsewhere / "dog").chmod(0o755)
     assert [one.place for one in found] == ["cat/1.png"]
     assert list(map(str, delivery.refused)) == ["dog cannot be read (Permission denied)"]
-
-
-def test_links_that_lead_to_themselves_are_not_followed(receiving, source):
-    place(source, "cat", [1])
-    (source / "cat" / "loop.png").symlink_to(source / "cat" / "loop.png")
-    (source / "all").symlink_to(source)
-    os.mkfifo(source / "cat" / "pipe.png")
-    refused = {one.place: one.said for one in add(receiving, source).refused}
-    assert refused == {
-        "all": "is a link; links are not followed",
-        "cat/loop.png": "is a link; links are not followed",
-        "cat/pipe.png": "is not a file (expected <class>/<image>)",
-    }
-    assert taken(receiving) == {"cat/1.png": png(1)}

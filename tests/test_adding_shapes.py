@@ -6,14 +6,11 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from builders import DAYS, add, encoded, place, png, taken
+from builders import DAYS, add, encoded, place, png, run_stages, taken
 from dayfold.cycle import added
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
-from dayfold.ledger import tables
 from dayfold.ledger.intake import delivery as deliveries
-from dayfold.ledger.tables import Told
-from dayfold.project import params as params_file
 from dayfold.project.console import show
 from dayfold.stages import snapshot
 
@@ -110,7 +107,7 @@ def test_snapshot_refuses_names_that_add_would_have_changed(receiving):
     for number, name in enumerate(("a.png", "A.png", unicodedata.normalize("NFD", "é.png"))):
         place(folder, "cat", [number])[0].rename(folder / "cat" / name)
     with pytest.raises(IntakeError, match="2 problems") as caught:
-        snapshot.run(receiving, params_file.read(receiving.params))
+        run_stages(receiving, snapshot)
     case, form = sorted(caught.value.problems)
     assert "cat/A.png where case is not told apart" in case
     assert "not in composed Unicode (NFC)" in form
@@ -119,31 +116,5 @@ def test_snapshot_refuses_names_that_add_would_have_changed(receiving):
 def test_snapshot_says_what_is_odd(receiving, capsys):
     for number in range(12):
         place(receiving.images(DAY), f"class {number}", [number])
-    snapshot.run(receiving, params_file.read(receiving.params))
+    run_stages(receiving, snapshot)
     assert "is odd: 12 new classes hold one file each" in capsys.readouterr().out
-
-
-def test_snapshot_makes_the_same_checks_and_lists_them_all(receiving):
-    folder = receiving.images(DAY)
-    place(folder, "cat", [1])
-    (folder / "cat" / "page.png").write_text("<html>")
-    (folder / "cat" / "deeper").mkdir()
-    (folder / "loose.png").write_bytes(png(2))
-    (folder / "cat" / "link.png").symlink_to(folder / "cat" / "1.png")
-    (folder / "dog").mkdir()
-    (folder / "dog" / "same.png").write_bytes(png(1))
-    with pytest.raises(IntakeError, match="6 problems") as caught:
-        snapshot.run(receiving, params_file.read(receiving.params))
-    assert caught.value.problems[5] == "and 1 more in .dvc/tmp/dayfold/remarks.csv"
-    rows = tables.read(receiving.remarks, Told).filter(kind="refused").select("path", "said").rows()
-    listed = [" ".join(row) for row in rows]
-    assert len(listed) == 6
-    for name in (
-        "cat/page.png",
-        "cat/deeper",
-        "loose.png",
-        "cat/link.png",
-        "cat/1.png",
-        "dog/same.png",
-    ):
-        assert sum(line.startswith(f"data/images/{DAY}/{name} ") for line in listed) == 1

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from builders import DAYS, FRACTIONS, make_project, open_day, place, simulate
+from builders import DAYS, FRACTIONS, make_project, open_day, place, run_stages, simulate
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.stages import replay, snapshot, weights
@@ -31,12 +31,6 @@ for stage in (snapshot, weights, replay):
 """
 
 
-def run_stages(project):
-    params = params_file.read(project.params)
-    for stage in (snapshot, weights, replay):
-        stage.run(project, params)
-
-
 def first_day(root, *, backwards=False):
     """A project with a first day behind it and the images of a second one."""
     project = make_project(root, replay__size=12, data__group=r"/(\d)\d*\.png$")
@@ -44,7 +38,7 @@ def first_day(root, *, backwards=False):
     open_day(project, DAYS[0])
     for label, numbers in sorted(CLASSES.items(), reverse=backwards):
         place(project.images(DAYS[0]), label, sorted(numbers, reverse=backwards))
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     open_day(project, DAYS[1])
     place(project.images(DAYS[1]), "cat", sorted(range(60, 75), reverse=backwards))
     return project
@@ -57,7 +51,7 @@ def plans(project):
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     project = first_day(tmp_path_factory.mktemp("expected") / "project")
-    run_stages(project)
+    run_stages(project, snapshot, weights, replay)
     return plans(project)
 
 
@@ -85,7 +79,7 @@ def test_plans_do_not_depend_on_the_environment(tmp_path, expected, umask, setti
 def test_plans_do_not_depend_on_the_order_of_files_nor_on_what_was_made_before(tmp_path, expected):
     project = first_day(tmp_path / "project", backwards=True)
     for _ in range(2):
-        run_stages(project)
+        run_stages(project, snapshot, weights, replay)
         assert plans(project) == expected
 
 
@@ -104,8 +98,7 @@ def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path)
             [(number, "a,b", "") for number in range(60, 80)],
         ],
     )
-    for stage in (weights, replay):
-        stage.run(project, params_file.read(project.params))
+    run_stages(project, weights, replay)
     assert [sha256(data)[:16] for data in plans(project)] == [
         "cdabbf0af23b25a0",
         "60d548163d82f3b9",

@@ -9,12 +9,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from builders import DAYS, make_project, open_day
-from dayfold import create
+from builders import DAYS, make_project, make_trainable, open_day, run_stages
 from dayfold.errors import LedgerError
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Doubt
-from dayfold.project import params as params_file
 from dayfold.serve import auditing
 from dayfold.serve.auditing import Audit, Doubts
 
@@ -98,9 +96,8 @@ def noisy(tmp_path_factory):
     """A project with all digits, 3% of them under a wrong label, trained; the names of these."""
     from dayfold.stages import replay, snapshot, train, weights
 
-    recipe = {"train__image_size_px": 16, "train__threads": 1, "origin__weights": "random"}
-    project = make_project(tmp_path_factory.mktemp("noisy") / "project", **recipe)
-    create.make_origin(project, params_file.read(project.params))
+    recipe = {"train__updates": 150, "train__batch_size": 32}
+    project = make_trainable(tmp_path_factory.mktemp("noisy") / "project", **recipe)
     open_day(project, DAYS[0])
     digits, rng = load_digits(), np.random.default_rng(0)
     count = len(digits.target)
@@ -110,9 +107,7 @@ def noisy(tmp_path_factory):
         path = project.images(DAYS[0]) / str(given) / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8)).save(path)
-    params = params_file.read(project.params)
-    for stage in (snapshot, weights, replay, train):
-        stage.run(project, params)
+    run_stages(project, snapshot, weights, replay, train)
     truth = {number: str(digits.target[number]) for number in wrong}
     return project, truth, count
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from sklearn.linear_model import Ridge
 
-from builders import DAYS, encoded, make_project, open_day, take_in
-from dayfold import backtest, create, demo
+from builders import DAYS, encoded, make_trainable, open_day, run_stages, take_in
+from dayfold import backtest, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.cli.top import days_of
 from dayfold.errors import CycleError, ImageMissingError, ParamsError
@@ -27,14 +27,6 @@ from dayfold.project.files import only_one, sha256, sha256_file
 from dayfold.project.layout import Project
 from dayfold.stages import evaluate, replay, snapshot, train, weights
 
-TINY = {
-    "train__image_size_px": 16,
-    "train__updates": 1,
-    "train__batch_size": 4,
-    "train__threads": 1,
-    "replay__size": 10,
-    "origin__weights": "random",
-}
 ARRIVALS = (
     {"cat": range(10), "dog": range(10, 20)},
     {"cat": range(20, 30)},
@@ -45,16 +37,13 @@ ARRIVALS = (
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
     """Three days that were trained stage by stage, and what each made."""
-    project = make_project(tmp_path_factory.mktemp("history") / "project", **TINY)
-    create.make_origin(project, params_file.read(project.params))
+    project = make_trainable(tmp_path_factory.mktemp("history") / "project", replay__size=10)
     origin = project.root / "origin"
     shutil.copytree(project.parent, origin)
     days, made = DAYS[:3], {}
     for day, images in zip(days, ARRIVALS, strict=True):
         take_in(project, day, images)
-        params = params_file.read(project.params)
-        for stage in (weights, replay, train, evaluate):
-            stage.run(project, params)
+        run_stages(project, weights, replay, train, evaluate)
         made[day] = (sha256_file(project.model), project.evaluation(day).read_bytes())
         for source, target in (
             (project.model, project.parent_model),
@@ -120,13 +109,23 @@ def test_the_project_s_own_policy_gives_the_real_days_to_the_byte_also_after_sto
     assert found.anytime_accuracy == pytest.approx(np.mean([np.mean(row) for row in rows]))
 
 
-def test_cumulative_trains_on_everything_with_as_many_passes(history, tmp_path):
-    scratch = run(history[0], tmp_path / "scratch", "cumulative")
-    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14, 21, 31]
-    # 1 update of 4 for a pool of the project's size; 21 of 17 and 31 of 20 images ask for 2.
-    assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 8, 8]
+@pytest.mark.parametrize(
+    ("policy", "images", "draws", "replayed"),
+    [
+        ("naive", [14, 7, 10], [4, 4, 4], set()),
+        ("joint", [14, 21, 31], [4, 4, 4], {"all"}),
+        # 1 update of 4 for a pool of the project's size; 21 of 17 and 31 of 20 images ask for 2.
+        ("cumulative", [14, 21, 31], [4, 8, 8], {"all"}),
+    ],
+)
+def test_a_policy_trains_on_its_images_with_its_passes(
+    history, tmp_path, policy, images, draws, replayed
+):
+    scratch = run(history[0], tmp_path / "scratch", policy)
+    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == images
+    assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == draws
     rows = tables.read(scratch.replay, Replayed)
-    assert (len(rows), set(rows["reason"])) == (21, {"all"})
+    assert (len(rows), set(rows["reason"])) == (images[-1] - 10, replayed)
 
 
 def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tmp_path):
@@ -158,12 +157,6 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     assert backtest._key(without, params, policy) != backtest._key(real, params, policy)
 
 
-def test_joint_trains_on_everything_with_the_project_s_updates(history, tmp_path):
-    scratch = run(history[0], tmp_path / "scratch", "joint")
-    assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14, 21, 31]
-    assert [facts(scratch, day)["draws"] for day in DAYS[:3]] == [4, 4, 4]
-
-
 def take_in_colours(project, day, first, colours):
     """Open a day with a dozen images of each colour, no two alike."""
     open_day(project, day)
@@ -173,12 +166,11 @@ def take_in_colours(project, day, first, colours):
             near = tuple(min(255, part + 3 * (number % 20) + at) for at, part in enumerate(colour))
             data = encoded(Image.new("RGB", (8, 8), near))
             (project.images(day) / label / f"{number}.png").write_bytes(data)
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
 
 
 def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
-    project = make_project(tmp_path / "project", **TINY)
-    create.make_origin(project, params_file.read(project.params))
+    project = make_trainable(tmp_path / "project", replay__size=10)
     project.parent.rename(tmp_path / "origin")
     known = {"red": (160, 0, 0), "green": (0, 160, 0)}
     take_in_colours(project, DAYS[0], 0, known)
@@ -261,11 +253,6 @@ def test_frozen_is_said_to_be_ahead_by_more_than_the_interval_of_patients_only()
     assert few == []  # 20 patients are too few to judge by
 
 
-def test_naive_replays_nothing(history, tmp_path):
-    naive = run(history[0], tmp_path / "naive", "naive")
-    assert [facts(naive, day)["images"] for day in DAYS[:3]] == [14, 7, 10]
-
-
 def test_scratch_begins_at_the_origin_and_still_asks_yesterday_s_model_after_a_stop(
     history, tmp_path, monkeypatch
 ):
@@ -346,22 +333,13 @@ def test_a_span_of_days_may_be_open_at_either_end():
 
 
 @pytest.mark.slow
-def test_a_span_of_a_real_project_gives_its_own_days_to_the_byte(copy, shell):
-    said = shell(copy.root, "dayfold", "backtest", "--set", "replay.sise=3", code=1)
-    assert "known here: policy, size" in said
-    assert not copy.backtest_curves.exists()
-    one, two, three = demo.DAYS[:3]
-    before = shell(copy.root, "git", "status", "--porcelain")
-    said = shell(copy.root, "dayfold", "backtest", "--policy", "project", "--days", f"{two}..")
-    assert "project" in said
-    assert "the last day's figures: on 167 test images; few: too few to judge" in said
-    [scratch] = [Project(path.parent) for path in copy.scratch.glob("backtest/*/data")]
-    for day in (one, two, three):
-        assert scratch.evaluation(day).read_bytes() == copy.evaluation(day).read_bytes()
-    assert shell(copy.root, "git", "status", "--porcelain") == before
-    assert copy.backtest_curves.stat().st_size > 1000
-    said = shell(copy.root, "dayfold", "backtest", "--days", three, code=1)
-    assert f"needs two sealed days or more; 1 of the 3 sealed days are from {three}" in said
+def test_what_cannot_be_compared_of_a_real_project_is_told_and_leaves_nothing(three_days, shell):
+    for words, said in (
+        (("--set", "replay.sise=3"), "known here: policy, size"),
+        (("--days", demo.DAYS[2]), "needs two sealed days or more; 1 of the 3 sealed days are"),
+    ):
+        assert said in shell(three_days.root, "dayfold", "backtest", *words, code=1)
+    assert not three_days.backtest_curves.exists()
 
 
 def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):

@@ -5,11 +5,10 @@ from collections import defaultdict
 
 import pytest
 
-from builders import DAYS, make_project, open_day, place
+from builders import DAYS, make_project, open_day, place, run_stages
 from dayfold.cycle import sealing
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import SPLITS
-from dayfold.project import params as params_file
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.stages import snapshot
 
@@ -28,7 +27,7 @@ def day_of(clinic, number, classes):
         for turn in range(5):
             label = labels[turn % len(labels)]
             place(clinic.images(DAYS[number]), label, [5 * patient + turn], f"P{patient:03}_")
-    snapshot.run(clinic, params_file.read(clinic.params))
+    run_stages(clinic, snapshot)
     return manifest.history(clinic, DAYS[number])
 
 

@@ -1,6 +1,5 @@
 """Labels are corrected and images withdrawn as events of the open day; then a day is made of it."""
 
-import csv
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ import polars as pl
 import pytest
 
 import dayfold
+from builders import table
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project.layout import Project
@@ -18,10 +18,6 @@ from dayfold.serve import auditing
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
 HEADER = "action,image,label,reason\n"
-
-
-def table(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def lines_of(project):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import DAYS, image, open_day, place, simulate, take_in, write_day
+from builders import DAYS, image, open_day, place, run_stages, simulate, take_in, write_day
 from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.project import params as params_file
@@ -82,7 +82,7 @@ def test_a_day_of_corrections_alone_is_a_data_version(project):
     open_day(project, DAYS[1])
     lines = f"relabel,{chosen[0]},dog,\nwithdraw,{chosen[1]},,\n"
     project.corrections(DAYS[1]).write_text(HEADER + lines)
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     after = manifest.history(project, DAYS[1])
     assert after.days == DAYS[:2]
     labels = dict(after.images.select("image", "label").iter_rows())
@@ -94,10 +94,10 @@ def test_a_corrected_image_may_come_again_under_its_new_class_only(project):
     open_day(project, DAYS[1])
     first = before.images.filter(path=f"data/images/{DAYS[0]}/cat/0.png")["image"].item()
     project.corrections(DAYS[1]).write_text(HEADER + f"relabel,{first},dog,\n")
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     open_day(project, DAYS[2])
     place(project.images(DAYS[2]), "dog", [0, 50])
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     added = manifest.added(manifest.history(project, DAYS[2]), DAYS[2])
     assert added["path"].to_list() == [f"data/images/{DAYS[2]}/dog/50.png"]
 
@@ -112,13 +112,13 @@ def test_what_was_corrected_today_counts_for_what_comes_today(project):
     _, other, _ = place(project.images(DAYS[1]), "dog", [0, 2, 50])
     withdrawn, _ = place(project.images(DAYS[1]), "cat", [1, 3])
     with pytest.raises(IntakeError) as caught:
-        snapshot.run(project, params_file.read(project.params))
+        run_stages(project, snapshot)
     problems = sorted(caught.value.problems)
     assert problems[0] == f"{project.name(withdrawn)} was withdrawn"
     assert "dog/2.png is given as 'dog', but" in problems[1]
     withdrawn.unlink()
     other.unlink()
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     added = manifest.added(manifest.history(project, DAYS[1]), DAYS[1])
     assert added["path"].to_list() == [f"data/images/{DAYS[1]}/dog/50.png"]
 
@@ -127,7 +127,7 @@ def test_a_class_that_nothing_teaches_is_told(project, capsys):
     tested = take_in(project, DAYS[0], {"cat": range(20)}).split("test")["image"][0]
     open_day(project, DAYS[1])
     project.corrections(DAYS[1]).write_text(f"{HEADER}relabel,{tested},dog,\n")
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     assert "warning: no training image of dog: the model cannot learn it" in capsys.readouterr().out
 
 
@@ -162,7 +162,7 @@ def test_an_erased_image_is_withdrawn_unless_it_was_and_a_day_may_hold_that_alon
     project.corrections(DAYS[2]).write_text(HEADER + f"erase,{image(2)},,consent\n")
     assert corrections.read(project, DAYS[2], earlier) == []
     params_file.edit(project.params, {"day": DAYS[2], "parent": DAYS[1]})
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     after = manifest.history(project, DAYS[2])
     assert (after.days, after.withdrawn) == (DAYS[:3], {image(1), image(2)})
     found = corrections.gone(project)

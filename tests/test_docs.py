@@ -2,16 +2,13 @@
 
 import ast
 import re
-import shlex
 import tomllib
-from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from runpy import run_path
 
 import pytest
 import typer
-from dvc.cli.parser import get_main_parser
 
 from builders import ROOT
 from dayfold.cli import app
@@ -20,17 +17,6 @@ from pages import PAGES, SPEAKING, commands
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GENERATE = run_path(str(ROOT / "docs" / "generate.py"))
 COMMANDS = typer.main.get_command(app).commands
-
-# What other tools are asked to do in the pages, and why it is not tried here. Everything else is
-# held to the parser of its own tool.
-NOT_TRIED = {
-    "git": "its options are git's; those of the tutorial are run",
-    "cd": "a place",
-    "mv": "of files that a reader has",
-    "sed": "run in the tutorial",
-    "source": "the shell's own",
-    "rsync": "needs a second machine",
-}
 
 
 @pytest.mark.parametrize("name", GENERATE["PAGES"])
@@ -94,92 +80,15 @@ def test_a_message_that_is_explained_is_one_that_the_source_has(message):
     assert any(message in text for text in messages())
 
 
-def simple(command: str) -> Iterable[list[str]]:
-    """The words of each simple command in a line of shell, without comments and redirections."""
-    words = shlex.shlex(command, posix=True, punctuation_chars=True)
-    words.whitespace_split = True
-    words.commenters = "#"
-    one: list[str] = []
-    for word in words:
-        if set(word) <= set("&|;") and word:
-            yield one
-            one = []
-        else:
-            one.append(word)
-    yield one
-
-
-def without_environment(words: list[str]) -> list[str]:
-    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words = words[1:]
-    return words[: words.index(">")] if ">" in words else words
-
-
-def as_dayfold(words: list[str]) -> None:
-    name, *rest = words
-    assert name in COMMANDS, f"no command {name}"
-    COMMANDS[name].make_context(name, rest, obj=None)
-
-
-def as_dvc(words: list[str]) -> None:
-    get_main_parser().parse_args(words)
-
-
-def as_make(words: list[str]) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for word in words:
-        assert "=" in word or re.search(rf"^{word}:", makefile, re.MULTILINE), word
-
-
-def as_python(words: list[str]) -> None:
-    assert words[0] == "make_images.py" or (ROOT / words[0]).is_file(), words[0]
-
-
-CHECKS: dict[str, Callable[[list[str]], None]] = {
-    "dayfold": as_dayfold,
-    "dvc": as_dvc,
-    "make": as_make,
-    "python": as_python,
-}
-
-
-class MisusedError(Exception):
-    """A tool would not understand its words."""
-
-
-def check(command: str) -> None:
-    """Raise MisusedError unless every tool of a line of shell would understand its words."""
-    # A line of a crontab begins with its five fields of time.
-    command = re.sub(r"^[\d*]+ [\d*]+ [\d*]+ [\d*]+ [\d*]+ +", "", command)
-    for words in simple(command):
-        tool, *rest = without_environment(words)
-        if tool in CHECKS:
-            try:
-                CHECKS[tool](rest)
-            # Each parser has its own way to end.
-            except (Exception, SystemExit) as error:
-                raise MisusedError(f"{tool}: {error}") from error
-        elif tool not in NOT_TRIED:
-            raise MisusedError(f"{tool} is neither checked nor excused")
-
-
 @pytest.mark.parametrize("page", SPEAKING, ids=lambda page: page.name)
-def test_every_command_shown_is_one_that_its_tool_understands(page):
-    wrong = []
+def test_every_command_of_a_page_exists_and_has_its_options(page):
+    """Those of sentences; those of blocks are run too, by test_shown.py and test_tutorial.py."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`dayfold ([^`]+)`", text)
     for shown in commands(page):
-        try:
-            check(shown.command)
-        except MisusedError as error:
-            wrong.append(f"{page.name}:{shown.line}: {shown.command}: {error}")
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize("page", SPEAKING, ids=lambda page: page.name)
-def test_every_command_in_a_sentence_exists_and_has_its_options(page):
-    text = page.read_text(encoding="utf-8")
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    for span in re.findall(r"`dayfold ([^`]+)`", text):
-        name, *words = " ".join(span.split()).split(" ")
+        spans += re.findall(r"\bdayfold ([^&|;#>]+)", shown.command)
+    for span in spans:
+        name, *words = span.split()
         if not re.fullmatch("[a-z]+", name):
             continue  # `dayfold --help`, or a placeholder
         assert name in COMMANDS, f"{page.name}: dayfold {name}"
@@ -189,26 +98,13 @@ def test_every_command_in_a_sentence_exists_and_has_its_options(page):
             assert not option.startswith("--") or option in known, f"{page.name}: {span}"
 
 
-def test_every_extra_and_script_that_a_page_names_exists():
+def test_every_extra_script_and_target_that_a_page_names_exists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for page in SPEAKING:
         text = page.read_text(encoding="utf-8")
         assert set(re.findall(r"dayfold\[(\w+)\]", text)) <= set(project["optional-dependencies"])
         for script in re.findall(r"`(benchmarks/[\w.]+)", text):
             assert (ROOT / script).is_file(), f"{page.name}: {script}"
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "dayfold nothing",
-        "dayfold seal --now",
-        "cd scans && dayfold run",
-        "dvc repro --sideways",
-        "make nothing",
-        "curl example.org",
-    ],
-)
-def test_a_command_that_is_wrong_is_found(command):
-    with pytest.raises(MisusedError):
-        check(command)
+        for target in re.findall(r"^make (\w+)|`make (\w+)`", text, re.MULTILINE):
+            assert f"\n{''.join(target)}:" in makefile, f"{page.name}: make {target}"

@@ -1,6 +1,5 @@
 """Erased images: their bytes are nowhere, their event stays, and all that comes after goes on."""
 
-import csv
 import os
 import pty
 import shutil
@@ -14,7 +13,7 @@ from select import select
 import pytest
 
 from builders import DAYS as SMALL_DAYS
-from builders import ROOT, make_project, open_day, place, png, take_in
+from builders import ROOT, make_project, open_day, place, png, table, take_in
 from dayfold.cycle import erasing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
@@ -370,14 +369,18 @@ def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_non
     assert Path(trained["path"]).name not in page
 
 
-def test_a_backtest_goes_without_it_and_says_so(erased, shell):
+def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(erased, shell):
     project, _, _ = erased
+    status = vcs.git(project.root, "status", "--porcelain")
     said = shell(project.root, "dayfold", "backtest", "--policy", "project", "--days", f"{TWO}..")
     assert "left out of every day: 2 images that were withdrawn by now" in said
+    assert "the last day's figures: on 166 test images; few: too few to judge" in said
     [scratch] = [Project(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
     before, now = (tables.evaluations(one, TWO)[0].filter(model=TWO) for one in (project, scratch))
     assert now["images"].sum() == before["images"].sum() - 1
+    assert vcs.git(project.root, "status", "--porcelain") == status
+    assert project.backtest_curves.stat().st_size > 1000
 
 
 def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, tmp_path):
@@ -388,8 +391,7 @@ def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, t
     shell(project.root, "dayfold", "run", str(digits / FOUR), "--day", FOUR)
     assert ids <= manifest.history(project, FOUR).withdrawn
     for path in (project.replay, project.predictions):
-        rows = csv.DictReader(path.read_text().splitlines())
-        assert not {row["image"] for row in rows} & ids
+        assert not {row["image"] for row in table(path)} & ids
     shell(project.root, "dvc", "push", "--quiet")
     shell(project.root, "git", "push", "--quiet", "--follow-tags")
     url = f"file://{project.root.parent / 'shared.git'}"

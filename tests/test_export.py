@@ -74,7 +74,7 @@ def test_onnx_names_its_classes_and_takes_any_number_of_images(exported):
     assert json.loads(properties["classes"]) == list("01234567")
     assert json.loads(properties["dayfold"])["day"] == THREE
     for count in (1, 5):
-        images = np.zeros((count, 32, 32, 3), np.uint8)
+        images = np.zeros((count, 16, 16, 3), np.uint8)
         chances, far = session.run(None, {"images": images})
         assert far.shape == (count,)
         assert chances.shape == (count, 8)

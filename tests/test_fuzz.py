@@ -2,8 +2,6 @@
 
 from runpy import run_path
 
-import pytest
-
 from builders import ROOT
 
 FUZZ = run_path(str(ROOT / "benchmarks" / "fuzz.py"))
@@ -16,9 +14,8 @@ def test_every_file_that_is_mutated_was_good(tmp_path):
     assert forms == {"PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "DICOM"}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_mutated_images_are_added_or_refused_and_none_is_lost(tmp_path, seed):
-    outcomes = FUZZ["fuzz_images"](tmp_path, 500, seed)
+def test_mutated_images_are_added_or_refused_and_none_is_lost(tmp_path):
+    outcomes = FUZZ["fuzz_images"](tmp_path, 500, 1)
     assert sum(outcomes.values()) == 500
 
 

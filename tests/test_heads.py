@@ -5,7 +5,16 @@ import json
 import pytest
 import torch
 
-from builders import DAYS, make_project, open_day, place, take_in
+from builders import (
+    DAYS,
+    TINY,
+    make_project,
+    make_trainable,
+    open_day,
+    place,
+    run_stages,
+    take_in,
+)
 from dayfold import create
 from dayfold.figures import gate, log
 from dayfold.learning import network
@@ -14,21 +23,8 @@ from dayfold.project import params as params_file
 from dayfold.project.layout import Project
 from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
 
-TINY = {
-    "train__image_size_px": 16,
-    "train__updates": 1,
-    "train__batch_size": 4,
-    "train__learning_rate": 1e-7,
-    "train__threads": 1,
-    "replay__size": 0,
-    "gate__min_new_f1": 0.5,
-}
+HARDLY = {"train__learning_rate": 1e-7, "replay__size": 0, "gate__min_new_f1": 0.5}
 CAT, DOG, EEL = range(20), range(20, 40), range(40, 60)
-
-
-def run(project: Project, *stages) -> None:
-    for stage in stages:
-        stage.run(project, params_file.read(project.params))
 
 
 def inherit(project: Project) -> None:
@@ -39,10 +35,9 @@ def inherit(project: Project) -> None:
 @pytest.fixture
 def begun(tmp_path) -> Project:
     """A day of cats and dogs, trained."""
-    project = make_project(tmp_path / "project", origin__weights="random", **TINY)
-    create.make_origin(project, params_file.read(project.params))
+    project = make_trainable(tmp_path / "project", **HARDLY)
     take_in(project, DAYS[0], {"cat": CAT, "dog": DOG})
-    run(project, weights, replay, train, evaluate)
+    run_stages(project, weights, replay, train, evaluate)
     inherit(project)
     return project
 
@@ -55,7 +50,7 @@ def rename(project: Project, day: str, old: str, new: str) -> None:
     with project.corrections(day).open("a") as file:
         file.writelines(f"relabel,{image},{new},\n" for image in images)
     place(project.images(day), "eel", EEL if day == DAYS[1] else range(60, 70))
-    run(project, snapshot, weights, replay, train, evaluate)
+    run_stages(project, snapshot, weights, replay, train, evaluate)
 
 
 def row(model: network.Model, name: str) -> torch.Tensor:
@@ -78,14 +73,14 @@ def test_a_renamed_class_keeps_its_row_though_no_image_of_it_is_in_the_pool(begu
 
 
 def test_what_is_new_is_what_the_ledger_saw_first_whatever_the_origin_knew(tmp_path):
-    project = make_project(tmp_path / "project", **TINY)
+    project = make_project(tmp_path / "project", **TINY, **HARDLY)
     team = network.grown(network.random_origin(1), ["cat", "dog"], seed=1)
     torch.save(team.state, tmp_path / "team.pt")
     origin = {"origin.weights": str(tmp_path / "team.pt"), "origin.classes": ["cat", "dog"]}
     params_file.edit(project.params, origin)
     create.make_origin(project, params_file.read(project.params))
     take_in(project, DAYS[0], {"cat": CAT, "eel": EEL})
-    run(project, weights, replay, train, evaluate, curve)
+    run_stages(project, weights, replay, train, evaluate, curve)
     figures = json.loads(project.metrics.read_bytes())
     (line,) = log.lines(project, params_file.read(project.params))
     made = json.loads(project.provenance.read_bytes())

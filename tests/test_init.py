@@ -91,15 +91,27 @@ def test_the_first_line_comes_before_anything_is_done(tmp_path):
     assert seconds < 5  # on a machine that is busy; alone 0.3 s
 
 
+OFFLINE = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+NO_REMOTE = "DVC does not take {} as a remote."
+FTP, GS = "ftp://host/path", "gs://bucket/path"
+
+
 @pytest.mark.parametrize(
-    ("url", "reason"), [("ftp://host/path", "ftp"), ("gs://bucket/path", "dvc-gs")]
+    ("words", "environment", "said"),
+    [
+        ((*RANDOM, "--remote", FTP), {}, (NO_REMOTE.format(FTP), "ftp")),
+        ((*RANDOM, "--remote", GS), {}, (NO_REMOTE.format(GS), "dvc-gs")),
+        # ImageNet's weights without a network.
+        ((), OFFLINE, ("cannot be downloaded", "--weights FILE", "--weights random")),
+    ],
 )
-def test_a_remote_that_dvc_does_not_know_is_refused_and_nothing_is_left(
-    tmp_path, shell, url, reason
+def test_where_a_project_cannot_be_it_is_said_and_nothing_is_left(
+    tmp_path, shell, words, environment, said
 ):
-    said = shell(tmp_path, "dayfold", "init", "scans", *RANDOM, "--remote", url, code=1)
-    assert f"DVC does not take {url} as a remote." in said
-    assert reason in said.partition("as a remote.")[2]
+    rest = shell(tmp_path, "dayfold", "init", "scans", *words, code=1, **environment)
+    for part in said:
+        assert part in rest
+        rest = rest.partition(part)[2]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,37 +25,11 @@ def test_the_wilson_interval_is_scipys(counts):
     assert proportion(*counts) == pytest.approx({"low": expected.low, "high": expected.high})
 
 
-def test_the_wilson_interval_by_hand():
-    # 27 of 30: (27 + 1.92) / 33.84 ± 1.96 sqrt(27 · 3 / 30 + 0.96) / 33.84.
-    low, high = wilson(27, 30)
-    assert (low, high) == pytest.approx((0.7438, 0.9654), abs=1e-4)
-    # Newcombe's (1998) examples of a single proportion.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
-
-
 @given(proportions())
 def test_a_proportion_lies_in_its_interval_and_that_in_0_to_1(counts):
     low, high = wilson(*counts)
     assert 0 <= low <= counts[0] / counts[1] <= high <= 1
     assert low < high
-
-
-@given(proportions(), st.integers(2, 20))
-def test_more_images_give_a_narrower_interval(counts, times):
-    hits, images = counts
-    low, high = wilson(hits, images)
-    low_of_more, high_of_more = wilson(hits * times, images * times)
-    assert low <= low_of_more
-    assert high_of_more <= high
-    assert high_of_more - low_of_more < high - low
-
-
-@given(proportions())
-def test_hits_and_misses_are_mirror_images(counts):
-    hits, images = counts
-    low, high = wilson(hits, images)
-    assert wilson(images - hits, images) == pytest.approx((1 - high, 1 - low))
 
 
 def test_intervals_of_arrays_are_those_of_their_cells_and_nan_without_images():
@@ -143,17 +117,12 @@ def test_mcnemar_is_the_mid_p_of_a_fair_coin(worse, better):
     assert p == mcnemar(better, worse)
 
 
-def test_mcnemar_by_hand():
-    assert [mcnemar(flips, flips) for flips in (0, 1, 7, 3000)] == [1] * 4  # no difference
-    assert mcnemar(1, 0) == 0.5
+def test_mcnemar_by_hand_and_of_many_flips():
     # 5 worse, none better: half of C(5, 0) at either end of 32.
     assert mcnemar(5, 0) == 1 / 32 < intervals.SIGNIFICANT
-    assert mcnemar(4, 0) == 1 / 16 > intervals.SIGNIFICANT
     # Fagerland, Lydersen & Laake (2013): 1 and 7 have the mid-p 0.039, the exact test says 0.070.
     assert mcnemar(7, 1) == pytest.approx(0.0391, abs=1e-4)
-    # Three points on thirty images are no change.
-    assert mcnemar(1, 0) > intervals.SIGNIFICANT
-    # Many flips are no trouble.
+    assert mcnemar(3000, 3000) == 1
     assert mcnemar(20_000, 19_000) < 1e-5
     assert mcnemar(4000, 0) == 0
 

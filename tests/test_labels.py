@@ -12,7 +12,7 @@ from builders import png
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import labels
 from dayfold.ledger.intake.delivery import Delivery
-from tools import BOX, SKIPPED, UPLOADED, chosen, coco, cvat, drawn, json_min, tag, task
+from tools import BOX, NAMES, SKIPPED, UPLOADED, chosen, coco, cvat, drawn, json_min, tag, task
 
 
 @pytest.fixture
@@ -201,16 +201,7 @@ def test_what_is_not_there_or_a_pipe_without_anybody_at_its_other_end_is_refused
 
 @pytest.fixture
 def flat(tmp_path):
-    """A folder of four images, and synsets.txt beside the files of labels."""
-    made = tmp_path / "scans"
-    made.mkdir()
-    for number in range(4):
-        (made / f"{number}.png").write_bytes(png(number))
-    (tmp_path / "synsets.txt").write_text("cat\ndog\n")
-    return made
-
-
-NAMES = [f"{number}.png" for number in range(4)]
+    return tools.images(tmp_path / "scans")
 
 
 @pytest.mark.parametrize("name", tools.each(NAMES))

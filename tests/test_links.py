@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import DAYS, add, place, png, taken
+from builders import DAYS, add, place, png, run_stages, taken
 from dayfold.errors import IntakeError
 from dayfold.ledger import manifest
 from dayfold.ledger.intake import finding
@@ -30,7 +30,7 @@ def linked(receiving, source, tmp_path):
 def test_a_link_into_the_cache_is_the_file_that_it_is(linked, source):
     assert finding.count(linked, DAY) == {"cat": 6}
     assert len(add(linked, source).known) == 6  # and today's folder is compared with
-    snapshot.run(linked, params_file.read(linked.params))
+    run_stages(linked, snapshot)
     images = manifest.history(linked, DAY).images
     assert set(images["image"]) == {sha256(png(number)) for number in range(6)}
     assert set(images["path"]) == {f"data/images/{DAY}/cat/{number}.png" for number in range(6)}
@@ -44,7 +44,7 @@ def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tm
     (folder / "d.png").symlink_to("d.png")  # a loop
     (folder / "2.png").resolve().unlink()
     with pytest.raises(IntakeError, match="4 problems") as caught:
-        snapshot.run(linked, params_file.read(linked.params))
+        run_stages(linked, snapshot)
     said = " ".join(caught.value.problems)
     assert "a.png is a link; links are not followed" in said
     assert "d.png is a link; links are not followed" in said

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from builders import DAYS, encoded, open_day
+from builders import DAYS, encoded, open_day, run_stages
 from dayfold.errors import LedgerError
 from dayfold.ledger import looks, manifest, tables
 from dayfold.ledger.decode import decode
@@ -14,7 +14,6 @@ from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
 from dayfold.ledger.intake.worker import look
 from dayfold.ledger.tables import NearDuplicate
-from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 
 
@@ -85,7 +84,7 @@ def deliver(folder, label, seeds, form="PNG"):
 def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, capsys):
     open_day(project, DAYS[0])
     deliver(project.images(DAYS[0]), "cat", range(20))
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     assert project.plot("near_duplicates").read_text().count("\n") == 1
     history = manifest.history(project, DAYS[0])
     assert set(looks.read(project, [DAYS[0]])["image"]) == set(history.images["image"])
@@ -94,7 +93,7 @@ def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, c
     deliver(project.images(DAYS[1]), "cat", range(19), "JPEG")
     deliver(project.images(DAYS[1]), "dog", [19], "JPEG")
     capsys.readouterr()
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     alike = tables.read(project.plot("near_duplicates"), NearDuplicate)
     split_of = dict(history.images.select("path", "split").iter_rows())
     today = manifest.added(manifest.history(project, DAYS[1]), DAYS[1])
@@ -114,7 +113,7 @@ def test_snapshot_lists_those_across_splits_and_classes_and_no_others(project, c
 def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, tmp_path):
     open_day(project, DAYS[0])
     deliver(project.images(DAYS[0]), "cat", [1])
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     history = manifest.history(project, DAYS[0])
     deliver(tmp_path / "new", "dog", [1, 2], "JPEG")
     deliver(tmp_path / "new", "bird", [2])
@@ -136,7 +135,7 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
 def test_how_an_image_looks_is_what_was_written_last(project):
     open_day(project, DAYS[0])
     deliver(project.images(DAYS[0]), "cat", [1])
-    snapshot.run(project, params_file.read(project.params))
+    run_stages(project, snapshot)
     history = manifest.history(project, DAYS[0])
     image = history.images["image"][0]
     mine = [("f" * 32, "dog/1.png", "dog")]

@@ -18,7 +18,6 @@ from dayfold.project import params as params_file
 from dayfold.stages import curve
 
 NAN = math.nan
-R = np.array([[0.9, NAN, NAN], [0.7, 0.8, NAN], [0.6, 0.5, 1.0]])
 ONE, TWO, THREE = DAYS[:3]
 
 
@@ -37,13 +36,6 @@ def figures_of(matrix):
     """The four figures of a matrix, as if every cohort had one test image."""
     counts = Counts(np.nan_to_num(matrix), np.where(np.isnan(matrix), 0.0, 1.0))
     return retention.figures(counts)[0]
-
-
-def test_the_four_figures_of_an_accuracy_matrix_are_as_worked_out_by_hand():
-    assert figures_of(R)["average_accuracy"] == pytest.approx((0.6 + 0.5 + 1.0) / 3)
-    assert figures_of(R)["backward_transfer"] == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
-    assert figures_of(R)["forgetting"] == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
-    assert figures_of(R)["learning_accuracy"] == pytest.approx((0.9 + 0.8 + 1.0) / 3)
 
 
 def test_forgetting_is_measured_from_the_best_day_and_kept_where_it_is_negative():

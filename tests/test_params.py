@@ -57,7 +57,7 @@ def test_the_root_s_params_are_valid_and_unopened():
     params = params_file.read(ROOT / "params.yaml")
     assert (params.day, params.parent) == ("none", "origin")
     recency = params.weights
-    assert (recency.recent, recency.base, recency.versions) == (1.0, 1.0, 1)
+    assert (recency.recent, recency.base, recency.versions) == (3.0, 1.0, 5)
     assert recency.class_balance == 1.0
     assert params.data.split.fractions() == {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -139,16 +139,17 @@ def test_a_parent_comes_before_its_day_and_the_origin_is_no_day(path, day, paren
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("data", "words"),
     [
-        ("", "params.yaml holds no keys"),
-        ("- a list\n", "params.yaml holds no keys"),
-        ("day: [\n", "params.yaml is not YAML"),
-        ("day:\t1: 2\n", "params.yaml is not YAML"),
+        (b"", "params.yaml holds no keys"),
+        (b"- a list\n", "params.yaml holds no keys"),
+        (b"day: [\n", "params.yaml is not YAML"),
+        (b"day:\t1: 2\n", "params.yaml is not YAML"),
+        (TEXT.encode("utf-16"), "params.yaml is not"),
     ],
 )
-def test_a_file_that_holds_no_keys_is_refused(path, text, words):
-    path.write_text(text)
+def test_a_file_that_holds_no_keys_or_is_not_utf_8_is_refused(path, data, words):
+    path.write_bytes(data)
     with pytest.raises(ParamsError, match=re.escape(words)):
         params_file.read(path)
 
@@ -161,12 +162,6 @@ def test_a_backslash_between_double_quotes_is_told_with_its_line_and_how_to_writ
     (problem,) = problems(path, ("  group", r'  group: "\bP(x)"'))  # to YAML a backspace
     assert problem.startswith(f"params.yaml:{number}: data.group")
     assert "use single quotes" in problem
-
-
-def test_a_file_that_is_not_utf_8_is_refused(path):
-    path.write_bytes(TEXT.encode("utf-16"))
-    with pytest.raises(ParamsError, match=r"params\.yaml is not"):
-        params_file.read(path)
 
 
 def test_another_version_is_refused_with_the_ways_out_whatever_keys_it_knows(path):

@@ -255,10 +255,8 @@ def test_a_smaller_replay_set_is_the_head_of_a_larger_one():
 
 
 def test_the_stages_write_what_the_functions_say(project, capsys):
-    changes = {"replay.size": 12}
-    params_file.edit(
-        project.params, {**changes, "weights.class_balance": 0.0, "weights.recent": 3.0}
-    )
+    changes = {"replay.size": 12, "weights.class_balance": 0.0, "weights.versions": 1}
+    params_file.edit(project.params, changes)
     take_in(project, DAYS[0], {"cat": range(10), "dog": range(10, 20)})
     history = take_in(project, DAYS[1], {"cat": range(20, 30)})
     params = params_file.read(project.params)
@@ -287,6 +285,8 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
         "an image of today is drawn 3.5 times as often as an average older one; today's images "
         "are 64% of the draws (7 of 19 images)\n"
     )
+    # Nothing is worth a line of weights that are all equal.
+    assert weights.run(project, params_file.changed(params, {"weights.recent": 1.0})) == []
 
 
 def test_a_first_day_has_no_recency_however_its_shares_round():

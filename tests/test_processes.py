@@ -1,6 +1,5 @@
 """Several processes train the plan of one: the same model from run to run, and after a kill."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,8 +12,7 @@ from itertools import product
 import psutil
 import pytest
 
-from builders import DAYS, a_free_port, make_project, take_in
-from dayfold import create
+from builders import DAYS, a_free_port, make_trainable, run_stages, table, take_in
 from dayfold.errors import ParamsError
 from dayfold.learning import checkpoint, parallel
 from dayfold.learning.parallel import Team
@@ -23,14 +21,7 @@ from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 from dayfold.stages import replay, train, weights
 
-TINY = {
-    "train__image_size_px": 16,
-    "train__updates": 30,
-    "train__batch_size": 16,
-    "train__threads": 1,
-    "train__precision": "fp32",
-    "origin__weights": "random",
-}
+RECIPE = {"train__updates": 30, "train__batch_size": 16, "train__precision": "fp32"}
 OFTEN = {checkpoint.INTERVAL: "0.3"}  # less than an epoch takes
 TRAIN = (
     "import sys\nfrom pathlib import Path\nfrom dayfold.project import params\n"
@@ -64,12 +55,9 @@ def test_machines_that_cannot_share_the_processes_are_refused(monkeypatch):
 @pytest.fixture
 def day(tmp_path):
     """A day that is ready to be trained, in two processes."""
-    project = make_project(tmp_path / "project", **TINY, train__processes=2)
-    create.make_origin(project, params_file.read(project.params))
+    project = make_trainable(tmp_path / "project", **RECIPE, train__processes=2)
     take_in(project, DAYS[0], {"cat": range(40), "dog": range(200, 240)})
-    params = params_file.read(project.params)
-    weights.run(project, params)
-    replay.run(project, params)
+    run_stages(project, weights, replay)
     return project
 
 
@@ -86,11 +74,6 @@ def start(project, **environment):
 def finish(running):
     said, _ = running.communicate(timeout=300)
     return said
-
-
-def steps(project):
-    with project.plot("training").open() as file:
-        return list(csv.DictReader(file))
 
 
 def facts(project, *names):
@@ -112,7 +95,8 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
     assert running.returncode == 0, said
     # Only one of them speaks.
     assert said.count("update 30/30") == 1
-    made, several = (sha256_file(day.model), sha256_file(day.plot("training"))), steps(day)
+    made = sha256_file(day.model), sha256_file(day.plot("training"))
+    several = table(day.plot("training"))
     draws, validation, fingerprint = facts(day, "draws", "validation", "fingerprint")
     assert fingerprint["processes"] == 2
     day.model.unlink()
@@ -133,7 +117,7 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
 
     params = params_file.read(day.params)
     train.run(day, params_file.changed(params, {"train.processes": 1}))
-    alone = steps(day)
+    alone = table(day.plot("training"))
     assert facts(day, "draws", "validation") == [draws, validation]
     assert validation["right"] == validation["images"] > 0
     assert [one["learning_rate"] for one in alone] == [two["learning_rate"] for two in several]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import dayfold
 import tools
-from builders import encoded
+from builders import encoded, table
 from conftest import copied
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
@@ -108,7 +108,11 @@ def trained(three_days, shell, tmp_path_factory):
         names = noise(top / f"in-{name}", f"{name}-in-", 4)
         (top / name).write_bytes(tools.each(names)[name])
         delivery = take(project, top / f"in-{name}", top / name)
-        assert (len(delivery.images), delivery.refused) == (4, [])
+        assert (len(delivery.images), delivery.refused, delivery.changed) == (4, [], [])
+        labels = {path.name: path.parent.name for path in project.images(DAY).glob("*/*")}
+        assert [labels[path] for path in names] == ["cat", "dog"] * 2
+        again = take(project, top / f"in-{name}", top / name)
+        assert (len(again.known), again.images, again.refused, again.changed) == (4, [], [], [])
     shell(project.root, "dvc", "repro")
     return project, dayfold.load(project.root, DAY)
 
@@ -143,7 +147,7 @@ def test_a_queue_comes_back_labelled_in_every_format(trained, name):
     nothing = take(project, folder, file)
     assert (nothing.images, nothing.refused, len(nothing.warned)) == ([], [], 2)
     if form == "csv":
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+        rows = table(file)
         queued = [row["path"] for row in rows]
     else:
         tasks = json.loads(file.read_text())
@@ -223,7 +227,7 @@ def test_the_command_writes_a_queue_spread_over_patients(copy, shell, tmp_path):
     said = shell(copy.root, *words, "2", "-o", "queue.csv")
     assert "2 of 6 images" in said
     assert said.splitlines()[-1].startswith("next: fill in the column label, then dayfold add ")
-    rows = list(csv.DictReader((copy.root / "queue.csv").read_text().splitlines()))
+    rows = table(copy.root / "queue.csv")
     assert list(rows[0]) == ["path", "label", "suggested", "confidence", "reason"]
     assert sorted(row["path"][:3] for row in rows) == ["P1_", "P2_"]
     assert "takes one folder and a file" in shell(copy.root, *words, "2", code=1)

@@ -90,7 +90,7 @@ def counted(project: Project, *words: str) -> dict[str, int]:
 
 
 def test_a_repro_with_nothing_to_do_asks_for_no_more_on_day_60_than_on_day_2(tmp_path, shell):
-    shell(tmp_path, "dayfold", "init", "base", "--weights", "random", "--image-size", "32")
+    shell(tmp_path, "dayfold", "init", "base", "--weights", "random", "--image-size", "16")
     base = Project(tmp_path / "base")
     found = []
     for days in (2, 60):

@@ -1,7 +1,5 @@
 """Using the model: the day that is meant, the answers of evaluate, and files of every kind."""
 
-import csv
-import io
 import json
 import re
 import shutil
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 
 import dayfold
-from builders import DAYS
+from builders import DAYS, table
 from dayfold.demo import DAYS as DIGIT_DAYS
 from dayfold.errors import CycleError, IntakeError, ModelError
 from dayfold.learning import network
@@ -139,8 +137,8 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
         (folder / name).write_text("hello" * ("empty" not in name))
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "notes.png").write_text("hello")
-    images, table = len(others) + 1, tmp_path / "said.csv"
-    words = ("dayfold", "predict", str(folder), "--csv", str(table), "--top", "2", "--day", ONE)
+    images, file = len(others) + 1, tmp_path / "said.csv"
+    words = ("dayfold", "predict", str(folder), "--csv", str(file), "--top", "2", "--day", ONE)
     said = shell(three_days.root, *words, code=4)
     (line,) = [line for line in said.splitlines() if "passed over" in line]
     assert line.startswith("passed over 4 files, no images: ")
@@ -148,7 +146,7 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
     assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
     assert f"1 of {images + 1} files cannot be predicted" in said
     assert "notes.png is not an image" in said
-    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    rows = table(file)
     (bad,) = [row for row in rows if row["problem"]]
     assert bad["predicted"] == ""
     assert bad["problem"].startswith(f"{folder / 'notes.png'} is not an image")
@@ -219,7 +217,7 @@ def test_a_heat_map_shows_what_the_answer_rests_on(three_days):
     loaded = network.load(three_days.model)
     paths = sorted(three_days.images(ONE).rglob("*.png"))[:3]
     drawn = heat.pictures(loaded, paths)
-    assert [one.size for one in drawn] == [(32, 32)] * 3
+    assert [one.size for one in drawn] == [(16, 16)] * 3
     black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     black[:, :, 8:24, 8:24] = 255  # all that there is to see is in one quarter
     found = heat.maps(loaded, black)[0]

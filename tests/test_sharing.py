@@ -132,6 +132,9 @@ def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, s
     said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
     assert "No branch is checked out (a detached HEAD)" in said
     assert f"git checkout {branch} && dvc checkout" in said
+    for words in (("undo", "--yes"), ("undo", "--seal", "--yes")):
+        said = shell(shallow.root, "dayfold", *words, code=1)
+        assert "No branch is checked out (a detached HEAD)" in said
     shell(shallow.root, "git", "checkout", "--quiet", branch)
     shell(shallow.root, "dayfold", "add", "--day", FOUR)
 

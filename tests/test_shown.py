@@ -17,7 +17,7 @@ import tools
 from builders import ROOT, a_free_port
 from conftest import IDENTITY, copied
 from dayfold.project import vcs
-from pages import PAGES, commands
+from pages import PAGES, SPEAKING, commands
 
 pytestmark = pytest.mark.slow
 CLASSES = ("0", "1", "2")
@@ -258,4 +258,8 @@ def test_a_command_that_another_test_runs_is_all_there(command, test):
 def test_no_note_is_about_a_command_that_is_not_shown():
     shown = {command for page in PAGES for command in typed(page)}
     assert {*ELSEWHERE, *ONCE} <= shown
+    # That of a new project shows the cycle of the README.
+    assert {re.sub(r"FOLDER|~\S+", "", one) for one in typed(SPEAKING[-1])} <= {
+        re.sub(r"FOLDER|~\S+", "", one) for one in shown
+    }
     assert all(any(part in command for command in shown) for part in READ_AS)

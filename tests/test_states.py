@@ -153,7 +153,7 @@ def test_what_status_advises_leads_to_a_sealed_day(tmp_path, copy, shell, images
         project = copy
         state(copy, shell, images)
     else:
-        shell(tmp_path, "dayfold", "init", "new", "--weights", "random", "--image-size", "32")
+        shell(tmp_path, "dayfold", "init", "new", "--weights", "random", "--image-size", "16")
         project = Project(tmp_path / "new")
         small = {"train.updates": 2, "train.batch_size": 8, "train.threads": 1}
         params.edit(project.params, {**small, **NO_GATE})

@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from builders import DAYS, make_project, open_day, place, take_in
-from dayfold import create
+from builders import DAYS, make_trainable, open_day, place, run_stages, take_in
 from dayfold.errors import ImageMissingError, TrainingError
 from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
@@ -223,12 +222,9 @@ def test_what_is_no_longer_finite_is_told_with_the_update_and_the_rate(
 @pytest.fixture
 def planned(tmp_path):
     """A day without validation images, ready to be trained."""
-    options = {"train__image_size_px": 16, "train__updates": 6, "train__threads": 1}
-    project = make_project(tmp_path / "scans", origin__weights="random", **options)
-    create.make_origin(project, params_file.read(project.params))
+    project = make_trainable(tmp_path / "scans", train__updates=6, train__batch_size=32)
     take_in(project, DAYS[0], {"cat": [1, 3], "dog": [2, 4]})
-    for stage in (weights, replay):
-        stage.run(project, params_file.read(project.params))
+    run_stages(project, weights, replay)
     return project
 
 
@@ -248,7 +244,7 @@ def test_of_a_training_that_diverged_neither_a_model_nor_a_checkpoint_is_kept(pl
 
 
 def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned, tmp_path, capsys):
-    train.run(planned, params_file.read(planned.params))
+    run_stages(planned, train)
     assert "Confidence is not calibrated: 0 validation images." in capsys.readouterr().out
     model = network.load(planned.model)
     assert model.metadata["temperature"] == 1.0
@@ -265,7 +261,7 @@ def test_too_few_validation_images_are_pooled_with_yesterday_s_answers_on_what_i
 ):
     """Of known classes: 60 images whose labels mean nothing, so many are wrong. Eels are new."""
     params_file.edit(planned.params, {"data.group": r"/(P\d*)"})
-    train.run(planned, params_file.read(planned.params))
+    run_stages(planned, train)
     pooled = []
     for day, first in ((DAYS[1], 100), (DAYS[2], 200)):
         shutil.copyfile(planned.model, planned.parent_model)
@@ -274,9 +270,7 @@ def test_too_few_validation_images_are_pooled_with_yesterday_s_answers_on_what_i
             label = ("cat", "dog")[number % 2]
             place(planned.images(day), label, [number], f"P{number}_")
         place(planned.images(day), f"eel{first}", range(first + 60, first + 66), f"P{first + 2}_")
-        params = params_file.read(planned.params)
-        for stage in (snapshot, weights, replay, train):
-            stage.run(planned, params)
+        run_stages(planned, snapshot, weights, replay, train)
         made = json.loads(planned.provenance.read_bytes())["validation"]
         pooled.append(made["pooled"])
     images = manifest.history(planned, DAYS[2]).images.filter(day=DAYS[2], split="train")

@@ -1,6 +1,5 @@
 """docs/tutorial.md, typed from top to bottom: it prints what the page shows, and it is true."""
 
-import csv
 import re
 import subprocess
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import NamedTuple
 
 import pytest
 
-from builders import ROOT
+from builders import ROOT, table
 from conftest import IDENTITY
 from dayfold.errors import RefusedError
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
-from dayfold.project import storage, vcs
+from dayfold.project import vcs
 from dayfold.project.layout import Project
 from pages import blocks, commands
 
@@ -101,19 +100,8 @@ def test_the_page_shows_what_is_printed(walk):
     assert not wrong, "\n".join(wrong)
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
 def images_of(project: Project, day: str) -> dict[str, str]:
     return dict(manifest.history(project, day).images.select("path", "label").iter_rows())
-
-
-def sealed(project: Project, day: str, path: Path) -> dict[str, str]:
-    """The label of each image of a table that DVC keeps of a sealed day, by the image's id."""
-    key = vcs.sealed_outputs(project.root, day)[project.name(path)]
-    rows = table(storage.object_path(project.root / ".dvc" / "cache", key))
-    return {row["image"]: row["label"] for row in rows}
 
 
 def test_a_decision_of_the_audit_holds_from_the_next_day_on(walk):
@@ -127,21 +115,6 @@ def test_a_decision_of_the_audit_holds_from_the_next_day_on(walk):
     events = [row for row in table(project.manifest(THREE)) if row["path"] in (SLIP, WITHDRAWN)]
     assert [(row["action"], row["label"]) for row in events] == [("relabel", "3"), ("withdraw", "")]
     assert [row["image"] for row in events] == [row["image"] for row in rows]
-
-
-def test_training_and_evaluation_go_by_the_decision(walk):
-    project = walk.project
-    slip, withdrawn = (row["image"] for row in table(project.corrections(THREE)))
-    # That day replays all training images; the predictions are of all others.
-    used = sealed(project, THREE, project.replay) | sealed(project, THREE, project.predictions)
-    assert used[slip] == "3"
-    assert withdrawn not in used
-    # The day before stays as it was.
-    images = manifest.history(project, TWO).images.filter(image=slip)
-    assert images["label"].to_list() == ["5"]
-    assert withdrawn in (
-        sealed(project, TWO, project.replay) | sealed(project, TWO, project.predictions)
-    )
 
 
 def test_the_params_of_each_day_are_kept_with_it(walk):

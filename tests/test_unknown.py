@@ -1,7 +1,5 @@
 """What no class explains: distances, the line drawn on them, and what a day measures of it."""
 
-import csv
-
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import dayfold
 from builders import image
+from builders import table as rows_of
 from dayfold.demo import DAYS
 from dayfold.figures import metrics
 from dayfold.learning import network, unknown
@@ -135,8 +134,7 @@ def test_predict_calls_unknown_what_is_farther_than_the_limit(copy, shell, tmp_p
     params_file.edit(copy.params, {"predict.known_share": 0.05})  # nearly all is farther
     asked = copy.images(ONE)
     said = shell(copy.root, "dayfold", "predict", str(asked), "--csv", str(tmp_path / "said.csv"))
-    with (tmp_path / "said.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "said.csv")
     called = sum(int(row["unknown"]) for row in rows)
     limit = dayfold.load(copy.root).limit
     assert called == sum(float(row["distance"]) > limit for row in rows) > len(rows) / 2

@@ -37,7 +37,7 @@ def test_the_wheel_alone_makes_a_project_and_a_day(tmp_path, shell, digits, repo
     where = shell(tmp_path, str(python), "-c", "import dayfold; print(dayfold.__file__)", **alone)
     assert where.startswith(str(home))
     command = str(home / "bin" / "dayfold")
-    words = ("--weights", "random", "--image-size", "32")
+    words = ("--weights", "random", "--image-size", "16")
     shell(tmp_path, command, "init", "scans", *words, **alone)
     project = Project(tmp_path / "scans")
     assert project.dvc_yaml.read_bytes() == (repository / "dvc.yaml").read_bytes()

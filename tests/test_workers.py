@@ -16,7 +16,7 @@ from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
-pytestmark = pytest.mark.cold  # their processes are looked at, stopped and killed
+cold = pytest.mark.cold  # processes are looked at, stopped and killed
 RULES = {"stage": "", "max_pixels": 10**6}
 
 
@@ -68,6 +68,7 @@ def test_a_stage_that_cannot_be_written_is_said(files, tmp_path):
     assert "failed" in answer(files[0], stage=str(tmp_path / "taken"))
 
 
+@cold
 def test_a_worker_that_somebody_kills_costs_no_file(files):
     answer(files[0])
     victim = [one.process.pid for one in workers._idle][-1]  # the next to be asked
@@ -83,6 +84,7 @@ def test_a_worker_that_somebody_kills_costs_no_file(files):
     assert not {victim, waiting} & {one.process.pid for one in workers._idle}
 
 
+@cold
 def test_a_file_that_crashes_its_decoder_is_refused(files, tmp_path, monkeypatch):
     program = tmp_path / "crashes.py"
     program.write_text("import os\ninput()\nos.abort()\n")
@@ -94,6 +96,7 @@ def test_a_file_that_crashes_its_decoder_is_refused(files, tmp_path, monkeypatch
     }
 
 
+@cold
 def test_a_worker_that_hangs_is_given_up_and_ended(files, monkeypatch):
     answer(files[0])
     hung = [one.process.pid for one in workers._idle][-1]
@@ -106,6 +109,7 @@ def test_a_worker_that_hangs_is_given_up_and_ended(files, monkeypatch):
     assert "look" in answer(files[1])
 
 
+@cold
 def test_an_image_of_too_many_pixels_is_refused_unseen(tmp_path):
     # 64 million pixels of one grey: 0.3 MB of PNG that would be 190 MB of RGB.
     path = tmp_path / "large.png"
