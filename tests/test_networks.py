@@ -55,8 +55,7 @@ def test_it_predicts_and_shows_where_it_looks(trained):
     assert made.shape == (2, 16, 16)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.parametrize("name", ["m.onnx", "m.pt", "m.safetensors"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors"])
 def test_every_export_is_the_model_and_its_papers_name_the_network(trained, tmp_path, name):
     file, said = tmp_path / name, []
     form = exporting.form_of(file, None)

@@ -74,8 +74,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            metavar="onnx|torchscript|safetensors|card",
-            help="By default by ending: .onnx, .pt, .safetensors, .md (the card alone).",
+            metavar="onnx|safetensors|card",
+            help="By default by ending: .onnx, .safetensors, .md (the card alone).",
         ),
     ] = None,
 ) -> None:

@@ -29,7 +29,7 @@ from dayfold.project.layout import Project
 from dayfold.proof import record
 from dayfold.serve import model as models
 
-ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
+ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}
 CHECKED = 1000  # held-out images at most, by draw
 NOISE = 8  # images of noise, where no image of the project is here
 TOLERANCE = 1e-4  # of a probability: the same sums in another order
@@ -51,28 +51,27 @@ class Deployed(torch.nn.Module):
         self, net: torch.nn.Module, temperature: float, known: Known | None = None
     ) -> None:
         super().__init__()
-        self.net = net if known is None else network.WithFeatures(net)
-        self.temperature, self.known = temperature, known
+        self.net, self.temperature, self.known = network.WithFeatures(net), temperature, known
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
         self.requires_grad_(False)  # what is exported is asked, not trained
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Normalise, ask, divide by the temperature, softmax."""
-        made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
-        if self.known is None or not isinstance(self.net, network.WithFeatures):
-            return (made / self.temperature).softmax(1)
-        features, logits = self.net.parted(made)
+        features, logits = self.net.parted(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
         chances = (logits / self.temperature).softmax(1)
-        return chances, self.known.distance(features, chances)
+        return (chances, self.known.distance(features, chances)) if self.known else (chances,)
 
 
 def form_of(file: Path, form: str | None) -> str:
     """Return the format that is meant: as named, or by the file's ending."""
-    if form in ENDINGS.values():
-        return str(form)
-    if form is None and file.suffix in ENDINGS:
-        return ENDINGS[file.suffix]
+    found = form or ENDINGS.get(file.suffix, file.suffix)
+    if found in ENDINGS.values():
+        return found
     known = ", ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
+    if found in (".pt", "torchscript"):
+        raise CycleError(
+            "TorchScript is no longer written: it is deprecated.", hint=f"one of these: {known}"
+        )
     raise CycleError(
         f"{form or file.name} names no format of a model.", hint=f"one of these: {known}"
     )
@@ -164,16 +163,6 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
     return lambda images: session.run(None, {"images": images})
 
 
-def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
-    inside = {f"{network.METADATA_KEY}.json": canonical_json(dict(model.metadata)).encode()}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of its deprecation
-        traced = torch.jit.trace(deployed, (_example(model),))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, path, _extra_files=inside)
-        loaded = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    return lambda images: _asked(loaded, images)
-
-
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     """The day's own file; asked as its README says, by torchvision's network as it comes."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
@@ -191,13 +180,12 @@ def _example(model: Model) -> torch.Tensor:
     return torch.zeros(2, size, size, 3, dtype=torch.uint8)
 
 
-_MAKERS = {"onnx": _onnx, "torchscript": _torchscript, "safetensors": _safetensors}
+_MAKERS = {"onnx": _onnx, "safetensors": _safetensors}
 
 
 def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
-        answers = module(torch.from_numpy(images))
-    return [one.numpy() for one in ([answers] if isinstance(answers, torch.Tensor) else answers)]
+        return [answer.numpy() for answer in module(torch.from_numpy(images))]
 
 
 def _check(
@@ -265,14 +253,6 @@ import onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 probabilities, *more = session.run(None, {{"images": images}})""",
-    "torchscript": """\
-import json
-import torch
-
-inside = {{"dayfold.json": ""}}
-model = torch.jit.load("{file}", _extra_files=inside)
-classes = json.loads(inside["dayfold.json"])["classes"]
-probabilities = model(torch.from_numpy(images)).numpy()""",
     "safetensors": """\
 import json
 import safetensors.torch
@@ -296,8 +276,6 @@ probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
 
 _INSIDE = {
     "onnx": "Scaling, normalisation, softmax and temperature are inside the graph.",
-    "torchscript": "Scaling, normalisation, softmax and temperature are inside the module. PyTorch "
-    "calls TorchScript deprecated: prefer ONNX where you can.",
     "safetensors": "The file holds the weights of torchvision's {network} and, under the key "
     "`dayfold` of its header, everything else: it is the very file that the project keeps. "
     "Normalisation and temperature are applied outside it, as shown.",
