@@ -12,7 +12,8 @@ from builders import DAYS, NO_GATE, png
 from dayfold.learning import network
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
-from dayfold.serve import exporting, heat
+from dayfold.serve import exporting
+from dayfold.serve import model as models
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,9 @@ def test_it_predicts_and_shows_where_it_looks(trained):
     for answer in dayfold.load(trained.root).predict(paths):
         assert answer.probabilities.keys() == {"cat", "dog"}
         assert 0 <= answer.distance <= 1
-    made = heat.maps(network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    made = models.heat_maps(
+        network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    )
     assert made.shape == (2, 16, 16)
 
 

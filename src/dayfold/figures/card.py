@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from dayfold.figures import gate, intervals, log
-from dayfold.figures.evidence import Evidence, interval
+from dayfold.figures import evidence, gate, intervals, log
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import MEANINGS, DayLine
 from dayfold.figures.report.day import Day
@@ -119,17 +119,9 @@ def _unknown(day: Day, limit: float | str) -> str:
 
 
 def _figures(line: DayLine) -> str:
-    figures = line.figures or {}
-    rows = []
-    for key, said in MEANINGS.items():
-        ends = interval(figures, key)
-        rows.append((said, figure(figures[key]), ends))
-    new = figures["new"]
-    if new["f1"] is not None and line.new:
-        said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        ends = interval(figures, "new.f1")
-        rows.append((said, figure(new["f1"]), ends))
-    return _table(("figure", "value", "95%"), rows)
+    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
+    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
+    return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 
 def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:

@@ -128,13 +128,13 @@ def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
 
 def _expected(sealed: Sealed) -> str:
     """Say which level to expect: a day's recorded fingerprint against this machine's."""
-    from dayfold.learning import device, fingerprint
+    from dayfold.learning import device
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
     keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
     machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
     network = sealed.params["origin"].get("network", params_file.NETWORK)
-    here = fingerprint.fingerprint(machine, network)
+    here = device.fingerprint(machine, network)
     changed = differences(sealed.provenance["fingerprint"], here)
     level = "A and D" if changed else "A and B (on a GPU: A and C)"
     if pinned != __version__:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from dayfold.errors import CycleError, DayfoldError
-from dayfold.figures import gate, log
+from dayfold.figures import evidence, gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
@@ -21,21 +21,20 @@ from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import Project
+from dayfold.project.params import Params
 
 
 @dataclass
 class Day:
     """One day of a project, and all that is recorded of it.
 
-    `line` has its figures, and `known` what these rest on. `is_current`: it is the day of the
-    working tree. `missing` says which files cannot be had, and why.
+    `line` has its figures. `params` are those of the working tree, of whose day `is_current` may
+    be true. `missing` says which files cannot be had, and why.
     """
 
     project: Project
     line: DayLine
-    known: Evidence
-    is_current: bool
-    is_sealed: bool
+    params: Params
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -47,6 +46,22 @@ class Day:
     def figures(self) -> dict[str, Any]:
         """This day's figures, by the keys of `metrics.day_metrics`."""
         return self.line.figures or {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the day of the working tree."""
+        return self.day == self.params.day
+
+    @cached_property
+    def is_sealed(self) -> bool:
+        """Whether it is sealed here."""
+        return self.day in vcs.sealed_days(self.project.root)
+
+    @cached_property
+    def known(self) -> Evidence:
+        """What its figures rest on."""
+        most, origin = self.params.evaluate.max_per_cohort, self.params.origin.classes
+        return evidence.of(self.history, most=most, origin=origin)
 
     @cached_property
     def history(self) -> History:
@@ -89,10 +104,8 @@ class Day:
     @property
     def draws(self) -> dict[str, float | None]:
         """What training drew, as `curve` recorded it; nothing of an older day."""
-        found: dict[str, dict[str, float | None]] = json.loads(
-            self.file(self.project.figures) or b"{}"
-        )
-        return found.get("draws", {})
+        found = json.loads(self.file(self.project.figures) or b"{}")
+        return dict(found.get("draws", {}))
 
     def file(self, path: Path) -> bytes | None:
         """Return the bytes of a file that git keeps, as of this day; None where it has none."""
@@ -120,13 +133,18 @@ class Day:
 
 
 def read(project: Project, day: str | None) -> Day:
-    """Return a day, by default the last that has figures."""
+    """Return a day, by default the last that has figures.
+
+    They are counted from the evaluations, so that they have the intervals of classes too.
+    """
     params = params_file.read(project.params)
     if day and day != params.day and not project.manifest(day).exists():
         raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
-    line, known = log.counted(project, params, day)
-    is_sealed = line.day in vcs.sealed_days(project.root)
-    return Day(project, line, known, line.day == params.day, is_sealed)
+    until = params.model_copy(update={"day": day or params.day})
+    line = log.line_of(log.lines(project, until), day)
+    found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
+    evidence.judge(found.figures, found.known, line.new)
+    return found
 
 
 def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:

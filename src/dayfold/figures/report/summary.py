@@ -9,22 +9,13 @@ from markupsafe import Markup
 from dayfold.figures import charts, intervals, metrics
 from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
-from dayfold.figures.log import MEANINGS
+from dayfold.figures.log import MEANINGS, TITLES
 from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
 
 LOST = "worse beyond chance"  # more was lost than won, on enough to tell
-# The five figures, each with its title.
-TITLES = {
-    "average_accuracy": "Average accuracy",
-    "weighted_f1": "Weighted F1",
-    "worst_f1": "Worst F1",
-    "forgetting": "Forgetting",
-    "negative_flip_rate": "Newly wrong",
-}
-
 KINDS = {1: "new", 0: "known"}
 # The lines of the chart, each with its colour, by `new` of `tables.Unknown`.
 LINES = {1: ("found", charts.RAMP[0]), 0: ("false alarms", charts.RAMP[-1])}
