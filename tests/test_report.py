@@ -9,7 +9,7 @@ from PIL import Image
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.figures.card import Made, card
+from dayfold.figures.card import card
 from dayfold.figures.report import day as days_of
 from dayfold.figures.report import page
 from dayfold.ledger import corrections, manifest, tables
@@ -302,27 +302,18 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
     rows = [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)]
     tables.write(project.unknown(days[1]), Unknown, rows)
-    text = card(
-        days_of.read(project, None),
-        Made(
-            live=labels,
-            network="resnet18",
-            metadata={
-                "classes": labels,
-                "recipe": {"image_size_px": 16},
-                "not_calibrated": "2 validation images",
-            },
-            provenance={
-                "parent": days[0],
-                "draws": {"today": 3, "all": 4},
-                "images": {"today": 14, "trained": 21, "replayed": 7},
-                "sha256": {},
-                "fingerprint": {},
-            },
-            limit=0.25,
-            erased=[],
-        ),
-    )
+    provenance = {
+        "day": days[1],
+        "parent": days[0],
+        "draws": {"today": 3, "all": 4},
+        "images": {"today": 14, "trained": 21, "replayed": 7},
+        "sha256": {},
+        "fingerprint": {},
+    }
+    project.provenance.write_text(json.dumps(provenance))
+    recipe, lacking = {"image_size_px": 16}, "2 validation images"
+    metadata = {"classes": labels, "recipe": recipe, "not_calibrated": lacking}
+    text = card(days_of.read(project, None), labels, metadata, limit=0.25, erased=[])
     assert "Gate: open (not judged 5)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text
     assert "its distance is above 0.2500" in text

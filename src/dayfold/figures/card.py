@@ -3,9 +3,10 @@
 After Mitchell et al., "Model cards for model reporting", 2019.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -19,38 +20,36 @@ from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural
 from dayfold.project.files import dotted
+from dayfold.project.params import NETWORK
 
 
-@dataclass(frozen=True)
-class Made:
-    """What is recorded of a day's model.
+def card(
+    day: Day,
+    live: Sequence[str],
+    metadata: Mapping[str, Any],
+    *,
+    limit: float | str,
+    erased: Sequence[str],
+) -> str:
+    """Return a day's card as Markdown; what is not recorded stands on no card.
 
-    `live` are the classes that it can answer with, `limit` the distance above which an image is
-    unknown to it, or why there is none, `erased` the paths of its images that were erased since.
+    `live` are the classes that its model, of this `metadata`, can answer with, `limit` the distance
+    above which an image is unknown to it, or why there is none, `erased` the paths of its images
+    that were erased since.
     """
-
-    live: Sequence[str]
-    network: str
-    metadata: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    limit: float | str
-    erased: Sequence[str]
-
-
-def card(day: Day, made: Made) -> str:
-    """Return a day's card as Markdown; what is not recorded stands on no card."""
     line, known, history, name = day.line, day.known, day.history, day.project.root.name
     checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
     forced = gate.forced(day.project)
     word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
     verdict, reasons = gate.verdict(checks), gate.reasons(checks)
     verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
-    live, metadata, provenance, erased = made.live, made.metadata, made.provenance, made.erased
+    network = metadata.get("network", NETWORK)
+    provenance = json.loads(day.file(day.project.provenance) or b"{}")
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A {made.network} that tells {plural(len(live), 'class')} apart in images of "
+        f"A {network} that tells {plural(len(live), 'class')} apart in images of "
         f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
         f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
@@ -74,7 +73,7 @@ def card(day: Day, made: Made) -> str:
         f"temperature is fitted on {metadata.get('calibrated_on') or 'validation images'} (Guo et "
         "al. 2017). It changes the confidence, not the answer.",
         "## Unknown images",
-        _unknown(day, made.limit),
+        _unknown(day, limit),
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
@@ -130,15 +129,10 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
     for label in live:
         scores = figures["classes"].get(label, {})
         ends = figures["interval"]["classes"].get(label, {})
-        counted = [str(counts.get((label, split), 0)) for split in SPLITS]
-        sure = [
-            text
-            for key in ("f1", "recall")
-            for text in (figure(scores.get(key)), intervals.said(ends.get(key)))
-        ]
-        rows.append(
-            (_plain(label), *counted, *sure, figure(scores.get("precision")), known.of_class(label))
-        )
+        row = [_plain(label), *(str(counts.get((label, split), 0)) for split in SPLITS)]
+        for key in ("f1", "recall"):
+            row += [figure(scores.get(key)), intervals.said(ends.get(key))]
+        rows.append([*row, figure(scores.get("precision")), known.of_class(label)])
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import CycleError, ModelError, ToolError
-from dayfold.figures.card import Made, card
+from dayfold.figures.card import card
 from dayfold.figures.report import day as days
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
@@ -114,8 +114,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     if found.is_sealed:
         pinned = list(record.read(project, [day]).values())
         erased = record.needed(project, history, pinned).get(day, [])
-    provenance = json.loads(found.file(project.provenance) or b"{}")
-    return card(found, Made(model.live, model.network, model.metadata, provenance, limit, erased))
+    return card(found, model.live, model.metadata, limit=limit, erased=erased)
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:

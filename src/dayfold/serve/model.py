@@ -87,18 +87,11 @@ class Classifier:
         is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_one_array or isinstance(images, str | Path | Image.Image):
             images = [images]  # type: ignore[list-item]
-        answers, problems = [], []
-        for answer in self.each(images):
-            if isinstance(answer, Answer):
-                answers.append(answer)
-            else:
-                problems.append(answer)
-        if problems:
-            total = len(problems) + len(answers)
-            raise IntakeError(
-                f"{len(problems)} of {total} images cannot be used:", problems=problems
-            )
-        return answers
+        found = list(self.each(images))
+        if problems := [one for one in found if isinstance(one, str)]:
+            what = f"{len(problems)} of {len(found)} images cannot be used:"
+            raise IntakeError(what, problems=problems)
+        return [one for one in found if isinstance(one, Answer)]
 
     def each(self, images: Iterable[ImageLike]) -> Iterator[Answer | str]:
         """Yield, an image, the answer or what is wrong with it, as they are worked out."""

@@ -9,7 +9,7 @@ from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import decode
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project.console import first_few, plural
-from dayfold.project.files import for_spreadsheet, write_csv
+from dayfold.project.files import escaped, for_spreadsheet, write_csv
 from dayfold.serve.model import Answer, Classifier
 
 NOT_SURE, UNKNOWN = "not sure", "unknown"
@@ -50,13 +50,13 @@ def predict(
     kept = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()
-    width = min(max(len(_shown(path)) for path in kept), 60)
+    width = min(max(len(escaped(str(path))) for path in kept), 60)
     names = max(len(name) for name in (*model.classes, NOT_SURE, UNKNOWN))
     answers: list[Answer | str] = []
     for path, answer in zip(kept, model.each(kept), strict=True):
         answers.append(answer)
         if isinstance(answer, Answer) and not csv:
-            say(f"{_shown(path):{width}}  {line(answer, top, names)}")
+            say(f"{escaped(str(path)):{width}}  {line(answer, top, names)}")
     seconds = time.monotonic() - began
     if csv:
         _write(csv, kept, answers, top)
@@ -90,7 +90,7 @@ def only_images(
     with decode.no_warnings():
         kept = [path for path in paths if path in named or _may_be_image(path)]
     if others := set(paths).difference(kept):
-        listed = ", ".join(first_few([_shown(path) for path in paths if path in others]))
+        listed = ", ".join(first_few([escaped(str(path)) for path in paths if path in others]))
         say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
     if not kept:
         raise IntakeError("There is no image in it.")
@@ -135,9 +135,3 @@ def _write(path: Path, files: Sequence[Path], answers: Sequence[Answer | str], t
 def _cell(text: str) -> str:
     """Text for a spreadsheet; names need not be UTF-8, cells must."""
     return for_spreadsheet(text.encode(errors="backslashreplace").decode())
-
-
-def _shown(path: Path) -> str:
-    """A path as it may be printed: what its name holds must not steer the terminal."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)
