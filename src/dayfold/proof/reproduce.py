@@ -112,18 +112,17 @@ def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
     """
     sealed = vcs.sealed_days(project.root)
     last = max(map(check_day, days), default=sealed[-1] if sealed else "")
-    known = record.read(project, [day for day in sealed if day <= last])
-    line, broken = chain.walk(project, known, last) if last in known else ([], [])
+    found, line, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
     for day, what, fix in broken:
         raise CycleError(f"{day} cannot be made again: {what}.", hint=fix)
-    missing = sorted(set(days) - set(line))
+    missing = sorted(set(days) - set(found))
     if missing or not line:
         some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
             hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return [known[day] for day in line]
+    return line
 
 
 def _expected(sealed: Sealed) -> str:
