@@ -9,8 +9,8 @@ from PIL import Image
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.figures import day as days_of
 from dayfold.figures.card import card
-from dayfold.figures.report import day as days_of
 from dayfold.figures.report import page
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction

@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 
 from dayfold.figures import evidence, gate, intervals, log
+from dayfold.figures.day import Day
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import MEANINGS, DayLine
-from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural

@@ -14,10 +14,10 @@ from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, intervals, log, metrics
+from dayfold.figures.day import Day
 from dayfold.figures.evidence import FEW, is_too_few
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
-from dayfold.figures.report.day import Day
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Prediction
 from dayfold.project import vcs

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import CycleError, ModelError, ToolError
+from dayfold.figures import day as days
 from dayfold.figures.card import card
-from dayfold.figures.report import day as days
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.learning.unknown import Known

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from dayfold import __version__
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
-from dayfold.figures.report import day as days
+from dayfold.figures import day as days
+from dayfold.figures.day import Day
 from dayfold.figures.report import pictures
-from dayfold.figures.report.day import Day
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
