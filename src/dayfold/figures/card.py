@@ -33,9 +33,8 @@ def card(
 ) -> str:
     """Return a day's card as Markdown; what is not recorded stands on no card.
 
-    `live` are the classes that its model, of this `metadata`, can answer with, `limit` the distance
-    above which an image is unknown to it, or why there is none, `erased` the paths of its images
-    that were erased since.
+    `live` are the classes that its model, of this `metadata`, can answer with, `limit` is the
+    distance above which an image is unknown, or why there is none; `erased` are paths of images.
     """
     line, known, history, name = day.line, day.known, day.history, day.project.root.name
     checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
@@ -67,11 +66,7 @@ def card(
         else "",
         _data(history, provenance),
         "## Confidence",
-        f"It is softmax(logits), not calibrated: {metadata['not_calibrated']}."
-        if metadata.get("not_calibrated")
-        else f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
-        f"temperature is fitted on {metadata.get('calibrated_on') or 'validation images'} (Guo et "
-        "al. 2017). It changes the confidence, not the answer.",
+        _confidence(metadata),
         "## Unknown images",
         _unknown(day, limit),
         "## Limits",
@@ -88,6 +83,16 @@ def card(
         _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _confidence(metadata: Mapping[str, Any]) -> str:
+    if lacking := metadata.get("not_calibrated"):
+        return f"It is softmax(logits), not calibrated: {lacking}."
+    on, by = metadata.get("calibrated_on"), metadata.get("temperature", 1.0)
+    return (
+        f"The confidence is softmax(logits / {by:g}): the temperature is fitted on "
+        f"{on or 'validation images'} (Guo et al. 2017). It changes the confidence, not the answer."
+    )
 
 
 def _unknown(day: Day, limit: float | str) -> str:
