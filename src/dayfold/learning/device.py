@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from dayfold import draws
 from dayfold.learning.adamw import AdamW
-from dayfold.learning.resnet import NETWORKS
+from dayfold.learning.resnet import NETWORKS, Block
 from dayfold.ledger.decode import decode, squared
 from dayfold.project.cpus import multiplies_bf16
 from dayfold.project.files import sha256
@@ -146,17 +146,17 @@ def training_canary(machine: Machine, network: str = NETWORK) -> str:
     Its layers are of the kinds of `network`: the 7 x 7 stem, batch norm, pooling, a block, one
     with a stride, the head; the optimizer is that of a day. No file and no time goes into it.
     """
-    block = NETWORKS[network].block
+    kind = NETWORKS[network]
     net = torch.nn.Sequential(
         torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         torch.nn.BatchNorm2d(64),
         torch.nn.ReLU(),
         torch.nn.MaxPool2d(3, 2, 1),
-        block(64, 64),
-        block(64 * block.expansion, 128, stride=2),
+        Block(kind, 64, 64),
+        Block(kind, 64 * kind.expansion, 128, stride=2),
         torch.nn.AdaptiveAvgPool2d(1),
         torch.nn.Flatten(),
-        torch.nn.Linear(128 * block.expansion, 4),
+        torch.nn.Linear(128 * kind.expansion, 4),
     )
     with torch.no_grad():
         for name, parameter in net.named_parameters():
