@@ -118,7 +118,7 @@ def by_dayfold(
     began = time.perf_counter()
     backtest.run_days(history, scratch, params, POLICIES["project"], tick=tick)
     seconds = time.perf_counter() - began
-    run = backtest.summary(scratch, params, DAYFOLD, params.seed, history.days).run
+    run = comparison.summary(scratch, params, DAYFOLD, params.seed, history.days).run
     return run._replace(seconds=round(seconds, 1))
 
 

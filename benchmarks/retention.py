@@ -107,7 +107,7 @@ def job(folder: Path, judge: str, stream: str, policy: Policy, seed: int) -> Bac
     scratch = Project(runs / f"{seed}-{recipe_key(stream, policy)}")
     params = streams.params(stream, seed)
     backtest.run_days(history, scratch, params, policy)
-    return backtest.summary(scratch, params, policy.name, seed, history.days).run
+    return comparison.summary(scratch, params, policy.name, seed, history.days).run
 
 
 Job = tuple[str, Policy, int]  # stream, policy, seed

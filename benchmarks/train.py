@@ -39,9 +39,9 @@ import numpy as np
 from PIL import Image
 
 from dayfold import create
-from dayfold.learning import device, network, speed
+from dayfold.learning import device, network, precision
 from dayfold.learning.inputs import DEPTHS
-from dayfold.learning.speed import Bare
+from dayfold.learning.precision import Bare
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.files import write_bytes
@@ -87,7 +87,7 @@ def planned(
     params = params_file.read(project.params)
     create.make_origin(project, params, say=lambda _: None)
     if "train__precision" not in changes:
-        speed.pin(project, params)
+        precision.pin(project, params)
     open_day(project, DAYS[0])
     write_scans(project.images(DAYS[0]), images, side=side)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -96,11 +96,11 @@ def test_the_project_s_own_policy_gives_the_real_days_to_the_byte_also_after_sto
     assert not scratch.model.exists()  # models are not kept
     assert contents(real.project.root) == before
     params = params_file.read(real.project.params)
-    found = backtest.summary(scratch, params, "project", 0, real.days).run
+    found = comparison.summary(scratch, params, "project", 0, real.days).run
     assert found.draws == 3 * 4
     # Training images: 14, then 7 and 10 replayed, then 10 (7 + 3) and 10 replayed.
     assert found.images == 14 + (7 + 10) + (10 + 10)
-    cells = backtest.curve(scratch, "project", 0, real.days)
+    cells = comparison.curve(scratch, "project", 0, real.days)
     assert {(cell.day, cell.cohort) for cell in cells} == {
         (day, cohort) for day in real.days for cohort in real.days if cohort <= day
     }
@@ -208,14 +208,15 @@ def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
             for cohort in DAYS[:2]
             if cohort <= day
         ]
-    found = backtest.summary(scratch, params_file.read(project.params), "frozen", 0, real.days).run
+    params = params_file.read(project.params)
+    found = comparison.summary(scratch, params, "frozen", 0, real.days).run
     assert found.average_accuracy == pytest.approx(np.mean(hits[DAYS[1]])) == 1.0
     assert found.anytime_accuracy == pytest.approx(np.mean([*map(np.mean, hits.values())]))
     trained = images.filter(split="train")
     both = len(trained) + len(trained.filter(day=DAYS[0]))
     assert found.images == found.draws == both
     assert found.new_confidence > 0.5
-    cells = backtest.curve(scratch, "frozen", 0, real.days)
+    cells = comparison.curve(scratch, "frozen", 0, real.days)
     assert [cell.accuracy for cell in cells if cell.day == DAYS[1]] == hits[DAYS[1]]
     assert not scratch.activations.exists()
 

@@ -17,7 +17,7 @@ from dayfold.serve import exporting
 pytestmark = pytest.mark.slow
 
 ONE, TWO, THREE = DAYS[:3]
-FORMATS = {"onnx": "m.onnx", "torchscript": "m.pt", "safetensors": "m.safetensors"}
+FORMATS = {"onnx": "m.onnx", "safetensors": "m.safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def test_an_export_is_checked_on_all_held_out_images_that_are_here(exported, thr
         assert (exported[0] / form / "m.safetensors").read_bytes() == three_days.model.read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # deprecated, as the README says
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_program_of_the_readme_gives_dayfold_s_own_answer(
     exported, form, three_days, monkeypatch, capsys
@@ -84,7 +83,9 @@ def test_onnx_names_its_classes_and_takes_any_number_of_images(exported):
 def test_what_is_not_the_model_is_not_written(three_days, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="nothing was written"):
-        exporting.export(three_days, tmp_path / "m.pt", day=THREE, form="torchscript", say=print)
+        exporting.export(
+            three_days, tmp_path / "m.safetensors", day=THREE, form="safetensors", say=print
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -117,7 +118,10 @@ def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell)
 
 def test_a_format_is_named_or_is_the_file_s_ending(tmp_path):
     assert exporting.form_of(tmp_path / "a.onnx", None) == "onnx"
-    assert exporting.form_of(tmp_path / "a.bin", "torchscript") == "torchscript"
+    assert exporting.form_of(tmp_path / "a.bin", "safetensors") == "safetensors"
     for file, form in (("a.bin", None), ("a.onnx", "tflite")):
         with pytest.raises(CycleError, match="names no format"):
+            exporting.form_of(tmp_path / file, form)
+    for file, form in (("a.pt", None), ("a.bin", "torchscript")):
+        with pytest.raises(CycleError, match="TorchScript is no longer"):
             exporting.form_of(tmp_path / file, form)

@@ -7,21 +7,21 @@ import sys
 import pytest
 import torch
 
-from dayfold.learning import device, fingerprint
+from dayfold.learning import device
 from dayfold.learning.device import Machine
 from dayfold.proof import reproduce
 
 CODE = """
 import json
-from dayfold.learning import device, fingerprint
+from dayfold.learning import device
 machine = device.resolve(device="cpu", precision="fp32", threads=1)
-print(json.dumps(fingerprint.fingerprint(machine)))
+print(json.dumps(device.fingerprint(machine)))
 """
 
 
 @pytest.fixture(scope="module")
 def here():
-    return fingerprint.fingerprint(device.resolve(device="cpu", precision="fp32", threads=1))
+    return device.fingerprint(device.resolve(device="cpu", precision="fp32", threads=1))
 
 
 def test_another_process_has_the_same_fingerprint(here):
@@ -37,24 +37,22 @@ def test_another_process_has_the_same_fingerprint(here):
 
 
 def test_the_training_canary_tells_one_arithmetic_from_another(here):
-    rounded = fingerprint.training_canary(Machine("cpu", "bf16", 1))
+    rounded = device.training_canary(Machine("cpu", "bf16", 1))
     assert rounded != here["training_canary"]
-    assert fingerprint.training_canary(Machine("cpu", "fp32", 1)) == here["training_canary"]
+    assert device.training_canary(Machine("cpu", "fp32", 1)) == here["training_canary"]
 
 
 def test_the_training_canary_is_of_the_blocks_of_the_network(here):
     machine = Machine("cpu", "fp32", 1)
-    assert fingerprint.fingerprint(machine, "resnet34") == here
-    other = fingerprint.fingerprint(machine, "resnet50")
+    assert device.fingerprint(machine, "resnet34") == here
+    other = device.fingerprint(machine, "resnet50")
     assert [key for key in here if other[key] != here[key]] == ["training_canary"]
 
 
 def test_the_decode_canary_tells_one_resize_from_another(here, monkeypatch):
-    squared = fingerprint.squared
-    monkeypatch.setattr(
-        fingerprint, "squared", lambda image, size: squared(image, size + 1)[:, 1:, 1:]
-    )
-    assert fingerprint.decode_canary() != here["decode_canary"]
+    squared = device.squared
+    monkeypatch.setattr(device, "squared", lambda image, size: squared(image, size + 1)[:, 1:, 1:])
+    assert device.decode_canary() != here["decode_canary"]
 
 
 def test_every_difference_is_named_and_of_features_only_what_one_of_them_lacks():

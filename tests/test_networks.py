@@ -12,7 +12,8 @@ from builders import DAYS, NO_GATE, png
 from dayfold.learning import network
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
-from dayfold.serve import exporting, heat
+from dayfold.serve import exporting
+from dayfold.serve import model as models
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +52,13 @@ def test_it_predicts_and_shows_where_it_looks(trained):
     for answer in dayfold.load(trained.root).predict(paths):
         assert answer.probabilities.keys() == {"cat", "dog"}
         assert 0 <= answer.distance <= 1
-    made = heat.maps(network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    made = models.heat_maps(
+        network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    )
     assert made.shape == (2, 16, 16)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.parametrize("name", ["m.onnx", "m.pt", "m.safetensors"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors"])
 def test_every_export_is_the_model_and_its_papers_name_the_network(trained, tmp_path, name):
     file, said = tmp_path / name, []
     form = exporting.form_of(file, None)

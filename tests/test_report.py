@@ -9,9 +9,9 @@ from PIL import Image
 import histories
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
-from dayfold.figures.card import Made, card
-from dayfold.figures.report import day as days_of
-from dayfold.figures.report import page, summary
+from dayfold.figures import day as days_of
+from dayfold.figures.card import card
+from dayfold.figures.report import page
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
@@ -288,7 +288,7 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
     counts = [("", 0, 9, 9, 4, None), ("cyst", 0, 9, 9, 4, None), ("mass", 1, 6, 6, 5, 0.97)]
     rows = [Unknown(*one) for one in (*counts, ("", 1, 6, 6, 5, 0.97))]
     tables.write(project.unknown(days[1]), Unknown, rows)
-    assert list(summary.flagged(days_of.read(project, None))) == [
+    assert list(days_of.flagged(days_of.read(project, None))) == [
         "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
         "judge: 6 images).",
         "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",
@@ -302,27 +302,18 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
     rows = [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)]
     tables.write(project.unknown(days[1]), Unknown, rows)
-    text = card(
-        days_of.read(project, None),
-        Made(
-            live=labels,
-            network="resnet18",
-            metadata={
-                "classes": labels,
-                "recipe": {"image_size_px": 16},
-                "not_calibrated": "2 validation images",
-            },
-            provenance={
-                "parent": days[0],
-                "draws": {"today": 3, "all": 4},
-                "images": {"today": 14, "trained": 21, "replayed": 7},
-                "sha256": {},
-                "fingerprint": {},
-            },
-            limit=0.25,
-            erased=[],
-        ),
-    )
+    provenance = {
+        "day": days[1],
+        "parent": days[0],
+        "draws": {"today": 3, "all": 4},
+        "images": {"today": 14, "trained": 21, "replayed": 7},
+        "sha256": {},
+        "fingerprint": {},
+    }
+    project.provenance.write_text(json.dumps(provenance))
+    recipe, lacking = {"image_size_px": 16}, "2 validation images"
+    metadata = {"classes": labels, "recipe": recipe, "not_calibrated": lacking}
+    text = card(days_of.read(project, None), labels, metadata, limit=0.25, erased=[])
     assert "Gate: open (not judged 5)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text
     assert "its distance is above 0.2500" in text

@@ -132,6 +132,6 @@ def test_the_third_day_is_made_again_to_the_bit(walk):
 
 def test_what_is_handed_on_lies_beside_the_project(walk):
     top = walk.project.root.parent
-    for name in ("digits.pt", "digits.README.md", "digits.MODEL_CARD.md"):
+    for name in ("digits.safetensors", "digits.README.md", "digits.MODEL_CARD.md"):
         assert (top / name).stat().st_size > 500
     assert walk.project.report(LAST).exists()

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import yaml
@@ -17,7 +17,7 @@ from rich.table import Table
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
 from dayfold.errors import CycleError
-from dayfold.figures import charts, comparison, evidence, log, retention
+from dayfold.figures import charts, comparison
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
@@ -118,7 +118,7 @@ def run_days(
     `tick` is told of every day, those that were done before too.
     """
     changed = params_file.changed(params, policy.changes)
-    done = [day for day in history.days if _record(scratch, day).exists()]
+    done = [day for day in history.days if comparison.record(scratch, day).exists()]
     if len(done) < len(history.days):
         _lay_out(history, scratch)
         if done:
@@ -127,7 +127,7 @@ def run_days(
         if day not in done:
             with (scratch.root / "log.txt").open("a") as said, redirect_stdout(said):
                 facts = _run_day(history, scratch, changed, policy, day)
-            write_bytes(_record(scratch, day), json_bytes(facts))
+            write_bytes(comparison.record(scratch, day), json_bytes(facts))
             _inherit(scratch, day)
         tick()
     # What is left are counts and facts: a model is worth 90 MB here and nothing to anybody.
@@ -206,68 +206,11 @@ def _lay_out(history: History, scratch: Project) -> None:
             write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
 
 
-def _record(scratch: Project, day: str) -> Path:
-    """What is written when a day of a run is done."""
-    return scratch.root / "days" / f"{day}.json"
-
-
 def _inherit(scratch: Project, day: str) -> None:
     """Make a finished day's model the parent, unless that was done and the next day has begun."""
-    made = json.loads(_record(scratch, day).read_bytes())["model"]
+    made = json.loads(comparison.record(scratch, day).read_bytes())["model"]
     if scratch.model.exists() and sha256_file(scratch.model) == made:
         inherit(scratch)
-
-
-class Result(NamedTuple):
-    """What a finished run came to, on how many units its figures rest, and on how many test images.
-
-    `rests_on` counts as `evidence.judge` does; `new` those of the day whose new classes have
-    fewest.
-    """
-
-    run: BacktestRun
-    rests_on: dict[str, int]
-    tested: str
-
-
-def summary(
-    scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
-) -> Result:
-    """Return the figures of a finished run: the last day's, means and sums over its days."""
-    whole = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
-    mine = [(line, line.figures) for line in whole if line.figures and line.day in days]
-    figures, last = [own for _, own in mine], mine[-1][1]
-    # All classes are new to the first day of a project; that says nothing of learning one more.
-    later = [(line, own) for line, own in mine if line is not whole[0]]
-    new = [own["new"] for _, own in later if own["new"]["f1"] is not None]
-    facts = [json.loads(_record(scratch, day).read_bytes()) for day in days]
-    found: dict[str, Any] = {
-        "policy": policy,
-        "seed": seed,
-        "anytime_accuracy": _mean([one["average_accuracy"] for one in figures]),
-        "negative_flip_rate": _mean([one["negative_flip_rate"] for one in figures]),
-        "new_f1": _mean([one["f1"] for one in new]),
-        "new_confidence": _mean([one["confidence"] for one in new]),
-        "images": sum(fact["images"] for fact in facts),
-        "draws": sum(fact["draws"] for fact in facts),
-        "seconds": round(sum(fact["seconds"] for fact in facts), 1),
-    }
-    found |= {name: last[name] for name in BacktestRun._fields if name not in found}
-    units = min((own["evidence"]["new"] for line, own in later if line.new), default=0)
-    known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
-    tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
-    return Result(BacktestRun(**found), {**last["evidence"], "new": units}, tested)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
-def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list[PolicyAccuracy]:
-    """Return the accuracy of every cohort after every day of a run."""
-    cells = retention.cohorts(*tables.evaluations(scratch, days[-1]))
-    return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
 
 
 def compare(
@@ -314,9 +257,9 @@ def compare(
                     scratch = Project(_scratch(project) / _key(history, mine, policy))
                     run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
                     of = (policy.name, seed)
-                    run, rest[of], tested = summary(scratch, mine, *of, history.days)
+                    run, rest[of], tested = comparison.summary(scratch, mine, *of, history.days)
                     runs.append(run)
-                    cells += curve(scratch, *of, history.days)
+                    cells += comparison.curve(scratch, *of, history.days)
                     predicted = tables.read(scratch.predictions, Prediction)
                     asked.setdefault(policy.name, []).append(predicted)
                     ticker.line(comparison.line(run, rest))

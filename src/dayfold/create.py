@@ -156,9 +156,9 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     make_origin(project, params, say=say)
     if options.classes:
         say(evidence.no_image(options.classes))
-    from dayfold.learning import speed
+    from dayfold.learning import precision
 
-    say(f"precision: {speed.pin(project, params)}")
+    say(f"precision: {precision.pin(project, params)}")
     say("the first commit")
     vcs.dvc(root, "add", "--quiet", project.name(project.parent))
     vcs.git(root, "add", "--all")

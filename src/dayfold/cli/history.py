@@ -107,11 +107,10 @@ def report(
 
 def _heat(project: "Project", day: str) -> "Heat":
     """What draws where the model of a day looks; ModelError where that is not here."""
-    from dayfold.serve import heat
     from dayfold.serve import model as models
 
     # Nothing is fetched for a picture.
-    return partial(heat.pictures, models.model_of(project, day, fetch=False))
+    return partial(models.heat_pictures, models.model_of(project, day, fetch=False))
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")

@@ -46,7 +46,6 @@ def predict(
     with without_collector():
         from dayfold.serve import model as models
         from dayfold.serve import predicting
-        from dayfold.serve import queue as queues
 
     is_queue = len(sources) == 1 and sources[0].is_dir() and output and top == 1
     if not is_queue if queue else form != "csv":
@@ -60,7 +59,9 @@ def predict(
     model = models.load(Path.cwd(), day)
     say(models.said(here(), model.day, day))
     if queue and output:
-        queues.write(here(), model, sources[0], count=queue, file=output, form=form, say=say)
+        predicting.write_queue(
+            here(), model, sources[0], count=queue, file=output, form=form, say=say
+        )
         return
     named = [path for path in sources if not path.is_dir()]
     predicting.predict(model, paths, named=named, top=top, csv=output, say=say)
@@ -74,8 +75,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            metavar="onnx|torchscript|safetensors|card",
-            help="By default by ending: .onnx, .pt, .safetensors, .md (the card alone).",
+            metavar="onnx|safetensors|card",
+            help="By default by ending: .onnx, .safetensors, .md (the card alone).",
         ),
     ] = None,
 ) -> None:

@@ -3,54 +3,52 @@
 After Mitchell et al., "Model cards for model reporting", 2019.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from dayfold.figures import gate, intervals, log
-from dayfold.figures.evidence import Evidence, interval
+from dayfold.figures import evidence, gate, intervals, log
+from dayfold.figures.day import Day
+from dayfold.figures.evidence import Evidence
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import MEANINGS, DayLine
-from dayfold.figures.report.day import Day
 from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural
 from dayfold.project.files import dotted
+from dayfold.project.params import NETWORK
 
 
-@dataclass(frozen=True)
-class Made:
-    """What is recorded of a day's model.
+def card(
+    day: Day,
+    live: Sequence[str],
+    metadata: Mapping[str, Any],
+    *,
+    limit: float | str,
+    erased: Sequence[str],
+) -> str:
+    """Return a day's card as Markdown; what is not recorded stands on no card.
 
-    `live` are the classes that it can answer with, `limit` the distance above which an image is
-    unknown to it, or why there is none, `erased` the paths of its images that were erased since.
+    `live` are the classes that its model, of this `metadata`, can answer with, `limit` is the
+    distance above which an image is unknown, or why there is none; `erased` are paths of images.
     """
-
-    live: Sequence[str]
-    network: str
-    metadata: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    limit: float | str
-    erased: Sequence[str]
-
-
-def card(day: Day, made: Made) -> str:
-    """Return a day's card as Markdown; what is not recorded stands on no card."""
     line, known, history, name = day.line, day.known, day.history, day.project.root.name
     checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
     forced = gate.forced(day.project)
     word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
     verdict, reasons = gate.verdict(checks), gate.reasons(checks)
     verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
-    live, metadata, provenance, erased = made.live, made.metadata, made.provenance, made.erased
+    network = metadata.get("network", NETWORK)
+    provenance = json.loads(day.file(day.project.provenance) or b"{}")
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A {made.network} that tells {plural(len(live), 'class')} apart in images of "
+        f"A {network} that tells {plural(len(live), 'class')} apart in images of "
         f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
         f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",
@@ -68,13 +66,9 @@ def card(day: Day, made: Made) -> str:
         else "",
         _data(history, provenance),
         "## Confidence",
-        f"It is softmax(logits), not calibrated: {metadata['not_calibrated']}."
-        if metadata.get("not_calibrated")
-        else f"The confidence is softmax(logits / {metadata.get('temperature', 1.0):g}): the "
-        f"temperature is fitted on {metadata.get('calibrated_on') or 'validation images'} (Guo et "
-        "al. 2017). It changes the confidence, not the answer.",
+        _confidence(metadata),
         "## Unknown images",
-        _unknown(day, made.limit),
+        _unknown(day, limit),
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
@@ -89,6 +83,16 @@ def card(day: Day, made: Made) -> str:
         _table(("recipe", ""), ((k, str(v)) for k, v in dotted(recipe).items())),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _confidence(metadata: Mapping[str, Any]) -> str:
+    if lacking := metadata.get("not_calibrated"):
+        return f"It is softmax(logits), not calibrated: {lacking}."
+    on, by = metadata.get("calibrated_on"), metadata.get("temperature", 1.0)
+    return (
+        f"The confidence is softmax(logits / {by:g}): the temperature is fitted on "
+        f"{on or 'validation images'} (Guo et al. 2017). It changes the confidence, not the answer."
+    )
 
 
 def _unknown(day: Day, limit: float | str) -> str:
@@ -119,17 +123,9 @@ def _unknown(day: Day, limit: float | str) -> str:
 
 
 def _figures(line: DayLine) -> str:
-    figures = line.figures or {}
-    rows = []
-    for key, said in MEANINGS.items():
-        ends = interval(figures, key)
-        rows.append((said, figure(figures[key]), ends))
-    new = figures["new"]
-    if new["f1"] is not None and line.new:
-        said = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-        ends = interval(figures, "new.f1")
-        rows.append((said, figure(new["f1"]), ends))
-    return _table(("figure", "value", "95%"), rows)
+    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
+    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
+    return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 
 def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:
@@ -138,15 +134,10 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
     for label in live:
         scores = figures["classes"].get(label, {})
         ends = figures["interval"]["classes"].get(label, {})
-        counted = [str(counts.get((label, split), 0)) for split in SPLITS]
-        sure = [
-            text
-            for key in ("f1", "recall")
-            for text in (figure(scores.get(key)), intervals.said(ends.get(key)))
-        ]
-        rows.append(
-            (_plain(label), *counted, *sure, figure(scores.get("precision")), known.of_class(label))
-        )
+        row = [_plain(label), *(str(counts.get((label, split), 0)) for split in SPLITS)]
+        for key in ("f1", "recall"):
+            row += [figure(scores.get(key)), intervals.said(ends.get(key))]
+        rows.append([*row, figure(scores.get("precision")), known.of_class(label)])
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
 

@@ -1,15 +1,21 @@
-"""Runs of a backtest side by side."""
+"""What runs of a backtest came to, and side by side."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import stdev
+from typing import Any, NamedTuple
 
 import polars as pl
 from rich.table import Table
 
-from dayfold.figures import evidence
+from dayfold.figures import evidence, log, retention
 from dayfold.figures.intervals import Z, figure
-from dayfold.ledger.tables import BacktestRun
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
 
 COLUMNS = {
     "ACC": "average_accuracy",
@@ -33,6 +39,63 @@ COSTS = ("images", "draws", "seconds")  # of these, what is no figure of the tes
 
 # Policy and seed → the units that the figures of such a run rest on, as `evidence.judge` has them.
 RestsOn = dict[tuple[str, int], dict[str, int]]
+
+
+def record(scratch: Project, day: str) -> Path:
+    """Return what is written when a day of a run is done."""
+    return scratch.root / "days" / f"{day}.json"
+
+
+class Result(NamedTuple):
+    """What a finished run came to, on how many units its figures rest, and on how many test images.
+
+    `rests_on` counts as `evidence.judge` does; `new` those of the day whose new classes have
+    fewest.
+    """
+
+    run: BacktestRun
+    rests_on: dict[str, int]
+    tested: str
+
+
+def summary(
+    scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
+) -> Result:
+    """Return the figures of a finished run: the last day's, means and sums over its days."""
+    whole = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    mine = [(line, line.figures) for line in whole if line.figures and line.day in days]
+    figures, last = [own for _, own in mine], mine[-1][1]
+    # All classes are new to the first day of a project; that says nothing of learning one more.
+    later = [(line, own) for line, own in mine if line is not whole[0]]
+    new = [own["new"] for _, own in later if own["new"]["f1"] is not None]
+    facts = [json.loads(record(scratch, day).read_bytes()) for day in days]
+    found: dict[str, Any] = {
+        "policy": policy,
+        "seed": seed,
+        "anytime_accuracy": _mean([one["average_accuracy"] for one in figures]),
+        "negative_flip_rate": _mean([one["negative_flip_rate"] for one in figures]),
+        "new_f1": _mean([one["f1"] for one in new]),
+        "new_confidence": _mean([one["confidence"] for one in new]),
+        "images": sum(fact["images"] for fact in facts),
+        "draws": sum(fact["draws"] for fact in facts),
+        "seconds": round(sum(fact["seconds"] for fact in facts), 1),
+    }
+    found |= {name: last[name] for name in BacktestRun._fields if name not in found}
+    units = min((own["evidence"]["new"] for line, own in later if line.new), default=0)
+    known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
+    tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
+    return Result(BacktestRun(**found), {**last["evidence"], "new": units}, tested)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list[PolicyAccuracy]:
+    """Return the accuracy of every cohort after every day of a run."""
+    cells = retention.cohorts(*tables.evaluations(scratch, days[-1]))
+    return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
 
 
 def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
@@ -62,10 +125,9 @@ def _few(runs: Sequence[BacktestRun], name: str, rests_on: RestsOn) -> str:
 
 
 def _spread(values: Sequence[float | int | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    known, mean = [value for value in values if value is not None], _mean(values)
+    if mean is None:
         return figure(None)
-    mean = math.fsum(known) / len(known)
     if mean >= 100 or all(isinstance(value, int) for value in known):
         return f"{mean:,.0f}"
     if len(known) == 1:

@@ -4,7 +4,6 @@ The later day's own figures are of all its test images. What is compared is of t
 days tested, under the labels of the later one: another set of images would give another figure.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +14,24 @@ from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, intervals, log, metrics
+from dayfold.figures.day import Day
 from dayfold.figures.evidence import FEW, is_too_few
 from dayfold.figures.intervals import figure
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Prediction
-from dayfold.project import storage, vcs
+from dayfold.project import vcs
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import dotted
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 FIGURES = {
-    "ACC": "average_accuracy",
+    "average_accuracy": "ACC",
     "forgetting": "forgetting",
-    "weighted F1": "weighted_f1",
-    "F1 of the worst class": "worst_f1",
-    "F1 of new classes": "new.f1",
+    "weighted_f1": "weighted F1",
+    "worst_f1": "F1 of the worst class",
+    "new.f1": "F1 of new classes",
 }
 COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # of these, on the same images
 LEAST = 0.01  # a class whose F1 changed by less is not named
@@ -84,26 +84,17 @@ def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
 
 
 def _side(project: Project, params: Params, line: DayLine) -> Side:
-    path = {params.day: project.predictions, params.parent: project.parent_predictions}
-    recorded: Any = line.figures
-    if line.day == params.day:
-        own = project.params.read_bytes()
-        if project.figures.exists():
-            recorded = json.loads(project.figures.read_bytes())
+    day = Day(project, line, params)
+    own = day.file(project.params)
+    if own is None:
+        raise CycleError(
+            f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
+        )
+    if line.day != params.parent or not project.parent_predictions.is_file():
+        predictions = day.table(project.predictions, Prediction)
     else:
-        names = [project.name(file) for file in (project.params, project.dvc_lock)]
-        found = vcs.at_tags(project.root, [line.day], lambda _: names)[line.day]
-        if len(found) < len(names):
-            raise CycleError(
-                f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
-            )
-        own, lock = (found[name] for name in names)
-        key = vcs.outputs(lock).get(project.name(project.predictions), "")
-        path.setdefault(line.day, storage.object_path(storage.cache_folder(project.root), key))
-    file = path[line.day]
-    predictions = tables.read(file, Prediction) if file.is_file() else None
-    drawn = evidence.value_of(recorded, "draws.today")
-    return Side(line, dotted(yaml.safe_load(own)), predictions, drawn)
+        predictions = tables.read(project.parent_predictions, Prediction)
+    return Side(line, dotted(yaml.safe_load(own)), predictions, day.draws.get("today"))
 
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
@@ -153,11 +144,7 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         drawn.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}" + f", {both.few()}" * bool(both.few()))
     drawn.add_row("test images", *tested)
-    for name, key in FIGURES.items():
-        value = evidence.value_of(figures, key)
-        if value is None:
-            continue
-        cells = [figure(value), evidence.interval(figures, key)]
+    for key, name, *cells in evidence.told(figures, FIGURES):
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
         drawn.add_row(name, *cells)

@@ -187,6 +187,15 @@ def interval(figures: Mapping[str, Any], key: str) -> str:
     return said + f", {FEW}" * bool(said and not is_judged(figures, key))
 
 
+def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    """Return the defined ones of these figures: key, what it is called, value and interval."""
+    return [
+        (key, said, figure(value), interval(figures, key))
+        for key, said in names.items()
+        if (value := value_of(figures, key)) is not None
+    ]
+
+
 def shown(figures: Mapping[str, Any], key: str) -> str:
     """Return a figure of a day by its name there; "few" where it is not judged."""
     value = value_of(figures, key)

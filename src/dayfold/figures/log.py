@@ -34,6 +34,14 @@ MEANINGS = {
     "negative_flip_rate": "right with the previous model, wrong with this one",
     "calibration_error": "expected calibration error, before the temperature",
 }
+# The five by which a day is told, each with its title.
+TITLES = {
+    "average_accuracy": "Average accuracy",
+    "weighted_f1": "Weighted F1",
+    "worst_f1": "Worst F1",
+    "forgetting": "Forgetting",
+    "negative_flip_rate": "Newly wrong",
+}
 CORRECTED = "~"  # before a figure that was measured under labels corrected since
 
 
@@ -78,7 +86,7 @@ def lines(project: Project, params: Params) -> list[DayLine]:
         for day, classes in history.classes().items()
     ]
     figures = _sealed_figures(project)
-    figures |= _counted(project, [line for line in found if line.day not in figures])
+    figures |= counted(project, [line for line in found if line.day not in figures])
     tests = replace(history, images=history.split("test"))
     for line in found:
         # Nor did an older version say what its figures rest on.
@@ -88,22 +96,8 @@ def lines(project: Project, params: Params) -> list[DayLine]:
     return [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def counted(project: Project, params: Params, day: str | None) -> tuple[DayLine, Evidence]:
-    """Return a day's line (by default the last with figures), and what its figures rest on.
-
-    They are counted from the evaluations, so that they have the intervals of classes too.
-    """
-    params = params.model_copy(update={"day": day or params.day})
-    line = line_of(lines(project, params), day)
-    figures = _counted(project, [line])[line.day]
-    history = manifest.history(project, line.day)
-    known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
-    evidence.judge(figures, known, line.new)
-    return replace(line, figures=figures), known
-
-
-def _counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
-    """The figures of these days by day, of those that have evaluations."""
+def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
+    """Return the figures of these days by day, of those that have evaluations."""
     if not any(project.evaluation(line.day).exists() for line in days):
         return {}
     evaluated = tables.evaluations(project, max(line.day for line in days))

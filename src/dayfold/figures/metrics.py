@@ -75,10 +75,8 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in HEADLINE:
         section, _, name = key.rpartition(".")
-        place, source = (
-            (found.setdefault(section, {}), figures[section]) if section else (found, figures)
-        )
-        place[name] = source[name]
+        place = found.setdefault(section, {}) if section else found
+        place[name] = evidence.value_of(figures, key)
     # Of few images it is above 0 by chance alone; its interval stands in day.json.
     if not evidence.is_judged(figures, "calibration_error"):
         found["calibration_error"] = None

@@ -42,13 +42,8 @@ class Counts(NamedTuple):
 
 def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
     """Return how many test images of cohort j there were on day i, and were called right."""
-    at = {day: position for position, day in enumerate(days)}
-    right, images = np.zeros((2, len(days), len(days)))
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    for model, cohort, hits, total in counted(own, "model", "cohort").iter_rows():
-        if model in at and cohort in at:
-            right[at[model], at[cohort]], images[at[model], at[cohort]] = hits, total
-    return Counts(right, images)
+    return Counts(*_laid_out(counted(own, "model", "cohort"), days, days))
 
 
 def cohorts(
@@ -190,17 +185,18 @@ def recalled(evaluations: pl.DataFrame, days: Sequence[str]) -> Recalled:
     """Count, for every day's model, the test images that it called right, by class."""
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
     labels = own["label"].unique().sort().to_list()
-    return Recalled(labels, *_by_day_and_label(counted(own, "model", "label"), days, labels))
+    return Recalled(labels, *_laid_out(counted(own, "model", "label"), days, labels))
 
 
-def _by_day_and_label(
-    counts: pl.DataFrame, days: Sequence[str], labels: Sequence[str]
+def _laid_out(
+    counts: pl.DataFrame, rows: Sequence[str], columns: Sequence[str]
 ) -> NDArray[np.float64]:
-    rows, columns = ({name: n for n, name in enumerate(names)} for names in (days, labels))
-    found = np.zeros((2, len(days), len(labels)))
-    for day, label, right, total in counts.iter_rows():
-        if day in rows:
-            found[:, rows[day], columns[label]] = right, total
+    """What `counted` returned by two keys, those of `rows` and `columns`: [2, rows, columns]."""
+    row_of, column_of = ({name: n for n, name in enumerate(names)} for names in (rows, columns))
+    found = np.zeros((2, len(rows), len(columns)))
+    for row, column, right, total in counts.iter_rows():
+        if row in row_of and column in column_of:
+            found[:, row_of[row], column_of[column]] = right, total
     return found
 
 
@@ -216,7 +212,7 @@ def class_forgetting(
     """
     past = len(days) - 1
     before = Counts(earlier.right[:past], earlier.images[:past])
-    by_cohort = _by_day_and_label(counted(mine, "cohort", "label"), days[:past], earlier.labels)
+    by_cohort = _laid_out(counted(mine, "cohort", "label"), days[:past], earlier.labels)
     now = Counts(*by_cohort.cumsum(axis=1))
     with np.errstate(invalid="ignore"):
         falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)

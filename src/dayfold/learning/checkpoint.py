@@ -22,7 +22,7 @@ from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
-FORMAT = 3  # of the file and of what `gather` puts into it
+FORMAT = 3  # of the file and of what `changing` names
 INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
 OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
 
@@ -35,32 +35,14 @@ class Saved(NamedTuple):
     seconds: float
 
 
-def gather(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
-    """Return all that changes from one update to the next as tensors by name, on the CPU.
+def changing(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
+    """Return all that changes from one update to the next: the very tensors, by name.
 
     Draws have no state: which images come next is a function of the update's number.
     """
-    state = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    if average:
-        state |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    state |= {f"optimizer.{name}": tensor for name, tensor in optimizer.state().items()}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def scatter(
-    state: State, net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None
-) -> None:
-    """Put what `gather` returned back: to the bit, and in the memory format of the parameters."""
-    net.load_state_dict(_under("net.", state))
-    if average:
-        average.load_state_dict(_under("average.", state))
-    saved = _under("optimizer.", state)
-    for name, tensor in optimizer.state().items():
-        tensor.copy_(saved[name])
-
-
-def _under(prefix: str, state: State) -> State:
-    return {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
+    parts = {"net": net.state_dict(), "optimizer": optimizer.state()}
+    parts |= {"average": average.state_dict()} if average else {}
+    return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
 
 
 class Keeper:

@@ -139,7 +139,8 @@ class Training:
 
     def resume(self, state: State) -> None:
         """Go on from what a checkpoint kept."""
-        checkpoint.scatter(state, self._net, self._optimizer, self._average)
+        for name, tensor in self._changing().items():
+            tensor.copy_(state[name])
 
     def update(
         self, number: int, epoch: int, chosen: NDArray[np.int64], place: int
@@ -171,7 +172,10 @@ class Training:
     def state(self) -> State:
         """Return what a checkpoint keeps."""
         self.check_finite()
-        return checkpoint.gather(self._net, self._optimizer, self._average)
+        return {name: one.detach().cpu().contiguous() for name, one in self._changing().items()}
+
+    def _changing(self) -> State:
+        return checkpoint.changing(self._net, self._optimizer, self._average)
 
     def check_finite(self) -> None:
         """Raise TrainingError where a weight is not finite."""

@@ -10,99 +10,74 @@ import torch
 from torch import nn
 
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions, and a shortcut past them.
-
-    Maps float [n, inputs, h, w] to [n, expansion * width, h / stride, w / stride].
-    """
-
-    expansion = 1
-
-    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the convolutions and the shortcut, without what is below 0."""
-        shortcut = images if self.downsample is None else self.downsample(images)
-        made = self.relu(self.bn1(self.conv1(images)))
-        made = self.bn2(self.conv2(made))
-        made += shortcut
-        summed: torch.Tensor = self.relu(made)
-        return summed
-
-
-class Bottleneck(nn.Module):
-    """As `Block`, of a 3 x 3 convolution between two of 1 x 1, to fewer channels and back."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
-        super().__init__()
-        outputs = width * self.expansion
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, outputs, stride)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the convolutions and the shortcut, without what is below 0."""
-        shortcut = images if self.downsample is None else self.downsample(images)
-        made = self.relu(self.bn1(self.conv1(images)))
-        made = self.relu(self.bn2(self.conv2(made)))
-        made = self.bn3(self.conv3(made))
-        made += shortcut
-        summed: torch.Tensor = self.relu(made)
-        return summed
-
-
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """What makes a block's input as large as its output; None where it is."""
-    if stride == 1 and inputs == outputs:
-        return None
-    fitting = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-    return nn.Sequential(fitting, nn.BatchNorm2d(outputs))
-
-
 class Kind(NamedTuple):
     """Of which blocks a network is, how many a layer, and its published ImageNet weights.
 
-    These are torchvision's IMAGENET1K_V1 of all three, made by one recipe; ResNet50's V2 is better
-    on ImageNet by a recipe with label smoothing, whose features transfer less well (Kornblith et
-    al. 2021). torchvision checks 8 digits of `sha256`, and those only when it downloads.
+    The `kernels` are those of a block's convolutions, of which the last has `expansion` times as
+    many channels. The weights are torchvision's IMAGENET1K_V1 of all three, made by one recipe;
+    ResNet50's V2 is better on ImageNet by a recipe with label smoothing, whose features transfer
+    less well (Kornblith et al. 2021). torchvision checks 8 digits of `sha256`, and those only when
+    it downloads.
     """
 
-    block: type[Block] | type[Bottleneck]
+    kernels: tuple[int, ...]
+    expansion: int
     layers: tuple[int, int, int, int]
     url: str
     sha256: str
 
 
+class Block(nn.Module):
+    """Convolutions, the first of 3 x 3 with the stride, and a shortcut past them.
+
+    Maps float [n, inputs, h, w] to [n, expansion * width, h / stride, w / stride].
+    """
+
+    def __init__(self, kind: Kind, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.last, made, strided = len(kind.kernels), inputs, kind.kernels.index(3) + 1
+        for at, kernel in enumerate(kind.kernels, start=1):
+            given, made = made, width * (kind.expansion if at == self.last else 1)
+            step = stride if at == strided else 1
+            conv = nn.Conv2d(given, made, kernel, step, kernel // 2, bias=False)
+            self.add_module(f"conv{at}", conv)
+            self.add_module(f"bn{at}", nn.BatchNorm2d(made))
+        self.relu = nn.ReLU(inplace=True)
+        is_as_large = stride == 1 and inputs == made
+        fitting = nn.Conv2d(inputs, made, 1, stride, bias=False)
+        self.downsample = None if is_as_large else nn.Sequential(fitting, nn.BatchNorm2d(made))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the convolutions and the shortcut, without what is below 0."""
+        shortcut = images if self.downsample is None else self.downsample(images)
+        made = images
+        for at in range(1, self.last + 1):
+            made = getattr(self, f"bn{at}")(getattr(self, f"conv{at}")(made))
+            made = self.relu(made) if at < self.last else made
+        made += shortcut
+        summed: torch.Tensor = self.relu(made)
+        return summed
+
+
 _AT = "https://download.pytorch.org/models/"
 NETWORKS = {
     "resnet18": Kind(
-        Block,
+        (3, 3),
+        1,
         (2, 2, 2, 2),
         f"{_AT}resnet18-f37072fd.pth",
         "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
     ),
     "resnet34": Kind(
-        Block,
+        (3, 3),
+        1,
         (3, 4, 6, 3),
         f"{_AT}resnet34-b627a593.pth",
         "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
     ),
     "resnet50": Kind(
-        Bottleneck,
+        (1, 3, 1),
+        4,
         (3, 4, 6, 3),
         f"{_AT}resnet50-0676ba61.pth",
         "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
@@ -119,11 +94,11 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        block, wide, (one, two, three, four) = kind.block, kind.block.expansion, kind.layers
-        self.layer1 = _layer(block, one, 64, 64, 1)
-        self.layer2 = _layer(block, two, 64 * wide, 128, 2)
-        self.layer3 = _layer(block, three, 128 * wide, 256, 2)
-        self.layer4 = _layer(block, four, 256 * wide, 512, 2)
+        wide, (one, two, three, four) = kind.expansion, kind.layers
+        self.layer1 = _layer(kind, one, 64, 64, 1)
+        self.layer2 = _layer(kind, two, 64 * wide, 128, 2)
+        self.layer3 = _layer(kind, three, 128 * wide, 256, 2)
+        self.layer4 = _layer(kind, four, 256 * wide, 512, 2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(512 * wide, classes)
 
@@ -135,12 +110,10 @@ class ResNet(nn.Module):
         return logits
 
 
-def _layer(
-    block: type[Block] | type[Bottleneck], count: int, inputs: int, width: int, stride: int
-) -> nn.Sequential:
+def _layer(kind: Kind, count: int, inputs: int, width: int, stride: int) -> nn.Sequential:
     """So many blocks; the first one makes the maps smaller by the stride."""
-    more = (block(width * block.expansion, width) for _ in range(count - 1))
-    return nn.Sequential(block(inputs, width, stride), *more)
+    more = (Block(kind, width * kind.expansion, width) for _ in range(count - 1))
+    return nn.Sequential(Block(kind, inputs, width, stride), *more)
 
 
 def blank(network: str, classes: int = 1) -> ResNet:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -72,9 +73,7 @@ def sample(images: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.int6
     As many of each class as there are, each class's by a hash of the image.
     """
     keys = draws.uniforms("means", ids=images)
-    turns = np.empty(len(keys), dtype=np.int64)
-    for label in np.unique(targets):
-        mine = np.flatnonzero(targets == label)
-        order = draws.in_order(keys[mine], [images[int(at)] for at in mine])
-        turns[mine[order]] = np.arange(len(mine))
-    return np.sort(np.lexsort((keys, turns))[:IMAGES])
+    table = pl.DataFrame({"key": keys, "target": targets}).with_row_index("at")
+    turn = pl.col("key").rank("ordinal").over("target")
+    chosen = table.sort(turn, "key").head(IMAGES)["at"].sort()
+    return chosen.cast(pl.Int64).to_numpy(writable=True)

@@ -17,6 +17,7 @@ from dayfold.ledger.corrections import ERASE
 from dayfold.project import storage, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, STAGES, Project
+from dayfold.proof import record
 from dayfold.proof.record import UNREADABLE, Sealed
 
 
@@ -28,8 +29,14 @@ class Finding(NamedTuple):
     fix: str
 
 
-def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[str], list[Finding]]:
-    """Return the days from `last` back to the origin, oldest first, and where the walk broke."""
+def walk(
+    project: Project, sealed: Sequence[str], last: str
+) -> tuple[list[str], list[Sealed], list[Finding]]:
+    """Return the days from `last` back to the origin, oldest first, and where the walk broke.
+
+    Between them stand those that are `sealed`, as git has them.
+    """
+    known = record.read(project, [day for day in sealed if day <= last])
     days: list[str] = []
     found: list[Finding] = []
     day = last
@@ -45,7 +52,8 @@ def walk(project: Project, known: dict[str, Sealed], last: str) -> tuple[list[st
         except (OSError, *UNREADABLE) as error:
             found.append(Finding(day, f"its manifest cannot be read: {error}", "git fsck"))
             break
-    return days[::-1], found
+    days.reverse()
+    return days, [known[day] for day in days if day in known], found
 
 
 def _untagged(project: Project, day: str) -> Finding:

@@ -112,29 +112,28 @@ def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
     """
     sealed = vcs.sealed_days(project.root)
     last = max(map(check_day, days), default=sealed[-1] if sealed else "")
-    known = record.read(project, [day for day in sealed if day <= last])
-    line, broken = chain.walk(project, known, last) if last in known else ([], [])
+    found, line, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
     for day, what, fix in broken:
         raise CycleError(f"{day} cannot be made again: {what}.", hint=fix)
-    missing = sorted(set(days) - set(line))
+    missing = sorted(set(days) - set(found))
     if missing or not line:
         some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
             hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return [known[day] for day in line]
+    return line
 
 
 def _expected(sealed: Sealed) -> str:
     """Say which level to expect: a day's recorded fingerprint against this machine's."""
-    from dayfold.learning import device, fingerprint
+    from dayfold.learning import device
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
     keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
     machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
     network = sealed.params["origin"].get("network", params_file.NETWORK)
-    here = fingerprint.fingerprint(machine, network)
+    here = device.fingerprint(machine, network)
     changed = differences(sealed.provenance["fingerprint"], here)
     level = "A and D" if changed else "A and B (on a GPU: A and C)"
     if pinned != __version__:

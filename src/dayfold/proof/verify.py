@@ -23,7 +23,7 @@ from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import UNOPENED, Project
-from dayfold.proof import chain, record
+from dayfold.proof import chain
 from dayfold.proof.chain import Finding
 from dayfold.proof.record import Sealed, span
 
@@ -125,9 +125,8 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     committed = f"HEAD:{project.name(project.manifest(params.day))}"
     is_settled = params.day in sealed or vcs.blobs(project.root, [committed])
     last = params.day if is_settled else params.parent
-    known = record.read(project, sealed)
-    found = Verified(*chain.walk(project, known, last))
-    line = [known[day] for day in found.days if day in known]
+    days, line, broken = chain.walk(project, sealed, last)
+    found = Verified(days, broken)
     found.damage += chain.check(project, line, current=params.day)
     line = [one for one in line if one.is_readable]  # of the others the chain has told
     for day in sealed:

@@ -1,6 +1,7 @@
 """A day's model as a file for other programs."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,23 +15,22 @@ from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.errors import CycleError, ModelError, ToolError
-from dayfold.figures.card import Made, card
-from dayfold.figures.report import day as days
-from dayfold.learning import device, network, pixels
+from dayfold.figures import day as days
+from dayfold.figures.card import card
+from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.learning.unknown import Known
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
-from dayfold.project import vcs
 from dayfold.project.console import Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import record
 from dayfold.serve import model as models
 
-ENDINGS = {".onnx": "onnx", ".pt": "torchscript", ".safetensors": "safetensors", ".md": "card"}
-CHECKED = 1000  # held-out images at most, by draw
+ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}
+CHECKED = 1000  # held-out images at most, of all days
 NOISE = 8  # images of noise, where no image of the project is here
 TOLERANCE = 1e-4  # of a probability: the same sums in another order
 BATCH = 64
@@ -51,28 +51,27 @@ class Deployed(torch.nn.Module):
         self, net: torch.nn.Module, temperature: float, known: Known | None = None
     ) -> None:
         super().__init__()
-        self.net = net if known is None else network.WithFeatures(net)
-        self.temperature, self.known = temperature, known
+        self.net, self.temperature, self.known = network.WithFeatures(net), temperature, known
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
         self.requires_grad_(False)  # what is exported is asked, not trained
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Normalise, ask, divide by the temperature, softmax."""
-        made: torch.Tensor = self.net(pixels.normalised(images.permute(0, 3, 1, 2)))
-        if self.known is None or not isinstance(self.net, network.WithFeatures):
-            return (made / self.temperature).softmax(1)
-        features, logits = self.net.parted(made)
+        features, logits = self.net.parted(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
         chances = (logits / self.temperature).softmax(1)
-        return chances, self.known.distance(features, chances)
+        return (chances, self.known.distance(features, chances)) if self.known else (chances,)
 
 
 def form_of(file: Path, form: str | None) -> str:
     """Return the format that is meant: as named, or by the file's ending."""
-    if form in ENDINGS.values():
-        return str(form)
-    if form is None and file.suffix in ENDINGS:
-        return ENDINGS[file.suffix]
+    found = form or ENDINGS.get(file.suffix, file.suffix)
+    if found in ENDINGS.values():
+        return found
     known = ", ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
+    if found in (".pt", "torchscript"):
+        raise CycleError(
+            "TorchScript is no longer written: it is deprecated.", hint=f"one of these: {known}"
+        )
     raise CycleError(
         f"{form or file.name} names no format of a model.", hint=f"one of these: {known}"
     )
@@ -96,12 +95,9 @@ def export(
     deployed = Deployed(network.build(model, size), model.temperature, known)
     with TemporaryDirectory() as folder:
         made = Path(folder, "model")
-        found, *more = _check(
-            project, history, model, deployed, _MAKERS[form](made, deployed, model)
-        )
-        data = made.read_bytes()
-    for line in (found, *more):
-        say(line)
+        run = (_onnx if form == "onnx" else _safetensors)(made, deployed, model)
+        found, data = _check(project, history, model, deployed, run), made.read_bytes()
+    say(found)
     readme = _readme(file.name, form, model, limit, said=found)
     written = {
         file: data,
@@ -116,14 +112,9 @@ def export(
 def _card(project: Project, day: str, model: Model, history: History, limit: float | str) -> str:
     found, erased = days.read(project, day), list[str]()
     if found.is_sealed:
-        name = project.name(project.provenance)
-        provenance = vcs.blob(project.root, f"{vcs.TAG}{day}:{name}")
         pinned = list(record.read(project, [day]).values())
         erased = record.needed(project, history, pinned).get(day, [])
-    else:
-        provenance = project.provenance.read_bytes()
-    of = (model.live, model.network, model.metadata)
-    return card(found, Made(*of, json.loads(provenance), limit, erased))
+    return card(found, model.live, model.metadata, limit=limit, erased=erased)
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
@@ -135,13 +126,14 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         raise ToolError(
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
-    outputs = ["probabilities"] + ["distance"] * (deployed.known is not None)
+    outputs, size = ["probabilities", "distance"], model.metadata["recipe"]["image_size_px"]
+    outputs = outputs if deployed.known else outputs[:1]
     batch = {0: "batch"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
             deployed,
-            (_example(model),),
+            (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
             path,
             input_names=["images"],
             output_names=outputs,
@@ -164,16 +156,6 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
     return lambda images: session.run(None, {"images": images})
 
 
-def _torchscript(path: Path, deployed: Deployed, model: Model) -> Run:
-    inside = {f"{network.METADATA_KEY}.json": canonical_json(dict(model.metadata)).encode()}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # of its deprecation
-        traced = torch.jit.trace(deployed, (_example(model),))  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, path, _extra_files=inside)
-        loaded = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    return lambda images: _asked(loaded, images)
-
-
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     """The day's own file; asked as its README says, by torchvision's network as it comes."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
@@ -186,75 +168,36 @@ def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     return lambda images: _asked(plain, images)
 
 
-def _example(model: Model) -> torch.Tensor:
-    size = model.metadata["recipe"]["image_size_px"]
-    return torch.zeros(2, size, size, 3, dtype=torch.uint8)
-
-
-_MAKERS = {"onnx": _onnx, "torchscript": _torchscript, "safetensors": _safetensors}
-
-
 def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
-        answers = module(torch.from_numpy(images))
-    return [one.numpy() for one in ([answers] if isinstance(answers, torch.Tensor) else answers)]
+        return [answer.numpy() for answer in module(torch.from_numpy(images))]
 
 
-def _check(
-    project: Project, history: History, model: Model, deployed: Deployed, run: Run
-) -> list[str]:
+def _check(project: Project, history: History, model: Model, deployed: Deployed, run: Run) -> str:
     """Ask the exported model and the model itself about the same images; say what was found.
 
-    The second line, where there is one: in how many images the model has the same class in the
-    precision that it was evaluated in. Raises ModelError where the two are not the same.
+    Raises ModelError where the two are not the same.
     """
-    recipe = model.metadata["recipe"]
-    size = recipe["image_size_px"]
-    held = history.split(*manifest.HELD_OUT)
-    rows = _sample(project, held, model.metadata["day"])
-    count, of = len(rows), f"{len(rows)} of {len(held)} held-out images"
-    if not count:
-        count, of = (
-            NOISE,
-            f"{NOISE} images of noise (none of the {len(held)} held-out images is here)",
-        )
-    evaluated = device.chosen(device="cpu", precision=recipe["precision"], threads=1)
-    net, difference, agreed = network.build(model, size), 0.0, 0
-    with Ticker("checking", count, "images") as ticker:
+    size, held = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
+    is_here = [(project.root / path).is_file() for path in held["path"]]
+    here = held.filter(pl.Series(is_here, dtype=pl.Boolean))
+    rows = here.gather_every(max(1, math.ceil(len(here) / CHECKED)))
+    of, difference = f"{len(rows)} of {len(held)} held-out images", 0.0
+    with Ticker("checking", len(rows), "images") as ticker:
         chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        for chunk in chunks if len(rows) else [_noise(size)]:
+        if rows.is_empty():
+            of = f"{NOISE} images of noise (none of the {len(held)} held-out images is here)"
+            noise = draws.uniform_array("noise", shape=(NOISE, 3, size, size))
+            chunks = iter([torch.from_numpy(noise * 127.5 + 127.5).byte()])
+        for chunk in chunks:
             for images in torch.split(chunk, BATCH):
                 given = images.permute(0, 2, 3, 1).contiguous().numpy()
-                theirs, mine = run(given), _asked(deployed, given)
-                gaps = [np.abs(a - b).max() for a, b in zip(theirs, mine, strict=True)]
-                difference = max(difference, *map(float, gaps))
-                said = network.outputs(net, images, evaluated, batch_size=BATCH).numpy()
-                agreed += int((theirs[0].argmax(1) == said.argmax(1)).sum())
+                for theirs, mine in zip(run(given), _asked(deployed, given), strict=True):
+                    difference = max(difference, float(np.abs(theirs - mine).max()))
     found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
     if difference > TOLERANCE:
         raise ModelError(f"The exported model is not the model; nothing was written. {found}")
-    if evaluated.precision == "fp32":
-        return [found]
-    return [
-        found,
-        f"The figures were measured in {evaluated.precision}: there the model gives the same class "
-        f"on {agreed} of {count} images.",
-    ]
-
-
-def _sample(project: Project, held: pl.DataFrame, day: str) -> pl.DataFrame:
-    """The held-out images that are here, CHECKED of them at most."""
-    here = held.filter(
-        pl.Series([(project.root / path).is_file() for path in held["path"]], dtype=pl.Boolean)
-    )
-    ids, equal = here["image"].to_list(), [1.0] * len(here)
-    chosen, _ = draws.priority_sample(ids, equal, CHECKED, "export", day)
-    return here[np.sort(chosen)]
-
-
-def _noise(size: int) -> torch.Tensor:
-    values = draws.uniform_array("export", "noise", shape=(NOISE, 3, size, size))
-    return torch.from_numpy(((values + 1) * 127.5).astype(np.uint8))
+    return found
 
 
 _CALLS = {
@@ -265,14 +208,6 @@ import onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 probabilities, *more = session.run(None, {{"images": images}})""",
-    "torchscript": """\
-import json
-import torch
-
-inside = {{"dayfold.json": ""}}
-model = torch.jit.load("{file}", _extra_files=inside)
-classes = json.loads(inside["dayfold.json"])["classes"]
-probabilities = model(torch.from_numpy(images)).numpy()""",
     "safetensors": """\
 import json
 import safetensors.torch
@@ -296,8 +231,6 @@ probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
 
 _INSIDE = {
     "onnx": "Scaling, normalisation, softmax and temperature are inside the graph.",
-    "torchscript": "Scaling, normalisation, softmax and temperature are inside the module. PyTorch "
-    "calls TorchScript deprecated: prefer ONNX where you can.",
     "safetensors": "The file holds the weights of torchvision's {network} and, under the key "
     "`dayfold` of its header, everything else: it is the very file that the project keeps. "
     "Normalisation and temperature are applied outside it, as shown.",

@@ -1,7 +1,7 @@
-"""Any sealed day's model: images → answers."""
+"""Any sealed day's model: images → answers, and where it looks."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional
 
 from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
-from dayfold.learning import device, network
+from dayfold.learning import device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.decode import squared
@@ -86,18 +87,11 @@ class Classifier:
         is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_one_array or isinstance(images, str | Path | Image.Image):
             images = [images]  # type: ignore[list-item]
-        answers, problems = [], []
-        for answer in self.each(images):
-            if isinstance(answer, Answer):
-                answers.append(answer)
-            else:
-                problems.append(answer)
-        if problems:
-            total = len(problems) + len(answers)
-            raise IntakeError(
-                f"{len(problems)} of {total} images cannot be used:", problems=problems
-            )
-        return answers
+        found = list(self.each(images))
+        if problems := [one for one in found if isinstance(one, str)]:
+            what = f"{len(problems)} of {len(found)} images cannot be used:"
+            raise IntakeError(what, problems=problems)
+        return [one for one in found if isinstance(one, Answer)]
 
     def each(self, images: Iterable[ImageLike]) -> Iterator[Answer | str]:
         """Yield, an image, the answer or what is wrong with it, as they are worked out."""
@@ -224,3 +218,42 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
             hint=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
         )
     return network.load(kept)
+
+
+LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
+FINE = 7  # pixels a side of a map, at least
+HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
+STRONGEST = 0.6  # part of that colour there
+
+
+def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
+    """Return what each image's answer rests on, 0..1: uint8 [n, 3, s, s] → float32 [n, s, s].
+
+    LayerCAM (Jiang et al., "LayerCAM: exploring hierarchical class activation maps for
+    localization", 2021) on the deepest layer whose map is fine enough: each activation times its
+    gradient where that is above 0, summed over the channels.
+    """
+    side = images.shape[-1]
+    net = network.build(model, side).eval()
+    layer = next((name for name, step in LAYERS.items() if side >= FINE * step), "layer1")
+    kept: list[torch.Tensor] = []
+    net.get_submodule(layer).register_forward_hook(lambda *made: kept.append(made[-1]))
+    answers = net(pixels.normalised(images)).max(dim=1).values
+    (slopes,) = torch.autograd.grad(answers.sum(), kept)
+    found = (slopes.relu() * kept[0]).sum(dim=1).detach()
+    most = found.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    return functional.interpolate((found / most)[:, None], [side, side], mode="bilinear")[:, 0]
+
+
+def heat_pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:
+    """Return each image as the model is given it, under its heat map."""
+    size = model.metadata["recipe"]["image_size_px"]
+    with decode.no_warnings():
+        read = [squared(_rgb(path), size) for path in paths]
+    images = torch.from_numpy(np.stack(read))
+    made = []
+    for image, heat in zip(images, heat_maps(model, images), strict=True):
+        part = heat[:, :, None].numpy() * STRONGEST
+        mixed = image.permute(1, 2, 0).numpy() * (1 - part) + HOT * part
+        made.append(Image.fromarray(mixed.astype(np.uint8)))
+    return made

@@ -1,18 +1,32 @@
-"""Files → answers: what `dayfold predict` writes."""
+"""Files → answers, and which of them to label next: what `dayfold predict` writes."""
 
 import os
+import shlex
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
 
+from dayfold.cycle import adding
+from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.ledger import decode
-from dayfold.ledger.intake.finding import is_clutter
+from dayfold.ledger import decode, looks, splits
+from dayfold.ledger.intake import checking
+from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, safe_cell
+from dayfold.ledger.intake.finding import is_clutter, name_problem, walk_day
 from dayfold.project.console import first_few, plural
-from dayfold.project.files import for_spreadsheet, write_csv
+from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
 from dayfold.serve.model import Answer, Classifier
 
 NOT_SURE, UNKNOWN = "not sure", "unknown"
+FORMS = ("csv", "label-studio")
+COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py knows them
 
 
 def images(sources: Sequence[Path]) -> list[Path]:
@@ -50,13 +64,13 @@ def predict(
     kept = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()
-    width = min(max(len(_shown(path)) for path in kept), 60)
+    width = min(max(len(escaped(str(path))) for path in kept), 60)
     names = max(len(name) for name in (*model.classes, NOT_SURE, UNKNOWN))
     answers: list[Answer | str] = []
     for path, answer in zip(kept, model.each(kept), strict=True):
         answers.append(answer)
         if isinstance(answer, Answer) and not csv:
-            say(f"{_shown(path):{width}}  {line(answer, top, names)}")
+            say(f"{escaped(str(path)):{width}}  {line(answer, top, names)}")
     seconds = time.monotonic() - began
     if csv:
         _write(csv, kept, answers, top)
@@ -90,7 +104,7 @@ def only_images(
     with decode.no_warnings():
         kept = [path for path in paths if path in named or _may_be_image(path)]
     if others := set(paths).difference(kept):
-        listed = ", ".join(first_few([_shown(path) for path in paths if path in others]))
+        listed = ", ".join(first_few([escaped(str(path)) for path in paths if path in others]))
         say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
     if not kept:
         raise IntakeError("There is no image in it.")
@@ -137,7 +151,163 @@ def _cell(text: str) -> str:
     return for_spreadsheet(text.encode(errors="backslashreplace").decode())
 
 
-def _shown(path: Path) -> str:
-    """A path as it may be printed: what its name holds must not steer the terminal."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)
+class Queued(NamedTuple):
+    """An image to label: its path in the folder, what the model makes of it, and why it is here.
+
+    Nothing is `suggested` for an unknown image: the model has learnt no class for it.
+    """
+
+    path: str
+    suggested: str
+    confidence: float
+    reason: str
+
+
+def in_order(
+    answers: Sequence[Answer],
+    seen: Sequence[str],
+    groups: Sequence[str],
+    known: Sequence[str],
+    *,
+    judged: bool,
+) -> list[int]:
+    """Return the positions of the images to label, in order, without near duplicates.
+
+    Unknown ones by distance; then those that are not sure and then all others, by confidence. Where
+    nothing is `judged` to be unknown, all by distance. Within each of these parts every group has
+    its turn before one has a second; an image without a group is one by itself. `seen` are the
+    looks of the images, `known` those of images that are labelled. Ties keep the given order.
+    """
+
+    def need(place: int) -> tuple[int, float]:
+        answer = answers[place]
+        if answer.distance is not None and (answer.unknown or not judged):
+            return 0, -round(answer.distance, 4)
+        return 1 + answer.sure, round(answer.confidence, 4)
+
+    order = sorted(range(len(answers)), key=need)
+    order = [order[at] for at in looks.apart([seen[place] for place in order], known)]
+    turns, taken = dict[int, tuple[int, int]](), Counter[tuple[int, str | int]]()
+    for place in order:
+        part = need(place)[0]
+        group = part, groups[place] or place
+        turns[place] = part, taken[group]
+        taken[group] += 1
+    return sorted(order, key=turns.__getitem__)
+
+
+def reason(answer: Answer, *, judged: bool) -> str:
+    """Say in plain words why an image is in the queue."""
+    ranked = [f"{name} {chance:.2f}" for name, chance in answer.probabilities.items()][:2]
+    if answer.unknown:
+        return f"unlike anything known (distance {answer.distance:.2f}), most like {ranked[0]}"
+    said = f"sure: {ranked[0]}" if answer.sure else f"not sure: {', '.join(ranked)}"
+    far = "" if judged or answer.distance is None else f"distance {answer.distance:.2f}, "
+    return far + said
+
+
+def write_queue(
+    project: Project,
+    model: Classifier,
+    folder: Path,
+    *,
+    count: int,
+    file: Path,
+    form: str,
+    say: Callable[[str], None],
+) -> None:
+    """Write which `count` images of a folder to label next, and say what was left out.
+
+    Files that cannot be used are passed over and raised at the end, as by `predict`.
+    """
+    if form not in FORMS:
+        raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
+    now = standing(project)
+    params, day = now.params, now.day if now.is_open else ""
+    history, _ = adding.known(project, now, day)
+    known = {*history.images["image"], *history.withdrawn}
+    seen = looks.read(project, history.days)["look"].to_list()
+    lying = walk_day(project, day, Delivery()) if day else []
+    given = only_images(images([folder]), (), say)
+    files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
+    read = checking.examined([*lying, *files], max_pixels=params.data.max_pixels)
+    for answer in read[: len(lying)]:
+        known.add(answer["image"])
+        seen.append(answer.get("look", ""))
+    fresh, repeated, problems = dict[str, Delivered](), 0, list[str]()
+    for one, answer in zip(files, read[len(lying) :], strict=True):
+        if wrong := name_problem(one.place, "file") or answer.get("refused"):
+            problems.append(f"{escaped(one.place)} {wrong}")
+        elif answer["image"] in known:
+            repeated += 1
+        else:
+            id_, look, ids = (answer[name] for name in ("image", "look", "group"))
+            fresh.setdefault(id_, Delivered(one.path, one.place, "", id_, look, ids=ids))
+    queued = _queued(model, [*fresh.values()], seen, params)
+    if form == "csv":
+        cells = ((safe_cell(at), "", for_spreadsheet(name), *of) for at, name, *of in queued)
+        write_csv(file, COLUMNS, islice(cells, count))
+        by_hand, labelled = "fill in the column label", str(file)
+    else:
+        write_bytes(file, json_bytes([_task(one, folder, model.day) for one in queued[:count]]))
+        by_hand, labelled = "import it into Label Studio, label, and export as JSON", "FILE"
+        say(f"The project's labelling interface: {_interface(model.classes)}")
+    alike = len(files) - len(problems) - repeated - len(queued)
+    say(f"written: {file}, {len(queued[:count])} of {plural(len(files), 'image')}")
+    say(f"left out: {repeated} known already, {plural(alike, 'near duplicate')}")
+    if isinstance(model.limit, str):
+        say(f"By distance, and no image is called {UNKNOWN}: {model.limit}.")
+    command = shlex.join(["dayfold", "add", str(folder), "--labels", labelled])
+    say(f"next: {by_hand}, then {command}")
+    if problems:
+        what = f"{len(problems)} of {plural(len(files), 'file')} cannot be used:"
+        raise RefusedError(what, problems=first_few(problems))
+
+
+def _queued(
+    model: Classifier, fresh: Sequence[Delivered], seen: Sequence[str], params: Params
+) -> list[Queued]:
+    """What the model makes of images that nobody has labelled, in order of need."""
+    answers = model.predict(one.path for one in fresh)
+    judged = not isinstance(model.limit, str)
+    groups = []
+    for one, answer in zip(fresh, answers, strict=True):
+        # As it would lie in the project.
+        path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
+        groups.append(splits.in_path(path, params.data.group) or one.ids)
+    found = []
+    for place in in_order(answers, [one.look for one in fresh], groups, seen, judged=judged):
+        answer = answers[place]
+        suggested = "" if answer.unknown else answer.label
+        why = reason(answer, judged=judged)
+        found.append(Queued(fresh[place].place, suggested, round(answer.confidence, 4), why))
+    return found
+
+
+def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
+    """A task of Label Studio with the suggestion as a prediction.
+
+    https://labelstud.io/guide/predictions; it serves FOLDER from local storage, whose root is the
+    folder above: https://labelstud.io/guide/storage.
+    """
+    result = {
+        "from_name": "choice",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": [one.suggested]},
+    }
+    made = {"model_version": f"dayfold {day}", "score": one.confidence, "result": [result]}
+    place = quote(f"{folder.resolve().name}/{one.path}")
+    return {
+        "data": {"image": f"/data/local-files/?d={place}", "reason": one.reason},
+        "predictions": [made] if one.suggested else [],
+    }
+
+
+def _interface(classes: Iterable[str]) -> str:
+    """The labelling interface that the predictions are for: with another they are refused."""
+    choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
+    return (
+        '<View><Image name="image" value="$image"/><Header value="$reason"/>'
+        f'<Choices name="choice" toName="image">{choices}</Choices></View>'
+    )

@@ -8,7 +8,6 @@ import polars as pl
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, gate, log, metrics, retention
 from dayfold.figures.evidence import Evidence
-from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
 from dayfold.project.files import json_bytes, write_bytes
@@ -58,27 +57,20 @@ def run(project: Project, params: Params) -> list[str]:
     _print_summary(figures, known)
     print(f"gate: {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons), sep="\n")
     print(f"next: {gate.next_step(checks)}")
-    return [
-        ", ".join(
-            f"{name} {figure(figures[key])} ({evidence.interval(figures, key)})"
-            for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting"))
-            if figures[key] is not None
-        )
-    ]
+    said = evidence.told(figures, {"average_accuracy": "ACC", "forgetting": "forgetting"})
+    return [", ".join(f"{name} {value} ({ends})" for _, name, value, ends in said)]
 
 
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     print(f"on {known.on(figures['images']['tested'])}:")
-    for name in ("average_accuracy", "weighted_f1", "worst_f1", "forgetting", "negative_flip_rate"):
-        if figures[name] is not None:
-            ends = evidence.interval(figures, name)
-            print(f"{name:19}{figure(figures[name]):>7}   95%: {ends}")
+    for key, _, value, ends in evidence.told(figures, log.TITLES):
+        print(f"{key:19}{value:>7}   95%: {ends}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         drop = "drop since yesterday on the same images"
         sure = f"A significant {drop} (McNemar, p = {worse['p']:.3f})."
         print(sure if worse["significant"] else f"No significant {drop}.")
-    if (f1 := figures["new"]["f1"]) is not None:
-        print(f"new classes: f1 {figure(f1)}, 95%: {evidence.interval(figures, 'new.f1')}")
+    for _, name, value, ends in evidence.told(figures, {"new.f1": "new classes: f1"}):
+        print(f"{name} {value}, 95%: {ends}")
     for sentence in known.sentences():
         print(sentence)

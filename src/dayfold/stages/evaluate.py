@@ -84,14 +84,10 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
     `predictions` and `parent` as in `counted`, with a column `path`; none without a parent.
     """
     columns = ("path", "label", "predicted", "confidence", "image")
-    wrong = predictions.filter(
-        (pl.col("split") == "test") & (pl.col("predicted") != pl.col("label"))
-    )
+    wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
     return [
         Flip(path, label, parent[image], predicted, confidence)
-        for path, label, predicted, confidence, image in wrong.select(columns)
-        .sort("path")
-        .iter_rows()
+        for path, label, predicted, confidence, image in wrong.select(columns).iter_rows()
         if parent is not None and parent[image] == label
     ]
 

@@ -7,12 +7,10 @@ and image only.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from dayfold import draws
 from dayfold.figures import metrics
@@ -44,51 +42,39 @@ def select(
     `size`, the set is larger. Size 0 is none at all. `reason` is the policy or "minimum", `key` the
     number whose smallest were taken.
     """
+    columns = ("image", "path", "label", "day")
+    rows, key, reason = (
+        old.select(columns),
+        pl.lit(0.0).alias("key"),
+        pl.lit(policy).alias("reason"),
+    )
     if policy == "all":
-        return _rows(old, np.arange(len(old)), np.zeros(len(old)), ["all"] * len(old))
-    if not size or old.is_empty():
-        return _rows(old.clear(), np.arange(0), np.zeros(0), [])
-    ids = old["image"].to_list()
+        return rows.with_columns(key, reason)
+    if not size or rows.is_empty():
+        return rows.clear().with_columns(key, reason)
+    ids = rows["image"].to_list()
     keys = draws.uniforms("replay", seed, day, ids=ids)
     if policy == "recency":
-        keys = keys / old["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
-    order = draws.in_order(keys, ids)
-    # Classes as numbers, in the order of their names.
-    names = old["label"].unique().sort().to_list()
-    label = old["label"].rank("dense").to_numpy().astype(np.int64) - 1
-    available = dict(zip(names, np.bincount(label).tolist(), strict=True))
-    seats = dict.fromkeys(names, 0)
+        keys = keys / rows["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
+    rows = rows.with_columns(key=pl.Series(keys))[draws.in_order(keys, ids)]
+    available = dict(rows.group_by("label").len().iter_rows())
+    seats = dict.fromkeys(available, 0)
     if policy == "class_balanced":
         seats = draws.even_seats(available, size, "replay seats", seed, day)
+    floors = {
+        label: max(seats[label], min(minimum_per_class, count))
+        for label, count in available.items()
+    }
     # Which of its class an image is, in the order of the keys; below the floor it is in.
-    turn = _turns(label[order])[np.argsort(order)]
-    floors = [max(seats[name], min(minimum_per_class, available[name])) for name in names]
-    floor = np.asarray(floors, dtype=np.int64)[label]
-    first = np.flatnonzero(turn < floor)
-    first = first[np.lexsort((label[first], turn[first]))]
-    reasons = [policy if turn[at] < seats[names[label[at]]] else "minimum" for at in first]
+    turn, label = pl.int_range(pl.len()).over("label"), pl.col("label")
+    is_seated = turn < label.replace_strict(seats, return_dtype=pl.Int64)
+    is_first = turn < label.replace_strict(floors, return_dtype=pl.Int64)
+    rows = rows.with_columns(turn=turn, is_seated=is_seated, is_first=is_first)
+    first = rows.filter("is_first").sort("turn", "label")
+    first = first.with_columns(pl.when("is_seated").then(reason).otherwise(pl.lit("minimum")))
     left = 0 if policy == "class_balanced" else max(0, size - len(first))
-    rest = order[turn[order] >= floor[order]][:left]
-    chosen = np.concatenate([first, rest])
-    return _rows(old, chosen, keys[chosen], reasons + [policy] * len(rest))
-
-
-def _turns(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same label stand before each: int64 [n]."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    turns = np.empty(len(labels), dtype=np.int64)
-    turns[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return turns
-
-
-def _rows(
-    old: pl.DataFrame, at: NDArray[np.int64], keys: NDArray[np.float64], reasons: Sequence[str]
-) -> pl.DataFrame:
-    columns = old[at].select("image", "path", "label", "day")
-    return columns.with_columns(
-        key=pl.Series(keys, dtype=pl.Float64), reason=pl.Series(reasons, dtype=pl.String)
-    )
+    rest = rows.filter(~pl.col("is_first")).head(left).with_columns(reason)
+    return pl.concat([first, rest]).select(*columns, "key", "reason")
 
 
 def pool_shares(
@@ -111,13 +97,10 @@ def pool_shares(
     pool = {**replayed, **today}
     weight = {cell: weights[cell[0]] for cell in pool}
     if over == "history":
-        whole, part = _masses(old, weights), _masses(replayed, weights)
+        whole, part = (_masses(cells, lambda cell: weights[cell[0]]) for cells in (old, replayed))
         for cell in replayed:
             weight[cell] *= whole[cell[1]] / part[cell[1]]
-    masses: dict[str, list[float]] = {}
-    for cell, count in sorted(pool.items()):
-        masses.setdefault(cell[1], []).append(count * weight[cell])
-    total = {label: math.fsum(parts) for label, parts in masses.items()}
+    total = _masses(pool, weight.__getitem__)
     mean = math.fsum(total.values()) / max(1, len(total))
     # Decimal: its power is rounded in one way on every machine, that of a float is not.
     exponent = Decimal(class_balance)
@@ -130,10 +113,11 @@ def pool_shares(
     ]
 
 
-def _masses(counts: Mapping[Cell, int], weights: Mapping[str, float]) -> dict[str, float]:
+def _masses(counts: Mapping[Cell, int], weight: Callable[[Cell], float]) -> dict[str, float]:
+    """What all images of each class weigh together."""
     parts: dict[str, list[float]] = {}
-    for (day, label), count in sorted(counts.items()):
-        parts.setdefault(label, []).append(count * weights[day])
+    for cell, count in sorted(counts.items()):
+        parts.setdefault(cell[1], []).append(count * weight(cell))
     return {label: math.fsum(values) for label, values in parts.items()}
 
 

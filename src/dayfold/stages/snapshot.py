@@ -109,7 +109,7 @@ def run(project: Project, params: Params) -> list[str]:
         expression=expression,
     )
     summary = [*_summary(added, corrected, earlier)]
-    warned = [*_thin(added, corrected, earlier, fractions), *_torn(units)]
+    warned = [*_thin(manifest.history(project, day).images, fractions), *_torn(units)]
     similar = [*_similar(alike)]
     print(*summary, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
     return ["; ".join([*summary, *similar[-1:]]), *warned]
@@ -179,14 +179,8 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
         yield f"{plural(len(corrected), 'correction')} of earlier days"
 
 
-def _thin(
-    added: list[Row], corrected: list[Row], earlier: History, fractions: Mapping[str, float]
-) -> Iterator[str]:
-    """Which classes cannot be learnt or judged yet, and what to do."""
-    rows = [(row.label, row.split, row.group) for row in (*added, *corrected) if row.label]
-    is_corrected = pl.col("image").is_in([row.image for row in corrected])
-    kept = earlier.images.filter(~is_corrected).select("label", "split", "group")
-    now = pl.concat([kept, pl.DataFrame(rows, kept.schema, orient="row")])
+def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
+    """Which classes of all images cannot be learnt or judged yet, and what to do."""
     table = now.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(now["label"].unique()), evidence.unit_of(now)

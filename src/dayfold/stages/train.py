@@ -27,7 +27,6 @@ from dayfold.learning import (
     calibration,
     checkpoint,
     device,
-    fingerprint,
     fitting,
     frozen,
     network,
@@ -119,8 +118,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
     facts = _facts(day)
     team.agree(canonical_json(facts).encode(), "The inputs or the fingerprint")
     keeper = checkpoint.Keeper(project.checkpoints, facts)
-    pace = Pace(*usual_speed(project, params.parent, facts))
-    fitted, steps = _fitted(project, day.job, facts, (pool, validation), keeper, team, pace)
+    fitted, steps = _fitted(project, day.job, facts, (pool, validation), keeper, team)
     weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
     team.agree(weights, "The weights")
     if not team.leads:
@@ -219,7 +217,7 @@ def _facts(day: _Day) -> dict[str, Any]:
         "classes": list(job.start.classes),
         "recipe": {**job.recipe.model_dump(), "optimizer": "AdamW", **resolved},
         "sha256": day.pins,
-        "fingerprint": fingerprint.fingerprint(machine, job.start.network),
+        "fingerprint": device.fingerprint(machine, job.start.network),
     }
 
 
@@ -230,7 +228,6 @@ def _fitted(
     pools: tuple[Pool, Pool],
     keeper: checkpoint.Keeper,
     team: Team,
-    pace: Pace,
 ) -> tuple[Fitted, list[TrainingStep]]:
     """Train, or go on where a training of the same inputs was stopped."""
     depth, here, inputs = job.recipe.frozen_through, facts["fingerprint"], None
@@ -243,7 +240,7 @@ def _fitted(
             inputs = Activations(job, project.activations, here)
             new = inputs.make(*pools, progress=ticker.advance)
         print(f"frozen    through {depth}: activations of {count} images, {new} new")
-    saved = keeper.found(team)
+    saved, pace = keeper.found(team), Pace(*usual_speed(project, job.start.metadata["day"], facts))
     steps = [*saved.steps] if saved else []
     if saved:
         print(f"resumed   going on from update {len(steps)}, where training was stopped")

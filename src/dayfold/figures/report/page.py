@@ -14,9 +14,9 @@ from markupsafe import Markup
 from dayfold import __version__
 from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
-from dayfold.figures.report import day as days
-from dayfold.figures.report import pictures, summary
-from dayfold.figures.report.day import Day
+from dayfold.figures import day as days
+from dayfold.figures.day import Day
+from dayfold.figures.report import pictures
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
@@ -67,8 +67,8 @@ def write_index(project: Project) -> None:
         on=f", {' to '.join(map(str, tested))} of them" * bool(len(cells)),
         minutes=minutes,
         cost=charts.bars(minutes),
-        titles=summary.TITLES,
-        columns=[(title, "number") for title in summary.TITLES.values()],
+        titles=log.TITLES,
+        columns=[(title, "number") for title in log.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
         verdicts=log.verdicts(project, lines, sealed=sealed, forced=gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
@@ -84,7 +84,7 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
 
 def render(day: Day, heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
-    changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
+    changed, cohorts, scores = days.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     minutes = days.minutes(day.project, day.days)
@@ -92,10 +92,10 @@ def render(day: Day, heat: Heat | None = None) -> str:
         "page.html",
         day=day,
         name=day.project.root.name,
-        headline=summary.headline(day, changed),
-        numbers=summary.numbers(day),
+        headline=days.headline(day, changed),
+        numbers=days.numbers(day),
         changes=changed,
-        lost=summary.LOST,
+        lost=days.LOST,
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
         tested=day.known.on(int(day.counts["images"].sum())),
@@ -105,9 +105,9 @@ def render(day: Day, heat: Heat | None = None) -> str:
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(summary.flagged(day)),
-        flags=summary.flags(day),
-        flag_chart=summary.flag_chart(day),
+        flagged=list(days.flagged(day)),
+        flags=days.flags(day),
+        flag_chart=days.flag_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,

@@ -11,7 +11,7 @@ import polars as pl
 from PIL import Image
 
 from dayfold.errors import IntakeError
-from dayfold.figures.report.day import Day
+from dayfold.figures.day import Day
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import decode, no_warnings
 from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike

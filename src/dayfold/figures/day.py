@@ -1,33 +1,173 @@
-"""The day in numbers and sentences."""
+"""One day: what is known of it, from files or tags, in numbers and sentences."""
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
 
-from dayfold.figures import charts, intervals, metrics
-from dayfold.figures.evidence import is_judged, is_too_few
+from dayfold.errors import CycleError, DayfoldError
+from dayfold.figures import charts, evidence, gate, intervals, log, metrics
+from dayfold.figures.evidence import Evidence, is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
-from dayfold.figures.log import MEANINGS
-from dayfold.figures.report.day import Day
-from dayfold.ledger import tables
+from dayfold.figures.log import MEANINGS, TITLES, DayLine
+from dayfold.ledger import manifest, tables
+from dayfold.ledger.manifest import History
+from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
+from dayfold.project import storage, vcs
 from dayfold.project.console import first_few, plural
+from dayfold.project.files import parse_csv
+from dayfold.project.layout import Project
+from dayfold.project.params import Params
 
 LOST = "worse beyond chance"  # more was lost than won, on enough to tell
-# The five figures, each with its title.
-TITLES = {
-    "average_accuracy": "Average accuracy",
-    "weighted_f1": "Weighted F1",
-    "worst_f1": "Worst F1",
-    "forgetting": "Forgetting",
-    "negative_flip_rate": "Newly wrong",
-}
-
 KINDS = {1: "new", 0: "known"}
 # The lines of the chart, each with its colour, by `new` of `tables.Unknown`.
 LINES = {1: ("found", charts.RAMP[0]), 0: ("false alarms", charts.RAMP[-1])}
+
+
+@dataclass
+class Day:
+    """One day of a project, and all that is recorded of it.
+
+    `line` has its figures. `params` are those of the working tree, of whose day `is_current` may
+    be true. `missing` says which files cannot be had, and why.
+    """
+
+    project: Project
+    line: DayLine
+    params: Params
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def day(self) -> str:
+        """The day itself, as in 2025-06-04."""
+        return self.line.day
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """This day's figures, by the keys of `metrics.day_metrics`."""
+        return self.line.figures or {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the day of the working tree."""
+        return self.day == self.params.day
+
+    @cached_property
+    def is_sealed(self) -> bool:
+        """Whether it is sealed here."""
+        return self.day in vcs.sealed_days(self.project.root)
+
+    @cached_property
+    def known(self) -> Evidence:
+        """What its figures rest on."""
+        most, origin = self.params.evaluate.max_per_cohort, self.params.origin.classes
+        return evidence.of(self.history, most=most, origin=origin)
+
+    @cached_property
+    def history(self) -> History:
+        """All images as they stand after this day."""
+        return manifest.history(self.project, self.day)
+
+    @cached_property
+    def evaluations(self) -> pl.DataFrame:
+        """The counts of all days up to this one."""
+        return tables.evaluations(self.project, self.day)[0]
+
+    @cached_property
+    def days(self) -> list[str]:
+        """The days with evaluations, up to this one."""
+        return tables.evaluated(self.project, self.day)
+
+    @property
+    def before(self) -> str | None:
+        """The evaluated day before this one."""
+        return self.days[-2] if len(self.days) > 1 else None
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many of the day's own images are for training, validation and test."""
+        mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
+        return {split: mine[split] for split in manifest.SPLITS}
+
+    @property
+    def counts(self) -> pl.DataFrame:
+        """The counts of this day's model."""
+        return self.evaluations.filter(pl.col("model") == self.day)
+
+    @cached_property
+    def checks(self) -> list[Check] | None:
+        """What the gate recorded; None where there is no record."""
+        if not self.project.gate(self.day).exists():
+            return None
+        return gate.read(self.project, self.day)
+
+    @property
+    def draws(self) -> dict[str, float | None]:
+        """What training drew, as `curve` recorded it; nothing of an older day."""
+        found = json.loads(self.file(self.project.figures) or b"{}")
+        return dict(found.get("draws", {}))
+
+    def file(self, path: Path) -> bytes | None:
+        """Return the bytes of a file that git keeps, as of this day; None where it has none."""
+        if self.is_current:
+            return path.read_bytes() if path.exists() else None
+        name = self.project.name(path)
+        return vcs.at_tags(self.project.root, [self.day], lambda _: [name])[self.day].get(name)
+
+    def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
+        """Return a table of this day that its stages write; None, and why, where it is not here.
+
+        That of an earlier day is git's or DVC's, from its cache or a remote.
+        """
+        name = self.project.name(path)
+        try:
+            if self.is_current:
+                return tables.read(path, kind)
+            if data := self.file(path):
+                return parse_csv(data, tables.schema(kind), name)
+            pinned = vcs.sealed_outputs(self.project.root, self.day)
+            return tables.read(storage.bring(self.project.root, pinned[name]), kind)
+        except DayfoldError as error:
+            self.missing[name] = error.problems[-1] if error.problems else error.what
+            return None
+
+
+def read(project: Project, day: str | None) -> Day:
+    """Return a day, by default the last that has figures.
+
+    They are counted from the evaluations, so that they have the intervals of classes too.
+    """
+    params = params_file.read(project.params)
+    if day and day != params.day and not project.manifest(day).exists():
+        raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
+    until = params.model_copy(update={"day": day or params.day})
+    line = log.line_of(log.lines(project, until), day)
+    found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
+    evidence.judge(found.figures, found.known, line.new)
+    return found
+
+
+def minutes(project: Project, days: Sequence[str]) -> dict[str, float]:
+    """Return what it took to make each day's model, decoding and training, where that is kept."""
+    name = project.name(project.provenance)
+    kept = vcs.at_tags(project.root, days, lambda _: [name])
+    records = [data for files in kept.values() for data in files.values()]
+    if project.provenance.exists():
+        records.append(project.provenance.read_bytes())
+    made = {record.get("day"): record for record in map(json.loads, records)}
+    return {
+        day: sum(made[day]["seconds"].values()) / 60
+        for day in days
+        if "seconds" in made.get(day, ())
+    }
 
 
 class Number(NamedTuple):
@@ -155,22 +295,17 @@ def flagged(day: Day) -> Iterator[str]:
 
 
 def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
-    share = params_file.read(day.project.params).predict.known_share
-    ends = intervals.proportion(unknown, images)
+    share, (low, high) = day.params.predict.known_share, intervals.wilson(unknown, images)
     said = (
         f"Of {plural(images, 'image')} of known classes it called {unknown} unknown: "
-        f"{unknown / images:.1%} ({ends['low']:.1%} to {ends['high']:.1%})."
+        f"{unknown / images:.1%} ({low:.1%} to {high:.1%})."
     )
     if few := day.known.caveat(units):
         return f"{said} This is {few}."
     if share is None:
         return said
-    if ends["low"] is not None and ends["low"] > 1 - share:
-        return (
-            f"{said} {1 - share:.0%} are expected: today's images look unlike those of before. "
-            "Another device, other settings?"
-        )
-    return f"{said} {1 - share:.0%} are expected."
+    unlike = ": today's images look unlike those of before. Another device, other settings?"
+    return f"{said} {1 - share:.0%} are expected{unlike if low > 1 - share else '.'}"
 
 
 def flags(day: Day) -> list[dict[str, Any]]:
@@ -193,14 +328,12 @@ def flag_chart(day: Day) -> Markup | None:
             if row["unknown"] is not None:
                 part = row["unknown"] / row["images"]
                 curves.setdefault(LINES[row["new"]][0], {})[on] = part
-    return (
-        charts.lines(
-            curves,
-            says="Part of the images that yesterday's model called unknown, by day",
-            colours=dict(LINES.values()),
-            ends=(0.0, 1.0),
-            names={name: name for name in curves},
-        )
-        if curves
-        else None
+    if not curves:
+        return None
+    return charts.lines(
+        curves,
+        says="Part of the images that yesterday's model called unknown, by day",
+        colours=dict(LINES.values()),
+        ends=(0.0, 1.0),
+        names={name: name for name in curves},
     )
