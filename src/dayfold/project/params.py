@@ -64,7 +64,7 @@ class Data(_Section):
 
     split: Split
     group: str
-    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
+    max_pixels: int | None = None  # as in params.yaml of before: the limit is Pillow's own now
 
     @field_validator("group")
     @classmethod

@@ -100,13 +100,13 @@ def write(
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
     now = standing(project)
     params, day = now.params, now.day if now.is_open else ""
-    history, _ = adding.known(project, now, day)
+    history = adding.known(project, now, day)
     known = {*history.images["image"], *history.withdrawn}
     seen = looks.read(project, history.days)["look"].to_list()
     lying = walk_day(project, day, Delivery()) if day else []
     given = predicting.only_images(predicting.images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
-    read = checking.examined([*lying, *files], max_pixels=params.data.max_pixels)
+    read = checking.examined([*lying, *files])
     for answer in read[: len(lying)]:
         known.add(answer["image"])
         seen.append(answer.get("look", ""))
