@@ -206,8 +206,7 @@ def at_tags(
 
 def branch(root: Path) -> str:
     """The branch that is checked out; empty where none is (a detached HEAD)."""
-    words = ("symbolic-ref", "--quiet", "--short", "HEAD")
-    return git(root, *words).strip() if git_says(root, *words) else ""
+    return git(root, "branch", "--show-current").strip()
 
 
 def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
