@@ -5,6 +5,7 @@ than the last look at it is read whole, and compared with the manifests.
 """
 
 import errno
+import json
 import os
 import stat
 import time
@@ -20,7 +21,7 @@ from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
-from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
+from dayfold.project.files import escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Params
 from dayfold.proof import chain
@@ -74,9 +75,8 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     noted |= dict.fromkeys(here - noted.keys(), 0)
     if not (is_other or any(found.values())):
         noted |= dict.fromkeys(due, began)
-    lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
-        write_bytes(project.last_looks, "".join(lines).encode())
+        write_bytes(project.last_looks, json_bytes(noted))
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
@@ -122,8 +122,7 @@ def _refuse(found: Mapping[str, Sequence[str]], parent: str = "") -> None:
 def _noted(project: Project) -> dict[str, int]:
     """When each day whose images have been here was last found as sealed, in ns; 0: never."""
     try:
-        lines = project.last_looks.read_text(encoding="utf-8").splitlines()
-        return {day: int(since) for day, since in (line.split() for line in lines)}
+        return dict(json.loads(project.last_looks.read_bytes()))
     except (FileNotFoundError, ValueError):
         return {}  # or the file is of an earlier version
 
