@@ -223,11 +223,8 @@ def behind(root: Path) -> int:
     return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
 
 
-def tagged_days(root: Path, *, merged: bool = False) -> list[str]:
-    """The days that have a tag on any line of history, in order; `merged`: that HEAD contains."""
-    if merged and not _has_commit(root):
-        return []
-    which = ["--merged=HEAD"] * merged
+def tagged_days(root: Path, *which: str) -> list[str]:
+    """The days that have a tag on any line of history, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
 
@@ -237,7 +234,7 @@ def sealed_days(root: Path) -> list[str]:
 
     A tag of another branch is not, nor one whose commit a rebase or an amend has left behind.
     """
-    return tagged_days(root, merged=True)
+    return tagged_days(root, "--merged=HEAD") if _has_commit(root) else []
 
 
 def committed_days(root: Path) -> list[str]:
