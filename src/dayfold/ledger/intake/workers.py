@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing.connection import wait
 from pathlib import Path
+from select import select
 from threading import Event, Lock
 from typing import Any
 
@@ -237,7 +237,7 @@ class _Worker:
         assert self.process.stdout  # noqa: S101 - it was asked for
         output = self.process.stdout.fileno()
         while b"\n" not in self._rest:
-            if not wait([output], seconds):
+            if not select([output], [], [], seconds)[0]:
                 raise IntakeError(f"takes longer than {seconds:g} s to decode")
             part = os.read(output, 2**16)
             if not part:
