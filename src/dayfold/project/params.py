@@ -64,7 +64,14 @@ class Data(_Section):
 
     split: Split
     group: str
-    max_pixels: int | None = None  # as in params.yaml of before: the limit is Pillow's own now
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_max_pixels(cls, values: Any) -> Any:
+        """Pass over a limit of before, which is Pillow's own now: sealed days have it."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key != "max_pixels"}
 
     @field_validator("group")
     @classmethod
