@@ -71,7 +71,7 @@ def test_params_yaml_has_the_model_s_keys_in_order_few_of_them_and_a_comment_eac
 
 
 def test_a_limit_of_pixels_as_sealed_days_have_it_is_passed_over(path):
-    before = params_file.read(path)
+    before = params_file.read(changed(path))
     changed(path, ("  group", '  group: ""\n  max_pixels: 50000000'))
     assert params_file.read(path) == before
 
