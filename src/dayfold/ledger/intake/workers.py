@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from select import select
+from select import POLLIN, poll
 from threading import Event, Lock
 from typing import Any
 
@@ -235,9 +235,10 @@ class _Worker:
 
     def _line(self, seconds: float) -> bytes:
         assert self.process.stdout  # noqa: S101 - it was asked for
-        output = self.process.stdout.fileno()
+        output, ready = self.process.stdout.fileno(), poll()
+        ready.register(output, POLLIN)
         while b"\n" not in self._rest:
-            if not select([output], [], [], seconds)[0]:
+            if not ready.poll(1000 * seconds):
                 raise IntakeError(f"takes longer than {seconds:g} s to decode")
             part = os.read(output, 2**16)
             if not part:
