@@ -16,7 +16,7 @@ from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import corrections, looks, manifest, splits, tables
 from dayfold.ledger.intake import checking, labels
 from dayfold.ledger.intake import delivery as deliveries
-from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
 from dayfold.ledger.intake.finding import (
     MOST_BYTES,
     composed,
@@ -180,7 +180,7 @@ class _Adding:
         desk.check()
         return desk
 
-    def _targets(self) -> list[tuple[Delivered, Path]]:
+    def _targets(self) -> list[tuple[Found, Path]]:
         """Where each image goes: its own name (NFC), with the head of its id where that is taken.
 
         An image without a group, or whose group another name would change, is refused.
@@ -321,7 +321,7 @@ def _hint(refused: list[Remark]) -> str:
     return "fix or remove these files, then run the command again"
 
 
-def _take_in(targets: Sequence[tuple[Delivered, Path]], stage: Path) -> None:
+def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):

@@ -10,7 +10,7 @@ import polars as pl
 
 from dayfold.ledger import looks
 from dayfold.ledger.intake import workers
-from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
+from dayfold.ledger.intake.delivery import Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
 from dayfold.project.console import Ticker
@@ -42,7 +42,7 @@ def inspect(
         else:
             takable.append(one)
     answers = examined(takable, stage=stage, squares=squares)
-    checked: list[Delivered] = []
+    checked: list[Found] = []
     for one, answer in zip(takable, answers, strict=True):
         if "failed" in answer:
             raise OSError(answer["failed"])
@@ -51,8 +51,8 @@ def inspect(
             continue
         for what in answer["warnings"]:
             delivery.warn(one.place, what)
-        seen = (answer["image"], answer["look"], one.group, answer["group"])
-        checked.append(Delivered(one.path, one.place, one.label, *seen))
+        seen = {name: answer[name] for name in ("image", "look", "ids")}
+        checked.append(one._replace(**seen))
     _sort_out_copies(checked, history, today, delivery)
 
 
@@ -75,7 +75,7 @@ def examined(
 
 
 def _sort_out_copies(
-    checked: Sequence[Delivered],
+    checked: Sequence[Found],
     history: History,
     today: Mapping[str, tuple[str, str]],
     delivery: Delivery,
@@ -86,7 +86,7 @@ def _sort_out_copies(
     before |= today
     corrected = {*history.corrections.select("image", "before").iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
-    same: dict[str, list[Delivered]] = {}
+    same: dict[str, list[Found]] = {}
     for item in checked:
         same.setdefault(item.image, []).append(item)
     for image, items in same.items():
@@ -126,12 +126,12 @@ def _sort_out_copies(
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
-def _copy_of(item: Delivered, place: str, since: str = "") -> Remark:
+def _copy_of(item: Found, place: str, since: str = "") -> Remark:
     said = "lies there already" if item.place == place else f"has the same bytes as {place}"
     return Remark(item.place, said + since, item.image)
 
 
-def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> None:
+def _tell_group(item: Found, settled: str | None, delivery: Delivery) -> None:
     """Keep the group that a CSV names, unless an earlier day has settled another."""
     if not item.group or item.group == settled:
         return

@@ -29,9 +29,10 @@ _ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECAS
 
 
 class Found(NamedTuple):
-    """A file to check: where it is, what a person calls it, its class, and its group if told.
+    """A file: where it is, what a person calls it, its class, and its group if a CSV names one.
 
-    `real` is where its bytes lie if it is a link of DVC's to its cache.
+    `real` is where its bytes lie if it is a link of DVC's to its cache. Once it is checked `image`
+    is their sha256, `look` how it looks (looks.py), `ids` the group that a DICOM file's ids make.
     """
 
     path: Path
@@ -39,20 +40,8 @@ class Found(NamedTuple):
     label: str
     group: str = ""
     real: Path | None = None
-
-
-class Delivered(NamedTuple):
-    """A checked image: `image` is the sha256 of its bytes, `look` how it looks (looks.py).
-
-    `group` is the one that a CSV of labels names, `ids` the one that a DICOM file's ids make.
-    """
-
-    path: Path
-    place: str
-    label: str
-    image: str
+    image: str = ""
     look: str = ""
-    group: str = ""
     ids: str = ""
 
 
@@ -83,7 +72,7 @@ class Delivery:
     another now. With `is_dry` nothing of it was done.
     """
 
-    images: list[Delivered] = field(default_factory=list)
+    images: list[Found] = field(default_factory=list)
     known: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
     changed: list[Remark] = field(default_factory=list)
@@ -166,7 +155,7 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
     return project.name(project.remarks)
 
 
-def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:
+def tally(found: Iterable[Found]) -> dict[str, int]:
     """Return how many files each class has."""
     return dict(Counter(one.label for one in found))
 
@@ -198,7 +187,7 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
 
 
 def patients(
-    paths: Sequence[tuple[Delivered, str]], expression: str, *, is_by_csv: bool
+    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
 ) -> Iterator[str]:
     """Yield a line on what the expression finds in the first paths; without one, on what could.
 

@@ -52,7 +52,7 @@ def check(
 
     Its bytes may lie elsewhere (`real`); in the folder `squares` its square of `size` is kept. The
     answer has the file's `image` (sha256) where it could be read, and either `refused`, the reason,
-    or `look`, `group` and `warnings`. `failed` says that the copy could not be written.
+    or `look`, `ids` and `warnings`. `failed` says that the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
@@ -70,7 +70,7 @@ def check(
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         if squares:
             keep_square(Kept(Path(squares)), answer["image"], squared(image, size))
-        answer |= {"look": look(image), "group": found.group, "warnings": [*warned, *found.remarks]}
+        answer |= {"look": look(image), "ids": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}
     except OSError as error:
