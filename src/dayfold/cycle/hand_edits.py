@@ -18,7 +18,7 @@ import polars as pl
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import storage, vcs
+from dayfold.project import vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, json_bytes, md5_file, sha256_file, write_bytes
@@ -148,7 +148,7 @@ def _in_git(
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     # `open` moves pins to a month's file: to another place, but the same pins.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
-    pins = {name.removeprefix("HEAD:"): storage.entries(data, name) for name, data in blobs.items()}
+    pins = {name.removeprefix("HEAD:"): vcs.entries(data, name) for name, data in blobs.items()}
     pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
     had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
     is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())

@@ -16,7 +16,7 @@ from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, 
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, storage, vcs
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
@@ -140,7 +140,7 @@ def fold_into_month(project: Project, day: str) -> None:
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
         both = [path for path in (month, own) if path.exists()]
-        found = [storage.entries(path.read_bytes(), project.name(path)) for path in both]
+        found = [vcs.entries(path.read_bytes(), project.name(path)) for path in both]
         outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
         write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
         own.unlink()

@@ -15,9 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
-import yaml
-
-from dayfold.errors import LedgerError, ToolError
+from dayfold.errors import ToolError
 from dayfold.project import vcs
 from dayfold.project.files import md5, write_bytes
 
@@ -45,20 +43,6 @@ def linked(link: Path, objects: Path) -> Path | None:
 def object_path(cache: Path, key: str) -> Path:
     """Return where the cache keeps the bytes of this MD5."""
     return cache / "files" / "md5" / key[:2] / key[2:]
-
-
-def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
-    """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
-    try:
-        outs = yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
-        if all(isinstance(out["md5"], str) for out in outs):
-            return {str(out["path"]): dict(out) for out in outs}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        pass
-    raise LedgerError(
-        f"{source} is not whole: DVC cannot know what it stands for.",
-        hint=f"git checkout HEAD -- {source}",
-    )
 
 
 def listed(data: bytes) -> dict[str, str]:

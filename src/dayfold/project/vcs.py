@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -302,16 +303,29 @@ def check_is_top(root: Path) -> None:
     )
 
 
+def entries(data: bytes, source: str) -> dict[str, dict[str, Any]]:
+    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
+
+    LedgerError, naming `source`, if it is broken.
+    """
+    try:
+        found = yaml.load(data, Loader=yaml.CSafeLoader)
+        parts = found["stages"].values() if "stages" in found else [found]
+        outs = [out for part in parts for out in part["outs"]]
+        if all(isinstance(out["md5"], str) for out in outs):
+            return {str(out["path"]): dict(out) for out in outs}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        pass
+    again = ", then dvc repro" * (source == "dvc.lock")
+    raise LedgerError(
+        f"{source} is not whole: DVC cannot know what it stands for.",
+        hint=f"git checkout HEAD -- {source}{again}",
+    )
+
+
 def outputs(lock: bytes) -> dict[str, str]:
     """The path and MD5 of every output that the bytes of a dvc.lock pin."""
-    try:
-        stages = yaml.load(lock, Loader=yaml.CSafeLoader)["stages"]
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        raise LedgerError(
-            "dvc.lock is not whole: DVC cannot know what the stages made.",
-            hint="git checkout HEAD -- dvc.lock, then dvc repro",
-        ) from None
+    return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
 
 
 def sealed_outputs(root: Path, day: str) -> dict[str, str]:
