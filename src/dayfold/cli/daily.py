@@ -175,11 +175,12 @@ def undo(
     """
     from dayfold.cycle import sealing
 
-    with changing("undo") as project:
-        lines, carry_out = sealing.undo(project, seal=seal)
-        print("\n".join(lines))
+    def agree(told: str) -> None:
+        print(told)
         ask("Undo it?", yes=yes, hint="dayfold undo --yes")
-        print(carry_out())
+
+    with changing("undo") as project:
+        print(sealing.undo(project, agree, seal=seal))
 
 
 @command(CYCLE, "dayfold run ~/scans/today")

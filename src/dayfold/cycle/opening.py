@@ -23,6 +23,7 @@ from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
+KEPT = "params.yaml keeps what you changed"
 # What DVC lays out of a sealed day: the outputs of these stages, and the parent.
 _MADE = ("weights", "replay", "train", "evaluate")
 
@@ -159,23 +160,19 @@ def opened(
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
 
 
-def close(project: Project, now: Standing) -> tuple[list[str], Callable[[], str]]:
-    """Return what to say of closing the open day, and the function that closes it."""
+def close(project: Project, now: Standing, agree: Callable[[str], None]) -> str:
+    """Close the open day (as `sealing.undo`)."""
     # An earlier undo may have filled a folder.
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
-
-    def carry_out() -> str:
-        facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
-        with journal.step(project, CLOSE, **facts):
-            return finish_closing(project, facts)
-
-    return [
+    agree(
         f"{now.day} is open: its {images} images and its corrections move to {folder}/, and all "
-        "else is as before",
-        "params.yaml keeps what you changed",
-    ], carry_out
+        f"else is as before\n{KEPT}"
+    )
+    facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
+    with journal.step(project, CLOSE, **facts):
+        return finish_closing(project, facts)
 
 
 def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:

@@ -164,11 +164,11 @@ def afterwards(project: Project) -> Iterator[str]:
         )
 
 
-def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[], str]]:
-    """Find the last step: an experiment on a sealed day, its seal, or the opening of a day.
+def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) -> str:
+    """Take back the last step: an experiment on a sealed day, its seal, or the opening of a day.
 
-    With `seal` it is the seal, and all files stay as they are. Returns what to say of it, and the
-    function that takes it back.
+    With `seal` it is the seal, and all files stay as they are. `agree` is given what is to be done
+    and raises unless that is meant. Returns what was done.
     """
     now = standing(project)
     if now.lost_tags:
@@ -178,26 +178,20 @@ def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[
     if not now.is_sealed:
         if seal:
             raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
-        return opening.close(project, now)
+        return opening.close(project, now, agree)
     try:
         if not seal:
             check_is_as_sealed(project, now.day)
     except CycleError:
-        return _experiment(project, now.day)
-    return _unseal(project, now.day)
-
-
-def _experiment(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
-    def carry_out() -> str:
-        opening.bring_back(project, vcs.TAG + day)
+        again = "was made again since it was sealed: its files come back as they were sealed"
+        agree(f"{now.day} {again}\n{opening.KEPT}")
+        opening.bring_back(project, vcs.TAG + now.day)
         opening.lay_out(project)
-        return f"{day} is as it was sealed"
-
-    line = f"{day} was made again since it was sealed: its files come back as they were sealed"
-    return [line, "params.yaml keeps what you changed"], carry_out
+        return f"{now.day} is as it was sealed"
+    return _unseal(project, now.day, agree)
 
 
-def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
+def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
     root, tag = project.root, vcs.TAG + day
     check_branch(project)
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
@@ -215,20 +209,18 @@ def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
         )
     # A commit with other words is a person's: the day was committed by hand, or amended.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
-    before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
-    names, goes = vcs.changed(root, before, commit), "its tag and its commit go"
+    moves, names = f"delete refs/tags/{tag}\n", list[str]()
     if words.strip() != vcs.seals(root)[day].strip():
-        names, goes = [], "its tag goes, its commit is not dayfold's"
-    elif commit != head:
-        names, goes = [], "its tag goes, its commit stays, as later ones build on it"
-
-    def carry_out() -> str:
-        # One transaction: a kill leaves both as they were, or neither.
-        moves = f"update HEAD {before} {head}\n" * bool(names) + f"delete refs/tags/{tag}\n"
-        vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
-        if names:
-            vcs.git(root, "reset", "--quiet", "--", *names)
-        opening.put_in_index(project, day)
-        return f"{day} is open again. Change it, then dvc repro and dayfold seal"
-
-    return [f"{day} is sealed: {goes}; all files stay as they are"], carry_out
+        goes = "its tag goes, its commit is not dayfold's"
+    elif commit != vcs.git(root, "rev-parse", "HEAD").strip():
+        goes = "its tag goes, its commit stays, as later ones build on it"
+    else:
+        goes, names = "its tag and its commit go", vcs.changed(root, f"{commit}^", commit)
+        moves += f"update HEAD {commit}^ {commit}\n"
+    agree(f"{day} is sealed: {goes}; all files stay as they are")
+    # One transaction: a kill leaves both as they were, or neither.
+    vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
+    if names:
+        vcs.git(root, "reset", "--quiet", "--", *names)
+    opening.put_in_index(project, day)
+    return f"{day} is open again. Change it, then dvc repro and dayfold seal"
