@@ -49,8 +49,7 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
         try:
             if now.next_parent != facts.get("parent"):
                 raise CycleError(f"the last day is {now.day} now.")
-            if now.is_sealed:
-                check_is_as_sealed(project, now.day)
+            check_is_as_sealed(project, now)
         except CycleError as error:
             return f"{day} was not opened: {error.what}"
         _make_open(project, now, day)

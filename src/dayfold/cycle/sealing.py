@@ -181,7 +181,7 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
         return opening.close(project, now, agree)
     try:
         if not seal:
-            check_is_as_sealed(project, now.day)
+            check_is_as_sealed(project, now)
     except CycleError:
         again = "was made again since it was sealed: its files come back as they were sealed"
         agree(f"{now.day} {again}\n{opening.KEPT}")
