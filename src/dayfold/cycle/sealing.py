@@ -209,18 +209,37 @@ def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
         )
     # A commit with other words is a person's: the day was committed by hand, or amended.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
-    moves, names = f"delete refs/tags/{tag}\n", list[str]()
-    if words.strip() != vcs.seals(root)[day].strip():
-        goes = "its tag goes, its commit is not dayfold's"
-    elif commit != vcs.git(root, "rev-parse", "HEAD").strip():
-        goes = "its tag goes, its commit stays, as later ones build on it"
-    else:
-        goes, names = "its tag and its commit go", vcs.changed(root, f"{commit}^", commit)
-        moves += f"update HEAD {commit}^ {commit}\n"
+    is_own = words.strip() == vcs.seals(root)[day].strip()
+    goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
     agree(f"{day} is sealed: {goes}; all files stay as they are")
-    # One transaction: a kill leaves both as they were, or neither.
-    vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
-    if names:
-        vcs.git(root, "reset", "--quiet", "--", *names)
+    if is_own:
+        _drop(project, commit, day)
+    else:
+        vcs.git(root, "tag", "--delete", tag)
     opening.put_in_index(project, day)
     return f"{day} is open again. Change it, then dvc repro and dayfold seal"
+
+
+def _drop(project: Project, commit: str, day: str) -> None:
+    """Take a seal's commit out of the branch, and its tag away, at once; no file is touched.
+
+    The last commit goes. Behind others, which stay, a new one takes its changes back: but what
+    they changed again, params.yaml for one, is left to them.
+    """
+    root = project.root
+    before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
+    names, new = vcs.changed(root, before, commit), before
+    if head != commit:
+        later = {*vcs.changed(root, commit, head)}
+        index = {"GIT_INDEX_FILE": str(project.scratch / "undo-index")}
+        vcs.git(root, "read-tree", head, more=index)
+        kept = sorted({*names} - later)
+        vcs.git(root, "restore", "--staged", f"--source={before}", "--", *kept, more=index)
+        tree = vcs.git(root, "write-tree", more=index).strip()
+        text = f"Take back the seal of {day}"
+        new = vcs.git(root, "commit-tree", tree, "-p", head, "-m", text).strip()
+        (project.scratch / "undo-index").unlink()
+    # One transaction: a kill leaves both as they were, or neither.
+    moves = f"update HEAD {new} {head}\ndelete refs/tags/{vcs.TAG}{day}\n"
+    vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
+    vcs.git(root, "reset", "--quiet", "--", *names)

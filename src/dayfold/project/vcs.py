@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,20 @@ def environment() -> dict[str, str]:
     }
 
 
-def _run(tool: Sequence[str], words: Sequence[str], root: Path, given: str | None = None) -> str:
-    """Run a command of a tool and return what it prints."""
+def _run(
+    tool: Sequence[str],
+    words: Sequence[str],
+    root: Path,
+    *,
+    more: Mapping[str, str] | None = None,
+    given: str | None = None,
+) -> str:
+    """Run a command of a tool and return what it prints; `more` is added to its environment."""
     try:
         done = subprocess.run(
             [*tool, *words],
             cwd=root,
-            env=environment(),
+            env={**environment(), **(more or {})},
             input=given,
             encoding="utf-8",  # paths, whatever the locale
             errors="surrogateescape",
@@ -119,9 +126,11 @@ def bringing_back(*targets: str) -> str:
     return f"dvc checkout --force {names} || dvc pull --force {names}"
 
 
-def git(root: Path, *words: str, given: str | None = None) -> str:
+def git(
+    root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
+) -> str:
     """Run a git command at the project's top and return what it prints."""
-    return _run(_GIT, words, root, given)
+    return _run(_GIT, words, root, more=more, given=given)
 
 
 def git_says(root: Path, *words: str) -> bool:
