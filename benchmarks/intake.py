@@ -27,7 +27,7 @@ TARGET = 1000  # images a minute and core
 def start_workers(top: Path, using: int) -> None:
     """Have `using` new workers wait: what they read of Python's own files does not count."""
     workers.end_idle()
-    request = {"path": str(top), "stage": "", "max_pixels": 1}
+    request = {"path": str(top), "stage": ""}
     while len(workers._idle) < using:
         workers.answers([request] * 8 * using)
 

@@ -24,7 +24,7 @@ from dayfold.backtest import POLICIES, History
 from dayfold.figures.retention import HIT
 from dayfold.learning import network
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.intake.worker import look
+from dayfold.ledger.intake.workers import look
 from dayfold.ledger.tables import Evaluation
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params

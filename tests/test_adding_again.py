@@ -3,7 +3,7 @@
 import pytest
 
 from builders import DAYS, add, contents, place, png, run_stages, take_in
-from dayfold.cycle import added, adding
+from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, splits, tables
@@ -74,15 +74,14 @@ def test_a_dry_run_speaks_of_what_would_be(project, source, capsys):
     vcs.git(project.root, "init", "--quiet")
     place(source, "cat", [1])
     (source / "cat" / "2.png").write_bytes(b"")
-    options = Options(dry_run=True)
     delivery = add(project, source, dry_run=True)
-    lines = [*added.said_of_day(project, DAY, delivery, options)]
+    lines = delivery.said
     assert lines == [f"would open {DAY} (parent origin)"]
-    show(added.table(DAY, delivery, options))
+    show(delivery.table(DAY))
     said = capsys.readouterr().out
     assert "would be added" in said
     assert "would be refused" in said
-    assert added.next_step(delivery, options).startswith("nothing was changed")
+    assert delivery.next_step().startswith("nothing was changed")
 
 
 def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source, tmp_path, capsys):
@@ -92,11 +91,11 @@ def test_a_csv_that_only_adds_groups_records_them_and_says_so(receiving, source,
     csv.write_text("path,label,group\ncat/1.png,cat,p1\ncat/2.png,cat,p2\n")
     delivery = add(receiving, source, labels=csv)
     assert splits.read_groups(receiving, DAY) == {sha256(png(1)): "p1", sha256(png(2)): "p2"}
-    show(added.table(DAY, delivery, Options(labels=csv)))
+    show(delivery.table(DAY))
     assert "grouped            2" in capsys.readouterr().out
-    assert added.next_step(delivery, Options(labels=csv)) == "next: dvc repro"
+    assert delivery.next_step() == "next: dvc repro"
     again = add(receiving, source, labels=csv)
-    assert added.next_step(again, Options(labels=csv)) == "nothing new"
+    assert again.next_step() == "nothing new"
 
 
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (5, 5), (6, 6), (900, 6)])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from builders import DAYS, add, open_day, place, png, run_stages, taken
-from dayfold.cycle import added, adding
+from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError
 from dayfold.ledger import manifest, splits
+from dayfold.ledger.intake import delivery as deliveries
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.stages import snapshot
@@ -110,7 +111,7 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
     receiving, source, name, expression
 ):
     patients_in(source, name=name)
-    (line,) = add(receiving, source).patients
+    (line,) = add(receiving, source).said
     assert line.startswith("12 of 12 names hold what looks like a patient's id")
     assert line.endswith(f"Before dvc repro: dayfold add … --group '{expression}'")
     # And this is what to type: known images are enough.
@@ -123,14 +124,14 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
 def test_other_names_and_ids_that_come_once_or_were_told_are_not_spoken_of(receiving, source):
     for name in ("{}{:03}.png", "slice{}_{}.png", "P{}x{}.png"):
         patients_in(source, name=name)
-        assert add(receiving, source, dry_run=True).patients == []
+        assert add(receiving, source, dry_run=True).said == []
         shutil.rmtree(source / "cyst")
     patients_in(source, each=1)
-    assert add(receiving, source, dry_run=True).patients == []
+    assert add(receiving, source, dry_run=True).said == []
     patients_in(source)
     rows = [f"cyst/P{one:03}_{number}.png,cyst,{one}\n" for one in range(4) for number in range(3)]
     (source / "labels.csv").write_text("path,label,group\n" + "".join(rows))
-    assert add(receiving, source, labels=source / "labels.csv").patients == []
+    assert add(receiving, source, labels=source / "labels.csv").said == []
 
 
 def test_folders_of_a_csv_that_look_like_ids_belong_in_its_column_group(receiving, source):
@@ -141,7 +142,7 @@ def test_folders_of_a_csv_that_look_like_ids_belong_in_its_column_group(receivin
         path.write_bytes(png(number))
         rows.append(f"case-{number // 3}/{number}.png,cyst\n")
     (source / "labels.csv").write_text("path,label\n" + "".join(rows))
-    (line,) = add(receiving, source, labels=source / "labels.csv").patients
+    (line,) = add(receiving, source, labels=source / "labels.csv").said
     assert line.endswith("Before dvc repro: give them as the column group of the CSV")
 
 
@@ -150,12 +151,12 @@ def test_an_expression_is_written_with_the_comments_kept_and_what_it_finds_is_sh
 ):
     patients_in(source)
     before = receiving.params.read_text()
-    assert add(receiving, source, group=r"/(P\d+)_", dry_run=True).patients == [
+    assert add(receiving, source, group=r"/(P\d+)_", dry_run=True).said == [
         "patients by data.group: cyst/P000_0.png → P000; cyst/P000_1.png → P000; "
         "cyst/P000_2.png → P000"
     ]
     assert receiving.params.read_text() == before
-    said = add(receiving, source, group=r"/(P\d+)_").patients
+    said = add(receiving, source, group=r"/(P\d+)_").said
     assert said[1:] == [r"params.yaml: data.group is '/(P\d+)_'"]
     after = receiving.params.read_text().splitlines()
     (line,) = [one for one in after if one.startswith("  group:")]
@@ -173,15 +174,15 @@ def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_show
     place(source, "cyst", [9], prefix="scan")
     add(receiving, source)
     finds = add(receiving, source, group=r"/(P\d+)_")
-    assert finds.patients == [
+    assert finds.said == [
         "patients by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; "
         "cyst/P000_1.png → P000",
         r"params.yaml: data.group is '/(P\d+)_'",
     ]
-    assert added.next_step(finds, Options()) == "next: dvc repro"
+    assert finds.next_step() == "next: dvc repro"
     same = add(receiving, source, group=r"/(P\d+)_")
-    assert same.patients == finds.patients[:1]
-    assert added.next_step(same, Options()) == "nothing new"
+    assert same.said == finds.said[:1]
+    assert same.next_step() == "nothing new"
 
 
 def test_what_is_no_expression_adds_nothing(receiving, source):
@@ -193,6 +194,6 @@ def test_what_is_no_expression_adds_nothing(receiving, source):
 
 
 def test_another_expression_after_a_sealed_day_says_what_stays():
-    said = [*added.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
+    said = [*deliveries.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
     assert said[0] == r"params.yaml: data.group is '/(\d+)_', it was '(P\d+)_'"
     assert said[1].startswith("images of sealed days keep their groups and splits; new ones join")

@@ -11,7 +11,7 @@ import pytest
 
 import tools
 from builders import DAYS, ROOT, add, contents, place, png, run_stages, take_in, taken
-from dayfold.cycle import added, adding
+from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.cycle.sealing import OWN_PATHS
 from dayfold.errors import CycleError, DayfoldError, IntakeError
@@ -57,9 +57,9 @@ def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving,
     assert [str(one) for one in delivery.changed] == [
         f"0.png is 'cat' as data/images/{DAYS[0]}/cat/0.png, and given as 'dog'"
     ]
-    show(added.table(DAYS[0], delivery, options))
+    show(delivery.table(DAYS[0]))
     assert "another label      1  0.png is 'cat'" in capsys.readouterr().out
-    assert added.next_step(delivery, options).endswith("the same command with --relabel")
+    assert delivery.next_step().endswith("the same command with --relabel")
     path = f"data/images/{DAYS[0]}/eel/2.png"
     assert contents(receiving.root) == before | {path: png(2)}
 
@@ -75,7 +75,7 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     assert contents(project.root) == before
     options = Options(labels=export, relabel=True)
     delivery = adding.add(project, scans, day=DAYS[2], options=options)
-    assert added.next_step(delivery, options) == "next: dvc repro"
+    assert delivery.next_step() == "next: dvc repro"
     assert list(contents(project.images(DAYS[2]))) == ["eel/2.png"]
     image = sha256(png(0))
     line = Correction("relabel", image, "dog", "given in labels.csv")

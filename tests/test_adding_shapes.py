@@ -7,8 +7,6 @@ import pytest
 from PIL import Image
 
 from builders import DAYS, add, encoded, place, png, run_stages, taken
-from dayfold.cycle import added
-from dayfold.cycle.adding import Options
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.project.console import show
@@ -87,7 +85,7 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
     (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
     (source / "cat" / ".hidden").touch()
-    show(added.table(DAY, add(receiving, source), Options()))
+    show(add(receiving, source).table(DAY))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == [DAY, "files"]
     assert lines[1].split() == ["added", "4", "cat", "4"]

@@ -96,11 +96,11 @@ def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
 PROGRAM = """
 import sys
 sys.path.append({tests!r})
-from dayfold.ledger.intake import worker
+from dayfold.ledger.intake import workers
 from faults import Disk
 with Disk() as disk:
     disk.fails_at, disk.error = {number}, {error}
-    worker.main()
+    workers.main()
 """
 
 

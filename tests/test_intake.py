@@ -31,7 +31,7 @@ def nothing(project):
 
 def inspect(folder, history, **options):
     delivery = Delivery()
-    checking.inspect(walk(folder, delivery), delivery, history, max_pixels=10**6, **options)
+    checking.inspect(walk(folder, delivery), delivery, history, **options)
     return delivery
 
 
@@ -185,7 +185,7 @@ def test_progress_counts_every_file_to_the_end(folder, nothing):
     place(folder, "cat", range(5))
     (folder / "cat" / "text.png").write_text("x")
     seen, paths = [], [str(path) for path in (folder / "cat").iterdir()]
-    requests = [{"path": path, "stage": "", "max_pixels": 10**6} for path in paths]
+    requests = [{"path": path, "stage": ""} for path in paths]
     workers.answers(requests, progress=lambda done, of: seen.append((done, of)))
     assert seen == [(done, 6) for done in range(1, 7)]
 

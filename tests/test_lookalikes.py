@@ -12,7 +12,7 @@ from dayfold.ledger.decode import decode
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
-from dayfold.ledger.intake.worker import look
+from dayfold.ledger.intake.workers import look
 from dayfold.ledger.tables import NearDuplicate
 from dayfold.stages import snapshot
 
@@ -120,7 +120,7 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     deliver(tmp_path / "new", "cat", [1], "BMP")
     delivery = Delivery()
     found = walk(tmp_path / "new", delivery)
-    checking.inspect(found, delivery, history, max_pixels=10**6)
+    checking.inspect(found, delivery, history)
     earlier = looks.read(project, history.days)
     checking.warn_of_lookalikes(delivery, history, earlier)
     said = sorted(map(str, delivery.warned))

@@ -17,7 +17,7 @@ from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
 cold = pytest.mark.cold  # processes are looked at, stopped and killed
-RULES = {"stage": "", "max_pixels": 10**6}
+RULES = {"stage": ""}
 
 
 @pytest.fixture(autouse=True)
@@ -111,18 +111,18 @@ def test_a_worker_that_hangs_is_given_up_and_ended(files, monkeypatch):
 
 @cold
 def test_an_image_of_too_many_pixels_is_refused_unseen(tmp_path):
-    # 64 million pixels of one grey: 0.3 MB of PNG that would be 190 MB of RGB.
+    # 90 million pixels of one grey: 0.4 MB of PNG that would be 270 MB of RGB.
     path = tmp_path / "large.png"
-    path.write_bytes(encoded(Image.new("L", (8000, 8000))))
+    path.write_bytes(encoded(Image.new("L", (9500, 9500))))
     before = {process: peak(process) for process in [one.process.pid for one in workers._idle]}
-    assert "too large to be decoded safely: 8000 x 8000 px" in answer(path)["refused"]
+    assert "too large to be decoded safely: 9500 x 9500 px" in answer(path)["refused"]
     assert all(peak(process) < 20 + most for process, most in before.items())
 
 
 def test_a_worker_gets_no_more_memory_than_it_may():
     code = (
-        "from dayfold.ledger.intake import worker\n"
-        "worker._limit_memory(worker._own_size(), 10**6)\n"
+        "from dayfold.ledger.intake import workers\n"
+        "workers._limit_memory(workers._own_size(), 10**6)\n"
         "bytes(2**30)\n"
         "try:\n    bytes(2**31)\nexcept MemoryError:\n    print('refused')\n"
     )

@@ -68,7 +68,7 @@ LATER = (
 MAINS = {
     "dayfold": "dayfold.__main__",
     "dvc": "dvc.cli",
-    "worker": "dayfold.ledger.intake.worker",
+    "worker": "dayfold.ledger.intake.workers",
 }
 LEARNING_PACKAGES = ("dayfold",)
 LEARNING_LATER = ("cleanlab.filter",)

@@ -8,7 +8,9 @@ import posix as os
 import sys
 
 PROGRAMS = ("dayfold", "dvc")
-WORKER = "/dayfold/ledger/intake/worker.py"  # of the sources that are tested: python has them alone
+WORKER = (
+    "/dayfold/ledger/intake/workers.py"  # of the sources that are tested: python has them alone
+)
 COLD = "DAYFOLD_TESTS_COLD"
 # The commands that need torch, which makes a fork three times as large.
 LEARNING = ("audit", "backtest", "evaluate", "export", "init", "predict", "train")

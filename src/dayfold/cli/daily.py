@@ -111,7 +111,7 @@ def add(
     Exit code 4: files were refused, or known images have another label; the others were taken.
     Exit code 1: nothing was added.
     """
-    from dayfold.cycle import added, adding, opening
+    from dayfold.cycle import adding, opening
     from dayfold.project.console import show
 
     if source and images:
@@ -137,10 +137,10 @@ def add(
         return
     with changing("add") as project:
         delivery = adding.add(project, source, day=today, options=options)
-    for line in added.said_of_day(project, today, delivery, options):
+    for line in delivery.said:
         say(line)
-    show(added.table(today, delivery, options))
-    print(added.next_step(delivery, options))
+    show(delivery.table(today))
+    print(delivery.next_step())
     if delivery.refused or (delivery.changed and not relabel):
         raise typer.Exit(RefusedError.exit_code)
 
@@ -175,11 +175,12 @@ def undo(
     """
     from dayfold.cycle import sealing
 
-    with changing("undo") as project:
-        lines, carry_out = sealing.undo(project, seal=seal)
-        print("\n".join(lines))
+    def agree(told: str) -> None:
+        print(told)
         ask("Undo it?", yes=yes, hint="dayfold undo --yes")
-        print(carry_out())
+
+    with changing("undo") as project:
+        print(sealing.undo(project, agree, seal=seal))
 
 
 @command(CYCLE, "dayfold run ~/scans/today")

@@ -5,6 +5,7 @@ than the last look at it is read whole, and compared with the manifests.
 """
 
 import errno
+import json
 import os
 import stat
 import time
@@ -17,10 +18,10 @@ import polars as pl
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import storage, vcs
+from dayfold.project import vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
-from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes
+from dayfold.project.files import escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Params
 from dayfold.proof import chain
@@ -74,9 +75,8 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     noted |= dict.fromkeys(here - noted.keys(), 0)
     if not (is_other or any(found.values())):
         noted |= dict.fromkeys(due, began)
-    lines = [f"{day} {since}\n" for day, since in sorted(noted.items())]
     try:
-        write_bytes(project.last_looks, "".join(lines).encode())
+        write_bytes(project.last_looks, json_bytes(noted))
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
@@ -122,8 +122,7 @@ def _refuse(found: Mapping[str, Sequence[str]], parent: str = "") -> None:
 def _noted(project: Project) -> dict[str, int]:
     """When each day whose images have been here was last found as sealed, in ns; 0: never."""
     try:
-        lines = project.last_looks.read_text(encoding="utf-8").splitlines()
-        return {day: int(since) for day, since in (line.split() for line in lines)}
+        return dict(json.loads(project.last_looks.read_bytes()))
     except (FileNotFoundError, ValueError):
         return {}  # or the file is of an earlier version
 
@@ -149,7 +148,7 @@ def _in_git(
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     # `open` moves pins to a month's file: to another place, but the same pins.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
-    pins = {name.removeprefix("HEAD:"): storage.entries(data, name) for name, data in blobs.items()}
+    pins = {name.removeprefix("HEAD:"): vcs.entries(data, name) for name, data in blobs.items()}
     pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
     had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
     is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())

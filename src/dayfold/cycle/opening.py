@@ -16,13 +16,14 @@ from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, 
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, storage, vcs
+from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
+KEPT = "params.yaml keeps what you changed"
 # What DVC lays out of a sealed day: the outputs of these stages, and the parent.
 _MADE = ("weights", "replay", "train", "evaluate")
 
@@ -48,8 +49,7 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
         try:
             if now.next_parent != facts.get("parent"):
                 raise CycleError(f"the last day is {now.day} now.")
-            if now.is_sealed:
-                check_is_as_sealed(project, now.day)
+            check_is_as_sealed(project, now)
         except CycleError as error:
             return f"{day} was not opened: {error.what}"
         _make_open(project, now, day)
@@ -140,7 +140,7 @@ def fold_into_month(project: Project, day: str) -> None:
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
         both = [path for path in (month, own) if path.exists()]
-        found = [storage.entries(path.read_bytes(), project.name(path)) for path in both]
+        found = [vcs.entries(path.read_bytes(), project.name(path)) for path in both]
         outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
         write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
         own.unlink()
@@ -159,23 +159,19 @@ def opened(
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
 
 
-def close(project: Project, now: Standing) -> tuple[list[str], Callable[[], str]]:
-    """Return what to say of closing the open day, and the function that closes it."""
+def close(project: Project, now: Standing, agree: Callable[[str], None]) -> str:
+    """Close the open day (as `sealing.undo`)."""
     # An earlier undo may have filled a folder.
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
-
-    def carry_out() -> str:
-        facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
-        with journal.step(project, CLOSE, **facts):
-            return finish_closing(project, facts)
-
-    return [
+    agree(
         f"{now.day} is open: its {images} images and its corrections move to {folder}/, and all "
-        "else is as before",
-        "params.yaml keeps what you changed",
-    ], carry_out
+        f"else is as before\n{KEPT}"
+    )
+    facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
+    with journal.step(project, CLOSE, **facts):
+        return finish_closing(project, facts)
 
 
 def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:

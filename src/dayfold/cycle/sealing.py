@@ -164,11 +164,11 @@ def afterwards(project: Project) -> Iterator[str]:
         )
 
 
-def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[], str]]:
-    """Find the last step: an experiment on a sealed day, its seal, or the opening of a day.
+def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) -> str:
+    """Take back the last step: an experiment on a sealed day, its seal, or the opening of a day.
 
-    With `seal` it is the seal, and all files stay as they are. Returns what to say of it, and the
-    function that takes it back.
+    With `seal` it is the seal, and all files stay as they are. `agree` is given what is to be done
+    and raises unless that is meant. Returns what was done.
     """
     now = standing(project)
     if now.lost_tags:
@@ -178,26 +178,20 @@ def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[
     if not now.is_sealed:
         if seal:
             raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
-        return opening.close(project, now)
+        return opening.close(project, now, agree)
     try:
         if not seal:
-            check_is_as_sealed(project, now.day)
+            check_is_as_sealed(project, now)
     except CycleError:
-        return _experiment(project, now.day)
-    return _unseal(project, now.day)
-
-
-def _experiment(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
-    def carry_out() -> str:
-        opening.bring_back(project, vcs.TAG + day)
+        again = "was made again since it was sealed: its files come back as they were sealed"
+        agree(f"{now.day} {again}\n{opening.KEPT}")
+        opening.bring_back(project, vcs.TAG + now.day)
         opening.lay_out(project)
-        return f"{day} is as it was sealed"
-
-    line = f"{day} was made again since it was sealed: its files come back as they were sealed"
-    return [line, "params.yaml keeps what you changed"], carry_out
+        return f"{now.day} is as it was sealed"
+    return _unseal(project, now.day, agree)
 
 
-def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
+def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
     root, tag = project.root, vcs.TAG + day
     check_branch(project)
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
@@ -216,17 +210,14 @@ def _unseal(project: Project, day: str) -> tuple[list[str], Callable[[], str]]:
     # A commit with other words is a person's: the day was committed by hand, or amended.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
     is_own = words.strip() == vcs.seals(root)[day].strip()
-
-    def carry_out() -> str:
-        if is_own:
-            _drop(project, commit, day)
-        else:
-            vcs.git(root, "tag", "--delete", tag)
-        opening.put_in_index(project, day)
-        return f"{day} is open again. Change it, then dvc repro and dayfold seal"
-
     goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
-    return [f"{day} is sealed: {goes}; all files stay as they are"], carry_out
+    agree(f"{day} is sealed: {goes}; all files stay as they are")
+    if is_own:
+        _drop(project, commit, day)
+    else:
+        vcs.git(root, "tag", "--delete", tag)
+    opening.put_in_index(project, day)
+    return f"{day} is open again. Change it, then dvc repro and dayfold seal"
 
 
 def _drop(project: Project, commit: str, day: str) -> None:

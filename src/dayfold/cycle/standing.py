@@ -116,13 +116,15 @@ def check_history(project: Project) -> None:
         )
 
 
-def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False) -> None:
-    """Raise CycleError unless the sealed day's files are here and those of its tag, to the byte.
+def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = False) -> None:
+    """Raise CycleError unless a sealed day's files are here and those of its tag, to the byte.
 
     A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
     """
-    tag = vcs.TAG + day
+    if not now.is_sealed:
+        return
     # Without what was added: that is of another day.
+    tag = vcs.TAG + now.day
     changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
     if not tables_alone:
@@ -132,12 +134,12 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
         changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]
     if gone and not changed:
         raise CycleError(
-            f"{day} is sealed, but not here yet: {', '.join(gone)}.",
+            f"{now.day} is sealed, but not here yet: {', '.join(gone)}.",
             hint="dvc checkout || dvc pull",
         )
     if changed:
         raise CycleError(
-            f"{day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
+            f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
             hint="dayfold undo, to have back what was sealed; to keep the new one: "
             "dayfold undo --seal && dayfold seal",
         )
@@ -146,8 +148,7 @@ def check_is_as_sealed(project: Project, day: str, *, tables_alone: bool = False
 def check_tables(project: Project, now: Standing) -> None:
     """Raise CycleError where tables that figures are read from are not as they were sealed."""
     hand_edits.check_tables(project, now.params, now.sealed)
-    if now.is_sealed:
-        check_is_as_sealed(project, now.day, tables_alone=True)
+    check_is_as_sealed(project, now, tables_alone=True)
 
 
 def stale(project: Project, day: str) -> list[str]:
@@ -172,8 +173,7 @@ def check_settled(project: Project, now: Standing) -> None:
             hint="dayfold check --fix",
         )
     hand_edits.check(project, now.params, now.sealed)
-    if now.is_sealed:
-        check_is_as_sealed(project, now.day)
+    check_is_as_sealed(project, now)
 
 
 def _unseen(project: Project, now: Standing) -> list[str]:
@@ -192,10 +192,9 @@ def advice(project: Project) -> list[str]:
     known = _unseen(project, now)
     if now.is_unopened:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
-    is_untagged = now.day in now.untagged
-    state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
+    state = "committed" if now.day in now.untagged else "open"
     lines = [
-        f"day     {now.day}, {state}; parent {now.params.parent}",
+        f"day     {now.day}, {'sealed' if now.is_sealed else state}; parent {now.params.parent}",
         f"sealed  {plural(len(now.sealed), 'day')}",
         *known,
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dayfold.cycle import added, adding, sealing
+from dayfold.cycle import adding, sealing
 from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
@@ -38,7 +38,7 @@ def run(
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
     said, with its time; all that they and DVC print with `verbose`.
     """
-    options, refused = adding.Options(), 0
+    refused = 0
     folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
     for number, (folder, name) in enumerate(folders, start=1):
         if not day:
@@ -49,12 +49,11 @@ def run(
             continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
-        delivery = adding.add(project, folder, day=name, options=options)
+        delivery = adding.add(project, folder, day=name)
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
-        said = [*added.said_of_day(project, name, delivery, options)]
-        head = said.pop(0) if delivery.opened else name
-        for line in (f"{head}: {count}", *said, *added.unusual(delivery)):
+        head, *said = [name] * (not delivery.opened) + delivery.said
+        for line in (f"{head}: {count}", *said, *delivery.unusual()):
             say(line)
         refused += len(delivery.refused) + len(delivery.changed)
         if now.day != name and not delivery.opened:

@@ -92,7 +92,10 @@ def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], in
 
 
 def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history with a day's corrections, by image, that no manifest has yet."""
+    """Return a history with a day's corrections, by image, that no manifest has yet.
+
+    `corrections` has the label of before of each.
+    """
     if not lines:
         return known
     labels = {image: line.label for image, line in lines.items() if line.label}
@@ -103,13 +106,9 @@ def applied(known: History, lines: Mapping[str, Correction]) -> History:
     images = known.images.filter(~pl.col("image").is_in(list(gone))).with_columns(
         label=pl.coalesce(label, "label")
     )
-    return replace(known, images=images, withdrawn=known.withdrawn | gone)
-
-
-def labels_before(known: History, lines: Mapping[str, Correction]) -> dict[str, set[str]]:
-    """Return the class that each image had before a day's corrections, by image."""
-    mine = known.images.filter(pl.col("image").is_in(list(lines)))
-    return {image: {label} for image, label in mine.select("image", "label").iter_rows()}
+    mine = known.images.filter(pl.col("image").is_in(list(lines))).with_columns(before="label")
+    past = pl.concat([known.corrections, mine], how="diagonal")
+    return replace(known, images=images, corrections=past, withdrawn=known.withdrawn | gone)
 
 
 def label_problem(label: str) -> str:

@@ -3,10 +3,9 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +89,13 @@ def decode(data: bytes) -> Image.Image:
     return examine(data).image
 
 
-def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
+def examine(data: bytes) -> Decoded:
     """Decode an image file's bytes to RGB, and say what the file is (docs/intake.md).
 
     EXIF orientation is applied, alpha composited on black, 16-bit grey scaled to 8 bits (Pillow's
     own conversion clips it to white), palettes and CMYK converted, ICC profiles left alone; of
     several frames the first counts. Damage is found by decoding all of it (`Image.verify` passes
-    truncated JPEGs), more than `max_pixels` by the header.
+    truncated JPEGs), more than MAX_PIXELS by the header.
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")
@@ -104,8 +103,7 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         raise IntakeError(ERASED)
     with _refusals():
         if is_dicom(data):
-            check = partial(_check_pixels, most=max_pixels)
-            pixels, has_frames, group, remarks = _read_dicom(data, check_pixels=check)
+            pixels, has_frames, group, remarks = _read_dicom(data)
             return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, remarks)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
@@ -114,7 +112,7 @@ def examine(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         form = "JPEG" if is_jpeg else str(image.format)
         if form == "PNG" and _PNG_END not in data:  # Pillow does not ask for it
             raise IntakeError("is damaged (its end is missing)")
-        return Decoded(rgb(image, max_pixels=max_pixels), form, has_frames)
+        return Decoded(rgb(image), form, has_frames)
 
 
 def begins_as_image(path: Path) -> bool:
@@ -140,10 +138,10 @@ def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
 
-def rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """Turn an image that Pillow opened into RGB, by the rules and with the errors of `examine`."""
     with _refusals():
-        _check_pixels(image.width, image.height, most=max_pixels)
+        _check_pixels(image.width, image.height)
         image.load()
         # Before it is turned: a turned image has lost them.
         tags = getattr(image, "tag_v2", {})
@@ -161,18 +159,18 @@ def _refusals() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise IntakeError("is too large to be decoded safely") from None
     except MemoryError:
-        raise IntakeError("needs more memory than an image may (data.max_pixels)") from None
+        raise IntakeError("needs more memory than an image may") from None
     # The decoders raise about anything on damaged bytes.
     except Exception as error:
         said = escaped(" ".join(str(error).split())) or type(error).__name__
         raise IntakeError(f"is damaged ({said[:200]})") from None
 
 
-def _check_pixels(width: int, height: int, *, most: int) -> None:
-    if width * height > most:
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
         raise IntakeError(
             f"is too large to be decoded safely: {width} x {height} px are more than "
-            f"{most} in all (data.max_pixels)"
+            f"{MAX_PIXELS} in all"
         )
 
 
@@ -201,9 +199,7 @@ def is_dicom(data: bytes) -> bool:
     return data[128:HEAD_BYTES] == b"DICM"
 
 
-def _read_dicom(
-    data: bytes, *, check_pixels: Callable[[int, int], None]
-) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
+def _read_dicom(data: bytes) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
     """Read a DICOM file's first frame as a viewer shows it: uint8 [rows, columns, 3].
 
     And whether it has more frames, its patient or study as a hash, and what a person must know.
@@ -212,7 +208,6 @@ def _read_dicom(
     window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
     stored bits span; MONOCHROME1 is turned round, palettes and YBR become RGB. Overlays, padding
     values and the pixels' aspect are left alone, and so is what is burned into the pixels.
-    `check_pixels` is called with width and height before anything is decoded.
     """
     try:
         import pydicom
@@ -222,7 +217,7 @@ def _read_dicom(
     scan = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in scan:
         raise ValueError("DICOM without PixelData: no picture")
-    check_pixels(int(scan.Columns), int(scan.Rows))
+    _check_pixels(int(scan.Columns), int(scan.Rows))
     plugin = "pillow" if scan.file_meta.TransferSyntaxUID in _BY_PILLOW else ""
     frame = pixel_array(scan, index=0, decoding_plugin=plugin)
     shown = _grey(frame, scan) if scan.PhotometricInterpretation in _GREY else _colour(frame, scan)

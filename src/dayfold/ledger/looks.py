@@ -1,6 +1,6 @@
 """data/looks/<day>.csv, and near duplicates.
 
-A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/worker.py), or empty.
+A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/workers.py), or empty.
 """
 
 from collections.abc import Iterable, Sequence

@@ -316,13 +316,8 @@ def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...
 
 def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table that `for_people` made, as they were before."""
-    return [
-        {
-            name: from_spreadsheet(cell) if isinstance(cell, str) else cell
-            for name, cell in row.items()
-        }
-        for row in table.iter_rows(named=True)
-    ]
+    texts = table.with_columns(pl.col(pl.String).map_elements(from_spreadsheet, pl.String))
+    return texts.rows(named=True)
 
 
 def evaluated(project: Project, until: str) -> list[str]:

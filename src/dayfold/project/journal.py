@@ -21,7 +21,7 @@ import psutil
 
 from dayfold.errors import LedgerError
 from dayfold.project import params as params_file
-from dayfold.project import storage, vcs
+from dayfold.project import vcs
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import Project, is_day
 
@@ -203,13 +203,10 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
 def _is_whole(name: str, data: bytes) -> bool:
     """Whether all that a .dvc file or a dvc.lock has made or tracks has its path and MD5."""
     try:
-        if name.endswith(".dvc"):
-            md5s = [entry["md5"] for entry in storage.entries(data, name).values()]
-        else:
-            md5s = [*vcs.outputs(data).values()]
+        found = vcs.entries(data, name)
     except LedgerError:
         return False
-    return all(_MD5.fullmatch(str(md5)) for md5 in md5s)
+    return all(_MD5.fullmatch(entry["md5"]) for entry in found.values())
 
 
 def _add_again(project: Project, path: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from functools import partialmethod
 from pathlib import Path
 
 from dayfold.errors import CycleError
@@ -60,7 +61,7 @@ class Project:
         self.scratch = root / ".dvc" / "tmp" / "dayfold"
         self.journal = self.scratch / "journal.json"
         self.remarks = self.scratch / "remarks.csv"
-        self.last_looks = self.scratch / "settled"
+        self.last_looks = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"
@@ -89,54 +90,27 @@ class Project:
         """Return what a day makes and its place in the next day's data/parent."""
         return {self.model: self.parent_model, self.predictions: self.parent_predictions}
 
-    # What there is of each day, or of each name.
-    def images(self, day: str) -> Path:
-        return self.data / "images" / day
+    def _file(self, name: str, *, folder: str, ending: str = ".csv") -> Path:
+        return self.data / folder / f"{name}{ending}"
 
-    def tracked(self, day: str) -> Path:
-        return self.data / "images" / f"{day}.dvc"
+    # What there is of each day, or of each name.
+    images = partialmethod(_file, folder="images", ending="")
+    tracked = partialmethod(_file, folder="images", ending=".dvc")
+    corrections = partialmethod(_file, folder="corrections")
+    groups = partialmethod(_file, folder="groups")
+    rejected = partialmethod(_file, folder="rejected")
+    manifest = partialmethod(_file, folder="manifests")
+    looks = partialmethod(_file, folder="looks")
+    evaluation = partialmethod(_file, folder="evaluations")
+    unknown = partialmethod(_file, folder="unknown")
+    gate = partialmethod(_file, folder="gates")
+    plot = partialmethod(_file, folder="plots")
+    backtest = partialmethod(_file, folder="backtest")
+    audit = partialmethod(_file, folder="audit")
+    audit_page = partialmethod(_file, folder="audit", ending=".html")
+    report = partialmethod(_file, folder="reports", ending=".html")
+    undone = partialmethod(_file, folder="undone", ending="")
 
     def tracked_month(self, day: str) -> Path:
-        return self.data / "images" / f"{day[:7]}.dvc"
-
-    def corrections(self, day: str) -> Path:
-        return self.data / "corrections" / f"{day}.csv"
-
-    def groups(self, day: str) -> Path:
-        return self.data / "groups" / f"{day}.csv"
-
-    def rejected(self, day: str) -> Path:
-        return self.data / "rejected" / f"{day}.csv"
-
-    def manifest(self, day: str) -> Path:
-        return self.manifests / f"{day}.csv"
-
-    def looks(self, day: str) -> Path:
-        return self.data / "looks" / f"{day}.csv"
-
-    def evaluation(self, day: str) -> Path:
-        return self.evaluations / f"{day}.csv"
-
-    def unknown(self, day: str) -> Path:
-        return self.data / "unknown" / f"{day}.csv"
-
-    def gate(self, day: str) -> Path:
-        return self.data / "gates" / f"{day}.csv"
-
-    def plot(self, name: str) -> Path:
-        return self.data / "plots" / f"{name}.csv"
-
-    def backtest(self, name: str) -> Path:
-        return self.data / "backtest" / f"{name}.csv"
-
-    def audit(self, day: str) -> Path:
-        return self.data / "audit" / f"{day}.csv"
-
-    def audit_page(self, day: str) -> Path:
-        return self.data / "audit" / f"{day}.html"
-
-    def undone(self, name: str) -> Path:
-        return self.data / "undone" / name
-
-    def report(self, day: str) -> Path:
-        return self.data / "reports" / f"{day}.html"
+        """Return the .dvc file of a sealed day's month."""
+        return self.tracked(day[:7])

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,18 +47,10 @@ def main() -> None:
     sys.exit(dvc(sys.argv[2:]))
 
 
-def _above() -> Iterator[psutil.Process]:
-    """The process that started this one, the one that started that, and so on."""
-    process = psutil.Process().parent()
-    while process:
-        yield process
-        process = process.parent()
-
-
 def _starter() -> psutil.Process | None:
     """The nearest Python above this process; None where there is none."""
     with suppress(psutil.Error):  # one of them ended as it was looked at
-        for process in _above():
+        for process in psutil.Process().parents():
             # What runs in it: its own name may be that of a script, and torchrun changes it.
             if Path(process.exe()).name.lower().startswith(("python", "dvc")):
                 return process
@@ -68,7 +59,7 @@ def _starter() -> psutil.Process | None:
 
 def _watch(starter: psutil.Process) -> None:
     with suppress(psutil.Error):
-        while starter in _above():
+        while starter in psutil.Process().parents():
             time.sleep(LOOK_EVERY_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 

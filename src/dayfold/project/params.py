@@ -19,7 +19,7 @@ from pydantic import (
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError
 from dayfold.project import template, yaml_file
-from dayfold.project.layout import ORIGIN, UNOPENED, check_day
+from dayfold.project.layout import ORIGIN, UNOPENED, is_day
 from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
@@ -64,7 +64,14 @@ class Data(_Section):
 
     split: Split
     group: str
-    max_pixels: Annotated[int, Field(ge=1, le=89_478_485)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_max_pixels(cls, values: Any) -> Any:
+        """Pass over a limit of before, which is Pillow's own now: sealed days have it."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key != "max_pixels"}
 
     @field_validator("group")
     @classmethod
@@ -189,11 +196,8 @@ class Params(_Section):
     @field_validator("day", "parent")
     @classmethod
     def _is_a_day(cls, value: str, field: ValidationInfo) -> str:
-        if value != (UNOPENED if field.field_name == "day" else ORIGIN):
-            try:
-                check_day(value)
-            except Exception as error:
-                raise ValueError(str(error).splitlines()[0]) from None
+        if value != (UNOPENED if field.field_name == "day" else ORIGIN) and not is_day(value):
+            raise ValueError(f"{value!r} is not a day.")
         return value
 
     @model_validator(mode="after")

@@ -11,14 +11,11 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
-
-from dayfold.errors import LedgerError, ToolError
+from dayfold.errors import ToolError
 from dayfold.project import vcs
 from dayfold.project.files import md5, write_bytes
 
@@ -48,20 +45,6 @@ def object_path(cache: Path, key: str) -> Path:
     return cache / "files" / "md5" / key[:2] / key[2:]
 
 
-def entries(text: bytes, source: str) -> dict[str, dict[str, Any]]:
-    """Return all that a `.dvc` file says of each path; LedgerError, naming `source`, if broken."""
-    try:
-        outs = yaml.load(text, Loader=yaml.CSafeLoader)["outs"]
-        if all(isinstance(out["md5"], str) for out in outs):
-            return {str(out["path"]): dict(out) for out in outs}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        pass
-    raise LedgerError(
-        f"{source} is not whole: DVC cannot know what it stands for.",
-        hint=f"git checkout HEAD -- {source}",
-    )
-
-
 def listed(data: bytes) -> dict[str, str]:
     """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
     return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
@@ -77,8 +60,7 @@ PATIENCE_S = 30  # how long a remote may take to say which objects it has
 NOWHERE = "0" * 32  # the MD5 of no object
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(NamedTuple):
     """A remote of this project, by its name and URL; `store` is DVC's object for what it holds.
 
     `verifies`: what comes from it is hashed. Where the remote cannot be used object by object
@@ -130,10 +112,9 @@ class Remote:
         `exists`, as one that has not got it.
         """
         try:
-            found: bytes = self.store.fs.cat_file(path)
+            return bytes(self.store.fs.cat_file(path))
         except FileNotFoundError:
             return None
-        return found
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -154,17 +135,16 @@ def remotes(root: Path) -> list[Remote]:
     try:
         with Repo(str(root)) as repo:
             for name, options in repo.config["remote"].items():
-                remote = Remote(name, str(options["url"]), verifies=bool(options.get("verify")))
+                store, problem = None, ""
                 try:
                     cloud = repo.cloud.get_remote(name)
+                    store = cloud.odb
                     if cloud.worktree or cloud.fs.version_aware:
                         problem = "keeps files by name (worktree or version_aware), not by hash"
-                        remote = replace(remote, problem=problem)
-                    else:
-                        remote = replace(remote, store=cloud.odb)
                 except DvcException as error:  # without the package for it, for one
-                    remote = replace(remote, problem=" ".join(str(error).split()))
-                found.append(remote)
+                    problem = " ".join(str(error).split())
+                verifies = bool(options.get("verify"))
+                found.append(Remote(name, str(options["url"]), store, verifies, problem))
     except DvcException as error:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
     return found

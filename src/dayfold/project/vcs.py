@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -206,8 +207,7 @@ def at_tags(
 
 def branch(root: Path) -> str:
     """The branch that is checked out; empty where none is (a detached HEAD)."""
-    words = ("symbolic-ref", "--quiet", "--short", "HEAD")
-    return git(root, *words).strip() if git_says(root, *words) else ""
+    return git(root, "branch", "--show-current").strip()
 
 
 def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
@@ -224,11 +224,8 @@ def behind(root: Path) -> int:
     return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
 
 
-def tagged_days(root: Path, *, merged: bool = False) -> list[str]:
-    """The days that have a tag on any line of history, in order; `merged`: that HEAD contains."""
-    if merged and not _has_commit(root):
-        return []
-    which = ["--merged=HEAD"] * merged
+def tagged_days(root: Path, *which: str) -> list[str]:
+    """The days that have a tag on any line of history, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
 
@@ -238,7 +235,7 @@ def sealed_days(root: Path) -> list[str]:
 
     A tag of another branch is not, nor one whose commit a rebase or an amend has left behind.
     """
-    return tagged_days(root, merged=True)
+    return tagged_days(root, "--merged=HEAD") if _has_commit(root) else []
 
 
 def committed_days(root: Path) -> list[str]:
@@ -315,16 +312,29 @@ def check_is_top(root: Path) -> None:
     )
 
 
+def entries(data: bytes, source: str) -> dict[str, dict[str, Any]]:
+    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
+
+    LedgerError, naming `source`, if it is broken.
+    """
+    try:
+        found = yaml.load(data, Loader=yaml.CSafeLoader)
+        parts = found["stages"].values() if "stages" in found else [found]
+        outs = [out for part in parts for out in part["outs"]]
+        if all(isinstance(out["md5"], str) for out in outs):
+            return {str(out["path"]): dict(out) for out in outs}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        pass
+    again = ", then dvc repro" * (source == "dvc.lock")
+    raise LedgerError(
+        f"{source} is not whole: DVC cannot know what it stands for.",
+        hint=f"git checkout HEAD -- {source}{again}",
+    )
+
+
 def outputs(lock: bytes) -> dict[str, str]:
     """The path and MD5 of every output that the bytes of a dvc.lock pin."""
-    try:
-        stages = yaml.load(lock, Loader=yaml.CSafeLoader)["stages"]
-        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        raise LedgerError(
-            "dvc.lock is not whole: DVC cannot know what the stages made.",
-            hint="git checkout HEAD -- dvc.lock, then dvc repro",
-        ) from None
+    return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
 
 
 def sealed_outputs(root: Path, day: str) -> dict[str, str]:

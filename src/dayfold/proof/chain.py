@@ -192,7 +192,7 @@ def pinned(project: Project, day: str) -> dict[str, Any] | None:
 def entries(project: Project, path: Path) -> dict[str, dict[str, Any]]:
     """What a .dvc file says of each path now; nothing where it cannot be read."""
     try:
-        return storage.entries(path.read_bytes(), project.name(path))
+        return vcs.entries(path.read_bytes(), project.name(path))
     except (DayfoldError, OSError):
         return {}
 

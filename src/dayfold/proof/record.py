@@ -97,7 +97,7 @@ class Sealed:
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
             if name in self.files:
-                entries = storage.entries(self.files[name], name)
+                entries = vcs.entries(self.files[name], name)
                 if self.day in entries:
                     return entries[self.day]
         return None
@@ -112,7 +112,7 @@ class Sealed:
         """The MD5 of the folder with the parent's model and predictions."""
         path = self.project.parent
         name = self.project.name(path.with_suffix(".dvc"))
-        return str(storage.entries(self.file(name), name)[path.name]["md5"])
+        return str(vcs.entries(self.file(name), name)[path.name]["md5"])
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:

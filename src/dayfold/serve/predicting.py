@@ -16,7 +16,7 @@ from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import decode, looks, splits
 from dayfold.ledger.intake import checking
-from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import is_clutter, name_problem, walk_day
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
@@ -224,25 +224,25 @@ def write_queue(
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
     now = standing(project)
     params, day = now.params, now.day if now.is_open else ""
-    history, _ = adding.known(project, now, day)
+    history = adding.known(project, now, day)
     known = {*history.images["image"], *history.withdrawn}
     seen = looks.read(project, history.days)["look"].to_list()
     lying = walk_day(project, day, Delivery()) if day else []
     given = only_images(images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
-    read = checking.examined([*lying, *files], max_pixels=params.data.max_pixels)
+    read = checking.examined([*lying, *files])
     for answer in read[: len(lying)]:
         known.add(answer["image"])
         seen.append(answer.get("look", ""))
-    fresh, repeated, problems = dict[str, Delivered](), 0, list[str]()
+    fresh, repeated, problems = dict[str, Found](), 0, list[str]()
     for one, answer in zip(files, read[len(lying) :], strict=True):
         if wrong := name_problem(one.place, "file") or answer.get("refused"):
             problems.append(f"{escaped(one.place)} {wrong}")
         elif answer["image"] in known:
             repeated += 1
         else:
-            id_, look, ids = (answer[name] for name in ("image", "look", "group"))
-            fresh.setdefault(id_, Delivered(one.path, one.place, "", id_, look, ids=ids))
+            facts = {name: answer[name] for name in ("image", "look", "ids")}
+            fresh.setdefault(answer["image"], one._replace(**facts))
     queued = _queued(model, [*fresh.values()], seen, params)
     if form == "csv":
         cells = ((safe_cell(at), "", for_spreadsheet(name), *of) for at, name, *of in queued)
@@ -265,7 +265,7 @@ def write_queue(
 
 
 def _queued(
-    model: Classifier, fresh: Sequence[Delivered], seen: Sequence[str], params: Params
+    model: Classifier, fresh: Sequence[Found], seen: Sequence[str], params: Params
 ) -> list[Queued]:
     """What the model makes of images that nobody has labelled, in order of need."""
     answers = model.predict(one.path for one in fresh)

@@ -125,9 +125,7 @@ def _inspected(
         found,
         delivery,
         corrections.applied(earlier, noted),
-        max_pixels=params.data.max_pixels,
         squares=(str(kept_squares(project.squares, size).folder), size),
-        had=corrections.labels_before(earlier, noted),
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")

@@ -1,15 +1,16 @@
 """Files → images to take, decoded in workers."""
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
 from dayfold.ledger import looks
 from dayfold.ledger.intake import workers
-from dayfold.ledger.intake.delivery import Delivered, Delivery, Found, Remark
+from dayfold.ledger.intake.delivery import Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
 from dayfold.project.console import Ticker
@@ -20,9 +21,7 @@ def inspect(
     delivery: Delivery,
     history: History,
     *,
-    max_pixels: int,
-    today: Mapping[str, tuple[str, str]] | None = None,
-    had: Mapping[str, Collection[str]] | None = None,
+    today: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
 ) -> None:
@@ -31,10 +30,9 @@ def inspect(
     Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
     sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
     twice, or that the history or `today` (image → class, place) has, are known under the same
-    class, or under one of before a correction (`had`), else refused, and noted as changed where
-    only one other class is given.
+    class, or under one of before a correction, else refused, and noted as changed where only one
+    other class is given.
     """
-    today = dict(today or {})
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
     twice = clashing(earlier | {one.label for one in found})
     takable = []
@@ -43,8 +41,8 @@ def inspect(
             delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
-    answers = examined(takable, max_pixels=max_pixels, stage=stage, squares=squares)
-    checked: list[Delivered] = []
+    answers = examined(takable, stage=stage, squares=squares)
+    checked: list[Found] = []
     for one, answer in zip(takable, answers, strict=True):
         if "failed" in answer:
             raise OSError(answer["failed"])
@@ -53,25 +51,20 @@ def inspect(
             continue
         for what in answer["warnings"]:
             delivery.warn(one.place, what)
-        seen = (answer["image"], answer["look"], one.group, answer["group"])
-        checked.append(Delivered(one.path, one.place, one.label, *seen))
-    _sort_out_copies(checked, history, today, had or {}, delivery)
+        seen = {name: answer[name] for name in ("image", "look", "ids")}
+        checked.append(one._replace(**seen))
+    _sort_out_copies(checked, history, today, delivery)
 
 
 def examined(
-    found: Sequence[Found],
-    *,
-    max_pixels: int,
-    stage: Path | None = None,
-    squares: tuple[str, int] = ("", 0),
+    found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
-    """Return what each file is (worker.check): its id, look and group, or why it is refused."""
+    """Return what each file is (workers.check): its id, look and group, or why it is refused."""
     requests = [
         {
             "path": str(one.path.absolute()),
             "real": str(one.real or ""),
             "stage": str(stage or ""),
-            "max_pixels": max_pixels,
             "squares": squares[0],
             "size": squares[1],
         }
@@ -82,25 +75,22 @@ def examined(
 
 
 def _sort_out_copies(
-    checked: Sequence[Delivered],
+    checked: Sequence[Found],
     history: History,
     today: Mapping[str, tuple[str, str]],
-    had: Mapping[str, Collection[str]],
     delivery: Delivery,
 ) -> None:
     given = [item.image for item in checked]
     earlier = history.images.filter(pl.col("image").is_in(given))
     before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     before |= today
-    past = history.corrections.filter(pl.col("image").is_in(given)).select("image", "before")
-    corrected = {(image, label) for image, labels in had.items() for label in labels}
-    corrected.update(past.iter_rows())
+    corrected = {*history.corrections.select("image", "before").iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
-    same: dict[str, list[Delivered]] = {}
+    same: dict[str, list[Found]] = {}
     for item in checked:
         same.setdefault(item.image, []).append(item)
     for image, items in same.items():
-        first, told = items[0], sorted({repr(item.told) for item in items})
+        first, groups = items[0], sorted({repr(item.group) for item in items})
         if image in history.withdrawn:
             for item in items:
                 delivery.refuse(item.place, "was withdrawn", image)
@@ -126,8 +116,8 @@ def _sort_out_copies(
                 other = next(one for one in items if one.label != item.label)
                 both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
                 delivery.refuse(item.place, f"{both}; keep one copy", image)
-        elif len(told) > 1:
-            what = f"comes as the same bytes of groups {', '.join(told)}"
+        elif len(groups) > 1:
+            what = f"comes as the same bytes of groups {', '.join(groups)}"
             for item in items:
                 delivery.refuse(item.place, what, image)
         else:
@@ -136,20 +126,20 @@ def _sort_out_copies(
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
-def _copy_of(item: Delivered, place: str, since: str = "") -> Remark:
+def _copy_of(item: Found, place: str, since: str = "") -> Remark:
     said = "lies there already" if item.place == place else f"has the same bytes as {place}"
     return Remark(item.place, said + since, item.image)
 
 
-def _tell_group(item: Delivered, settled: str | None, delivery: Delivery) -> None:
+def _tell_group(item: Found, settled: str | None, delivery: Delivery) -> None:
     """Keep the group that a CSV names, unless an earlier day has settled another."""
-    if not item.told or item.told == settled:
+    if not item.group or item.group == settled:
         return
     if settled is None:
-        delivery.groups[item.image] = item.told
+        delivery.groups[item.image] = item.group
     else:
         what = f"keeps the group {settled!r} of its day" if settled else "keeps to no group"
-        delivery.warn(item.place, f"is known and {what}; {item.told!r} is not taken")
+        delivery.warn(item.place, f"is known and {what}; {item.group!r} is not taken")
 
 
 def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:

@@ -1,29 +1,38 @@
-"""What a delivery comes to."""
+"""What a delivery comes to, and how it is told."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from dayfold.ledger import tables
+from rich.table import Table
+from rich.text import Text
+
+from dayfold.ledger import splits, tables
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES
+from dayfold.project.console import MOST_LINES, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
 MANY = 50_000  # files: a day of so many is asked about
 NO_LABEL = "no_label"
 FEW = 5  # new classes with a single file each, from which on they look like no classes
+SHOWN = 3  # paths with what the expression finds in them
+NO_MATCH = "no match"
+WORDS = "patient|subject|subj|study|case|pat|pt|p"
 
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
+# What stands before the id, and its first part; P013_2.png, case-12/2.png, scan_pat7.png.
+_ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 class Found(NamedTuple):
-    """A file to check: where it is, what a person calls it, its class, and its group if told.
+    """A file: where it is, what a person calls it, its class, and its group if a CSV names one.
 
-    `real` is where its bytes lie if it is a link of DVC's to its cache.
+    `real` is where its bytes lie if it is a link of DVC's to its cache. Once it is checked `image`
+    is their sha256, `look` how it looks (looks.py), `ids` the group that a DICOM file's ids make.
     """
 
     path: Path
@@ -31,20 +40,8 @@ class Found(NamedTuple):
     label: str
     group: str = ""
     real: Path | None = None
-
-
-class Delivered(NamedTuple):
-    """A checked image: `image` is the sha256 of its bytes, `look` how it looks (looks.py).
-
-    `told` is the group that a CSV of labels names, `ids` the one that a DICOM file's ids make.
-    """
-
-    path: Path
-    place: str
-    label: str
-    image: str
+    image: str = ""
     look: str = ""
-    told: str = ""
     ids: str = ""
 
 
@@ -68,28 +65,26 @@ class Remark(NamedTuple):
 class Delivery:
     """What was given: good images, what is known, what is refused, warnings, what is ignored.
 
-    `changed` are known images that are given with another label.
-
-    `groups` are new ones that a CSV names, by image. `listed` is the file that has all lines of a
-    kind (known, refused, warned). `opened` is the day's parent if the day was opened for it,
-    `lying` how many images lay in the folder of a day that was not open. `patients` are lines on
-    how their ids are found, and `is_regrouped` whether `data.group` is another now; `columns` says
-    which ones of a label file were guessed to be what.
+    `changed` are known images that are given with another label, which become corrections if
+    `relabels`. `groups` are new ones that a CSV names, by image. `listed` is the file that has all
+    lines of a kind (known, refused, warned). `opened` is the day's parent if the day was opened for
+    it. `said` are lines on the day, patients and columns, `is_regrouped` whether `data.group` is
+    another now. With `is_dry` nothing of it was done.
     """
 
-    images: list[Delivered] = field(default_factory=list)
+    images: list[Found] = field(default_factory=list)
     known: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
     changed: list[Remark] = field(default_factory=list)
     warned: list[Remark] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
-    patients: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     is_regrouped: bool = False
-    columns: str = ""
+    is_dry: bool = False
+    relabels: bool = False
     ignored: int = 0
     opened: str = ""
-    lying: int = 0
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:
         """Note a file that cannot be taken, and why."""
@@ -98,6 +93,49 @@ class Delivery:
     def warn(self, place: str, what: str) -> None:
         """Note what a person must know of a file that is taken."""
         self.warned.append(Remark(place, what))
+
+    def table(self, day: str) -> Table:
+        """Return what was added, known, refused, warned of and ignored: how many, and which."""
+        shown = Table(box=None, pad_edge=False)
+        shown.add_column(day)
+        shown.add_column("files", justify="right")
+        shown.add_column("", overflow="fold")
+        would = "would be " * self.is_dry
+        classes = sorted(tally(self.images).items())
+        said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+        shown.add_row(f"{would}added", str(len(self.images)), Text(said))
+        if self.groups:
+            shown.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
+        other = f"{would}relabelled" if self.relabels else "another label"
+        for name, kind in (
+            ("already known", "known"),
+            *[(other, "changed")] * bool(self.changed),
+            (f"{would}refused", "refused"),
+            ("warned", "warned"),
+        ):
+            shown.add_row(name, str(len(getattr(self, kind))), Text("\n".join(self._first(kind))))
+        if self.ignored:
+            shown.add_row("ignored", str(self.ignored), "hidden and system files")
+        return shown
+
+    def unusual(self) -> Iterator[str]:
+        """Yield a line a file that is refused or warned of, and where all of them stand."""
+        for said, kind in (("refused",) * 2, ("another label", "changed"), ("warned",) * 2):
+            yield from (f"  {said}: {line}" for line in self._first(kind))
+
+    def _first(self, kind: str) -> list[str]:
+        return first_few([str(remark) for remark in getattr(self, kind)], self.listed[kind])
+
+    def next_step(self) -> str:
+        """Return what to do next."""
+        if self.is_dry:
+            return "nothing was changed; without --dry-run it is done"
+        corrected = self.changed if self.relabels else []
+        new = (self.images, self.groups, self.opened, corrected, self.is_regrouped)
+        step = "next: dvc repro" if any(new) else "nothing new"
+        if self.changed and not self.relabels:
+            step += "; to take the other labels as corrections: the same command with --relabel"
+        return step
 
 
 def safe_cell(place: str) -> str:
@@ -117,7 +155,7 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
     return project.name(project.remarks)
 
 
-def tally(found: Iterable[Found | Delivered]) -> dict[str, int]:
+def tally(found: Iterable[Found]) -> dict[str, int]:
     """Return how many files each class has."""
     return dict(Counter(one.label for one in found))
 
@@ -143,3 +181,76 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
     if sum(counts.values()) >= MANY:
         said.append(f"{sum(counts.values())} files are a great many for one day")
     return said
+
+
+# Of patients, before they are split: what `data.group` finds, or could find.
+
+
+def patients(
+    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
+) -> Iterator[str]:
+    """Yield a line on what the expression finds in the first paths; without one, on what could.
+
+    Where a CSV or a DICOM file told the group, neither is needed.
+    """
+    paths = [(item, path) for item, path in paths if not item.group]
+    if expression:
+        yield from _shown(
+            [(item.place, splits.group_of(path, expression, item.ids)) for item, path in paths]
+        )
+        return
+    unknown = [(item, path) for item, path in paths if not item.ids]
+    places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
+    if is_by_csv:  # the folders in its paths are in no path of the project
+        folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
+        places.append((folders, "give them as the column group of the CSV"))
+    for names, hint in places:
+        if likely := _likely(names):
+            regex, ids = likely
+            yield escaped(
+                f"{ids.total()} of {len(names)} names hold what looks like a patient's id "
+                f"({min(ids)}), and data.group is empty: images of one patient may be trained on "
+                f"and tested on. Before dvc repro: {hint.format(regex)}"
+            )
+            return
+
+
+def patients_again(
+    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
+) -> Iterator[str]:
+    """Yield a line on what the expression finds in the paths of known images of the open day.
+
+    `lying` maps an image to its class and path there.
+    """
+    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
+    found = [(place, splits.in_path(path, expression) or NO_MATCH) for place, path in here]
+    # Those without any first: snapshot refuses them, unless DICOM ids say who it is.
+    yield from _shown(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
+
+
+def _shown(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
+    if groups:
+        first = "; ".join(f"{place} → {group}" for place, group in groups[:SHOWN])
+        yield escaped(f"patients by data.group: {first}")
+
+
+def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
+    """Yield what another `data.group` means for a project, once it is in params.yaml."""
+    yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
+    if sealed:
+        yield (
+            "images of sealed days keep their groups and splits; new ones join a patient whom this "
+            "or an earlier expression finds (docs/intake.md, Groups)"
+        )
+
+
+def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
+    """The expression that finds ids in most names, some of them again, and how often each."""
+    heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
+    if not heads:
+        return None
+    (before, head), _ = heads.most_common(1)[0]
+    expression = rf"{re.escape(before) if before == '.' else before}({head}\d+)"
+    ids = Counter(match[1] for name in names if (match := re.search(expression, name)))
+    is_likely = 2 * ids.total() >= len(names) and len(ids) < ids.total()
+    return (expression, ids) if is_likely else None

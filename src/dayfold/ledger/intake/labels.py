@@ -63,8 +63,9 @@ def read(
     table = formats.read(file)
     meant, guess = _meant(table, columns, file)
     if guess:
-        delivery.columns = escaped(f"{file.name}: {guess.replace(',', ', ')}")
-        agree(delivery.columns, f"--columns {shlex.quote(guess)}")
+        said = escaped(f"{file.name}: {guess.replace(',', ', ')}")
+        delivery.said.append(f"columns of {said}")
+        agree(said, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), dict[str, str]()
     blank: list[str] = []
     for line in table.lines:

@@ -1,27 +1,195 @@
-"""Worker processes, which may crash or hang."""
+"""The child processes that decode, and how they are asked.
+
+A file may crash its decoder, stop it or bloat it: so it is read in a child, which takes one request
+a line on standard input and answers each with a line, both JSON. A child must start fast: nothing
+here imports more than Pillow and NumPy.
+"""
 
 import atexit
 import json
 import os
+import resource
 import signal
+import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from multiprocessing.connection import wait
+from contextlib import suppress
 from pathlib import Path
+from select import POLLIN, poll
 from threading import Event, Lock
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 import dayfold
 from dayfold.errors import IntakeError
+from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, MAX_PIXELS, examine, squared
+from dayfold.ledger.intake import archives
+from dayfold.ledger.kept import Kept, keep_square
 from dayfold.project.cpus import cpus
+from dayfold.project.files import escaped, sha256, write_bytes
 
+MAX_BYTES = 2**29  # of a file: half a gigabyte
+MIN_SIDE_PX = 8  # of an image
 SECONDS = 60.0  # that one file may take
 UNPACKING_SECONDS = 3600.0  # that an archive may take
+_PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
+_ROOM = 2**28  # for what else a decoder needs
+_PLAIN = 8  # grey levels: an image whose cells differ by less looks like nothing
 _AT_ONCE = 1024  # files that wait for the threads
-_PROGRAM = Path(__file__).with_name("worker.py")
+_PROGRAM = Path(__file__)
+
+# The child.
+
+
+def check(
+    path: str, *, stage: str = "", real: str = "", squares: str = "", size: int = 0
+) -> dict[str, Any]:
+    """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
+
+    Its bytes may lie elsewhere (`real`); in the folder `squares` its square of `size` is kept. The
+    answer has the file's `image` (sha256) where it could be read, and either `refused`, the reason,
+    or `look`, `ids` and `warnings`. `failed` says that the copy could not be written.
+    """
+    answer: dict[str, Any] = {"image": ""}
+    try:
+        data = _read(Path(real or path))
+        answer["image"] = sha256(data)
+        found = examine(data)
+        image = found.image
+        if min(image.size) < MIN_SIDE_PX:
+            raise IntakeError(
+                f"is too small: {image.width} x {image.height} px, a side must have {MIN_SIDE_PX}"
+            )
+        warned = ["has several frames; the first one is taken"] * found.has_frames
+        ending = Path(path).suffix.lower()
+        if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
+            warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
+        if squares:
+            keep_square(Kept(Path(squares)), answer["image"], squared(image, size))
+        answer |= {"look": look(image), "ids": found.group, "warnings": [*warned, *found.remarks]}
+    except IntakeError as error:
+        return {**answer, "refused": error.what}
+    except OSError as error:
+        return {**answer, "refused": f"cannot be read ({error.strerror or error})"}
+    if stage:
+        try:
+            staged = Path(stage) / answer["image"]
+            # Another worker may be writing the very same bytes.
+            own = staged.with_name(f"{staged.name}-{os.getpid()}")
+            write_bytes(own, data)
+            own.replace(staged)
+        except OSError as error:
+            return {**answer, "failed": f"{stage}: {error.strerror or error}"}
+    return answer
+
+
+def look(image: Image.Image) -> str:
+    """Return a difference hash as 32 hexadecimal digits, or nothing of a plain image.
+
+    The image's brightness on a 9 x 9 grid; a bit each says whether a cell is darker than its right
+    or its lower neighbour (dHash, N. Krawetz, "Kind of like that", 2013; both directions halve
+    what it mistakes). Scaling, recompression, brightness and contrast leave most bits as they are.
+    """
+    small = image.convert("L").resize((9, 9), Image.Resampling.BOX)
+    cells = np.asarray(small, dtype=np.int16)
+    if np.ptp(cells) < _PLAIN:
+        return ""
+    here, right, below = cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1]
+    return np.packbits([right > here, below > here]).tobytes().hex()
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or link that took its place meanwhile is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise IntakeError("is not a file (expected <class>/<image>)")
+        # One byte more: it may be growing.
+        data = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else None
+    if data is None or len(data) > MAX_BYTES:
+        raise IntakeError(f"is larger than {MAX_BYTES // 2**20} MiB")
+    return data
+
+
+def _unpack(archive: str, into: str) -> dict[str, Any]:
+    """Unpack an archive; answer what of it is `refused`, and why."""
+    try:
+        return {"refused": archives.unpack(Path(archive), Path(into))}
+    except OSError as error:
+        raise IntakeError(f"{archive} cannot be unpacked: {error.strerror or error}.") from None
+    except MemoryError:
+        raise IntakeError(f"{archive} needs more memory than an archive may.") from None
+
+
+def _parquet(path: str) -> dict[str, Any]:
+    """Answer the `rows` of a Parquet file and the `names` of their columns.
+
+    Those of text and of whole numbers. Of a damaged file polars panics at length, or worse.
+    """
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    import polars as pl  # here: it takes long, and no image needs it
+
+    try:
+        texts = (pl.String, pl.Categorical, pl.Enum)
+        schema = pl.read_parquet_schema(path).items()
+        names = [name for name, kind in schema if kind in texts or kind.is_integer()]
+        return {"names": names, "rows": pl.read_parquet(path, columns=names).rows()}
+    except (pl.exceptions.PolarsError, ValueError, OSError) as error:
+        said = escaped(str(error).partition("\n")[0][:200])
+        what = f"{path} cannot be read as Parquet: {said}."
+        raise IntakeError(what, hint="write it again") from None
+
+
+def _limit_memory(base: int, pixels: int) -> None:
+    """Let the process have this much above what it has from the start (Linux keeps to it)."""
+    most = base + pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _ROOM
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    except (ValueError, OSError):  # macOS refuses; the limit of pixels holds there too
+        return
+
+
+def _own_size() -> int:
+    """The address space of this process in bytes, where /proc tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
+
+
+def main() -> None:
+    """Answer requests until standard input ends, as it does when the parent dies."""
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    # What a decoder's library prints must not come between the answers, nor on the terminal.
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    Image.init()
+    base = _own_size()
+    calls: dict[str, Callable[..., dict[str, Any]]]
+    calls = {"check": check, "unpack": _unpack, "parquet": _parquet}
+    for line in sys.stdin:
+        request = json.loads(line)
+        call = calls[request.pop("call", "check")]
+        _limit_memory(base, MAX_PIXELS if call is check else 0)
+        try:
+            answer = call(**request)
+        except IntakeError as error:
+            answer = {"what": error.what, "problems": error.problems, "hint": error.hint}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+# The parent.
 
 # Idle workers, for the next call: a process starts slower than it decodes.
 _idle: list["_Worker"] = []
@@ -50,23 +218,27 @@ class _Worker:
         )
         self._rest = b""
 
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, seconds: float, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer; IntakeError with the reason if none comes."""
         assert self.process.stdin  # noqa: S101 - it was asked for
         try:
             self.process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
             self.process.stdin.flush()
-            return dict(json.loads(self._line(seconds)))
+            answer = dict(json.loads(self._line(seconds)))
         except (BrokenPipeError, EOFError):
             code = self.process.wait()
             name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise _CrashError(f"makes its decoder crash ({name})") from None
+        if "what" in answer:
+            raise IntakeError(**answer)
+        return answer
 
     def _line(self, seconds: float) -> bytes:
         assert self.process.stdout  # noqa: S101 - it was asked for
-        output = self.process.stdout.fileno()
+        output, ready = self.process.stdout.fileno(), poll()
+        ready.register(output, POLLIN)
         while b"\n" not in self._rest:
-            if not wait([output], seconds):
+            if not ready.poll(1000 * seconds):
                 raise IntakeError(f"takes longer than {seconds:g} s to decode")
             part = os.read(output, 2**16)
             if not part:
@@ -81,9 +253,8 @@ class _Worker:
         self.process.communicate()  # closes its pipes, broken ones too, and waits for it
 
 
-@contextmanager
-def _borrowed() -> Iterator[_Worker]:
-    """An idle worker, or a new one; after any error it is ended and not used again."""
+def _ask(seconds: float, **request: Any) -> dict[str, Any]:
+    """Ask an idle worker, or a new one; after any error it is ended and not used again."""
     worker = None
     with _lock:
         while _idle and worker is None:
@@ -93,12 +264,13 @@ def _borrowed() -> Iterator[_Worker]:
                 worker = None
     worker = worker or _Worker()
     try:
-        yield worker
+        answer = worker.ask(seconds, request)
     except BaseException:
         worker.end()
         raise
     with _lock:
         _idle.append(worker)
+    return answer
 
 
 @atexit.register
@@ -111,7 +283,7 @@ def end_idle() -> None:
 def answers(
     requests: Sequence[dict[str, Any]], *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Any]]:
-    """Answer every request (worker.check), in order, one worker a CPU.
+    """Answer every request (`check`), in order, one worker a CPU.
 
     A file that makes two workers crash, or takes one longer than SECONDS, is answered as `refused`.
     `progress` is called with (files done, files in all).
@@ -143,35 +315,32 @@ def answers(
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """Answer one request; a crash counts when it comes twice: the first may be somebody's kill."""
     try:
-        try:
-            with _borrowed() as worker:
-                return worker.ask(request, SECONDS)
-        except _CrashError:
-            with _borrowed() as worker:
-                return worker.ask(request, SECONDS)
+        with suppress(_CrashError):
+            return _ask(SECONDS, **request)
+        return _ask(SECONDS, **request)
     except IntakeError as error:
         return {"image": "", "refused": error.what}
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
-    request = {"unpack": str(archive.absolute()), "into": str(into.absolute())}
-    with _borrowed() as worker:
-        answer = worker.ask(request, UNPACKING_SECONDS)
-    if "what" in answer:
-        raise IntakeError(**answer)
+    paths = {"archive": str(archive.absolute()), "into": str(into.absolute())}
+    answer = _ask(UNPACKING_SECONDS, call="unpack", **paths)
     return [(name, reason) for name, reason in answer["refused"]]
 
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return the names of a Parquet file's columns and its rows (worker.parquet)."""
+    """Return the names of a Parquet file's columns and its rows: those of text and numbers."""
     worker = _Worker()  # its own: what reads Parquet takes memory that images are to have
     try:
-        answer = worker.ask({"parquet": str(file.absolute())}, SECONDS)
+        answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
     except IntakeError as error:
-        raise IntakeError(f"{file} {error.what}.", hint="write it again") from None
+        what = error.what if error.hint else f"{file} {error.what}."
+        raise IntakeError(what, hint="write it again") from None
     finally:
         worker.end()
-    if "what" in answer:
-        raise IntakeError(**answer)
     return answer["names"], answer["rows"]
+
+
+if __name__ == "__main__":
+    main()
