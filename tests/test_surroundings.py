@@ -258,3 +258,20 @@ def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
     assert "did not end" not in status(shell, copy)
     hook.unlink()
     assert "sealed as" in shell(copy.root, "dayfold", "seal")
+
+
+def test_a_hook_that_changes_what_is_committed_seals_nothing(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    before = shell(copy.root, "git", "rev-parse", "HEAD")
+    hook = copy.root / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\necho >> data/manifests/{THREE}.csv\ngit add data\n")
+    hook.chmod(0o755)
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"A hook of git changed files of {THREE}" in said
+    assert f"data/manifests/{THREE}.csv" in said
+    assert shell(copy.root, "git", "rev-parse", "HEAD") == before
+    hook.unlink()
+    assert "next    dvc repro" in status(shell, copy)
+    shell(copy.root, "dvc", "repro")
+    assert "sealed as" in shell(copy.root, "dayfold", "seal")
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")

@@ -89,8 +89,16 @@ def _commit(project: Project, now: Standing, message: str) -> None:
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
+            staged = vcs.git(root, "write-tree").strip()
             # Only these paths, whatever else is staged.
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            if different := vcs.changed(root, staged, "HEAD", "--", *paths):
+                vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
+                raise CycleError(
+                    f"A hook of git changed files of {now.day} as they were committed, so it is "
+                    f"not sealed: {', '.join(different[:5])}.",
+                    hint="have the hook leave them as they are, then dvc repro && dayfold seal",
+                )
         commit = _commit_of(project, now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
 
