@@ -37,8 +37,9 @@ _PINNED = {
     "log.showSignature": "false",
 }
 _GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{key}={value}"))]
-# DVC's own command line, ended with this process even by kill -9.
-_DVC = [sys.executable, "-m", "dayfold.project.lifeline", "dvc"]
+# DVC's own command line, ended with this process even by kill -9. With -P a person's script at the
+# project's top, calendar.py for one, is not taken for the module of that name.
+_DVC = [sys.executable, "-Pm", "dayfold.project.lifeline", "dvc"]
 
 
 def is_foreign(name: str) -> bool:
