@@ -95,13 +95,13 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
     shell(tmp_path, "git", "init", "--quiet", "all")
     shell(tmp_path / "all", "git", "commit", "--quiet", "--allow-empty", "-m", "first")
     branch = vcs.branch(copy.root)
-    shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "lab", str(copy.root), branch)
+    shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "my lab", str(copy.root), branch)
     for words in (("status",), ("add", "."), ("snapshot",)):
-        said = shell(tmp_path / "all" / "lab", "dayfold", *words, code=1)
-        assert "is the folder lab of the git repository" in said
+        said = shell(tmp_path / "all" / "my lab", "dayfold", *words, code=1)
+        assert "is the folder my lab of the git repository" in said
     command = said.rpartition("→ ")[2].strip()
-    shell(tmp_path / "all" / "lab", "sh", "-c", command)
-    cut = Project(tmp_path / "lab")
+    shell(tmp_path / "all" / "my lab", "sh", "-c", command)
+    cut = Project(tmp_path / "my lab")
     shell(cut.root, "git", "fetch", "--quiet", "--tags", str(copy.root))
     (copy.root / ".dvc" / "cache").rename(cut.root / ".dvc" / "cache")
     shell(cut.root, "dvc", "checkout")

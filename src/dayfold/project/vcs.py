@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -308,11 +309,12 @@ def check_is_top(root: Path) -> None:
         raise CycleError(f"{root} is no git repository.", hint="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
     folder = Path(git(root, "rev-parse", "--show-prefix").strip())
+    cut = "dayfold-project"  # a folder's name may be no name of a branch
     raise CycleError(
         f"This project is the folder {folder} of the git repository {top}. A project has a "
         "repository of its own: its tags are of whole commits.",
-        hint=f"cd {top} && git subtree split --prefix {folder} --branch {folder.name} && "
-        f"git clone --branch {folder.name} . ../{folder.name}",
+        hint=f"cd {shlex.quote(top)} && git subtree split --prefix {shlex.quote(str(folder))} "
+        f"--branch {cut} && git clone --branch {cut} . {shlex.quote(f'../{folder.name}')}",
     )
 
 
