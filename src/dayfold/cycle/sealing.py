@@ -12,6 +12,8 @@ from dayfold.cycle.standing import (
     check_branch,
     check_history,
     check_is_as_sealed,
+    check_is_last,
+    check_not_moved,
     check_tags,
     stale,
     standing,
@@ -179,6 +181,8 @@ def undo(project: Project, *, seal: bool = False) -> tuple[list[str], Callable[[
     function that takes it back.
     """
     now = standing(project)
+    check_not_moved(project, now)
+    check_is_last(project, now)
     if now.lost_tags:
         check_tags(project, now)
     if now.is_unopened:
