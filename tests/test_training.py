@@ -14,7 +14,7 @@ from PIL import Image
 
 from builders import DAYS, make_project, open_day, place, take_in
 from dayfold import create
-from dayfold.errors import ImageMissingError, TrainingError
+from dayfold.errors import CycleError, ImageMissingError, TrainingError
 from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
@@ -230,6 +230,13 @@ def planned(tmp_path):
     for stage in (weights, replay):
         stage.run(project, params_file.read(project.params))
     return project
+
+
+def test_the_model_of_another_day_than_the_parent_is_no_beginning(planned):
+    model = network.load(planned.parent_model)
+    network.save(planned.parent_model, model.state, {**model.metadata, "day": "2025-05-30"})
+    with pytest.raises(CycleError, match=r"data/parent has the model of 2025-05-30, and .* origin"):
+        train.run(planned, params_file.read(planned.params))
 
 
 def test_of_a_training_that_diverged_neither_a_model_nor_a_checkpoint_is_kept(planned, monkeypatch):

@@ -44,7 +44,7 @@ from dayfold.ledger.kept import prune
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
-from dayfold.project.layout import Project
+from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train, check_network
 
 KEPT_BYTES = 8 * 2**30  # of activations and squares
@@ -161,8 +161,7 @@ def _day(project: Project, params: Params) -> _Day:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
-    parent, classes = network.load(project.parent_model), history.classes()[day]
-    check_network(params, parent.metadata)
+    parent, classes = _parent(project, params), history.classes()[day]
     # Of every class with images, also where none of them is in today's pool: a class that was
     # renamed would otherwise be answered by neither of its names.
     newcomers = sorted({*classes.live, *replayed["label"]} - set(parent.classes))
@@ -200,6 +199,18 @@ def _day(project: Project, params: Params) -> _Day:
     asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
     news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
     return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
+
+
+def _parent(project: Project, params: Params) -> network.Model:
+    """The model to begin with: of the parent, or the origin where a backtest says so."""
+    parent = network.load(project.parent_model)
+    if (found := parent.metadata["day"]) not in (params.parent, ORIGIN):
+        raise CycleError(
+            f"data/parent has the model of {found}, and {params.day} begins with {params.parent}.",
+            hint="dayfold status says how to have that back",
+        )
+    check_network(params, parent.metadata)
+    return parent
 
 
 def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
