@@ -275,3 +275,12 @@ def test_a_hook_that_changes_what_is_committed_seals_nothing(copy, shell):
     shell(copy.root, "dvc", "repro")
     assert "sealed as" in shell(copy.root, "dayfold", "seal")
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
+    own, told = copy.root / ".git" / "info" / "attributes", "other attributes let git change"
+    for line in ("*.csv text eol=crlf", "*.csv !text", "dvc.lock filter=lfs"):
+        own.write_text(f"{line}\n")
+        assert told in shell(copy.root, "dayfold", "check", code=1)
+    own.write_text("*.csv diff=csv\n")
+    assert "git changes and ignores none" in shell(copy.root, "dayfold", "check")
