@@ -153,6 +153,8 @@ def _day(project: Project, params: Params) -> _Day:
     today = arrived.filter(pl.col("split") == "train").join(
         shares.select("label", "weight"), on="label", how="left", maintain_order="left"
     )
+    if today["weight"].null_count():
+        raise CycleError(f"data/shares.csv lacks classes of {day}.", hint="dvc repro, all stages")
     replayed = tables.read(project.replay, Replayed)
     columns = ["image", "path", "label", "weight"]
     pool = pl.concat([today.select(columns), replayed.select(columns)])
@@ -161,7 +163,10 @@ def _day(project: Project, params: Params) -> _Day:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
-    parent, classes = _parent(project, params), history.classes()[day]
+    # Of the origin in a backtest that begins with it each day.
+    parent = network.load(project.parent_model, (params.parent, ORIGIN))
+    classes = history.classes()[day]
+    check_network(params, parent.metadata)
     # Of every class with images, also where none of them is in today's pool: a class that was
     # renamed would otherwise be answered by neither of its names.
     newcomers = sorted({*classes.live, *replayed["label"]} - set(parent.classes))
@@ -199,18 +204,6 @@ def _day(project: Project, params: Params) -> _Day:
     asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
     news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
     return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
-
-
-def _parent(project: Project, params: Params) -> network.Model:
-    """The model to begin with: of the parent, or the origin where a backtest says so."""
-    parent = network.load(project.parent_model)
-    if (found := parent.metadata["day"]) not in (params.parent, ORIGIN):
-        raise CycleError(
-            f"data/parent has the model of {found}, and {params.day} begins with {params.parent}.",
-            hint="dayfold status says how to have that back",
-        )
-    check_network(params, parent.metadata)
-    return parent
 
 
 def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
