@@ -6,7 +6,7 @@ import pytest
 
 from builders import place
 from dayfold.demo import DAYS
-from dayfold.project import params, vcs
+from dayfold.project import params, storage, vcs
 from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
@@ -284,3 +284,16 @@ def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
         assert told in shell(copy.root, "dayfold", "check", code=1)
     own.write_text("*.csv diff=csv\n")
     assert "git changes and ignores none" in shell(copy.root, "dayfold", "check")
+
+
+def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
+    key = vcs.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
+    kept = storage.object_path(storage.cache_folder(copy.root), key)
+    for path in (kept, copy.predictions):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data + b"x")
+        path.chmod(0o444)
+    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    assert "is not as it was sealed: data/predictions.csv" in said
+    assert "dayfold check --read-data" in said

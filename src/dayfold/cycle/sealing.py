@@ -203,6 +203,11 @@ def _experiment(project: Project, day: str) -> tuple[list[str], Callable[[], str
     def carry_out() -> str:
         opening.bring_back(project, vcs.TAG + day)
         opening.lay_out(project)
+        try:
+            check_is_as_sealed(project, day)
+        except CycleError as error:
+            hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
+            raise CycleError(error.what, hint=hint) from None
         return f"{day} is as it was sealed"
 
     line = f"{day} was made again since it was sealed: its files come back as they were sealed"

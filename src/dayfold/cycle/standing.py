@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -250,7 +250,13 @@ def advice(project: Project) -> list[str]:
     lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
-    if changed := stale(project, now.day):
+    try:
+        changed = stale(project, now.day)
+    except ToolError:
+        if busy := journal.at_work(project):
+            return [*lines, f"busy    {', '.join(busy)}", "next    wait for it, or stop it"]
+        raise
+    if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]
     checks = gate.read(project, now.day)
     reasons = [f"  - {reason}" for reason in gate.reasons(checks)]
