@@ -163,6 +163,12 @@ def test_add_works_where_its_output_is_closed(receiving, source, shell):
     assert taken(receiving) == {"cat/1.png": png(1)}
 
 
+def test_with_its_input_closed_a_command_has_nobody_to_ask(receiving, shell):
+    (receiving.root / "dvc.yaml").touch()
+    said = shell(receiving.root, "bash", "-c", "dayfold undo <&-", code=1)
+    assert "Nobody is here to be asked, so nothing was done" in said
+
+
 @pytest.mark.parametrize("top", ["", "today/"])
 def test_a_zip_is_taken_as_the_folder_that_it_was(receiving, tmp_path, top):
     path = tmp_path / "scans.zip"

@@ -175,6 +175,20 @@ def test_a_zip_of_macos_has_utf_8_names_without_saying_so(receiving, tmp_path, f
     assert (delivery.refused, delivery.ignored) == ([], 1)
 
 
+def of_windows(name):
+    info = zipfile.ZipInfo(name)
+    info.create_system = 0
+    return info
+
+
+def test_a_zip_of_windows_has_its_own_separators(tmp_path, into):
+    path = tmp_path / "scans.zip"
+    names = ["empty\\", "cat\\1.png", "dog\\ä 2.png", "..\\3.png", "cow/a\\4.png"]
+    refused = archives.unpack(zipped(path, [(of_windows(name), png(0)) for name in names]), into)
+    assert contents(into) == {"cat/1.png": png(0), "dog/ä 2.png": png(0)}
+    assert [name for name, _ in refused] == ["../3.png", "cow/a\\4.png"]
+
+
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_a_name_in_another_encoding_is_refused_with_the_way_to_pack_it_again(
     receiving, tmp_path, make

@@ -145,7 +145,9 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
         if pinned:  # as `dvc repro` does before it trains
             shell(root, "dvc", "repro", "data/parent.dvc")
         assert problems(checked) == [what]
-        assert what in shell(root, "dayfold", "seal", code=1)
+        said = shell(root, "dayfold", "seal", code=1)
+        assert what in said
+        assert ("rm -rf data/parent" in said) == pinned
         undo(checked, shell)
     checked.parent_predictions.unlink()
     (checked.parent / "new.csv").write_text("")

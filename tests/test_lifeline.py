@@ -48,6 +48,12 @@ def see_it_die(process: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.cold
+def test_dvc_takes_no_script_of_a_project_for_a_module(tmp_path):
+    (tmp_path / "calendar.py").write_text("raise SystemExit('not this one')")
+    assert vcs.dvc(tmp_path, "--version").startswith("3.")
+
+
 @pytest.mark.parametrize(
     "between", [(), ("/bin/sh", "-c", '"$@"; true', "sh")], ids=["at once", "through a shell"]
 )

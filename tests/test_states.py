@@ -32,7 +32,7 @@ def follow(project, shell, images, until):
     while not re.search(until, said := shell(project.root, "dayfold", "status"), re.MULTILINE):
         [command] = re.findall(r"^next +(.*)", said, re.MULTILINE)
         # The first of what may be done, without what is said of it.
-        command = command.removeprefix("to take it back: ")
+        command = re.sub("^to (take|have) it back: ", "", command)
         command = re.split(r"; |, or |, to | \(", command)[0].replace(", then ", " && ")
         command = command.replace("FOLDER", str(images))
         command = command.replace("dayfold undo", "dayfold undo --yes")  # nobody is asked here
@@ -108,6 +108,14 @@ def reset(copy, shell, images):
     shell(copy.root, "dvc", "checkout", "--quiet")
 
 
+def reverted(copy, shell, images):
+    shell(copy.root, "git", "revert", "--no-edit", f"day/{THREE}")
+
+
+def with_a_moved_tag(copy, shell, images):
+    shell(copy.root, "git", "tag", "--force", f"day/{TWO}", f"day/{THREE}~2")
+
+
 def edited(copy, shell, images):
     path = sorted(copy.images(ONE).glob("*/*"))[0]
     path.unlink()
@@ -117,7 +125,7 @@ def edited(copy, shell, images):
     "states",
     [
         (rebased, without_its_tag, made_again),  # which keeps its params
-        (merged, detached, edited),
+        (merged, detached, edited, with_a_moved_tag, reverted),
     ],
     ids=lambda states: " ".join(state.__name__ for state in states),
 )

@@ -6,7 +6,7 @@ import pytest
 
 from builders import place
 from dayfold.demo import DAYS
-from dayfold.project import params, vcs
+from dayfold.project import params, storage, vcs
 from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
@@ -95,13 +95,13 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
     shell(tmp_path, "git", "init", "--quiet", "all")
     shell(tmp_path / "all", "git", "commit", "--quiet", "--allow-empty", "-m", "first")
     branch = vcs.branch(copy.root)
-    shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "lab", str(copy.root), branch)
+    shell(tmp_path / "all", "git", "subtree", "add", "--prefix", "my lab", str(copy.root), branch)
     for words in (("status",), ("add", "."), ("snapshot",)):
-        said = shell(tmp_path / "all" / "lab", "dayfold", *words, code=1)
-        assert "is the folder lab of the git repository" in said
+        said = shell(tmp_path / "all" / "my lab", "dayfold", *words, code=1)
+        assert "is the folder my lab of the git repository" in said
     command = said.rpartition("→ ")[2].strip()
-    shell(tmp_path / "all" / "lab", "sh", "-c", command)
-    cut = Project(tmp_path / "lab")
+    shell(tmp_path / "all" / "my lab", "sh", "-c", command)
+    cut = Project(tmp_path / "my lab")
     shell(cut.root, "git", "fetch", "--quiet", "--tags", str(copy.root))
     (copy.root / ".dvc" / "cache").rename(cut.root / ".dvc" / "cache")
     shell(cut.root, "dvc", "checkout")
@@ -258,3 +258,42 @@ def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
     assert "did not end" not in status(shell, copy)
     hook.unlink()
     assert "sealed as" in shell(copy.root, "dayfold", "seal")
+
+
+def test_a_hook_that_changes_what_is_committed_seals_nothing(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    before = shell(copy.root, "git", "rev-parse", "HEAD")
+    hook = copy.root / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\necho >> data/manifests/{THREE}.csv\ngit add data\n")
+    hook.chmod(0o755)
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"A hook of git changed files of {THREE}" in said
+    assert f"data/manifests/{THREE}.csv" in said
+    assert shell(copy.root, "git", "rev-parse", "HEAD") == before
+    hook.unlink()
+    assert "next    dvc repro" in status(shell, copy)
+    shell(copy.root, "dvc", "repro")
+    assert "sealed as" in shell(copy.root, "dayfold", "seal")
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
+    own, told = copy.root / ".git" / "info" / "attributes", "other attributes let git change"
+    for line in ("*.csv text eol=crlf", "*.csv !text", "dvc.lock filter=lfs"):
+        own.write_text(f"{line}\n")
+        assert told in shell(copy.root, "dayfold", "check", code=1)
+    own.write_text("*.csv diff=csv\n")
+    assert "git changes and ignores none" in shell(copy.root, "dayfold", "check")
+
+
+def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
+    key = vcs.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
+    kept = storage.object_path(storage.cache_folder(copy.root), key)
+    for path in (kept, copy.predictions):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data + b"x")
+        path.chmod(0o444)
+    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    assert "is not as it was sealed: data/predictions.csv" in said
+    assert "dayfold check --read-data" in said

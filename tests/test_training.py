@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from builders import DAYS, make_trainable, open_day, place, run_stages, take_in
-from dayfold.errors import ImageMissingError, TrainingError
+from dayfold.errors import CycleError, ImageMissingError, ModelError, TrainingError
 from dayfold.learning import adamw, checkpoint, device, fitting, network, pixels
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.inputs import Images, Job, Pool
@@ -226,6 +226,22 @@ def planned(tmp_path):
     take_in(project, DAYS[0], {"cat": [1, 3], "dog": [2, 4]})
     run_stages(project, weights, replay)
     return project
+
+
+def test_a_stage_alone_takes_neither_a_model_nor_shares_of_another_day(planned):
+    params = params_file.read(planned.params)
+    model = network.load(planned.parent_model)
+    network.save(planned.parent_model, model.state, {**model.metadata, "day": "2025-05-30"})
+    with pytest.raises(ModelError, match=r"is the model of 2025-05-30, not of origin"):
+        train.run(planned, params)
+    network.save(planned.parent_model, model.state, model.metadata)
+    shares = planned.shares.read_text()
+    planned.shares.write_text(shares.replace(DAYS[0], "2025-05-30"))
+    with pytest.raises(CycleError, match=f"data/shares.csv lacks classes of {DAYS[0]}"):
+        train.run(planned, params)
+    planned.weights.write_text(planned.weights.read_text().replace(DAYS[0], "2025-05-30"))
+    with pytest.raises(CycleError, match=f"data/weights.csv is not of {DAYS[0]}"):
+        replay.run(planned, params)
 
 
 def test_of_a_training_that_diverged_neither_a_model_nor_a_checkpoint_is_kept(planned, monkeypatch):

@@ -21,7 +21,7 @@ def main() -> None:
     """Be the program that this file is named as, with the arguments given to it."""
     folder, _, name = sys.argv[0].rpartition("/")
     words = sys.argv[1:]
-    if name == "python" and words[:2] == ["-m", "dayfold.project.lifeline"]:
+    if name == "python" and words[:2] == ["-Pm", "dayfold.project.lifeline"]:
         words = ["-m", *words[2:]]  # DVC as dayfold starts it: the server ends it with the client
     if name == "python" and words[:1] == ["-m"] and set(words[1:2]) & set(PROGRAMS):
         name, words = words[1], words[2:]

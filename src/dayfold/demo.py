@@ -65,13 +65,13 @@ def run(folder: Path, *, say: Say) -> None:
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
-            hint=f"name another folder, or, if it is nobody's: rm -rf {folder}",
+            hint=f"name another folder, or, if it is nobody's: rm -rf {shlex.quote(str(folder))}",
         )
     sealed = vcs.sealed_days(project.root)
     if sealed:
         say(
             f"\n{folder} has {len(sealed)} of {len(DAYS)} days; going on from there. "
-            f"To start over: rm -rf {folder}"
+            f"To start over: rm -rf {shlex.quote(str(folder))}"
         )
     for number, day in enumerate(DAYS, start=1):
         if day in sealed:

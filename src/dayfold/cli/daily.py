@@ -84,7 +84,7 @@ def init(
     options = create.Options(weights, names, image_size, remote, agreed, group or "", network)
     create.init(directory, options, say=say)
     print(f"{directory} is ready, from {weights} weights")
-    print(f"next: cd {directory} && dayfold add FOLDER")
+    print(f"next: cd {shlex.quote(str(directory))} && dayfold add FOLDER")
 
 
 @command(CYCLE, "dayfold add ~/scans/today")

@@ -37,9 +37,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that a user can fix is printed without a traceback."""
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as by `>&-`
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     for name in filter(vcs.is_foreign, list(os.environ)):
         del os.environ[name]  # DVC, used from within, asks git too
     for stream in (sys.stdout, sys.stderr):

@@ -18,7 +18,7 @@ import polars as pl
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import vcs
+from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, json_bytes, md5_file, sha256_file, write_bytes
@@ -63,7 +63,7 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if is_day(last) and day <= last}
     found = {EDITED: _in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES))}
-    is_other = params.parent in sealed and _has_other_parent(project, params.parent)
+    parent = _parent_back(project, params.parent) if params.parent in sealed else []
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
@@ -73,14 +73,14 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
         if not found[EDITED]:  # a manifest among them: first things first
             raise
     noted |= dict.fromkeys(here - noted.keys(), 0)
-    if not (is_other or any(found.values())):
+    if not (parent or any(found.values())):
         noted |= dict.fromkeys(due, began)
     try:
         write_bytes(project.last_looks, json_bytes(noted))
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
-    _refuse(found, params.parent if is_other else "")
+    _refuse(found, params.parent, parent)
 
 
 def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
@@ -88,12 +88,14 @@ def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> Non
     _refuse({EDITED: _in_git(project, params, sealed, DAY_PATHS)})
 
 
-def _refuse(found: Mapping[str, Sequence[str]], parent: str = "") -> None:
+def _refuse(
+    found: Mapping[str, Sequence[str]], parent: str = "", parent_back: Sequence[str] = ()
+) -> None:
     """Tell what became of files, a line a file, and the command that brings all of it back.
 
-    `parent` is the day whose model and predictions data/parent should have, where it has others.
+    `parent_back` are the steps for data/parent, where it has not what the day `parent` made.
     """
-    problems = [f"data/parent is not what {parent} made"] * bool(parent)
+    problems = [f"data/parent is not what {parent} made"] * bool(parent_back)
     for what, names in found.items():
         problems += [escaped(f"{line} {what}") for line in first_few(names)]
     if not problems:
@@ -103,13 +105,7 @@ def _refuse(found: Mapping[str, Sequence[str]], parent: str = "") -> None:
     steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
     if folders := sorted({"/".join(name.split("/")[:3]) for name in images}):
         steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
-    if parent:
-        here = Project(Path())
-        # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
-        steps += [f"rm -rf {here.parent}"]
-        for made, kept in here.handed_on().items():
-            steps += [f"dvc get . {made} --rev {vcs.TAG}{parent} --out {kept}"]
-        steps += [f"dvc add {here.parent}"]
+    steps += parent_back
     first = "move what was added elsewhere (DVC deletes it), then: " * bool(found.get(ADDED))
     raise CycleError(
         "Files of sealed days were edited, deleted or added by hand (dayfold relabel corrects "
@@ -127,14 +123,28 @@ def _noted(project: Project) -> dict[str, int]:
         return {}  # or the file is of an earlier version
 
 
-def _has_other_parent(project: Project, day: str) -> bool:
-    """Whether data/parent is here and has other files than those that a sealed day made."""
+def _parent_back(project: Project, day: str) -> list[str]:
+    """The commands that give data/parent what a sealed day made; none where it has that.
+
+    None either where it is not here.
+    """
     if not project.parent.is_dir():
-        return False
+        return []
     here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
     files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
     made = chain.handed_on(project, vcs.sealed_outputs(project.root, day))
-    return {path.name: md5_file(path) for path in files} != made
+    if {path.name: md5_file(path) for path in files} == made:
+        return []
+    name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
+    pins = vcs.entries(pin.read_bytes(), project.name(pin)) if pin.exists() else {}
+    if pins.get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
+        return [vcs.bringing_back(name)]  # a git checkout without one of DVC
+    # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
+    gets = [
+        f"dvc get . {project.name(one)} --rev {vcs.TAG}{day} --out {project.name(kept)}"
+        for one, kept in project.handed_on().items()
+    ]
+    return [f"rm -rf {name}", *gets, f"dvc add {name}"]
 
 
 def _in_git(

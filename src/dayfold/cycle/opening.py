@@ -99,11 +99,15 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
         raise CycleError(f"{day} is already sealed.", hint="dayfold status")
     check_tags(project, now)
     if day in now.tagged:
-        branches = vcs.branches_of(project.root, vcs.TAG + day)
-        there = f"git checkout {branches[0]} && dvc checkout" if branches else "git fetch --tags"
+        tag = vcs.TAG + day
+        branches = vcs.branches_of(project.root, tag)
+        there = branches[0] if branches else f"-b NAME {tag}"
+        is_on_any = branches or vcs.branches_of(project.root, tag, remote=True)
+        free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
         raise CycleError(
-            f"{day} is sealed on another line of history, so its tag {vcs.TAG}{day} is taken.",
-            hint=f"give another --day; or go on with that line: {there}",
+            f"{day} is sealed on another line of history, so its tag {tag} is taken.",
+            hint="give another --day; or go on with that line: "
+            f"git checkout {there} && dvc checkout{free}",
         )
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
@@ -116,11 +120,6 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
         raise CycleError(
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
-        )
-    if now.is_sealed and now.sealed[-1] != now.day:
-        raise CycleError(
-            f"params.yaml says that the day is {now.day}; {now.sealed[-1]} is sealed after it.",
-            hint=f"git checkout {vcs.TAG}{now.sealed[-1]} -- params.yaml",
         )
     check_settled(project, now)
 

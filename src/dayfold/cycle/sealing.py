@@ -12,6 +12,8 @@ from dayfold.cycle.standing import (
     check_branch,
     check_history,
     check_is_as_sealed,
+    check_is_last,
+    check_not_moved,
     check_tags,
     stale,
     standing,
@@ -89,8 +91,16 @@ def _commit(project: Project, now: Standing, message: str) -> None:
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
+            staged = vcs.git(root, "write-tree").strip()
             # Only these paths, whatever else is staged.
             vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            if different := vcs.changed(root, staged, "HEAD", "--", *paths):
+                vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
+                raise CycleError(
+                    f"A hook of git changed files of {now.day} as they were committed, so it is "
+                    f"not sealed: {', '.join(different[:5])}.",
+                    hint="have the hook leave them as they are, then dvc repro && dayfold seal",
+                )
         commit = _commit_of(project, now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
 
@@ -171,6 +181,8 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     and raises unless that is meant. Returns what was done.
     """
     now = standing(project)
+    check_not_moved(project, now)
+    check_is_last(project, now)
     if now.lost_tags:
         check_tags(project, now)
     if now.is_unopened:
@@ -187,6 +199,11 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
         agree(f"{now.day} {again}\n{opening.KEPT}")
         opening.bring_back(project, vcs.TAG + now.day)
         opening.lay_out(project)
+        try:
+            check_is_as_sealed(project, now)
+        except CycleError as error:
+            hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
+            raise CycleError(error.what, hint=hint) from None
         return f"{now.day} is as it was sealed"
     return _unseal(project, now.day, agree)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -75,6 +75,7 @@ def check_tags(project: Project, now: Standing) -> None:
 
     A rebase, an amended commit and a squash merge make a commit again, and leave its tag behind.
     """
+    check_not_moved(project, now)
     if not now.untagged:
         return
     problems = [
@@ -90,6 +91,21 @@ def check_tags(project: Project, now: Standing) -> None:
         hint = "git fetch --tags; if that brings none: dayfold seal"
     what = "A committed day is sealed by its tag, and the branch lacks tags:"
     raise CycleError(what, problems=problems, hint=hint)
+
+
+def check_not_moved(project: Project, now: Standing) -> None:
+    """Raise CycleError where the tag of the day or of its parent is on the commit of another."""
+    for day in sorted({now.params.parent, now.day} & {*now.sealed}):
+        tag, manifests = vcs.TAG + day, project.name(project.manifest(day))
+        found = params_file.day_of(vcs.blob(project.root, f"{tag}:params.yaml", b""))
+        if found != day:
+            words = ("log", "--max-count=1", "--format=%h", "--", manifests)
+            commit = vcs.git(project.root, *words).strip()
+            raise CycleError(
+                f"The tag {tag} was moved: to a commit whose params.yaml says {found or 'no day'}.",
+                hint=f'git tag --force --annotate --message "day {day}" {tag} {commit}; or, where '
+                "another clone has it right: git fetch --tags --force",
+            )
 
 
 def check_branch(project: Project) -> None:
@@ -114,6 +130,25 @@ def check_history(project: Project) -> None:
             hint="git pull --tags && dvc pull, if no day is open here; otherwise "
             "docs/operations.md, two clones that sealed",
         )
+
+
+def check_is_last(project: Project, now: Standing) -> None:
+    """Raise CycleError, with the way on, where the day is not the last of those that are sealed."""
+    last = now.sealed[-1] if now.sealed else now.day
+    if now.is_open or last == now.day:
+        return
+    if last in vcs.committed_days(project.root):
+        raise CycleError(
+            f"params.yaml says that the day is {now.day}; {last} is sealed after it.",
+            hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
+        )
+    gone = ("--diff-filter=D", "--", project.name(project.manifest(last)))
+    commit = vcs.git(project.root, "log", "--max-count=1", "--format=%h", *gone).strip()
+    raise CycleError(
+        f"{last} is sealed, and the commit {commit} took its files out again.",
+        hint=f"to have it back: git revert --no-edit {commit} && dvc checkout; to go on without "
+        f"it: git tag --delete {vcs.TAG}{last} && dvc checkout",
+    )
 
 
 def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = False) -> None:
@@ -164,6 +199,7 @@ def check_settled(project: Project, now: Standing) -> None:
     """
     vcs.check_nothing_under_way(project.root)
     check_tags(project, now)
+    check_is_last(project, now)
     if not now.is_open:
         check_history(project)
     note = journal.pending(project) if is_free(project.cycle_lock) else None
@@ -190,7 +226,7 @@ def advice(project: Project) -> list[str]:
     lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     known = _unseen(project, now)
-    if now.is_unopened:
+    if now.is_unopened and not now.sealed:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
     state = "committed" if now.day in now.untagged else "open"
     lines = [
@@ -213,7 +249,13 @@ def advice(project: Project) -> list[str]:
     lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
-    if changed := stale(project, now.day):
+    try:
+        changed = stale(project, now.day)
+    except ToolError:
+        if busy := journal.at_work(project):
+            return [*lines, f"busy    {', '.join(busy)}", "next    wait for it, or stop it"]
+        raise
+    if changed:
         return [*lines, f"stale   {', '.join(changed)}", "next    dvc repro"]
     checks = gate.read(project, now.day)
     reasons = [f"  - {reason}" for reason in gate.reasons(checks)]

@@ -271,8 +271,11 @@ def save(path: Path, state: State, metadata: Mapping[str, Any], known: Known | N
     write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: canonical_json(said)}))
 
 
-def load(path: Path) -> Model:
-    """Read a model that `save` wrote; ModelError where it is missing or not one of dayfold's."""
+def load(path: Path, days: Sequence[str] = ()) -> Model:
+    """Read a model that `save` wrote, of one of these `days` if any are given.
+
+    ModelError where it is missing, not one of dayfold's, or of another day.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[METADATA_KEY])
@@ -287,6 +290,11 @@ def load(path: Path) -> Model:
         raise ModelError(
             f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
         ) from None
+    if days and metadata["day"] not in days:
+        raise ModelError(
+            f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}.",
+            hint="dayfold status says what is to be done first",
+        )
     return Model(state, classes, metadata, Known(**known) if known else None)
 
 

@@ -39,7 +39,7 @@ def tie() -> None:
 def main() -> None:
     """Run DVC's command line in this process, which ends with the dayfold that started it.
 
-    As `python -m dayfold.project.lifeline dvc …`: a `dvc repro` must not outlive `dayfold run`.
+    As `python -Pm dayfold.project.lifeline dvc …`: a `dvc repro` must not outlive `dayfold run`.
     """
     tie()
     from dvc.cli import main as dvc

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -38,8 +39,9 @@ _PINNED = {
     "log.showSignature": "false",
 }
 _GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{key}={value}"))]
-# DVC's own command line, ended with this process even by kill -9.
-_DVC = [sys.executable, "-m", "dayfold.project.lifeline", "dvc"]
+# DVC's own command line, ended with this process even by kill -9. With -P a person's script at the
+# project's top, calendar.py for one, is not taken for the module of that name.
+_DVC = [sys.executable, "-Pm", "dayfold.project.lifeline", "dvc"]
 
 
 def is_foreign(name: str) -> bool:
@@ -304,11 +306,12 @@ def check_is_top(root: Path) -> None:
         raise CycleError(f"{root} is no git repository.", hint="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
     folder = Path(git(root, "rev-parse", "--show-prefix").strip())
+    cut = "dayfold-project"  # a folder's name may be no name of a branch
     raise CycleError(
         f"This project is the folder {folder} of the git repository {top}. A project has a "
         "repository of its own: its tags are of whole commits.",
-        hint=f"cd {top} && git subtree split --prefix {folder} --branch {folder.name} && "
-        f"git clone --branch {folder.name} . ../{folder.name}",
+        hint=f"cd {shlex.quote(top)} && git subtree split --prefix {shlex.quote(str(folder))} "
+        f"--branch {cut} && git clone --branch {cut} . {shlex.quote(f'../{folder.name}')}",
     )
 
 

@@ -13,7 +13,7 @@ from dayfold.errors import DayfoldError
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import duration, plural
+from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
@@ -91,11 +91,29 @@ def _tools(project: Project) -> Iterator[Sign]:
 
 def _git_files(root: Path) -> Sign:
     """Whether git is told to keep the bytes of what is hashed, and to hide none of it."""
-    if not (lacking := template.lacking(root)):
+    lacking = template.lacking(root)
+    if not lacking and (changed := _changed_by_git(root)):
+        found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
+        hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes or "
+        return Sign("git files", found, hint + "of a .gitattributes in a folder below")
+    if not lacking:
         return Sign("git files", "git changes and ignores none of what is hashed")
     found = f"{' and '.join(path.name for path in lacking)} may let git change or hide hashed files"
     hint = "complete them: docs/operations.md, Line ends and ignore files"
     return Sign("git files", found, hint, partial(template.complete, root))
+
+
+def _changed_by_git(root: Path) -> list[str]:
+    """The project's files in git of which git may write other bytes than were hashed.
+
+    git is asked, as .git/info/attributes and those of a folder stand above the project's own.
+    """
+    files = vcs.git(root, "ls-files", "-z", "--", "data", "dvc.lock", "metrics.json", "params.yaml")
+    words = ("text", "ident", "filter", "working-tree-encoding")
+    said = vcs.split(vcs.git(root, "check-attr", "-z", "--stdin", *words, given=files))
+    kept = {"unset": words, "unspecified": words[1:]}  # without a word on text core.autocrlf holds
+    told = zip(said[::3], said[1::3], said[2::3], strict=True)
+    return sorted({name for name, word, value in told if word not in kept.get(value, ())})
 
 
 def _params(project: Project) -> Iterator[Sign]:

@@ -130,7 +130,7 @@ def run(project: Project, params: Params) -> list[str]:
     unlike. Returns what became of the answers since yesterday.
     """
     day = params.day
-    model = network.load(project.model)
+    model = network.load(project.model, (day,))
     recipe = model.metadata["recipe"]
     machine = device.resolve(
         device=recipe["device"], precision=recipe["precision"], threads=recipe["threads"]

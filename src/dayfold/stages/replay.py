@@ -13,6 +13,7 @@ from decimal import Decimal
 import polars as pl
 
 from dayfold import draws
+from dayfold.errors import CycleError
 from dayfold.figures import metrics
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
@@ -128,6 +129,8 @@ def run(project: Project, params: Params) -> list[str]:
     """
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
+    if day not in weights:  # as `dvc repro --single-item` may find it
+        raise CycleError(f"data/weights.csv is not of {day}.", hint="dvc repro, all stages")
     images = manifest.history(project, day).split("train")
     today, old = images.filter(pl.col("day") == day), images.filter(pl.col("day") != day)
     policy, size = params.replay.policy, params.replay.size

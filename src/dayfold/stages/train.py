@@ -43,7 +43,7 @@ from dayfold.ledger.kept import prune
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
-from dayfold.project.layout import Project
+from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train, check_network
 
 KEPT_BYTES = 8 * 2**30  # of activations and squares
@@ -151,6 +151,8 @@ def _day(project: Project, params: Params) -> _Day:
     today = arrived.filter(pl.col("split") == "train").join(
         shares.select("label", "weight"), on="label", how="left", maintain_order="left"
     )
+    if today["weight"].null_count():
+        raise CycleError(f"data/shares.csv lacks classes of {day}.", hint="dvc repro, all stages")
     replayed = tables.read(project.replay, Replayed)
     columns = ["image", "path", "label", "weight"]
     pool = pl.concat([today.select(columns), replayed.select(columns)])
@@ -159,7 +161,9 @@ def _day(project: Project, params: Params) -> _Day:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
-    parent, classes = network.load(project.parent_model), history.classes()[day]
+    # Of the origin in a backtest that begins with it each day.
+    parent = network.load(project.parent_model, (params.parent, ORIGIN))
+    classes = history.classes()[day]
     check_network(params, parent.metadata)
     # Of every class with images, also where none of them is in today's pool: a class that was
     # renamed would otherwise be answered by neither of its names.

@@ -17,6 +17,7 @@ MAX_FILES = 1_000_000
 _PIECE = 2**20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
 _IS_UTF_8 = 0x800  # the flag (bit 11) of a name in a zip
+_WINDOWS = 0  # the system that made a file of a zip: MS-DOS, as which Windows names itself
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
@@ -58,12 +59,16 @@ def _zipped(path: Path) -> Generator[_Member]:
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                name: str | bytes = info.orig_filename
-                if not info.flag_bits & _IS_UTF_8:
-                    name = info.orig_filename.encode("cp437")  # as which zipfile reads every byte
-                kind = info.external_attr >> 28  # of the Unix mode: 10 is a link
-                if info.is_dir():
+                path_in_zip = info.orig_filename
+                if info.create_system == _WINDOWS and "/" not in path_in_zip:
+                    # As unzip does: PowerShell 5, for one, writes its own separator.
+                    path_in_zip = path_in_zip.replace("\\", "/")
+                if path_in_zip.endswith("/"):
                     continue
+                name: str | bytes = path_in_zip
+                if not info.flag_bits & _IS_UTF_8:
+                    name = path_in_zip.encode("cp437")  # as which zipfile reads every byte
+                kind = info.external_attr >> 28  # of the Unix mode: 10 is a link
                 if info.flag_bits & 1:
                     yield name, 0, "is encrypted", None
                 elif kind not in (0, 8):
