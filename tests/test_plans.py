@@ -285,8 +285,6 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
         "an image of today is drawn 3.5 times as often as an average older one; today's images "
         "are 64% of the draws (7 of 19 images)\n"
     )
-    # Nothing is worth a line of weights that are all equal.
-    assert weights.run(project, params_file.changed(params, {"weights.recent": 1.0})) == []
 
 
 def test_a_first_day_has_no_recency_however_its_shares_round():
