@@ -42,6 +42,13 @@ def holding(project, process) -> str:
     return json.dumps({"write": {str(project.metrics): holder}})
 
 
+def test_an_rwlock_that_dvc_is_just_writing_is_not_broken(copy, monkeypatch):
+    path = copy.root / ".dvc" / "tmp" / "rwlock"
+    path.write_text("")
+    monkeypatch.setattr(journal.time, "sleep", lambda _: path.write_text("{}"))
+    assert journal.find(copy) == []
+
+
 def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, shell):
     assert journal.find(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"

@@ -246,7 +246,7 @@ class _Adding:
         is_all = not (delivery.images or delivery.known or delivery.changed or options.dry_run)
         if refused and (options.strict or is_all):
             raise RefusedError(
-                f"{len(refused)} problems in {self.source}; nothing was added:",
+                f"{plural(len(refused), 'problem')} in {self.source}; nothing was added:",
                 problems=first_few([str(one) for one in refused], delivery.listed["refused"]),
                 hint=_hint(refused),
             )

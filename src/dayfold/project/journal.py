@@ -29,6 +29,7 @@ RWLOCK = ".dvc/tmp/rwlock"  # where DVC names the process that runs a stage
 YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
 _OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
 _BROKEN = (ValueError, AttributeError, TypeError, KeyError)  # raised of DVC's rwlock, half written
+WRITING_SECONDS = 0.1  # far more than DVC takes to write it
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 # How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
 _CLOCKS_APART_SECONDS = 0.1
@@ -133,10 +134,15 @@ def _rwlock(project: Project) -> Iterator[HalfDone]:
     """
     path = project.root / RWLOCK
     try:
-        others = [str(pid) for pid, is_dvc in _holders(project) if not is_dvc]
+        try:
+            held = list(_holders(project))
+        except _BROKEN:  # or a DVC that is at work writes it right now
+            time.sleep(WRITING_SECONDS)
+            held = list(_holders(project))
     except _BROKEN:
         yield HalfDone(".dvc/tmp/rwlock is broken", path, "removed", path.unlink)
         return
+    others = [str(pid) for pid, is_dvc in held if not is_dvc]
     if others:
         what = f".dvc/tmp/rwlock names process {', '.join(others)}, which is another program now"
         yield HalfDone(what, path, "removed", path.unlink)

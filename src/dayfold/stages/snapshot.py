@@ -85,7 +85,7 @@ def run(project: Project, params: Params) -> list[str]:
     listed, folder = write_down(project, kinds), project.name(project.images(day))
     if delivery.refused:
         raise IntakeError(
-            f"{len(delivery.refused)} problems in {folder}; no manifest was written:",
+            f"{plural(len(delivery.refused), 'problem')} in {folder}; no manifest was written:",
             problems=first_few([str(problem) for problem in delivery.refused], listed),
             hint="fix or remove these files, then dvc repro",
         )
