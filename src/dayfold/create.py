@@ -117,18 +117,16 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     root, weights = project.root, options.weights
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
-    say(f"git: a repository with the branch {BRANCH}")
+    say(f"git, with the branch {BRANCH}, and DVC")
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}")
     require_identity(root)
     # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
     write_bytes(root / ".gitignore", template.IGNORE.encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
-    say("DVC: its folder and settings")
     vcs.dvc(root, "init", "--quiet")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
         set_remote(root, options.remote, say)
-    say("the pipeline, params.yaml and README.md")
     with template.files() as (shared, own):
         for name in SHARED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +157,6 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     from dayfold.learning import precision
 
     say(f"precision: {precision.pin(project, params)}")
-    say("the first commit")
     vcs.dvc(root, "add", "--quiet", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
