@@ -71,19 +71,9 @@ def test_the_example_is_what_dayfold_computes(days, figures):
     assert len(named) == 6
     for name in named:
         assert figures[name] == pytest.approx(values[name], abs=5e-5), name
-    right, images = example()
-    with np.errstate(invalid="ignore"):
-        matrix = np.tril(right / images)
-    last, first, best = matrix[2], np.diagonal(matrix), matrix.max(axis=0)
-    others = {
-        "anytime_accuracy": np.mean([days[day]["average_accuracy"] for day in MODELS]),
-        "Avalanche's forgetting": (first - last)[:2].mean(),
-        "Mammoth's forgetting": (best - last)[:2].mean(),
-        "BWT by GEM's code": (last - first).mean(),
-    }
-    for name, value in others.items():
-        assert value == pytest.approx(values[name], abs=5e-5), name
-    assert len(values) == 10
+    mean = np.mean([days[day]["average_accuracy"] for day in MODELS])
+    assert mean == pytest.approx(values["anytime_accuracy"], abs=5e-5)
+    assert len(values) == 7
 
 
 def test_what_is_worked_out_by_hand_is_right():
