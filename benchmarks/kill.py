@@ -56,6 +56,8 @@ SCRIPT = (
     ("dayfold", "seal"),
     ("dayfold", "run", "../in"),
 )
+# What is said while something outlives the command that was killed; the last by DVC.
+BUSY = ("at work in this project", "Another process", "is being blocked by")
 DONE = ("is sealed already", "is already open", "has no seal")  # given again, it had been done
 KILLED_AT = (1, 3, 5, 6, 0, 1, 3, 6, 2)  # commands in turn: most kills where most is at stake
 TRIES, WAIT_SECONDS = 20, 3.0
@@ -149,9 +151,9 @@ def again(root: Path, words: Sequence[str], lost: Lost) -> None:
         code, said = finish(root, words)
         if not code or any(text in said for text in DONE):
             return
-        if "at work in this project" not in said and "Another process" not in said:
+        if not any(text in said for text in BUSY):
             break
-        time.sleep(WAIT_SECONDS)  # for what outlived its DVC
+        time.sleep(WAIT_SECONDS)
     lost.steps.append(f"{' '.join(words)}: {said.strip()[-400:]}")
     print(f"manual step: {lost.steps[-1]}", flush=True)
     finish(root, ("dayfold", "check", "--fix"))
