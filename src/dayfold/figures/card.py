@@ -20,7 +20,7 @@ from dayfold.ledger import tables
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.project.console import plural
 from dayfold.project.files import dotted
-from dayfold.project.params import NETWORK
+from dayfold.project.params import named_network
 
 
 def card(
@@ -42,13 +42,12 @@ def card(
     word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
     verdict, reasons = gate.verdict(checks), gate.reasons(checks)
     verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
-    network = metadata.get("network", NETWORK)
     provenance = json.loads(day.file(day.project.provenance) or b"{}")
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
-        f"A {network} that tells {plural(len(live), 'class')} apart in images of "
+        f"A {named_network(metadata)} that tells {plural(len(live), 'class')} apart in images of "
         f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
         f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
         f"({days[0]} to {days[-1]}). Gate: {verdict}.",

@@ -21,7 +21,7 @@ from dayfold.learning.device import Machine
 from dayfold.learning.resnet import blank
 from dayfold.learning.unknown import Known
 from dayfold.project.files import canonical_json, write_bytes
-from dayfold.project.params import NETWORK
+from dayfold.project.params import NETWORK, named_network
 
 BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
@@ -50,7 +50,7 @@ class Model:
     @property
     def network(self) -> str:
         """Which network it is, as in `origin.network`."""
-        return str(self.metadata.get("network", NETWORK))
+        return named_network(self.metadata)
 
     @property
     def retired(self) -> tuple[str, ...]:

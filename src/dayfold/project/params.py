@@ -245,9 +245,14 @@ def read(path: Path) -> Params:
     return params
 
 
+def named_network(facts: Mapping[str, Any]) -> str:
+    """Return the network that a model's metadata or `origin` names, as in `origin.network`."""
+    return str(facts.get("network", NETWORK))
+
+
 def check_network(params: Params, facts: Mapping[str, Any]) -> None:
     """Raise CycleError where params.yaml asks for another network than a model's metadata names."""
-    asked, made = params.origin.network, facts.get("network", NETWORK)
+    asked, made = params.origin.network, named_network(facts)
     if asked != made:
         raise CycleError(
             f"origin.network is {asked}, but this project began with {made} and keeps it.",

@@ -132,8 +132,7 @@ def _expected(sealed: Sealed) -> str:
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
     keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
     machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
-    network = sealed.params["origin"].get("network", params_file.NETWORK)
-    here = device.fingerprint(machine, network)
+    here = device.fingerprint(machine, params_file.named_network(sealed.params["origin"]))
     changed = differences(sealed.provenance["fingerprint"], here)
     level = "A and D" if changed else "A and B (on a GPU: A and C)"
     if pinned != __version__:
