@@ -63,7 +63,7 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if is_day(last) and day <= last}
     found = {EDITED: _in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES))}
-    parent = _parent_back(project, params.parent) if params.parent in sealed else []
+    parent_back = _parent_back(project, params.parent) if params.parent in sealed else []
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
@@ -73,14 +73,14 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
         if not found[EDITED]:  # a manifest among them: first things first
             raise
     noted |= dict.fromkeys(here - noted.keys(), 0)
-    if not (parent or any(found.values())):
+    if not (parent_back or any(found.values())):
         noted |= dict.fromkeys(due, began)
     try:
         write_bytes(project.last_looks, json_bytes(noted))
     except OSError as error:
         if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
             raise
-    _refuse(found, params.parent, parent)
+    _refuse(found, params.parent, parent_back)
 
 
 def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:

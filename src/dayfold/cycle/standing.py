@@ -95,11 +95,13 @@ def check_tags(project: Project, now: Standing) -> None:
 
 def check_not_moved(project: Project, now: Standing) -> None:
     """Raise CycleError where the tag of the day or of its parent is on the commit of another."""
-    for day in sorted({now.params.parent, now.day} & {*now.sealed}):
-        tag, manifests = vcs.TAG + day, project.name(project.manifest(day))
-        found = params_file.day_of(vcs.blob(project.root, f"{tag}:params.yaml", b""))
+    name = project.name(project.params)
+    days = {now.params.parent, now.day} & {*now.sealed}
+    for day, files in vcs.at_tags(project.root, sorted(days), lambda _: [name]).items():
+        tag, found = vcs.TAG + day, params_file.day_of(files.get(name, b""))
         if found != day:
-            words = ("log", "--max-count=1", "--format=%h", "--", manifests)
+            manifest_name = project.name(project.manifest(day))
+            words = ("log", "--max-count=1", "--format=%h", "--", manifest_name)
             commit = vcs.git(project.root, *words).strip()
             raise CycleError(
                 f"The tag {tag} was moved: to a commit whose params.yaml says {found or 'no day'}.",
@@ -228,9 +230,10 @@ def advice(project: Project) -> list[str]:
     known = _unseen(project, now)
     if now.is_unopened and not now.sealed:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
-    state = "committed" if now.day in now.untagged else "open"
+    is_untagged = now.day in now.untagged
+    state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
-        f"day     {now.day}, {'sealed' if now.is_sealed else state}; parent {now.params.parent}",
+        f"day     {now.day}, {state}; parent {now.params.parent}",
         f"sealed  {plural(len(now.sealed), 'day')}",
         *known,
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
