@@ -68,6 +68,8 @@ def walk(tmp_path_factory):
             (top / "make_images.py").write_text(text, encoding="utf-8")
         elif block.language == "diff":
             edit(project, block.lines)
+            # `init` measured which pays, beside another test: bf16 gives other figures.
+            params_file.edit(project.params, {"train.precision": "fp32"})
         elif block.language == "console":
             for one in shown:
                 if not block.line <= one.line < block.line + len(block.lines):
