@@ -66,7 +66,7 @@ ON_PICTURES: dict[str, dict[str, backtest.Value]] = {
     "updates 300": {"train.updates": 300},
     **{
         f"learning rate {rate}": {"train.learning_rate": rate}
-        for rate in (0.0001, 0.0002, 0.001, 0.002)
+        for rate in (0.0001, 0.0002, 0.0005, 0.002)
     },
 }
 PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and policies or variants

@@ -172,7 +172,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
     # Behind a commit that touches nothing of the day.
     (root / "README.md").write_text("more")
-    params.edit(copy.params, {"train.learning_rate": 0.001})
+    params.edit(copy.params, {"train.learning_rate": 0.002})
     shell(root, "git", "commit", "--quiet", "-m", "more", "README.md", "params.yaml")
     before = copy.params.read_text()
     assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
@@ -181,7 +181,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert subjects == [f"Take back the seal of {THREE}", "more"]
     assert "A  notes.txt" in shell(root, "git", "status", "--porcelain")
     assert f"{THREE}, open; parent {TWO}" in shell(root, "dayfold", "status")
-    params.edit(copy.params, {"train.learning_rate": 0.0005})
+    params.edit(copy.params, {"train.learning_rate": 0.001})
     shell(root, "dayfold", "seal")
     assert "nothing damaged" in shell(root, "dayfold", "check")
     # Unasked, behind a commit that changed what it has, or on another branch: not at all.

@@ -92,8 +92,9 @@ class Ticker:
             rate = f"{speed:.0f}/s" if speed else ""
             self._bar.update(self._task, completed=done, total=total, note=note, rate=rate)
         elif time.monotonic() - self._said > self._every:
-            left = (time.monotonic() - self._began) / done * (total - done) if done else 0
-            shown = f", {duration(left)} left" if done else ""
+            known = done and done * 20 >= total  # before, it is mostly the start of the workers
+            left = (time.monotonic() - self._began) / done * (total - done) if known else 0
+            shown = f", {duration(left)} left" if known else ""
             self.line(f"{self._what} {done}/{total} {self._unit}{shown}")
 
     def line(self, text: str, *, lasts: bool = False) -> None:
