@@ -12,7 +12,14 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, check_tags, standing
+from dayfold.cycle.standing import (
+    Standing,
+    check_is_as_sealed,
+    check_settled,
+    check_tag_is_free,
+    check_tags,
+    standing,
+)
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -98,17 +105,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     if day in now.sealed:
         raise CycleError(f"{day} is already sealed.", hint="dayfold status")
     check_tags(project, now)
-    if day in now.tagged:
-        tag = vcs.TAG + day
-        branches = vcs.branches_of(project.root, tag)
-        there = branches[0] if branches else f"-b NAME {tag}"
-        is_on_any = branches or vcs.branches_of(project.root, tag, remote=True)
-        free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
-        raise CycleError(
-            f"{day} is sealed on another line of history, so its tag {tag} is taken.",
-            hint="give another --day; or go on with that line: "
-            f"git checkout {there} && dvc checkout{free}",
-        )
+    check_tag_is_free(project, now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
