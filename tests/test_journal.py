@@ -82,9 +82,9 @@ def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy
     assert f"names process {running.pid}, which is another program now, or has ended" in said
     running.wait()
     assert begun(copy) == []
+    killed(copy)
     path.write_text("")
     shell(copy.root, "dvc", "repro", code=255)
-    killed(copy)
     assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 
