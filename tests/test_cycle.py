@@ -211,7 +211,7 @@ def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(cop
         source = str(write_scans(tmp_path / "new"))
         shell(copy.root, "dayfold", "add", source, "--day", FOUR)
         params.edit(copy.params, {"replay.size": 7})
-        assert "is closed; its images are in" in shell(copy.root, "dayfold", "undo", "--yes")
+        assert f"/images/{FOUR}/\n" in shell(copy.root, "dayfold", "undo", "--yes")
         kept = copy.undone(FOUR if number == 1 else f"{FOUR}-2")
         assert len(list((kept / "images" / FOUR).rglob("*.png"))) == 3
         assert "relabel" in (kept / "corrections" / f"{FOUR}.csv").read_text()

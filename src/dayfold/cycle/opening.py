@@ -198,7 +198,7 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     if parent != ORIGIN:
         with suppress(ToolError):  # what cannot be laid out here, `status` tells
             lay_out(project)
-    return f"{day} is closed; its images are in {facts['folder']}/images/"
+    return f"{day} is closed; its images are in {facts['folder']}/images/{day}/"
 
 
 def _move(source: Path, target: Path) -> None:

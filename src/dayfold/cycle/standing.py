@@ -121,7 +121,7 @@ def check_tag_is_free(project: Project, now: Standing, day: str) -> None:
     free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
     other = "give another --day"
     if day == now.day:
-        other = f"dayfold undo, then dayfold add data/undone/{day}/images --day ANOTHER"
+        other = f"dayfold undo, then dayfold add data/undone/{day}/images/{day} --day ANOTHER"
     raise CycleError(
         f"{day} is sealed on another line of history, so its tag {tag} is taken.",
         hint=f"{other}; or go on with that line: git checkout {there} && dvc checkout{free}",
@@ -147,8 +147,8 @@ def check_history(project: Project) -> None:
         raise CycleError(
             f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
             "would begin a second history.",
-            hint="git pull --tags && dvc pull, if no day is open here; otherwise "
-            "docs/operations.md, two clones that sealed",
+            hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
+            "otherwise docs/operations.md, two clones that sealed",
         )
 
 
