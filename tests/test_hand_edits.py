@@ -95,7 +95,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
         (added, "was added"),
     ):
         assert f"  - {checked.name(path)} {what}\n" in said
-    assert f"  - and {count + 1 - MOST_LINES} more was deleted\n" in said
+    assert f"  - and {count + 1 - MOST_LINES} more\n" in said
     folders = " ".join(f"data/images/{day}" for day in (ONE, TWO, THREE))
     steps = (
         f"git checkout HEAD -- {checked.name(corrections)} {checked.name(evaluation)} && "

@@ -97,7 +97,7 @@ def _refuse(
     """
     problems = [f"data/parent is not what {parent} made"] * bool(parent_back)
     for what, names in found.items():
-        problems += [escaped(f"{line} {what}") for line in first_few(names)]
+        problems += first_few([escaped(f"{name} {what}") for name in names])
     if not problems:
         return
     tables = found[EDITED]
