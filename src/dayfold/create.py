@@ -12,7 +12,7 @@ from dayfold.project import params as params_file
 from dayfold.project import template, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
-from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
 from dayfold.project.params import NETWORK, Params
 
 # The very files of the repository's own project; the wheel carries them under dayfold/template.
@@ -77,6 +77,7 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
         given = {"data.group": options.group, "origin.network": options.network}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
+    check_path(folder)
     _check_outer(folder, options, say)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

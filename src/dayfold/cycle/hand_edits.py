@@ -45,7 +45,7 @@ TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"
 DELETED, ADDED = "was deleted", "was added"
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
