@@ -9,7 +9,7 @@ from pathlib import Path
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
-from dayfold.project import template, vcs
+from dayfold.project import storage, template, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
@@ -165,6 +165,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
 
 def set_remote(root: Path, url: str, say: Say) -> None:
     """Make a URL or a folder DVC's default remote, if DVC knows its kind and can use it here."""
+    url = storage.folder_of_url(url) or url
     place = url if "://" in url else str(Path(url).expanduser().absolute())
     say(f"DVC: images and models are shared through {place}")
     try:
