@@ -1,15 +1,16 @@
 """The day's cycle: what each step refuses, and what it leaves alone."""
 
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
 from builders import DAYS as SMALL_DAYS
 from builders import add
-from dayfold.cycle import unattended
+from dayfold.cycle import opening, unattended
 from dayfold.demo import DAYS
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, ToolError
 from dayfold.project import params
 
 pytestmark = pytest.mark.slow
@@ -259,3 +260,11 @@ def test_init_refuses_a_folder_in_use(tmp_path, shell):
     said = shell(tmp_path, "dayfold", "init", "scans", code=1)
     assert "is not an empty folder" in said
     assert (tmp_path / "scans" / "mine").read_text() == "mine"
+
+
+def test_what_dvc_cannot_lay_out_is_told_with_its_reason(copy):
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    copy.model.unlink()
+    with pytest.raises(ToolError) as caught:
+        opening.lay_out(copy)
+    assert copy.name(copy.model) in str(caught.value)

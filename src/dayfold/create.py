@@ -124,7 +124,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
     write_bytes(root / ".gitignore", template.IGNORE.encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
-    vcs.dvc(root, "init", "--quiet")
+    vcs.dvc(root, "init")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
         set_remote(root, options.remote, say)
@@ -158,7 +158,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     from dayfold.learning import precision
 
     say(f"precision: {precision.pin(project, params)}")
-    vcs.dvc(root, "add", "--quiet", project.name(project.parent))
+    vcs.dvc(root, "add", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
 

@@ -74,7 +74,7 @@ def _make_open(project: Project, now: Standing, day: str) -> None:
         fold_into_month(project, now.day)
         inherit(project)
     tracked = (project.parent, project.images(day))
-    vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
+    vcs.dvc(project.root, "add", *map(project.name, tracked))
     put_in_index(project, day)
     # Last: until params.yaml says so, the day is not open.
     params_file.edit(project.params, {"day": day, "parent": now.next_parent})
@@ -225,4 +225,4 @@ def bring_back(project: Project, commit: str) -> None:
 def lay_out(project: Project) -> None:
     """Have DVC lay out what the sealed day's stages made, and its parent."""
     parent = f"{project.name(project.parent)}.dvc"
-    vcs.dvc(project.root, "checkout", "--quiet", "--force", *_MADE, parent)
+    vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)

@@ -223,7 +223,7 @@ def _is_whole(name: str, data: bytes) -> bool:
 
 def _add_again(project: Project, path: Path, folder: Path) -> None:
     path.unlink()
-    vcs.dvc(project.root, "add", "--quiet", project.name(folder))
+    vcs.dvc(project.root, "add", project.name(folder))
 
 
 def at_work(project: Project) -> list[str]:

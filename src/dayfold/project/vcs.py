@@ -118,7 +118,10 @@ def _busy(command: str, said: Iterable[str]) -> ToolError:
 
 
 def dvc(root: Path, *words: str) -> str:
-    """Run a DVC command at the project's top and return what it prints."""
+    """Run a DVC command at the project's top and return what it prints.
+
+    Never with --quiet: it keeps errors to itself, too.
+    """
     return _run(_DVC, words, root)
 
 
