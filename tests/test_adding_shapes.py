@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+import zipfile
 
 import pytest
 from PIL import Image
@@ -76,6 +77,14 @@ def test_a_wrong_depth_is_told_with_the_right_one(receiving, source, made, hint)
     with pytest.raises(IntakeError) as caught:
         add(receiving, source)
     assert hint in caught.value.hint
+
+
+def test_an_archive_of_loose_images_is_told_what_to_pack(receiving, tmp_path):
+    with zipfile.ZipFile(tmp_path / "flat.zip", "w") as archive:
+        archive.writestr("1.png", png(1))
+    with pytest.raises(IntakeError) as caught:
+        add(receiving, tmp_path / "flat.zip")
+    assert caught.value.hint.startswith("pack a folder that contains class folders")
 
 
 def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving, source, capsys):

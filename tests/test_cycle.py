@@ -1,15 +1,16 @@
 """The day's cycle: what each step refuses, and what it leaves alone."""
 
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
 from builders import DAYS as SMALL_DAYS
 from builders import add
-from dayfold.cycle import unattended
+from dayfold.cycle import opening, unattended
 from dayfold.demo import DAYS
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, ToolError
 from dayfold.project import params
 
 pytestmark = pytest.mark.slow
@@ -211,7 +212,7 @@ def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(cop
         source = str(write_scans(tmp_path / "new"))
         shell(copy.root, "dayfold", "add", source, "--day", FOUR)
         params.edit(copy.params, {"replay.size": 7})
-        assert "is closed; its images are in" in shell(copy.root, "dayfold", "undo", "--yes")
+        assert f"/images/{FOUR}/\n" in shell(copy.root, "dayfold", "undo", "--yes")
         kept = copy.undone(FOUR if number == 1 else f"{FOUR}-2")
         assert len(list((kept / "images" / FOUR).rglob("*.png"))) == 3
         assert "relabel" in (kept / "corrections" / f"{FOUR}.csv").read_text()
@@ -259,3 +260,11 @@ def test_init_refuses_a_folder_in_use(tmp_path, shell):
     said = shell(tmp_path, "dayfold", "init", "scans", code=1)
     assert "is not an empty folder" in said
     assert (tmp_path / "scans" / "mine").read_text() == "mine"
+
+
+def test_what_dvc_cannot_lay_out_is_told_with_its_reason(copy):
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    copy.model.unlink()
+    with pytest.raises(ToolError) as caught:
+        opening.lay_out(copy)
+    assert copy.name(copy.model) in str(caught.value)

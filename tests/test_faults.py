@@ -84,6 +84,8 @@ def test_the_nth_failing_write_fsync_or_rename_costs_one_line(
                 assert len(said.splitlines()) == 1
                 assert os.strerror(error_of(number)) in said
                 assert str(opened.root) in said  # the file that was meant
+                is_full = disk.error == errno.ENOSPC
+                assert ("free some space, and run the command again" in said) == is_full
                 assert not list(opened.data.rglob(f".*{PART}"))
                 # What stood before this command is whole: by the same command all is made.
                 assert run(words, capsys) == (0, ""), number

@@ -1,5 +1,6 @@
 """What a hand edits, deletes or adds on a sealed day, the next command tells, with its undo."""
 
+import errno
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from dayfold.project.layout import Project
+from faults import Disk
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
@@ -95,7 +97,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
         (added, "was added"),
     ):
         assert f"  - {checked.name(path)} {what}\n" in said
-    assert f"  - and {count + 1 - MOST_LINES} more was deleted\n" in said
+    assert f"  - and {count + 1 - MOST_LINES} more\n" in said
     folders = " ".join(f"data/images/{day}" for day in (ONE, TWO, THREE))
     steps = (
         f"git checkout HEAD -- {checked.name(corrections)} {checked.name(evaluation)} && "
@@ -120,6 +122,13 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
     assert list(checked.images(FOUR).iterdir()) == []
     shell(root, "dvc", "checkout", "--force", f"data/images/{THREE}")
     shell(root, "dayfold", "add", *given)
+
+
+def test_a_full_disk_does_not_keep_anyone_from_looking(copy):
+    with Disk() as disk:
+        disk.fails_at, disk.error = 1, errno.ENOSPC
+        check(copy)
+        assert disk.count == 1
 
 
 def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_is_not(

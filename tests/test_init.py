@@ -6,11 +6,13 @@ import time
 
 import pytest
 
+from builders import make_project
 from conftest import IDENTITY
 from dayfold import create
-from dayfold.errors import ParamsError
+from dayfold.errors import CycleError, ParamsError
 from dayfold.project import params as params_file
 from dayfold.project import template, vcs
+from dayfold.project.layout import Project
 from dayfold.proof import check
 
 RANDOM = ("--weights", "random", "--image-size", "16")
@@ -51,6 +53,16 @@ def made(tmp_path_factory, shell, hostile):
     words = ("init", "scans", *RANDOM, "--remote", "store")
     said = shell(folder, "dayfold", *words, **hostile)
     return folder / "scans", said, hostile
+
+
+def test_where_dvc_fails_on_the_path_nothing_is_made_or_found(tmp_path):
+    folder = tmp_path / "{scans}"
+    with pytest.raises(CycleError, match="the path has a brace"):
+        create.init(folder, create.Options("random"))
+    assert not folder.exists()
+    make_project(folder).dvc_yaml.touch()
+    with pytest.raises(CycleError, match="the path has a brace"):
+        Project.find(folder)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from dayfold.cycle import opening, sealing
 from dayfold.cycle.ready import ready
 from dayfold.demo import DAYS
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, ToolError
 from dayfold.project import journal, vcs
 from dayfold.project.files import PART, only_one
 from dayfold.project.journal import Note
@@ -49,7 +49,7 @@ def test_an_rwlock_that_dvc_is_just_writing_is_not_broken(copy, monkeypatch):
     assert journal.find(copy) == []
 
 
-def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, shell):
+def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, shell, capfd):
     assert journal.find(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     for content in ("", '{"write": {"/data', "null"):
@@ -68,11 +68,23 @@ def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy
     path.write_text(holding(copy, running.pid))
     with pytest.raises(CycleError, match=rf"dvc \(process {running.pid}\) is at work"):
         begun(copy)
-    running.communicate(b"\n")
+    with pytest.raises(
+        ToolError, match=rf"DVC is at work in this project \(process {running.pid}\)"
+    ):
+        vcs.repro(copy.root, print)
+    assert "is busy" not in capfd.readouterr().err
+    with pytest.raises(ToolError, match=rf"did not begin: .* \(process {running.pid}\)"):
+        vcs.dvc(copy.root, "commit", "--force")
+    running.stdin.close()
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)  # its exit code is not collected
+    killed(copy)
+    [said] = begun(copy)
+    assert f"names process {running.pid}, which is another program now, or has ended" in said
+    running.wait()
     assert begun(copy) == []
+    killed(copy)
     path.write_text("")
     shell(copy.root, "dvc", "repro", code=255)
-    killed(copy)
     assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
 
 

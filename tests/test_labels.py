@@ -62,6 +62,7 @@ def test_what_spreadsheets_write_is_read(folder, encoding, end):
     [
         ("nothing.png,cat", "is not there"),
         ("a\\1.png,cat", "is not there; write / between folders"),
+        (".\\3.png,cat", "is not there; write / between folders"),
         ("../scans/3.png,cat", "is no path inside the folder"),
         ("/etc/passwd,cat", "is no path inside the folder"),
         (",cat", "is no path inside the folder"),
@@ -112,8 +113,8 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     [
         ("path,label\n3.png,Z\xe4hne\n", "is not UTF-8"),
         ("", "has the columns ''"),
-        ("path;label\n3.png;cat\n", "has the columns 'path;label'"),
-        ("path\tlabel\n3.png\tcat\n", r"has the columns 'path\\tlabel'"),
+        ("path;label\n3.png;cat\n", "separated by ';', it seems: 'path;label'"),
+        ("path\tlabel\n3.png\tcat\n", r"separated by '\\t', it seems"),
         ("path,reader\n3.png,me\n", "has the columns 'path,reader'"),
         ("path,label\n3.png\n", "rows that do not fit"),
         ("path,label\n3.png,cat,p1\n", "rows that do not fit"),

@@ -6,12 +6,13 @@ from dataclasses import replace
 import polars as pl
 from rich.console import Console
 
-from builders import DAYS, make_project
+from builders import DAYS, IDENTITY, make_project
 from dayfold.figures import evidence, log, metrics
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import ALL_COLUMNS, DayLine
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check, Evaluation, schema
+from dayfold.project import vcs
 
 ONE, TWO, THREE, FOUR = DAYS[:4]
 
@@ -100,6 +101,12 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
         DAYS[5]: "open",
         DAYS[6]: "1/3",
     }
+    vcs.git(project.root, "init", "--quiet")
+    project.manifest(DAYS[5]).touch()
+    vcs.git(project.root, "add", project.name(project.manifest(DAYS[5])))
+    vcs.git(project.root, "commit", "--quiet", "--message", "by hand", more=IDENTITY)
+    unsealed = log.verdicts(project, lines[4:6], sealed=(), forced=())
+    assert unsealed == {DAYS[4]: "open", DAYS[5]: "committed"}
     (note,) = log.notes([], {ONE: "ok", TWO: "1/3"}, {}, KNOWN)
     assert note == "1/3: 1 of 3 checks of the gate passed, the others are not judged"
 

@@ -15,6 +15,7 @@ import pytest
 
 from builders import a_free_port
 from conftest import Shell
+from dayfold import create
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project import storage, vcs
@@ -160,6 +161,22 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         set_up(shell, later, store)
         shell(later.root, "dvc", "pull", "--quiet")
         assert vcs.stale(later.root) == []
+
+
+def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp_path, shell):
+    url = f"file://{tmp_path}/the%20store"
+    shell(copy.root, "dvc", "remote", "add", "--default", "store", url)
+    said = shell(copy.root, "dayfold", "check", code=1)
+    fix = f"dvc remote modify store url '{tmp_path}/the store'"
+    assert fix in said
+    shell(copy.root, "sh", "-c", fix)
+    assert "file:" not in shell(copy.root, "dayfold", "check", "--fix")
+    new = tmp_path / "new"
+    new.mkdir()
+    shell(new, "git", "init", "--quiet")
+    shell(new, "dvc", "init", "--quiet")
+    create.set_remote(new, url, print)
+    assert storage.url_of(new, create.REMOTE) == f"{tmp_path}/the store"
 
 
 def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):

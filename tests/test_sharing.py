@@ -118,6 +118,7 @@ def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, s
     said = shell(shallow.root, "dayfold", "add", "--day", FOUR, code=1)
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
+    assert "git fetch --unshallow --tags" in shell(shallow.root, "dayfold", "seal", code=1)
     assert "a shallow clone: --unshallow --tags" in shell(shallow.root, "dayfold", "check", code=1)
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
     shell(shallow.root, "git", "tag", "--delete", f"day/{TWO}")

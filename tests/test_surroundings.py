@@ -187,6 +187,17 @@ def test_another_history_goes_on_from_an_older_day_beside_the_first_and_edits_ar
     assert "sealed  3 days" in status(shell, copy)
 
 
+def test_on_a_branch_without_a_commit_the_last_day_is_that_of_another_line(copy, shell):
+    branch = vcs.branch(copy.root)
+    shell(copy.root, "git", "checkout", "--quiet", "--orphan", "other")
+    for said in (status(shell, copy), shell(copy.root, "dayfold", "seal", code=1)):
+        assert f"{THREE} is sealed on another line of history" in said
+        assert f"git checkout {branch} && dvc checkout" in said
+    assert vcs.sealed_days(copy.root) == []
+    shell(copy.root, "git", "checkout", "--quiet", branch)
+    assert "sealed  3 days" in status(shell, copy)
+
+
 def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(copy, shell, images):
     ours = vcs.branch(copy.root)
     shell(copy.root, "git", "branch", "theirs", f"day/{TWO}")

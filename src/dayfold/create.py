@@ -9,10 +9,10 @@ from pathlib import Path
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
-from dayfold.project import template, vcs
+from dayfold.project import storage, template, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
-from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
 from dayfold.project.params import NETWORK, Params
 
 # The very files of the repository's own project; the wheel carries them under dayfold/template.
@@ -77,6 +77,7 @@ def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
         given = {"data.group": options.group, "origin.network": options.network}
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
+    check_path(folder)
     _check_outer(folder, options, say)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
     write_bytes(root / ".gitignore", template.IGNORE.encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
-    vcs.dvc(root, "init", "--quiet")
+    vcs.dvc(root, "init")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
         set_remote(root, options.remote, say)
@@ -157,13 +158,14 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     from dayfold.learning import precision
 
     say(f"precision: {precision.pin(project, params)}")
-    vcs.dvc(root, "add", "--quiet", project.name(project.parent))
+    vcs.dvc(root, "add", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
 
 
 def set_remote(root: Path, url: str, say: Say) -> None:
     """Make a URL or a folder DVC's default remote, if DVC knows its kind and can use it here."""
+    url = storage.folder_of_url(url) or url
     place = url if "://" in url else str(Path(url).expanduser().absolute())
     say(f"DVC: images and models are shared through {place}")
     try:

@@ -1,5 +1,6 @@
 """What all commands share."""
 
+import errno
 import gc
 import io
 import os
@@ -53,7 +54,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"dayfold: {error.strerror or error}{where}", file=sys.stderr)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way = "; free some space, and run the command again" * is_full
+        print(f"dayfold: {error.strerror or error}{where}{way}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -248,7 +248,7 @@ class _Adding:
             raise RefusedError(
                 f"{plural(len(refused), 'problem')} in {self.source}; nothing was added:",
                 problems=first_few([str(one) for one in refused], delivery.listed["refused"]),
-                hint=_hint(refused),
+                hint=_hint(refused, is_folder=self.source.is_dir()),
             )
 
     def carry_out(self, stage: Path) -> None:
@@ -309,7 +309,7 @@ def _check_given(source: Path, options: Options) -> None:
         raise IntakeError("--columns says which columns --labels has.", hint="--labels FILE")
 
 
-def _hint(refused: list[Remark]) -> str:
+def _hint(refused: list[Remark], *, is_folder: bool) -> str:
     """What to do about the refused files; where the depth is wrong, that."""
     reasons = {remark.said for remark in refused}
     if len(reasons) == 1:
@@ -317,7 +317,9 @@ def _hint(refused: list[Remark]) -> str:
         if reason.startswith("is a folder"):
             return "give each of the folders inside by itself: one level deeper"
         if reason.startswith("lies in no class folder"):
-            return "pass the parent folder, which contains the class folders"
+            if is_folder:
+                return "pass the parent folder, which contains the class folders"
+            return "pack a folder that contains class folders, or give the classes by --labels FILE"
     return "fix or remove these files, then run the command again"
 
 

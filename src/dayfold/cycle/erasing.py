@@ -248,7 +248,7 @@ class Erasure:
         for first in range(0, len(missing), ONCE):
             # A folder that DVC cannot check out is told by the next dvc status.
             with suppress(ToolError):
-                vcs.dvc(project.root, "checkout", "--quiet", *missing[first : first + ONCE])
+                vcs.dvc(project.root, "checkout", *missing[first : first + ONCE])
         for path, one in texts.items():
             if not path.exists():
                 write_bytes(path, one.text, mode=READ_ONLY)

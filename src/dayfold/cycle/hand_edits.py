@@ -45,7 +45,7 @@ TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"
 DELETED, ADDED = "was deleted", "was added"
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
@@ -97,7 +97,7 @@ def _refuse(
     """
     problems = [f"data/parent is not what {parent} made"] * bool(parent_back)
     for what, names in found.items():
-        problems += [escaped(f"{line} {what}") for line in first_few(names)]
+        problems += first_few([escaped(f"{name} {what}") for name in names])
     if not problems:
         return
     tables = found[EDITED]

@@ -12,7 +12,14 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import Standing, check_is_as_sealed, check_settled, check_tags, standing
+from dayfold.cycle.standing import (
+    Standing,
+    check_is_as_sealed,
+    check_settled,
+    check_tag_is_free,
+    check_tags,
+    standing,
+)
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -67,7 +74,7 @@ def _make_open(project: Project, now: Standing, day: str) -> None:
         fold_into_month(project, now.day)
         inherit(project)
     tracked = (project.parent, project.images(day))
-    vcs.dvc(project.root, "add", "--quiet", *map(project.name, tracked))
+    vcs.dvc(project.root, "add", *map(project.name, tracked))
     put_in_index(project, day)
     # Last: until params.yaml says so, the day is not open.
     params_file.edit(project.params, {"day": day, "parent": now.next_parent})
@@ -98,17 +105,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
     if day in now.sealed:
         raise CycleError(f"{day} is already sealed.", hint="dayfold status")
     check_tags(project, now)
-    if day in now.tagged:
-        tag = vcs.TAG + day
-        branches = vcs.branches_of(project.root, tag)
-        there = branches[0] if branches else f"-b NAME {tag}"
-        is_on_any = branches or vcs.branches_of(project.root, tag, remote=True)
-        free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
-        raise CycleError(
-            f"{day} is sealed on another line of history, so its tag {tag} is taken.",
-            hint="give another --day; or go on with that line: "
-            f"git checkout {there} && dvc checkout{free}",
-        )
+    check_tag_is_free(project, now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
@@ -201,7 +198,7 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     if parent != ORIGIN:
         with suppress(ToolError):  # what cannot be laid out here, `status` tells
             lay_out(project)
-    return f"{day} is closed; its images are in {facts['folder']}/images/"
+    return f"{day} is closed; its images are in {facts['folder']}/images/{day}/"
 
 
 def _move(source: Path, target: Path) -> None:
@@ -228,4 +225,4 @@ def bring_back(project: Project, commit: str) -> None:
 def lay_out(project: Project) -> None:
     """Have DVC lay out what the sealed day's stages made, and its parent."""
     parent = f"{project.name(project.parent)}.dvc"
-    vcs.dvc(project.root, "checkout", "--quiet", "--force", *_MADE, parent)
+    vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)

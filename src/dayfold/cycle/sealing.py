@@ -14,6 +14,7 @@ from dayfold.cycle.standing import (
     check_is_as_sealed,
     check_is_last,
     check_not_moved,
+    check_tag_is_free,
     check_tags,
     stale,
     standing,
@@ -59,6 +60,9 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
+    if vcs.is_shallow(project.root):
+        check_tags(project, now)
+    check_tag_is_free(project, now, now.day)
     hand_edits.check(project, now.params, now.sealed)
     days = _tag_again(project, now)
     if not now.is_sealed and now.day not in days:
@@ -181,10 +185,8 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     and raises unless that is meant. Returns what was done.
     """
     now = standing(project)
-    check_not_moved(project, now)
+    check_tags(project, now) if now.lost_tags else check_not_moved(project, now)
     check_is_last(project, now)
-    if now.lost_tags:
-        check_tags(project, now)
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:

@@ -85,7 +85,7 @@ def check_tags(project: Project, now: Standing) -> None:
         for day in now.untagged
     ]
     hint = "dayfold seal"
-    if vcs.git(project.root, "rev-parse", "--is-shallow-repository").strip() == "true":
+    if vcs.is_shallow(project.root):
         hint = "git fetch --unshallow --tags (this is a shallow clone)"
     elif {*now.untagged} - {*now.tagged} and vcs.git(project.root, "remote").strip():
         hint = "git fetch --tags; if that brings none: dayfold seal"
@@ -110,6 +110,24 @@ def check_not_moved(project: Project, now: Standing) -> None:
             )
 
 
+def check_tag_is_free(project: Project, now: Standing, day: str) -> None:
+    """Raise CycleError where a day that this line does not have is sealed on another one."""
+    if day not in now.tagged or day in {*now.sealed, *now.untagged}:
+        return
+    tag = vcs.TAG + day
+    branches = vcs.branches_of(project.root, tag)
+    there = branches[0] if branches else f"-b NAME {tag}"
+    is_on_any = branches or vcs.branches_of(project.root, tag, remote=True)
+    free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
+    other = "give another --day"
+    if day == now.day:
+        other = f"dayfold undo, then dayfold add data/undone/{day}/images/{day} --day ANOTHER"
+    raise CycleError(
+        f"{day} is sealed on another line of history, so its tag {tag} is taken.",
+        hint=f"{other}; or go on with that line: git checkout {there} && dvc checkout{free}",
+    )
+
+
 def check_branch(project: Project) -> None:
     """Raise CycleError where no branch is checked out: what is sealed then is on none."""
     if not vcs.branch(project.root):
@@ -129,8 +147,8 @@ def check_history(project: Project) -> None:
         raise CycleError(
             f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
             "would begin a second history.",
-            hint="git pull --tags && dvc pull, if no day is open here; otherwise "
-            "docs/operations.md, two clones that sealed",
+            hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
+            "otherwise docs/operations.md, two clones that sealed",
         )
 
 
@@ -201,6 +219,7 @@ def check_settled(project: Project, now: Standing) -> None:
     """
     vcs.check_nothing_under_way(project.root)
     check_tags(project, now)
+    check_tag_is_free(project, now, now.day)
     check_is_last(project, now)
     if not now.is_open:
         check_history(project)

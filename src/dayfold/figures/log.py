@@ -148,11 +148,12 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
 def verdicts(
     project: Project, days: list[DayLine], *, sealed: Collection[str], forced: Collection[str]
 ) -> dict[str, str]:
-    """Return day → what became of it at the gate: ok, forced, failed, or open.
+    """Return day → what became of it at the gate: ok, forced, failed; or open, committed.
 
     "3/8": of 8 checks 3 passed, the others are not judged.
     """
     found = {}
+    committed = vcs.committed_days(project.root)
     for line in days:
         recorded = project.gate(line.day).exists()
         checks = gate.read(project, line.day) if recorded else []
@@ -161,7 +162,7 @@ def verdicts(
         elif gate.reasons(checks):
             found[line.day] = "failed"
         elif line.day not in sealed:
-            found[line.day] = "open"
+            found[line.day] = "committed" if line.day in committed else "open"
         else:
             few = len(gate.not_judged(checks))
             found[line.day] = f"{len(checks) - few}/{len(checks)}" if few else "ok"

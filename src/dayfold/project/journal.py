@@ -129,8 +129,9 @@ def find(project: Project) -> list[HalfDone]:
 def _rwlock(project: Project) -> Iterator[HalfDone]:
     """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on.
 
-    An empty file, as it is written in place; or the lock of a process whose number went to another
-    program since, after a restart for instance: DVC asks only whether there is such a process.
+    An empty file, as it is written in place; or the lock of a process that has ended, where its
+    number went to another program since, after a restart for instance, or nobody collected its exit
+    code, as in a container without an init: DVC asks only whether there is such a process.
     """
     path = project.root / RWLOCK
     try:
@@ -144,12 +145,13 @@ def _rwlock(project: Project) -> Iterator[HalfDone]:
         return
     others = [str(pid) for pid, is_dvc in held if not is_dvc]
     if others:
-        what = f".dvc/tmp/rwlock names process {', '.join(others)}, which is another program now"
+        names = ", ".join(others)
+        what = f".dvc/tmp/rwlock names process {names}, which is another program now, or has ended"
         yield HalfDone(what, path, "removed", path.unlink)
 
 
 def _holders(project: Project) -> Iterator[tuple[int, bool]]:
-    """The living processes that DVC's rwlock names, and whether each is the DVC that took it."""
+    """The processes that DVC's rwlock names, and whether each is the DVC that took it, alive."""
     path = project.root / RWLOCK
     try:
         held = json.loads(path.read_bytes())
@@ -158,10 +160,14 @@ def _holders(project: Project) -> Iterator[tuple[int, bool]]:
         return
     writers, readers = held.get("write", {}).values(), held.get("read", {}).values()
     for pid in sorted({one["pid"] for one in chain(writers, *readers)}):
-        with suppress(psutil.Error):  # DVC sees itself that there is none
+        try:
             process = psutil.Process(pid)
             is_dvc = "dvc" in {Path(word).name for word in process.cmdline()[:4]}
             yield pid, is_dvc and process.create_time() <= written + 1
+        except psutil.ZombieProcess:
+            yield pid, False  # what started it never asked for its end, and DVC waits for ever
+        except psutil.Error:
+            pass  # DVC sees itself that there is none
 
 
 def _git_locks(project: Project) -> Iterator[HalfDone]:
@@ -217,7 +223,7 @@ def _is_whole(name: str, data: bytes) -> bool:
 
 def _add_again(project: Project, path: Path, folder: Path) -> None:
     path.unlink()
-    vcs.dvc(project.root, "add", "--quiet", project.name(folder))
+    vcs.dvc(project.root, "add", project.name(folder))
 
 
 def at_work(project: Project) -> list[str]:

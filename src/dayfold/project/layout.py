@@ -29,6 +29,13 @@ def check_day(day: str) -> str:
     raise CycleError(f"{day!r} is not a day.", hint="use a date such as 2025-06-04")
 
 
+def check_path(root: Path) -> None:
+    """Raise CycleError where DVC fails on a folder's path, as it takes braces for its own."""
+    if {"{", "}"} & {*str(root)}:
+        what = f"DVC cannot work in {root}: the path has a brace."
+        raise CycleError(what, hint="rename the folder, or use another one")
+
+
 class Project:
     """The paths of the project whose top folder is `root`."""
 
@@ -72,10 +79,11 @@ class Project:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Project":
-        """Return the project that holds `start` (the current folder); CycleError if none does."""
+        """Return the project that holds `start` (the current folder); CycleError if none can."""
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+                check_path(folder)
                 return cls(folder)
         raise CycleError(
             f"No dayfold project in {here} or above it (no dvc.yaml beside a params.yaml).",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from dayfold.errors import ToolError
 from dayfold.project import vcs
@@ -166,9 +167,22 @@ def remote_names(root: Path) -> list[str]:
     return list(_config(root)["remote"])
 
 
+def url_of(root: Path, name: str) -> str:
+    """Return the URL or folder of a remote."""
+    return str(_config(root)["remote"][name].get("url", ""))
+
+
 def default_remote(root: Path) -> str:
     """Return the name of the default remote, or nothing."""
     return str(_config(root)["core"].get("remote", ""))
+
+
+def folder_of_url(url: str) -> str:
+    """Return the folder that a file:// URL means, or nothing; DVC takes it for one in the project.
+
+    That is the relative path file:/…, so a push would copy nothing out of the project.
+    """
+    return unquote(urlsplit(url).path) if url.startswith("file://") else ""
 
 
 def is_late(root: Path, days: Sequence[str]) -> bool:

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import yaml
@@ -18,6 +20,8 @@ from dayfold.project.layout import is_day
 
 # What DVC and git say where one of them was killed before.
 KILLED = ("RWLock", ".lock': File exists", "dvc.lock'")
+# What DVC says where another one holds its locks; the lines after name the processes.
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 TAG = "day/"  # the tag of a sealed day is day/<day>
 
 # Of git's environment variables these reach a child: who commits, how a server is reached, where
@@ -87,6 +91,8 @@ def _run(
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         command = " ".join(["dvc" if tool is _DVC else "git", *words])
+        if any(map(_is_busy, said)):
+            raise _busy(command, said)
         killed = any(trace in line for line in said for trace in KILLED)
         raise ToolError(
             f"`{command}` failed (exit code {done.returncode}).",
@@ -96,26 +102,60 @@ def _run(
     return done.stdout
 
 
+def _is_busy(line: str) -> bool:
+    return any(words in line for words in BUSY)
+
+
+def _busy(command: str, said: Iterable[str]) -> ToolError:
+    """The error where another DVC is at work, by what the one that was refused said."""
+    processes = re.findall(r"\(PID (\d+)\)", "\n".join(said))
+    who = f"process {', '.join(processes)}" if processes else "another process"
+    return ToolError(
+        f"`{command}` did not begin: DVC is at work in this project ({who}).",
+        hint="wait for it, or stop it, and run the command again; if it has ended: "
+        "dayfold check --fix",
+    )
+
+
 def dvc(root: Path, *words: str) -> str:
-    """Run a DVC command at the project's top and return what it prints."""
+    """Run a DVC command at the project's top and return what it prints.
+
+    Never with --quiet: it keeps errors to itself, too.
+    """
     return _run(_DVC, words, root)
 
 
 def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
+    said: list[str] = []
     with subprocess.Popen(
         [*_DVC, "repro"],
         cwd=root,
         env={**environment(), **({BRIEF: "1"} if each else {})},
         stdout=subprocess.PIPE if each else None,
+        stderr=subprocess.PIPE if each else None,
         encoding="utf-8",
         errors="surrogateescape",
     ) as running:
+        errors = Thread(target=_pass_on, args=(running.stderr or (), said))
+        errors.start()
         for line in running.stdout or ():
             if each:
                 each(line.rstrip("\n"))
+        errors.join()
+    if running.returncode and said:
+        raise _busy("dvc repro", said)
     if running.returncode:
         raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
+
+
+def _pass_on(lines: Iterable[str], kept: list[str]) -> None:
+    """Print lines to stderr at once; keep them instead from one on that tells of another DVC."""
+    for line in lines:
+        if kept or _is_busy(line):
+            kept.append(line)
+        else:
+            print(line, end="", file=sys.stderr, flush=True)
 
 
 def bringing_back(*targets: str) -> str:
@@ -217,6 +257,11 @@ def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
     where = "refs/remotes" if remote else "refs/heads"
     words = ("for-each-ref", f"--contains={commit}", "--format=%(refname:short)", where)
     return git(root, *words).split()
+
+
+def is_shallow(root: Path) -> bool:
+    """Whether the clone has the last commits only."""
+    return git(root, "rev-parse", "--is-shallow-repository").strip() == "true"
 
 
 def behind(root: Path) -> int:

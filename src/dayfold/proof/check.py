@@ -1,6 +1,7 @@
 """Checks of machine and project, with fixes."""
 
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -184,6 +185,11 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
     if not name:
         said = f"{', '.join(names)}; none is the default"
         yield Sign("remote", said, f"dvc remote default {names[0]}")
+        return
+    if folder := storage.folder_of_url(storage.url_of(project.root, name)):
+        said = f"{name} is a file:// URL, by which DVC copies into the folder file: of this project"
+        fix = f"dvc remote modify {name} url {shlex.quote(folder)} && dvc push --all-tags"
+        yield Sign("remote", said, fix)
         return
     if late := storage.is_late(project.root, found.days):
         yield Sign(

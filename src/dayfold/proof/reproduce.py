@@ -194,7 +194,7 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
         result = compare(sealed, folder, inherited=since if from_scratch else "")
         if restore and result.outcome == IDENTICAL:
             parent = folder.name(folder.parent.with_suffix(".dvc"))
-            vcs.dvc(folder.root, "commit", "--quiet", "--force", *sealed.lock, parent)
+            vcs.dvc(folder.root, "commit", "--force", *sealed.lock, parent)
         if from_scratch:
             _handed_on(project).mkdir()
             for made, kept in folder.handed_on().items():

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
+from dayfold.project.console import first_few
 
 KNOWN = (
     "CSV, Parquet, JSON and JSON lines of such columns; Label Studio's JSON and JSON-MIN; CVAT for "
@@ -72,9 +73,8 @@ def read(file: Path) -> Table:
         what = f"{file} cannot be read: {error.strerror}."
         raise IntakeError(what, hint="--labels FILE") from None
     except UnicodeDecodeError as error:
-        raise IntakeError(
-            f"{file} is not UTF-8 ({error.reason}).", hint=f"known: {KNOWN}"
-        ) from None
+        hint = f"save it as UTF-8, in a spreadsheet as “CSV UTF-8”; known: {KNOWN}"
+        raise IntakeError(f"{file} is not UTF-8 ({error.reason}).", hint=hint) from None
 
 
 def _unknown(file: Path, why: str) -> IntakeError:
@@ -103,9 +103,14 @@ def _csv(file: Path, text: str) -> Table:
         for number, row in rows[1:]
         if len(row) != len(header)
     ]
+    hint = "columns are separated by commas; a cell with a comma is in double quotes"
     if problems:
-        hint = "columns are separated by commas; a cell with a comma is in double quotes"
-        raise IntakeError(f"{file} has rows that do not fit:", problems=problems, hint=hint)
+        raise IntakeError(
+            f"{file} has rows that do not fit:", problems=first_few(problems), hint=hint
+        )
+    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
+        what = f"{file} has its columns separated by {other[0]!r}, it seems: {header[0][:200]!r}."
+        raise IntakeError(what, hint=hint)
     if len(set(header)) < len(header):
         raise IntakeError(f"{file} has two columns of one name.", hint="rename one of them")
     entries = [(f"line {number}", dict(zip(header, row, strict=True))) for number, row in rows[1:]]

@@ -238,7 +238,7 @@ def _inside(folder: Path, name: str) -> Path | str:
         return "is no path inside the folder"
     if problem := name_problem(name, "file"):
         return problem
-    if is_clutter(parts[-1]):
+    if is_clutter(parts[-1]) and not name.startswith(".\\"):
         return "is hidden, or of what desktops leave behind; such files are never taken"
     # A Mac stores é as two letters and a spreadsheet as one.
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
