@@ -4,8 +4,9 @@
 
 Gives `add` that many images of every format (20,000 by default), each a good file with bytes
 flipped, cut, copied, joined with another's or set to odd numbers, in deliveries of 250; and that
-many params.yaml, CSVs of labels and files of corrections, and as many archives (5,000 by default).
-Prints a line a kind and fails at the first thing that must not be: see the functions.
+many params.yaml and files of corrections, archives, and files of labels (5,000 by default; those of
+tests/test_adding_labels.py, of every tool). Prints a line a kind and fails at the first thing that
+must not be: see the functions.
 """
 
 import io
@@ -13,7 +14,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import zipfile
@@ -26,8 +26,7 @@ from unittest.mock import patch
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import RLELossless
 
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
@@ -40,7 +39,10 @@ from dayfold.project.layout import Project
 from dayfold.stages import snapshot
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import tools
 from builders import DAYS, contents, encoded, make_project, open_day, place
+from test_archives import tarred, zipped
+from test_dicom import scan, written
 
 DAY, NEXT = DAYS[:2]
 DELIVERY = 250  # files
@@ -88,30 +90,13 @@ def pictures() -> dict[str, bytes]:
 
 def dicoms(noise: np.ndarray) -> dict[str, bytes]:
     """DICOM files: grey with a window, RGB of several frames, the same compressed."""
+    tags = {"PatientID": "P1", "StudyInstanceUID": "1.2.3.4"}
+    grey = scan(noise[..., 0], WindowCenter=100, WindowWidth=90, **tags)
     found = {}
-    for name, pixels in (("grey", noise[..., 0]), ("rgb", np.stack([noise[..., :3]] * 3))):
-        scan = Dataset()
-        scan.file_meta = FileMetaDataset()
-        scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        scan.SOPClassUID = scan.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"
-        scan.SOPInstanceUID = scan.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-        scan.PatientID, scan.StudyInstanceUID = "P1", "1.2.3.4"
-        scan.Rows, scan.Columns = noise.shape[:2]
-        scan.BitsAllocated = scan.BitsStored = 8
-        scan.HighBit, scan.PixelRepresentation = 7, 0
-        if name == "grey":
-            scan.SamplesPerPixel, scan.PhotometricInterpretation = 1, "MONOCHROME2"
-            scan.WindowCenter, scan.WindowWidth = 100, 90
-        else:
-            scan.SamplesPerPixel, scan.PhotometricInterpretation = 3, "RGB"
-            scan.PlanarConfiguration, scan.NumberOfFrames = 0, 3
-        scan.PixelData = np.ascontiguousarray(pixels).tobytes()
-        for kind in ("plain", "rle"):
-            if kind == "rle":
-                scan.compress(RLELossless)
-            file = io.BytesIO()
-            pydicom.dcmwrite(file, scan, enforce_file_format=True)
-            found[f"{name}-{kind}.dcm"] = file.getvalue()
+    for name, data in (("grey", grey), ("rgb", scan([noise[..., :3]] * 3, "RGB", **tags))):
+        packed = pydicom.dcmread(io.BytesIO(data))
+        packed.compress(RLELossless)
+        found |= {f"{name}-plain.dcm": data, f"{name}-rle.dcm": written(packed)}
     return found
 
 
@@ -237,36 +222,28 @@ def peak(process: int) -> float:
 
 
 def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
-    """Read `count` mutated params, labels and corrections; each is taken or refused, in time.
+    """Read `count` mutated params and corrections; each is taken or refused, in time.
 
     Nothing but a DayfoldError is raised, none takes more than SECONDS, and where one is refused
     the project has not changed besides that file.
     """
     draw, outcomes = random.Random(seed), Counter[str]()  # noqa: S311
-    project, source, labels = opened(top / "texts"), top / "given", top / "labels.csv"
+    project = opened(top / "texts")
 
     def read() -> object:
         return snapshot.run(project, params_file.read(project.params))
 
-    place(source, "deep", range(12))
     place(project.images(DAY), "cat", range(12))
     quietly(read)
     ids = manifest.history(project, DAY).images["image"].to_list()
     open_day(project, NEXT)
     place(project.images(NEXT), "cat", range(100, 103))
-    rows = "".join(f"deep/{n}.png,{'cat' if n % 2 else 'dög'},p{n}\n" for n in range(12))
     events = f"relabel,{ids[0]},dog,seen again\nwithdraw,{ids[1]},,consent\n"
-    given = Options(labels=labels, dry_run=True)
     kinds: dict[str, tuple[Path, str, Callable[[], object]]] = {
         "params": (
             project.params,
             project.params.read_text(encoding="utf-8"),
             lambda: params_file.read(project.params),
-        ),
-        "labels": (
-            labels,
-            "path,label,group\n" + rows,
-            lambda: adding.add(project, source, day=NEXT, options=given),
         ),
         "corrections": (project.corrections(NEXT), "action,image,label,reason\n" + events, read),
     }
@@ -293,9 +270,10 @@ def fuzz_texts(top: Path, count: int, seed: int) -> Counter[str]:
 
 def fuzz_archives(top: Path, count: int, seed: int) -> Counter[str]:
     """Unpack `count` mutated archives; nothing is written outside their folder, none is slow."""
-    draw, good, outcomes = random.Random(seed), archives(), Counter[str]()  # noqa: S311
     home, slowest = top / "archives", 0.0
     home.mkdir()
+    good = archives(home / "given")
+    draw, outcomes = random.Random(seed), Counter[str]()  # noqa: S311
     for _ in range(count):
         given, into = home / "given", home / "into"
         given.write_bytes(mutated(draw.choice(good), good, draw))
@@ -315,24 +293,13 @@ def fuzz_archives(top: Path, count: int, seed: int) -> Counter[str]:
     return outcomes
 
 
-def archives() -> list[bytes]:
+def archives(path: Path) -> list[bytes]:
     """Zip and tar archives of three files, by every compression."""
-    found, names = [], [f"cat/{number}.png" for number in range(3)]
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", method) as archive:
-            for name in names:
-                archive.writestr(name, bytes(range(200)) * 3)
-        found.append(file.getvalue())
-    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode=mode) as tar:
-            for name in names:
-                info = tarfile.TarInfo(name)
-                info.size = 600
-                tar.addfile(info, io.BytesIO(bytes(range(200)) * 3))
-        found.append(file.getvalue())
-    return found
+    members = [(f"cat/{number}.png", bytes(range(200)) * 3) for number in range(3)]
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    found = [zipped(path, members, method).read_bytes() for method in methods]
+    modes = ("w", "w:gz", "w:bz2", "w:xz")
+    return found + [tarred(path, members, mode).read_bytes() for mode in modes]
 
 
 def quietly(read: Callable[[], object]) -> None:
@@ -348,13 +315,17 @@ def check(holds: bool, otherwise: str) -> None:
 
 
 def main() -> None:
-    """Fuzz all three, in a folder that goes afterwards."""
+    """Fuzz all four, in a folder that goes afterwards."""
+    from test_adding_labels import fuzz as fuzz_labels  # which has this file's `mutated`
+
     numbers = [int(word) for word in sys.argv[1:]]
     count, texts, seed = [*numbers, *(20_000, 5_000, 0)[len(numbers) :]]
     with tempfile.TemporaryDirectory() as name:
         fuzz_images(Path(name), count, seed)
         fuzz_texts(Path(name), texts, seed)
         fuzz_archives(Path(name), texts, seed)
+        labelled = tools.images(Path(name) / "labelled")
+        print(f"labels: {fuzz_labels(opened(Path(name) / 'labels'), labelled, texts, seed)}")
     print("0 tracebacks, 0 hangs, 0 files lost, nothing half-done")
 
 

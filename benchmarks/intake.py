@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from fuzz import DAY, opened, peak
 from train import write_scans
 
@@ -39,11 +40,10 @@ def spent() -> tuple[int, float, float]:
     """
     read, most, seconds = 0, 0.0, time.process_time()
     for worker in [one.process.pid for one in workers._idle]:
-        lines = Path(f"/proc/{worker}/io").read_text(encoding="ascii").splitlines()
-        read += int(lines[0].split()[1])
+        process = psutil.Process(worker)
+        read += process.io_counters().read_chars
         most = max(most, peak(worker))
-        times = Path(f"/proc/{worker}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        seconds += (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+        seconds += sum(process.cpu_times()[:2])
     return read, most, seconds
 
 

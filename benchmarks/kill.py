@@ -27,7 +27,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import psutil
-from PIL import Image
 
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -36,7 +35,7 @@ from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from builders import IDENTITY, NO_GATE
+from builders import IDENTITY, NO_GATE, place
 
 ONE, TWO, THREE, FOUR = (f"2025-06-0{number}" for number in (2, 3, 4, 5))
 SMALL = {
@@ -77,14 +76,10 @@ class Lost:
 
 def write_images(folder: Path) -> None:
     """A few small images a day and class."""
-    chance = np.random.default_rng(0)
     for number, day in enumerate((ONE, TWO, THREE, FOUR)):
-        for label in ("cyst", "mass", "node")[: 2 + (number > 0)]:
-            for name in range(8):
-                path = folder / day / label / f"{name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = chance.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path)
+        for at, label in enumerate(("cyst", "mass", "node")[: 2 + (number > 0)]):
+            first = 100 * number + 10 * at
+            place(folder / day, label, range(first, first + 8))
 
 
 def begin(folder: Path) -> Project:
@@ -205,9 +200,9 @@ def trial(
     """Live the days once, killing the commands at these places; the state that it comes to."""
     shutil.copytree(base.root.parent, folder, symlinks=True)
     project = Project(folder / "scans")
-    for place, words in enumerate(SCRIPT[:commands]):
-        for _ in range(places.count(place)):
-            seconds, group = float(chance.uniform(0, times[place])), bool(chance.integers(2))
+    for at, words in enumerate(SCRIPT[:commands]):
+        for _ in range(places.count(at)):
+            seconds, group = float(chance.uniform(0, times[at])), bool(chance.integers(2))
             if killed(project.root, words, seconds, group=group):
                 lost.kills[words[1]] += 1
         again(project.root, words, lost)
@@ -247,7 +242,7 @@ def run(base: Project, *, kills: int, seed: int, commands: int = len(SCRIPT)) ->
     wanted = state(whole)
     shutil.rmtree(folder / "whole")
     while (made := lost.kills.total()) < kills:
-        places = [place for place in KILLED_AT if place < commands][: kills - made]
+        places = [at for at in KILLED_AT if at < commands][: kills - made]
         found = trial(base, folder / "trial", times, places, chance, lost, commands)
         compare(wanted, found, lost)
         print(

@@ -131,6 +131,12 @@ def image(number: int) -> str:
     return sha256(str(number).encode())
 
 
+def arrived(number: int, day: str, label: str, group: str = "", split: str = "test") -> Row:
+    """The row of a simulated image that came on a day."""
+    path = f"data/images/{day}/{label}/{number}.png"
+    return Row("add", image(number), path, label, group, split)
+
+
 def simulate(
     project: Project,
     arrivals: Sequence[Sequence[tuple[int, str, str]]],

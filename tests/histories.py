@@ -23,7 +23,6 @@ from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN, Project
 
-PER_CELL = 10  # images of a class and day: 7 to train, 1 to validate, 2 to test
 SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 
 

@@ -7,14 +7,18 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from builders import DAYS, add, contents, place, png, rejected, taken
+from builders import DAYS, add, contents, open_day, place, png, rejected, taken
 from dayfold.errors import IntakeError
+from dayfold.ledger import tables
+from dayfold.ledger.tables import Told
+from dayfold.project import vcs
+from dayfold.project.console import MOST_LINES, first_few, show
 from dayfold.project.files import sha256
+from test_archives import zipped
 
 DAY = DAYS[0]
 
@@ -30,7 +34,10 @@ def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source
     (source / "loose.png").write_bytes(png(3))
     delivery = add(receiving, source)
     assert taken(receiving) == {"cat/1.png": png(1), "cat/2.png": png(2)}
-    assert len(delivery.images) == 2
+    assert [(one.label, one.path.name, one.image) for one in delivery.images] == [
+        ("cat", "1.png", sha256(png(1))),
+        ("cat", "2.png", sha256(png(2))),
+    ]
     assert left_over(receiving) == []
     assert [(row["source"], row["path"], row["image"]) for row in rejected(receiving)] == [
         ("../given", "cat/page.png", sha256(b"<html>")),
@@ -68,15 +75,44 @@ def test_where_all_is_refused_or_anything_when_strict_nothing_is_added(receiving
     assert len(rejected(receiving)) == 1
 
 
-def test_a_dry_run_reports_the_same_and_changes_nothing(receiving, source):
+def test_a_dry_run_reports_the_same_as_what_would_be_and_changes_nothing(project, source, capsys):
+    vcs.git(project.root, "init", "--quiet")
     place(source, "cat", [1, 2])
     (source / "cat" / "3.png").write_bytes(b"")
-    before = contents(receiving.root)
-    delivery = add(receiving, source, dry_run=True)
+    before = contents(project.root)
+    delivery = add(project, source, dry_run=True)
     assert (len(delivery.images), len(delivery.refused)) == (2, 1)
-    assert contents(receiving.root) == before
-    real = add(receiving, source)
+    assert delivery.said == [f"would open {DAY} (parent origin)"]
+    show(delivery.table(DAY))
+    said = capsys.readouterr().out
+    assert "would be added" in said
+    assert "would be refused" in said
+    assert delivery.next_step().startswith("nothing was changed")
+    assert contents(project.root) == before
+    open_day(project, DAY)
+    real = add(project, source)
     assert (real.images, real.refused) == (delivery.images, delivery.refused)
+
+
+def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, source):
+    vcs.git(project.root, "init", "--quiet")
+    for number in range(MOST_LINES + 3):
+        place(source, "cat", [number])[0].write_bytes(b"")
+    before = contents(project.root)
+    with pytest.raises(IntakeError, match="8 problems") as caught:
+        add(project, source)
+    assert contents(project.root) == before
+    assert not project.images(DAY).exists()
+    assert caught.value.problems[-1] == "and 3 more in .dvc/tmp/dayfold/remarks.csv"
+    assert len(tables.read(project.remarks, Told)) == MOST_LINES + 3
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (5, 5), (6, 6), (900, 6)])
+def test_a_long_list_is_five_lines_and_how_many_more_where(count, shown):
+    lines = first_few([str(number) for number in range(count)], "FILE")
+    assert len(lines) == shown
+    if count > MOST_LINES:
+        assert lines[-1] == f"and {count - MOST_LINES} more in FILE"
 
 
 def test_move_takes_the_added_files_away_and_no_others(receiving, source):
@@ -171,13 +207,14 @@ def test_with_its_input_closed_a_command_has_nobody_to_ask(receiving, shell):
 
 @pytest.mark.parametrize("top", ["", "today/"])
 def test_a_zip_is_taken_as_the_folder_that_it_was(receiving, tmp_path, top):
-    path = tmp_path / "scans.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{top}cat/1.png", png(1))
-        archive.writestr(f"{top}dog/2.png", png(2))
-        archive.writestr(f"{top}dog/3.png", b"<html>")
-        archive.writestr("../4.png", png(4))
-        archive.writestr("__MACOSX/dog/._2.png", b"")
+    members = [
+        (f"{top}cat/1.png", png(1)),
+        (f"{top}dog/2.png", png(2)),
+        (f"{top}dog/3.png", b"<html>"),
+        ("../4.png", png(4)),
+        ("__MACOSX/dog/._2.png", b""),
+    ]
+    path = zipped(tmp_path / "scans.zip", members)
     delivery = add(receiving, path)
     assert taken(receiving) == {"cat/1.png": png(1), "dog/2.png": png(2)}
     assert sorted(remark.place for remark in delivery.refused) == ["../4.png", "dog/3.png"]
@@ -196,10 +233,8 @@ def test_a_zip_is_taken_as_the_folder_that_it_was(receiving, tmp_path, top):
     ],
 )
 def test_an_archive_s_top_is_told_from_a_class(receiving, tmp_path, top, other, where):
-    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
-        archive.writestr(f"{top}cat/1.png", png(1))
-        archive.writestr(other, png(2))
-    (refused,) = add(receiving, tmp_path / "scans.zip").refused
+    path = zipped(tmp_path / "scans.zip", [(f"{top}cat/1.png", png(1)), (other, png(2))])
+    (refused,) = add(receiving, path).refused
     assert refused.place == where
     assert taken(receiving) == {"cat/1.png": png(1)}
 

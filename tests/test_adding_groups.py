@@ -12,6 +12,7 @@ from dayfold.errors import ParamsError
 from dayfold.ledger import manifest, splits
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.project import params as params_file
+from dayfold.project.console import show
 from dayfold.project.files import sha256
 from dayfold.stages import snapshot
 from test_dicom import scan
@@ -36,12 +37,19 @@ def test_labels_of_a_csv_and_its_groups_reach_the_manifest(receiving, source):
     assert images.group_by("group").agg(split="split").explode("split").unique().height == 2
 
 
-def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(receiving, source):
+def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
+    receiving, source, capsys
+):
     place(source, "cat", range(3))
     file = source / "labels.csv"
     add(receiving, source)
     file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p1\n")
-    assert len(add(receiving, source, labels=file).known) == 2
+    delivery = add(receiving, source, labels=file)
+    assert len(delivery.known) == 2
+    show(delivery.table(DAY))
+    assert "grouped            2" in capsys.readouterr().out
+    assert delivery.next_step() == "next: dvc repro"
+    assert add(receiving, source, labels=file).next_step() == "nothing new"
     run_stages(receiving, snapshot)
     groups = dict(manifest.history(receiving, DAY).images.select("path", "group").iter_rows())
     assert [groups[f"data/images/{DAY}/cat/{n}.png"] for n in range(3)] == ["p0", "p1", ""]

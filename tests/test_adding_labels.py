@@ -102,7 +102,8 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         assert "corrected to 'dog' since" in str(given["cat"].known[0])
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])
-        assert "and given as 'eel'" in str(given["eel"].changed[0])
+        path = f"data/images/{DAYS[1]}/cat/0.png"
+        assert given["eel"].changed[0].said == f"is 'dog' as {path}, and given as 'eel'"
 
 
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans, shell):

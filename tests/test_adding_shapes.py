@@ -92,7 +92,7 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
     place(source, "cat", [1], prefix="copy of ")
     for number in range(12):
         (source / "cat" / f"[bold]bad-{number:02}.png").write_bytes(b"")
-    (source / "cat" / "photo.png").write_bytes(encoded_jpeg())
+    (source / "cat" / "photo.png").write_bytes(encoded(Image.new("RGB", (9, 9)), "JPEG"))
     (source / "cat" / ".hidden").touch()
     show(add(receiving, source).table(DAY))
     lines = capsys.readouterr().out.splitlines()
@@ -103,10 +103,6 @@ def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving
     assert lines[8].strip() == f"and 7 more in data/rejected/{DAY}.csv"
     assert lines[9].split()[:3] == ["warned", "1", "cat/photo.png"]
     assert lines[10].split()[:2] == ["ignored", "1"]
-
-
-def encoded_jpeg():
-    return encoded(Image.new("RGB", (9, 9)), "JPEG")
 
 
 def test_snapshot_refuses_names_that_add_would_have_changed(receiving):

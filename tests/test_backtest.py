@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from sklearn.linear_model import Ridge
 
-from builders import DAYS, encoded, make_trainable, open_day, run_stages, take_in
+from builders import DAYS, contents, encoded, make_trainable, open_day, run_stages, take_in
 from dayfold import backtest, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.cli.top import days_of
@@ -23,7 +23,7 @@ from dayfold.ledger.corrections import Correction
 from dayfold.ledger.decode import placeholder
 from dayfold.ledger.tables import BacktestRun, Prediction, Replayed
 from dayfold.project import params as params_file
-from dayfold.project.files import only_one, sha256, sha256_file
+from dayfold.project.files import only_one, sha256_file
 from dayfold.project.layout import Project
 from dayfold.stages import evaluate, replay, snapshot, train, weights
 
@@ -62,10 +62,6 @@ def run(history, folder, name="project", tick=lambda: None):
 
 def facts(scratch, day):
     return json.loads((scratch.root / "days" / f"{day}.json").read_bytes())
-
-
-def contents(folder):
-    return {path: sha256(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_project_s_own_policy_gives_the_real_days_to_the_byte_also_after_stops(

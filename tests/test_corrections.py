@@ -89,19 +89,6 @@ def test_a_day_of_corrections_alone_is_a_data_version(project):
     assert labels == {chosen[0]: "dog", **dict.fromkeys(chosen[2:], "cat")}
 
 
-def test_a_corrected_image_may_come_again_under_its_new_class_only(project):
-    before = take_in(project, DAYS[0], {"cat": range(3)})
-    open_day(project, DAYS[1])
-    first = before.images.filter(path=f"data/images/{DAYS[0]}/cat/0.png")["image"].item()
-    project.corrections(DAYS[1]).write_text(HEADER + f"relabel,{first},dog,\n")
-    run_stages(project, snapshot)
-    open_day(project, DAYS[2])
-    place(project.images(DAYS[2]), "dog", [0, 50])
-    run_stages(project, snapshot)
-    added = manifest.added(manifest.history(project, DAYS[2]), DAYS[2])
-    assert added["path"].to_list() == [f"data/images/{DAYS[2]}/dog/50.png"]
-
-
 def test_what_was_corrected_today_counts_for_what_comes_today(project):
     before = take_in(project, DAYS[0], {"cat": range(4)})
     open_day(project, DAYS[1])

@@ -54,7 +54,6 @@ def test_days_come_in_order_and_each_step_refuses_what_is_not_its_turn(copy, she
     assert "dayfold add" in said
     assert f"2025-06-01 comes before {THREE}" in add("--day", "2025-06-01", code=1)
     assert "'2025-6-9' is not a day" in add("--day", "2025-6-9", code=1)
-    assert "'2025-02-30' is not a day" in add("--day", "2025-02-30", code=1)
     assert "is in the future" in add("--day", "2999-01-01", code=1)
     said = add(source, "--day", THREE, code=1)
     assert f"{THREE} is sealed" in said

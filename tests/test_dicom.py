@@ -99,9 +99,21 @@ def test_a_table_of_values_of_interest_is_looked_up():
     assert greys(data) == [[5, 50, 150, 250]]
 
 
-def test_rgb_keeps_its_colours():
-    colours = np.array([[[255, 0, 0], [1, 2, 3]]], np.uint8)
-    assert np.asarray(decode(scan(colours, "RGB"))).tolist() == colours.tolist()
+COLOURS = [[[255, 0, 0], [1, 2, 3]]]
+PALETTE = {
+    f"{name}PaletteColorLookupTable{part}": value
+    for name, entries in (("Red", [1, 255]), ("Green", [2, 0]), ("Blue", [3, 0]))
+    for part, value in (("Descriptor", [2, 0, 8]), ("Data", bytes(entries)))
+}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "photometric", "tags"),
+    [(COLOURS, "RGB", {}), ([[1, 0]], "PALETTE COLOR", PALETTE)],
+)
+def test_rgb_keeps_its_colours_and_a_palette_becomes_its_own(pixels, photometric, tags):
+    data = scan(np.array(pixels, np.uint8), photometric, **tags)
+    assert np.asarray(decode(data)).tolist() == COLOURS
 
 
 def test_ybr_becomes_rgb():
@@ -110,15 +122,6 @@ def test_ybr_becomes_rgb():
     (red, grey), *_ = np.asarray(decode(data)).tolist()
     assert red == pytest.approx([254, 0, 0], abs=2)
     assert grey == [90, 90, 90]
-
-
-def test_a_palette_becomes_its_colours():
-    tags = {}
-    for name, entries in (("Red", [9, 255]), ("Green", [8, 0]), ("Blue", [7, 1])):
-        tags[f"{name}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
-        tags[f"{name}PaletteColorLookupTableData"] = bytes(entries)
-    data = scan(np.array([[0, 1]], np.uint8), "PALETTE COLOR", **tags)
-    assert np.asarray(decode(data)).tolist() == [[[9, 8, 7], [255, 0, 1]]]
 
 
 def test_of_several_frames_the_first_is_taken_and_it_is_said():

@@ -6,13 +6,12 @@ import shutil
 import polars as pl
 import pytest
 
-from builders import image, write_day
+from builders import arrived, image, write_day
 from dayfold.demo import DAYS
 from dayfold.figures import diff
 from dayfold.figures.diff import Side
 from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Prediction
 from dayfold.project import params as params_file
 
@@ -77,14 +76,10 @@ def side(day, answers):
 def test_two_days_are_compared_on_the_images_that_both_tested_also_of_a_renamed_class(project):
     """Of 21 patients with a cat each, and of one with two images of what was a fox and is a dog."""
     names = [f"P{n}" for n in range(21)] + ["P21"] * 2
-    rows = [
-        Row("add", image(n), f"data/images/{ONE}/a/{n}.png", "cat" if n < 21 else "fox", who, split)
-        for n, (who, split) in enumerate(zip(names, ["test"] * 23, strict=True))
-    ]
+    rows = [arrived(n, ONE, "cat" if n < 21 else "fox", who) for n, who in enumerate(names)]
     write_day(project, ONE, "origin", rows)
     renamed = [row._replace(action="relabel", label="dog") for row in rows[21:]]
-    later = Row("add", image(99), f"data/images/{TWO}/a/99.png", "cat", "P99", "test")
-    write_day(project, TWO, ONE, [later, *renamed])
+    write_day(project, TWO, ONE, [arrived(99, TWO, "cat", "P99"), *renamed])
     cats = dict.fromkeys(range(21), (ONE, "cat", "cat"))
     before = side(
         ONE, cats | {0: (ONE, "cat", "fox")} | dict.fromkeys((21, 22), (ONE, "fox", "fox"))
@@ -106,10 +101,7 @@ def test_two_days_are_compared_on_the_images_that_both_tested_also_of_a_renamed_
 
 
 def test_nothing_is_compared_on_too_few_patients(project):
-    rows = [
-        Row("add", image(n), f"data/images/{ONE}/a/{n}.png", "cat", "P1", "test") for n in range(30)
-    ]
-    write_day(project, ONE, "origin", rows)
+    write_day(project, ONE, "origin", [arrived(n, ONE, "cat", "P1") for n in range(30)])
     write_day(project, TWO, ONE, [])
     right, wrong = (dict.fromkeys(range(30), (ONE, "cat", said)) for said in ("cat", "dog"))
     both = diff.shared(project, [side(ONE, right), side(TWO, wrong)])

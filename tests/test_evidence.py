@@ -2,7 +2,7 @@
 
 import pytest
 
-from builders import DAYS, image, write_day
+from builders import DAYS, arrived, image, write_day
 from dayfold.figures import evidence, intervals
 from dayfold.figures.evidence import Evidence
 from dayfold.ledger import manifest
@@ -13,12 +13,7 @@ ONE, TWO = DAYS[:2]
 
 
 def rows(day, label, groups, *, split="test", first=0):
-    return [
-        Row(
-            "add", image(first + at), f"data/images/{day}/{label}/{first + at}.png", label, g, split
-        )
-        for at, g in enumerate(groups)
-    ]
+    return [arrived(first + at, day, label, group, split) for at, group in enumerate(groups)]
 
 
 @pytest.mark.parametrize("images", range(1, 60))
@@ -70,6 +65,12 @@ def test_without_groups_the_unit_is_an_image_and_only_what_is_evaluated_counts(p
     assert found == Evidence("image", {ONE: 12}, {"cat": 12}, all=12, earlier=0)
     assert found.sentences() == ["Too few test images to judge any figure: 12 in all."]
     assert found.on(12) == "12 test images"
+
+
+def test_of_many_classes_with_too_few_some_are_named_and_the_others_counted():
+    many = dict.fromkeys("abcdefg", 1)
+    (note,) = Evidence("image", {}, many, all=53, earlier=4).sentences()
+    assert note.endswith(" e (1 image), and 2 more.")
 
 
 def test_without_a_day_there_is_no_evidence(project):

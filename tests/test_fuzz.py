@@ -19,10 +19,10 @@ def test_mutated_images_are_added_or_refused_and_none_is_lost(tmp_path):
     assert sum(outcomes.values()) == 500
 
 
-def test_mutated_params_labels_and_corrections_are_taken_or_refused(tmp_path):
-    outcomes = FUZZ["fuzz_texts"](tmp_path, 150, 1)
-    assert sum(outcomes.values()) == 150
-    assert len(outcomes) >= 5
+def test_mutated_params_and_corrections_are_taken_or_refused(tmp_path):
+    outcomes = FUZZ["fuzz_texts"](tmp_path, 100, 1)
+    assert sum(outcomes.values()) == 100
+    assert len(outcomes) == 4
 
 
 def test_mutated_archives_are_unpacked_or_refused(tmp_path):

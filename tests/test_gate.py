@@ -167,13 +167,6 @@ def test_a_figure_that_keeps_its_limit_never_fails(hits, others, limit):
             assert reasons(found, min_class_f1=limit) == []
 
 
-def test_three_points_on_thirty_images_fail_no_day():
-    flips = (1 / 30, *intervals.proportion(1, 30).values())
-    assert reasons(figures(flips=flips), max_negative_flip_rate=0.01) == []
-    flips = (10 / 300, *intervals.proportion(10, 300).values())
-    assert len(reasons(figures(flips=flips), max_negative_flip_rate=0.01)) == 1
-
-
 def test_the_last_day_that_passed_is_neither_failed_nor_unsealed(tmp_path):
     project = make_project(tmp_path)
     sealed = list(JUNE[:3])

@@ -33,15 +33,6 @@ STOREY = {room: floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 HEAVY = ("torch", "torchvision", "safetensors.torch")
 # The only ones that import torch themselves.
 TRAINS = ("dayfold.learning", "dayfold.stages.train", "dayfold.stages.evaluate", "dayfold.serve")
-# What must start fast: they reach torch within functions only, if at all.
-LIGHT = (
-    "cli",
-    "cycle.unattended",
-    "create",
-    "stages.snapshot",
-    "stages.weights",
-    "stages.replay",
-)
 TIDY = ("learning", "stages", "draws")  # rooms whose functions are short
 COMMANDS = sorted(typer.main.get_command(app).commands)
 
@@ -68,20 +59,6 @@ def imports(tree: ast.AST) -> set[str]:
                 whole = name in MODULES or name.startswith(HEAVY)
                 found.add(name if whole else str(node.module))
     return found
-
-
-def at_once(name: str) -> set[str]:
-    """What importing a module imports of this package and of torch, through all others."""
-    seen, todo = set(), [name]
-    while todo:
-        current = todo.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        for node in TREES[current].body if current in TREES else []:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                todo += imports(ast.Module([node], []))
-    return {one for one in seen if one in MODULES or one.startswith(HEAVY)}
 
 
 def room(module: str) -> str:
@@ -120,16 +97,6 @@ def test_only_what_trains_or_predicts_imports_torch():
     assert {name for name in users if not within(name, TRAINS)} == set()
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_what_must_start_fast_reaches_torch_within_functions_only(module):
-    assert {one for one in at_once(f"dayfold.{module}") if one.startswith(HEAVY)} == set()
-
-
-def test_this_very_search_finds_torch_where_it_is():
-    assert "torch" in at_once("dayfold.stages.train")
-    assert "torch" in at_once("dayfold.learning.network")
-
-
 HELP = """
 from dayfold.cli import app
 for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]):
@@ -139,6 +106,7 @@ for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--hel
         assert not done.code
 """
 STAGES = """
+from dayfold import create
 from dayfold.stages import curve, replay, snapshot, weights
 from dayfold.cycle import adding, opening, sealing, unattended
 """

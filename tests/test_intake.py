@@ -39,18 +39,6 @@ def problems_of(delivery):
     return list(map(str, delivery.refused))
 
 
-def test_good_images_come_with_their_class_and_the_hash_of_their_bytes(folder, nothing):
-    place(folder, "dog", [3])
-    place(folder, "cat", [1, 2])
-    found = inspect(folder, nothing)
-    assert [(item.label, item.path.name, item.image) for item in found.images] == [
-        ("cat", "1.png", sha256(png(1))),
-        ("cat", "2.png", sha256(png(2))),
-        ("dog", "3.png", sha256(png(3))),
-    ]
-    assert (problems_of(found), found.known, found.ignored) == ([], [], 0)
-
-
 def test_all_problems_are_listed_at_once(folder, nothing):
     (good,) = place(folder, "cat", [1])
     (folder / "loose.png").write_bytes(png(2))

@@ -122,14 +122,3 @@ def test_figures_that_were_measured_before_a_correction_are_marked():
 def test_withdrawn_images_that_no_line_counts_are_told():
     (note,) = log.notes(history(worse=0), VERDICTS, {}, KNOWN, withdrawn=2)
     assert note == "2 withdrawn images are not counted: data/corrections/"
-
-
-def test_what_has_too_few_test_images_stands_below_the_table():
-    few = Evidence("image", {ONE: 4}, {"cat": 3, "[dog]": 0, "eel": 50}, all=53, earlier=4)
-    assert log.notes(history(worse=0), VERDICTS, {}, few) == [
-        f"Too few test images to judge these cohorts: {ONE} (4 images).",
-        "Too few test images to judge these classes: cat (3 images), [dog] (0 images).",
-    ]
-    many = dict.fromkeys("abcdefg", 1)
-    (note,) = Evidence("image", {}, many, all=53, earlier=4).sentences()
-    assert note.endswith(" e (1 image), and 2 more.")

@@ -60,20 +60,6 @@ def test_cohorts_without_test_images_of_that_day_are_passed_over():
     assert figures_of(np.array([[NAN, NAN], [0.7, 0.8]]))["forgetting"] is None
 
 
-def test_on_the_first_day_there_is_nothing_to_forget_or_transfer():
-    matrix = np.array([[0.9]])
-    assert figures_of(matrix)["average_accuracy"] == 0.9
-    assert figures_of(matrix)["learning_accuracy"] == 0.9
-    assert figures_of(matrix)["forgetting"] is None
-    assert figures_of(matrix)["backward_transfer"] is None
-    assert retention.transfer([], [])[0]["forward_transfer"] is None
-
-
-def test_forward_transfer_is_what_yesterday_s_model_has_upon_chance():
-    found, _ = retention.transfer([(5, 10), (7, 10)], [4, 5])
-    assert found["forward_transfer"] == pytest.approx((0.25 + 0.5) / 2)
-
-
 def test_the_accuracy_matrix_counts_images_not_rows():
     found = retention.matrix_counts(
         evaluations(
@@ -125,23 +111,6 @@ def test_a_day_s_f1_and_accuracy_are_those_of_scikit_learn(images):
     each = [scores["f1"] for scores in figures["classes"].values()]
     assert figures["macro_f1"] == pytest.approx(np.mean(each))
     assert figures["worst_f1"] == min(each)
-
-
-def test_scores_do_not_depend_on_how_images_are_counted_together():
-    images = [("cat", "cat", 0.5)] * 3 + [("cat", "dog", 0.8)] * 2 + [("dog", "dog", 0.6)] * 4
-    apart = metrics.class_scores(counts_of(*zip(*images, strict=True)))
-    together = metrics.class_scores(
-        evaluations(
-            (ONE, ONE, "dog", "dog", 4, 0.6, None),
-            (ONE, ONE, "cat", "cat", 3, 0.5, None),
-            (ONE, ONE, "cat", "dog", 2, 0.8, None),
-        )
-    )
-    for column in ("precision", "recall", "f1", "support", "confidence"):
-        assert apart[column].to_list() == pytest.approx(together[column].to_list())
-    # cat: 3 of 5, 3 called; dog: 4 of 4, 6 called.
-    assert together["f1"].to_list() == pytest.approx([6 / 8, 8 / 10])
-    assert together["confidence"].to_list() == pytest.approx([(1.5 + 1.6) / 5, 0.6])
 
 
 def test_a_negative_flip_was_right_yesterday_and_is_wrong_today_a_positive_one_the_reverse():
@@ -328,18 +297,6 @@ def test_a_day_without_test_images_has_the_same_keys_and_no_figures():
         for figures in (*found.values(), none)
     ]
     assert keys[0] == keys[1] == keys[2]
-
-
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 9)), min_size=1, max_size=9))
-def test_a_perfectly_calibrated_model_has_no_calibration_error(parts):
-    rows = []
-    for scale, tenth in parts:
-        # In each bin, as many tenths of the images are right as the confidence says.
-        rows += [(ONE, ONE, "cat", "cat", scale * tenth, tenth / 10, None)]
-        rows += [(ONE, ONE, "cat", "dog", scale * (10 - tenth), tenth / 10, None)]
-    value, ends = metrics.calibration_error(evaluations(*rows))
-    assert value == pytest.approx(0, abs=1e-12)
-    assert ends["low"] == 0 < ends["high"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=80))

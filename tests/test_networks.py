@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import dayfold
-from builders import DAYS, NO_GATE, png
+from builders import DAYS, NO_GATE, place
 from dayfold.learning import network
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
@@ -29,10 +29,8 @@ def trained(tmp_path_factory, shell) -> Project:
     shell(folder, "dayfold", "init", "scans", *options)
     project = Project(folder / "scans")
     params_file.edit(project.params, {**SMALL, **NO_GATE})
-    for number in range(40):
-        path = folder / "in" / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number))
+    for label, first in (("cat", 0), ("dog", 20)):
+        place(folder / "in", label, range(first, first + 20))
     said = shell(project.root, "dayfold", "run", "../in", "--day", DAY, "--verbose")
     assert "origin, resnet50 with 2 classes" in said
     return project

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import product
 
 import psutil
@@ -20,6 +19,7 @@ from dayfold.project import params as params_file
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 from dayfold.stages import replay, train, weights
+from test_lifeline import see_it_die
 
 RECIPE = {"train__updates": 30, "train__batch_size": 16, "train__precision": "fp32"}
 OFTEN = {checkpoint.INTERVAL: "0.3"}  # less than an epoch takes
@@ -81,13 +81,6 @@ def facts(project, *names):
     return [found[name] for name in names]
 
 
-def see_them_die(below):
-    began = time.monotonic()
-    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below):
-        assert time.monotonic() - began < 5
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day):
     with start(day) as running:
@@ -108,7 +101,8 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
         below = psutil.Process(running.pid).children(recursive=True)
         assert len(below) == 2
         running.send_signal(signal.SIGKILL)
-        see_them_die(below)
+        for one in below:
+            see_it_die(one.pid)
     assert not day.model.exists()
     with start(day) as running:
         said = finish(running)
@@ -156,6 +150,7 @@ def test_ctrl_c_ends_all_processes_without_a_traceback(day):
         below = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)
         said = finish(running)
-        see_them_die(below)
+        for one in below:
+            see_it_die(one.pid)
     assert running.returncode == 128 + signal.SIGINT
     assert "Traceback" not in said

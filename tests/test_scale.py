@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builders import image, place
+from builders import arrived, place
 from dayfold.cycle import opening
 from dayfold.ledger import corrections, manifest, tables
-from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import Evaluation
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -45,10 +44,7 @@ def with_history(base: Project, root: Path, days: int) -> Project:
         place(project.images(day), "0", range(number * 10, number * 10 + 10))
         corrections.write_empty(project, day)
         parent = DAYS[number - 1] if number else ORIGIN
-        rows = [
-            Row("add", image(number * 10 + n), f"{day}/0/{n}.png", "0", "", "test")
-            for n in range(10)
-        ]
+        rows = [arrived(number * 10 + n, day, "0") for n in range(10)]
         manifest.write(project.manifest(day), parent_day=parent, parent_sha256=pin, rows=rows)
         pin = sha256_file(project.manifest(day))
         counts = [

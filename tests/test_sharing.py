@@ -1,5 +1,6 @@
 """Several clones of one history: what each refuses, and the way on that it tells."""
 
+import json
 import re
 import shutil
 
@@ -40,7 +41,13 @@ def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(
     assert f"{gone}\n→ dvc checkout || dvc pull\n" in said
     said = shell(fresh.root, "dayfold", "audit", code=1)
     assert "data/model.safetensors is not here yet.\n→ dvc checkout || dvc pull\n" in said
-    shell(fresh.root, "dayfold", "log")
+    said = shell(fresh.root, "dayfold", "log").splitlines()
+    lines = said[:4]
+    assert said[-1].startswith("Too few test images to judge these classes: 0 (18 images), ")
+    assert [line.split()[0] for line in lines] == ["day", ONE, TWO, THREE]
+    assert lines[2].split()[2:4] == ["7", "+6"]
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[-1] for line in lines] == ["gate", "ok", "ok", "ok"]
     said = shell(fresh.root, "dayfold", "report")
     assert "no pictures from 3 of 3 days: their images are not here yet; dvc checkout ||" in said
     said = shell(fresh.root, "dayfold", "check")
@@ -62,7 +69,11 @@ def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(
     shell(fresh.root, "dvc", "pull")
     lock = vcs.outputs(fresh.dvc_lock.read_bytes())
     assert md5_file(fresh.model) == lock["data/model.safetensors"]
-    assert vcs.stale(fresh.root) == []
+    recorded = json.loads(fresh.provenance.read_bytes())
+    assert (recorded["day"], recorded["sha256"]["model"]) == (TWO, sha256_file(fresh.model))
+    assert "up to date" in shell(fresh.root, "dvc", "repro")
+    new = vcs.git(fresh.root, "status", "--porcelain").splitlines()
+    assert all(line.startswith("?? model.") for line in new)  # what was exported
     shell(fresh.root, "git", "checkout", "--quiet", branch)
     shell(fresh.root, "dvc", "pull")
     assert "next    dayfold add FOLDER" in shell(fresh.root, "dayfold", "status")

@@ -79,14 +79,6 @@ def test_splits_do_not_depend_on_the_order_of_the_files(days, random):
     assert history_of(shuffled)[-1].sha256 == history_of(days)[-1].sha256
 
 
-@pytest.mark.parametrize("parts", [(0.2, 0.3, 0.5), (0.05, 0.05, 0.9), (1.0, 0.0, 0.0)])
-def test_the_first_of_a_class_is_trained_on_whatever_the_fractions(parts):
-    given_splits = splits.assign(
-        {}, {"a": "cat"}, before={}, fractions=dict(zip(SPLITS, parts, strict=True))
-    )
-    assert given_splits == {"a": "train"}
-
-
 @pytest.mark.parametrize("days", [1, 10])
 def test_ten_images_meet_the_default_fractions_exactly_whenever_they_come(project, days):
     numbers = range(10)

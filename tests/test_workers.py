@@ -6,18 +6,18 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from builders import encoded, png
+from builders import benchmark, encoded, png
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.files import sha256
 
 cold = pytest.mark.cold  # processes are looked at, stopped and killed
 RULES = {"stage": ""}
+peak = benchmark("fuzz").peak
 
 
 @pytest.fixture(autouse=True)
@@ -128,12 +128,6 @@ def test_a_worker_gets_no_more_memory_than_it_may():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("refused\n", "")
-
-
-def peak(process):
-    """The most memory that a process has had, in MiB."""
-    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def test_what_a_person_must_know_of_a_file_is_said(tmp_path):
