@@ -163,6 +163,13 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         assert vcs.stale(later.root) == []
 
 
+def test_a_default_remote_that_is_not_set_up_counts_as_none(copy, shell):
+    shell(copy.root, "dvc", "config", "core.remote", "nowhere")
+    said = shell(copy.root, "dayfold", "check")
+    assert "ok    remote     none, so images and models are on this machine only" in said
+    assert "Traceback" not in said
+
+
 def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp_path, shell):
     url = f"file://{tmp_path}/the%20store"
     shell(copy.root, "dvc", "remote", "add", "--default", "store", url)

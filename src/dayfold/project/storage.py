@@ -173,8 +173,10 @@ def url_of(root: Path, name: str) -> str:
 
 
 def default_remote(root: Path) -> str:
-    """Return the name of the default remote, or nothing."""
-    return str(_config(root)["core"].get("remote", ""))
+    """Return the name of the default remote; nothing also where the one that is named is not."""
+    config = _config(root)
+    name = str(config["core"].get("remote", ""))
+    return name if name in config["remote"] else ""
 
 
 def folder_of_url(url: str) -> str:
