@@ -3,7 +3,6 @@
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
@@ -11,7 +10,7 @@ from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
-from dayfold.project.console import PROGRESS, plural
+from dayfold.project.console import PROGRESS, Say, plural
 from dayfold.project.layout import Project, is_day
 
 PROGRESS_SECONDS = 60.0
@@ -24,14 +23,7 @@ _OF_DVC = re.compile(
 )
 
 
-def run(
-    project: Project,
-    source: Path,
-    *,
-    day: str | None,
-    say: Callable[[str], None],
-    verbose: bool = False,
-) -> int:
+def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: bool = False) -> int:
     """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
@@ -39,7 +31,7 @@ def run(
     said, with its time; all that they and DVC print with `verbose`.
     """
     refused = 0
-    folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
+    folders = [(source, day)] if day else [(path, path.name) for path in dated(source)]
     for number, (folder, name) in enumerate(folders, start=1):
         if not day:
             say(f"day {number} of {len(folders)}: {name}")
@@ -65,14 +57,15 @@ def run(
     return refused
 
 
-def is_dated(source: Path) -> bool:
-    """Whether a folder holds folders that are named by day, and not classes."""
-    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
+def dated(source: Path) -> list[Path]:
+    """Return the folders of a folder of days, in order; none where it is no such folder.
 
-
-def _dated(source: Path) -> list[Path]:
-    """The folders of a folder of days, in order; IntakeError where it holds anything else."""
-    found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    IntakeError where it holds anything else beside them.
+    """
+    names = sorted(source.iterdir()) if source.is_dir() else []
+    found = [path for path in names if not path.name.startswith(".")]
+    if not any(is_day(path.name) and path.is_dir() for path in found):
+        return []
     strangers = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
@@ -90,7 +83,7 @@ def _dated(source: Path) -> list[Path]:
 class Stages:
     """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
     def hear(self, line: str) -> None:
