@@ -47,12 +47,12 @@ def predict(
         )
     if output and output.is_dir():
         raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
-    paths = predicting.images(sources)
-    model = models.load(Path.cwd(), day)
-    say(models.said(here(), model.day, day))
+    paths, project = predicting.images(sources), here()
+    model = models.load(project.root, day)
+    say(models.said(project, model.day, day))
     if queue and output:
         queueing.write_queue(
-            here(), model, sources[0], count=queue, file=output, form=form, say=say
+            project, model, sources[0], count=queue, file=output, form=form, say=say
         )
         return
     named = [path for path in sources if not path.is_dir()]

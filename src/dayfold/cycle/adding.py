@@ -14,18 +14,9 @@ from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.cycle.standing import Standing, current_history, standing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits, tables
-from dayfold.ledger.intake import checking, labels
+from dayfold.ledger.intake import checking, finding, labels
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
-from dayfold.ledger.intake.finding import (
-    MOST_BYTES,
-    composed,
-    folded,
-    substitute,
-    unpacked,
-    walk,
-    walk_day,
-)
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
@@ -139,10 +130,10 @@ def _found(
     kept = options.classes or project.classes
     classes = labels.read_classes(kept) if options.classes or kept.exists() else {}
     if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
-        return walk_day(project, source.name, delivery)
-    folder = unpacked(source, delivery, scratch, has_labels=options.labels is not None)
+        return finding.walk_day(project, source.name, delivery)
+    folder = finding.unpacked(source, delivery, scratch, has_labels=options.labels is not None)
     if not options.labels:
-        found = walk(folder, delivery)
+        found = finding.walk(folder, delivery)
         return [one._replace(label=classes.get(one.label, one.label)) for one in found]
     return labels.read(
         options.labels,
@@ -156,7 +147,7 @@ def _found(
 
 def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
     """The images that are in the day's folder already: sha256 → (class, place)."""
-    there = walk_day(project, day, Delivery())
+    there = finding.walk_day(project, day, Delivery())
     with ThreadPoolExecutor(cpus()) as pool:
         hashes = pool.map(lambda one: sha256_file(one.path), there)
         return {
@@ -201,16 +192,16 @@ def _targets(
     An image without a group, or whose group another name would change, is refused.
     """
     folder = project.images(day)
-    taken = {folded(path) for path in folder.glob("*/*")}
+    taken = {finding.folded(path) for path in folder.glob("*/*")}
     # Where corrected ones may go.
-    taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
+    taken |= {finding.folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets = []
     for item in delivery.images:
-        name = composed(item.path.name)
+        name = finding.composed(item.path.name)
         own = target = folder / item.label / name
         # A composed name can be longer than the one it was.
-        if folded(own) in taken or len(name.encode()) > MOST_BYTES:
-            target = own.with_name(substitute(name, item.image))
+        if finding.folded(own) in taken or len(name.encode()) > finding.MOST_BYTES:
+            target = own.with_name(finding.substitute(name, item.image))
         try:
             own_group, its_group = (
                 item.group or splits.group_of(project.name(path), group, item.ids)
@@ -223,7 +214,7 @@ def _targets(
             said = "has a name that is taken today, and another would change its group"
             delivery.refuse(item.place, said, item.image)
             continue
-        taken.add(folded(target))
+        taken.add(finding.folded(target))
         targets.append((item, target))
     delivery.images = [item for item, _ in targets]
     return targets
