@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
-from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
@@ -147,13 +145,10 @@ def _found(
 
 def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
     """The images that are in the day's folder already: sha256 → (class, place)."""
-    there = finding.walk_day(project, day, Delivery())
-    with ThreadPoolExecutor(cpus()) as pool:
-        hashes = pool.map(lambda one: sha256_file(one.path), there)
-        return {
-            image: (one.label, project.name(one.path))
-            for image, one in zip(hashes, there, strict=True)
-        }
+    return {
+        sha256_file(one.path): (one.label, project.name(one.path))
+        for one in finding.walk_day(project, day, Delivery())
+    }
 
 
 def _tell_odd(

@@ -6,7 +6,7 @@ same command finishes.
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -96,16 +96,12 @@ class Erasure:
             with suppress(ToolError, OSError, ValueError, TypeError):
                 lists[day] = storage.listed(bring(self.project.root, keys[day]).read_bytes())
         for used in found:
-            own, folder = self._md5(used, lists.get(used.day, {})), keys.get(used.day, "")
-            yield _Image(used.path, used.image, own, folder, used)
-
-    def _md5(self, one: Usage, listed: Mapping[str, str]) -> str:
-        """By DVC's list of the day's folder, or else by the file."""
-        path = self.project.root / one.path
-        name = path.relative_to(self.project.images(one.day)).as_posix()
-        if name in listed or not path.is_file() or sha256_file(path) != one.image:
-            return listed.get(name, "")
-        return md5_file(path)
+            path = self.project.root / used.path
+            name = path.relative_to(self.project.images(used.day)).as_posix()
+            own = lists.get(used.day, {}).get(name, "")
+            if not own and path.is_file() and sha256_file(path) == used.image:
+                own = md5_file(path)
+            yield _Image(used.path, used.image, own, keys.get(used.day, ""), used)
 
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
         for path in (self.project.root / target.path for target in targets if not target.image):

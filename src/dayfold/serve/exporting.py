@@ -211,6 +211,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torchvision.models import {network}
+from torchvision.transforms.functional import normalize
 
 with safe_open("{file}", framework="pt") as file:
     inside = json.loads(file.metadata()["dayfold"])
@@ -218,11 +219,9 @@ classes = inside["classes"]
 model = {network}(num_classes=len(classes)).eval()
 state = safetensors.torch.load_file("{file}")
 model.load_state_dict({{name: state[name] for name in model.state_dict()}})
-scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
 with torch.inference_mode():
-    logits = model((scaled - mean) / deviation)
+    logits = model(normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
 }
 
