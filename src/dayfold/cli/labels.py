@@ -134,8 +134,6 @@ def _print(done: "Desk", *, what: str) -> None:
         (done.unchanged, "image", "already as asked"),
     ):
         if paths:
-            print(f"{plural(len(paths), one)} {effect}:")
-            for line in first_few(paths):
-                print(f"  {line}")
+            print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
     changed = done.corrected or done.moved or done.undone
     print("next: dvc repro" if changed else "nothing changed")
