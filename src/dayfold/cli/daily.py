@@ -190,7 +190,7 @@ def run(
     from dayfold.project.console import plural
 
     with changing("run") as project:
-        is_dated = bool(unattended.dated(source))
+        is_dated = unattended.is_dated(source)
         if is_dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
         today = None if is_dated else day_of(day)

@@ -31,7 +31,7 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
     said, with its time; all that they and DVC print with `verbose`.
     """
     refused = 0
-    folders = [(source, day)] if day else [(path, path.name) for path in dated(source)]
+    folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
     for number, (folder, name) in enumerate(folders, start=1):
         if not day:
             say(f"day {number} of {len(folders)}: {name}")
@@ -57,15 +57,14 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
     return refused
 
 
-def dated(source: Path) -> list[Path]:
-    """Return the folders of a folder of days, in order; none where it is no such folder.
+def is_dated(source: Path) -> bool:
+    """Whether a folder holds folders that are named by day, and not classes."""
+    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
 
-    IntakeError where it holds anything else beside them.
-    """
-    names = sorted(source.iterdir()) if source.is_dir() else []
-    found = [path for path in names if not path.name.startswith(".")]
-    if not any(is_day(path.name) and path.is_dir() for path in found):
-        return []
+
+def _dated(source: Path) -> list[Path]:
+    """The folders of a folder of days, in order; IntakeError where it holds anything else."""
+    found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
