@@ -12,8 +12,7 @@ from builders import DAYS, NO_GATE, place
 from dayfold.learning import network
 from dayfold.project import params as params_file
 from dayfold.project.layout import Project
-from dayfold.serve import exporting
-from dayfold.serve import model as models
+from dayfold.serve import exporting, heat
 
 pytestmark = pytest.mark.slow
 
@@ -50,9 +49,7 @@ def test_it_predicts_and_shows_where_it_looks(trained):
     for answer in dayfold.load(trained.root).predict(paths):
         assert answer.probabilities.keys() == {"cat", "dog"}
         assert 0 <= answer.distance <= 1
-    made = models.heat_maps(
-        network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
-    )
+    made = heat.heat_maps(network.load(trained.model), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
     assert made.shape == (2, 16, 16)
 
 

@@ -20,8 +20,8 @@ from dayfold.ledger.tables import Check, Prediction
 from dayfold.project import params as params_file
 from dayfold.project import vcs
 from dayfold.project.files import for_spreadsheet
+from dayfold.serve import heat, predicting
 from dayfold.serve import model as models
-from dayfold.serve import predicting
 from dayfold.serve.model import Answer
 
 pytestmark = pytest.mark.slow
@@ -216,11 +216,11 @@ def test_the_example_of_the_docs_runs(three_days, repository, capsys, monkeypatc
 def test_a_heat_map_shows_what_the_answer_rests_on(three_days):
     loaded = network.load(three_days.model)
     paths = sorted(three_days.images(ONE).rglob("*.png"))[:3]
-    drawn = models.heat_pictures(loaded, paths)
+    drawn = heat.heat_pictures(loaded, paths)
     assert [one.size for one in drawn] == [(16, 16)] * 3
     black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     black[:, :, 8:24, 8:24] = 255  # all that there is to see is in one quarter
-    found = models.heat_maps(loaded, black)[0]
+    found = heat.heat_maps(loaded, black)[0]
     assert found.shape == (64, 64)
     assert 0 <= found.min() < found.max() <= 1
     quarters = [found[y : y + 32, x : x + 32].sum().item() for y in (0, 32) for x in (0, 32)]

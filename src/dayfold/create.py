@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
 from dayfold.project import storage, template, vcs
+from dayfold.project.console import Say
+from dayfold.project.console import say as at_once
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
@@ -37,10 +38,6 @@ DVC_CONFIG = """\
 """
 
 
-Say = Callable[[str], None]
-say_at_once: Say = partial(print, flush=True)
-
-
 @dataclass(frozen=True)
 class Options:
     """What a person chooses for a new project.
@@ -59,7 +56,7 @@ class Options:
     network: str = NETWORK
 
 
-def init(folder: Path, options: Options, *, say: Say = say_at_once) -> None:
+def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
     `say` is told of every step. Raises CycleError where the folder is in use, or in another
@@ -181,7 +178,7 @@ def set_remote(root: Path, url: str, say: Say) -> None:
         ) from None
 
 
-def make_origin(project: Project, params: Params, *, say: Say = say_at_once) -> None:
+def make_origin(project: Project, params: Params, *, say: Say = at_once) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     given = params.origin
     say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")

@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dayfold.figures import charts
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project import vcs
+from dayfold.project.console import Say
 from dayfold.project.layout import Project
 
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
@@ -24,8 +25,6 @@ FORGETTING = DAYS[-2:]  # that are made once more without replay
 IMAGE_SIZE_PX = 16  # twice the digits' own: 32 px take half as long again for the same figures
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
-
-Say = Callable[[str], None]
 
 
 def write_digits(folder: Path) -> None:

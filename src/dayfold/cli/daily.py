@@ -7,66 +7,54 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, say
+from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, option, say
 from dayfold.errors import CycleError, RefusedError
 
 Group = Annotated[
     str | None,
-    typer.Option(
-        metavar="REGEX",
-        help=r"Set data.group: its one (…) finds the patient in a path: '/(P\d+)_'.",
+    option(
+        r"Set data.group: its one (…) finds the patient in a path: '/(P\d+)_'.", metavar="REGEX"
     ),
 ]
 
-Move = Annotated[bool, typer.Option("--move", help="Move the files that are added, not copy them.")]
+Move = Annotated[bool, option("Move the files that are added, not copy them.", "--move")]
 Labels = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Labels of SRC's files: CSV, or a labelling tool's export."),
+    Path | None, option("Labels of SRC's files: CSV, or a labelling tool's export.", metavar="FILE")
 ]
 Images = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where the files of --labels are; as SRC.", hidden=True),
+    Path | None, option("Where the files of --labels are; as SRC.", metavar="DIR", hidden=True)
 ]
 Columns = Annotated[
-    str, typer.Option(metavar="path=A,label=B,…", help="The columns of --labels; also group=.")
+    str, option("The columns of --labels; also group=.", metavar="path=A,label=B,…")
 ]
-Relabel = Annotated[
-    bool, typer.Option("--relabel", help="Correct known images that have another label.")
-]
-Classes = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="A CSV theirs,ours of class names; kept."),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Add nothing if any file is refused.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Report only.")]
-Yes = Annotated[
-    bool, typer.Option("--yes", help="Do not ask about odd shapes and guessed columns.")
-]
+Relabel = Annotated[bool, option("Correct known images that have another label.", "--relabel")]
+Classes = Annotated[Path | None, option("A CSV theirs,ours of class names; kept.", metavar="FILE")]
+Strict = Annotated[bool, option("Add nothing if any file is refused.", "--strict")]
+DryRun = Annotated[bool, option("Report only.", "--dry-run")]
+Yes = Annotated[bool, option("Do not ask about odd shapes and guessed columns.", "--yes")]
 
 
 @command(CYCLE, "dayfold init scans --weights imagenet --image-size 224")
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     weights: Annotated[
-        str, typer.Option(metavar="imagenet|random|FILE", help="What the first day starts from.")
+        str, option("What the first day starts from.", metavar="imagenet|random|FILE")
     ] = "imagenet",
     classes: Annotated[
-        str, typer.Option(metavar="A,B,…", help="The classes of FILE's head, in its order.")
+        str, option("The classes of FILE's head, in its order.", metavar="A,B,…")
     ] = "",
     network: Annotated[
-        str, typer.Option(metavar="resnet18|resnet34|resnet50", help="The network, for good.")
+        str, option("The network, for good.", metavar="resnet18|resnet34|resnet50")
     ] = "resnet18",
     image_size: Annotated[
-        int | None,
-        typer.Option(min=16, max=1024, help="Pixels a side; 224 by default."),
+        int | None, option("Pixels a side; 224 by default.", min=16, max=1024)
     ] = None,
     remote: Annotated[
-        str,
-        typer.Option(metavar="URL", help="A folder or URL where DVC shares images and models."),
+        str, option("A folder or URL where DVC shares images and models.", metavar="URL")
     ] = "",
     group: Group = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask: make it inside another git repository.")
+        bool, option("Do not ask: make it inside another git repository.", "--yes")
     ] = False,
 ) -> None:
     """Create a project: git, DVC, the pipeline, params.yaml and the starting weights.
@@ -147,10 +135,8 @@ def add(
 
 @command(CYCLE, 'dayfold seal -m "first scans of the new probe"')
 def seal(
-    message: Annotated[str, typer.Option("--message", "-m", help="The commit's message.")] = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Seal despite the gate; --message says why.")
-    ] = False,
+    message: Annotated[str, option("The commit's message.", "--message", "-m")] = "",
+    force: Annotated[bool, option("Seal despite the gate; --message says why.", "--force")] = False,
 ) -> None:
     """Commit the day and tag it day/<day>; after that it does not change.
 
@@ -165,9 +151,9 @@ def seal(
 @command(CYCLE, "dayfold undo --yes")
 def undo(
     seal: Annotated[
-        bool, typer.Option("--seal", help="Undo the seal only; all files stay as they are.")
+        bool, option("Undo the seal only; all files stay as they are.", "--seal")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, option("Do not ask.", "--yes")] = False,
 ) -> None:
     """Undo the last step: an experiment on a sealed day, a seal, or an open day.
 
@@ -183,18 +169,15 @@ def undo(
         print(sealing.undo(project, agree, seal=seal))
 
 
+@command(CYCLE, "dayfold run ~/archive", "backfill", hidden=True)  # its name of before 0.2
 @command(CYCLE, "dayfold run ~/scans/today")
 def run(
     source: Annotated[
         Path, typer.Argument(metavar="SRC", help="A folder, zip or tar of <class>/<image>.")
     ],
     day: Day = None,
-    allow_refused: Annotated[
-        bool, typer.Option("--allow-refused", help="Exit with 0 instead of 4.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show what DVC and the stages print.")
-    ] = False,
+    allow_refused: Annotated[bool, option("Exit with 0 instead of 4.", "--allow-refused")] = False,
+    verbose: Annotated[bool, option("Show what DVC and the stages print.", "--verbose")] = False,
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
@@ -230,16 +213,10 @@ def status() -> None:
 # Names of before 0.2, hidden; they go with 0.3.
 
 
-@command(CYCLE, "dayfold add --day 2025-06-04", name="open", hidden=True)
+@command(CYCLE, "dayfold add --day 2025-06-04", "open", hidden=True)
 def open_(day: str) -> None:
     """Do what `dayfold add --day DAY` does."""
     add(day=day)
-
-
-@command(CYCLE, "dayfold run ~/archive", hidden=True)
-def backfill(source: Path) -> None:
-    """Do what `dayfold run` does."""
-    run(source)
 
 
 @command(CYCLE, "dayfold undo --seal --yes", hidden=True)

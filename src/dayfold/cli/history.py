@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import HISTORY, command, days_of, here, say, warn_of_edits
+from dayfold.cli.top import HISTORY, command, days_of, here, option, say, warn_of_edits
 from dayfold.errors import CycleError
 from dayfold.project.layout import check_day
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command(HISTORY, "dayfold log --all")
-def log(every: Annotated[bool, typer.Option("--all", help="More figures a day.")] = False) -> None:
+def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) -> None:
     """Show all days and their figures; docs/metrics.md defines each."""
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
@@ -70,13 +70,11 @@ def diff(
 @command(HISTORY, "dayfold report --day 2025-06-04 --open")
 def report(
     day: Annotated[
-        str | None,
-        typer.Option("--day", metavar="YYYY-MM-DD", help="The last with figures by default."),
+        str | None, option("The last with figures by default.", "--day", metavar="YYYY-MM-DD")
     ] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    show: Annotated[bool, option("Open it in the browser.", "--open")] = False,
     png: Annotated[
-        Path | None,
-        typer.Option("--png", metavar="FILE", help="Draw the forgetting curve alone."),
+        Path | None, option("Draw the forgetting curve alone.", "--png", metavar="FILE")
     ] = None,
 ) -> None:
     """Write a day's report: one self-contained HTML file."""
@@ -107,28 +105,29 @@ def report(
 
 def _heat(project: "Project", day: str) -> "Heat":
     """What draws where the model of a day looks; ModelError where that is not here."""
+    from dayfold.serve import heat
     from dayfold.serve import model as models
 
     # Nothing is fetched for a picture.
-    return partial(models.heat_pictures, models.model_of(project, day, fetch=False))
+    return partial(heat.heat_pictures, models.model_of(project, day, fetch=False))
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")
 def backtest(
     policy: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "naive, replay, project, joint, cumulative, scratch, frozen; all by default.",
             "--policy",
             metavar="NAME",
-            help="naive, replay, project, joint, cumulative, scratch, frozen; all by default.",
         ),
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="The project's params with this change."),
+        option("The project's params with this change.", "--set", metavar="KEY=VALUE"),
     ] = None,
-    days: Annotated[str, typer.Option(metavar="A..B", help="Which days; all by default.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from the project's.")] = 1,
+    days: Annotated[str, option("Which days; all by default.", metavar="A..B")] = "",
+    seeds: Annotated[int, option("How many seeds, from the project's.", min=1)] = 1,
 ) -> None:
     """Replay the project's history under other policies and compare the results."""
     from dayfold import backtest as replayed

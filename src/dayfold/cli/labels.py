@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, ask, changing, command, day_of, say
+from dayfold.cli.top import LABELS, ask, changing, command, day_of, option, say
 from dayfold.errors import CycleError
 from dayfold.project.layout import Project
 
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
 ]
-Undo = Annotated[bool, typer.Option("--undo", help="Undo it, until the day is sealed.")]
+Undo = Annotated[bool, option("Undo it, until the day is sealed.", "--undo")]
 OpenDay = Annotated[
-    str | None,
-    typer.Option("--day", metavar="YYYY-MM-DD", help="The day that is open, or else today."),
+    str | None, option("The day that is open, or else today.", "--day", metavar="YYYY-MM-DD")
 ]
 
 
@@ -33,16 +32,14 @@ def _day(project: Project, given: str | None) -> str:
 @command(LABELS, "dayfold relabel data/images/2025-06-02/cyst/041.png --to tumour")
 def relabel(
     paths: Paths = None,
-    to: Annotated[str, typer.Option("--to", metavar="CLASS", help="The right class.")] = "",
+    to: Annotated[str, option("The right class.", "--to", metavar="CLASS")] = "",
     class_: Annotated[
-        str,
-        typer.Option("--class", metavar="OLD", help="All images of a class: rename or merge."),
+        str, option("All images of a class: rename or merge.", "--class", metavar="OLD")
     ] = "",
     file: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="A table with the columns path and decision."),
+        Path | None, option("A table with the columns path and decision.", "--from", metavar="FILE")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: Annotated[str, option("Why, for the record.")] = "",
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
@@ -75,12 +72,11 @@ def relabel(
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
 def withdraw(
     paths: Paths = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")] = "",
+    reason: Annotated[str, option("Why, for the record.", metavar="TEXT")] = "",
     erase: Annotated[
-        bool,
-        typer.Option("--erase", help="Remove their bytes here and in DVC's remotes, for good."),
+        bool, option("Remove their bytes here and in DVC's remotes, for good.", "--erase")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --erase: do not ask.")] = False,
+    yes: Annotated[bool, option("With --erase: do not ask.", "--yes")] = False,
     undo: Undo = False,
     day: OpenDay = None,
 ) -> None:
@@ -138,8 +134,6 @@ def _print(done: "Desk", *, what: str) -> None:
         (done.unchanged, "image", "already as asked"),
     ):
         if paths:
-            print(f"{plural(len(paths), one)} {effect}:")
-            for line in first_few(paths):
-                print(f"  {line}")
+            print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
     changed = done.corrected or done.moved or done.undone
     print("next: dvc repro" if changed else "nothing changed")

@@ -5,16 +5,11 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import MODEL, command, here, say, warn_of_edits, without_collector
+from dayfold.cli.top import MODEL, command, here, option, say, warn_of_edits, without_collector
 from dayfold.errors import IntakeError
 
 ModelDay = Annotated[
-    str | None,
-    typer.Option(
-        "--day",
-        metavar="YYYY-MM-DD",
-        help="By default the last that passed its gate.",
-    ),
+    str | None, option("By default the last that passed its gate.", "--day", metavar="YYYY-MM-DD")
 ]
 
 
@@ -26,17 +21,14 @@ def predict(
     day: ModelDay = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--csv", "--output", "-o", metavar="FILE", help="Write a line for each image to FILE."
-        ),
+        option("Write a line for each image to FILE.", "--csv", "--output", "-o", metavar="FILE"),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to list for each image.")] = 1,
+    top: Annotated[int, option("Classes to list for each image.", min=1)] = 1,
     queue: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Write to FILE which N images to label next."),
+        int | None, option("Write to FILE which N images to label next.", min=1, metavar="N")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", metavar="csv|label-studio", help="What --queue writes.")
+        str, option("What --queue writes.", "--format", metavar="csv|label-studio")
     ] = "csv",
 ) -> None:
     """Classify images with confidence; below predict.threshold the answer is "not sure".
@@ -45,7 +37,7 @@ def predict(
     """
     with without_collector():
         from dayfold.serve import model as models
-        from dayfold.serve import predicting
+        from dayfold.serve import predicting, queueing
 
     is_queue = len(sources) == 1 and sources[0].is_dir() and output and top == 1
     if not is_queue if queue else form != "csv":
@@ -55,12 +47,12 @@ def predict(
         )
     if output and output.is_dir():
         raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
-    paths = predicting.images(sources)
-    model = models.load(Path.cwd(), day)
-    say(models.said(here(), model.day, day))
+    paths, project = predicting.images(sources), here()
+    model = models.load(project.root, day)
+    say(models.said(project, model.day, day))
     if queue and output:
-        predicting.write_queue(
-            here(), model, sources[0], count=queue, file=output, form=form, say=say
+        queueing.write_queue(
+            project, model, sources[0], count=queue, file=output, form=form, say=say
         )
         return
     named = [path for path in sources if not path.is_dir()]
@@ -73,10 +65,10 @@ def export(
     day: ModelDay = None,
     form: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "By default by ending: .onnx, .safetensors, .md (the card alone).",
             "--format",
             metavar="onnx|safetensors|card",
-            help="By default by ending: .onnx, .safetensors, .md (the card alone).",
         ),
     ] = None,
 ) -> None:
@@ -93,12 +85,9 @@ def export(
 @command(MODEL, "dayfold audit --html")
 def audit(
     top: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images to list; all doubtful ones by default."),
+        int | None, option("Images to list; all doubtful ones by default.", min=1)
     ] = None,
-    html: Annotated[
-        bool, typer.Option("--html", help="Also write a page with the pictures.")
-    ] = False,
+    html: Annotated[bool, option("Also write a page with the pictures.", "--html")] = False,
 ) -> None:
     """List images whose label is probably wrong, new ones first, in data/audit/<day>.csv.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import PROOF, command, here, say
+from dayfold.cli.top import PROOF, command, here, option, say
 from dayfold.errors import CycleError
 
 
@@ -14,24 +14,16 @@ def reproduce(
     days: Annotated[
         list[str] | None, typer.Argument(metavar="DAY…", help="Sealed days, YYYY-MM-DD.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All sealed days.")] = False,
+    everything: Annotated[bool, option("All sealed days.", "--all")] = False,
     from_scratch: Annotated[
-        bool,
-        typer.Option(
-            "--from-scratch",
-            help="Each day from the one just made, with an empty cache.",
-        ),
+        bool, option("Each day from the one just made, with an empty cache.", "--from-scratch")
     ] = False,
     restore: Annotated[
-        bool,
-        typer.Option("--restore", help="Put outputs of identical days back into DVC's cache."),
+        bool, option("Put outputs of identical days back into DVC's cache.", "--restore")
     ] = False,
     here_: Annotated[
         bool,
-        typer.Option(
-            "--here",
-            help="Make days of another version by this one; compare figures (level D).",
-        ),
+        option("Make days of another version by this one; compare figures (level D).", "--here"),
     ] = False,
 ) -> None:
     """Make sealed days again and compare every output with what was recorded.
@@ -49,15 +41,15 @@ def reproduce(
         raise typer.Exit(1)
 
 
+# Names of before 0.2, hidden; they go with 0.3.
+@command(PROOF, "dayfold check --read-data", "verify", hidden=True)
+@command(PROOF, "dayfold check --fix", "doctor", hidden=True)
 @command(PROOF, "dayfold check --fix")
 def check(
     read_data: Annotated[
-        bool,
-        typer.Option("--read-data", help="Read every image, model and object as well."),
+        bool, option("Read every image, model and object as well.", "--read-data")
     ] = False,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Fix what can be fixed without losing anything.")
-    ] = False,
+    fix: Annotated[bool, option("Fix what can be fixed without losing anything.", "--fix")] = False,
 ) -> None:
     """Check machine, project and the history back to the first day; suggest fixes.
 
@@ -73,18 +65,3 @@ def check(
     left = checks.examine(project, fix=fix, read_data=read_data, say=say)
     if left:
         raise typer.Exit(1)
-
-
-# Names of before 0.2, hidden; they go with 0.3.
-
-
-@command(PROOF, "dayfold check --read-data", hidden=True)
-def verify(read_data: bool = False) -> None:
-    """Do what `dayfold check` does."""
-    check(read_data=read_data)
-
-
-@command(PROOF, "dayfold check --fix", hidden=True)
-def doctor(fix: bool = False) -> None:
-    """Do what `dayfold check` does."""
-    check(fix=fix)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project import vcs
+from dayfold.project.console import say as say
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def option(said: str, *names: str, **more: Any) -> Any:
+    """Return an option with its help, named as its parameter unless `names` are given."""
+    return typer.Option(*names, help=said, **more)
 
 
 def main() -> None:
@@ -69,7 +75,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, option("Show the version.", "--version", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -97,9 +103,7 @@ def days_of(given: str) -> tuple[str | None, str | None]:
     return first or None, last or None
 
 
-Day = Annotated[
-    str | None, typer.Option("--day", metavar="YYYY-MM-DD", help="The day; today by default.")
-]
+Day = Annotated[str | None, option("The day; today by default.", "--day", metavar="YYYY-MM-DD")]
 
 
 def command(
@@ -147,11 +151,12 @@ def without_collector() -> Iterator[None]:
 
 def warn_of_edits(project: Project) -> "Standing":
     """Say on stderr if tables that figures are read from are not as they were sealed."""
-    from dayfold.cycle import standing
+    from dayfold.cycle import hand_edits, standing
 
     now = standing.standing(project)
     try:
-        standing.check_tables(project, now)
+        hand_edits.check_tables(project, now.params, now.sealed)
+        standing.check_is_as_sealed(project, now, tables_alone=True)
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now
@@ -167,8 +172,3 @@ def ask(question: str, *, yes: bool, hint: str) -> None:
     signal.siginterrupt(signal.SIGINT, True)
     if not typer.confirm(question):
         raise CycleError("Nothing was done.")
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    print(text, flush=True)

@@ -3,34 +3,22 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dayfold.cycle.correcting import RELABEL, Desk
+from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.cycle.standing import Standing, standing
+from dayfold.cycle.standing import Standing, current_history, standing
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.ledger import corrections, looks, manifest, splits, tables
-from dayfold.ledger.intake import checking, labels
+from dayfold.ledger import looks, splits, tables
+from dayfold.ledger.intake import checking, finding, labels
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
-from dayfold.ledger.intake.finding import (
-    MOST_BYTES,
-    composed,
-    folded,
-    substitute,
-    unpacked,
-    walk,
-    walk_day,
-)
-from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
-from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
@@ -65,225 +53,61 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
     bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
     """
-    adding = _Adding(project, Path(source), day, options or Options())
+    options, now = options or Options(), standing(project)
+    check_may_change(project, now, day, what="images")
+    group = now.params.data.group if options.group is None else options.group
+    params_file.changed(now.params, {"data.group": group})  # it refuses what is no expression
+    _check_given(source, options)
+    delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
     with _scratch(project) as scratch:
-        adding.inspect(scratch)
-        adding.plan()
-        if not adding.options.dry_run:
-            adding.carry_out(scratch / STAGE)
-    return adding.delivery
-
-
-class _Adding:
-    """One `add`: what is given for which day, what it comes to, and the taking in of that.
-
-    `lying` are the images that are in the day's folder already: sha256 → (class, place).
-    """
-
-    def __init__(self, project: Project, source: Path, day: str, options: Options) -> None:
-        self.project, self.source, self.day, self.options = project, source, day, options
-        self.now = standing(project)
-        check_may_change(project, self.now, day, what="images")
-        known = self.now.params.data.group
-        self.group = known if options.group is None else options.group
-        # It refuses what is no expression.
-        params_file.changed(self.now.params, {"data.group": self.group})
-        _check_given(source, options)
-        kept = options.classes or project.classes
-        is_kept = options.classes or kept.exists()
-        self.classes = labels.read_classes(kept) if is_kept else dict[str, str]()  # theirs → ours
-        self.delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
-
-    def inspect(self, scratch: Path) -> None:
-        """Find and check what is given, beside what lies there and the history."""
-        found = self._found(scratch)
-        there = walk_day(self.project, self.day, Delivery())
-        with ThreadPoolExecutor(cpus()) as pool:
-            hashes = pool.map(lambda one: sha256_file(one.path), there)
-            names = ((one.label, self.project.name(one.path)) for one in there)
-            self.lying = dict(zip(hashes, names, strict=True))
-        self.history = known(self.project, self.now, self.day)
-        odd = deliveries.suspicions(deliveries.tally(found), {*self.history.images["label"]})
-        if odd and not (self.options.dry_run or self.options.yes):
-            raise IntakeError(
-                f"{self.source} looks odd, so nothing was added:",
-                problems=odd,
-                hint="if it is as you mean it: dayfold add … --yes",
-            )
-        for line in odd:
-            self.delivery.warn(str(self.source), f"is odd: {line}")
+        # What is given, beside what is known.
+        found = _found(project, source, scratch, delivery, options)
+        history, lying = current_history(project, now), _lying(project, day)
+        _tell_odd(source, deliveries.tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
-        stage = None if self.options.dry_run else scratch / STAGE
-        checking.inspect(found, self.delivery, self.history, today=self.lying, stage=stage)
-
-    def _found(self, scratch: Path) -> list[Found]:
-        source, options = self.source, self.options
-        if is_day(source.name) and source.resolve() == self.project.images(source.name).resolve():
-            return walk_day(self.project, source.name, self.delivery)
-        folder = unpacked(source, self.delivery, scratch, has_labels=options.labels is not None)
-        if not options.labels:
-            found = walk(folder, self.delivery)
-            return [one._replace(label=self.classes.get(one.label, one.label)) for one in found]
-        return labels.read(
-            options.labels,
-            folder,
-            self.delivery,
-            columns=options.columns,
-            classes=self.classes,
-            agree=options.agree,
-        )
-
-    def plan(self) -> None:
-        """Say what each file comes to; RefusedError where that leaves nothing to go on with."""
-        project, day, delivery, options = self.project, self.day, self.delivery, self.options
-        self.desk = self._corrections()
-        recorded = splits.read_groups(project, day) if delivery.groups else {}
-        delivery.groups = dict(delivery.groups.items() - recorded.items())
-        self.targets = self._targets()
-        paths = [(item, project.name(path)) for item, path in self.targets]
-        is_by_csv = options.labels is not None
-        patients = deliveries.patients(paths, self.group, is_by_csv=is_by_csv)
+        stage = None if options.dry_run else scratch / STAGE
+        checking.inspect(found, delivery, history, today=lying, stage=stage)
+        # What it comes to.
+        desk = _corrections(project, day, delivery, options)
+        groups = delivery.groups.items() - splits.read_groups(project, day).items()
+        delivery.groups = dict(groups)
+        targets = _targets(project, day, delivery, group)
+        checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        paths = [(item, project.name(path)) for item, path in targets]
+        patients = deliveries.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
-            patients = deliveries.patients_again(delivery.known, self.lying, self.group)
-        said = [*patients, *delivery.said]
-        checking.warn_of_lookalikes(delivery, self.history, looks.read(project, self.history.days))
-        if self.now.day != day:
-            had = {*self.history.images["image"], *self.history.withdrawn}
-            lying = len(self.lying)
-            if self.targets or self.desk or self.lying.keys() - had:
-                delivery.opened = self.now.next_parent
-                parent, would = delivery.opened, options.dry_run
-                said = [*opened(project, day, parent, lying=lying, would=would), *said]
-            elif lying:
-                folder = project.name(project.images(day))
-                already = (
-                    f"{plural(lying, 'image')} lay in {folder}, but earlier days have them too"
-                )
-                said = [already, *said]
-        delivery.said = said
-        self._list(is_of_day=self.now.day == day and not options.dry_run)
-        self._check_outcome()
-
-    def _corrections(self) -> Desk | None:
-        """Take images of another label out of the refused; their corrections, if asked for."""
-        delivery, options = self.delivery, self.options
-        places = {one.place for one in delivery.changed}
-        delivery.refused = [one for one in delivery.refused if one.place not in places]
-        if not options.relabel or not delivery.changed:
-            return None
-        desk = Desk(self.project, self.day)
-        reason = f"given in {escaped(options.labels.name)}" if options.labels else "given again"
-        for path, label in {one.known: one.label for one in delivery.changed}.items():
-            desk.check_class(label)
-            for target in desk.targets([self.project.root / path]):
-                desk.correct(RELABEL, target, label, reason)
-        desk.check()
-        return desk
-
-    def _targets(self) -> list[tuple[Found, Path]]:
-        """Where each image goes: its own name (NFC), with the head of its id where that is taken.
-
-        An image without a group, or whose group another name would change, is refused.
-        """
-        folder, delivery = self.project.images(self.day), self.delivery
-        taken = {folded(path) for path in folder.glob("*/*")}
-        # Where corrected ones may go.
-        taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
-        targets = []
-        for item in delivery.images:
-            name = composed(item.path.name)
-            own = target = folder / item.label / name
-            # A composed name can be longer than the one it was.
-            if folded(own) in taken or len(name.encode()) > MOST_BYTES:
-                target = own.with_name(substitute(name, item.image))
-            try:
-                own_group, group = (
-                    item.group or splits.group_of(self.project.name(path), self.group, item.ids)
-                    for path in (own, target)
-                )
-            except IntakeError:
-                delivery.refuse(item.place, f"has {splits.NO_GROUP}", item.image)
-                continue
-            if own_group != group:
-                said = "has a name that is taken today, and another would change its group"
-                delivery.refuse(item.place, said, item.image)
-                continue
-            taken.add(folded(target))
-            targets.append((item, target))
-        delivery.images = [item for item, _ in targets]
-        return targets
-
-    def _list(self, *, is_of_day: bool) -> None:
-        """Write down what is said of files, so that what is printed may be short.
-
-        What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp;
-        `listed` says where.
-        """
-        kinds = ("known", "changed", "refused", "warned")
-        said = {kind: getattr(self.delivery, kind) for kind in kinds}
-        if is_of_day:
-            self.delivery.listed["refused"] = self._record_refused()
-            del said["refused"]
-        self.delivery.listed |= dict.fromkeys(said, deliveries.write_down(self.project, said))
-
-    def _record_refused(self) -> str:
-        """Bring data/rejected/<day>.csv up to date; return its name."""
-        path, root = self.project.rejected(self.day), self.project.root
-        given = safe_cell(escaped(os.path.relpath(self.source, root)))
-        before = tables.read(path, Rejected).rows() if path.exists() else []
-        rows = {row for row in before if row[0] != given}
-        rows |= {
-            (given, safe_cell(one.place), one.image, escaped(one.said))
-            for one in self.delivery.refused
-        }
-        if rows != set(before):
-            tables.write(path, Rejected, sorted(rows))
-        return self.project.name(path)
-
-    def _check_outcome(self) -> None:
-        delivery, options = self.delivery, self.options
-        refused = delivery.refused + delivery.changed * (options.strict and not options.relabel)
-        is_all = not (delivery.images or delivery.known or delivery.changed or options.dry_run)
-        if refused and (options.strict or is_all):
-            raise RefusedError(
-                f"{plural(len(refused), 'problem')} in {self.source}; nothing was added:",
-                problems=first_few([str(one) for one in refused], delivery.listed["refused"]),
-                hint=_hint(refused, is_folder=self.source.is_dir()),
-            )
-
-    def carry_out(self, stage: Path) -> None:
-        """Open the day if need be, and write all of it; the images last."""
-        project, day, delivery, desk = self.project, self.day, self.delivery, self.desk
-        if desk:
-            desk.close()
-        if delivery.opened:
-            if not (desk and desk.opened):
-                make_open(project, self.now, day)
-            self._list(is_of_day=True)
-        before = self.now.params.data.group
-        if self.group != before and (delivery.opened or self.now.day == day):
-            params_file.edit(project.params, {"data.group": self.group})
-            delivery.is_regrouped = True
-            delivery.said += deliveries.regrouped(before, self.group, self.now.sealed)
-        if self.options.classes:
-            write_csv(project.classes, ("theirs", "ours"), sorted(self.classes.items()))
-        if delivery.groups:
-            splits.add_groups(project, day, delivery.groups)
-        _take_in(self.targets, stage)
-        for item in delivery.images if self.options.move else ():
-            try:
-                item.path.unlink()
-            except OSError as error:
-                said = f"was added, but stays where it is, too ({error.strerror})"
-                delivery.warn(item.place, said)
+            patients = deliveries.patients_again(delivery.known, lying, group)
+        delivery.said[:0] = patients
+        if not now.is_open:
+            had = {*history.images["image"], *history.withdrawn}
+            is_new = bool(targets or desk or lying.keys() - had)
+            delivery.opened = now.next_parent if is_new else ""
+            delivery.said[:0] = _of_the_day(project, day, len(lying), delivery)
+        _list(project, source, day if now.is_open and stage else "", delivery)
+        _check_outcome(source, delivery, options)
+        if stage:  # and now it is done, the images last
+            if desk:
+                desk.close()
+            if delivery.opened:
+                if not (desk and desk.opened):
+                    make_open(project, now, day)
+                _list(project, source, day, delivery)
+            _record(project, now, day, group, delivery, options)
+            _take_in(targets, stage)
+            if options.move:
+                _remove_given(delivery)
+    return delivery
 
 
-def known(project: Project, now: Standing, day: str) -> History:
-    """Return the history as a day's corrections leave it."""
-    if now.day != day:
-        return manifest.history(project, now.next_parent)
-    history = manifest.history(project, now.params.parent)
-    return corrections.applied(history, corrections.lines(project, day))
+def _check_given(source: Path, options: Options) -> None:
+    if not source.is_dir():
+        if not source.is_file():
+            what = "is neither a folder nor a file" if source.exists() else "is not there"
+            raise IntakeError(f"{source} {what}.", hint="give the folder of class folders")
+        if options.move:
+            raise IntakeError(f"{source} is an archive.", hint="leave out --move")
+    if options.columns and not options.labels:
+        raise IntakeError("--columns says which columns --labels has.", hint="--labels FILE")
 
 
 @contextmanager
@@ -298,19 +122,144 @@ def _scratch(project: Project) -> Iterator[Path]:
         shutil.rmtree(top, ignore_errors=True)
 
 
-def _check_given(source: Path, options: Options) -> None:
-    if not source.is_dir():
-        if not source.is_file():
-            what = "is neither a folder nor a file" if source.exists() else "is not there"
-            raise IntakeError(f"{source} {what}.", hint="give the folder of class folders")
-        if options.move:
-            raise IntakeError(f"{source} is an archive.", hint="leave out --move")
-    if options.columns and not options.labels:
-        raise IntakeError("--columns says which columns --labels has.", hint="--labels FILE")
+def _found(
+    project: Project, source: Path, scratch: Path, delivery: Delivery, options: Options
+) -> list[Found]:
+    kept = options.classes or project.classes
+    classes = labels.read_classes(kept) if options.classes or kept.exists() else {}
+    if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
+        return finding.walk_day(project, source.name, delivery)
+    folder = finding.unpacked(source, delivery, scratch, has_labels=options.labels is not None)
+    if not options.labels:
+        found = finding.walk(folder, delivery)
+        return [one._replace(label=classes.get(one.label, one.label)) for one in found]
+    return labels.read(
+        options.labels,
+        folder,
+        delivery,
+        columns=options.columns,
+        classes=classes,
+        agree=options.agree,
+    )
+
+
+def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
+    """The images that are in the day's folder already: sha256 → (class, place)."""
+    return {
+        sha256_file(one.path): (one.label, project.name(one.path))
+        for one in finding.walk_day(project, day, Delivery())
+    }
+
+
+def _tell_odd(
+    source: Path, counts: Mapping[str, int], known: set[str], delivery: Delivery, options: Options
+) -> None:
+    odd = deliveries.suspicions(counts, known)
+    if odd and not (options.dry_run or options.yes):
+        raise IntakeError(
+            f"{source} looks odd, so nothing was added:",
+            problems=odd,
+            hint="if it is as you mean it: dayfold add … --yes",
+        )
+    for line in odd:
+        delivery.warn(str(source), f"is odd: {line}")
+
+
+def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
+    """Take images of another label out of the refused; their corrections, if asked for."""
+    places = {one.place for one in delivery.changed}
+    delivery.refused = [one for one in delivery.refused if one.place not in places]
+    if not options.relabel or not delivery.changed:
+        return None
+    desk = Desk(project, day)
+    reason = f"given in {escaped(options.labels.name)}" if options.labels else "given again"
+    for path, label in {one.known: one.label for one in delivery.changed}.items():
+        relabel(desk, [project.root / path], to=label, reason=reason)
+    desk.check()
+    return desk
+
+
+def _targets(
+    project: Project, day: str, delivery: Delivery, group: str
+) -> list[tuple[Found, Path]]:
+    """Where each image goes: its own name (NFC), with the head of its id where that is taken.
+
+    An image without a group, or whose group another name would change, is refused.
+    """
+    folder = project.images(day)
+    taken = {finding.folded(path) for path in folder.glob("*/*")}
+    # Where corrected ones may go.
+    taken |= {finding.folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
+    targets = []
+    for item in delivery.images:
+        name = finding.composed(item.path.name)
+        own = target = folder / item.label / name
+        # A composed name can be longer than the one it was.
+        if finding.folded(own) in taken or len(name.encode()) > finding.MOST_BYTES:
+            target = own.with_name(finding.substitute(name, item.image))
+        try:
+            own_group, its_group = (
+                item.group or splits.group_of(project.name(path), group, item.ids)
+                for path in (own, target)
+            )
+        except IntakeError:
+            delivery.refuse(item.place, f"has {splits.NO_GROUP}", item.image)
+            continue
+        if own_group != its_group:
+            said = "has a name that is taken today, and another would change its group"
+            delivery.refuse(item.place, said, item.image)
+            continue
+        taken.add(finding.folded(target))
+        targets.append((item, target))
+    delivery.images = [item for item, _ in targets]
+    return targets
+
+
+def _of_the_day(project: Project, day: str, lying: int, delivery: Delivery) -> Iterator[str]:
+    if delivery.opened:
+        yield from opened(project, day, delivery.opened, would=delivery.is_dry)
+    elif lying:
+        folder = project.name(project.images(day))
+        yield f"{plural(lying, 'image')} lay in {folder}, but earlier days have them too"
+
+
+def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
+    """Write down what is said of files, so that what is printed may be short.
+
+    What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp;
+    `listed` says where.
+    """
+    kinds = ("known", "changed", "refused", "warned")
+    said = {kind: getattr(delivery, kind) for kind in kinds}
+    if open_day:
+        path = project.rejected(open_day)
+        _record_refused(path, os.path.relpath(source, project.root), said.pop("refused"))
+        delivery.listed["refused"] = project.name(path)
+    delivery.listed |= dict.fromkeys(said, deliveries.write_down(project, said))
+
+
+def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
+    """Bring data/rejected/<day>.csv up to date: of the same source these are refused now."""
+    given = safe_cell(escaped(source))
+    before = tables.read(path, Rejected).rows() if path.exists() else []
+    rows = {row for row in before if row[0] != given}
+    rows |= {(given, safe_cell(one.place), one.image, escaped(one.said)) for one in refused}
+    if rows != set(before):
+        tables.write(path, Rejected, sorted(rows))
+
+
+def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
+    refused = delivery.refused + delivery.changed * (options.strict and not options.relabel)
+    is_all = not (delivery.images or delivery.known or delivery.changed or options.dry_run)
+    if refused and (options.strict or is_all):
+        raise RefusedError(
+            f"{plural(len(refused), 'problem')} in {source}; nothing was added:",
+            problems=first_few([str(one) for one in refused], delivery.listed["refused"]),
+            hint=_hint(refused, is_folder=source.is_dir()),
+        )
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
-    """What to do about the refused files; where the depth is wrong, that."""
     reasons = {remark.said for remark in refused}
     if len(reasons) == 1:
         (reason,) = reasons
@@ -321,6 +270,22 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
                 return "pass the parent folder, which contains the class folders"
             return "pack a folder that contains class folders, or give the classes by --labels FILE"
     return "fix or remove these files, then run the command again"
+
+
+def _record(
+    project: Project, now: Standing, day: str, group: str, delivery: Delivery, options: Options
+) -> None:
+    """Keep what was said of classes and groups, where the day that it is said of is open."""
+    before = now.params.data.group
+    if group != before and (now.is_open or delivery.opened):
+        params_file.edit(project.params, {"data.group": group})
+        delivery.is_regrouped = True
+        delivery.said += deliveries.regrouped(before, group, now.sealed)
+    if options.classes:
+        classes = labels.read_classes(options.classes)
+        write_csv(project.classes, ("theirs", "ours"), sorted(classes.items()))
+    if delivery.groups:
+        splits.add_groups(project, day, delivery.groups)
 
 
 def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
@@ -338,3 +303,12 @@ def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
             write_bytes(target, (stage / item.image).read_bytes())
     for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)
+
+
+def _remove_given(delivery: Delivery) -> None:
+    for item in delivery.images:
+        try:
+            item.path.unlink()
+        except OSError as error:
+            said = f"was added, but stays where it is, too ({error.strerror})"
+            delivery.warn(item.place, said)

@@ -24,14 +24,12 @@ RELABEL = "relabel"
 class Target(NamedTuple):
     """An image that is meant: of an earlier day, or, without an id, a file of the open one.
 
-    `label` is its class as of the last sealed day, `now` that with today's corrections; none if it
-    is withdrawn.
+    `label` is its class as of the last sealed day; none if it was withdrawn.
     """
 
     path: str
     image: str
     label: str
-    now: str
 
 
 class Desk:
@@ -45,17 +43,21 @@ class Desk:
     def __init__(self, project: Project, day: str) -> None:
         now = standing(project)
         self.project, self.day, self._now = project, day, now
-        self._is_to_open = now.day != day or now.is_sealed
-        if now.is_open and self._is_to_open:
+        if now.is_open and now.day != day:
             check_may_change(project, now, day, what="corrections")  # which it refuses
-        last = now.next_parent if self._is_to_open else now.params.parent
-        self.history = manifest.history(project, last)
-        self.lines = {} if self._is_to_open else corrections.lines(project, day)
+        self.history = manifest.history(project, now.parent)
+        self.lines = corrections.lines(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
-        self._earlier = {path: (image, label) for path, image, label in live}
         gone = self.history.corrections.filter(action=WITHDRAW).select("path", "image")
-        self._earlier |= {path: (image, "") for path, image in gone.iter_rows()}
-        self._path_of = {image: path for path, (image, _) in self._earlier.items()}
+        self.earlier = {path: Target(path, image, label) for path, image, label in live}
+        self.earlier |= {path: Target(path, image, "") for path, image in gone.iter_rows()}
+        self._by_image = {target.image: target for target in self.earlier.values()}
+        files = sorted(project.images(day).glob("*/*")) if now.is_open else []
+        self._open = {
+            project.name(file): Target(project.name(file), "", file.parent.name)
+            for file in files
+            if file.is_file() and file.name[0] != "."
+        }
         self._moves: dict[Path, Path] = {}
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
@@ -70,62 +72,46 @@ class Desk:
         """
         found: dict[str, Target] = {}
         for given in paths:
-            some = self._of_the_open_day(given) or self._of_an_earlier_day(given)
+            some = self._named(given)
             if not some:
                 self.problems.append(f"{given} is no image of this project")
-            found.update({target.path: target for target in some})
+            found |= {target.path: target for target in some}
         return list(found.values())
 
-    def earlier(self) -> list[Target]:
-        """Return all images of earlier days."""
-        return [self._target(path) for path in self._earlier]
+    def _named(self, given: str | Path) -> list[Target]:
+        # As typed here, and from the project's top. Not resolved: a link is not what it points to.
+        here = Path(os.path.abspath(given))  # noqa: PTH100
+        inside = [self.project.name(here)] if here.is_relative_to(self.project.root) else []
+        for name in (*inside, str(given).rstrip("/")):
+            for known in (self.earlier, self._open):
+                if name in known:
+                    return [known[name]]
+                if within := [known[path] for path in known if path.startswith(f"{name}/")]:
+                    return within
+        # Perhaps a copy of an image: the same bytes under another name.
+        image = sha256_file(Path(given)) if Path(given).is_file() else str(given)
+        return [self._by_image[image]] if image in self._by_image else []
+
+    def now(self, target: Target) -> str:
+        """Return an image's class with the day's corrections; none if it is withdrawn."""
+        line = self.lines.get(target.image)
+        return target.label if line is None else line.label
+
+    def labels(self) -> set[str]:
+        """Return the classes that images of earlier days have now."""
+        return {self.now(target) for target in self.earlier.values()} - {""}
 
     def of_class(self, label: str) -> list[Target]:
         """Return all images that are of a class now, those of the open day too."""
-        mine = [target for target in self.earlier() if target.now == label]
-        return mine + self._of_the_open_day(self.project.images(self.day) / label)
-
-    def _names(self, given: str | Path) -> list[str]:
-        """A path as the manifests would have it: as typed here, and from the project's top."""
-        # Not resolved: a link in the project is not what it points to.
-        here = Path(os.path.abspath(given))  # noqa: PTH100
-        inside = [self.project.name(here)] if here.is_relative_to(self.project.root) else []
-        return [*inside, str(given).rstrip("/")]
-
-    def _of_the_open_day(self, given: str | Path) -> list[Target]:
-        folder = self.project.images(self.day)
-        for path in (self.project.root / name for name in self._names(given)):
-            if path.is_relative_to(folder) and not self._is_to_open:
-                below = sorted(path.glob("*/*" if path == folder else "*"))
-                return [
-                    Target(self.project.name(file), "", file.parent.name, file.parent.name)
-                    for file in ([path] if path.is_file() else below)
-                    if file.is_file() and file.parent.parent == folder and file.name[0] != "."
-                ]
-        return []
-
-    def _of_an_earlier_day(self, given: str | Path) -> list[Target]:
-        for name in self._names(given):
-            if name in self._earlier:
-                return [self._target(name)]
-            if within := [path for path in self._earlier if path.startswith(f"{name}/")]:
-                return [self._target(path) for path in within]
-        # Perhaps a copy of an image: the same bytes under another name.
-        image = sha256_file(Path(given)) if Path(given).is_file() else str(given)
-        return [self._target(self._path_of[image])] if image in self._path_of else []
-
-    def _target(self, path: str) -> Target:
-        image, label = self._earlier[path]
-        line = self.lines.get(image)
-        # A withdrawn image has no class.
-        return Target(path, image, label, label if line is None else line.label)
+        every = (*self.earlier.values(), *self._open.values())
+        return [target for target in every if self.now(target) == label]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
         """Give an image another class, or take it out of every data version from today's on.
 
         A file of the open day moves to its class's folder; what was erased before is noted anew.
         """
-        if target.now == label and action != ERASE:
+        if self.now(target) == label and action != ERASE:
             self.unchanged.append(target.path)
         elif not target.image and action == RELABEL:
             self._move(target, label)
@@ -134,7 +120,7 @@ class Desk:
                 f"{target.path} is of the open day and in no sealed one: take the file away, "
                 "or withdraw --erase for its bytes in DVC's cache too"
             )
-        elif not target.now and action == RELABEL:
+        elif not self.now(target) and action == RELABEL:
             undo = "; --undo that first" if target.label else " on an earlier day"
             said = "was erased" if self.has(target, ERASE) else f"was withdrawn{undo}"
             self.problems.append(f"{target.path} {said}")
@@ -196,8 +182,7 @@ class Desk:
         if self._moves or any(line.label for line in self.lines.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
-            labels |= {target.now for target in self.earlier()} - {""}
-            self.problems += finding.clashes(labels)
+            self.problems += finding.clashes(labels | self.labels())
         if self.problems:
             raise CycleError(
                 f"{plural(len(self.problems), 'problem')}; nothing was corrected:",
@@ -209,7 +194,7 @@ class Desk:
     def close(self) -> None:
         """Write it all; where there is a problem, CycleError with every one, and nothing is."""
         self.check()
-        if (self.corrected or self.undone) and self._is_to_open:
+        if (self.corrected or self.undone) and not self._now.is_open:
             make_open(self.project, self._now, self.day)
             self.opened = self._now.next_parent
         for source, goal in self._moves.items():
@@ -234,8 +219,7 @@ def relabel(
     targets = desk.targets(paths)
     if old:
         targets = desk.of_class(old) or desk.of_class(composed(old))
-        known = sorted({target.now for target in desk.earlier()} - {""})
-        there = f"no image is of the class {old!r} (there are {', '.join(known)})"
+        there = f"no image is of the class {old!r} (there are {', '.join(sorted(desk.labels()))})"
         desk.problems += [there] * (not targets)
     for target in targets:
         desk.correct(RELABEL, target, to, reason)
@@ -296,7 +280,8 @@ def undo(desk: Desk, paths: Sequence[str | Path], action: str, *, old: str = "")
     Without `paths` those of all images of the class `old`.
     """
     if old:
-        mine = [one for one in desk.earlier() if one.label == old and desk.has(one, action)]
+        every = desk.earlier.values()
+        mine = [one for one in every if one.label == old and desk.has(one, action)]
         paths = [target.path for target in mine]
         desk.problems += [f"no image of {old!r} was given another class on {desk.day}"] * (not mine)
     meant = dict[str, Target]()

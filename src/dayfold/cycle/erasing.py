@@ -6,7 +6,7 @@ same command finishes.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
 from dayfold.ledger.intake.finding import WITHDRAW
 from dayfold.project import storage, vcs
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
@@ -96,16 +96,12 @@ class Erasure:
             with suppress(ToolError, OSError, ValueError, TypeError):
                 lists[day] = storage.listed(bring(self.project.root, keys[day]).read_bytes())
         for used in found:
-            own, folder = self._md5(used, lists.get(used.day, {})), keys.get(used.day, "")
-            yield _Image(used.path, used.image, own, folder, used)
-
-    def _md5(self, one: Usage, listed: Mapping[str, str]) -> str:
-        """By DVC's list of the day's folder, or else by the file."""
-        path = self.project.root / one.path
-        name = path.relative_to(self.project.images(one.day)).as_posix()
-        if name in listed or not path.is_file() or sha256_file(path) != one.image:
-            return listed.get(name, "")
-        return md5_file(path)
+            path = self.project.root / used.path
+            name = path.relative_to(self.project.images(used.day)).as_posix()
+            own = lists.get(used.day, {}).get(name, "")
+            if not own and path.is_file() and sha256_file(path) == used.image:
+                own = md5_file(path)
+            yield _Image(used.path, used.image, own, keys.get(used.day, ""), used)
 
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
         for path in (self.project.root / target.path for target in targets if not target.image):
@@ -181,7 +177,7 @@ class Erasure:
 
     # The walk: the event, remotes, pages and copies, the cache, and the files last; then the proof.
 
-    def carry_out(self, *, say: Callable[[str], None]) -> None:
+    def carry_out(self, *, say: Say) -> None:
         """Record the event, then erase every copy, and look for the bytes once more.
 
         Raises CycleError that lists the remotes that could not be reached; the rest is done then.

@@ -44,9 +44,20 @@ def open_day(project: Project, day: str) -> str:
 
 
 def make_open(project: Project, now: Standing, day: str) -> None:
-    """Open a day that `check_may_open` has let pass."""
+    """Open a day that `check_may_open` has let pass; each step can be done again."""
     with journal.step(project, OPEN, day=day, parent=now.next_parent):
-        _make_open(project, now, day)
+        project.images(day).mkdir(parents=True, exist_ok=True)
+        corrections.write_empty(project, day)
+        if not now.is_unopened:
+            fold_into_month(project, now.day)
+            inherit(project)
+        elif not project.parent_model.exists():
+            make_origin(project, now.params)
+        tracked = (project.parent, project.images(day))
+        vcs.dvc(project.root, "add", *map(project.name, tracked))
+        put_in_index(project, day)
+        # Last: until params.yaml says so, the day is not open.
+        params_file.edit(project.params, {"day": day, "parent": now.next_parent})
 
 
 def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
@@ -59,25 +70,8 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
             check_is_as_sealed(project, now)
         except CycleError as error:
             return f"{day} was not opened: {error.what}"
-        _make_open(project, now, day)
+        make_open(project, now, day)
     return f"{day} is open"
-
-
-def _make_open(project: Project, now: Standing, day: str) -> None:
-    """Each step can be done again."""
-    project.images(day).mkdir(parents=True, exist_ok=True)
-    corrections.write_empty(project, day)
-    if now.is_unopened:
-        if not project.parent_model.exists():
-            make_origin(project, now.params)
-    else:
-        fold_into_month(project, now.day)
-        inherit(project)
-    tracked = (project.parent, project.images(day))
-    vcs.dvc(project.root, "add", *map(project.name, tracked))
-    put_in_index(project, day)
-    # Last: until params.yaml says so, the day is not open.
-    params_file.edit(project.params, {"day": day, "parent": now.next_parent})
 
 
 def put_in_index(project: Project, day: str) -> None:
@@ -142,15 +136,12 @@ def fold_into_month(project: Project, day: str) -> None:
         own.unlink()
 
 
-def opened(
-    project: Project, day: str, parent: str, *, lying: int | None = None, would: bool = False
-) -> Iterator[str]:
+def opened(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
     """Yield what is to be said of a day that a command opened; nothing without its parent."""
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
-    lying = sum(finding.count(project, day).values()) if lying is None else lying
-    if lying:
+    if lying := sum(finding.count(project, day).values()):
         folder = project.name(project.images(day))
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
 
@@ -175,18 +166,16 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     day, parent, folder = facts["day"], facts["parent"], project.root / facts["folder"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder.parent / ".gitignore").write_text("*\n", encoding="utf-8")
-    moved = (project.images(day), project.corrections(day), project.groups(day))
-    for path in (*moved, project.rejected(day)):
-        if path.exists():
+    for given in (project.images, project.corrections, project.groups, project.rejected):
+        if (path := given(day)).exists():
             _move(path, folder / path.parent.name / path.name)
     tables = (project.manifest, project.looks, project.evaluation, project.gate, project.unknown)
     own = [path(day) for path in tables]
     own += [project.weights, project.replay, project.shares, project.model, project.predictions]
-    lock = project.dvc_lock
-    if lock.exists():
-        made = vcs.outputs(lock.read_bytes())
+    if project.dvc_lock.exists():
+        made = vcs.outputs(project.dvc_lock.read_bytes())
         own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
-    for path in (*own, *project.images(day).parent.glob("*.dvc"), lock):
+    for path in (*own, *project.images(day).parent.glob("*.dvc"), project.dvc_lock):
         path.unlink(missing_ok=True)
     bring_back(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
     vcs.git_says(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")

@@ -1,18 +1,17 @@
 """Before a command changes a project: lock and repair."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dayfold.cycle import opening
 from dayfold.errors import CycleError
 from dayfold.project import journal, vcs
-from dayfold.project.console import duration
+from dayfold.project.console import Say, duration
 from dayfold.project.files import only_one
 from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
-Say = Callable[[str], None]
 # What finishes a step that a kill interrupted. What is not here needs nothing: `dayfold seal` run
 # again goes on where it was.
 _REPAIRS = {opening.OPEN: opening.finish_opening, opening.CLOSE: opening.finish_closing}

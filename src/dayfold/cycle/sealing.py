@@ -139,17 +139,16 @@ def _tag_again(project: Project, now: Standing) -> list[str]:
         different = ["its params.yaml is of another day"] * (not is_own)
         if day in now.tagged:
             different += vcs.changed(root, tag, commit, "--", *DAY_PATHS)
+        ours = f"to keep the tag, and the files of this branch: git merge --strategy=ours {tag}"
+        fetch = f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT"
         if different:
             raise CycleError(
                 f"What this branch has of {day} is not what {tag} has "
                 f"({', '.join(different[:5])}).",
-                hint=f"to keep the tag, and the files of this branch: git merge --strategy=ours "
-                f"{tag}"
-                if day in now.tagged
-                else f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT",
+                hint=ours if day in now.tagged else fetch,
             )
-        kept = ("for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
-        text = vcs.git(root, *kept) if day in now.tagged else ""
+        # Of no tag there are no contents.
+        text = vcs.git(root, "for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
         text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
         vcs.git(root, "tag", *how, tag, commit, given=text.rstrip("\n") + "\n")
@@ -157,7 +156,6 @@ def _tag_again(project: Project, now: Standing) -> list[str]:
 
 
 def _commit_of(project: Project, now: Standing, day: str) -> str:
-    """The last commit of this branch that changed what the day made."""
     own = (project.manifest(day), project.evaluation(day), project.gate(day))
     paths = DAY_PATHS if day == now.day else tuple(map(project.name, own))
     return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
@@ -214,8 +212,8 @@ def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
     root, tag = project.root, vcs.TAG + day
     check_branch(project)
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
-    branches = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
-    if others := branches - {vcs.branch(root)}:
+    on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
+    if others := on - {vcs.branch(root)}:
         raise CycleError(
             f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
             hint="go on with a new day, as others may build on it; or delete those that are yours",

@@ -8,6 +8,7 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
+from dayfold.ledger.manifest import History
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
@@ -59,6 +60,11 @@ class Standing:
         """The parent of the next day that is opened."""
         return ORIGIN if self.is_unopened else self.day
 
+    @property
+    def parent(self) -> str:
+        """The parent of the open day, or else of the next one."""
+        return self.params.parent if self.is_open else self.next_parent
+
 
 def standing(project: Project) -> Standing:
     """Read params.yaml, the tags and the last commit."""
@@ -68,6 +74,13 @@ def standing(project: Project) -> Standing:
     line = list(manifest.line(project, params.day, params.parent)) if untagged else []
     on_line = [day for day in sorted(line) if day in untagged]
     return Standing(params, sealed, on_line, vcs.tagged_days(project.root))
+
+
+def current_history(project: Project, now: Standing) -> History:
+    """Return the history of the sealed days, as the open day's corrections leave it."""
+    history = manifest.history(project, now.parent)
+    lines = corrections.lines(project, now.day) if now.is_open else {}
+    return corrections.applied(history, lines)
 
 
 def check_tags(project: Project, now: Standing) -> None:
@@ -200,12 +213,6 @@ def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = 
         )
 
 
-def check_tables(project: Project, now: Standing) -> None:
-    """Raise CycleError where tables that figures are read from are not as they were sealed."""
-    hand_edits.check_tables(project, now.params, now.sealed)
-    check_is_as_sealed(project, now, tables_alone=True)
-
-
 def stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
@@ -234,10 +241,8 @@ def check_settled(project: Project, now: Standing) -> None:
 
 
 def _unseen(project: Project, now: Standing) -> list[str]:
-    """Name the origin's classes without an image, a line; the history is read where it has some."""
     classes = now.params.origin.classes
-    last = now.day if now.is_sealed else now.params.parent
-    unseen = evidence.unseen(manifest.history(project, last), classes) if classes else ()
+    unseen = evidence.unseen(manifest.history(project, now.parent), classes) if classes else ()
     return [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
 
 

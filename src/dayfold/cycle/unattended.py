@@ -3,7 +3,6 @@
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
@@ -11,7 +10,7 @@ from dayfold.cycle.standing import standing
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
-from dayfold.project.console import PROGRESS, plural
+from dayfold.project.console import PROGRESS, Say, plural
 from dayfold.project.layout import Project, is_day
 
 PROGRESS_SECONDS = 60.0
@@ -24,14 +23,7 @@ _OF_DVC = re.compile(
 )
 
 
-def run(
-    project: Project,
-    source: Path,
-    *,
-    day: str | None,
-    say: Callable[[str], None],
-    verbose: bool = False,
-) -> int:
+def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: bool = False) -> int:
     """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
@@ -90,7 +82,7 @@ def _dated(source: Path) -> list[Path]:
 class Stages:
     """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
     def hear(self, line: str) -> None:

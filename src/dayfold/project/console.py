@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Self
 
@@ -17,6 +17,13 @@ FILE_COLUMNS = 200  # characters a line, where the output is no terminal
 # Set in the environment of stages that are to say their most important lines alone.
 BRIEF = "DAYFOLD_BRIEF"
 PROGRESS = "\x1e"  # begins a line of a brief stage that the next one replaces
+
+Say = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
 
 
 def show(table: Table) -> None:

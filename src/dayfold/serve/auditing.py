@@ -6,7 +6,7 @@ doubted where the model is surer of another class than it usually is of images o
 that a class that is hard for it is not suspected as a whole.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from dayfold.ledger.decode import no_warnings
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import Say, Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 
@@ -120,7 +120,6 @@ def run(project: Project, *, top: int | None) -> Audit:
 
 
 def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts, NDArray[np.bool_]]:
-    """The doubts of those rows that can be judged, and which these are."""
     features = _features(project, model, rows)
     weight, bias = (model.state[name] for name in network.HEAD)
     logits = (features @ weight.T + bias).double().numpy()
@@ -144,7 +143,7 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
 
 
 def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
-    """What the network without its head makes of images: float32 [n, d]."""
+    """Of the network without its head: float32 [n, d]."""
     recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
     machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
     size = recipe["image_size_px"]
@@ -247,7 +246,7 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
     return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
 
 
-def say(found: Audit, project: Project, show: Callable[[str], None]) -> None:
+def say(found: Audit, project: Project, show: Say) -> None:
     """Show the worst of an audit and what to do with its table."""
     name = project.name(project.audit(found.day))
     if found.doubts and not found.doubted:
@@ -297,5 +296,4 @@ def choices(doubt: Doubt, classes: Sequence[str]) -> list[tuple[str, str]]:
         *((name, f"it is {name}") for name in rest),
         (WITHDRAW, "withdraw the image"),
     ]
-    known = {decision for decision, _ in found}
-    return found + [(doubt.decision, doubt.decision)] * (doubt.decision not in known)
+    return found + [(doubt.decision, doubt.decision)] * (doubt.decision not in dict(found))

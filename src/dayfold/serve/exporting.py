@@ -23,7 +23,7 @@ from dayfold.learning.unknown import Known
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker
+from dayfold.project.console import Say, Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import record
@@ -77,9 +77,7 @@ def form_of(file: Path, form: str | None) -> str:
     )
 
 
-def export(
-    project: Project, file: Path, *, day: str | None, form: str, say: Callable[[str], None]
-) -> list[Path]:
+def export(project: Project, file: Path, *, day: str | None, form: str, say: Say) -> list[Path]:
     """Write a day's model to `file` in a format, its README and its card beside it; return all."""
     named, day = day, models.meant(project, day)
     say(models.said(project, day, named))
@@ -126,9 +124,8 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         raise ToolError(
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
-    outputs, size = ["probabilities", "distance"], model.metadata["recipe"]["image_size_px"]
-    outputs = outputs if deployed.known else outputs[:1]
-    batch = {0: "batch"}
+    outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
+    outputs += ["distance"] * (deployed.known is not None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
@@ -137,7 +134,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             path,
             input_names=["images"],
             output_names=outputs,
-            dynamic_axes=dict.fromkeys(("images", *outputs), batch),
+            dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -214,6 +211,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 from torchvision.models import {network}
+from torchvision.transforms.functional import normalize
 
 with safe_open("{file}", framework="pt") as file:
     inside = json.loads(file.metadata()["dayfold"])
@@ -221,11 +219,9 @@ classes = inside["classes"]
 model = {network}(num_classes=len(classes)).eval()
 state = safetensors.torch.load_file("{file}")
 model.load_state_dict({{name: state[name] for name in model.state_dict()}})
-scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
 with torch.inference_mode():
-    logits = model((scaled - mean) / deviation)
+    logits = model(normalize(pixels, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
 }
 
@@ -238,31 +234,23 @@ _INSIDE = {
 
 
 def _of_unknown(form: str, limit: float | str) -> str:
-    """What the model says of an image that is of none of its classes."""
-    if isinstance(limit, str):
-        return f"It answers with one of its classes, whatever the image shows ({limit})."
-    if form != "onnx":
+    if form == "onnx" and isinstance(limit, float):
         return (
-            "It answers with one of its classes, whatever the image shows: the distance by which "
-            "`dayfold predict` calls an image unknown is in the ONNX export only."
+            "`distance`: float32 [n], how far the image is from what the model has learnt, 0..1. "
+            f"Above {limit:.4f} `dayfold predict` calls an image unknown: of none of these classes."
         )
-    return (
-        "`distance`: float32 [n], how far the image is from what the model has learnt, 0..1. Above "
-        f"{limit:.4f} `dayfold predict` calls an image unknown: it is of none of these classes."
-    )
+    why = limit if isinstance(limit, str) else "the distance from them is in the ONNX export only"
+    return f"It answers with one of its classes, whatever the image shows ({why})."
 
 
 def _readme(file: str, form: str, model: Model, limit: float | str, *, said: str) -> str:
-    """Return the README of an exported model: its inputs, its outputs, a program that calls it."""
-    size = model.metadata["recipe"]["image_size_px"]
-    day = model.metadata["day"]
-    gone = model.retired
+    size, gone = model.metadata["recipe"]["image_size_px"], model.retired
     classes = "\n".join(
         f"{place}. `{name}`{' (retired: its probability is 0)' * (name in gone)}"
         for place, name in enumerate(model.classes)
     )
     return f"""\
-# {file}: the model of {day}
+# {file}: the model of {model.metadata["day"]}
 
 {_INSIDE[form].format(network=model.network)}
 

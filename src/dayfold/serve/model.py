@@ -1,7 +1,7 @@
-"""Any sealed day's model: images → answers, and where it looks."""
+"""Any sealed day's model: images → answers."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional
 
 from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
-from dayfold.learning import device, network, pixels
+from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.decode import squared
@@ -59,13 +58,9 @@ class Classifier:
     def __init__(self, model: Model, chosen: Predict) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
-        self.classes = model.live
-        self._outputs, self._retired = model.classes, model.retired
-        self.threshold = chosen.threshold
-        self.limit = model.limit(chosen.known_share)
-        self._known = model.known
-        self.temperature = model.temperature
-        self.calibration = model.calibration
+        self.classes, self._outputs, self._known = model.live, model.classes, model.known
+        self.temperature, self.calibration = model.temperature, model.calibration
+        self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
         self.image_size_px: int = recipe["image_size_px"]
         # As it was evaluated, where the hardware can.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
@@ -73,9 +68,6 @@ class Classifier:
         self._machine = device.chosen(device="auto", precision=precision, threads=threads)
         net = network.WithFeatures(network.build(model, self.image_size_px))
         self._net = net.to(self._machine.device)
-
-    def __repr__(self) -> str:
-        return f"<Classifier of {self.day}: {', '.join(self.classes)}>"
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[Answer]:
         """Return an answer an image, in order.
@@ -122,13 +114,11 @@ class Classifier:
         known = self._known
         distances = known.distance(features, chances).tolist() if known else [None] * len(made)
         for row, places, far in zip(chances.tolist(), order.tolist(), distances, strict=True):
-            best = row[places[0]]
-            every = {self._outputs[place]: row[place] for place in places}
-            for name in self._retired:
-                del every[name]
+            ranked = {self._outputs[place]: row[place] for place in places}
+            every = {name: chance for name, chance in ranked.items() if name in self.classes}
+            label, best = next(iter(every.items()))
             unknown = isinstance(self.limit, float) and far > self.limit
-            sure = best >= self.threshold
-            yield Answer(self._outputs[places[0]], best, sure, every, far, unknown)
+            yield Answer(label, best, best >= self.threshold, every, far, unknown)
 
 
 def _rgb(image: ImageLike) -> Image.Image:
@@ -218,42 +208,3 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
             hint=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
         )
     return network.load(kept)
-
-
-LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
-FINE = 7  # pixels a side of a map, at least
-HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
-STRONGEST = 0.6  # part of that colour there
-
-
-def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
-    """Return what each image's answer rests on, 0..1: uint8 [n, 3, s, s] → float32 [n, s, s].
-
-    LayerCAM (Jiang et al., "LayerCAM: exploring hierarchical class activation maps for
-    localization", 2021) on the deepest layer whose map is fine enough: each activation times its
-    gradient where that is above 0, summed over the channels.
-    """
-    side = images.shape[-1]
-    net = network.build(model, side).eval()
-    layer = next((name for name, step in LAYERS.items() if side >= FINE * step), "layer1")
-    kept: list[torch.Tensor] = []
-    net.get_submodule(layer).register_forward_hook(lambda *made: kept.append(made[-1]))
-    answers = net(pixels.normalised(images)).max(dim=1).values
-    (slopes,) = torch.autograd.grad(answers.sum(), kept)
-    found = (slopes.relu() * kept[0]).sum(dim=1).detach()
-    most = found.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    return functional.interpolate((found / most)[:, None], [side, side], mode="bilinear")[:, 0]
-
-
-def heat_pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:
-    """Return each image as the model is given it, under its heat map."""
-    size = model.metadata["recipe"]["image_size_px"]
-    with decode.no_warnings():
-        read = [squared(_rgb(path), size) for path in paths]
-    images = torch.from_numpy(np.stack(read))
-    made = []
-    for image, heat in zip(images, heat_maps(model, images), strict=True):
-        part = heat[:, :, None].numpy() * STRONGEST
-        mixed = image.permute(1, 2, 0).numpy() * (1 - part) + HOT * part
-        made.append(Image.fromarray(mixed.astype(np.uint8)))
-    return made
