@@ -66,6 +66,7 @@ class Project:
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"
         self.rebuilt = self.scratch / "reproduce"
+        self.rebuilt_parent = self.scratch / "reproduce-parent"
         self.backtest_lock = root / ".dvc" / "tmp" / "dayfold-backtest.lock"
         self.cycle_lock = root / ".dvc" / "tmp" / "dayfold.lock"
         self.trainer_lock = root / ".dvc" / "tmp" / "dayfold-train.lock"
