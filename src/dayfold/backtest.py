@@ -167,7 +167,6 @@ def _run_day(
 
 
 def _restore_yesterday(scratch: Project) -> None:
-    """Put yesterday's model back in the parent's place: evaluation asks it."""
     if _yesterday(scratch).exists():
         _yesterday(scratch).replace(scratch.parent_model)
 
@@ -281,7 +280,6 @@ def _scratch(project: Project) -> Path:
 
 
 def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
-    """The sealed days that are meant, with the models that they and the project began with."""
     sealed = vcs.sealed_days(project.root)
     days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
     if len(days) < 2:

@@ -45,6 +45,8 @@ def card(
     provenance = json.loads(day.file(day.project.provenance) or b"{}")
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
+    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
+    told = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
         f"A {named_network(metadata)} that tells {plural(len(live), 'class')} apart in images of "
@@ -55,7 +57,7 @@ def card(
         f"On {known.on(sum(scores['images'] for scores in tested.values()))}, which no model of "
         "this project was trained on. The 95% intervals assume independent images; docs/metrics.md "
         "of dayfold defines every figure.",
-        _figures(line),
+        _table(("figure", "value", "95%"), (cells for _, *cells in told)),
         "## Classes and data",
         _classes(line, known, history, live),
         f"Retired, because no image has their label any more: {', '.join(retired)}. The model "
@@ -95,7 +97,6 @@ def _confidence(metadata: Mapping[str, Any]) -> str:
 
 
 def _unknown(day: Day, limit: float | str) -> str:
-    """What it says of images that are of none of its classes, and how well that went so far."""
     if isinstance(limit, str):
         said = f"It always picks one of its classes, even for unrelated images: {limit}."
     else:
@@ -119,12 +120,6 @@ def _unknown(day: Day, limit: float | str) -> str:
         f"{plural(counted['day'].n_unique(), 'day')}:\n\n"
         + _table(("", "images", "called unknown"), rows)
     )
-
-
-def _figures(line: DayLine) -> str:
-    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
-    return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 
 def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:
@@ -188,5 +183,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is Markdown or HTML: names come from folders."""
+    # Names come from folders: nothing in them is Markdown or HTML.
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

@@ -33,8 +33,6 @@ COLUMNS = {
     "draws": "draws",
     "seconds": "seconds",
 }
-
-
 COSTS = ("images", "draws", "seconds")  # of these, what is no figure of the test
 
 # Policy and seed → the units that the figures of such a run rest on, as `evidence.judge` has them.
@@ -114,7 +112,6 @@ def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[
 
 
 def _few(runs: Sequence[BacktestRun], name: str, rests_on: RestsOn) -> str:
-    """Say " few" where a figure of any of these runs rests on too few."""
     key = "new.f1" if name.startswith("new_") else name
     is_few = any(
         not evidence.is_judged({"evidence": rests_on[run.policy, run.seed]}, key)

@@ -260,7 +260,6 @@ def headline(day: Day, changed: list[Change]) -> str:
 
 
 def _of_class(day: Day, label: str) -> str:
-    """The F1 of a class; with its interval where it rests on too few."""
     if label not in day.figures["classes"]:
         return f"{label} (untested)"
     said = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"

@@ -267,7 +267,7 @@ def _of_row(row: Mapping[str, Any], name: str) -> Ends:
 
 
 def _averages(scores: pl.DataFrame) -> Part:
-    """Accuracy and mean F1 of some classes; for the intervals, classes count as independent."""
+    # For the intervals, classes count as independent.
     support, f1 = scores["support"].to_numpy(), scores["f1"].to_numpy()
     total = int(support.sum())
     right = round(float((scores["recall"].to_numpy() * support).sum()))

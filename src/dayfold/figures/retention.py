@@ -149,7 +149,7 @@ def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
 def _mean(
     counts: Counts, matrix: Matrix, cells: Cells, less: Cells | None
 ) -> tuple[float | None, Ends]:
-    """The mean of cells, or of cells less others; and MOVER over the Wilson intervals of the cells.
+    """The mean of cells, or of cells less others, with MOVER over their Wilson intervals.
 
     Both sides of a difference are taken as independent. They are measured on the same images, on
     which two models mostly agree, so that the interval is too wide rather than too narrow.

@@ -100,7 +100,6 @@ class Keeper:
         self._path.unlink(missing_ok=True)
 
     def _remove_others(self) -> None:
-        """Remove what other trainings left, but for the newest few."""
         folder = self._path.parent
         others = [path for path in folder.glob("*") if path != self._path]
         whole = [path for path in others if path.suffix == self._path.suffix]

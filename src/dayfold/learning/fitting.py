@@ -204,7 +204,6 @@ class Training:
         return learner.parted(network.answers(learner, given, self._job.machine))
 
     def _diverged(self, what: str) -> TrainingError:
-        """The error of a training whose numbers left the range of floats."""
         update, updates, rate = self._at
         return TrainingError(
             f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "

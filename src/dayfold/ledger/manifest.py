@@ -247,7 +247,6 @@ def added(history: History, day: str) -> pl.DataFrame:
 
 
 def _folded(rows: pl.DataFrame, pin: str) -> History:
-    """Apply the rows of manifests, in order: the last label counts, a withdrawal is for ever."""
     arrived = rows.filter(action="add").drop("action")
     if arrived["image"].n_unique() < len(arrived):
         twice = arrived.filter(pl.col("image").is_duplicated())["path"].to_list()

@@ -110,7 +110,6 @@ def _root(above: dict[str, str], name: str) -> str:
 
 
 def _joined(above: dict[str, str], names: Sequence[str]) -> str:
-    """Join these names; return the least of all that are joined with them."""
     roots = {_root(above, name) for name in names}
     above |= dict.fromkeys(roots, min(roots))
     return min(roots)

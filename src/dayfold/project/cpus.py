@@ -13,7 +13,6 @@ def cpus() -> int:
 
 
 def _numbers() -> set[int]:
-    """The numbers of the CPUs that the scheduler may give to this process."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
@@ -72,7 +71,6 @@ def multiplies_bf16() -> bool:
 
 
 def _cpuinfo(key: str) -> str:
-    """What /proc/cpuinfo says of the first CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

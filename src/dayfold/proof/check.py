@@ -133,7 +133,6 @@ def _disk(project: Project) -> Sign:
 
 
 def _half_done(project: Project) -> Iterator[Sign]:
-    """What kills left, of DVC, of git and of dayfold, unless something is at work."""
     if busy := journal.at_work(project):
         yield Sign("at work", ", ".join(busy))
         return
@@ -153,7 +152,7 @@ def _half_done(project: Project) -> Iterator[Sign]:
 
 
 def _computing(params: Params) -> Sign:
-    """Whether the recipe fits this machine; torch, which takes 3 s to import, is not asked."""
+    # torch, which takes 3 s to import, is not asked.
     recipe, here = params.train, cpus()
     found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
     found += f" on {plural(here, 'CPU')}"
@@ -166,7 +165,6 @@ def _computing(params: Params) -> Sign:
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
-    """The default remote: whether there is one, whether all days know it, and what it lacks."""
     names, name = storage.remote_names(project.root), storage.default_remote(project.root)
     if not names:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"

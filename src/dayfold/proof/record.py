@@ -202,7 +202,6 @@ def usage(
 
 
 def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
-    """The images that a day replayed; None where its record or the cache has not the table."""
     try:
         key = sealed.outs()[sealed.project.name(sealed.project.replay)]
         return set(tables.read(storage.object_path(objects, key), Replayed)["image"])

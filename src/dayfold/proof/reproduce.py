@@ -289,7 +289,6 @@ def _figures(sealed: Sealed, made: Project) -> Rebuilt:
 
 
 def _accuracy(sealed: Sealed, made: Project) -> list[str]:
-    """Say how far average_accuracy moved, where both have it."""
     name = "average_accuracy"
     then = json.loads(sealed.file(made.name(made.metrics))).get(name)
     now = json.loads(made.metrics.read_bytes()).get(name)

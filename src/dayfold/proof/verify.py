@@ -174,7 +174,6 @@ def folded(found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _git(project: Project) -> Iterator[Finding]:
-    """What git finds damaged in its own objects, tags and branches."""
     words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     refs = Path(vcs.git(project.root, *words).strip()) / "refs"
     for path in sorted(path for path in refs.rglob("*") if path.is_file()):
@@ -192,7 +191,6 @@ def _git(project: Project) -> Iterator[Finding]:
 
 
 def _pins(sealed: Sealed, current: str) -> Iterator[Pin]:
-    """All that DVC keeps of a day; `current` is the day that lies in the working tree."""
     project, day, is_current = sealed.project, sealed.day, sealed.day == current
     for path, key in sealed.outs().items():
         if path not in sealed.files:

@@ -175,7 +175,6 @@ def _cohorts(day: Day) -> list[CohortAccuracy]:
 
 
 def _scores(day: Day) -> dict[str, pl.DataFrame]:
-    """The scores of each class, by the day of the model."""
     own = day.evaluations.filter(
         pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(retention.drawn(day.days))
     )

@@ -130,7 +130,6 @@ def _unlike(day: Day) -> tuple[str, Found]:
 
 
 def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, dict[str, str], str]:
-    """An image with its label and another that may be right, and the command that corrects it."""
     facts = {"label": row["label"], "predicted": other}
     facts |= {name: f"{value:.3f}" for name, value in sure.items()}
     facts |= {"split": row["split"]} if "split" in row else {}

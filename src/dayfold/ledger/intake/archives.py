@@ -130,7 +130,6 @@ def _path_problem(name: str) -> str:
 
 
 def _write(source: IO[bytes] | None, target: Path) -> str:
-    """Write one file; the reason where that cannot be done."""
     assert source is not None  # noqa: S101 - only a refused member has none
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
