@@ -97,10 +97,7 @@ def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list
 
 
 def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
-    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds.
-
-    The figures are marked that are too few to judge, as far as it is known what they rest on.
-    """
+    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds."""
     found: dict[str, list[str]] = {}
     for policy in dict.fromkeys(run.policy for run in runs):
         mine = [run for run in runs if run.policy == policy]

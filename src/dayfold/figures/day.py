@@ -141,15 +141,13 @@ class Day:
 
 
 def read(project: Project, day: str | None) -> Day:
-    """Return a day, by default the last that has figures.
-
-    They are counted from the evaluations, so that they have the intervals of classes too.
-    """
+    """Return a day, by default the last that has figures; CycleError where there is none."""
     params = params_file.read(project.params)
     if day and day != params.day and not project.manifest(day).exists():
         raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
     until = params.model_copy(update={"day": day or params.day})
     line = log.line_of(log.lines(project, until), day)
+    # Counted from the evaluations, so that they have the intervals of classes too.
     found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
     evidence.judge(found.figures, found.known, line.new)
     return found

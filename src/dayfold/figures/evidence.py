@@ -172,10 +172,7 @@ def is_judged(figures: Mapping[str, Any], key: str) -> bool:
 
 
 def value_of(figures: Any, key: str) -> Any:
-    """Return what stands at a name such as new.f1 in the figures of a day, or their intervals.
-
-    None where an older version did not measure it.
-    """
+    """Return what stands at a name such as new.f1 in the figures of a day, or None."""
     for part in key.split("."):
         figures = figures.get(part) if figures else None
     return figures

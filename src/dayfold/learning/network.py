@@ -71,13 +71,10 @@ class Model:
 
     @property
     def calibration(self) -> str:
-        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not.
-
-        And on what, which older versions did not record.
-        """
+        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
         if lacking := self.metadata.get("not_calibrated"):
             return f"not calibrated: {lacking}"
-        on = self.metadata.get("calibrated_on")
+        on = self.metadata.get("calibrated_on")  # which older versions did not record
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:
@@ -211,8 +208,6 @@ def without(model: Model, retired: Collection[str]) -> Model:
     Their logits would take part in every softmax, and no image would ever speak for them.
     """
     kept = [at for at, name in enumerate(model.classes) if name not in retired]
-    if len(kept) == len(model.classes):
-        return model
     state = {**model.state, **{name: model.state[name][kept] for name in HEAD}}
     return Model(state, tuple(model.classes[at] for at in kept), model.metadata)
 
@@ -224,8 +219,6 @@ def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
     them from being predicted.
     """
     kept = [at for at, name in enumerate(whole.classes) if name not in retired]
-    if len(kept) == len(whole.classes):
-        return state
     weight, bias = (whole.state[name].clone() for name in HEAD)
     bias[:] = RETIRED
     weight[kept], bias[kept] = (state[name] for name in HEAD)

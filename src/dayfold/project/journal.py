@@ -127,10 +127,10 @@ def find(project: Project) -> list[HalfDone]:
 
 
 def _rwlock(project: Project) -> Iterator[HalfDone]:
-    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on.
+    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on: it is written in place.
 
-    An empty file, as it is written in place; or the lock of a process whose number went to another
-    program since, after a restart for instance: DVC asks only whether there is such a process.
+    Or the lock of a process whose number went to another program since, after a restart for
+    instance: DVC asks only whether there is such a process.
     """
     path = project.root / RWLOCK
     try:

@@ -45,10 +45,8 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 
 def _below_the_top(folder: Path) -> Path:
-    """The folder inside, where all of an archive is in one: it was packed by its name.
-
-    What may be an image and lies beside the folders there tells that it is a class.
-    """
+    # Where all of an archive is in one folder, it was packed by its name. What may be an image and
+    # lies beside the folders there tells that it is a class.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
