@@ -63,7 +63,12 @@ class Keeper:
         return saved
 
     def _whole(self) -> bytes:
-        self._remove_others()  # the trainer's lock is held
+        # Of what other trainings left the newest few stay; the trainer's lock is held.
+        others = [path for path in self._path.parent.glob("*") if path != self._path]
+        whole = [path for path in others if path.suffix == self._path.suffix]
+        kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
+        for path in {*others} - {*kept}:
+            path.unlink()
         try:
             data = self._path.read_bytes()
             without_digest(data)
@@ -92,14 +97,6 @@ class Keeper:
     def remove(self) -> None:
         """Remove the checkpoint, if there is one."""
         self._path.unlink(missing_ok=True)
-
-    def _remove_others(self) -> None:
-        folder = self._path.parent
-        others = [path for path in folder.glob("*") if path != self._path]
-        whole = [path for path in others if path.suffix == self._path.suffix]
-        kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
-        for path in {*others} - {*kept}:
-            path.unlink()
 
 
 def made(saved: Saved) -> bytes:

@@ -197,7 +197,6 @@ class Training:
         return Fitted(state, drawn, known, features, logits)
 
     def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features [n, d] and logits [n, classes] of images as they are."""
         learner = network.WithFeatures(self._inputs.learner(self._net))
         batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
         given = (self._inputs.plain(pool, batch) for batch in batches)

@@ -44,11 +44,10 @@ def quota(root: Path = Path("/")) -> float:
             group = top / name.lstrip("/")
             group = group if group.is_dir() and ".." not in group.parts else top
             limits += [_limit(one) for one in (group, *group.parents) if one.is_relative_to(top)]
-    return min((limit for limit in limits if limit > 0), default=math.inf)
+    return min((limit for limit in limits if limit > 0), default=math.inf)  # 0: it says nothing
 
 
 def _limit(folder: Path) -> float:
-    """The CPUs that one group grants; 0 where it says nothing."""
     try:
         if (folder / "cpu.max").exists():
             granted, period = [*(folder / "cpu.max").read_text().split(), PERIOD_US][:2]

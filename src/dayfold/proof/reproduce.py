@@ -200,10 +200,6 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
 
 
 def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
-    """Lay a day out as its tag has it, with its images and its parent, ready for `dvc repro`.
-
-    Raises CycleError or ToolError where images or parent cannot be had.
-    """
     project = sealed.project
     words = ("worktree", "add", "--quiet", "--detach", str(folder.root), vcs.TAG + sealed.day)
     # No hooks: DVC's own would check out every image and model.

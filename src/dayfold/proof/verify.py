@@ -208,10 +208,7 @@ def _missing(
     cached: Collection[Pin],
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
-    """What neither the working tree nor the cache has, like things together, each with its way.
-
-    And of each whether it is lost: the source has not got it either.
-    """
+    """What neither the working tree nor the cache has, and whether the source has it neither."""
     # A folder that lies here is read there: its object in the cache is not missed.
     away = [one for one in pins if not (one.is_folder and (project.root / one.path).is_dir())]
     alike: dict[tuple[str, str, bool], list[Pin]] = {}

@@ -56,10 +56,7 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """How many images and groups of each class, and of all, each split has before today's new ones.
-
-    `returning` are (label, split, group) of today's images whose split is settled.
-    """
+    # `returning` are (label, split, group) of today's images whose split is settled.
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
@@ -178,7 +175,6 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
 
 
 def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    """Which classes of all images cannot be learnt or judged yet, and what to do."""
     table = now.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(now["label"].unique()), evidence.unit_of(now)

@@ -23,15 +23,7 @@ from numpy.typing import NDArray
 from dayfold import __version__, draws
 from dayfold.errors import CycleError, TrainingError
 from dayfold.figures import evidence
-from dayfold.learning import (
-    calibration,
-    checkpoint,
-    device,
-    fitting,
-    frozen,
-    network,
-    parallel,
-)
+from dayfold.learning import calibration, checkpoint, device, fitting, frozen, network, parallel
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool

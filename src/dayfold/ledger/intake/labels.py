@@ -249,7 +249,6 @@ def _inside(folder: Path, name: str) -> Path | str:
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
-    """Every regular file at any depth, but no clutter and nothing behind a link."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_clutter(name)]
         for name in files:
