@@ -181,7 +181,6 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
 
 
 def _lay_out(history: History, scratch: Project) -> None:
-    """Make the scratch folder: the project's images and manifests by link, its parent by copy."""
     if scratch.parent_model.exists():
         return
     scratch.data.mkdir(parents=True, exist_ok=True)

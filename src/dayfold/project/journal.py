@@ -207,7 +207,6 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
 
 
 def _is_whole(name: str, data: bytes) -> bool:
-    """Whether all that a .dvc file or a dvc.lock has made or tracks has its path and MD5."""
     try:
         found = vcs.entries(data, name)
     except LedgerError:

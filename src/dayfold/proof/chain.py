@@ -130,7 +130,6 @@ def _corrections(data: bytes) -> set[tuple[str, str]]:
 
 
 def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
-    """What a day was made from that is not what the day before has sealed."""
     project, before = sealed.project, sealed.parent[0]
     if parent is None or parent.day != before:
         return  # from the origin, or the tag of the day before is missing

@@ -95,7 +95,6 @@ def _mistakes(day: Day) -> tuple[str, Found]:
 
 
 def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[str, Found]:
-    """The images of a table that are predicted wrong, the most confident first."""
     table = day.table(path, kind)
     if table is None:
         return f"{day.project.name(path)} of this day is not here.", []
