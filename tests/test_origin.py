@@ -266,6 +266,15 @@ def cached(tmp_path, monkeypatch):
     return path
 
 
+def test_torchvision_s_cache_is_where_torch_says(monkeypatch):
+    for name, value in (("XDG_CACHE_HOME", "/caches"), ("TORCH_HOME", "~/mine")):
+        monkeypatch.delenv("TORCH_HOME", raising=False)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        assert origin.torch_home() == Path(torch.hub.get_dir()).parent
+        monkeypatch.setenv(name, value)
+        assert origin.torch_home() == Path(torch.hub.get_dir()).parent
+
+
 def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18", say=print) -> Model:
     """The ImageNet origin, as if the network's file were published at this place."""
     kind = NETWORKS[network]._replace(url=url, sha256=sha256)

@@ -208,6 +208,8 @@ def without(model: Model, retired: Collection[str]) -> Model:
     Their logits would take part in every softmax, and no image would ever speak for them.
     """
     kept = [at for at, name in enumerate(model.classes) if name not in retired]
+    if len(kept) == len(model.classes):
+        return model
     state = {**model.state, **{name: model.state[name][kept] for name in HEAD}}
     return Model(state, tuple(model.classes[at] for at in kept), model.metadata)
 
@@ -219,6 +221,8 @@ def with_retired(state: State, whole: Model, retired: Collection[str]) -> State:
     them from being predicted.
     """
     kept = [at for at, name in enumerate(whole.classes) if name not in retired]
+    if len(kept) == len(whole.classes):
+        return state
     weight, bias = (whole.state[name].clone() for name in HEAD)
     bias[:] = RETIRED
     weight[kept], bias[kept] = (state[name] for name in HEAD)

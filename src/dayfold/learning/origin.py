@@ -1,6 +1,7 @@
 """The first day's model: ImageNet's, random, or yours."""
 
 import http.client
+import os
 import socket
 import time
 import urllib.error
@@ -62,6 +63,12 @@ def make(
     return of_state(read(Path(weights)), classes, Path(weights).name, network)
 
 
+def torch_home() -> Path:
+    """Return where torch keeps what it downloads, by its own rule."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
+
+
 def published(network: str, *, say: Say) -> Model:
     """Return the origin from a network's published file: torchvision's copy of it, or a download.
 
@@ -69,7 +76,7 @@ def published(network: str, *, say: Say) -> Model:
     """
     url, sha256 = NETWORKS[network].url, NETWORKS[network].sha256
     name = url.rpartition("/")[2]
-    kept = Path(torch.hub.get_dir(), "checkpoints", name)
+    kept = torch_home() / "hub" / "checkpoints" / name
     if kept.is_file():
         if sha256_file(kept) == sha256:
             say(f"found in torchvision's cache: {kept}")
