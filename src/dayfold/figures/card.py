@@ -45,8 +45,6 @@ def card(
     provenance = json.loads(day.file(day.project.provenance) or b"{}")
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
-    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-    told = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
     parts = [
         f"# Model card: {_plain(name)}, {line.day}",
         f"A {named_network(metadata)} that tells {plural(len(live), 'class')} apart in images of "
@@ -57,7 +55,7 @@ def card(
         f"On {known.on(sum(scores['images'] for scores in tested.values()))}, which no model of "
         "this project was trained on. The 95% intervals assume independent images; docs/metrics.md "
         "of dayfold defines every figure.",
-        _table(("figure", "value", "95%"), (cells for _, *cells in told)),
+        _figures(line),
         "## Classes and data",
         _classes(line, known, history, live),
         f"Retired, because no image has their label any more: {', '.join(retired)}. The model "
@@ -120,6 +118,12 @@ def _unknown(day: Day, limit: float | str) -> str:
         f"{plural(counted['day'].n_unique(), 'day')}:\n\n"
         + _table(("", "images", "called unknown"), rows)
     )
+
+
+def _figures(line: DayLine) -> str:
+    new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
+    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
+    return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 
 def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:
