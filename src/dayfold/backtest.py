@@ -151,7 +151,7 @@ def _run_day(
     if policy.full_passes:
         today = _with_full_passes(scratch, today)
     if policy.from_origin:
-        write_bytes(_yesterday(scratch), scratch.parent_model.read_bytes())
+        write_bytes(scratch.yesterday, scratch.parent_model.read_bytes())
         write_bytes(scratch.parent_model, history.origin.read_bytes())
     train.run(scratch, today)
     _restore_yesterday(scratch)
@@ -167,14 +167,8 @@ def _run_day(
 
 
 def _restore_yesterday(scratch: Project) -> None:
-    """Put yesterday's model back in the parent's place: evaluation asks it."""
-    if _yesterday(scratch).exists():
-        _yesterday(scratch).replace(scratch.parent_model)
-
-
-def _yesterday(scratch: Project) -> Path:
-    """Where yesterday's model waits while a day is trained from the origin."""
-    return scratch.root / "yesterday.safetensors"
+    if scratch.yesterday.exists():
+        scratch.yesterday.replace(scratch.parent_model)
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
@@ -187,7 +181,6 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
 
 
 def _lay_out(history: History, scratch: Project) -> None:
-    """Make the scratch folder: the project's images and manifests by link, its parent by copy."""
     if scratch.parent_model.exists():
         return
     scratch.data.mkdir(parents=True, exist_ok=True)
@@ -234,10 +227,11 @@ def compare(
     for policy in policies:
         params_file.changed(params, policy.changes)
     runs, cells, tested = list[BacktestRun](), list[PolicyAccuracy](), ""
+    project.backtests.mkdir(parents=True, exist_ok=True)
     rest, asked = comparison.RestsOn(), dict[str, list[pl.DataFrame]]()
     with (
         only_one(project.backtest_lock, "running a backtest"),
-        TemporaryDirectory(dir=_scratch(project)) as folder,
+        TemporaryDirectory(dir=project.backtests) as folder,
     ):
         history = _sealed(project, Path(folder), first, last)
         if history.withdrawn:
@@ -254,7 +248,7 @@ def compare(
             for policy in policies:
                 for seed in range(params.seed, params.seed + seeds):
                     mine = params.model_copy(update={"seed": seed})
-                    scratch = Project(_scratch(project) / _key(history, mine, policy))
+                    scratch = Project(project.backtests / _key(history, mine, policy))
                     run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
                     of = (policy.name, seed)
                     run, rest[of], tested = comparison.summary(scratch, mine, *of, history.days)
@@ -274,14 +268,7 @@ def compare(
     return comparison.table(runs, len(history.days), rest), said
 
 
-def _scratch(project: Project) -> Path:
-    folder = project.scratch / "backtest"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
-    """The sealed days that are meant, with the models that they and the project began with."""
     sealed = vcs.sealed_days(project.root)
     days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
     if len(days) < 2:

@@ -95,7 +95,6 @@ def _confidence(metadata: Mapping[str, Any]) -> str:
 
 
 def _unknown(day: Day, limit: float | str) -> str:
-    """What it says of images that are of none of its classes, and how well that went so far."""
     if isinstance(limit, str):
         said = f"It always picks one of its classes, even for unrelated images: {limit}."
     else:
@@ -188,5 +187,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is Markdown or HTML: names come from folders."""
+    # Names come from folders: nothing in them is Markdown or HTML.
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

@@ -205,10 +205,7 @@ def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
 def _labels(
     ends: Mapping[str, float], colours: Mapping[str, str], names: Mapping[str, str], width: int
 ) -> tuple[list[tuple[float, Markup]], float]:
-    """Heights and texts of the labels at the lines' ends, and the room that they take of a chart.
-
-    Of series at about one height as many are named as fit in a third of the chart.
-    """
+    # Of series at about one height as many are named as fit in a third of the chart.
     groups: list[list[str]] = []
     for name in sorted(names, key=lambda name: ends[name]):
         if groups and ends[name] - ends[groups[-1][0]] < ROW_PX:

@@ -33,8 +33,6 @@ COLUMNS = {
     "draws": "draws",
     "seconds": "seconds",
 }
-
-
 COSTS = ("images", "draws", "seconds")  # of these, what is no figure of the test
 
 # Policy and seed → the units that the figures of such a run rest on, as `evidence.judge` has them.
@@ -99,10 +97,7 @@ def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list
 
 
 def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
-    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds.
-
-    The figures are marked that are too few to judge, as far as it is known what they rest on.
-    """
+    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds."""
     found: dict[str, list[str]] = {}
     for policy in dict.fromkeys(run.policy for run in runs):
         mine = [run for run in runs if run.policy == policy]
@@ -114,7 +109,6 @@ def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[
 
 
 def _few(runs: Sequence[BacktestRun], name: str, rests_on: RestsOn) -> str:
-    """Say " few" where a figure of any of these runs rests on too few."""
     key = "new.f1" if name.startswith("new_") else name
     is_few = any(
         not evidence.is_judged({"evidence": rests_on[run.policy, run.seed]}, key)

@@ -27,9 +27,9 @@ from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 LOST = "worse beyond chance"  # more was lost than won, on enough to tell
-KINDS = {1: "new", 0: "known"}
-# The lines of the chart, each with its colour, by `new` of `tables.Unknown`.
-LINES = {1: ("found", charts.RAMP[0]), 0: ("false alarms", charts.RAMP[-1])}
+KINDS = {1: "new", 0: "known"}  # by `new` of `tables.Unknown`
+# The lines of the chart, by their names in `metrics.unknown`.
+LINES = {"false_alarms": "false alarms", "found": "found"}
 
 
 @dataclass
@@ -141,15 +141,13 @@ class Day:
 
 
 def read(project: Project, day: str | None) -> Day:
-    """Return a day, by default the last that has figures.
-
-    They are counted from the evaluations, so that they have the intervals of classes too.
-    """
+    """Return a day, by default the last that has figures; CycleError where there is none."""
     params = params_file.read(project.params)
     if day and day != params.day and not project.manifest(day).exists():
         raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
     until = params.model_copy(update={"day": day or params.day})
     line = log.line_of(log.lines(project, until), day)
+    # Counted from the evaluations, so that they have the intervals of classes too.
     found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
     evidence.judge(found.figures, found.known, line.new)
     return found
@@ -260,7 +258,6 @@ def headline(day: Day, changed: list[Change]) -> str:
 
 
 def _of_class(day: Day, label: str) -> str:
-    """The F1 of a class; with its interval where it rests on too few."""
     if label not in day.figures["classes"]:
         return f"{label} (untested)"
     said = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"
@@ -321,19 +318,18 @@ def flags(day: Day) -> list[dict[str, Any]]:
 
 def flag_chart(day: Day) -> Markup | None:
     """Draw the parts that were called unknown over the days; None where there is none."""
-    curves: dict[str, dict[str, float]] = {}
-    for on in day.days:
-        totals = tables.unknown(day.project, on).filter(label="")
-        for row in totals.iter_rows(named=True):
-            if row["unknown"] is not None:
-                part = row["unknown"] / row["images"]
-                curves.setdefault(LINES[row["new"]][0], {})[on] = part
+    parts = {on: metrics.unknown(tables.unknown(day.project, on))[0] for on in day.days}
+    curves = {
+        said: {on: part[key] for on, part in parts.items() if part[key] is not None}
+        for key, said in LINES.items()
+    }
+    curves = {said: points for said, points in curves.items() if points}
     if not curves:
         return None
     return charts.lines(
         curves,
         says="Part of the images that yesterday's model called unknown, by day",
-        colours=dict(LINES.values()),
+        colours=dict(zip(LINES.values(), (charts.RAMP[-1], charts.RAMP[0]), strict=True)),
         ends=(0.0, 1.0),
         names={name: name for name in curves},
     )

@@ -122,12 +122,9 @@ def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
     counts = images.group_by(cohort="day", label="label", predicted=column).agg(
         images=pl.len().cast(pl.Int64)
     )
-    nothing = {
-        "bin": pl.lit(0),
-        "confidence": pl.lit(0.0),
-        "parent_correct": pl.lit(None, pl.Int64),
-    }
-    counts = counts.with_columns(model=pl.lit(at), **nothing)
+    counts = counts.with_columns(
+        model=pl.lit(at), bin=0, confidence=0.0, parent_correct=pl.lit(None, pl.Int64)
+    )
     return metrics.day_metrics(counts, days, {at: []})[at]
 
 
@@ -180,7 +177,6 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
 
 
 def _of_images(both: Shared) -> Iterator[str]:
-    """What became of the images that both days tested, and of their classes."""
     hit, was_hit = (pl.col(name) == pl.col("label") for name in ("predicted", "was"))
     wrong, right = both.images.filter(was_hit & ~hit), both.images.filter(hit & ~was_hit)
     p = intervals.mcnemar(len(wrong), len(right))

@@ -172,28 +172,21 @@ def is_judged(figures: Mapping[str, Any], key: str) -> bool:
 
 
 def value_of(figures: Any, key: str) -> Any:
-    """Return what stands at a name such as new.f1 in the figures of a day, or their intervals.
-
-    None where an older version did not measure it.
-    """
+    """Return what stands at a name such as new.f1 in the figures of a day, or None."""
     for part in key.split("."):
         figures = figures.get(part) if figures else None
     return figures
 
 
-def interval(figures: Mapping[str, Any], key: str) -> str:
-    """Return the 95% interval of a figure by its name; that it is not judged, too."""
-    said = intervals.said(value_of(figures["interval"], key))
-    return said + f", {FEW}" * bool(said and not is_judged(figures, key))
-
-
 def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
     """Return the defined ones of these figures: key, what it is called, value and interval."""
-    return [
-        (key, said, figure(value), interval(figures, key))
-        for key, said in names.items()
-        if (value := value_of(figures, key)) is not None
-    ]
+    found = []
+    for key, said in names.items():
+        if (value := value_of(figures, key)) is not None:
+            ends = intervals.said(value_of(figures["interval"], key))
+            few = f", {FEW}" * bool(ends and not is_judged(figures, key))
+            found.append((key, said, figure(value), ends + few))
+    return found
 
 
 def shown(figures: Mapping[str, Any], key: str) -> str:

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 Z = 1.959963984540054  # the standard normal's 97.5% quantile: intervals of 95%
 SIGNIFICANT = 0.05
 
-
 Ends = dict[str, float | None]  # one interval as it stands in metrics.json: low, high
 UNKNOWN: Ends = {"low": None, "high": None}
 

@@ -119,10 +119,6 @@ def measured(
 
 
 def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
-    """The recorded figures of each sealed day, by day.
-
-    Versions before 0.2.0 had all figures in metrics.json, without the intervals of classes.
-    """
     if not (project.root / ".git").exists():
         return {}  # the folder of a backtest: the tags around it are of the project's own days
     sealed = vcs.sealed_days(project.root)
@@ -130,6 +126,7 @@ def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
     found = {}
     for day, kept in vcs.at_tags(project.root, sealed, lambda _: names).items():
         with suppress(ValueError):
+            # Versions before 0.2.0 had all figures in metrics.json, without intervals of classes.
             own, classes, older = (json.loads(kept.get(name, b"null")) for name in names)
             found[day] = metrics.together(own, classes) if own and classes is not None else older
     return {day: figures for day, figures in found.items() if figures and "interval" in figures}

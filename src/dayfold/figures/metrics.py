@@ -196,19 +196,20 @@ def day_metrics(
     classes that arrived on it. `interval` has a figure's 95% interval under its path.
     """
     counts = retention.matrix_counts(evaluations, days)
-    recalled = retention.recalled(evaluations, days)
     # The origin as a model is in none of these: it is no day, and it sorts after every date.
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
     asked = own.filter(pl.col("model").is_in([day for day in days if day in new]))
     tables = {str(key[0]): part for key, part in asked.partition_by("model", as_dict=True).items()}
-    labels = dict(own.group_by("model").agg(pl.col("label").n_unique()).iter_rows())
+    labels = own["label"].unique().sort().to_list()
+    recalled = retention.counts_by(own, model=days, label=labels)
+    tested = dict(own.group_by("model").agg(pl.col("label").n_unique()).iter_rows())
     ahead = retention.counted(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
     reached = {cohort: (right, total) for cohort, right, total in ahead.iter_rows()}
     figures = {}
     for position, day in enumerate(days):
         if day in new:
             known = [cohort for cohort in days[: position + 1] if cohort in reached]
-            classes = [labels[cohort] for cohort in known]
+            classes = [tested[cohort] for cohort in known]
             mine = tables.get(day, own.clear())
             parts = (
                 retention.figures(counts.until(position + 1)),
@@ -218,7 +219,7 @@ def day_metrics(
             )
             figures[day] = _merged(values for values, _ in parts)
             figures[day]["interval"] = _merged(ends for _, ends in parts)
-            forgotten = retention.class_forgetting(recalled, mine, days[: position + 1])
+            forgotten = retention.class_forgetting(recalled, labels, mine, days[: position + 1])
             for label in figures[day]["classes"]:
                 value, ends = (part.get(label) for part in forgotten)
                 figures[day]["classes"][label]["forgetting"] = value
@@ -266,7 +267,7 @@ def _of_row(row: Mapping[str, Any], name: str) -> Ends:
 
 
 def _averages(scores: pl.DataFrame) -> Part:
-    """Accuracy and mean F1 of some classes; for the intervals, classes count as independent."""
+    # For the intervals, classes count as independent.
     support, f1 = scores["support"].to_numpy(), scores["f1"].to_numpy()
     total = int(support.sum())
     right = round(float((scores["recall"].to_numpy() * support).sum()))

@@ -43,7 +43,17 @@ class Counts(NamedTuple):
 def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
     """Return how many test images of cohort j there were on day i, and were called right."""
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    return Counts(*_laid_out(counted(own, "model", "cohort"), days, days))
+    return counts_by(own, model=days, cohort=days)
+
+
+def counts_by(evaluations: pl.DataFrame, **keys: Sequence[str]) -> Counts:
+    """Count by two columns: the rows and columns are these values of them, in their order."""
+    row_of, column_of = ({name: n for n, name in enumerate(names)} for names in keys.values())
+    found = np.zeros((2, len(row_of), len(column_of)))
+    for row, column, right, total in counted(evaluations, *keys).iter_rows():
+        if row in row_of and column in column_of:
+            found[:, row_of[row], column_of[column]] = right, total
+    return Counts(*found)
 
 
 def cohorts(
@@ -139,7 +149,7 @@ def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
 def _mean(
     counts: Counts, matrix: Matrix, cells: Cells, less: Cells | None
 ) -> tuple[float | None, Ends]:
-    """The mean of cells, or of cells less others; and MOVER over the Wilson intervals of the cells.
+    """The mean of cells, or of cells less others, with MOVER over their Wilson intervals.
 
     Both sides of a difference are taken as independent. They are measured on the same images, on
     which two models mostly agree, so that the interval is too wide rather than too narrow.
@@ -173,53 +183,26 @@ def transfer(
     )
 
 
-class Recalled(NamedTuple):
-    """Of each class's test images up to each day, how many its model recalled, of how many."""
-
-    labels: list[str]
-    right: Matrix
-    images: Matrix
-
-
-def recalled(evaluations: pl.DataFrame, days: Sequence[str]) -> Recalled:
-    """Count, for every day's model, the test images that it called right, by class."""
-    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    labels = own["label"].unique().sort().to_list()
-    return Recalled(labels, *_laid_out(counted(own, "model", "label"), days, labels))
-
-
-def _laid_out(
-    counts: pl.DataFrame, rows: Sequence[str], columns: Sequence[str]
-) -> NDArray[np.float64]:
-    """What `counted` returned by two keys, those of `rows` and `columns`: [2, rows, columns]."""
-    row_of, column_of = ({name: n for n, name in enumerate(names)} for names in (rows, columns))
-    found = np.zeros((2, len(rows), len(columns)))
-    for row, column, right, total in counts.iter_rows():
-        if row in row_of and column in column_of:
-            found[:, row_of[row], column_of[column]] = right, total
-    return found
-
-
 def class_forgetting(
-    earlier: Recalled, mine: pl.DataFrame, days: Sequence[str]
+    recalled: Counts, labels: Sequence[str], mine: pl.DataFrame, days: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, Ends]]:
     """Return, a class, the most that any earlier day's model had upon today's, and its interval.
 
     Max_{l<T} (recall of day l's model - recall of today's), both on the class's test images up to
-    day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task. `mine`
-    are the counts of today's model, `days` end with today. Classes that no earlier day had are left
-    out.
+    day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task.
+    `recalled` are the counts of every day's model by class, `mine` those of today's, `days` end
+    with today. Classes that no earlier day had are left out.
     """
     past = len(days) - 1
-    before = Counts(earlier.right[:past], earlier.images[:past])
-    by_cohort = _laid_out(counted(mine, "cohort", "label"), days[:past], earlier.labels)
-    now = Counts(*by_cohort.cumsum(axis=1))
+    before = Counts(recalled.right[:past], recalled.images[:past])
+    by_cohort = counts_by(mine, cohort=days[:past], label=labels)
+    now = Counts(by_cohort.right.cumsum(axis=0), by_cohort.images.cumsum(axis=0))
     with np.errstate(invalid="ignore"):
         falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)
     values, ends = {}, {}
     for column, day in enumerate(falls.argmax(axis=0) if past else ()):
         if np.isfinite(falls[day, column]):
-            label, cell = earlier.labels[column], (day, column)
+            label, cell = labels[column], (day, column)
             values[label] = float(falls[cell])
             (low, high), (low_now, high_now) = (
                 wilson(counts.right[cell], counts.images[cell]) for counts in (before, now)

@@ -36,10 +36,8 @@ class Saved(NamedTuple):
 
 
 def changing(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
-    """Return all that changes from one update to the next: the very tensors, by name.
-
-    Draws have no state: which images come next is a function of the update's number.
-    """
+    """Return all that changes from one update to the next: the very tensors, by name."""
+    # Draws have no state: which images come next is a function of the update's number.
     parts = {"net": net.state_dict(), "optimizer": optimizer.state()}
     parts |= {"average": average.state_dict()} if average else {}
     return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
@@ -56,10 +54,7 @@ class Keeper:
         self._before = 0.0
 
     def found(self, team: Team) -> Saved | None:
-        """Return what an earlier process left of this very training, in all processes of a team.
-
-        A damaged file is removed with a word.
-        """
+        """Return what an earlier process left of this very training, in all processes of a team."""
         data = team.share(self._whole() if team.leads else b"")
         if not data:
             return None
@@ -68,8 +63,12 @@ class Keeper:
         return saved
 
     def _whole(self) -> bytes:
-        """The bytes of the file, if it is there and whole. The trainer's lock is held."""
-        self._remove_others()
+        # Of what other trainings left the newest few stay; the trainer's lock is held.
+        others = [path for path in self._path.parent.glob("*") if path != self._path]
+        whole = [path for path in others if path.suffix == self._path.suffix]
+        kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
+        for path in {*others} - {*kept}:
+            path.unlink()
         try:
             data = self._path.read_bytes()
             without_digest(data)
@@ -98,15 +97,6 @@ class Keeper:
     def remove(self) -> None:
         """Remove the checkpoint, if there is one."""
         self._path.unlink(missing_ok=True)
-
-    def _remove_others(self) -> None:
-        """Remove what other trainings left, but for the newest few."""
-        folder = self._path.parent
-        others = [path for path in folder.glob("*") if path != self._path]
-        whole = [path for path in others if path.suffix == self._path.suffix]
-        kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
-        for path in {*others} - {*kept}:
-            path.unlink()
 
 
 def made(saved: Saved) -> bytes:

@@ -197,14 +197,12 @@ class Training:
         return Fitted(state, drawn, known, features, logits)
 
     def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features [n, d] and logits [n, classes] of images as they are."""
         learner = network.WithFeatures(self._inputs.learner(self._net))
         batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
         given = (self._inputs.plain(pool, batch) for batch in batches)
         return learner.parted(network.answers(learner, given, self._job.machine))
 
     def _diverged(self, what: str) -> TrainingError:
-        """The error of a training whose numbers left the range of floats."""
         update, updates, rate = self._at
         return TrainingError(
             f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "

@@ -71,13 +71,10 @@ class Model:
 
     @property
     def calibration(self) -> str:
-        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not.
-
-        And on what, which older versions did not record.
-        """
+        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
         if lacking := self.metadata.get("not_calibrated"):
             return f"not calibrated: {lacking}"
-        on = self.metadata.get("calibrated_on")
+        on = self.metadata.get("calibrated_on")  # which older versions did not record
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:

@@ -123,7 +123,6 @@ def download(url: str, path: Path, *, say: Say) -> None:
 
 
 def _transfer(url: str, path: Path, say: Say) -> None:
-    """Receive the whole file; OSError or HTTPException where that does not succeed."""
     headers = {"User-Agent": f"dayfold/{__version__}"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own constant
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310

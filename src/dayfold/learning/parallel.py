@@ -266,7 +266,6 @@ class Slices:
 
 
 def _mean(tensors: Sequence[Sequence[torch.Tensor]], parts: Sequence[float]) -> list[torch.Tensor]:
-    """The mean, tensor by tensor; `parts` sum to 1."""
     total = torch._foreach_mul(list(tensors[0]), parts[0])
     for more, part in zip(tensors[1:], parts[1:], strict=True):
         torch._foreach_add_(total, list(more), alpha=part)

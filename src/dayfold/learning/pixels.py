@@ -89,7 +89,6 @@ def load(
 
 
 def _room(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
-    """Room for uint8 values: in memory, or in a mapped file in `folder`."""
     count = math.prod(shape)
     if count <= MAPPED_BYTES:
         return torch.empty(shape, dtype=torch.uint8)

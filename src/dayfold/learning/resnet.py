@@ -111,7 +111,6 @@ class ResNet(nn.Module):
 
 
 def _layer(kind: Kind, count: int, inputs: int, width: int, stride: int) -> nn.Sequential:
-    """So many blocks; the first one makes the maps smaller by the stride."""
     more = (Block(kind, width * kind.expansion, width) for _ in range(count - 1))
     return nn.Sequential(Block(kind, inputs, width, stride), *more)
 

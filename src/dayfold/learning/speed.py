@@ -72,7 +72,6 @@ class Pace:
         )
 
     def _begin(self) -> None:
-        """Begin a window."""
         self._updates, self._images, self._began = 0, 0, time.monotonic()
 
 

@@ -92,10 +92,7 @@ def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], in
 
 
 def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history with a day's corrections, by image, that no manifest has yet.
-
-    `corrections` has the label of before of each.
-    """
+    """Return a history with a day's corrections, by image, that no manifest has yet."""
     if not lines:
         return known
     labels = {image: line.label for image, line in lines.items() if line.label}

@@ -22,11 +22,8 @@ _AT_ONCE = 2**22  # comparisons of a block: 64 MB
 
 
 def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
-    """Return how the images of these days look (image, look), in the days' order.
-
-    A day without its file is left out. All files are parsed as one: of a thousand days that is a
-    tenth of the time.
-    """
+    """Return how the images of these days look (image, look); a day without its file has none."""
+    # All files are parsed as one: of a thousand days that is a tenth of the time.
     header = ",".join(Look._fields).encode() + b"\n"
     whole = [header]
     for path in filter(lambda path: path.exists(), map(project.looks, days)):

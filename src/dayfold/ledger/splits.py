@@ -110,7 +110,6 @@ def _root(above: dict[str, str], name: str) -> str:
 
 
 def _joined(above: dict[str, str], names: Sequence[str]) -> str:
-    """Join these names; return the least of all that are joined with them."""
     roots = {_root(above, name) for name in names}
     above |= dict.fromkeys(roots, min(roots))
     return min(roots)
@@ -242,10 +241,7 @@ def _place(
 def _deal(
     images: Sequence[str], of: _Class, fractions: Mapping[str, float]
 ) -> Iterator[tuple[str, int]]:
-    """Give images of one class that have no group their splits, each to the one that lacks most.
-
-    So the fractions are met within one image, whenever the images came.
-    """
+    # Each to the split that lacks most: so the fractions are met within one image.
     total = sum(of.images)
     for name in _by_hash(images):
         total += 1

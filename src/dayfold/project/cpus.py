@@ -13,7 +13,6 @@ def cpus() -> int:
 
 
 def _numbers() -> set[int]:
-    """The numbers of the CPUs that the scheduler may give to this process."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
@@ -45,11 +44,10 @@ def quota(root: Path = Path("/")) -> float:
             group = top / name.lstrip("/")
             group = group if group.is_dir() and ".." not in group.parts else top
             limits += [_limit(one) for one in (group, *group.parents) if one.is_relative_to(top)]
-    return min((limit for limit in limits if limit > 0), default=math.inf)
+    return min((limit for limit in limits if limit > 0), default=math.inf)  # 0: it says nothing
 
 
 def _limit(folder: Path) -> float:
-    """The CPUs that one group grants; 0 where it says nothing."""
     try:
         if (folder / "cpu.max").exists():
             granted, period = [*(folder / "cpu.max").read_text().split(), PERIOD_US][:2]
@@ -72,7 +70,6 @@ def multiplies_bf16() -> bool:
 
 
 def _cpuinfo(key: str) -> str:
-    """What /proc/cpuinfo says of the first CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -127,11 +127,11 @@ def find(project: Project) -> list[HalfDone]:
 
 
 def _rwlock(project: Project) -> Iterator[HalfDone]:
-    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on.
+    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on: it is written in place.
 
-    An empty file, as it is written in place; or the lock of a process that has ended, where its
-    number went to another program since, after a restart for instance, or nobody collected its exit
-    code, as in a container without an init: DVC asks only whether there is such a process.
+    Or the lock of a process that has ended, where its number went to another program since, after
+    a restart for instance, or nobody collected its exit code, as in a container without an init:
+    DVC asks only whether there is such a process.
     """
     path = project.root / RWLOCK
     try:
@@ -213,7 +213,6 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
 
 
 def _is_whole(name: str, data: bytes) -> bool:
-    """Whether all that a .dvc file or a dvc.lock has made or tracks has its path and MD5."""
     try:
         found = vcs.entries(data, name)
     except LedgerError:

@@ -73,6 +73,9 @@ class Project:
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"
         self.rebuilt = self.scratch / "reproduce"
+        self.rebuilt_parent = self.scratch / "reproduce-parent"
+        self.backtests = self.scratch / "backtest"
+        self.yesterday = root / "yesterday.safetensors"  # waits while one trains from the origin
         self.backtest_lock = root / ".dvc" / "tmp" / "dayfold-backtest.lock"
         self.cycle_lock = root / ".dvc" / "tmp" / "dayfold.lock"
         self.trainer_lock = root / ".dvc" / "tmp" / "dayfold-train.lock"

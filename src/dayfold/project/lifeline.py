@@ -48,7 +48,6 @@ def main() -> None:
 
 
 def _starter() -> psutil.Process | None:
-    """The nearest Python above this process; None where there is none."""
     with suppress(psutil.Error):  # one of them ended as it was looked at
         for process in psutil.Process().parents():
             # What runs in it: its own name may be that of a script, and torchrun changes it.

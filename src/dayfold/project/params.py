@@ -288,7 +288,6 @@ def changed(params: Params, changes: Mapping[str, object]) -> Params:
 
 
 def _explain(problem: Any) -> str:
-    """One finding of pydantic's as a line: which key, what was found, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     kind, found = problem["type"], problem["input"]
     line = ".".join(where) or "top level"

@@ -152,7 +152,7 @@ def remotes(root: Path) -> list[Remote]:
 
 
 def _config(root: Path) -> Any:
-    """DVC's configuration; nothing is asked over a network."""
+    # Nothing is asked over a network.
     from dvc.config import Config
     from dvc.exceptions import DvcException
 

@@ -74,7 +74,6 @@ def _run(
     more: Mapping[str, str] | None = None,
     given: str | None = None,
 ) -> str:
-    """Run a command of a tool and return what it prints; `more` is added to its environment."""
     try:
         done = subprocess.run(
             [*tool, *words],

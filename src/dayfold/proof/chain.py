@@ -90,10 +90,7 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
 
 
 def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
-    """What does not agree in a day: its params, dvc.lock, provenance, manifest and corrections.
-
-    `withdrawn` are the images that earlier days have withdrawn; the day's own are added.
-    """
+    # To the images that earlier days have `withdrawn` the day's own are added.
     project, day = sealed.project, sealed.day
     if sealed.params["day"] != day or sealed.params["parent"] != sealed.parent[0]:
         yield f"params.yaml is of {sealed.params['day']}"
@@ -133,7 +130,6 @@ def _corrections(data: bytes) -> set[tuple[str, str]]:
 
 
 def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
-    """What a day was made from that is not what the day before has sealed."""
     project, before = sealed.project, sealed.parent[0]
     if parent is None or parent.day != before:
         return  # from the origin, or the tag of the day before is missing
@@ -154,10 +150,7 @@ def handed_on(project: Project, made: Mapping[str, str]) -> dict[str, str]:
 def _working_tree(
     project: Project, sealed: Sealed, *, is_current: bool
 ) -> Iterator[tuple[Path, str, str]]:
-    """The files of a day that are not as sealed: what is wrong, and the commit that has them.
-
-    A day's own tables stay as they are for ever, the others until the next day.
-    """
+    # A day's own tables stay as they are for ever, the others until the next day.
     day = sealed.day
     origin = project.manifest(ORIGIN)
     if sealed.parent[0] == ORIGIN and not (

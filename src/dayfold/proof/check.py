@@ -60,10 +60,19 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     yield from _tools(project)
     yield _disk(project)
     yield _git_files(project.root)
-    yield from _params(project)
+    if template.is_older(project):
+        yield Sign(
+            "params",
+            "params.yaml and dvc.yaml are of an older version of dayfold",
+            "write those of this version, with your values (docs/params.md lists the settings); "
+            "weights now fall in a straight line over weights.versions",
+            partial(template.upgrade, project),
+        )
     try:
         params = params_file.read(project.params)
-    except DayfoldError:
+    except DayfoldError as error:
+        if not template.is_older(project):
+            yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
         return
     yield from _half_done(project)
     yield _computing(params)
@@ -71,7 +80,12 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
-    yield from _days(found)
+    for day, what, fix in verify.folded(found.damage):
+        yield Sign("days", f"{day}: {what}", fix)
+    for day, what, fix in verify.folded(found.absent):
+        yield Sign("days", f"{day}: {what}; to get it: {fix}")
+    if not found.damage:
+        yield Sign("history", verify.summary(found))
 
 
 def _tools(project: Project) -> Iterator[Sign]:
@@ -91,24 +105,20 @@ def _tools(project: Project) -> Iterator[Sign]:
 
 
 def _git_files(root: Path) -> Sign:
-    """Whether git is told to keep the bytes of what is hashed, and to hide none of it."""
-    lacking = template.lacking(root)
-    if not lacking and (changed := _changed_by_git(root)):
+    if lacking := template.lacking(root):
+        names = " and ".join(path.name for path in lacking)
+        found = f"{names} may let git change or hide hashed files"
+        hint = "complete them: docs/operations.md, Line ends and ignore files"
+        return Sign("git files", found, hint, partial(template.complete, root))
+    if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
         hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes or "
         return Sign("git files", found, hint + "of a .gitattributes in a folder below")
-    if not lacking:
-        return Sign("git files", "git changes and ignores none of what is hashed")
-    found = f"{' and '.join(path.name for path in lacking)} may let git change or hide hashed files"
-    hint = "complete them: docs/operations.md, Line ends and ignore files"
-    return Sign("git files", found, hint, partial(template.complete, root))
+    return Sign("git files", "git changes and ignores none of what is hashed")
 
 
 def _changed_by_git(root: Path) -> list[str]:
-    """The project's files in git of which git may write other bytes than were hashed.
-
-    git is asked, as .git/info/attributes and those of a folder stand above the project's own.
-    """
+    # git is asked, as .git/info/attributes and those of a folder stand above the project's own.
     files = vcs.git(root, "ls-files", "-z", "--", "data", "dvc.lock", "metrics.json", "params.yaml")
     words = ("text", "ident", "filter", "working-tree-encoding")
     said = vcs.split(vcs.git(root, "check-attr", "-z", "--stdin", *words, given=files))
@@ -117,33 +127,13 @@ def _changed_by_git(root: Path) -> list[str]:
     return sorted({name for name, word, value in told if word not in kept.get(value, ())})
 
 
-def _params(project: Project) -> Iterator[Sign]:
-    """Whether params.yaml can be read, and is this version's."""
-    if template.is_older(project):
-        yield Sign(
-            "params",
-            "params.yaml and dvc.yaml are of an older version of dayfold",
-            "write those of this version, with your values (docs/params.md lists the settings); "
-            "weights now fall in a straight line over weights.versions",
-            partial(template.upgrade, project),
-        )
-    try:
-        params_file.read(project.params)
-    except DayfoldError as error:
-        if not template.is_older(project):
-            yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
-
-
 def _disk(project: Project) -> Sign:
     free = shutil.disk_usage(project.root).free
-    found = f"{free / 2**30:.1f} GiB free"
-    if free < SPARE_BYTES:
-        return Sign("disk", found, "free some; in the project: dvc gc --all-tags, never gc -w")
-    return Sign("disk", found)
+    hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
+    return Sign("disk", f"{free / 2**30:.1f} GiB free", hint)
 
 
 def _half_done(project: Project) -> Iterator[Sign]:
-    """What kills left, of DVC, of git and of dayfold, unless something is at work."""
     if busy := journal.at_work(project):
         yield Sign("at work", ", ".join(busy))
         return
@@ -163,7 +153,7 @@ def _half_done(project: Project) -> Iterator[Sign]:
 
 
 def _computing(params: Params) -> Sign:
-    """Whether the recipe fits this machine; torch, which takes 3 s to import, is not asked."""
+    # torch, which takes 3 s to import, is not asked.
     recipe, here = params.train, cpus()
     found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
     found += f" on {plural(here, 'CPU')}"
@@ -176,7 +166,6 @@ def _computing(params: Params) -> Sign:
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
-    """The default remote: whether there is one, whether all days know it, and what it lacks."""
     names, name = storage.remote_names(project.root), storage.default_remote(project.root)
     if not names:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
@@ -207,12 +196,3 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
         yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif not late:
         yield Sign("remote", f"{name} has all that this machine has of the sealed days")
-
-
-def _days(found: Verified) -> Iterator[Sign]:
-    for day, what, fix in verify.folded(found.damage):
-        yield Sign("days", f"{day}: {what}", fix)
-    for day, what, fix in verify.folded(found.absent):
-        yield Sign("days", f"{day}: {what}; to get it: {fix}")
-    if not found.damage:
-        yield Sign("history", verify.summary(found))

@@ -46,8 +46,7 @@ class Sealed:
     @cached_property
     def lock(self) -> dict[str, Any]:
         """The stages of dvc.lock, by name."""
-        text = self.file(self.project.name(self.project.dvc_lock))
-        stages: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)["stages"]
+        stages: dict[str, Any] = self._yaml(self.project.dvc_lock)["stages"]
         return stages
 
     def outs(self, *stages: str) -> dict[str, str]:
@@ -61,7 +60,10 @@ class Sealed:
     @cached_property
     def params(self) -> dict[str, Any]:
         """The values of params.yaml, unchecked: another version may have other keys."""
-        text = self.file(self.project.name(self.project.params))
+        return self._yaml(self.project.params)
+
+    def _yaml(self, path: Path) -> dict[str, Any]:
+        text = self.file(self.project.name(path))
         values: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
         return values
 
@@ -200,7 +202,6 @@ def usage(
 
 
 def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
-    """The images that a day replayed; None where its record or the cache has not the table."""
     try:
         key = sealed.outs()[sealed.project.name(sealed.project.replay)]
         return set(tables.read(storage.object_path(objects, key), Replayed)["image"])
@@ -211,11 +212,8 @@ def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
 def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[str, list[str]]:
     """Return the paths of the erased images that these sealed days read, by day."""
     found: dict[str, list[str]] = {}
-    erased, objects = (
-        corrections.gone(project, corrections.ERASE),
-        storage.cache_folder(project.root),
-    )
-    for one in usage(history, erased, days, objects):
+    erased = corrections.gone(project, corrections.ERASE)
+    for one in usage(history, erased, days, storage.cache_folder(project.root)):
         for day in one.days:
             found.setdefault(day, []).append(one.path)
     return found

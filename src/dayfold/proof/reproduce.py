@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dayfold import __version__
@@ -126,7 +125,6 @@ def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
 
 
 def _expected(sealed: Sealed) -> str:
-    """Say which level to expect: a day's recorded fingerprint against this machine's."""
     from dayfold.learning import device
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
@@ -142,7 +140,6 @@ def _expected(sealed: Sealed) -> str:
 
 
 def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
-    """Why a day cannot be made again; nothing if it can."""
     if erased:
         return f"it needs images that were erased: {', '.join(first_few(erased))}"
     pinned = sealed.params.get("dayfold")
@@ -169,20 +166,15 @@ def worktrees(project: Project) -> Iterator[None]:
 
 
 def _clear(project: Project) -> None:
-    shutil.rmtree(_handed_on(project), ignore_errors=True)
+    shutil.rmtree(project.rebuilt_parent, ignore_errors=True)
     _remove(project)
 
 
 def _remove(project: Project) -> None:
-    """Remove the worktree; links to images are removed, never followed."""
+    # Links to images are removed, never followed.
     shutil.rmtree(project.rebuilt, ignore_errors=True)
     # One that is not there, or not known to git, is as good.
     vcs.git_says(project.root, "worktree", "remove", "--force", str(project.rebuilt))
-
-
-def _handed_on(project: Project) -> Path:
-    """Where a day's model and predictions wait for the next one."""
-    return project.rebuilt.with_name("reproduce-parent")
 
 
 def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -> Rebuilt:
@@ -196,9 +188,9 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
             parent = folder.name(folder.parent.with_suffix(".dvc"))
             vcs.dvc(folder.root, "commit", "--force", *sealed.lock, parent)
         if from_scratch:
-            _handed_on(project).mkdir()
+            project.rebuilt_parent.mkdir()
             for made, kept in folder.handed_on().items():
-                made.rename(_handed_on(project) / kept.name)
+                made.rename(project.rebuilt_parent / kept.name)
         return result
     except DayfoldError as error:
         said = [error.what, *error.problems[-TAIL:], error.hint]
@@ -208,10 +200,6 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
 
 
 def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
-    """Lay a day out as its tag has it, with its images and its parent, ready for `dvc repro`.
-
-    Raises CycleError or ToolError where images or parent cannot be had.
-    """
     project = sealed.project
     words = ("worktree", "add", "--quiet", "--detach", str(folder.root), vcs.TAG + sealed.day)
     # No hooks: DVC's own would check out every image and model.
@@ -229,8 +217,8 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
             # A whole folder by one link: its images are read only.
             folder.images(day).symlink_to(project.images(day))
     # The parent: the one just made, an origin of its seed, or the recorded one.
-    if _handed_on(project).exists():
-        _handed_on(project).rename(folder.parent)
+    if project.rebuilt_parent.exists():
+        project.rebuilt_parent.rename(folder.parent)
     elif from_scratch and sealed.params["origin"]["weights"] == "random":
         from dayfold.learning import origin
 
@@ -297,7 +285,6 @@ def _figures(sealed: Sealed, made: Project) -> Rebuilt:
 
 
 def _accuracy(sealed: Sealed, made: Project) -> list[str]:
-    """Say how far average_accuracy moved, where both have it."""
     name = "average_accuracy"
     then = json.loads(sealed.file(made.name(made.metrics))).get(name)
     now = json.loads(made.metrics.read_bytes()).get(name)

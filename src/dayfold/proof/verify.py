@@ -174,7 +174,6 @@ def folded(found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _git(project: Project) -> Iterator[Finding]:
-    """What git finds damaged in its own objects, tags and branches."""
     words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     refs = Path(vcs.git(project.root, *words).strip()) / "refs"
     for path in sorted(path for path in refs.rglob("*") if path.is_file()):
@@ -192,7 +191,6 @@ def _git(project: Project) -> Iterator[Finding]:
 
 
 def _pins(sealed: Sealed, current: str) -> Iterator[Pin]:
-    """All that DVC keeps of a day; `current` is the day that lies in the working tree."""
     project, day, is_current = sealed.project, sealed.day, sealed.day == current
     for path, key in sealed.outs().items():
         if path not in sealed.files:
@@ -210,10 +208,7 @@ def _missing(
     cached: Collection[Pin],
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
-    """What neither the working tree nor the cache has, like things together, each with its way.
-
-    And of each whether it is lost: the source has not got it either.
-    """
+    """What neither the working tree nor the cache has, and whether the source has it neither."""
     # A folder that lies here is read there: its object in the cache is not missed.
     away = [one for one in pins if not (one.is_folder and (project.root / one.path).is_dir())]
     alike: dict[tuple[str, str, bool], list[Pin]] = {}

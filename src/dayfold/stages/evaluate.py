@@ -132,9 +132,7 @@ def run(project: Project, params: Params) -> list[str]:
     day = params.day
     model = network.load(project.model, (day,))
     recipe = model.metadata["recipe"]
-    machine = device.resolve(
-        device=recipe["device"], precision=recipe["precision"], threads=recipe["threads"]
-    )
+    machine = device.resolve(**{key: recipe[key] for key in ("device", "precision", "threads")})
     history = manifest.history(project, day)
     held = evidence.sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
     parent = network.load(project.parent_model)
@@ -188,7 +186,6 @@ def run(project: Project, params: Params) -> list[str]:
 def _unlike(
     project: Project, params: Params, history: History, parent: Model, asked: list[pl.DataFrame]
 ) -> list[str]:
-    """Write what yesterday's model made of today's images, and say it; nothing without `asked`."""
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
     seen = {renamed.get(name, name) for name in parent.seen}

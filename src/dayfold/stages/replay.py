@@ -115,7 +115,6 @@ def pool_shares(
 
 
 def _masses(counts: Mapping[Cell, int], weight: Callable[[Cell], float]) -> dict[str, float]:
-    """What all images of each class weigh together."""
     parts: dict[str, list[float]] = {}
     for cell, count in sorted(counts.items()):
         parts.setdefault(cell[1], []).append(count * weight(cell))

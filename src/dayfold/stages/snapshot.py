@@ -56,10 +56,7 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """How many images and groups of each class, and of all, each split has before today's new ones.
-
-    `returning` are (label, split, group) of today's images whose split is settled.
-    """
+    # `returning` are (label, split, group) of today's images whose split is settled.
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
@@ -178,38 +175,27 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
 
 
 def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    """Which classes of all images cannot be learnt or judged yet, and what to do."""
     table = now.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(now["label"].unique()), evidence.unit_of(now)
 
-    def none_of(split: str) -> list[str]:
-        is_wanted = fractions[split] > 0
-        return [label for label in labels if is_wanted and not counts.get((label, split))]
-
+    none = {
+        split: [label for label in labels if part > 0 and not counts.get((label, split))]
+        for split, part in fractions.items()
+    }
     tested = {label: counts.get((label, "test"), 0) for label in labels}
     few = [f"{label} ({n})" for label, n in tested.items() if n and evidence.is_too_few(n)]
     more, later = f"; add more such {thing}s", ", or judge on a later day"
-    for found, what, then in (
-        (
-            none_of("train"),
-            "no training image of {}",
-            ": the model cannot learn it before one comes, and its test images count as wrong",
-        ),
-        (none_of("test"), f"no test {thing} of {{}}", f": nothing to judge by{more}{later}"),
-        (
-            none_of("validation"),
-            f"no validation {thing} of {{}}",
-            f": nothing to check confidence by{more}",
-        ),
-        (
-            few,
-            f"too few test {thing}s to judge {{}}",
-            f": {evidence.ENOUGH} are needed{more}{later}",
-        ),
-    ):
+    sentences = {
+        "no training image of {}: the model cannot learn it before one comes, and its test images "
+        "count as wrong": none["train"],
+        f"no test {thing} of {{}}: nothing to judge by{more}{later}": none["test"],
+        f"no validation {thing} of {{}}: nothing to check confidence by{more}": none["validation"],
+        f"too few test {thing}s to judge {{}}: {evidence.ENOUGH} are needed{more}{later}": few,
+    }
+    for said, found in sentences.items():
         if found:
-            yield f"warning: {what.format(escaped(', '.join(first_few(found))))}{then}"
+            yield f"warning: {said.format(escaped(', '.join(first_few(found))))}"
 
 
 def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:

@@ -23,15 +23,7 @@ from numpy.typing import NDArray
 from dayfold import __version__, draws
 from dayfold.errors import CycleError, TrainingError
 from dayfold.figures import evidence
-from dayfold.learning import (
-    calibration,
-    checkpoint,
-    device,
-    fitting,
-    frozen,
-    network,
-    parallel,
-)
+from dayfold.learning import calibration, checkpoint, device, fitting, frozen, network, parallel
 from dayfold.learning.device import Machine
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool
@@ -205,7 +197,6 @@ def _day(project: Project, params: Params) -> _Day:
 
 
 def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
-    """VALIDATION_IMAGES of these rows at most, in their order."""
     images, equal = rows["image"].to_list(), [1.0] * len(rows)
     chosen, _ = draws.priority_sample(images, equal, VALIDATION_IMAGES, "validation", seed, day)
     return rows[np.sort(chosen)]
@@ -233,7 +224,6 @@ def _fitted(
     keeper: checkpoint.Keeper,
     team: Team,
 ) -> tuple[Fitted, list[TrainingStep]]:
-    """Train, or go on where a training of the same inputs was stopped."""
     depth, here, inputs = job.recipe.frozen_through, facts["fingerprint"], None
     if depth != "none":
         count = sum(len(pool.images) for pool in pools)
@@ -309,7 +299,6 @@ def _of_yesterday(day: _Day, pool: Pool) -> calibration.Answers:
 
 
 def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:
-    """How many images there were, and how often they were drawn."""
     by_class = Counter[str]()
     for label, count in zip(day.pool["label"], fitted.drawn, strict=True):
         by_class[label] += int(count)
@@ -362,7 +351,6 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
 def _progress(
     recipe: Train, steps: list[TrainingStep], pace: Pace
 ) -> Iterator[Callable[[TrainingStep], None]]:
-    """Keep every step, and show a bar on a terminal; elsewhere a line an epoch."""
     updates, began, done = recipe.updates, time.monotonic(), len(steps)
     ends = {updates * epoch // fitting.EPOCHS for epoch in range(1, fitting.EPOCHS + 1)}
 

@@ -34,10 +34,7 @@ MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
 def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | None = None) -> Path:
-    """Write the report of a day, by default the last that has figures; return its path.
-
-    `heat_of` returns what draws where the model of a day looks.
-    """
+    """Write the report of a day, by default the last that has figures; return its path."""
     found = days.read(project, day)
     path = project.report(found.day)
     heat = None
@@ -175,7 +172,6 @@ def _cohorts(day: Day) -> list[CohortAccuracy]:
 
 
 def _scores(day: Day) -> dict[str, pl.DataFrame]:
-    """The scores of each class, by the day of the model."""
     own = day.evaluations.filter(
         pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(retention.drawn(day.days))
     )

@@ -95,7 +95,6 @@ def _mistakes(day: Day) -> tuple[str, Found]:
 
 
 def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[str, Found]:
-    """The images of a table that are predicted wrong, the most confident first."""
     table = day.table(path, kind)
     if table is None:
         return f"{day.project.name(path)} of this day is not here.", []
@@ -130,7 +129,6 @@ def _unlike(day: Day) -> tuple[str, Found]:
 
 
 def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, dict[str, str], str]:
-    """An image with its label and another that may be right, and the command that corrects it."""
     facts = {"label": row["label"], "predicted": other}
     facts |= {name: f"{value:.3f}" for name, value in sure.items()}
     facts |= {"split": row["split"]} if "split" in row else {}

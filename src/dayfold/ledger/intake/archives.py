@@ -16,7 +16,6 @@ MAX_TOTAL = 2**36  # bytes of all: 64 GB
 MAX_FILES = 1_000_000
 _PIECE = 2**20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
-_IS_UTF_8 = 0x800  # the flag (bit 11) of a name in a zip
 _WINDOWS = 0  # the system that made a file of a zip: MS-DOS, as which Windows names itself
 
 
@@ -34,8 +33,7 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     members = _zipped(archive) if is_zip else _tarred(archive)
     files = total = 0
     with closing(members):
-        for raw, size, problem, source in members:
-            name = raw if isinstance(raw, str) else _decoded(raw, archive)
+        for name, size, problem, source in members:
             files, total = files + 1, total + max(size, 0)
             if files > MAX_FILES or total > MAX_TOTAL:
                 raise IntakeError(
@@ -51,23 +49,20 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     return refused
 
 
-# Name (bytes where the archive does not say that it is UTF-8), size, why it is refused, the file.
-_Member = tuple[str | bytes, int, str, IO[bytes] | None]
+# Name, size, why it is refused, the file.
+_Member = tuple[str, int, str, IO[bytes] | None]
 
 
 def _zipped(path: Path) -> Generator[_Member]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path, metadata_encoding="utf-8") as archive:
             for info in archive.infolist():
-                path_in_zip = info.orig_filename
-                if info.create_system == _WINDOWS and "/" not in path_in_zip:
+                name = info.orig_filename
+                if info.create_system == _WINDOWS and "/" not in name:
                     # As unzip does: PowerShell 5, for one, writes its own separator.
-                    path_in_zip = path_in_zip.replace("\\", "/")
-                if path_in_zip.endswith("/"):
+                    name = name.replace("\\", "/")
+                if name.endswith("/"):
                     continue
-                name: str | bytes = path_in_zip
-                if not info.flag_bits & _IS_UTF_8:
-                    name = path_in_zip.encode("cp437")  # as which zipfile reads every byte
                 kind = info.external_attr >> 28  # of the Unix mode: 10 is a link
                 if info.flag_bits & 1:
                     yield name, 0, "is encrypted", None
@@ -79,6 +74,8 @@ def _zipped(path: Path) -> Generator[_Member]:
                             yield name, info.file_size, "", source
                     except Exception as error:
                         yield name, 0, _damage(error), None
+    except UnicodeDecodeError as error:
+        raise _not_utf_8(path, error.object) from None
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a zip archive: it {_damage(error)}.") from None
 
@@ -96,27 +93,25 @@ def _tarred(path: Path) -> Generator[_Member]:
             for info in archive:
                 if info.isdir():
                     continue
-                name: str | bytes = info.name.encode("utf-8", "surrogateescape")
-                if "path" in info.pax_headers and name == info.name.encode("utf-8", "replace"):
-                    name = info.name  # the format says that it is UTF-8
+                info.name.encode()  # with bytes of another encoding it cannot be
                 if not info.isreg() or info.issparse():
-                    yield name, 0, "is not a regular file", None
+                    yield info.name, 0, "is not a regular file", None
                 else:
-                    yield name, info.size, "", archive.extractfile(info)
+                    yield info.name, info.size, "", archive.extractfile(info)
+    except UnicodeEncodeError as error:
+        raw = error.object.encode("utf-8", "surrogateescape")
+        raise _not_utf_8(path, raw) from None
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
 
 
-def _decoded(raw: bytes, archive: Path) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise IntakeError(
-            f"Names in {archive} are not UTF-8, and it does not say what else they are.",
-            problems=[escaped(repr(raw)[2:-1])],
-            hint="unpack it with the program that made it and give the folder, or pack that again "
-            "with UTF-8 names: 7z a -mcu=on scans.zip scans",
-        ) from None
+def _not_utf_8(archive: Path, name: bytes) -> IntakeError:
+    return IntakeError(
+        f"Names in {archive} are not UTF-8, and it does not say what else they are.",
+        problems=[escaped(repr(name)[2:-1])],
+        hint="unpack it with the program that made it and give the folder, or pack that again "
+        "with UTF-8 names: 7z a -mcu=on scans.zip scans",
+    )
 
 
 def _damage(error: Exception) -> str:
@@ -135,7 +130,6 @@ def _path_problem(name: str) -> str:
 
 
 def _write(source: IO[bytes] | None, target: Path) -> str:
-    """Write one file; the reason where that cannot be done."""
     assert source is not None  # noqa: S101 - only a refused member has none
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

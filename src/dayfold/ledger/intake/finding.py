@@ -45,10 +45,8 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 
 def _below_the_top(folder: Path) -> Path:
-    """The folder inside, where all of an archive is in one: it was packed by its name.
-
-    What may be an image and lies beside the folders there tells that it is a class.
-    """
+    # Where all of an archive is in one folder, it was packed by its name. What may be an image and
+    # lies beside the folders there tells that it is a class.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
@@ -91,7 +89,7 @@ def walk(
     """Return the files of `folder`/<class>/, by class and name; refuse or count what else is there.
 
     `within` comes before the place of each. A link is the file that `real` returns, or refused for
-    the reason that it does. A class's name is taken in its composed Unicode form (NFC).
+    the reason that it does.
     """
     found: list[Found] = []
     entries = list(_entries(folder, within or ".", delivery))
@@ -260,7 +258,6 @@ def strays(project: Project, params: Params) -> list[Stray]:
 
 
 def _how(stray: str, day: str, is_open: bool) -> str:
-    """The options with which `add` takes a day's folder in: as that day if it may still come."""
     if is_open:
         return f" --move --day {day}"
     return f" --day {stray}" if day in (UNOPENED, min(day, stray)) else " --move"

@@ -82,14 +82,12 @@ def _unknown(file: Path, why: str) -> IntakeError:
 
 
 def _parquet(file: Path) -> Table:
-    """Parquet: its columns of text and of whole numbers."""
     names, rows = workers.parquet(file)
     cells = (dict(zip(names, row, strict=True)) for row in rows)
     return Table([Line(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
 
 
 def _csv(file: Path, text: str) -> Table:
-    """CSV with a header, separated by commas."""
     try:
         table = csv.reader(io.StringIO(text, newline=""), strict=True)
         rows = [(table.line_num, row) for row in table if row]
@@ -118,7 +116,6 @@ def _csv(file: Path, text: str) -> Table:
 
 
 def _json(file: Path, text: str) -> Table:
-    """JSON or JSON lines: what the keys are like tells which."""
     try:
         try:
             value = json.loads(text)
@@ -296,7 +293,6 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
 
 
 def _beside(regions: Mapping[str, int] | None) -> str:
-    """What to say of an image with these regions, by kind."""
     if not regions:
         return ""
     counted = ", ".join(f"{kind} {count}" for kind, count in regions.items())
@@ -304,6 +300,5 @@ def _beside(regions: Mapping[str, int] | None) -> str:
 
 
 def _list(value: Any, name: str) -> list[Any]:
-    """The list under a name, or none."""
     found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, list) else []

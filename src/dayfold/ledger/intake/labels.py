@@ -167,7 +167,6 @@ def _row(
 
 
 def _label(cell: Any) -> tuple[str, str]:
-    """The label of a cell, or none, and what is wrong with it."""
     if isinstance(cell, dict):  # JSON-MIN's several choices
         cell = cell.get("choices")
     given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
@@ -188,7 +187,6 @@ def _text(cell: Any) -> str | None:
 
 
 def _dispute(rows: Iterable[_Row]) -> str:
-    """How the rows of one file differ."""
     said = ""
     for name, what in (("told", "meant by"), ("group", "given in groups"), ("label", "given as")):
         values = {getattr(row, name): row.where for row in rows}
@@ -251,7 +249,6 @@ def _inside(folder: Path, name: str) -> Path | str:
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
-    """Every regular file at any depth, but no clutter and nothing behind a link."""
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_clutter(name)]
         for name in files:

@@ -117,7 +117,6 @@ def _read(path: Path) -> bytes:
 
 
 def _unpack(archive: str, into: str) -> dict[str, Any]:
-    """Unpack an archive; answer what of it is `refused`, and why."""
     try:
         return {"refused": archives.unpack(Path(archive), Path(into))}
     except OSError as error:
@@ -201,8 +200,6 @@ class _CrashError(IntakeError):
 
 
 class _Worker:
-    """A child process that answers one request at a time."""
-
     def __init__(self) -> None:
         # -P and the package's own folder: nothing is imported from where the user stands.
         home = str(Path(dayfold.__file__).parents[1])
@@ -248,7 +245,6 @@ class _Worker:
         return line
 
     def end(self) -> None:
-        """Kill the process, whatever it is doing."""
         self.process.kill()
         self.process.communicate()  # closes its pipes, broken ones too, and waits for it
 
