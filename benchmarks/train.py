@@ -46,7 +46,7 @@ from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.params import Params
+from dayfold.project.params import Params, Train
 from dayfold.stages import train
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -116,6 +116,14 @@ def timed_training(project: Project, params: Params) -> tuple[float, dict[str, f
     return images / seconds, {**spent, "rest": seconds - spent["decode"] - spent["train"]}
 
 
+def speed(bare: Bare, recipe: Train, updates: int) -> float:
+    """Make `updates` of the bare loop; the images a second."""
+    began = time.perf_counter()
+    for _ in range(updates):
+        bare.update()
+    return updates * recipe.batch_size / (time.perf_counter() - began)
+
+
 def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, float, float]:
     """Print a table of rounds; their medians.
 
@@ -128,7 +136,7 @@ def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, 
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
     bare = Bare(network.load(project.model), recipe, machine)
-    bare.updates(5)
+    speed(bare, recipe, 5)
     print(
         "| round | bare loop, img/s | train stage, img/s | ratio | decoding, s | updates and "
         "validation, s | rest, s |\n|" + " --- |" * 7
@@ -136,9 +144,10 @@ def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, 
     found = []
     for number in range(1, rounds + 1):
         # Half of the bare updates before and half after: a machine that slows down slows both.
-        first = bare.updates(max(1, updates // 2))
+        first = speed(bare, recipe, max(1, updates // 2))
         stage, spent = timed_training(project, params)
-        alone = statistics.harmonic_mean([first, bare.updates(max(1, updates // 2))])
+        then = speed(bare, recipe, max(1, updates // 2))
+        alone = statistics.harmonic_mean([first, then])
         loop = updates * recipe.batch_size / max(spent["train"], 0.1) / alone
         found.append((alone, stage / alone, loop))
         shown = " | ".join(f"{spent[part]:.1f}" for part in ("decode", "train", "rest"))
@@ -186,10 +195,10 @@ def bare_loop(size: int, seconds: int) -> None:
     recipe = recipe.model_copy(update={"image_size_px": size, "threads": cpus()})
     machine = device.resolve(device="cpu", precision="auto", threads=recipe.threads)
     bare = Bare(network.grown(network.random_origin(0), "ab", 0), recipe, machine)
-    bare.updates(2)
+    speed(bare, recipe, 2)
     speeds, began = [], time.monotonic()
     while time.monotonic() - began < seconds:
-        speeds.append(bare.updates(1))
+        speeds.append(speed(bare, recipe, 1))
     print(statistics.harmonic_mean(speeds))
 
 
