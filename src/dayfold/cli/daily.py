@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, option, say
+from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, option
 from dayfold.errors import CycleError, RefusedError
+from dayfold.project.console import plural, say, show
 
 Group = Annotated[
     str | None,
@@ -100,7 +101,6 @@ def add(
     Exit code 1: nothing was added.
     """
     from dayfold.cycle import adding, opening
-    from dayfold.project.console import show
 
     if source and images:
         raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
@@ -187,7 +187,6 @@ def run(
     open; 4: as 0, but files were refused, or known images have another label; 1: anything else.
     """
     from dayfold.cycle import unattended
-    from dayfold.project.console import plural
 
     with changing("run") as project:
         is_dated = unattended.is_dated(source)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import HISTORY, command, days_of, here, option, say, warn_of_edits
+from dayfold.cli.top import HISTORY, command, days_of, here, option, warn_of_edits
 from dayfold.errors import CycleError
+from dayfold.project.console import say, show
 from dayfold.project.layout import check_day
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
     from dayfold.ledger import manifest
-    from dayfold.project.console import show
     from dayfold.project.layout import ORIGIN
 
     project = here()
@@ -53,7 +53,6 @@ def diff(
     All figures: dvc metrics diff --targets data/metrics/day.json.
     """
     from dayfold.figures import diff as compared
-    from dayfold.project.console import show
 
     if len(days or ()) > 2:
         raise CycleError("At most two days can be compared.", hint="dayfold diff DAY DAY")
@@ -131,7 +130,6 @@ def backtest(
 ) -> None:
     """Replay the project's history under other policies and compare the results."""
     from dayfold import backtest as replayed
-    from dayfold.project.console import show
 
     project = here()
     policies = replayed.policies(policy or [], changes or [])

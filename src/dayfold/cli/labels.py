@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, ask, changing, command, day_of, option, say
+from dayfold.cli.top import LABELS, ask, changing, command, day_of, option
 from dayfold.errors import CycleError
+from dayfold.project.console import first_few, plural, say
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:
@@ -121,7 +122,6 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
 def _print(done: "Desk", *, what: str) -> None:
     """Print what was done; `what` is what one correction is: "label corrected"."""
     from dayfold.cycle import opening
-    from dayfold.project.console import first_few, plural
 
     for line in opening.opened(done.project, done.day, done.opened):
         print(line)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import MODEL, command, here, option, say, warn_of_edits, without_collector
+from dayfold.cli.top import MODEL, command, here, option, warn_of_edits, without_collector
 from dayfold.errors import IntakeError
+from dayfold.project.console import say
 
 ModelDay = Annotated[
     str | None, option("By default the last that passed its gate.", "--day", metavar="YYYY-MM-DD")

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import PROOF, command, here, option, say
+from dayfold.cli.top import PROOF, command, here, option
 from dayfold.errors import CycleError
+from dayfold.project.console import say
 
 
 @command(PROOF, "dayfold reproduce --all --from-scratch")

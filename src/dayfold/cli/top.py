@@ -17,7 +17,7 @@ import typer
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project import vcs
-from dayfold.project.console import say as say
+from dayfold.project.console import say
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
