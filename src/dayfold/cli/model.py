@@ -38,7 +38,7 @@ def predict(
     """
     with without_collector():
         from dayfold.serve import model as models
-        from dayfold.serve import predicting, queueing
+        from dayfold.serve import predicting
 
     is_queue = len(sources) == 1 and sources[0].is_dir() and output and top == 1
     if not is_queue if queue else form != "csv":
@@ -52,6 +52,8 @@ def predict(
     model = models.load(project.root, day)
     say(models.said(project, model.day, day))
     if queue and output:
+        from dayfold.serve import queueing
+
         queueing.write_queue(
             project, model, sources[0], count=queue, file=output, form=form, say=say
         )
