@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
+from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
@@ -145,10 +147,11 @@ def _found(
 
 def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
     """The images that are in the day's folder already: sha256 → (class, place)."""
-    return {
-        sha256_file(one.path): (one.label, project.name(one.path))
-        for one in finding.walk_day(project, day, Delivery())
-    }
+    there = finding.walk_day(project, day, Delivery())
+    with ThreadPoolExecutor(cpus()) as pool:
+        images = pool.map(sha256_file, (one.path for one in there))
+        places = ((one.label, project.name(one.path)) for one in there)
+        return dict(zip(images, places, strict=True))
 
 
 def _tell_odd(
