@@ -1,6 +1,5 @@
 """What all commands share."""
 
-import errno
 import gc
 import io
 import os
@@ -18,6 +17,7 @@ from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project import vcs
 from dayfold.project.console import say
+from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        way = "; free some space, and run the command again" * is_full
+        way = "; free some space, and run the command again" * (error.errno in FULL)
         print(f"dayfold: {error.strerror or error}{where}{way}", file=sys.stderr)
         sys.exit(1)
 

@@ -21,7 +21,7 @@ from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project import storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
-from dayfold.project.files import escaped, json_bytes, md5_file, sha256_file, write_bytes
+from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
 from dayfold.project.params import Params
 from dayfold.proof import chain
@@ -45,7 +45,7 @@ TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"
 DELETED, ADDED = "was deleted", "was added"
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 # What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
@@ -78,7 +78,7 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     try:
         write_bytes(project.last_looks, json_bytes(noted))
     except OSError as error:
-        if error.errno not in CLOSED:  # `status` also looks at what cannot be written to
+        if error.errno not in UNWRITABLE:  # `status` also looks at what cannot be written to
             raise
     _refuse(found, params.parent, parent_back)
 

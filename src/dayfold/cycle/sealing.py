@@ -60,7 +60,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
     check_history(project)
-    if vcs.is_shallow(project.root):
+    if now.untagged and vcs.is_shallow(project.root):  # which may have the tags elsewhere
         check_tags(project, now)
     check_tag_is_free(project, now, now.day)
     hand_edits.check(project, now.params, now.sealed)
@@ -183,7 +183,10 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     and raises unless that is meant. Returns what was done.
     """
     now = standing(project)
-    check_tags(project, now) if now.lost_tags else check_not_moved(project, now)
+    if now.lost_tags:
+        check_tags(project, now)  # moved ones first
+    else:
+        check_not_moved(project, now)
     check_is_last(project, now)
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")

@@ -1,6 +1,7 @@
 """Atomic writes, hashes, CSV and JSON."""
 
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 PART = ".dayfold-part"  # the ending of a file that is being written
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, or a quota that is reached, answers with
 
 
 def sha256(data: bytes) -> str:
