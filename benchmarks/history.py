@@ -224,7 +224,9 @@ def commits(project: Project, days: Sequence[str]) -> Iterator[bytes]:
         since = f"from {head}^0\n" if day == days[0] else ""
         yield f"commit {head}\ncommitter {who}\n{text}{since}".encode()
         own = [kind(day) for kind in (*kinds, project.corrections, project.groups)]
-        for path, data in {**{one: one.read_bytes() for one in own}, **same}.items():
+        params = project.params.read_bytes().replace(days[-1].encode(), day.encode())
+        files = {one: one.read_bytes() for one in own} | same | {project.params: params}
+        for path, data in files.items():
             yield f"M 100644 inline {project.name(path)}\ndata {len(data)}\n".encode() + data
         yield f"tag {vcs.TAG}{day}\nfrom {head}\ntagger {who}\n{text}".encode()
 
