@@ -148,7 +148,8 @@ def verdicts(
     found = {}
     committed = vcs.committed_days(project.root)
     for line in days:
-        recorded = project.gate(line.day).exists()
+        passed = (line.figures or {}).get("gate") == {"passed": True, "not_judged": 0}
+        recorded = not passed and project.gate(line.day).exists()
         checks = gate.read(project, line.day) if recorded else []
         if line.day in forced:
             found[line.day] = "forced"
