@@ -1,7 +1,7 @@
 """What each policy and option is worth, on the streams of benchmarks/streams.py, several seeds.
 
     python benchmarks/retention.py FOLDER [--seeds 5] [--processes 2]
-        [--part policies|ablation|recency|pictures|choices] [--judge test|validation]
+        [--part policies|ablation|recency|pictures|choices|updates] [--judge test|validation]
         [--stream NAME …]
 
 A run takes two to three minutes on one core for digits, and four to ten for pictures. The days are
@@ -21,7 +21,7 @@ from statistics import fmean
 
 import polars as pl
 import streams
-from streams import ALL, PICTURES, STREAMS
+from streams import ALL, PICTURES, SIZES, STREAMS
 
 from dayfold import backtest
 from dayfold.backtest import POLICIES, History, Policy
@@ -69,6 +69,9 @@ ON_PICTURES: dict[str, dict[str, backtest.Value]] = {
         for rate in (0.0001, 0.0002, 0.0005, 0.002)
     },
 }
+BY_UPDATES: dict[str, dict[str, backtest.Value]] = {
+    f"updates {updates}": {"train.updates": updates} for updates in (50, 450)
+}
 PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and policies or variants
     "policies": (tuple(STREAMS), ("project", "naive", "cumulative")),
     # One thing changed at a time, on streams that ask for the opposite: to learn the rare, to keep
@@ -77,10 +80,14 @@ PARTS: dict[str, tuple[Sequence[str], Sequence[str]]] = {  # streams, and polici
     "recency": (tuple(STREAMS), ("project", "weight 1.0", "weight 3.0")),
     "pictures": (tuple(PICTURES), ("project", "joint", "frozen", "naive")),
     "choices": (tuple(PICTURES), ("project", "replay 1000", *ON_PICTURES)),
+    "updates": (tuple(SIZES), ("project", *BY_UPDATES)),
 }
 CHOICES = {
     **POLICIES,
-    **{name: Policy(name, changes) for name, changes in {**VARIANTS, **ON_PICTURES}.items()},
+    **{
+        name: Policy(name, changes)
+        for name, changes in {**VARIANTS, **ON_PICTURES, **BY_UPDATES}.items()
+    },
 }
 
 

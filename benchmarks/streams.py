@@ -52,6 +52,7 @@ class Stream:
     days: int = 15
     size_px: int = 16
     start: str = ""
+    fractions: Mapping[str, float] | None = None  # of the splits; the project's where it is None
 
 
 JOINS = {6: 3, 7: 6, 8: 9, 9: 12}
@@ -95,7 +96,18 @@ PICTURES = {
     "icons": ICONS,
     "icons from letters": replace(ICONS, start="letters"),
 }
-ALL = {**STREAMS, **PICTURES}
+SIZES = {  # how many updates a day needs
+    "small days": Stream(
+        "ten digits a day, 20 images to train on",
+        fractions={"train": 0.056, "validation": 0.472, "test": 0.472},
+    ),
+    "large days": Stream(
+        "ten digits a day, 750 images to train on",
+        lambda digit, day: day < 5,  # noqa: ARG005
+        days=5,
+    ),
+}
+ALL = {**STREAMS, **PICTURES, **SIZES}
 START_UPDATES = 2000  # of a network that another stream starts from
 
 
@@ -151,7 +163,8 @@ def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = 
         rows = []
         for is_rare in (False, True):
             mine = [row for row in arrivals[turn] if (row[2] == stream.rare) == is_rare]
-            fractions = RARE if is_rare else params.data.split.fractions()
+            usual = stream.fractions or params.data.split.fractions()
+            fractions = RARE if is_rare else usual
             # Alone: what other classes have of the splits would decide where its few images go.
             before = manifest.history(project, ORIGIN) if is_rare else earlier
             units = splits.units(mine, earlier=before, expression="")
