@@ -38,8 +38,9 @@ def _run(context: typer.Context) -> None:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if name in GO_BY_TABLES and vcs.branch(project.root):
         from dayfold.cycle import hand_edits
+        from dayfold.proof.line import Line
 
-        hand_edits.check_tables(project, params, vcs.sealed_days(project.root))
+        hand_edits.check_tables(Line.read(project))
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     if BRIEF not in os.environ:

@@ -23,8 +23,8 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
-from dayfold.project.params import Params
 from dayfold.proof import chain
+from dayfold.proof.line import Line
 
 # What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
 DAY_PATHS = (
@@ -50,7 +50,7 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
-def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
+def check(now: Line) -> None:
     """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
@@ -58,11 +58,12 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     time is noted by day, so that next time only days with younger files are read. Of more than
     MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
+    project, params, sealed = now.project, now.params, now.sealed
     began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
     last = params.day if params.day in sealed else params.parent
     days = {day for day in sealed if is_day(last) and day <= last}
-    found = {EDITED: _in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES))}
+    found = {EDITED: _in_git(now, (*DAY_PATHS, TRACKED_IMAGES))}
     parent_back = _parent_back(project, params.parent) if params.parent in sealed else []
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
@@ -83,9 +84,9 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     _refuse(found, params.parent, parent_back)
 
 
-def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
+def check_tables(now: Line) -> None:
     """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
-    _refuse({EDITED: _in_git(project, params, sealed, DAY_PATHS)})
+    _refuse({EDITED: _in_git(now, DAY_PATHS)})
 
 
 def _refuse(
@@ -147,10 +148,8 @@ def _parent_back(project: Project, day: str) -> list[str]:
     return [f"rm -rf {name}", *gets, f"dvc add {name}"]
 
 
-def _in_git(
-    project: Project, params: Params, sealed: Sequence[str], paths: Sequence[str]
-) -> list[str]:
-    days = {day for day in sealed if day != params.day}
+def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
+    project, days = now.project, {day for day in now.sealed if day != now.day}
     if not days:
         return []
     # Without what was added: in the middle of a merge it is what others have sealed.

@@ -1,7 +1,5 @@
 """Where a project stands, and what is next."""
 
-from dataclasses import dataclass
-
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError, ToolError
@@ -10,181 +8,20 @@ from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History
 from dayfold.project import journal, vcs
-from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
-from dayfold.project.layout import ORIGIN, UNOPENED, Project
-from dayfold.project.params import Params
+from dayfold.project.layout import Project
+from dayfold.proof.line import Line
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where a project stands: its params, and the days of its line of history.
-
-    `sealed` are those whose tag HEAD contains, `untagged` those that are committed without it,
-    `tagged` those with a tag anywhere.
-    """
-
-    params: Params
-    sealed: list[str]
-    untagged: list[str]
-    tagged: list[str]
-
-    @property
-    def day(self) -> str:
-        """The open or last sealed day."""
-        return self.params.day
-
-    @property
-    def is_unopened(self) -> bool:
-        """Whether no day was ever opened."""
-        return self.day == UNOPENED
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether the day has its tag."""
-        return self.day in self.sealed
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the day was opened and has no tag yet."""
-        return not (self.is_unopened or self.is_sealed)
-
-    @property
-    def lost_tags(self) -> list[str]:
-        """The untagged days, without the open one where a person has committed that."""
-        return [day for day in self.untagged if day in self.tagged or day != self.day]
-
-    @property
-    def next_parent(self) -> str:
-        """The parent of the next day that is opened."""
-        return ORIGIN if self.is_unopened else self.day
-
-    @property
-    def parent(self) -> str:
-        """The parent of the open day, or else of the next one."""
-        return self.params.parent if self.is_open else self.next_parent
-
-
-def standing(project: Project) -> Standing:
-    """Read params.yaml, the tags and the last commit."""
-    params, sealed = params_file.read(project.params), vcs.sealed_days(project.root)
-    untagged = set(vcs.committed_days(project.root)) - set(sealed)
-    # After a merge of two lines the other one's manifests are there too.
-    line = list(manifest.line(project, params.day, params.parent)) if untagged else []
-    on_line = [day for day in sorted(line) if day in untagged]
-    return Standing(params, sealed, on_line, vcs.tagged_days(project.root))
-
-
-def current_history(project: Project, now: Standing) -> History:
+def current_history(now: Line) -> History:
     """Return the history of the sealed days, as the open day's corrections leave it."""
-    history = manifest.history(project, now.parent)
-    lines = corrections.lines(project, now.day) if now.is_open else {}
+    history = manifest.history(now.project, now.parent)
+    lines = corrections.lines(now.project, now.day) if now.is_open else {}
     return corrections.applied(history, lines)
 
 
-def check_tags(project: Project, now: Standing) -> None:
-    """Raise CycleError, with the way on, where a day of this line has no tag on it.
-
-    A rebase, an amended commit and a squash merge make a commit again, and leave its tag behind.
-    """
-    check_not_moved(project, now)
-    if not now.untagged:
-        return
-    problems = [
-        f"{vcs.TAG}{day} is on a commit that this branch has no longer"
-        if day in now.tagged
-        else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
-        for day in now.untagged
-    ]
-    hint = "dayfold seal"
-    if vcs.is_shallow(project.root):
-        hint = "git fetch --unshallow --tags (this is a shallow clone)"
-    elif {*now.untagged} - {*now.tagged} and vcs.git(project.root, "remote").strip():
-        hint = "git fetch --tags; if that brings none: dayfold seal"
-    what = "A committed day is sealed by its tag, and the branch lacks tags:"
-    raise CycleError(what, problems=problems, hint=hint)
-
-
-def check_not_moved(project: Project, now: Standing) -> None:
-    """Raise CycleError where the tag of the day or of its parent is on the commit of another."""
-    name = project.name(project.params)
-    days = {now.params.parent, now.day} & {*now.sealed}
-    for day, files in vcs.at_tags(project.root, sorted(days), lambda _: [name]).items():
-        tag, found = vcs.TAG + day, params_file.day_of(files.get(name, b""))
-        if found != day:
-            manifest_name = project.name(project.manifest(day))
-            words = ("log", "--max-count=1", "--format=%h", "--", manifest_name)
-            commit = vcs.git(project.root, *words).strip()
-            raise CycleError(
-                f"The tag {tag} was moved: to a commit whose params.yaml says {found or 'no day'}.",
-                hint=f'git tag --force --annotate --message "day {day}" {tag} {commit}; or, where '
-                "another clone has it right: git fetch --tags --force",
-            )
-
-
-def check_tag_is_free(project: Project, now: Standing, day: str) -> None:
-    """Raise CycleError where a day that this line does not have is sealed on another one."""
-    if day not in now.tagged or day in {*now.sealed, *now.untagged}:
-        return
-    tag = vcs.TAG + day
-    branches = vcs.branches_of(project.root, tag)
-    there = branches[0] if branches else f"-b NAME {tag}"
-    is_on_any = branches or vcs.branches_of(project.root, tag, remote=True)
-    free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
-    other = "give another --day"
-    if day == now.day:
-        other = f"dayfold undo, then dayfold add data/undone/{day}/images/{day} --day ANOTHER"
-    raise CycleError(
-        f"{day} is sealed on another line of history, so its tag {tag} is taken.",
-        hint=f"{other}; or go on with that line: git checkout {there} && dvc checkout{free}",
-    )
-
-
-def check_branch(project: Project) -> None:
-    """Raise CycleError where no branch is checked out: what is sealed then is on none."""
-    if not vcs.branch(project.root):
-        branches = vcs.branches_of(project.root, "HEAD")
-        way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
-        raise CycleError(
-            "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
-            hint=f"{way}; or, to begin another history from here: git checkout -b NAME",
-        )
-
-
-def check_history(project: Project) -> None:
-    """Raise CycleError where a seal would be on no branch, or begin a second history."""
-    check_branch(project)
-    behind = vcs.behind(project.root)
-    if behind:
-        raise CycleError(
-            f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
-            "would begin a second history.",
-            hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
-            "otherwise docs/operations.md, two clones that sealed",
-        )
-
-
-def check_is_last(project: Project, now: Standing) -> None:
-    """Raise CycleError, with the way on, where the day is not the last of those that are sealed."""
-    last = now.sealed[-1] if now.sealed else now.day
-    if now.is_open or last == now.day:
-        return
-    if last in vcs.committed_days(project.root):
-        raise CycleError(
-            f"params.yaml says that the day is {now.day}; {last} is sealed after it.",
-            hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
-        )
-    gone = ("--diff-filter=D", "--", project.name(project.manifest(last)))
-    commit = vcs.git(project.root, "log", "--max-count=1", "--format=%h", *gone).strip()
-    raise CycleError(
-        f"{last} is sealed, and the commit {commit} took its files out again.",
-        hint=f"to have it back: git revert --no-edit {commit} && dvc checkout; to go on without "
-        f"it: git tag --delete {vcs.TAG}{last} && dvc checkout",
-    )
-
-
-def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = False) -> None:
+def check_is_as_sealed(now: Line, *, tables_alone: bool = False) -> None:
     """Raise CycleError unless a sealed day's files are here and those of its tag, to the byte.
 
     A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
@@ -192,7 +29,7 @@ def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = 
     if not now.is_sealed:
         return
     # Without what was added: that is of another day.
-    tag = vcs.TAG + now.day
+    project, tag = now.project, vcs.TAG + now.day
     changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
     if not tables_alone:
@@ -219,39 +56,36 @@ def stale(project: Project, day: str) -> list[str]:
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
 
 
-def check_settled(project: Project, now: Standing) -> None:
+def check_settled(now: Line) -> None:
     """Raise CycleError, with the way on, where a person or a repair is needed first.
 
     In git, and where a sealed day is not as it was sealed.
     """
+    project = now.project
     vcs.check_nothing_under_way(project.root)
-    check_tags(project, now)
-    check_tag_is_free(project, now, now.day)
-    check_is_last(project, now)
-    if not now.is_open:
-        check_history(project)
+    now.check("open day" if now.is_open else "next day")
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         raise CycleError(
             f"dayfold {note.command} did not end, and the next command repairs it",
             hint="dayfold check --fix",
         )
-    hand_edits.check(project, now.params, now.sealed)
-    check_is_as_sealed(project, now)
+    hand_edits.check(now)
+    check_is_as_sealed(now)
 
 
-def _unseen(project: Project, now: Standing) -> list[str]:
+def _unseen(now: Line) -> list[str]:
     classes = now.params.origin.classes
-    unseen = evidence.unseen(manifest.history(project, now.parent), classes) if classes else ()
+    unseen = evidence.unseen(manifest.history(now.project, now.parent), classes) if classes else ()
     return [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
 
 
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
-    now = standing(project)
+    now = Line.read(project)
     lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
-    known = _unseen(project, now)
+    known = _unseen(now)
     if now.is_unopened and not now.sealed:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
     is_untagged = now.day in now.untagged
@@ -263,7 +97,7 @@ def advice(project: Project) -> list[str]:
         *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
     ]
     try:
-        check_settled(project, now)
+        check_settled(now)
     except CycleError as error:
         problems = [f"  - {one}" for one in error.problems]
         return [*lines, error.what, *problems, f"next    {error.hint}"]

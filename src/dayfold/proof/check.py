@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.errors import DayfoldError
+from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
-from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 from dayfold.proof import verify
+from dayfold.proof.line import Line
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
@@ -69,14 +69,18 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
             partial(template.upgrade, project),
         )
     try:
-        params = params_file.read(project.params)
+        now = Line.read(project)
     except DayfoldError as error:
         if not template.is_older(project):
             yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
         return
+    try:
+        now.check("check")
+    except CycleError as error:
+        yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
-    yield _computing(params)
-    for stray in finding.strays(project, params):
+    yield _computing(now.params)
+    for stray in finding.strays(project, now.params):
         yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
@@ -95,11 +99,7 @@ def _tools(project: Project) -> Iterator[Sign]:
     if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
         hint = 'git config --global user.name "…" && git config --global user.email "…"'
-    elif not (branch := vcs.branch(project.root)):
-        found += "; no branch is checked out: what is sealed here is on none"
-        hint = "git checkout the branch of the last day && dvc checkout; or, to begin another "
-        hint += "history from here, git checkout -b NAME"
-    else:
+    elif branch := vcs.branch(project.root):
         found += f", on branch {branch}"
     yield Sign("git", found, hint)
 

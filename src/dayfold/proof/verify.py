@@ -17,14 +17,14 @@ from typing import NamedTuple
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
-from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
-from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.layout import Project
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
+from dayfold.proof.line import Line
 from dayfold.proof.record import Sealed, span
 
 
@@ -118,27 +118,25 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
     default remote is asked for everything.
     """
-    params = params_file.read(project.params)
-    if params.day == UNOPENED:
+    now = Line.read(project)
+    if now.is_unopened:
         return Verified([])
-    sealed = vcs.sealed_days(project.root)
-    committed = f"HEAD:{project.name(project.manifest(params.day))}"
-    is_settled = params.day in sealed or vcs.blobs(project.root, [committed])
-    last = params.day if is_settled else params.parent
-    days, line, broken = chain.walk(project, sealed, last)
+    is_settled = now.day in (*now.sealed, *now.committed)
+    last = now.day if is_settled else now.params.parent
+    days, line, broken = chain.walk(project, now.sealed, last)
     found = Verified(days, broken)
-    found.damage += chain.check(project, line, current=params.day)
+    found.damage += chain.check(project, line, current=now.day)
     line = [one for one in line if one.is_readable]  # of the others the chain has told
-    for day in sealed:
+    for day in now.sealed:
         if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
     objects = storage.cache_folder(project.root)
-    pins = [one for sealed in line for one in _pins(sealed, params.day)]
+    pins = [one for sealed in line for one in _pins(sealed, now.day)]
     bad: list[_Bytes] = []
     if read_data:
         found.damage += _git(project)
-        stored = _stored(project, line, pins, objects, params.day)
+        stored = _stored(project, line, pins, objects, now.day)
         bad = _damaged(project, stored, objects, found)
     cached = {one for one in pins if storage.object_path(objects, one.key).exists()}
     wanted = [one.key for one in pins] + [one.key for one in bad if one.key]
