@@ -18,7 +18,7 @@ from dayfold.learning import network
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, Prediction
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import pins
 from dayfold.project.files import for_spreadsheet
 from dayfold.serve import heat, predicting
 from dayfold.serve import model as models
@@ -111,7 +111,7 @@ def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
 
 
 def test_a_damaged_copy_in_the_cache_is_not_used(copy):
-    name = vcs.sealed_outputs(copy.root, TWO)["data/model.safetensors"]
+    name = pins.sealed_outputs(copy.root, TWO)["data/model.safetensors"]
     pinned = next((copy.root / ".dvc" / "cache").rglob(name[2:]))
     data = bytearray(pinned.read_bytes())
     data[-1] ^= 1

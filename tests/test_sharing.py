@@ -8,7 +8,7 @@ import pytest
 
 from dayfold.cycle import sealing
 from dayfold.demo import DAYS
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -67,7 +67,7 @@ def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(
     branch = vcs.branch(fresh.root)
     shell(fresh.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(fresh.root, "dvc", "pull")
-    lock = vcs.outputs(fresh.dvc_lock.read_bytes())
+    lock = pins.outputs(fresh.dvc_lock.read_bytes())
     assert md5_file(fresh.model) == lock["data/model.safetensors"]
     recorded = json.loads(fresh.provenance.read_bytes())
     assert (recorded["day"], recorded["sha256"]["model"]) == (TWO, sha256_file(fresh.model))

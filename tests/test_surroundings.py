@@ -6,7 +6,7 @@ import pytest
 
 from builders import place
 from dayfold.demo import DAYS
-from dayfold.project import params, storage, vcs
+from dayfold.project import params, pins, storage, vcs
 from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
@@ -298,8 +298,8 @@ def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
 
 
 def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
-    key = vcs.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
-    kept = storage.object_path(storage.cache_folder(copy.root), key)
+    key = pins.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
+    kept = storage.object_path(copy.root, key)
     for path in (kept, copy.predictions):
         data = path.read_bytes()
         path.unlink()

@@ -18,12 +18,12 @@ import polars as pl
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project, is_day
-from dayfold.proof import chain
+from dayfold.proof import record
 from dayfold.proof.line import Line
 
 # What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
@@ -133,12 +133,11 @@ def _parent_back(project: Project, day: str) -> list[str]:
         return []
     here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
     files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
-    made = chain.handed_on(project, vcs.sealed_outputs(project.root, day))
+    made = record.read(project, [day])[day].handed_on
     if {path.name: md5_file(path) for path in files} == made:
         return []
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
-    pins = vcs.entries(pin.read_bytes(), project.name(pin)) if pin.exists() else {}
-    if pins.get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
+    if pins.here(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
         return [vcs.bringing_back(name)]  # a git checkout without one of DVC
     # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
     gets = [
@@ -157,11 +156,11 @@ def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     # `open` moves pins to a month's file: to another place, but the same pins.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
-    pins = {name.removeprefix("HEAD:"): vcs.entries(data, name) for name, data in blobs.items()}
-    pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
-    had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
-    is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())
-    return sorted(tables + [*pins] * is_edited)
+    before = {name.removeprefix("HEAD:"): pins.entries(data, name) for name, data in blobs.items()}
+    before = {name: entries for name, entries in before.items() if days & entries.keys()}
+    had = [(day, entries[day]) for entries in before.values() for day in days & entries.keys()]
+    is_edited = any(pins.of_images(project, day) != entry for day, entry in had)
+    return sorted(tables + [*before] * is_edited)
 
 
 def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:

@@ -16,7 +16,7 @@ from dayfold.cycle.standing import check_is_as_sealed, check_settled
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, vcs
+from dayfold.project import journal, pins, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
@@ -125,7 +125,7 @@ def fold_into_month(project: Project, day: str) -> None:
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
         both = [path for path in (month, own) if path.exists()]
-        found = [vcs.entries(path.read_bytes(), project.name(path)) for path in both]
+        found = [pins.entries(path.read_bytes(), project.name(path)) for path in both]
         outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
         write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
         own.unlink()
@@ -169,7 +169,7 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     own = [path(day) for path in tables]
     own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     if project.dvc_lock.exists():
-        made = vcs.outputs(project.dvc_lock.read_bytes())
+        made = pins.outputs(project.dvc_lock.read_bytes())
         own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
     for path in (*own, *project.images(day).parent.glob("*.dvc"), project.dvc_lock):
         path.unlink(missing_ok=True)

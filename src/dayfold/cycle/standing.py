@@ -7,7 +7,7 @@ from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History
-from dayfold.project import journal, vcs
+from dayfold.project import journal, pins, vcs
 from dayfold.project.console import plural
 from dayfold.project.files import is_free, md5_file
 from dayfold.project.layout import Project
@@ -33,7 +33,7 @@ def check_is_as_sealed(now: Line, *, tables_alone: bool = False) -> None:
     changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
     if not tables_alone:
-        made = vcs.outputs(project.dvc_lock.read_bytes())
+        made = pins.outputs(project.dvc_lock.read_bytes())
         paths = {project.name(path): path for path in (project.model, project.predictions)}
         gone = [name for name, path in paths.items() if not path.exists()]
         changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]

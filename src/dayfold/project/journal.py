@@ -21,7 +21,7 @@ import psutil
 
 from dayfold.errors import LedgerError
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import pins, vcs
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import Project, is_day
 
@@ -214,7 +214,7 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
 
 def _is_whole(name: str, data: bytes) -> bool:
     try:
-        found = vcs.entries(data, name)
+        found = pins.entries(data, name)
     except LedgerError:
         return False
     return all(_MD5.fullmatch(entry["md5"]) for entry in found.values())

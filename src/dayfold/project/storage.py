@@ -41,9 +41,9 @@ def linked(link: Path, objects: Path) -> Path | None:
     return real if stat.S_ISREG(real.stat().st_mode) else None
 
 
-def object_path(cache: Path, key: str) -> Path:
-    """Return where the cache keeps the bytes of this MD5."""
-    return cache / "files" / "md5" / key[:2] / key[2:]
+def object_path(root: Path, key: str) -> Path:
+    """Return where the project's cache keeps the bytes of this MD5."""
+    return cache_folder(root) / "files" / "md5" / key[:2] / key[2:]
 
 
 def listed(data: bytes) -> dict[str, str]:
@@ -231,7 +231,7 @@ def bring(root: Path, key: str) -> Path:
     Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
     ToolError where no remote has it, with the reason of each.
     """
-    path = object_path(cache_folder(root), key)
+    path = object_path(root, key)
     if path.exists():
         return path
     problems = []

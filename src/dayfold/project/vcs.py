@@ -10,11 +10,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
-import yaml
-
-from dayfold.errors import CycleError, LedgerError, ToolError
+from dayfold.errors import CycleError, ToolError
 from dayfold.project.console import BRIEF, first_few
 from dayfold.project.layout import is_day
 
@@ -357,36 +354,6 @@ def check_is_top(root: Path) -> None:
         hint=f"cd {shlex.quote(top)} && git subtree split --prefix {shlex.quote(str(folder))} "
         f"--branch {cut} && git clone --branch {cut} . {shlex.quote(f'../{folder.name}')}",
     )
-
-
-def entries(data: bytes, source: str) -> dict[str, dict[str, Any]]:
-    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
-
-    LedgerError, naming `source`, if it is broken.
-    """
-    try:
-        found = yaml.load(data, Loader=yaml.CSafeLoader)
-        parts = found["stages"].values() if "stages" in found else [found]
-        outs = [out for part in parts for out in part["outs"]]
-        if all(isinstance(out["md5"], str) for out in outs):
-            return {str(out["path"]): dict(out) for out in outs}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        pass
-    again = ", then dvc repro" * (source == "dvc.lock")
-    raise LedgerError(
-        f"{source} is not whole: DVC cannot know what it stands for.",
-        hint=f"git checkout HEAD -- {source}{again}",
-    )
-
-
-def outputs(lock: bytes) -> dict[str, str]:
-    """The path and MD5 of every output that the bytes of a dvc.lock pin."""
-    return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
-
-
-def sealed_outputs(root: Path, day: str) -> dict[str, str]:
-    """The same of a sealed day, as its tag has them."""
-    return outputs(blob(root, f"{TAG}{day}:dvc.lock"))
 
 
 def stale(root: Path, *targets: str) -> list[str]:
