@@ -32,7 +32,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dayfold import draws
-from dayfold.cycle import hand_edits
 from dayfold.figures import evidence, metrics
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
@@ -41,6 +40,7 @@ from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
 from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
+from dayfold.proof import hand_edits
 from dayfold.stages import replay, train
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from dayfold.cycle import hand_edits
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from dayfold.project.layout import Project
+from dayfold.proof import hand_edits
 from dayfold.proof.line import Line
 from faults import Disk
 

@@ -150,13 +150,12 @@ def without_collector() -> Iterator[None]:
 
 def warn_of_edits(project: Project) -> "Line":
     """Say on stderr if tables that figures are read from are not as they were sealed."""
-    from dayfold.cycle import hand_edits, standing
+    from dayfold.proof import states
     from dayfold.proof.line import Line
 
     now = Line.read(project)
     try:
-        hand_edits.check_tables(now)
-        standing.check_is_as_sealed(now, tables_alone=True)
+        states.check(now, "log")
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.cycle.standing import current_history
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits, tables
 from dayfold.ledger.intake import checking, finding, labels
@@ -65,7 +64,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     with _scratch(project) as scratch:
         # What is given, beside what is known.
         found = _found(project, source, scratch, delivery, options)
-        history, lying = current_history(now), _lying(project, day)
+        history, lying = now.history(), _lying(project, day)
         _tell_odd(source, deliveries.tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE

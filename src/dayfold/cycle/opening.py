@@ -10,9 +10,6 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.cycle import hand_edits
-from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import check_is_as_sealed, check_settled
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -21,7 +18,9 @@ from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
-from dayfold.proof.line import Line, taken
+from dayfold.proof import hand_edits, states
+from dayfold.proof.hand_edits import DAY_PATHS
+from dayfold.proof.line import Line
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
 KEPT = "params.yaml keeps what you changed"
@@ -62,7 +61,7 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
         try:
             if now.next_parent != facts.get("parent"):
                 raise CycleError(f"the last day is {now.day} now.")
-            check_is_as_sealed(now)
+            hand_edits.check_last(now)
         except CycleError as error:
             return f"{day} was not opened: {error.what}"
         make_open(now, day)
@@ -85,7 +84,7 @@ def check_may_change(now: Line, day: str, *, what: str) -> None:
             f"{day} is sealed; its {what} are settled.",
             hint="give a later --day, or take the seal back: dayfold undo",
         )
-    hand_edits.check(now)
+    states.check(now, "change")
 
 
 def check_may_open(now: Line, day: str) -> None:
@@ -93,9 +92,8 @@ def check_may_open(now: Line, day: str) -> None:
     check_day(day)
     if day in now.sealed:
         raise CycleError(f"{day} is already sealed.", hint="dayfold status")
-    check_settled(now)
-    if error := taken(now, day):
-        raise error
+    states.check(now, "open")
+    states.check_free(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:

@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 
 from dayfold.create import require_identity
-from dayfold.cycle import hand_edits, opening
-from dayfold.cycle.hand_edits import DAY_PATHS, TRACKED_IMAGES
-from dayfold.cycle.standing import check_is_as_sealed, stale
+from dayfold.cycle import opening
+from dayfold.cycle.status import stale
 from dayfold.errors import CycleError, GateError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
@@ -16,6 +15,8 @@ from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import Project
+from dayfold.proof import hand_edits, states
+from dayfold.proof.hand_edits import DAY_PATHS, TRACKED_IMAGES
 from dayfold.proof.line import Line
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
@@ -49,8 +50,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     if force and not message.strip():
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
-    now.check("seal")
-    hand_edits.check(now)
+    states.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := stale(project, now.day):
@@ -171,7 +171,7 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     and raises unless that is meant. Returns what was done.
     """
     now = Line.read(project)
-    now.check("undo")
+    states.check(now, "undo")
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:
@@ -180,14 +180,14 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
         return opening.close(now, agree)
     try:
         if not seal:
-            check_is_as_sealed(now)
+            hand_edits.check_last(now)
     except CycleError:
         again = "was made again since it was sealed: its files come back as they were sealed"
         agree(f"{now.day} {again}\n{opening.KEPT}")
         opening.bring_back(project, vcs.TAG + now.day)
         opening.lay_out(project)
         try:
-            check_is_as_sealed(now)
+            hand_edits.check_last(now)
         except CycleError as error:
             hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
             raise CycleError(error.what, hint=hint) from None
@@ -197,7 +197,7 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
 
 def _unseal(now: Line, agree: Callable[[str], None]) -> str:
     project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
-    now.check("unseal")
+    states.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
     on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
     if others := on - {vcs.branch(root)}:

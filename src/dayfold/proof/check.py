@@ -18,7 +18,7 @@ from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-from dayfold.proof import verify
+from dayfold.proof import states, verify
 from dayfold.proof.line import Line
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
@@ -75,7 +75,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
             yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
         return
     try:
-        now.check("check")
+        states.check(now, "check")
     except CycleError as error:
         yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)

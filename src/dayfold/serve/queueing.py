@@ -9,7 +9,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from dayfold.cycle.standing import current_history
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
@@ -99,7 +98,7 @@ def write_queue(
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
     now = Line.read(project)
-    history = current_history(now)
+    history = now.history()
     known = {*history.images["image"], *history.withdrawn}
     seen = looks.read(project, history.days)["look"].to_list()
     lying = walk_day(project, now.day, Delivery()) if now.is_open else []

@@ -61,7 +61,7 @@ def check(now: Line) -> None:
     project, params, sealed = now.project, now.params, now.sealed
     began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
     here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
-    last = params.day if params.day in sealed else params.parent
+    last = now.parent
     days = {day for day in sealed if is_day(last) and day <= last}
     found = {EDITED: _in_git(now, (*DAY_PATHS, TRACKED_IMAGES))}
     parent_back = _parent_back(project, params.parent) if params.parent in sealed else []
@@ -87,6 +87,35 @@ def check(now: Line) -> None:
 def check_tables(now: Line) -> None:
     """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
     _refuse({EDITED: _in_git(now, DAY_PATHS)})
+
+
+def check_last(now: Line, *, tables_alone: bool = False) -> None:
+    """Raise CycleError unless all files of a day that is sealed last are here as its tag has them.
+
+    A `dvc repro` with other params makes it again in place. With `tables_alone` git is asked.
+    """
+    if not now.is_sealed:
+        return
+    # Without what was added: that is of another day.
+    project, tag = now.project, vcs.TAG + now.day
+    changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
+    gone: list[str] = []
+    if not tables_alone:
+        made = pins.outputs(project.dvc_lock.read_bytes())
+        paths = {project.name(path): path for path in (project.model, project.predictions)}
+        gone = [name for name, path in paths.items() if not path.exists()]
+        changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]
+    if gone and not changed:
+        raise CycleError(
+            f"{now.day} is sealed, but not here yet: {', '.join(gone)}.",
+            hint="dvc checkout || dvc pull",
+        )
+    if changed:
+        raise CycleError(
+            f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
+            hint="dayfold undo, to have back what was sealed; to keep the new one: "
+            "dayfold undo --seal && dayfold seal",
+        )
 
 
 def _refuse(
