@@ -1,4 +1,4 @@
-"""Adding images: each is checked, the good are taken."""
+"""Adding images: checked, the good taken."""
 
 import errno
 import os

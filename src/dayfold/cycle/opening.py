@@ -1,4 +1,4 @@
-"""Opening a day, and closing it again."""
+"""Opening a day, closing it."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Where a project stands, and what is next."""
+"""Where a project stands, what is next."""
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence, gate

@@ -1,4 +1,4 @@
-"""What DVC pins: each path with its MD5, in dvc.lock and in the .dvc files of images and parent."""
+"""What DVC pins, by path."""
 
 from pathlib import Path
 from typing import Any

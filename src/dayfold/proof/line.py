@@ -1,4 +1,4 @@
-"""The line of history that is checked out: its days and their tags."""
+"""The line of history: its days and their tags."""
 
 from dataclasses import dataclass
 from functools import cached_property

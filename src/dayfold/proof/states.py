@@ -1,4 +1,4 @@
-"""What may be wrong with a line of history, and which command refuses what.
+"""States of history that commands refuse.
 
 After a rebase, in a clone without tags, or while files are edited, a command would open, seal or
 undo the wrong day. Each such state is a function, which raises CycleError with the way on where the
