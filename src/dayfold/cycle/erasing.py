@@ -86,8 +86,9 @@ class Erasure:
     # Every copy: where the bytes lie.
 
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
-        sealed = record.read(self.project, vcs.sealed_days(self.project.root))
-        line = [sealed[day] for day in self.desk.history.days if day in sealed]
+        sealed = vcs.sealed_days(self.project.root)
+        days = [day for day in self.desk.history.days if day in sealed]
+        line = list(record.read(self.project, days).values())
         keys = {one.day: one.images_md5 for one in line}
         images = {one.image for one in targets if one.image}
         found = usage(self.desk.history, images, line)

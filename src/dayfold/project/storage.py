@@ -46,6 +46,14 @@ def object_path(root: Path, key: str) -> Path:
     return cache_folder(root) / "files" / "md5" / key[:2] / key[2:]
 
 
+def objects(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the MD5 of each object of the project's cache, and where it lies."""
+    for path in sorted(cache_folder(root).glob("files/md5/[0-9a-f][0-9a-f]/*")):
+        key = path.parent.name + path.name
+        if path.is_file() and len(key.removesuffix(FOLDER)) == len(NOWHERE):
+            yield key, path
+
+
 def listed(data: bytes) -> dict[str, str]:
     """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
     return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}

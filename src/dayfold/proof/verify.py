@@ -244,10 +244,8 @@ def _stored(
                 mine = found.setdefault(key, Kept(parent.day, project.name(file), key))
                 mine.places.append(file)
     # Every object against its name, of experiments and the open day too.
-    for path in sorted(storage.cache_folder(project.root).glob("files/md5/[0-9a-f][0-9a-f]/*")):
-        key = path.parent.name + path.name
-        if path.is_file() and len(key.removesuffix(storage.FOLDER)) == 32:
-            found.setdefault(key, Kept("no sealed day", "file", key)).places.append(path)
+    for key, path in storage.objects(project.root):
+        found.setdefault(key, Kept("no sealed day", "file", key)).places.append(path)
     return list(found.values())
 
 
