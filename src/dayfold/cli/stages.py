@@ -40,7 +40,7 @@ def _run(context: typer.Context) -> None:
         from dayfold.proof import states
         from dayfold.proof.line import Line
 
-        states.check(Line(project, params), "stage")
+        states.check(Line.read(project), "stage")
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     if BRIEF not in os.environ:

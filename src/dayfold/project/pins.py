@@ -1,5 +1,7 @@
 """What DVC pins, by path."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from dayfold.errors import DayfoldError, LedgerError
 from dayfold.project import vcs
 from dayfold.project.layout import Project
 
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 Entries = dict[str, dict[str, Any]]
 
 
@@ -21,7 +24,7 @@ def entries(data: bytes, source: str) -> Entries:
         found = yaml.load(data, Loader=yaml.CSafeLoader)
         parts = found["stages"].values() if "stages" in found else [found]
         outs = [out for part in parts for out in part["outs"]]
-        if all(isinstance(out["md5"], str) for out in outs):
+        if all(_MD5.fullmatch(out["md5"]) for out in outs):
             return {str(out["path"]): dict(out) for out in outs}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         pass
@@ -61,11 +64,7 @@ def of_images(project: Project, day: str) -> dict[str, Any] | None:
     return here(project, tracking(project, day)).get(day)
 
 
-def target(project: Project, path: Path) -> str:
-    """What `dvc checkout` calls a file or folder: the .dvc file that tracks it, or itself."""
-    images = project.data / "images"
-    if images in path.parents:
-        return project.name(tracking(project, path.relative_to(images).parts[0]))
-    if project.parent in (path, *path.parents):
-        return project.name(project.parent.with_suffix(".dvc"))
-    return project.name(path)
+def tracked(names: Iterable[str]) -> list[str]:
+    """What DVC tracks of these files: a day's folder of images, data/parent, or the file itself."""
+    parts = [name.split("/") for name in names]
+    return sorted({"/".join(one[: 3 if one[:2] == ["data", "images"] else 2]) for one in parts})

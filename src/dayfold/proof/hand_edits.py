@@ -133,7 +133,7 @@ def _refuse(
     tables = found[EDITED]
     images = [name for what, names in found.items() if what != EDITED for name in names]
     steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
-    if folders := sorted({"/".join(name.split("/")[:3]) for name in images}):
+    if folders := pins.tracked(images):
         steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
     steps += parent_back
     first = "move what was added elsewhere (DVC deletes it), then: " * bool(found.get(ADDED))

@@ -15,31 +15,22 @@ from dayfold.project.params import Params
 class Line:
     """A project's params, and the days of the line of history that is checked out.
 
-    What git is asked is asked once.
+    `sealed` are those whose tag HEAD contains, `tagged` those with a tag anywhere, and `committed`
+    those whose manifest HEAD has.
     """
 
     project: Project
     params: Params
+    sealed: list[str]
+    tagged: list[str]
+    committed: list[str]
 
     @classmethod
     def read(cls, project: Project) -> "Line":
-        """Read params.yaml."""
-        return cls(project, params_file.read(project.params))
-
-    @cached_property
-    def sealed(self) -> list[str]:
-        """The days whose tag HEAD contains."""
-        return vcs.sealed_days(self.project.root)
-
-    @cached_property
-    def tagged(self) -> list[str]:
-        """The days that have a tag anywhere."""
-        return vcs.tagged_days(self.project.root)
-
-    @cached_property
-    def committed(self) -> list[str]:
-        """The days whose manifest HEAD has."""
-        return vcs.committed_days(self.project.root)
+        """Read params.yaml, the tags and the last commit."""
+        params, root = params_file.read(project.params), project.root
+        days = (vcs.sealed_days(root), vcs.tagged_days(root), vcs.committed_days(root))
+        return cls(project, params, *days)
 
     @cached_property
     def untagged(self) -> list[str]:

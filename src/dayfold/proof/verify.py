@@ -298,7 +298,7 @@ def _finding(project: Project, one: Kept, source: Source) -> Finding:
     ]
     if len(files) < len(one.bad):
         said.append(f"the cached {one.path} ({kept.name[:8]}…) is damaged")
-    targets = " ".join(dict.fromkeys(pins.target(project, path) for path in files))
+    targets = " ".join(pins.tracked(map(project.name, files)))
     steps = [f"rm -f {' '.join(here)}"]
     if not whole:
         steps.append(f"dvc pull {targets}" if targets else "dvc fetch --all-tags")
