@@ -156,7 +156,7 @@ def afterwards(project: Project) -> Iterator[str]:
         late = storage.is_late(root, sealed)
         first = "dayfold check --fix; " * late
         yield f"next: {first}{storage.pushing(root, all_tags=late)}"
-    elif not storage.remote_names(root) and len(sealed) == 1:
+    elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "

@@ -170,14 +170,9 @@ def _config(root: Path) -> Any:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
 
 
-def remote_names(root: Path) -> list[str]:
-    """Return the names of all remotes."""
-    return list(_config(root)["remote"])
-
-
-def url_of(root: Path, name: str) -> str:
-    """Return the URL or folder of a remote."""
-    return str(_config(root)["remote"][name].get("url", ""))
+def remote_urls(root: Path) -> dict[str, str]:
+    """Return the URL or folder of every remote, by its name."""
+    return {name: str(one.get("url", "")) for name, one in _config(root)["remote"].items()}
 
 
 def default_remote(root: Path) -> str:

@@ -166,16 +166,16 @@ def _computing(params: Params) -> Sign:
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
-    names, name = storage.remote_names(project.root), storage.default_remote(project.root)
-    if not names:
+    urls, name = storage.remote_urls(project.root), storage.default_remote(project.root)
+    if not urls:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
         yield Sign("remote", said)
         return
     if not name:
-        said = f"{', '.join(names)}; none is the default"
-        yield Sign("remote", said, f"dvc remote default {names[0]}")
+        said = f"{', '.join(urls)}; none is the default"
+        yield Sign("remote", said, f"dvc remote default {next(iter(urls))}")
         return
-    if folder := storage.folder_of_url(storage.url_of(project.root, name)):
+    if folder := storage.folder_of_url(urls[name]):
         said = f"{name} is a file:// URL, by which DVC copies into the folder file: of this project"
         fix = f"dvc remote modify {name} url {shlex.quote(folder)} && dvc push --all-tags"
         yield Sign("remote", said, fix)
