@@ -77,11 +77,6 @@ class Day:
         return manifest.history(self.project, self.day)
 
     @cached_property
-    def evaluations(self) -> pl.DataFrame:
-        """The counts of all days up to this one."""
-        return tables.evaluations(self.project, self.day)[0]
-
-    @cached_property
     def days(self) -> list[str]:
         """The days with evaluations, up to this one."""
         return tables.evaluated(self.project, self.day)
@@ -100,7 +95,7 @@ class Day:
     @property
     def counts(self) -> pl.DataFrame:
         """The counts of this day's model."""
-        return self.evaluations.filter(pl.col("model") == self.day)
+        return tables.evaluations(self.project, [self.day]).filter(model=self.day)
 
     @cached_property
     def checks(self) -> list[Check] | None:
@@ -193,7 +188,8 @@ class Change(NamedTuple):
 
 def changes(day: Day) -> list[Change]:
     """Return the classes that both days' models were asked about, those that lost most first."""
-    then = set(day.evaluations.filter(model=day.before)["label"]) if day.before else set()
+    both = tables.evaluations(day.project, day.days[-2:])
+    then = set(both.filter(model=day.before)["label"]) if day.before else set()
     parts = sorted(day.counts.filter(pl.col("label").is_in(then)).group_by("label"))
     flips = {str(key[0]): metrics.flips(part) for key, part in parts}
     flips = {label: counts for label, counts in flips.items() if counts.asked}
