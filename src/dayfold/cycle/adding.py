@@ -56,7 +56,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
     """
     options, now = options or Options(), Line.read(project)
-    check_may_change(now, day, what="images")
+    check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
     params_file.changed(now.params, {"data.group": group})  # it refuses what is no expression
     _check_given(source, options)

@@ -44,7 +44,7 @@ class Desk:
         now = Line.read(project)
         self.project, self.day, self._now = project, day, now
         if now.is_open and now.day != day:
-            check_may_change(now, day, what="corrections")  # which it refuses
+            check_may_change(now, day)  # which it refuses
         self.history = manifest.history(project, now.parent)
         self.lines = corrections.lines(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
@@ -189,7 +189,7 @@ class Desk:
                 problems=list(dict.fromkeys(self.problems)),
             )
         if self.corrected or self.undone or self._moves:
-            check_may_change(self._now, self.day, what="corrections")
+            check_may_change(self._now, self.day)
 
     def close(self) -> None:
         """Write it all; where there is a problem, CycleError with every one, and nothing is."""

@@ -74,24 +74,20 @@ def put_in_index(project: Project, day: str) -> None:
     vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
 
-def check_may_change(now: Line, day: str, *, what: str) -> None:
-    """Raise CycleError where `what` of a day is settled: sealed, not open, and not to be opened."""
-    if now.day != check_day(day):
+def check_may_change(now: Line, day: str) -> None:
+    """Raise CycleError, with the way on, where a day is neither open nor can be opened next."""
+    if now.is_open and now.day == check_day(day):
+        states.check(now, "change")
+    else:
         check_may_open(now, day)
-        return
-    if now.is_sealed:
-        raise CycleError(
-            f"{day} is sealed; its {what} are settled.",
-            hint="give a later --day, or take the seal back: dayfold undo",
-        )
-    states.check(now, "change")
 
 
 def check_may_open(now: Line, day: str) -> None:
     """Raise CycleError, with the way on, where `day` cannot be the next open day."""
     check_day(day)
     if day in now.sealed:
-        raise CycleError(f"{day} is already sealed.", hint="dayfold status")
+        back = "; or take its seal back: dayfold undo" * (day == now.day)
+        raise CycleError(f"{day} is sealed already.", hint=f"give a later --day{back}")
     states.check(now, "open")
     states.check_free(now, day)
     if now.day == day:
