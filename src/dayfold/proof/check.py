@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.errors import CycleError, DayfoldError
+from dayfold.errors import CycleError, ParamsError
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
 from dayfold.project.console import duration, first_few, plural
@@ -70,7 +70,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         )
     try:
         now = Line.read(project)
-    except DayfoldError as error:
+    except ParamsError as error:
         if not template.is_older(project):
             yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
         return
