@@ -17,9 +17,8 @@ from dayfold.project import journal, pins, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
-from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
+from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
 from dayfold.proof import hand_edits, states
-from dayfold.proof.hand_edits import DAY_PATHS
 from dayfold.proof.line import Line
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal

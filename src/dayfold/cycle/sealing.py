@@ -14,9 +14,8 @@ from dayfold.figures.intervals import figure
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
-from dayfold.project.layout import Project
+from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project
 from dayfold.proof import hand_edits, states
-from dayfold.proof.hand_edits import DAY_PATHS, TRACKED_IMAGES
 from dayfold.proof.line import Line
 
 # What `seal` commits: these paths of the project's own, never a stranger's.

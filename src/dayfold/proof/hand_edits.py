@@ -22,26 +22,10 @@ from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
-from dayfold.project.layout import Project, is_day
+from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project, is_day
 from dayfold.proof import record
 from dayfold.proof.line import Line
 
-# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
-DAY_PATHS = (
-    "dvc.lock",
-    "metrics.json",
-    "data/corrections",
-    "data/manifests",
-    "data/evaluations",
-    "data/gates",
-    "data/groups",
-    "data/looks",
-    "data/metrics",
-    "data/plots",
-    "data/provenance.json",
-    "data/unknown",
-)
-TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"
 DELETED, ADDED = "was deleted", "was added"
@@ -90,9 +74,9 @@ def check_tables(now: Line) -> None:
 
 
 def check_last(now: Line, *, tables_alone: bool = False) -> None:
-    """Raise CycleError unless all files of a day that is sealed last are here as its tag has them.
+    """Raise CycleError unless the files of the last sealed day are here, and those of its tag.
 
-    A `dvc repro` with other params makes it again in place. With `tables_alone` git is asked.
+    A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
     """
     if not now.is_sealed:
         return
