@@ -42,18 +42,16 @@ def check(now: Line) -> None:
     time is noted by day, so that next time only days with younger files are read. Of more than
     MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
-    project, params, sealed = now.project, now.params, now.sealed
-    began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
-    here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
-    last = now.parent
-    days = {day for day in sealed if is_day(last) and day <= last}
+    project, began = now.project, time.clock_gettime_ns(FILE_CLOCK)
+    noted, parent_back = _noted(project), _parent_back(now)
+    here = {day for day in (*now.sealed, now.day) if project.images(day).is_dir()}
+    days = {day for day in now.sealed if is_day(now.parent) and day <= now.parent}
     found = {EDITED: _in_git(now, (*DAY_PATHS, TRACKED_IMAGES))}
-    parent_back = _parent_back(project, params.parent) if params.parent in sealed else []
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
     try:
-        found |= _compared(project, last, touched, days & noted.keys() - here)
+        found |= _compared(now, touched, days & noted.keys() - here)
     except LedgerError:
         if not found[EDITED]:  # a manifest among them: first things first
             raise
@@ -65,7 +63,7 @@ def check(now: Line) -> None:
     except OSError as error:
         if error.errno not in UNWRITABLE:  # `status` also looks at what cannot be written to
             raise
-    _refuse(found, params.parent, parent_back)
+    _refuse(found, now.params.parent, parent_back)
 
 
 def check_tables(now: Line) -> None:
@@ -137,12 +135,13 @@ def _noted(project: Project) -> dict[str, int]:
         return {}  # or the file is of an earlier version
 
 
-def _parent_back(project: Project, day: str) -> list[str]:
-    """The commands that give data/parent what a sealed day made; none where it has that.
+def _parent_back(now: Line) -> list[str]:
+    """The commands that give data/parent what the day before made; none where it has that.
 
-    None either where it is not here.
+    None either where it is not here, or no sealed day made it.
     """
-    if not project.parent.is_dir():
+    project, day = now.project, now.params.parent
+    if day not in now.sealed or not project.parent.is_dir():
         return []
     here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
     files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
@@ -199,7 +198,7 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
 
 
 def _compared(
-    project: Project, last: str, touched: dict[str, list[str]], gone: Collection[str]
+    now: Line, touched: dict[str, list[str]], gone: Collection[str]
 ) -> dict[str, list[str]]:
     """What became of the files of touched days, and of days that are gone, by the manifests.
 
@@ -208,7 +207,7 @@ def _compared(
     """
     if not touched and not gone:
         return {}
-    known = manifest.history(project, last)
+    project, known = now.project, manifest.history(now.project, now.parent)
     mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
     image_of = dict(mine.select("path", "image").iter_rows())
     erased = corrections.gone(project, corrections.ERASE)
