@@ -52,8 +52,8 @@ class Erasure:
     """What is to be erased, and from where: found and checked, and done by `carry_out`.
 
     Of the `holders` of an image's bytes, the files that have them, a text takes the place of some;
-    `copies` are removed, with what was computed from an image; so are
-    `pages`, reports and pages of audits, that show one.
+    `copies` are removed, with what was computed from an image; so are `pages`, reports and pages of
+    audits, that show one.
     """
 
     def __init__(

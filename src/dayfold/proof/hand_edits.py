@@ -170,8 +170,8 @@ def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
     before = {name.removeprefix("HEAD:"): pins.entries(data, name) for name, data in blobs.items()}
     before = {name: entries for name, entries in before.items() if days & entries.keys()}
-    had = [(day, entries[day]) for entries in before.values() for day in days & entries.keys()]
-    is_edited = any(pins.of_images(project, day) != entry for day, entry in had)
+    had = {day: entries[day] for entries in before.values() for day in days & entries.keys()}
+    is_edited = any(pins.of_images(project, day) != entry for day, entry in had.items())
     return sorted(tables + [*before] * is_edited)
 
 
