@@ -95,7 +95,7 @@ def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
         yield f"params.yaml is of {sealed.params['day']}"
     if missing := [stage for stage in STAGES if stage not in sealed.lock]:
         yield f"dvc.lock lacks {', '.join(missing)}"
-    made = sealed.pins
+    made = {**sealed.pins}
     for name, data in sealed.files.items():
         if name.startswith(("data/corrections/", "data/groups/")):
             made[name] = md5(data)
