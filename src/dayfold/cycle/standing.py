@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.errors import CycleError, ToolError
+from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -111,7 +111,11 @@ def check_not_moved(project: Project, now: Standing) -> None:
     name = project.name(project.params)
     days = {now.params.parent, now.day} & {*now.sealed}
     for day, files in vcs.at_tags(project.root, sorted(days), lambda _: [name]).items():
-        tag, found = vcs.TAG + day, params_file.day_of(files.get(name, b""))
+        tag = vcs.TAG + day
+        if name not in files and vcs.git(project.root, "ls-tree", tag, "--", name):
+            # A partial clone asks its server for it; or git's object is damaged.
+            vcs.git(project.root, "cat-file", "blob", f"{tag}:{name}")
+        found = params_file.day_of(files.get(name, b""))
         if found != day:
             manifest_name = project.name(project.manifest(day))
             words = ("log", "--max-count=1", "--format=%h", "--", manifest_name)
@@ -248,7 +252,11 @@ def _unseen(project: Project, now: Standing) -> list[str]:
 
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
-    now = standing(project)
+    try:
+        now = standing(project)
+    except (ParamsError, LedgerError):
+        vcs.check_nothing_under_way(project.root, conflicts_only=True)  # their text is no file's
+        raise
     lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     known = _unseen(project, now)
