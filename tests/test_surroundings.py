@@ -1,5 +1,6 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
+import os
 import subprocess
 
 import pytest
@@ -300,6 +301,17 @@ def test_undo_takes_a_commit_back_to_which_a_hook_added_words(copy, shell):
     assert shell(copy.root, "git", "log", "-1", "--format=%s").startswith("SCAN-7 day ")
     assert "its tag and its commit go" in shell(copy.root, "dayfold", "undo", "--seal", "--yes")
     assert shell(copy.root, "git", "rev-parse", "HEAD") == before
+
+
+def test_a_pipe_among_the_images_is_told_and_nothing_waits_for_it(copy, shell, images):
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    pipe = f"data/images/{FOUR}/cyst/pipe.png"
+    os.mkfifo(copy.root / pipe)
+    for words in (("status",), ("seal",), ("run", str(images), "--day", FOUR)):
+        said = shell(copy.root, "dayfold", *words, code=1)
+        assert f"{pipe} is a pipe or a socket" in said
+        assert f"rm -- {pipe}" in said
+    shell(copy.root, "dayfold", "undo", "--yes")
 
 
 def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):

@@ -15,6 +15,7 @@ from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.cycle.standing import (
     Standing,
     check_is_as_sealed,
+    check_no_pipe,
     check_settled,
     check_tag_is_free,
     check_tags,
@@ -112,6 +113,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
         )
+    check_no_pipe(project, day)
     check_settled(project, now)
 
 

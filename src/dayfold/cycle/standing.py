@@ -1,5 +1,6 @@
 """Where a project stands, and what is next."""
 
+import shlex
 from dataclasses import dataclass
 
 from dayfold.cycle import hand_edits
@@ -11,8 +12,8 @@ from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import plural
-from dayfold.project.files import is_free, md5_file
+from dayfold.project.console import first_few, plural
+from dayfold.project.files import escaped, is_free, md5_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project
 from dayfold.project.params import Params
 
@@ -219,8 +220,25 @@ def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = 
 
 def stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
+    check_no_pipe(project, day)
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+
+
+def check_no_pipe(project: Project, day: str) -> None:
+    """Raise CycleError where a pipe or socket lies among a day's images.
+
+    DVC waits for ever at a pipe, and fails at a socket. `add` takes neither: a person's copy of a
+    folder brings them along.
+    """
+    folder = project.images(day)
+    paths = (path for path in folder.rglob("*") if path.is_fifo() or path.is_socket())
+    if pipes := sorted(map(project.name, paths)):
+        raise CycleError(
+            f"{project.name(folder)} holds what DVC cannot read:",
+            problems=first_few([f"{escaped(name)} is a pipe or a socket" for name in pipes]),
+            hint=f"rm -- {shlex.join(pipes)}",
+        )
 
 
 def check_settled(project: Project, now: Standing) -> None:
