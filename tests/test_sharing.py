@@ -130,7 +130,9 @@ def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, s
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
     assert "git fetch --unshallow --tags" in shell(shallow.root, "dayfold", "seal", code=1)
-    assert "a shallow clone: --unshallow --tags" in shell(shallow.root, "dayfold", "check", code=1)
+    said = shell(shallow.root, "dayfold", "check", code=1)
+    assert "a shallow clone: --unshallow --tags" in said
+    assert "was set up after" not in said
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
     shell(shallow.root, "git", "tag", "--delete", f"day/{TWO}")
     said = shell(shallow.root, "dayfold", "check", code=1)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
+from dayfold.cycle.status import check_no_pipe
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -101,6 +102,7 @@ def check_may_open(now: Line, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
         )
+    check_no_pipe(now.project, day)
 
 
 def inherit(project: Project) -> None:

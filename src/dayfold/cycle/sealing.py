@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dayfold.create import require_identity
 from dayfold.cycle import opening
 from dayfold.cycle.status import stale
-from dayfold.errors import CycleError, GateError
+from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
@@ -83,16 +83,30 @@ def _commit(now: Line, message: str) -> None:
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             staged = vcs.git(root, "write-tree").strip()
             # Only these paths, whatever else is staged.
-            vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            try:
+                vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            except ToolError:
+                # As pre-commit does: a hook changes files, and then refuses the commit.
+                _take_back(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
+                raise
             if different := vcs.changed(root, staged, "HEAD", "--", *paths):
                 vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
-                raise CycleError(
-                    f"A hook of git changed files of {now.day} as they were committed, so it is "
-                    f"not sealed: {', '.join(different[:5])}.",
-                    hint="have the hook leave them as they are, then dvc repro && dayfold seal",
-                )
+                _take_back(project, now.day, staged, different)
         commit = _commit_of(now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
+
+
+def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:
+    """Bring back what a hook of git changed of the files to be committed; CycleError names them."""
+    if not different:
+        return
+    back = ("restore", f"--source={staged}", "--staged", "--worktree")
+    vcs.git(project.root, *back, "--", *different)
+    raise CycleError(
+        f"A hook of git changed files of {day} as they were committed, so it is not sealed, and "
+        f"they are again as they were: {', '.join(different[:5])}.",
+        hint="have the hook leave data/, dvc.lock and metrics.json as they are, then dayfold seal",
+    )
 
 
 def check_gate(project: Project, day: str, what: str = "does not pass the gate:") -> None:
@@ -210,9 +224,10 @@ def _unseal(now: Line, agree: Callable[[str], None]) -> str:
             f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
             hint="go on with a new day",
         )
-    # A commit with other words is a person's: the day was committed by hand, or amended.
+    # A commit with other words is a person's: the day was committed by hand, or amended. Hooks add
+    # words: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
-    is_own = words.strip() == vcs.seals(root)[day].strip()
+    is_own = vcs.seals(root)[day].strip() in words
     goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
     agree(f"{day} is sealed: {goes}; all files stay as they are")
     if is_own:

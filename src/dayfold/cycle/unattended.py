@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
+from dayfold.cycle.status import check_no_pipe
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
@@ -51,6 +52,7 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
+        check_no_pipe(project, name)
         vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)

@@ -202,7 +202,9 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
     if not days or not remote or is_held:
         return False
-    text = vcs.blob(root, f"{vcs.TAG}{days[0]}:.dvc/config", b"").decode()
+    if not (tagged := [day for day in vcs.tagged_days(root) if day in {*days}]):
+        return False  # a clone without tags
+    text = vcs.blob(root, f"{vcs.TAG}{tagged[0]}:.dvc/config", b"").decode()
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 

@@ -112,8 +112,8 @@ def _git_files(root: Path) -> Sign:
         return Sign("git files", found, hint, partial(template.complete, root))
     if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
-        hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes or "
-        return Sign("git files", found, hint + "of a .gitattributes in a folder below")
+        hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes, "
+        return Sign("git files", found, hint + ".gitattributes or one in a folder below")
     return Sign("git files", "git changes and ignores none of what is hashed")
 
 

@@ -32,7 +32,11 @@ def _moved(line: Line) -> None:
     root, name = line.project.root, line.project.name(line.project.params)
     days = {line.params.parent, line.day} & {*line.sealed}
     for day, files in vcs.at_tags(root, sorted(days), lambda _: [name]).items():
-        tag, found = vcs.TAG + day, params_file.day_of(files.get(name, b""))
+        tag = vcs.TAG + day
+        if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
+            # A partial clone asks its server for it; or git's object is damaged.
+            vcs.git(root, "cat-file", "blob", f"{tag}:{name}")
+        found = params_file.day_of(files.get(name, b""))
         if found != day:
             path = line.project.name(line.project.manifest(day))
             commit = vcs.git(root, "log", "--max-count=1", "--format=%h", "--", path).strip()
