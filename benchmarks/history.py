@@ -32,7 +32,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dayfold import draws
-from dayfold.cycle import hand_edits
 from dayfold.figures import counts, evidence, metrics
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
@@ -40,7 +39,7 @@ from dayfold.ledger.tables import Check, Evaluation, Look, Prediction, Unknown, 
 from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
 from dayfold.project.files import json_bytes, md5, sha256, sha256_file, write_bytes
-from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.layout import ORIGIN, TRACKED_IMAGES, Project
 from dayfold.stages import replay, train
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -207,7 +206,7 @@ def seal_days(project: Project, days: Sequence[str]) -> None:
     vcs.dvc(root, "commit", "--quiet", "--force", project.name(project.dvc_yaml))
     folder.rmdir()
     others = ("dvc.lock", "params.yaml", "metrics.json", "data/metrics", "data/plots")
-    vcs.git(root, "add", "--", *others, "data/provenance.json", hand_edits.TRACKED_IMAGES)
+    vcs.git(root, "add", "--", *others, "data/provenance.json", TRACKED_IMAGES)
     vcs.git(root, "commit", "--quiet", "--message", "Make the history")
     stream = b"".join(commits(project, days))
     subprocess.run(["git", "fast-import", "--quiet"], cwd=root, input=stream, check=True)

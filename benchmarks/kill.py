@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import pins, vcs
 from dayfold.project.files import canonical_json, sha256, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -177,9 +177,9 @@ def state(project: Project) -> dict[str, str]:
             object_, _, path = line.partition("\t")
             found[f"{day}: {path}"] = "" if path in timed else object_
         lock = vcs.git(project.root, "show", f"{vcs.TAG}{day}:dvc.lock")
-        outs = vcs.outputs(lock.encode())
-        pins = {path: key for path, key in outs.items() if path not in timed}
-        found[f"{day}: pins"] = sha256(canonical_json(pins).encode())
+        outs = pins.outputs(lock.encode())
+        pinned = {path: key for path, key in outs.items() if path not in timed}
+        found[f"{day}: pins"] = sha256(canonical_json(pinned).encode())
     damage = verify(project, read_data=True).damage
     return found | {
         "commits": vcs.git(project.root, "rev-list", "--count", "HEAD").strip(),

@@ -1,6 +1,8 @@
 """`add` takes names as they are, escapes what it prints, and mixes no two of them up."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -124,3 +126,16 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
         (elsewhere / "dog").chmod(0o755)
     assert [one.place for one in found] == ["cat/1.png"]
     assert list(map(str, delivery.refused)) == ["dog cannot be read (Permission denied)"]
+
+
+def test_names_are_read_as_utf_8_in_the_locale_of_an_old_server(receiving, source):
+    place(source, "größe", [1])
+    (receiving.root / "dvc.yaml").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "dayfold", "predict", str(source / "größe" / "none.png")],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"},
+        cwd=receiving.root,
+        capture_output=True,
+        check=False,
+    )
+    assert "größe/none.png does not exist" in done.stderr.decode()

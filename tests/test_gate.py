@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
 from builders import make_project
-from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
@@ -17,6 +16,7 @@ from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import params
 from dayfold.project.params import Gate
+from dayfold.proof.line import Line
 
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 NONE = {**dict.fromkeys(Gate.model_fields), "require_evidence": False}
@@ -233,7 +233,7 @@ def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     assert "forced" in log_of(shell, root)[THREE]
     said = shell(root, "dayfold", "log")
     assert f"{THREE} was sealed by force: #7: the class is rare" in said
-    assert gate.last_passed(copy, standing(copy).sealed) == TWO
+    assert gate.last_passed(copy, Line.read(copy).sealed) == TWO
     assert shell(root, "git", "status", "--porcelain") == ""
 
 
@@ -246,7 +246,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     said = shell(root, "dayfold", "run", str(digits / FOUR), "--day", FOUR, code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert f"{FOUR}, open" in shell(root, "dayfold", "status")
-    assert standing(copy).sealed == [ONE, TWO, THREE]
+    assert Line.read(copy).sealed == [ONE, TWO, THREE]
     # The next night: still that day's fault, and nothing of the next one is taken in.
     said = shell(root, "dayfold", "run", str(digits / FIVE), "--day", FIVE, code=3)
     assert f"{FOUR} is still open: it does not pass the gate" in said
@@ -259,7 +259,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
     assert FIVE not in said
     params.edit(copy.params, {"gate.min_class_f1": None, "gate.require_evidence": False})
     shell(root, "dayfold", "run", str(archive))
-    assert standing(copy).sealed == [ONE, TWO, THREE, FOUR]
+    assert Line.read(copy).sealed == [ONE, TWO, THREE, FOUR]
     assert gate.forced(copy) == {}
 
 

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 
-from dayfold.cycle import hand_edits
-from dayfold.cycle.standing import standing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from dayfold.project.layout import Project
+from dayfold.proof import hand_edits
+from dayfold.proof.line import Line
 from faults import Disk
 
 pytestmark = pytest.mark.slow
@@ -24,8 +24,7 @@ ALL = (
 
 
 def check(project):
-    now = standing(project)
-    hand_edits.check(project, now.params, now.sealed)
+    hand_edits.check(Line.read(project))
 
 
 def problems(project):

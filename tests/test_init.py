@@ -23,6 +23,8 @@ CONFIG = """\
     email = tester@example.org
 [init]
     defaultBranch = trunk
+    defaultObjectFormat = sha256
+    defaultRefFormat = reftable
 [core]
     autocrlf = true
     eol = crlf
@@ -69,6 +71,8 @@ def test_where_dvc_fails_on_the_path_nothing_is_made_or_found(tmp_path):
 def test_a_new_project_is_whole_and_each_step_is_said_before_it_is_done(made, shell, tmp_path):
     root, said, environment = made
     assert shell(root, "git", "branch", "--show-current", **environment) == "main\n"
+    # DVC reads no other; git obeys init.defaultObjectFormat since 2.47.
+    assert shell(root, "git", "rev-parse", "--show-object-format", **environment) == "sha1\n"
     assert shell(root, "git", "status", "--porcelain", "--ignored", **environment) == (
         "!! .dvc/cache/\n!! .dvc/tmp/\n!! data/parent/\n"
     )

@@ -183,7 +183,7 @@ def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp
     shell(new, "git", "init", "--quiet")
     shell(new, "dvc", "init", "--quiet")
     create.set_remote(new, url, print)
-    assert storage.url_of(new, create.REMOTE) == f"{tmp_path}/the store"
+    assert storage.remote_urls(new)[create.REMOTE] == f"{tmp_path}/the store"
 
 
 def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):

@@ -1,6 +1,7 @@
 """Using the model: the day that is meant, the answers of evaluate, and files of every kind."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from dayfold.learning import network
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, Prediction
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import pins
 from dayfold.project.files import for_spreadsheet
 from dayfold.serve import heat, predicting
 from dayfold.serve import model as models
@@ -111,7 +112,7 @@ def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
 
 
 def test_a_damaged_copy_in_the_cache_is_not_used(copy):
-    name = vcs.sealed_outputs(copy.root, TWO)["data/model.safetensors"]
+    name = pins.sealed_outputs(copy.root, TWO)["data/model.safetensors"]
     pinned = next((copy.root / ".dvc" / "cache").rglob(name[2:]))
     data = bytearray(pinned.read_bytes())
     data[-1] ^= 1
@@ -137,12 +138,13 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
         (folder / name).write_text("hello" * ("empty" not in name))
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "notes.png").write_text("hello")
+    os.mkfifo(folder / "pipe.png")  # nobody writes into it
     images, file = len(others) + 1, tmp_path / "said.csv"
     words = ("dayfold", "predict", str(folder), "--csv", str(file), "--top", "2", "--day", ONE)
     said = shell(three_days.root, *words, code=4)
     (line,) = [line for line in said.splitlines() if "passed over" in line]
-    assert line.startswith("passed over 4 files, no images: ")
-    assert line.count(", ") == 4
+    assert line.startswith("passed over 5 files, no images: ")
+    assert line.count(", ") == 5
     assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
     assert f"1 of {images + 1} files cannot be predicted" in said
     assert "notes.png is not an image" in said

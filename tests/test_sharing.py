@@ -8,7 +8,7 @@ import pytest
 
 from dayfold.cycle import sealing
 from dayfold.demo import DAYS
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
@@ -67,7 +67,7 @@ def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(
     branch = vcs.branch(fresh.root)
     shell(fresh.root, "git", "checkout", "--quiet", f"day/{TWO}")
     shell(fresh.root, "dvc", "pull")
-    lock = vcs.outputs(fresh.dvc_lock.read_bytes())
+    lock = pins.outputs(fresh.dvc_lock.read_bytes())
     assert md5_file(fresh.model) == lock["data/model.safetensors"]
     recorded = json.loads(fresh.provenance.read_bytes())
     assert (recorded["day"], recorded["sha256"]["model"]) == (TWO, sha256_file(fresh.model))
@@ -130,7 +130,9 @@ def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path, s
     assert f"{THREE} is committed, but has no tag day/{THREE} here" in said
     assert "git fetch --unshallow --tags" in said
     assert "git fetch --unshallow --tags" in shell(shallow.root, "dayfold", "seal", code=1)
-    assert "a shallow clone: --unshallow --tags" in shell(shallow.root, "dayfold", "check", code=1)
+    said = shell(shallow.root, "dayfold", "check", code=1)
+    assert "a shallow clone: --unshallow --tags" in said
+    assert "was set up after" not in said
     shell(shallow.root, "git", "fetch", "--quiet", "--unshallow", "--tags")
     shell(shallow.root, "git", "tag", "--delete", f"day/{TWO}")
     said = shell(shallow.root, "dayfold", "check", code=1)

@@ -1,12 +1,13 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
+import os
 import subprocess
 
 import pytest
 
 from builders import place
 from dayfold.demo import DAYS
-from dayfold.project import params, storage, vcs
+from dayfold.project import params, pins, storage, vcs
 from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
@@ -281,11 +282,74 @@ def test_a_hook_that_changes_what_is_committed_seals_nothing(copy, shell):
     assert f"A hook of git changed files of {THREE}" in said
     assert f"data/manifests/{THREE}.csv" in said
     assert shell(copy.root, "git", "rev-parse", "HEAD") == before
+    assert "next    dayfold diff, then dayfold seal" in status(shell, copy)
+    hook.write_text(f"#!/bin/sh\necho >> data/manifests/{THREE}.csv\nexit 1\n")
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"A hook of git changed files of {THREE}" in said
     hook.unlink()
-    assert "next    dvc repro" in status(shell, copy)
-    shell(copy.root, "dvc", "repro")
     assert "sealed as" in shell(copy.root, "dayfold", "seal")
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_undo_takes_a_commit_back_to_which_a_hook_added_words(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    before = shell(copy.root, "git", "rev-parse", "HEAD")
+    hook = copy.root / ".git" / "hooks" / "commit-msg"
+    hook.write_text("#!/bin/sh\nsed -i '1s/^/SCAN-7 /' $1\necho 'Change-Id: I7' >> $1\n")
+    hook.chmod(0o755)
+    shell(copy.root, "dayfold", "seal")
+    assert shell(copy.root, "git", "log", "-1", "--format=%s").startswith("SCAN-7 day ")
+    assert "its tag and its commit go" in shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    assert shell(copy.root, "git", "rev-parse", "HEAD") == before
+
+
+def test_a_pipe_among_the_images_is_told_and_nothing_waits_for_it(copy, shell, images):
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    pipe = f"data/images/{FOUR}/cyst/pipe.png"
+    os.mkfifo(copy.root / pipe)
+    for words in (("status",), ("seal",), ("run", str(images), "--day", FOUR)):
+        said = shell(copy.root, "dayfold", *words, code=1)
+        assert f"{pipe} is a pipe or a socket" in said
+        assert f"rm -- {pipe}" in said
+    shell(copy.root, "dayfold", "undo", "--yes")
+
+
+def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):
+    words = ("dayfold", "add", str(images), "--day", FOUR)
+    assert f"opened {FOUR}" in shell(copy.root, *words, PYTHONWARNINGS="error")
+
+
+def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    shell(copy.root, "git", "config", "commit.gpgSign", "true")
+    shell(copy.root, "git", "config", "gpg.program", "false")
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert "failed to sign" in said
+    assert "git config commit.gpgSign false" in said
+    assert max(map(len, said.splitlines())) < 160
+
+
+def test_a_partial_clone_without_its_server_is_not_taken_for_a_moved_tag(copy, shell, tmp_path):
+    server, clone = tmp_path / "server", tmp_path / "clone"
+    shell(copy.root, "git", "clone", "--quiet", "--bare", ".", str(server))
+    shell(server, "git", "config", "uploadpack.allowFilter", "true")
+    words = ("clone", "--quiet", "--filter=blob:none", f"file://{server}", str(clone))
+    shell(copy.root, "git", *words)
+    server.rename(tmp_path / "gone")
+    said = shell(clone, "dayfold", "status", code=1)
+    assert "was moved" not in said
+    assert "from promisor remote" in said
+    (tmp_path / "gone").rename(server)
+    assert "sealed  3 days" in status(shell, Project(clone))
+
+
+def test_a_revert_that_ends_in_conflict_is_told_where_params_yaml_is_in_it(copy, shell):
+    words = ("git", "revert", "--no-edit", f"day/{TWO}")
+    said = shell(copy.root, *words, code=1)
+    assert "params.yaml" in said
+    said = shell(copy.root, "dayfold", "status", code=1)
+    assert "A revert is under way in this project" in said
+    assert "git revert --abort" in said
 
 
 def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
@@ -298,8 +362,8 @@ def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
 
 
 def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
-    key = vcs.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
-    kept = storage.object_path(storage.cache_folder(copy.root), key)
+    key = pins.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
+    kept = storage.object_path(copy.root, key)
     for path in (kept, copy.predictions):
         data = path.read_bytes()
         path.unlink()

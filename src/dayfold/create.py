@@ -116,7 +116,9 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
     say(f"git, with the branch {BRANCH}, and DVC")
-    vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}")
+    # DVC reads neither sha256 repositories nor reftables, which a person's settings may ask for.
+    kind = {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
+    vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     require_identity(root)
     # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
     write_bytes(root / ".gitignore", template.IGNORE.encode())

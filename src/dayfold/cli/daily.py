@@ -204,9 +204,9 @@ def run(
 @command(CYCLE, "dayfold status")
 def status() -> None:
     """Show the day, whether it is sealed, and what to run next."""
-    from dayfold.cycle import standing
+    from dayfold.cycle.status import advice
 
-    print("\n".join(standing.advice(here(in_conflict=True))))
+    print("\n".join(advice(here(in_conflict=True))))
 
 
 # Names of before 0.2, hidden; they go with 0.3.

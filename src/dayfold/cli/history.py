@@ -80,7 +80,7 @@ def report(
     import webbrowser
 
     from dayfold.figures.report import page
-    from dayfold.proof import chain
+    from dayfold.project import pins
 
     project = here()
     now = warn_of_edits(project)
@@ -93,7 +93,7 @@ def report(
     path = page.write(project, chosen, heat_of)
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     days = [day for day in now.sealed if not project.images(day).is_dir()]
-    if gone := [day for day in days if chain.pinned(project, day)]:
+    if gone := [day for day in days if pins.of_images(project, day)]:
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
             "yet; dvc checkout || dvc pull, then dayfold report"

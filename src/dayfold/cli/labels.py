@@ -24,9 +24,9 @@ OpenDay = Annotated[
 
 def _day(project: Project, given: str | None) -> str:
     """The day that is meant: the open one, before the clock is asked."""
-    from dayfold.cycle.standing import standing
+    from dayfold.proof.line import Line
 
-    now = standing(project)
+    now = Line.read(project)
     return now.day if given is None and now.is_open else day_of(given)
 
 

@@ -37,9 +37,10 @@ def _run(context: typer.Context) -> None:
     if params.day == UNOPENED:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if name in GO_BY_TABLES and vcs.branch(project.root):
-        from dayfold.cycle import hand_edits
+        from dayfold.proof import states
+        from dayfold.proof.line import Line
 
-        hand_edits.check_tables(project, params, vcs.sealed_days(project.root))
+        states.check(Line.read(project), "stage")
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     if BRIEF not in os.environ:

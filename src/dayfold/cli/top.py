@@ -21,7 +21,7 @@ from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
-    from dayfold.cycle.standing import Standing
+    from dayfold.proof.line import Line
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -148,14 +148,14 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-def warn_of_edits(project: Project) -> "Standing":
+def warn_of_edits(project: Project) -> "Line":
     """Say on stderr if tables that figures are read from are not as they were sealed."""
-    from dayfold.cycle import hand_edits, standing
+    from dayfold.proof import states
+    from dayfold.proof.line import Line
 
-    now = standing.standing(project)
+    now = Line.read(project)
     try:
-        hand_edits.check_tables(project, now.params, now.sealed)
-        standing.check_is_as_sealed(project, now, tables_alone=True)
+        states.check(now, "log")
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now

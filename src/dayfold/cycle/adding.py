@@ -1,4 +1,4 @@
-"""Adding images: each is checked, the good are taken."""
+"""Adding images: checked, the good taken."""
 
 import errno
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.cycle.standing import Standing, current_history, standing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits, tables
 from dayfold.ledger.intake import checking, finding, labels
@@ -23,6 +22,7 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
+from dayfold.proof.line import Line
 
 STAGE = "stage"  # where checked bytes wait
 
@@ -55,8 +55,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
     bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
     """
-    options, now = options or Options(), standing(project)
-    check_may_change(project, now, day, what="images")
+    options, now = options or Options(), Line.read(project)
+    check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
     params_file.changed(now.params, {"data.group": group})  # it refuses what is no expression
     _check_given(source, options)
@@ -64,7 +64,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     with _scratch(project) as scratch:
         # What is given, beside what is known.
         found = _found(project, source, scratch, delivery, options)
-        history, lying = current_history(project, now), _lying(project, day)
+        history, lying = now.history(), _lying(project, day)
         _tell_odd(source, deliveries.tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
@@ -92,9 +92,9 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
                 desk.close()
             if delivery.opened:
                 if not (desk and desk.opened):
-                    make_open(project, now, day)
+                    make_open(now, day)
                 _list(project, source, day, delivery)
-            _record(project, now, day, group, delivery, options)
+            _record(now, day, group, delivery, options)
             _take_in(targets, stage)
             if options.move:
                 _remove_given(delivery)
@@ -275,10 +275,9 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
     return "fix or remove these files, then run the command again"
 
 
-def _record(
-    project: Project, now: Standing, day: str, group: str, delivery: Delivery, options: Options
-) -> None:
+def _record(now: Line, day: str, group: str, delivery: Delivery, options: Options) -> None:
     """Keep what was said of classes and groups, where the day that it is said of is open."""
+    project = now.project
     before = now.params.data.group
     if group != before and (now.is_open or delivery.opened):
         params_file.edit(project.params, {"data.group": group})

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
-from dayfold.cycle.standing import standing
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.corrections import ERASE, Correction
@@ -17,6 +16,7 @@ from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
 from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
+from dayfold.proof.line import Line
 
 RELABEL = "relabel"
 
@@ -41,10 +41,10 @@ class Desk:
     """
 
     def __init__(self, project: Project, day: str) -> None:
-        now = standing(project)
+        now = Line.read(project)
         self.project, self.day, self._now = project, day, now
         if now.is_open and now.day != day:
-            check_may_change(project, now, day, what="corrections")  # which it refuses
+            check_may_change(now, day)  # which it refuses
         self.history = manifest.history(project, now.parent)
         self.lines = corrections.lines(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
@@ -189,13 +189,13 @@ class Desk:
                 problems=list(dict.fromkeys(self.problems)),
             )
         if self.corrected or self.undone or self._moves:
-            check_may_change(self.project, self._now, self.day, what="corrections")
+            check_may_change(self._now, self.day)
 
     def close(self) -> None:
         """Write it all; where there is a problem, CycleError with every one, and nothing is."""
         self.check()
         if (self.corrected or self.undone) and not self._now.is_open:
-            make_open(self.project, self._now, self.day)
+            make_open(self._now, self.day)
             self.opened = self._now.next_parent
         for source, goal in self._moves.items():
             goal.parent.mkdir(parents=True, exist_ok=True)

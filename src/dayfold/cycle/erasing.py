@@ -51,9 +51,9 @@ class _Image(NamedTuple):
 class Erasure:
     """What is to be erased, and from where: found and checked, and done by `carry_out`.
 
-    `objects` is DVC's cache. Of the `holders` of an image's bytes, the files that have them, a text
-    takes the place of some; `copies` are removed, with what was computed from an image; so are
-    `pages`, reports and pages of audits, that show one.
+    Of the `holders` of an image's bytes, the files that have them, a text takes the place of some;
+    `copies` are removed, with what was computed from an image; so are `pages`, reports and pages of
+    audits, that show one.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Erasure:
         """
         self.project, self.desk = project, Desk(project, day)
         targets = _recorded(self.desk, paths, reason)
-        self.objects, self.remotes = storage.cache_folder(project.root), remotes(project.root)
+        self.remotes = remotes(project.root)
         self.images = [*self._of_sealed_days(targets), *self._of_the_open_day(targets)]
         self.sealed = [one for one in self.images if one.usage]  # a text takes their place
         self.holders = list(self._holders())
@@ -86,11 +86,12 @@ class Erasure:
     # Every copy: where the bytes lie.
 
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
-        sealed = record.read(self.project, vcs.sealed_days(self.project.root))
-        line = [sealed[day] for day in self.desk.history.days if day in sealed]
+        sealed = vcs.sealed_days(self.project.root)
+        days = [day for day in self.desk.history.days if day in sealed]
+        line = list(record.read(self.project, days).values())
         keys = {one.day: one.images_md5 for one in line}
         images = {one.image for one in targets if one.image}
-        found = usage(self.desk.history, images, line, self.objects)
+        found = usage(self.desk.history, images, line)
         lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
@@ -111,7 +112,7 @@ class Erasure:
 
     def _places(self, one: _Image) -> list[Path]:
         """Where its bytes are meant to lie: the cache's objects, and the file itself."""
-        kept = [storage.object_path(self.objects, one.md5)] if one.md5 else []
+        kept = [storage.object_path(self.project.root, one.md5)] if one.md5 else []
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
@@ -126,11 +127,11 @@ class Erasure:
         yield from held
         sizes = {path.stat().st_size for path in held}
         wanted = {one.image for one in self.images}
-        history = self.desk.history
+        history, objects = self.desk.history, storage.cache_folder(self.project.root)
         known = {*history.images["path"], *history.corrections["path"]}
         for folder, folders, names in os.walk(self.project.root) if held else ():
             here = Path(folder)
-            folders[:] = [one for one in folders if one != ".git" and here / one != self.objects]
+            folders[:] = [one for one in folders if one != ".git" and here / one != objects]
             for path in (here / name for name in sorted(names)):
                 if path in held or path.is_symlink() or not path.is_file():
                     continue
@@ -216,11 +217,12 @@ class Erasure:
 
         DVC checks out nothing of a folder with a gap.
         """
+        root = self.project.root
         if not one.md5:
             return
         # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
         own, place, listed = (
-            storage.object_path(self.objects, key) for key in (md5(one.text), one.md5, one.folder)
+            storage.object_path(root, key) for key in (md5(one.text), one.md5, one.folder)
         )
         for path in (own, place):
             is_gap = not path.exists() and (path == own or listed.exists())

@@ -1,4 +1,4 @@
-"""Opening a day, and closing it again."""
+"""Opening a day, closing it."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -10,24 +10,17 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.cycle import hand_edits
-from dayfold.cycle.hand_edits import DAY_PATHS
-from dayfold.cycle.standing import (
-    Standing,
-    check_is_as_sealed,
-    check_settled,
-    check_tag_is_free,
-    check_tags,
-    standing,
-)
+from dayfold.cycle.status import check_no_pipe
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, vcs
+from dayfold.project import journal, pins, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import write_bytes
-from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_day
+from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
+from dayfold.proof import hand_edits, states
+from dayfold.proof.line import Line
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
 KEPT = "params.yaml keeps what you changed"
@@ -37,14 +30,15 @@ _MADE = ("weights", "replay", "train", "evaluate")
 
 def open_day(project: Project, day: str) -> str:
     """Make `day` the open day, and return its parent."""
-    now = standing(project)
-    check_may_open(project, now, day)
-    make_open(project, now, day)
+    now = Line.read(project)
+    check_may_open(now, day)
+    make_open(now, day)
     return now.next_parent
 
 
-def make_open(project: Project, now: Standing, day: str) -> None:
+def make_open(now: Line, day: str) -> None:
     """Open a day that `check_may_open` has let pass; each step can be done again."""
+    project = now.project
     with journal.step(project, OPEN, day=day, parent=now.next_parent):
         project.images(day).mkdir(parents=True, exist_ok=True)
         corrections.write_empty(project, day)
@@ -62,15 +56,15 @@ def make_open(project: Project, now: Standing, day: str) -> None:
 
 def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
     """Go on with the opening of a day that was killed, by its note; say what was done."""
-    day, now = facts["day"], standing(project)
+    day, now = facts["day"], Line.read(project)
     if now.day != day:
         try:
             if now.next_parent != facts.get("parent"):
                 raise CycleError(f"the last day is {now.day} now.")
-            check_is_as_sealed(project, now)
+            hand_edits.check_last(now)
         except CycleError as error:
             return f"{day} was not opened: {error.what}"
-        make_open(project, now, day)
+        make_open(now, day)
     return f"{day} is open"
 
 
@@ -80,26 +74,22 @@ def put_in_index(project: Project, day: str) -> None:
     vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
 
-def check_may_change(project: Project, now: Standing, day: str, *, what: str) -> None:
-    """Raise CycleError where `what` of a day is settled: sealed, not open, and not to be opened."""
-    if now.day != check_day(day):
-        check_may_open(project, now, day)
-        return
-    if now.is_sealed:
-        raise CycleError(
-            f"{day} is sealed; its {what} are settled.",
-            hint="give a later --day, or take the seal back: dayfold undo",
-        )
-    hand_edits.check(project, now.params, now.sealed)
+def check_may_change(now: Line, day: str) -> None:
+    """Raise CycleError, with the way on, where a day is neither open nor can be opened next."""
+    if now.is_open and now.day == check_day(day):
+        states.check(now, "change")
+    else:
+        check_may_open(now, day)
 
 
-def check_may_open(project: Project, now: Standing, day: str) -> None:
+def check_may_open(now: Line, day: str) -> None:
     """Raise CycleError, with the way on, where `day` cannot be the next open day."""
     check_day(day)
     if day in now.sealed:
-        raise CycleError(f"{day} is already sealed.", hint="dayfold status")
-    check_tags(project, now)
-    check_tag_is_free(project, now, day)
+        back = "; or take its seal back: dayfold undo" * (day == now.day)
+        raise CycleError(f"{day} is sealed already.", hint=f"give a later --day{back}")
+    states.check(now, "open")
+    states.check_free(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
@@ -112,7 +102,7 @@ def check_may_open(project: Project, now: Standing, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
         )
-    check_settled(project, now)
+    check_no_pipe(now.project, day)
 
 
 def inherit(project: Project) -> None:
@@ -130,7 +120,7 @@ def fold_into_month(project: Project, day: str) -> None:
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
         both = [path for path in (month, own) if path.exists()]
-        found = [vcs.entries(path.read_bytes(), project.name(path)) for path in both]
+        found = [pins.entries(path.read_bytes(), project.name(path)) for path in both]
         outs = [*{key: entry for entries in found for key, entry in entries.items()}.values()]
         write_bytes(month, yaml.safe_dump({"outs": outs}, sort_keys=False).encode())
         own.unlink()
@@ -146,8 +136,9 @@ def opened(project: Project, day: str, parent: str, *, would: bool = False) -> I
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
 
 
-def close(project: Project, now: Standing, agree: Callable[[str], None]) -> str:
+def close(now: Line, agree: Callable[[str], None]) -> str:
     """Close the open day (as `sealing.undo`)."""
+    project = now.project
     # An earlier undo may have filled a folder.
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
@@ -173,7 +164,7 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     own = [path(day) for path in tables]
     own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     if project.dvc_lock.exists():
-        made = vcs.outputs(project.dvc_lock.read_bytes())
+        made = pins.outputs(project.dvc_lock.read_bytes())
         own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
     for path in (*own, *project.images(day).parent.glob("*.dvc"), project.dvc_lock):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Before a command changes a project: lock and repair."""
+"""Lock and repair, before a command begins."""
 
 import time
 from collections.abc import Iterator

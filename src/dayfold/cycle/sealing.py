@@ -5,28 +5,18 @@ import os
 from collections.abc import Callable, Iterator
 
 from dayfold.create import require_identity
-from dayfold.cycle import hand_edits, opening
-from dayfold.cycle.hand_edits import DAY_PATHS, TRACKED_IMAGES
-from dayfold.cycle.standing import (
-    Standing,
-    check_branch,
-    check_history,
-    check_is_as_sealed,
-    check_is_last,
-    check_not_moved,
-    check_tag_is_free,
-    check_tags,
-    stale,
-    standing,
-)
-from dayfold.errors import CycleError, GateError
+from dayfold.cycle import opening
+from dayfold.cycle.status import stale
+from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
-from dayfold.project.layout import Project
+from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project
+from dayfold.proof import hand_edits, states
+from dayfold.proof.line import Line
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
 OWN_PATHS = (
@@ -51,7 +41,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     Days that are committed without their tag are tagged first (`_tag_again`). A day that fails the
     gate is sealed with `force` only: `message` then says why, and the tag keeps it.
     """
-    now = standing(project)
+    now = Line.read(project)
     if now.is_unopened:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if now.is_sealed and not now.untagged:
@@ -59,12 +49,8 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     if force and not message.strip():
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
-    check_history(project)
-    if now.untagged and vcs.is_shallow(project.root):  # which may have the tags elsewhere
-        check_tags(project, now)
-    check_tag_is_free(project, now, now.day)
-    hand_edits.check(project, now.params, now.sealed)
-    days = _tag_again(project, now)
+    states.check(now, "seal")
+    days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := stale(project, now.day):
             raise CycleError(
@@ -72,7 +58,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             )
         if not force:
             check_gate(project, now.day)
-        _commit(project, now, message.strip())
+        _commit(now, message.strip())
         days = [*days, now.day]
         from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
 
@@ -82,8 +68,8 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     return [*said, *afterwards(project)]
 
 
-def _commit(project: Project, now: Standing, message: str) -> None:
-    root = project.root
+def _commit(now: Line, message: str) -> None:
+    project, root = now.project, now.project.root
     text = _subject(project, now.day) + f"\n\n{message}" * bool(message)
     if reasons := gate.reasons(gate.read(project, now.day)):
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{gate.FORCED}"
@@ -97,16 +83,30 @@ def _commit(project: Project, now: Standing, message: str) -> None:
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             staged = vcs.git(root, "write-tree").strip()
             # Only these paths, whatever else is staged.
-            vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            try:
+                vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
+            except ToolError:
+                # As pre-commit does: a hook changes files, and then refuses the commit.
+                _take_back(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
+                raise
             if different := vcs.changed(root, staged, "HEAD", "--", *paths):
                 vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
-                raise CycleError(
-                    f"A hook of git changed files of {now.day} as they were committed, so it is "
-                    f"not sealed: {', '.join(different[:5])}.",
-                    hint="have the hook leave them as they are, then dvc repro && dayfold seal",
-                )
-        commit = _commit_of(project, now, now.day)
+                _take_back(project, now.day, staged, different)
+        commit = _commit_of(now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
+
+
+def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:
+    """Bring back what a hook of git changed of the files to be committed; CycleError names them."""
+    if not different:
+        return
+    back = ("restore", f"--source={staged}", "--staged", "--worktree")
+    vcs.git(project.root, *back, "--", *different)
+    raise CycleError(
+        f"A hook of git changed files of {day} as they were committed, so it is not sealed, and "
+        f"they are again as they were: {', '.join(different[:5])}.",
+        hint="have the hook leave data/, dvc.lock and metrics.json as they are, then dayfold seal",
+    )
 
 
 def check_gate(project: Project, day: str, what: str = "does not pass the gate:") -> None:
@@ -126,15 +126,15 @@ def _subject(project: Project, day: str) -> str:
     return f"day {day}: {', '.join(said)}"
 
 
-def _tag_again(project: Project, now: Standing) -> list[str]:
+def _tag_again(now: Line) -> list[str]:
     """Tag the days of this branch whose tag it has lost; return which.
 
     A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
     has the day now, with its message, if that is the day as it was sealed.
     """
-    root = project.root
+    root = now.project.root
     for day in now.lost_tags:
-        tag, commit = vcs.TAG + day, _commit_of(project, now, day)
+        tag, commit = vcs.TAG + day, _commit_of(now, day)
         is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
         different = ["its params.yaml is of another day"] * (not is_own)
         if day in now.tagged:
@@ -155,7 +155,8 @@ def _tag_again(project: Project, now: Standing) -> list[str]:
     return now.lost_tags
 
 
-def _commit_of(project: Project, now: Standing, day: str) -> str:
+def _commit_of(now: Line, day: str) -> str:
+    project = now.project
     own = (project.manifest(day), project.evaluation(day), project.gate(day))
     paths = DAY_PATHS if day == now.day else tuple(map(project.name, own))
     return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
@@ -168,7 +169,7 @@ def afterwards(project: Project) -> Iterator[str]:
         late = storage.is_late(root, sealed)
         first = "dayfold check --fix; " * late
         yield f"next: {first}{storage.pushing(root, all_tags=late)}"
-    elif not storage.remote_names(root) and len(sealed) == 1:
+    elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
@@ -182,38 +183,34 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     With `seal` it is the seal, and all files stay as they are. `agree` is given what is to be done
     and raises unless that is meant. Returns what was done.
     """
-    now = standing(project)
-    if now.lost_tags:
-        check_tags(project, now)  # moved ones first
-    else:
-        check_not_moved(project, now)
-    check_is_last(project, now)
+    now = Line.read(project)
+    states.check(now, "undo")
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:
         if seal:
             raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
-        return opening.close(project, now, agree)
+        return opening.close(now, agree)
     try:
         if not seal:
-            check_is_as_sealed(project, now)
+            hand_edits.check_last(now)
     except CycleError:
         again = "was made again since it was sealed: its files come back as they were sealed"
         agree(f"{now.day} {again}\n{opening.KEPT}")
         opening.bring_back(project, vcs.TAG + now.day)
         opening.lay_out(project)
         try:
-            check_is_as_sealed(project, now)
+            hand_edits.check_last(now)
         except CycleError as error:
             hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
             raise CycleError(error.what, hint=hint) from None
         return f"{now.day} is as it was sealed"
-    return _unseal(project, now.day, agree)
+    return _unseal(now, agree)
 
 
-def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
-    root, tag = project.root, vcs.TAG + day
-    check_branch(project)
+def _unseal(now: Line, agree: Callable[[str], None]) -> str:
+    project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
+    states.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
     on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
     if others := on - {vcs.branch(root)}:
@@ -227,9 +224,10 @@ def _unseal(project: Project, day: str, agree: Callable[[str], None]) -> str:
             f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
             hint="go on with a new day",
         )
-    # A commit with other words is a person's: the day was committed by hand, or amended.
+    # A commit with other words is a person's: the day was committed by hand, or amended. Hooks add
+    # words: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
-    is_own = words.strip() == vcs.seals(root)[day].strip()
+    is_own = vcs.seals(root)[day].strip() in words
     goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
     agree(f"{day} is sealed: {goes}; all files stay as they are")
     if is_own:

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
-from dayfold.cycle.standing import standing
+from dayfold.cycle.status import check_no_pipe
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, Say, plural
 from dayfold.project.layout import Project, is_day
+from dayfold.proof.line import Line
 
 PROGRESS_SECONDS = 60.0
 # What DVC says of a stage as it begins, and of itself.
@@ -35,7 +36,7 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
     for number, (folder, name) in enumerate(folders, start=1):
         if not day:
             say(f"day {number} of {len(folders)}: {name}")
-        now = standing(project)
+        now = Line.read(project)
         if name in now.sealed:
             say(f"{name} is sealed")
             continue
@@ -51,6 +52,7 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
+        check_no_pipe(project, name)
         vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)

@@ -20,7 +20,7 @@ from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Check
 from dayfold.project import params as params_file
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import Project
@@ -128,7 +128,7 @@ class Day:
                 return tables.read(path, kind)
             if data := self.file(path):
                 return parse_csv(data, tables.schema(kind), name)
-            pinned = vcs.sealed_outputs(self.project.root, self.day)
+            pinned = pins.sealed_outputs(self.project.root, self.day)
             return tables.read(storage.bring(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
             self.missing[name] = error.problems[-1] if error.problems else error.what

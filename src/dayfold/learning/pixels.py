@@ -16,7 +16,7 @@ from torch.nn import functional
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder, squared
 from dayfold.ledger.kept import keep_square, kept_squares, read_square
-from dayfold.project import vcs
+from dayfold.project import pins, vcs
 from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import sha256
@@ -76,7 +76,7 @@ def load(
         problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
     if problems:
         left = [problem for problem in problems if not problem.endswith(ERASED)]
-        folders = sorted({"/".join(p.split("/")[:3]) for p in left})
+        folders = pins.tracked(left)
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),

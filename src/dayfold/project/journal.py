@@ -21,7 +21,7 @@ import psutil
 
 from dayfold.errors import LedgerError
 from dayfold.project import params as params_file
-from dayfold.project import vcs
+from dayfold.project import pins, vcs
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import Project, is_day
 
@@ -30,7 +30,6 @@ YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from
 _OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
 _BROKEN = (ValueError, AttributeError, TypeError, KeyError)  # raised of DVC's rwlock, half written
 WRITING_SECONDS = 0.1  # far more than DVC takes to write it
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 # How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
 _CLOCKS_APART_SECONDS = 0.1
 
@@ -213,11 +212,10 @@ def _dvc_files(project: Project) -> Iterator[HalfDone]:
 
 
 def _is_whole(name: str, data: bytes) -> bool:
-    try:
-        found = vcs.entries(data, name)
-    except LedgerError:
-        return False
-    return all(_MD5.fullmatch(entry["md5"]) for entry in found.values())
+    with suppress(LedgerError):
+        pins.entries(data, name)
+        return True
+    return False
 
 
 def _add_again(project: Project, path: Path, folder: Path) -> None:

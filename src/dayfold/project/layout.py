@@ -11,6 +11,23 @@ ORIGIN = "origin"  # the parent of the first day
 UNOPENED = "none"  # the day of a project that has not begun
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")  # in order
 
+# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
+DAY_PATHS = (
+    "dvc.lock",
+    "metrics.json",
+    "data/corrections",
+    "data/manifests",
+    "data/evaluations",
+    "data/gates",
+    "data/groups",
+    "data/looks",
+    "data/metrics",
+    "data/plots",
+    "data/provenance.json",
+    "data/unknown",
+)
+TRACKED_IMAGES = ":(glob)data/images/*.dvc"  # as git matches it
+
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 

@@ -41,9 +41,17 @@ def linked(link: Path, objects: Path) -> Path | None:
     return real if stat.S_ISREG(real.stat().st_mode) else None
 
 
-def object_path(cache: Path, key: str) -> Path:
-    """Return where the cache keeps the bytes of this MD5."""
-    return cache / "files" / "md5" / key[:2] / key[2:]
+def object_path(root: Path, key: str) -> Path:
+    """Return where the project's cache keeps the bytes of this MD5."""
+    return cache_folder(root) / "files" / "md5" / key[:2] / key[2:]
+
+
+def objects(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the MD5 of each object of the project's cache, and where it lies."""
+    for path in sorted(cache_folder(root).glob("files/md5/[0-9a-f][0-9a-f]/*")):
+        key = path.parent.name + path.name
+        if path.is_file() and len(key.removesuffix(FOLDER)) == len(NOWHERE):
+            yield key, path
 
 
 def listed(data: bytes) -> dict[str, str]:
@@ -162,14 +170,9 @@ def _config(root: Path) -> Any:
         raise ToolError(f"DVC's remotes cannot be read: {error}") from error
 
 
-def remote_names(root: Path) -> list[str]:
-    """Return the names of all remotes."""
-    return list(_config(root)["remote"])
-
-
-def url_of(root: Path, name: str) -> str:
-    """Return the URL or folder of a remote."""
-    return str(_config(root)["remote"][name].get("url", ""))
+def remote_urls(root: Path) -> dict[str, str]:
+    """Return the URL or folder of every remote, by its name."""
+    return {name: str(one.get("url", "")) for name, one in _config(root)["remote"].items()}
 
 
 def default_remote(root: Path) -> str:
@@ -199,7 +202,9 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     is_held = own.get("core", {}).get("remote") == remote and remote in own.get("remote", {})
     if not days or not remote or is_held:
         return False
-    text = vcs.blob(root, f"{vcs.TAG}{days[0]}:.dvc/config", b"").decode()
+    if not (tagged := [day for day in vcs.tagged_days(root) if day in {*days}]):
+        return False  # a clone without tags
+    text = vcs.blob(root, f"{vcs.TAG}{tagged[0]}:.dvc/config", b"").decode()
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 
@@ -231,7 +236,7 @@ def bring(root: Path, key: str) -> Path:
     Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
     ToolError where no remote has it, with the reason of each.
     """
-    path = object_path(cache_folder(root), key)
+    path = object_path(root, key)
     if path.exists():
         return path
     problems = []

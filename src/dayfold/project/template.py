@@ -1,4 +1,4 @@
-"""A project's files of the template, brought up to date.
+"""The template's files, brought up to date.
 
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """

@@ -9,17 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from threading import Thread
-from typing import Any
 
-import yaml
-
-from dayfold.errors import CycleError, LedgerError, ToolError
+from dayfold.errors import CycleError, ToolError
 from dayfold.project.console import BRIEF, first_few
 from dayfold.project.layout import is_day
 
-# What DVC and git say where one of them was killed before.
-KILLED = ("RWLock", ".lock': File exists", "dvc.lock'")
+# What DVC and git say where one was killed before, or cannot sign, and what helps.
+_KILLED = "dayfold check --fix, if a command was killed here"
+WAYS = {
+    **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
+    "to sign": "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false",
+}
 # What DVC says where another one holds its locks; the lines after name the processes.
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 TAG = "day/"  # the tag of a sealed day is day/<day>
@@ -57,11 +59,12 @@ def environment() -> dict[str, str]:
     """The environment of a child: this Python's own commands come first on its path."""
     here = str(Path(sys.executable).parent)
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
+    kept.pop("PYTHONWARNINGS", None)  # "error" stops DVC at its libraries' own
     return {
         **kept,
         "PATH": here + os.pathsep + os.environ.get("PATH", ""),
         "DVC_NO_ANALYTICS": "1",
-        "LANGUAGE": "en",  # KILLED looks for English words
+        "LANGUAGE": "en",  # WAYS looks for English words
         "GIT_OPTIONAL_LOCKS": "0",  # a `git status` that is killed leaves no lock
     }
 
@@ -92,11 +95,11 @@ def _run(
         command = " ".join(["dvc" if tool is _DVC else "git", *words])
         if any(map(_is_busy, said)):
             raise _busy(command, said)
-        killed = any(trace in line for line in said for trace in KILLED)
+        ways = [way for trace, way in WAYS.items() if any(trace in line for line in said)]
         raise ToolError(
-            f"`{command}` failed (exit code {done.returncode}).",
+            f"`{shorten(command, 100, placeholder=' …')}` failed (exit code {done.returncode}).",
             problems=said[-12:],
-            hint="dayfold check --fix, if a command was killed here" if killed else "",
+            hint=ways[0] if ways else "",
         )
     return done.stdout
 
@@ -357,36 +360,6 @@ def check_is_top(root: Path) -> None:
         hint=f"cd {shlex.quote(top)} && git subtree split --prefix {shlex.quote(str(folder))} "
         f"--branch {cut} && git clone --branch {cut} . {shlex.quote(f'../{folder.name}')}",
     )
-
-
-def entries(data: bytes, source: str) -> dict[str, dict[str, Any]]:
-    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
-
-    LedgerError, naming `source`, if it is broken.
-    """
-    try:
-        found = yaml.load(data, Loader=yaml.CSafeLoader)
-        parts = found["stages"].values() if "stages" in found else [found]
-        outs = [out for part in parts for out in part["outs"]]
-        if all(isinstance(out["md5"], str) for out in outs):
-            return {str(out["path"]): dict(out) for out in outs}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
-        pass
-    again = ", then dvc repro" * (source == "dvc.lock")
-    raise LedgerError(
-        f"{source} is not whole: DVC cannot know what it stands for.",
-        hint=f"git checkout HEAD -- {source}{again}",
-    )
-
-
-def outputs(lock: bytes) -> dict[str, str]:
-    """The path and MD5 of every output that the bytes of a dvc.lock pin."""
-    return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
-
-
-def sealed_outputs(root: Path, day: str) -> dict[str, str]:
-    """The same of a sealed day, as its tag has them."""
-    return outputs(blob(root, f"{TAG}{day}:dvc.lock"))
 
 
 def stale(root: Path, *targets: str) -> list[str]:

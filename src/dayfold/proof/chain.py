@@ -7,14 +7,13 @@ no model is read, so a thousand days take seconds.
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.ledger.corrections import ERASE
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, STAGES, Project
 from dayfold.proof import record
@@ -96,9 +95,7 @@ def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
         yield f"params.yaml is of {sealed.params['day']}"
     if missing := [stage for stage in STAGES if stage not in sealed.lock]:
         yield f"dvc.lock lacks {', '.join(missing)}"
-    made = {**sealed.outs(), project.name(project.parent): sealed.parent_md5}
-    if sealed.images_md5:
-        made[project.name(project.images(day))] = sealed.images_md5
+    made = {**sealed.pins}
     for name, data in sealed.files.items():
         if name.startswith(("data/corrections/", "data/groups/")):
             made[name] = md5(data)
@@ -138,13 +135,8 @@ def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
         yield f"its manifest pins another {name} than {before} sealed"
     if sealed.provenance["sha256"]["parent"] != parent.provenance["sha256"]["model"]:
         yield f"its parent is not the model that {before} sealed"
-    if sealed.parent_md5 != storage.folder_md5(handed_on(project, parent.outs())):
+    if sealed.parent_md5 != storage.folder_md5(parent.handed_on):
         yield f"data/parent.dvc is not what {before} made"
-
-
-def handed_on(project: Project, made: Mapping[str, str]) -> dict[str, str]:
-    """The files of data/parent with their MD5, of what the day before made (path → MD5)."""
-    return {kept.name: made[project.name(own)] for own, kept in project.handed_on().items()}
 
 
 def _working_tree(
@@ -167,34 +159,5 @@ def _working_tree(
             yield path, "is missing", vcs.TAG + day
         elif kept is not None and path.read_bytes() != kept:
             yield path, "is not as it was sealed", vcs.TAG + day
-    if sealed.tracked and pinned(project, day) != sealed.tracked:
-        yield tracking(project, day), "does not pin the images that were sealed", "HEAD"
-
-
-def tracking(project: Project, day: str) -> Path:
-    """The .dvc file that tracks the day's images now: its own, or its month's."""
-    own = project.tracked(day)
-    return own if own.exists() else project.tracked_month(day)
-
-
-def pinned(project: Project, day: str) -> dict[str, Any] | None:
-    """What the day's .dvc file says of its images; None where it cannot be read, or says none."""
-    return entries(project, tracking(project, day)).get(day)
-
-
-def entries(project: Project, path: Path) -> dict[str, dict[str, Any]]:
-    """What a .dvc file says of each path now; nothing where it cannot be read."""
-    try:
-        return vcs.entries(path.read_bytes(), project.name(path))
-    except (DayfoldError, OSError):
-        return {}
-
-
-def target(project: Project, path: Path) -> str:
-    """What `dvc checkout` calls a file or folder: the .dvc file that tracks it, or itself."""
-    images = project.data / "images"
-    if images in path.parents:
-        return project.name(tracking(project, path.relative_to(images).parts[0]))
-    if project.parent in (path, *path.parents):
-        return project.name(project.parent.with_suffix(".dvc"))
-    return project.name(path)
+    if sealed.tracked and pins.of_images(project, day) != sealed.tracked:
+        yield pins.tracking(project, day), "does not pin the images that were sealed", "HEAD"

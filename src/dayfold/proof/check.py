@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.errors import DayfoldError
+from dayfold.errors import CycleError, ParamsError
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
-from dayfold.project import params as params_file
 from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-from dayfold.proof import verify
+from dayfold.proof import states, verify
+from dayfold.proof.line import Line
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
 
@@ -69,14 +69,18 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
             partial(template.upgrade, project),
         )
     try:
-        params = params_file.read(project.params)
-    except DayfoldError as error:
+        now = Line.read(project)
+    except ParamsError as error:
         if not template.is_older(project):
             yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
         return
+    try:
+        states.check(now, "check")
+    except CycleError as error:
+        yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
-    yield _computing(params)
-    for stray in finding.strays(project, params):
+    yield _computing(now.params)
+    for stray in finding.strays(project, now.params):
         yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
@@ -95,11 +99,7 @@ def _tools(project: Project) -> Iterator[Sign]:
     if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
         hint = 'git config --global user.name "…" && git config --global user.email "…"'
-    elif not (branch := vcs.branch(project.root)):
-        found += "; no branch is checked out: what is sealed here is on none"
-        hint = "git checkout the branch of the last day && dvc checkout; or, to begin another "
-        hint += "history from here, git checkout -b NAME"
-    else:
+    elif branch := vcs.branch(project.root):
         found += f", on branch {branch}"
     yield Sign("git", found, hint)
 
@@ -112,8 +112,8 @@ def _git_files(root: Path) -> Sign:
         return Sign("git files", found, hint, partial(template.complete, root))
     if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
-        hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes or "
-        return Sign("git files", found, hint + "of a .gitattributes in a folder below")
+        hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes, "
+        return Sign("git files", found, hint + ".gitattributes or one in a folder below")
     return Sign("git files", "git changes and ignores none of what is hashed")
 
 
@@ -166,16 +166,16 @@ def _computing(params: Params) -> Sign:
 
 
 def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
-    names, name = storage.remote_names(project.root), storage.default_remote(project.root)
-    if not names:
+    urls, name = storage.remote_urls(project.root), storage.default_remote(project.root)
+    if not urls:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
         yield Sign("remote", said)
         return
     if not name:
-        said = f"{', '.join(names)}; none is the default"
-        yield Sign("remote", said, f"dvc remote default {names[0]}")
+        said = f"{', '.join(urls)}; none is the default"
+        yield Sign("remote", said, f"dvc remote default {next(iter(urls))}")
         return
-    if folder := storage.folder_of_url(storage.url_of(project.root, name)):
+    if folder := storage.folder_of_url(urls[name]):
         said = f"{name} is a file:// URL, by which DVC copies into the folder file: of this project"
         fix = f"dvc remote modify {name} url {shlex.quote(folder)} && dvc push --all-tags"
         yield Sign("remote", said, fix)

@@ -15,7 +15,7 @@ from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, History, Row
 from dayfold.ledger.tables import Replayed, schema
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import STAGES, Project
 
@@ -77,7 +77,7 @@ class Sealed:
     def is_readable(self) -> bool:
         """Whether git has what the day's pins are read from, and it can be parsed."""
         try:
-            self.outs(), self.provenance["sha256"], self.parent_md5, self.images_md5, self.parent
+            self.pins, self.provenance["sha256"], self.parent
         except UNREADABLE:
             return False
         return True
@@ -99,7 +99,7 @@ class Sealed:
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
             if name in self.files:
-                entries = vcs.entries(self.files[name], name)
+                entries = pins.entries(self.files[name], name)
                 if self.day in entries:
                     return entries[self.day]
         return None
@@ -114,7 +114,21 @@ class Sealed:
         """The MD5 of the folder with the parent's model and predictions."""
         path = self.project.parent
         name = self.project.name(path.with_suffix(".dvc"))
-        return str(vcs.entries(self.file(name), name)[path.name]["md5"])
+        return str(pins.entries(self.file(name), name)[path.name]["md5"])
+
+    @cached_property
+    def pins(self) -> dict[str, str]:
+        """Path and MD5 of all that DVC keeps or hashes of the day: what it began with and made."""
+        pinned = {**self.outs(), self.project.name(self.project.parent): self.parent_md5}
+        if self.images_md5:
+            pinned[self.project.name(self.project.images(self.day))] = self.images_md5
+        return pinned
+
+    @property
+    def handed_on(self) -> dict[str, str]:
+        """The name and MD5 of each file that the next day's data/parent has of it."""
+        made, places = self.outs(), self.project.handed_on()
+        return {kept.name: made[self.project.name(own)] for own, kept in places.items()}
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
@@ -175,12 +189,10 @@ class Usage:
         return sorted({self.day, *self.trained, *self.tested})
 
 
-def usage(
-    history: History, images: Collection[str], days: Sequence[Sealed], objects: Path
-) -> list[Usage]:
+def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> list[Usage]:
     """Return these images of a history by path, each with those of the sealed `days` that used it.
 
-    By each day's data/replay.csv, which DVC's cache `objects` has.
+    By each day's data/replay.csv, which DVC's cache has.
     """
     of_them = pl.col("image").is_in(list(images))
     columns = ("image", "path", "split", "day", "on")
@@ -188,7 +200,7 @@ def usage(
     gone = history.corrections.filter(of_them, pl.col("action") == "withdraw").select(columns)
     found = [Usage(*row) for part in (live, gone) for row in part.iter_rows()]
     for sealed in days if found else ():
-        replayed = _replayed(sealed, objects)
+        replayed = _replayed(sealed)
         for one in found:
             if sealed.day < one.day or (one.until and sealed.day >= one.until):
                 continue
@@ -201,10 +213,11 @@ def usage(
     return sorted(found, key=lambda one: one.path)
 
 
-def _replayed(sealed: Sealed, objects: Path) -> set[str] | None:
+def _replayed(sealed: Sealed) -> set[str] | None:
+    project = sealed.project
     try:
-        key = sealed.outs()[sealed.project.name(sealed.project.replay)]
-        return set(tables.read(storage.object_path(objects, key), Replayed)["image"])
+        kept = storage.object_path(project.root, sealed.outs()[project.name(project.replay)])
+        return set(tables.read(kept, Replayed)["image"])
     except UNREADABLE:
         return None
 
@@ -213,7 +226,7 @@ def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[s
     """Return the paths of the erased images that these sealed days read, by day."""
     found: dict[str, list[str]] = {}
     erased = corrections.gone(project, corrections.ERASE)
-    for one in usage(history, erased, days, storage.cache_folder(project.root)):
+    for one in usage(history, erased, days):
         for day in one.days:
             found.setdefault(day, []).append(one.path)
     return found

@@ -17,7 +17,7 @@ from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
-from dayfold.project import storage, template, vcs
+from dayfold.project import pins, storage, template, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
@@ -211,7 +211,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     if sealed.params.get("dayfold") != __version__:
         template.upgrade(folder)
     for file in sorted((folder.data / "images").glob("*.dvc")):
-        for day in chain.entries(folder, file):
+        for day in pins.here(folder, file):
             if not project.images(day).is_dir():
                 raise CycleError(f"images of {day} are not here:", hint="dvc checkout || dvc pull")
             # A whole folder by one link: its images are read only.
@@ -239,7 +239,7 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     if sealed.params["dayfold"] != __version__:
         return _figures(sealed, made)
     mine, then = json.loads(made.provenance.read_bytes()), sealed.provenance
-    lock, own = vcs.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
+    lock, own = pins.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     planned = sealed.outs(*PLANS)
     differing = [
         path

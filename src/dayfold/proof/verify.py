@@ -12,33 +12,41 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
-from dayfold.project import params as params_file
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
-from dayfold.project.layout import UNOPENED, Project
+from dayfold.project.layout import Project
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
+from dayfold.proof.line import Line
 from dayfold.proof.record import Sealed, span
 
 
-class Pin(NamedTuple):
-    """A file or folder that DVC keeps of a day; `is_pulled`: `dvc pull` brings it today."""
+@dataclass(eq=False)
+class Kept:
+    """Bytes that are kept: as which file they are known, of which day, and where they lie.
+
+    `key` is the MD5 by which DVC's cache has them, `image` the sha256 of an image's; `is_pulled`:
+    `dvc pull` brings them today. `places` are files of the working tree and objects of the cache;
+    what those of `bad` have is not the bytes.
+    """
 
     day: str
     path: str
-    key: str
-    is_pulled: bool
+    key: str = ""
+    image: str = ""
+    is_pulled: bool = False
+    places: list[Path] = field(default_factory=list)
+    bad: list[Path] = field(default_factory=list)
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
+        """Whether it is the list of a folder's files."""
         return self.key.endswith(storage.FOLDER)
 
 
@@ -96,60 +104,40 @@ class Verified:
     read: str = "images and models were not read (--read-data does)"
 
 
-@dataclass
-class _Bytes:
-    """Bytes that are kept: as which file they are known, of which day, and where they lie.
-
-    `key` is the MD5 by which DVC's cache has them, `image` the sha256 of an image's. `places` are
-    files of the working tree and objects of the cache; what those of `bad` have is not the bytes.
-    """
-
-    day: str
-    name: str
-    key: str = ""
-    image: str = ""
-    places: list[Path] = field(default_factory=list)
-    bad: list[Path] = field(default_factory=list)
-
-
 def verify(project: Project, *, read_data: bool) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every file that is kept.
 
     Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
     default remote is asked for everything.
     """
-    params = params_file.read(project.params)
-    if params.day == UNOPENED:
+    now = Line.read(project)
+    if now.is_unopened:
         return Verified([])
-    sealed = vcs.sealed_days(project.root)
-    committed = f"HEAD:{project.name(project.manifest(params.day))}"
-    is_settled = params.day in sealed or vcs.blobs(project.root, [committed])
-    last = params.day if is_settled else params.parent
-    days, line, broken = chain.walk(project, sealed, last)
+    is_settled = now.day in (*now.sealed, *now.committed)
+    last = now.day if is_settled else now.params.parent
+    days, line, broken = chain.walk(project, now.sealed, last)
     found = Verified(days, broken)
-    found.damage += chain.check(project, line, current=params.day)
+    found.damage += chain.check(project, line, current=now.day)
     line = [one for one in line if one.is_readable]  # of the others the chain has told
-    for day in sealed:
+    for day in now.sealed:
         if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
-    objects = storage.cache_folder(project.root)
-    pins = [one for sealed in line for one in _pins(sealed, params.day)]
-    bad: list[_Bytes] = []
+    pinned = [one for sealed in line for one in _pins(sealed, now.day)]
+    bad: list[Kept] = []
     if read_data:
         found.damage += _git(project)
-        stored = _stored(project, line, pins, objects, params.day)
-        bad = _damaged(project, stored, objects, found)
-    cached = {one for one in pins if storage.object_path(objects, one.key).exists()}
-    wanted = [one.key for one in pins] + [one.key for one in bad if one.key]
+        bad = _damaged(project, _stored(project, line, pinned, now.day), found)
+    cached = {one for one in pinned if storage.object_path(project.root, one.key).exists()}
+    wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
     is_late = storage.is_late(project.root, found.days)
     answer = storage.ask(project.root, wanted)
     source = Source(storage.default_remote(project.root), *answer, is_late)
     found.problem = source.problem
     found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
-    for finding, is_lost in _missing(project, line, pins, cached, source):
+    for finding, is_lost in _missing(project, line, pinned, cached, source):
         (found.damage if is_lost else found.absent).append(finding)
-    found.damage += [_finding(project, one, objects, source) for one in bad]
+    found.damage += [_finding(project, one, source) for one in bad]
     found.damage.sort()
     return found
 
@@ -190,28 +178,26 @@ def _git(project: Project) -> Iterator[Finding]:
         yield Finding("git", what, fix)
 
 
-def _pins(sealed: Sealed, current: str) -> Iterator[Pin]:
-    project, day, is_current = sealed.project, sealed.day, sealed.day == current
-    for path, key in sealed.outs().items():
-        if path not in sealed.files:
-            yield Pin(day, path, key, is_current)
-    if sealed.images_md5:
-        yield Pin(day, project.name(project.images(day)), sealed.images_md5, True)
-    if is_current:
-        yield Pin(day, project.name(project.parent), sealed.parent_md5, True)
+def _pins(sealed: Sealed, current: str) -> Iterator[Kept]:
+    project, is_current = sealed.project, sealed.day == current
+    images, parent = project.name(project.images(sealed.day)), project.name(project.parent)
+    for path, key in sealed.pins.items():
+        # What git keeps is no object, and a parent of before is what another day made.
+        if path not in sealed.files and (is_current or path != parent):
+            yield Kept(sealed.day, path, key, is_pulled=is_current or path == images)
 
 
 def _missing(
     project: Project,
     line: Sequence[Sealed],
-    pins: Sequence[Pin],
-    cached: Collection[Pin],
+    pinned: Sequence[Kept],
+    cached: Collection[Kept],
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
     """What neither the working tree nor the cache has, and whether the source has it neither."""
     # A folder that lies here is read there: its object in the cache is not missed.
-    away = [one for one in pins if not (one.is_folder and (project.root / one.path).is_dir())]
-    alike: dict[tuple[str, str, bool], list[Pin]] = {}
+    away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
+    alike: dict[tuple[str, str, bool], list[Kept]] = {}
     for one in sorted(away, key=lambda one: not one.is_pulled):
         if one in cached and one.is_folder:
             alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(one)
@@ -230,47 +216,40 @@ def _missing(
 
 
 def _stored(
-    project: Project, line: Sequence[Sealed], pins: Sequence[Pin], objects: Path, current: str
-) -> list[_Bytes]:
+    project: Project, line: Sequence[Sealed], pinned: Sequence[Kept], current: str
+) -> list[Kept]:
     """All that is kept: images that a manifest added, withdrawn ones too, outputs and objects."""
-    found: dict[str, _Bytes] = {}
-    for one in pins:
-        files = {one.path: one.key}
+    found: dict[str, Kept] = {}
+    for one in pinned:
+        found.setdefault(one.key, one)
+        path, object_ = project.root / one.path, storage.object_path(project.root, one.key)
         if one.is_folder:
             with suppress(OSError, ValueError, TypeError):  # told as missing, or as damaged
-                listed = storage.listed(storage.object_path(objects, one.key).read_bytes())
-                files |= {f"{one.path}/{name}": key for name, key in listed.items()}
-        for name, key in files.items():
-            found.setdefault(key, _Bytes(one.day, name, key))
-        path = project.root / one.path
-        is_here = path.exists() or storage.object_path(objects, one.key).exists()
-        if one.day == current and not one.is_folder and is_here:  # else it is told as missing
+                for name, key in storage.listed(object_.read_bytes()).items():
+                    found.setdefault(key, Kept(one.day, f"{one.path}/{name}", key))
+        elif one.day == current and (path.exists() or object_.exists()):  # else it is missing
             found[one.key].places.append(path)
-    known = {one.name: one for one in found.values()}
+    known = {one.path: one for one in found.values()}
     for sealed in line:
         rows = sealed.rows().filter(action="add").select("path", "image")
         for name, image in rows.iter_rows():
-            mine = known.get(name) or found.setdefault(name, _Bytes(sealed.day, name))
+            mine = known.get(name) or found.setdefault(name, Kept(sealed.day, name))
             mine.image = image
             if project.images(sealed.day).is_dir():
                 mine.places.append(project.root / name)
     for parent in [one for one in line if one.day != current][-1:]:
-        for name, key in chain.handed_on(project, parent.outs()).items():
+        for name, key in parent.handed_on.items():
             file = project.parent / name
             if project.parent.is_dir():
-                mine = found.setdefault(key, _Bytes(parent.day, project.name(file), key))
+                mine = found.setdefault(key, Kept(parent.day, project.name(file), key))
                 mine.places.append(file)
     # Every object against its name, of experiments and the open day too.
-    for path in sorted(objects.glob("files/md5/[0-9a-f][0-9a-f]/*")):
-        key = path.parent.name + path.name
-        if path.is_file() and len(key.removesuffix(storage.FOLDER)) == 32:
-            found.setdefault(key, _Bytes("no sealed day", "file", key)).places.append(path)
+    for key, path in storage.objects(project.root):
+        found.setdefault(key, Kept("no sealed day", "file", key)).places.append(path)
     return list(found.values())
 
 
-def _damaged(
-    project: Project, stored: Sequence[_Bytes], objects: Path, found: Verified
-) -> list[_Bytes]:
+def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[Kept]:
     """Read files; return what is damaged, and note in `found` what of erased images is here."""
     erased = corrections.gone(project, corrections.ERASE)
     reads = [(one, path) for one in stored for path in one.places]
@@ -278,10 +257,11 @@ def _damaged(
     done, total = 0, sum(sizes)
     found.read = f"{len(reads)} files read, {total / 2**20:.0f} MiB"
 
-    def is_whole(read: tuple[_Bytes, Path]) -> bool:
+    def is_whole(read: tuple[Kept, Path]) -> bool:
         one, path = read
         with suppress(OSError):
-            if one.image and objects not in path.parents:  # DVC knows an object by its key
+            # DVC knows an object by its key, whatever it is.
+            if one.image and path != storage.object_path(project.root, one.key):
                 return sha256_file(path) == one.image
             return md5_file(path) == one.key.removesuffix(storage.FOLDER)
         return False
@@ -291,7 +271,7 @@ def _damaged(
             done += size
             ticker.so_far(done >> 20, total >> 20)
             if whole and one.image in erased:
-                what = f"{one.name} was erased on {erased[one.image][0]}, and its bytes are here"
+                what = f"{one.path} was erased on {erased[one.image][0]}, and its bytes are here"
                 fix = "dayfold withdraw --erase"
                 found.damage.append(Finding(one.day, f"{what}: {path}", fix))
             elif whole:
@@ -301,24 +281,24 @@ def _damaged(
             elif one.image in erased:
                 found.erased += 1
             else:
-                what = f"{one.name}: text in its place says that it was erased, and no event does"
+                what = f"{one.path}: text in its place says that it was erased, and no event does"
                 fix = "git pull, if that was in another clone; or: dayfold withdraw --erase "
-                found.damage.append(Finding(one.day, f"{what} ({path})", fix + one.name))
+                found.damage.append(Finding(one.day, f"{what} ({path})", fix + one.path))
     return [one for one in stored if one.bad]
 
 
-def _finding(project: Project, one: _Bytes, objects: Path, source: Source) -> Finding:
+def _finding(project: Project, one: Kept, source: Source) -> Finding:
     """Damaged bytes and what brings them: whole ones that are here, or else the source."""
     here = [os.path.relpath(path, project.root) for path in one.bad]
-    kept = storage.object_path(objects, one.key)
-    files = [path for path in one.bad if objects not in path.parents]
+    kept = storage.object_path(project.root, one.key)
+    files = [path for path in one.bad if path != kept]
     whole = [path for path in one.places if path not in one.bad]
     said = [
         f"{project.name(path)} is {'damaged' if path.exists() else 'missing'}" for path in files
     ]
     if len(files) < len(one.bad):
-        said.append(f"the cached {one.name} ({kept.name[:8]}…) is damaged")
-    targets = " ".join(dict.fromkeys(chain.target(project, path) for path in files))
+        said.append(f"the cached {one.path} ({kept.name[:8]}…) is damaged")
+    targets = " ".join(pins.tracked(map(project.name, files)))
     steps = [f"rm -f {' '.join(here)}"]
     if not whole:
         steps.append(f"dvc pull {targets}" if targets else "dvc fetch --all-tags")

@@ -19,7 +19,7 @@ from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.decode import squared
 from dayfold.project import params as params_file
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
@@ -189,10 +189,10 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
             raise ModelError(f"{day} is open and has no model yet.", hint="dvc repro")
         return model
     name = project.name(project.model)
-    pinned = vcs.sealed_outputs(project.root, day)[name]
+    pinned = pins.sealed_outputs(project.root, day)[name]
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
-    if not fetch and not storage.object_path(storage.cache_folder(project.root), pinned).is_file():
+    if not fetch and not storage.object_path(project.root, pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
     try:
         kept = storage.bring(project.root, pinned)

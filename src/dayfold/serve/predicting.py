@@ -1,6 +1,7 @@
 """Files → answers: `dayfold predict`."""
 
 import os
+import stat
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def only_images(paths: Sequence[Path], named: Collection[Path], say: Say) -> lis
 def _may_be_image(path: Path) -> bool:
     """Whether a file is an image by its name or by how its bytes begin, damaged or not."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False  # who opens a pipe that nobody writes into waits for ever
         return path.suffix.lower() in decode.IMAGE_ENDINGS or decode.begins_as_image(path)
     except OSError:
         return True  # what cannot be read is told, not passed over

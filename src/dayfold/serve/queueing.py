@@ -9,7 +9,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from dayfold.cycle.standing import current_history, standing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
@@ -19,6 +18,7 @@ from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
+from dayfold.proof.line import Line
 from dayfold.serve.model import Answer, Classifier
 from dayfold.serve.predicting import UNKNOWN, images, only_images
 
@@ -97,8 +97,8 @@ def write_queue(
     """
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
-    now = standing(project)
-    history = current_history(project, now)
+    now = Line.read(project)
+    history = now.history()
     known = {*history.images["image"], *history.withdrawn}
     seen = looks.read(project, history.days)["look"].to_list()
     lying = walk_day(project, now.day, Delivery()) if now.is_open else []

@@ -18,30 +18,14 @@ import polars as pl
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake.finding import is_clutter
-from dayfold.project import storage, vcs
+from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
-from dayfold.project.layout import Project, is_day
-from dayfold.project.params import Params
-from dayfold.proof import chain
+from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project, is_day
+from dayfold.proof import record
+from dayfold.proof.line import Line
 
-# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
-DAY_PATHS = (
-    "dvc.lock",
-    "metrics.json",
-    "data/corrections",
-    "data/manifests",
-    "data/evaluations",
-    "data/gates",
-    "data/groups",
-    "data/looks",
-    "data/metrics",
-    "data/plots",
-    "data/provenance.json",
-    "data/unknown",
-)
-TRACKED_IMAGES = ":(glob)data/images/*.dvc"
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"
 DELETED, ADDED = "was deleted", "was added"
@@ -50,7 +34,7 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
-def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
+def check(now: Line) -> None:
     """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
 
     What the last sealed day made is not looked at while no other is open: it may be made again. A
@@ -58,17 +42,16 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     time is noted by day, so that next time only days with younger files are read. Of more than
     MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
     """
-    began, noted = time.clock_gettime_ns(FILE_CLOCK), _noted(project)
-    here = {day for day in (*sealed, params.day) if project.images(day).is_dir()}
-    last = params.day if params.day in sealed else params.parent
-    days = {day for day in sealed if is_day(last) and day <= last}
-    found = {EDITED: _in_git(project, params, sealed, (*DAY_PATHS, TRACKED_IMAGES))}
-    parent_back = _parent_back(project, params.parent) if params.parent in sealed else []
+    project, began = now.project, time.clock_gettime_ns(FILE_CLOCK)
+    noted, parent_back = _noted(project), _parent_back(now)
+    here = {day for day in (*now.sealed, now.day) if project.images(day).is_dir()}
+    days = {day for day in now.sealed if is_day(now.parent) and day <= now.parent}
+    found = {EDITED: _in_git(now, (*DAY_PATHS, TRACKED_IMAGES))}
     due = sorted(days & here, key=lambda day: (noted.get(day, 0), day))[:MOST_DAYS]
     looked = {day: _files(project, project.images(day), noted.get(day, 0)) for day in due}
     touched = {day: files for day, (files, is_touched) in looked.items() if is_touched}
     try:
-        found |= _compared(project, last, touched, days & noted.keys() - here)
+        found |= _compared(now, touched, days & noted.keys() - here)
     except LedgerError:
         if not found[EDITED]:  # a manifest among them: first things first
             raise
@@ -80,12 +63,41 @@ def check(project: Project, params: Params, sealed: Sequence[str]) -> None:
     except OSError as error:
         if error.errno not in UNWRITABLE:  # `status` also looks at what cannot be written to
             raise
-    _refuse(found, params.parent, parent_back)
+    _refuse(found, now.params.parent, parent_back)
 
 
-def check_tables(project: Project, params: Params, sealed: Sequence[str]) -> None:
+def check_tables(now: Line) -> None:
     """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
-    _refuse({EDITED: _in_git(project, params, sealed, DAY_PATHS)})
+    _refuse({EDITED: _in_git(now, DAY_PATHS)})
+
+
+def check_last(now: Line, *, tables_alone: bool = False) -> None:
+    """Raise CycleError unless the files of the last sealed day are here, and those of its tag.
+
+    A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
+    """
+    if not now.is_sealed:
+        return
+    # Without what was added: that is of another day.
+    project, tag = now.project, vcs.TAG + now.day
+    changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
+    gone: list[str] = []
+    if not tables_alone:
+        made = pins.outputs(project.dvc_lock.read_bytes())
+        paths = {project.name(path): path for path in (project.model, project.predictions)}
+        gone = [name for name, path in paths.items() if not path.exists()]
+        changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]
+    if gone and not changed:
+        raise CycleError(
+            f"{now.day} is sealed, but not here yet: {', '.join(gone)}.",
+            hint="dvc checkout || dvc pull",
+        )
+    if changed:
+        raise CycleError(
+            f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
+            hint="dayfold undo, to have back what was sealed; to keep the new one: "
+            "dayfold undo --seal && dayfold seal",
+        )
 
 
 def _refuse(
@@ -103,7 +115,7 @@ def _refuse(
     tables = found[EDITED]
     images = [name for what, names in found.items() if what != EDITED for name in names]
     steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
-    if folders := sorted({"/".join(name.split("/")[:3]) for name in images}):
+    if folders := pins.tracked(images):
         steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
     steps += parent_back
     first = "move what was added elsewhere (DVC deletes it), then: " * bool(found.get(ADDED))
@@ -123,21 +135,21 @@ def _noted(project: Project) -> dict[str, int]:
         return {}  # or the file is of an earlier version
 
 
-def _parent_back(project: Project, day: str) -> list[str]:
-    """The commands that give data/parent what a sealed day made; none where it has that.
+def _parent_back(now: Line) -> list[str]:
+    """The commands that give data/parent what the day before made; none where it has that.
 
-    None either where it is not here.
+    None either where it is not here, or no sealed day made it.
     """
-    if not project.parent.is_dir():
+    project, day = now.project, now.params.parent
+    if day not in now.sealed or not project.parent.is_dir():
         return []
     here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
     files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
-    made = chain.handed_on(project, vcs.sealed_outputs(project.root, day))
+    made = record.read(project, [day])[day].handed_on
     if {path.name: md5_file(path) for path in files} == made:
         return []
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
-    pins = vcs.entries(pin.read_bytes(), project.name(pin)) if pin.exists() else {}
-    if pins.get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
+    if pins.here(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
         return [vcs.bringing_back(name)]  # a git checkout without one of DVC
     # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
     gets = [
@@ -147,10 +159,8 @@ def _parent_back(project: Project, day: str) -> list[str]:
     return [f"rm -rf {name}", *gets, f"dvc add {name}"]
 
 
-def _in_git(
-    project: Project, params: Params, sealed: Sequence[str], paths: Sequence[str]
-) -> list[str]:
-    days = {day for day in sealed if day != params.day}
+def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
+    project, days = now.project, {day for day in now.sealed if day != now.day}
     if not days:
         return []
     # Without what was added: in the middle of a merge it is what others have sealed.
@@ -158,11 +168,11 @@ def _in_git(
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
     # `open` moves pins to a month's file: to another place, but the same pins.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
-    pins = {name.removeprefix("HEAD:"): vcs.entries(data, name) for name, data in blobs.items()}
-    pins = {name: entries for name, entries in pins.items() if days & entries.keys()}
-    had = {day: entry for entries in pins.values() for day, entry in entries.items() if day in days}
-    is_edited = any(chain.pinned(project, day) != entry for day, entry in had.items())
-    return sorted(tables + [*pins] * is_edited)
+    before = {name.removeprefix("HEAD:"): pins.entries(data, name) for name, data in blobs.items()}
+    before = {name: entries for name, entries in before.items() if days & entries.keys()}
+    had = {day: entries[day] for entries in before.values() for day in days & entries.keys()}
+    is_edited = any(pins.of_images(project, day) != entry for day, entry in had.items())
+    return sorted(tables + [*before] * is_edited)
 
 
 def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:
@@ -188,7 +198,7 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
 
 
 def _compared(
-    project: Project, last: str, touched: dict[str, list[str]], gone: Collection[str]
+    now: Line, touched: dict[str, list[str]], gone: Collection[str]
 ) -> dict[str, list[str]]:
     """What became of the files of touched days, and of days that are gone, by the manifests.
 
@@ -197,7 +207,7 @@ def _compared(
     """
     if not touched and not gone:
         return {}
-    known = manifest.history(project, last)
+    project, known = now.project, manifest.history(now.project, now.parent)
     mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
     image_of = dict(mine.select("path", "image").iter_rows())
     erased = corrections.gone(project, corrections.ERASE)

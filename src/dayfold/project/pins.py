@@ -1,0 +1,70 @@
+"""What DVC pins, by path."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dayfold.errors import DayfoldError, LedgerError
+from dayfold.project import vcs
+from dayfold.project.layout import Project
+
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+Entries = dict[str, dict[str, Any]]
+
+
+def entries(data: bytes, source: str) -> Entries:
+    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
+
+    LedgerError, naming `source`, if it is broken.
+    """
+    try:
+        found = yaml.load(data, Loader=yaml.CSafeLoader)
+        parts = found["stages"].values() if "stages" in found else [found]
+        outs = [out for part in parts for out in part["outs"]]
+        if all(_MD5.fullmatch(out["md5"]) for out in outs):
+            return {str(out["path"]): dict(out) for out in outs}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
+        pass
+    again = ", then dvc repro" * (source == "dvc.lock")
+    raise LedgerError(
+        f"{source} is not whole: DVC cannot know what it stands for.",
+        hint=f"git checkout HEAD -- {source}{again}",
+    )
+
+
+def outputs(lock: bytes) -> dict[str, str]:
+    """The path and MD5 of every output that the bytes of a dvc.lock pin."""
+    return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
+
+
+def sealed_outputs(root: Path, day: str) -> dict[str, str]:
+    """The same of a sealed day, as its tag has them."""
+    return outputs(vcs.blob(root, f"{vcs.TAG}{day}:dvc.lock"))
+
+
+def here(project: Project, path: Path) -> Entries:
+    """What a .dvc file says of each path now; nothing where it cannot be read."""
+    try:
+        return entries(path.read_bytes(), project.name(path))
+    except (DayfoldError, OSError):
+        return {}
+
+
+def tracking(project: Project, day: str) -> Path:
+    """The .dvc file that tracks the day's images now: its own, or its month's."""
+    own = project.tracked(day)
+    return own if own.exists() else project.tracked_month(day)
+
+
+def of_images(project: Project, day: str) -> dict[str, Any] | None:
+    """What pins the day's images now; None where nothing does, or that cannot be read."""
+    return here(project, tracking(project, day)).get(day)
+
+
+def tracked(names: Iterable[str]) -> list[str]:
+    """What DVC tracks of these files: a day's folder of images, data/parent, or the file itself."""
+    parts = [name.split("/") for name in names]
+    return sorted({"/".join(one[: 3 if one[:2] == ["data", "images"] else 2]) for one in parts})

@@ -1,0 +1,82 @@
+"""The line of history: its days and their tags."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dayfold.ledger import corrections, manifest
+from dayfold.ledger.manifest import History
+from dayfold.project import params as params_file
+from dayfold.project import vcs
+from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.params import Params
+
+
+@dataclass(frozen=True)
+class Line:
+    """A project's params, and the days of the line of history that is checked out.
+
+    `sealed` are those whose tag HEAD contains, `tagged` those with a tag anywhere, and `committed`
+    those whose manifest HEAD has.
+    """
+
+    project: Project
+    params: Params
+    sealed: list[str]
+    tagged: list[str]
+    committed: list[str]
+
+    @classmethod
+    def read(cls, project: Project) -> "Line":
+        """Read params.yaml, the tags and the last commit."""
+        params, root = params_file.read(project.params), project.root
+        days = (vcs.sealed_days(root), vcs.tagged_days(root), vcs.committed_days(root))
+        return cls(project, params, *days)
+
+    @cached_property
+    def untagged(self) -> list[str]:
+        """The days of this line that are committed, and have no tag on it."""
+        untagged = {*self.committed} - {*self.sealed}
+        # After a merge of two lines the other one's manifests are there too.
+        days = manifest.line(self.project, self.day, self.params.parent) if untagged else ()
+        return sorted(untagged.intersection(days))
+
+    @property
+    def day(self) -> str:
+        """The open or last sealed day."""
+        return self.params.day
+
+    @property
+    def is_unopened(self) -> bool:
+        """Whether no day was ever opened."""
+        return self.day == UNOPENED
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the day has its tag."""
+        return self.day in self.sealed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the day was opened and has no tag yet."""
+        return not (self.is_unopened or self.is_sealed)
+
+    @property
+    def lost_tags(self) -> list[str]:
+        """The untagged days, without the open one where a person has committed that."""
+        return [day for day in self.untagged if day in self.tagged or day != self.day]
+
+    @property
+    def next_parent(self) -> str:
+        """The parent of the next day that is opened."""
+        return ORIGIN if self.is_unopened else self.day
+
+    @property
+    def parent(self) -> str:
+        """The parent of the open day, or else of the next one."""
+        return self.params.parent if self.is_open else self.next_parent
+
+    def history(self) -> History:
+        """Return the history of the sealed days, as the open day's corrections leave it."""
+        history = manifest.history(self.project, self.parent)
+        lines = corrections.lines(self.project, self.day) if self.is_open else {}
+        return corrections.applied(history, lines)

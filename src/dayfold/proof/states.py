@@ -1,0 +1,181 @@
+"""States of history that commands refuse.
+
+After a rebase, in a clone without tags, or while files are edited, a command would open, seal or
+undo the wrong day. Each such state is a function, which raises CycleError with the way on where the
+line is in it. REFUSED names those of each command.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from dayfold.errors import CycleError
+from dayfold.project import journal, vcs
+from dayfold.project import params as params_file
+from dayfold.project.files import is_free
+from dayfold.proof import hand_edits
+from dayfold.proof.line import Line
+
+
+def check(line: Line, command: str) -> None:
+    """Raise CycleError for the first state that a command refuses, by REFUSED."""
+    for state in REFUSED[command]:
+        state(line)
+
+
+def _under_way(line: Line) -> None:
+    """A merge, a rebase or the like is under way."""
+    vcs.check_nothing_under_way(line.project.root)
+
+
+def _moved(line: Line) -> None:
+    """The tag of the day or of its parent is on the commit of another."""
+    root, name = line.project.root, line.project.name(line.project.params)
+    days = {line.params.parent, line.day} & {*line.sealed}
+    for day, files in vcs.at_tags(root, sorted(days), lambda _: [name]).items():
+        tag = vcs.TAG + day
+        if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
+            # A partial clone asks its server for it; or git's object is damaged.
+            vcs.git(root, "cat-file", "blob", f"{tag}:{name}")
+        found = params_file.day_of(files.get(name, b""))
+        if found != day:
+            path = line.project.name(line.project.manifest(day))
+            commit = vcs.git(root, "log", "--max-count=1", "--format=%h", "--", path).strip()
+            raise CycleError(
+                f"The tag {tag} was moved: to a commit whose params.yaml says {found or 'no day'}.",
+                hint=f'git tag --force --annotate --message "day {day}" {tag} {commit}; or, where '
+                "another clone has it right: git fetch --tags --force",
+            )
+
+
+def _untagged(line: Line) -> None:
+    """A day has no tag on this line.
+
+    A rebase, an amended commit and a squash merge make a commit again, and leave its tag behind.
+    """
+    if not line.untagged:
+        return
+    problems = [
+        f"{vcs.TAG}{day} is on a commit that this branch has no longer"
+        if day in line.tagged
+        else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
+        for day in line.untagged
+    ]
+    hint = "dayfold seal"
+    if vcs.is_shallow(line.project.root):
+        hint = "git fetch --unshallow --tags (this is a shallow clone)"
+    elif {*line.untagged} - {*line.tagged} and vcs.git(line.project.root, "remote").strip():
+        hint = "git fetch --tags; if that brings none: dayfold seal"
+    what = "A committed day is sealed by its tag, and the branch lacks tags:"
+    raise CycleError(what, problems=problems, hint=hint)
+
+
+def _lost(line: Line) -> None:
+    """As `_untagged`, unless it is the open day that a person has committed."""
+    if line.lost_tags:
+        _untagged(line)
+
+
+def _shallow(line: Line) -> None:
+    """As `_untagged`, where the history that this clone lacks may have the tag."""
+    if line.untagged and vcs.is_shallow(line.project.root):
+        _untagged(line)
+
+
+def check_free(line: Line, day: str) -> None:
+    """A day that this line does not have is sealed on another one."""
+    if day not in line.tagged or day in {*line.sealed, *line.untagged}:
+        return
+    root, tag = line.project.root, vcs.TAG + day
+    branches = vcs.branches_of(root, tag)
+    there = branches[0] if branches else f"-b NAME {tag}"
+    is_on_any = branches or vcs.branches_of(root, tag, remote=True)
+    free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
+    other = "give another --day"
+    if day == line.day:
+        other = f"dayfold undo, then dayfold add data/undone/{day}/images/{day} --day ANOTHER"
+    raise CycleError(
+        f"{day} is sealed on another line of history, so its tag {tag} is taken.",
+        hint=f"{other}; or go on with that line: git checkout {there} && dvc checkout{free}",
+    )
+
+
+def _taken(line: Line) -> None:
+    """The day of params.yaml is sealed on another line."""
+    check_free(line, line.day)
+
+
+def _not_last(line: Line) -> None:
+    """No day is open, and the day of params.yaml is not the last of the sealed ones."""
+    last = line.sealed[-1] if line.sealed else line.day
+    if line.is_open or last == line.day:
+        return
+    if last in line.committed:
+        raise CycleError(
+            f"params.yaml says that the day is {line.day}; {last} is sealed after it.",
+            hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
+        )
+    gone = ("--diff-filter=D", "--", line.project.name(line.project.manifest(last)))
+    words = ("log", "--max-count=1", "--format=%h", *gone)
+    commit = vcs.git(line.project.root, *words).strip()
+    raise CycleError(
+        f"{last} is sealed, and the commit {commit} took its files out again.",
+        hint=f"to have it back: git revert --no-edit {commit} && dvc checkout; to go on without "
+        f"it: git tag --delete {vcs.TAG}{last} && dvc checkout",
+    )
+
+
+def _no_branch(line: Line) -> None:
+    """No branch is checked out: what is sealed then is on none."""
+    if vcs.branch(line.project.root):
+        return
+    branches = vcs.branches_of(line.project.root, "HEAD")
+    way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
+    raise CycleError(
+        "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
+        hint=f"{way}; or, to begin another history from here: git checkout -b NAME",
+    )
+
+
+def _behind(line: Line) -> None:
+    """The upstream branch has commits that this one has not."""
+    if behind := vcs.behind(line.project.root):
+        raise CycleError(
+            f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
+            "would begin a second history.",
+            hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
+            "otherwise docs/operations.md, two clones that sealed",
+        )
+
+
+def _not_sealable(line: Line) -> None:
+    """No day is open, and the next one could not be sealed."""
+    if not line.is_open:
+        _no_branch(line)
+        _behind(line)
+
+
+def _killed(line: Line) -> None:
+    """A command was killed, and its note says what is to be repaired."""
+    note = journal.pending(line.project) if is_free(line.project.cycle_lock) else None
+    if note:
+        raise CycleError(
+            f"dayfold {note.command} did not end, and the next command repairs it",
+            hint="dayfold check --fix",
+        )
+
+
+# The first to be told first. `open`: to open the next day, by `add` or `relabel`; `status` tells
+# the same. `change`: to change the open day. `unseal`: `undo` of a seal. `seal` makes lost tags.
+REFUSED: Mapping[str, tuple[Callable[[Line], None], ...]] = {
+    "open": (
+        *(_under_way, _moved, _untagged, _taken, _not_last, _not_sealable, _killed),
+        *(hand_edits.check, hand_edits.check_last),
+    ),
+    "change": (hand_edits.check,),
+    "seal": (_no_branch, _behind, _moved, _shallow, _taken, hand_edits.check),
+    "undo": (_moved, _lost, _not_last),
+    "unseal": (_no_branch,),
+    "check": (_no_branch,),
+    "stage": (hand_edits.check_tables,),
+    "log": (hand_edits.check_tables, partial(hand_edits.check_last, tables_alone=True)),
+}
