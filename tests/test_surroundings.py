@@ -1,6 +1,7 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -312,6 +313,22 @@ def test_a_pipe_among_the_images_is_told_and_nothing_waits_for_it(copy, shell, i
         assert f"{pipe} is a pipe or a socket" in said
         assert f"rm -- {pipe}" in said
     shell(copy.root, "dayfold", "undo", "--yes")
+
+
+def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_day(
+    copy, shell, images
+):
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    files = (copy.replay, copy.weights, copy.shares, copy.model, copy.predictions)
+    before = [path.read_bytes() for path in (*files, copy.parent_model)]
+    said = shell(copy.root, "dayfold", "check", code=1)
+    assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
+    assert "to get it: dvc commit --force weights replay train evaluate" in said
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    shell(copy.root, "dayfold", "undo", "--yes")
+    assert [path.read_bytes() for path in (*files, copy.parent_model)] == before
+    assert f"day     {THREE}, sealed" in status(shell, copy)
+    assert shell(copy.root, "git", "status", "--porcelain") == ""
 
 
 def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):
