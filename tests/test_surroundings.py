@@ -331,6 +331,17 @@ def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_
     assert shell(copy.root, "git", "status", "--porcelain") == ""
 
 
+def test_a_day_with_a_frozen_stage_is_not_sealed(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    text = copy.dvc_yaml.read_text()
+    copy.dvc_yaml.write_text(text.replace("\n  train:\n", "\n  train:\n    frozen: true\n"))
+    for word in ("status", "seal"):
+        said = shell(copy.root, "dayfold", word, code=1)
+        assert "dvc.yaml says frozen: true of train" in said
+    copy.dvc_yaml.write_text(text)
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+
+
 def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):
     words = ("dayfold", "add", str(images), "--day", FOUR)
     assert f"opened {FOUR}" in shell(copy.root, *words, PYTHONWARNINGS="error")

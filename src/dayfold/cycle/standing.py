@@ -3,6 +3,8 @@
 import shlex
 from dataclasses import dataclass
 
+import yaml
+
 from dayfold.cycle import hand_edits
 from dayfold.cycle.hand_edits import DAY_PATHS
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
@@ -14,7 +16,7 @@ from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped, is_free, md5_file
-from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.layout import ORIGIN, STAGES, UNOPENED, Project
 from dayfold.project.params import Params
 
 
@@ -221,8 +223,26 @@ def check_is_as_sealed(project: Project, now: Standing, *, tables_alone: bool = 
 def stale(project: Project, day: str) -> list[str]:
     """What of the open day DVC finds changed; the images of other days are not looked at."""
     check_no_pipe(project, day)
+    _check_nothing_frozen(project)
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
     return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+
+
+def _check_nothing_frozen(project: Project) -> None:
+    """Raise CycleError where dvc.yaml freezes a stage: DVC takes it for up to date, come what may.
+
+    A day would be sealed whose model was made from other images or settings than it says.
+    """
+    try:
+        stages = yaml.load(project.dvc_yaml.read_bytes(), Loader=yaml.CSafeLoader)["stages"]
+        frozen = [name for name in STAGES if stages[name].get("frozen")]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return  # DVC tells what is wrong with it
+    if frozen:
+        raise CycleError(
+            f"dvc.yaml says frozen: true of {', '.join(frozen)}, so DVC does not make that again.",
+            hint="take the line out of dvc.yaml, then dvc repro",
+        )
 
 
 def check_no_pipe(project: Project, day: str) -> None:
