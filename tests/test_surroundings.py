@@ -342,6 +342,17 @@ def test_a_day_with_a_frozen_stage_is_not_sealed(copy, shell):
     assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
 
 
+def test_a_day_whose_images_dvc_is_told_to_ignore_is_not_sealed(copy, shell, images):
+    (copy.root / ".dvcignore").write_text("*.png\n")
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    shell(copy.root, "dvc", "repro")
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"DVC keeps 0 of the 4 files in data/images/{FOUR}: .dvcignore" in said
+    (copy.root / ".dvcignore").write_text("")
+    shell(copy.root, "dvc", "repro")
+    assert f"sealed as day/{FOUR}" in shell(copy.root, "dayfold", "seal")
+
+
 def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):
     words = ("dayfold", "add", str(images), "--day", FOUR)
     assert f"opened {FOUR}" in shell(copy.root, *words, PYTHONWARNINGS="error")

@@ -225,7 +225,27 @@ def stale(project: Project, day: str) -> list[str]:
     check_no_pipe(project, day)
     _check_nothing_frozen(project)
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
-    return vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+    changed = vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+    if not changed:
+        _check_none_ignored(project, day)
+    return changed
+
+
+def _check_none_ignored(project: Project, day: str) -> None:
+    """Raise CycleError where DVC leaves images of the open day out, as .dvcignore tells it to.
+
+    They would be in no cache and in no clone.
+    """
+    pin, here = project.tracked(day), sum(finding.count(project, day).values())
+    pinned = vcs.entries(pin.read_bytes(), project.name(pin)) if pin.exists() else {}
+    kept = pinned.get(day, {}).get("nfiles", here)
+    if kept < here:
+        folder = project.name(project.images(day))
+        raise CycleError(
+            f"DVC keeps {kept} of the {here} files in {folder}: .dvcignore leaves the others out.",
+            hint=f"find {folder} -type f | dvc check-ignore --details --stdin shows the lines; "
+            "take them out, then dvc repro",
+        )
 
 
 def _check_nothing_frozen(project: Project) -> None:
