@@ -5,6 +5,7 @@ No link is followed, and nothing is opened but, in a worker, the archive.
 
 import functools
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -158,6 +159,9 @@ def is_clutter(name: str) -> bool:
 
 def name_problem(name: str, kind: str) -> str:
     """Why a name cannot be that of a class or a file; nothing where it can."""
+    encoding = sys.getfilesystemencoding()
+    if not name.isascii() and encoding != "utf-8":  # it would be read as other letters
+        return f"has a {kind} name that this locale ({encoding}) misreads: export PYTHONUTF8=1"
     if any(unicodedata.category(letter) in _CONTROL for letter in name):
         return f"has unprintable letters in its {kind} name"
     if kind == "class" and not name.isprintable():
