@@ -130,11 +130,11 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
 
 def test_a_name_that_an_old_locale_misreads_is_refused_with_the_way_out():
     code = (
-        "import os; from dayfold.ledger.intake.finding import name_problem as problem\n"
-        "print([problem(os.fsdecode(name.encode()), 'class') for name in ('big', 'gro\\u00df')])"
+        "import os; from dayfold.ledger.intake.finding import misread\n"
+        "print([misread(os.fsdecode(name.encode())) for name in ('big', 'gro\\u00df')])"
     )
     said = subprocess.check_output(
         [sys.executable, "-c", code], env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}, text=True
     )
-    misread = "has a class name that this locale (ascii) misreads: export PYTHONUTF8=1"
+    misread = "has a name that this locale (ascii) misreads: export PYTHONUTF8=1"
     assert said == f"{['', misread]}\n"

@@ -102,7 +102,7 @@ def walk(
             delivery.refuse(place, LINK)
         elif not stat.S_ISDIR(mode):
             delivery.refuse(place, f"lies in no class folder {SHAPE}")
-        elif problem := name_problem(label, "class"):
+        elif problem := misread(label) or name_problem(label, "class"):
             delivery.refuse(place, problem)
         elif labels.count(label) > 1:
             delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
@@ -119,7 +119,7 @@ def _files(
 ) -> Iterator[Found]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
-        if problem := name_problem(file.name, "file"):
+        if problem := misread(file.name) or name_problem(file.name, "file"):
             delivery.refuse(shown, problem)
         elif stat.S_ISLNK(mode):
             target = real(file)
@@ -157,11 +157,19 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
 
 
+def misread(name: str) -> str:
+    """Why the name of a file or folder cannot be told; nothing where it can.
+
+    In the locale of an old server it is read as other letters than on other machines.
+    """
+    encoding = sys.getfilesystemencoding()
+    if name.isascii() or encoding == "utf-8":
+        return ""
+    return f"has a name that this locale ({encoding}) misreads: export PYTHONUTF8=1"
+
+
 def name_problem(name: str, kind: str) -> str:
     """Why a name cannot be that of a class or a file; nothing where it can."""
-    encoding = sys.getfilesystemencoding()
-    if not name.isascii() and encoding != "utf-8":  # it would be read as other letters
-        return f"has a {kind} name that this locale ({encoding}) misreads: export PYTHONUTF8=1"
     if any(unicodedata.category(letter) in _CONTROL for letter in name):
         return f"has unprintable letters in its {kind} name"
     if kind == "class" and not name.isprintable():
