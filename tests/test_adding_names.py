@@ -128,14 +128,13 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
     assert list(map(str, delivery.refused)) == ["dog cannot be read (Permission denied)"]
 
 
-def test_names_are_read_as_utf_8_in_the_locale_of_an_old_server(receiving, source):
-    place(source, "größe", [1])
-    (receiving.root / "dvc.yaml").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "dayfold", "predict", str(source / "größe" / "none.png")],
-        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"},
-        cwd=receiving.root,
-        capture_output=True,
-        check=False,
+def test_a_name_that_an_old_locale_misreads_is_refused_with_the_way_out():
+    code = (
+        "import os; from dayfold.ledger.intake.finding import misread\n"
+        "print([misread(os.fsdecode(name.encode())) for name in ('big', 'gro\\u00df')])"
     )
-    assert "größe/none.png does not exist" in done.stderr.decode()
+    said = subprocess.check_output(
+        [sys.executable, "-c", code], env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"}, text=True
+    )
+    misread = "has a name that this locale (ascii) misreads: export PYTHONUTF8=1"
+    assert said == f"{['', misread]}\n"

@@ -107,6 +107,14 @@ def test_the_first_line_comes_before_anything_is_done(tmp_path):
     assert seconds < 5  # on a machine that is busy; alone 0.3 s
 
 
+def test_a_current_folder_that_was_deleted_is_told(tmp_path):
+    words = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m dayfold predict a.png"
+    done = subprocess.run(["sh", "-c", words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the folder that this runs in was deleted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 OFFLINE = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
 NO_REMOTE = "DVC does not take {} as a remote."
 FTP, GS = "ftp://host/path", "gs://bucket/path"

@@ -1,6 +1,7 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -312,6 +313,44 @@ def test_a_pipe_among_the_images_is_told_and_nothing_waits_for_it(copy, shell, i
         assert f"{pipe} is a pipe or a socket" in said
         assert f"rm -- {pipe}" in said
     shell(copy.root, "dayfold", "undo", "--yes")
+
+
+def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_day(
+    copy, shell, images
+):
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    files = (copy.replay, copy.weights, copy.shares, copy.model, copy.predictions)
+    before = [path.read_bytes() for path in (*files, copy.parent_model)]
+    said = shell(copy.root, "dayfold", "check", code=1)
+    assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
+    assert "to get it: dvc commit --force weights replay train evaluate" in said
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    shell(copy.root, "dayfold", "undo", "--yes")
+    assert [path.read_bytes() for path in (*files, copy.parent_model)] == before
+    assert f"day     {THREE}, sealed" in status(shell, copy)
+    assert shell(copy.root, "git", "status", "--porcelain") == ""
+
+
+def test_a_day_with_a_frozen_stage_is_not_sealed(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    text = copy.dvc_yaml.read_text()
+    copy.dvc_yaml.write_text(text.replace("\n  train:\n", "\n  train:\n    frozen: true\n"))
+    for word in ("status", "seal"):
+        said = shell(copy.root, "dayfold", word, code=1)
+        assert "dvc.yaml says frozen: true of train" in said
+    copy.dvc_yaml.write_text(text)
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+
+
+def test_a_day_whose_images_dvc_is_told_to_ignore_is_not_sealed(copy, shell, images):
+    (copy.root / ".dvcignore").write_text("*.png\n")
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
+    shell(copy.root, "dvc", "repro")
+    said = shell(copy.root, "dayfold", "seal", code=1)
+    assert f"DVC keeps 0 of the 4 files in data/images/{FOUR}: .dvcignore" in said
+    (copy.root / ".dvcignore").write_text("")
+    shell(copy.root, "dvc", "repro")
+    assert f"sealed as day/{FOUR}" in shell(copy.root, "dayfold", "seal")
 
 
 def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):

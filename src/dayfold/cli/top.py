@@ -54,12 +54,15 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        Path.cwd()  # where it was deleted, torch would end the process as it is imported
         app()
     except DayfoldError as error:
         print(f"dayfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
+        if isinstance(error, FileNotFoundError) and not where:
+            where = ": the folder that this runs in was deleted; cd to another"
         way = "; free some space, and run the command again" * (error.errno in FULL)
         print(f"dayfold: {error.strerror or error}{where}{way}", file=sys.stderr)
         sys.exit(1)

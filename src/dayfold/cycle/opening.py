@@ -1,7 +1,7 @@
 """Opening a day, closing it."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -14,10 +14,10 @@ from dayfold.cycle.status import check_no_pipe
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
-from dayfold.project import journal, pins, vcs
+from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
-from dayfold.project.files import write_bytes
+from dayfold.project.files import md5_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
 from dayfold.proof import hand_edits, states
 from dayfold.proof.line import Line
@@ -43,6 +43,7 @@ def make_open(now: Line, day: str) -> None:
         project.images(day).mkdir(parents=True, exist_ok=True)
         corrections.write_empty(project, day)
         if not now.is_unopened:
+            keep_made(project)
             fold_into_month(project, now.day)
             inherit(project)
         elif not project.parent_model.exists():
@@ -103,6 +104,33 @@ def check_may_open(now: Line, day: str) -> None:
             hint=f"give a day after {now.day}",
         )
     check_no_pipe(now.project, day)
+
+
+def keep_made(project: Project) -> None:
+    """Have DVC's cache what only data/ has of the sealed day and its parent: both are replaced.
+
+    So it is in a project that came back from a backup without .dvc/cache. What is not as it was
+    pinned is left alone.
+    """
+    parent, pin = project.parent, project.parent.with_suffix(".dvc")
+    files = (project.weights, project.replay, project.shares, project.model, project.predictions)
+    _keep(project, project.dvc_lock, {project.name(path): path for path in files}, _MADE)
+    _keep(project, pin, {parent.name: parent}, (project.name(pin),))
+
+
+def _keep(
+    project: Project, source: Path, files: Mapping[str, Path], targets: Collection[str]
+) -> None:
+    pinned = pins.entries(source.read_bytes(), project.name(source))
+    keys = {files[name]: str(entry["md5"]) for name, entry in pinned.items() if name in files}
+    if not storage.has(project.root, keys.values()) and all(map(_is_as, keys, keys.values())):
+        vcs.dvc(project.root, "commit", "--force", *targets)
+
+
+def _is_as(path: Path, key: str) -> bool:
+    if path.is_dir():
+        return storage.folder_md5({one.name: md5_file(one) for one in path.iterdir()}) == key
+    return path.is_file() and md5_file(path) == key
 
 
 def inherit(project: Project) -> None:

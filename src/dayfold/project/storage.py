@@ -43,7 +43,18 @@ def linked(link: Path, objects: Path) -> Path | None:
 
 def object_path(root: Path, key: str) -> Path:
     """Return where the project's cache keeps the bytes of this MD5."""
-    return cache_folder(root) / "files" / "md5" / key[:2] / key[2:]
+    return _within(cache_folder(root), key)
+
+
+def _within(cache: Path, key: str) -> Path:
+    return cache / "files" / "md5" / key[:2] / key[2:]
+
+
+def has(root: Path, keys: Iterable[str]) -> bool:
+    """Whether the project's cache has all of these."""
+    # DVC, which takes a second, is asked where its cache is only if it is not where it usually is.
+    usual = root / ".dvc" / "cache"
+    return all(_within(usual, key).exists() or object_path(root, key).exists() for key in keys)
 
 
 def objects(root: Path) -> Iterator[tuple[str, Path]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.ledger.corrections import ERASE
 from dayfold.project import pins, storage, vcs
@@ -49,10 +50,15 @@ def walk(
                 path = project.manifest(day)
                 day, _ = manifest.parent_of(path.read_bytes(), project.name(path))
         except (OSError, *UNREADABLE) as error:
-            found.append(Finding(day, f"its manifest cannot be read: {error}", "git fsck"))
+            found.append(Finding(day, f"its manifest cannot be read: {_told(error)}", "git fsck"))
             break
     days.reverse()
     return days, [known[day] for day in days if day in known], found
+
+
+def _told(error: Exception) -> str:
+    """An error in a line, without its own hint."""
+    return (error.what if isinstance(error, DayfoldError) else str(error)).replace("\n", " ")
 
 
 def _untagged(project: Project, day: str) -> Finding:
@@ -84,8 +90,8 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
                 fix = f"rm -f {name} && git checkout {commit} -- {name}"
                 yield Finding(day, f"{name} {what}", fix)
         except UNREADABLE as error:
-            said = str(error).replace("\n", " ")
-            yield Finding(day, f"its files in git cannot be read: {said}", "git fsck, git fetch")
+            what = f"its files in git cannot be read: {_told(error)}"
+            yield Finding(day, what, "git fsck, git fetch")
 
 
 def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from dayfold.project import pins, storage, vcs
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file, sha256_file
-from dayfold.project.layout import Project
+from dayfold.project.layout import STAGES, Project
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
 from dayfold.proof.line import Line
@@ -187,6 +187,11 @@ def _pins(sealed: Sealed, current: str) -> Iterator[Kept]:
             yield Kept(sealed.day, path, key, is_pulled=is_current or path == images)
 
 
+def _is_here(project: Project, one: Kept) -> bool:
+    path = project.root / one.path
+    return path.is_file() and md5_file(path) == one.key
+
+
 def _missing(
     project: Project,
     line: Sequence[Sealed],
@@ -194,13 +199,18 @@ def _missing(
     cached: Collection[Kept],
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
-    """What neither the working tree nor the cache has, and whether the source has it neither."""
+    """What the cache, or of folders the working tree, lacks, and whether the source has it not."""
     # A folder that lies here is read there: its object in the cache is not missed.
     away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
     alike: dict[tuple[str, str, bool], list[Kept]] = {}
+    made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
+    are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
     for one in sorted(away, key=lambda one: not one.is_pulled):
         if one in cached and one.is_folder:
             alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(one)
+        elif one in made and are_here:
+            like = ("in data/ only, not in DVC's cache", "dvc commit --force " + stages, False)
+            alike.setdefault(like, []).append(one)
         elif one not in cached:
             command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
             way = source.bringing(one.key, command)

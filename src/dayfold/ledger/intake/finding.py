@@ -5,6 +5,7 @@ No link is followed, and nothing is opened but, in a worker, the archive.
 
 import functools
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ def walk(
             delivery.refuse(place, LINK)
         elif not stat.S_ISDIR(mode):
             delivery.refuse(place, f"lies in no class folder {SHAPE}")
-        elif problem := name_problem(label, "class"):
+        elif problem := misread(label) or name_problem(label, "class"):
             delivery.refuse(place, problem)
         elif labels.count(label) > 1:
             delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
@@ -118,7 +119,7 @@ def _files(
 ) -> Iterator[Found]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
-        if problem := name_problem(file.name, "file"):
+        if problem := misread(file.name) or name_problem(file.name, "file"):
             delivery.refuse(shown, problem)
         elif stat.S_ISLNK(mode):
             target = real(file)
@@ -154,6 +155,17 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
 def is_clutter(name: str) -> bool:
     """Whether a name is of what desktops and interrupted copies leave behind."""
     return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
+
+
+def misread(name: str) -> str:
+    """Why the name of a file or folder cannot be told; nothing where it can.
+
+    In the locale of an old server it is read as other letters than on other machines.
+    """
+    encoding = sys.getfilesystemencoding()
+    if name.isascii() or encoding == "utf-8":
+        return ""
+    return f"has a name that this locale ({encoding}) misreads: export PYTHONUTF8=1"
 
 
 def name_problem(name: str, kind: str) -> str:
