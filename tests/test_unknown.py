@@ -14,7 +14,7 @@ from builders import table as rows_of
 from dayfold.demo import DAYS
 from dayfold.figures import metrics
 from dayfold.learning import network, unknown
-from dayfold.learning.unknown import Known
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Unknown, Unlike, schema
 from dayfold.project import params as params_file
@@ -26,7 +26,7 @@ AXES = torch.eye(3, 512)
 
 def test_near_is_what_is_like_a_class_and_decided():
     features = torch.stack([4 * AXES[0], 4 * AXES[1], 4 * AXES[2], 0 * AXES[0]])
-    known = Known.of(features, torch.tensor([0, 1, 2, 2]), 4)
+    known = NoveltyDetector.fit(features, torch.tensor([0, 1, 2, 2]), 4)
     assert torch.equal(known.center, features.mean(dim=0))
     for label in (0, 1):
         aim = features[label] - known.center
@@ -44,7 +44,7 @@ def test_near_is_what_is_like_a_class_and_decided():
 
 @given(count=st.integers(0, 60), share=st.sampled_from((0.5, 0.9, 0.95)))
 def test_the_limit_is_the_smallest_that_keeps_its_promise(count, share):
-    known = Known(AXES[0], AXES, torch.arange(count, dtype=torch.float32))
+    known = NoveltyDetector(AXES[0], AXES, torch.arange(count, dtype=torch.float32))
     limit = known.limit(share)
     # Of n + 1 equally likely places of a further image, those up to the limit are a share of them.
     enough = [place for place in range(count) if (place + 1) / (count + 1) >= share - 1e-9]
@@ -121,8 +121,8 @@ def test_yesterday_s_model_says_of_today_s_images_what_the_day_recorded(three_da
 def test_what_a_model_knows_is_in_its_file_and_an_older_file_says_that_it_has_none(three_days):
     model = network.load(three_days.model)
     assert model.seen == frozenset(model.live)
-    assert model.known.means.shape == (len(model.live), 512)
-    assert model.known.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
+    assert model.novelty.means.shape == (len(model.live), 512)
+    assert model.novelty.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
     assert isinstance(model.limit(0.95), float)
     assert model.limit(None) == "predict.known_share is null"
     old = network.Model(model.state, model.classes, model.metadata)

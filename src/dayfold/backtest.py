@@ -281,7 +281,7 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
         storage.bring_folder(project.root, known[day].parent_md5, folder / name)
     model = project.parent_model.name
-    left = corrections.without_withdrawn(project, days[-1])
+    left = corrections.manifests_without_withdrawn(project, days[-1])
     return History(project, days, folder / "parent", folder / "origin" / model, *left)
 
 

@@ -67,11 +67,11 @@ def priority_sample(
     keys, float64. With equal weights every id is chosen with probability size / len(ids).
     """
     keys = uniforms(purpose, *scope, ids=ids) / np.asarray(weights, dtype=np.float64)
-    order = in_order(keys, ids)[: max(size, 0)]
+    order = argsort(keys, ids)[: max(size, 0)]
     return order, keys[order]
 
 
-def in_order(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
+def argsort(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
     """The positions of keys, float64 [n], from the smallest on, ties by id: int64 [n].
 
     As np.lexsort((ids, keys)), which would sort a million ids of 64 letters for a tie or two.
@@ -150,5 +150,5 @@ def epoch_order(
     chosen = np.repeat(line, counts)
     copies = np.concatenate([np.arange(count) for count in counts]) if len(ids) else chosen
     tickets = [f"{name} {copy}" for name, copy in zip(names[chosen], copies, strict=True)]
-    order = in_order(uniforms("order", seed, day, epoch, ids=tickets), tickets)
+    order = argsort(uniforms("order", seed, day, epoch, ids=tickets), tickets)
     return chosen[order].astype(np.int64)

@@ -108,7 +108,7 @@ def _heat(project: "Project", day: str) -> "Heat":
     from dayfold.serve import model as models
 
     # Nothing is fetched for a picture.
-    return partial(heat.heat_pictures, models.model_of(project, day, fetch=False))
+    return partial(heat.heat_pictures, models.load_model(project, day, fetch=False))
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")

@@ -50,7 +50,7 @@ def predict(
         raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
     paths, project = predicting.images(sources), here()
     model = models.load(project.root, day)
-    say(models.said(project, model.day, day))
+    say(models.describe_choice(project, model.day, day))
     if queue and output:
         from dayfold.serve import queueing
 

@@ -16,7 +16,15 @@ import torch
 
 from dayfold import __version__
 from dayfold.errors import ModelError
-from dayfold.learning.network import HEAD, KNOWN, Model, State, random_origin, save, without_head
+from dayfold.learning.network import (
+    HEAD,
+    NOVELTY,
+    Model,
+    State,
+    random_origin,
+    save,
+    with_empty_head,
+)
 from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
@@ -176,7 +184,7 @@ def read(path: Path) -> State:
         bare = str(name)
         while prefix := next((one for one in PREFIXES if bare.startswith(one)), ""):
             bare = bare.removeprefix(prefix)
-        if bare.startswith(KNOWN):  # a model of dayfold's: what it knows of its images
+        if bare.startswith(NOVELTY):  # a model of dayfold's: what it knows of its images
             continue
         if bare in state:
             raise ModelError(f"{path} holds {bare} more than once, under several prefixes.")
@@ -226,6 +234,6 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
             hint="its training had failed: use the weights of an earlier epoch, or others",
         )
     if not classes:
-        made = without_head(made, network)
+        made = with_empty_head(made, network)
     metadata = {"classes": list(classes), "day": "origin", "made": source, "network": network}
     return Model(made, tuple(classes), metadata)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder, squared
-from dayfold.ledger.kept import keep_square, kept_squares, read_square
+from dayfold.ledger.image_cache import read_square, square_cache, write_square
 from dayfold.project import vcs
 from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
@@ -48,7 +48,7 @@ def load(
     """
     project = Project(root)
     pixels = _room((len(paths), 3, size, size), project.scratch)
-    room, kept = pixels.numpy(), kept_squares(project.squares, size)
+    room, kept = pixels.numpy(), square_cache(project.squares, size)
 
     def one(position: int) -> str | None:
         path = root / paths[position]
@@ -67,7 +67,7 @@ def load(
             except IntakeError as error:
                 return f"{paths[position]} {error.what}"
             if pixels.nbytes <= MAPPED_BYTES:
-                keep_square(kept, images[position], square)
+                write_square(kept, images[position], square)
         room[position] = square
         progress(1)
         return None

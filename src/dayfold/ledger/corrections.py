@@ -77,7 +77,7 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     return found
 
 
-def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], int]:
+def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], int]:
     """Return the manifests up to a day as if what is withdrawn by now had never come.
 
     The origin's too; and how many images those are. No manifests where there are none.

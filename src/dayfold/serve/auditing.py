@@ -129,7 +129,7 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     fold = folds(
         labels[trained], units.to_series().to_numpy()[trained].tolist(), model.metadata["day"]
     )
-    chances = calibration.calibrated(logits, model.temperature)
+    chances = calibration.softmax(logits, model.temperature)
     judged = np.ones(len(rows), dtype=bool)
     chances[trained], judged[trained] = out_of_sample(
         features.numpy()[trained], labels[trained], fold, len(model.classes)
@@ -150,7 +150,7 @@ def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tenso
     net = network.WithFeatures(network.build(model, size)).to(machine.device)
     with Ticker("auditing", len(rows), "images") as ticker:
         chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        made = [net.parted(network.outputs(net, chunk, machine))[0] for chunk in chunks]
+        made = [net.split(network.outputs(net, chunk, machine))[0] for chunk in chunks]
     return torch.cat(made) if made else torch.zeros(0, net.head.in_features)
 
 

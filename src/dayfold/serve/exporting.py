@@ -19,7 +19,7 @@ from dayfold.figures import day as days
 from dayfold.figures.card import card
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
-from dayfold.learning.unknown import Known
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
@@ -48,18 +48,18 @@ class Deployed(torch.nn.Module):
     """
 
     def __init__(
-        self, net: torch.nn.Module, temperature: float, known: Known | None = None
+        self, net: torch.nn.Module, temperature: float, known: NoveltyDetector | None = None
     ) -> None:
         super().__init__()
-        self.net, self.temperature, self.known = network.WithFeatures(net), temperature, known
+        self.net, self.temperature, self.novelty = network.WithFeatures(net), temperature, known
         self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
         self.requires_grad_(False)  # what is exported is asked, not trained
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Normalise, ask, divide by the temperature, softmax."""
-        features, logits = self.net.parted(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
+        features, logits = self.net.split(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
         chances = (logits / self.temperature).softmax(1)
-        return (chances, self.known.distance(features, chances)) if self.known else (chances,)
+        return (chances, self.novelty.distance(features, chances)) if self.novelty else (chances,)
 
 
 def form_of(file: Path, form: str | None) -> str:
@@ -79,9 +79,9 @@ def form_of(file: Path, form: str | None) -> str:
 
 def export(project: Project, file: Path, *, day: str | None, form: str, say: Say) -> list[Path]:
     """Write a day's model to `file` in a format, its README and its card beside it; return all."""
-    named, day = day, models.meant(project, day)
-    say(models.said(project, day, named))
-    model = models.model_of(project, day)
+    named, day = day, models.chosen_day(project, day)
+    say(models.describe_choice(project, day, named))
+    model = models.load_model(project, day)
     history = manifest.history(project, day)
     limit = model.limit(params_file.read(project.params).predict.known_share)
     text = _card(project, day, model, history, limit)
@@ -89,7 +89,7 @@ def export(project: Project, file: Path, *, day: str | None, form: str, say: Say
         write_bytes(file, text.encode())
         return [file]
     size = model.metadata["recipe"]["image_size_px"]
-    known = model.known if form == "onnx" else None
+    known = model.novelty if form == "onnx" else None
     deployed = Deployed(network.build(model, size), model.temperature, known)
     with TemporaryDirectory() as folder:
         made = Path(folder, "model")
@@ -125,7 +125,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
     outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
-    outputs += ["distance"] * (deployed.known is not None)
+    outputs += ["distance"] * (deployed.novelty is not None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
@@ -157,7 +157,7 @@ def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     """The day's own file; asked as its README says, by torchvision's network as it comes."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
 
-    network.save(path, model.state, model.metadata, model.known)
+    network.save(path, model.state, model.metadata, model.novelty)
     net = get_model(model.network, weights=None, num_classes=len(model.classes))
     state = safetensors.torch.load_file(path)
     net.load_state_dict({name: state[name] for name in net.state_dict()})

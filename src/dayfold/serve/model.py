@@ -58,7 +58,7 @@ class Classifier:
     def __init__(self, model: Model, chosen: Predict) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
-        self.classes, self._outputs, self._known = model.live, model.classes, model.known
+        self.classes, self._outputs, self._known = model.live, model.classes, model.novelty
         self.temperature, self.calibration = model.temperature, model.calibration
         self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
         self.image_size_px: int = recipe["image_size_px"]
@@ -108,7 +108,7 @@ class Classifier:
 
     def _answers(self, images: torch.Tensor) -> Iterator[Answer]:
         made = network.outputs(self._net, images, self._machine, batch_size=BATCH)
-        features, logits = self._net.parted(made)
+        features, logits = self._net.split(made)
         chances = (logits / self.temperature).softmax(1)
         order = chances.argsort(dim=1, descending=True, stable=True)
         known = self._known
@@ -139,10 +139,12 @@ def _rgb(image: ImageLike) -> Image.Image:
 def load(project: str | Path, day: str | None = None) -> Classifier:
     """Return the model of a project's day: by default the last that passed its gate."""
     found = Project.find(Path(project))
-    return Classifier(model_of(found, meant(found, day)), params_file.read(found.params).predict)
+    return Classifier(
+        load_model(found, chosen_day(found, day)), params_file.read(found.params).predict
+    )
 
 
-def meant(project: Project, day: str | None) -> str:
+def chosen_day(project: Project, day: str | None) -> str:
     """Return the day whose model is meant: `day`, or the last sealed one that passed its gate."""
     sealed = vcs.sealed_days(project.root)
     if day is None:
@@ -164,7 +166,7 @@ def meant(project: Project, day: str | None) -> str:
     return day
 
 
-def said(project: Project, day: str, named: str | None) -> str:
+def describe_choice(project: Project, day: str, named: str | None) -> str:
     """Say which day's model is taken, and why it is that one where no day was named."""
     if named:
         return f"model of {day}"
@@ -177,7 +179,7 @@ def said(project: Project, day: str, named: str | None) -> str:
     return f"model of {day}, the last day that {passed} its gate{few}{failed}"
 
 
-def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
+def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     """Return the model of a sealed day, or that of the open day as it stands.
 
     What lies in data/ is taken where it is the sealed one; else what DVC's cache or, with `fetch`,

@@ -39,8 +39,8 @@ def predict(
     for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, said, strict=True):
             made = network.outputs(net, images, machine)
-            features, logits = net.parted(made)
-            best, known = logits.softmax(1).max(dim=1), model.known
+            features, logits = net.split(made)
+            best, known = logits.softmax(1).max(dim=1), model.novelty
             chances = (logits / model.temperature).softmax(1)
             far = known.distance(features, chances).tolist() if known else [None] * len(made)
             names = [model.classes[position] for position in best.indices.tolist()]
@@ -144,13 +144,13 @@ def run(project: Project, params: Params) -> list[str]:
     ask = partial(predict, project, machine=machine)
     began = time.monotonic()
     trained = evidence.sample(manifest.added(history, day), params.evaluate.max_per_cohort)
-    trained = trained.filter(split="train") if parent.known else trained.clear()
+    trained = trained.filter(split="train") if parent.novelty else trained.clear()
     asked = len(held) + len(trained)
     with Ticker("evaluating", asked, "images") as ticker:
         [mine] = ask([model], held.filter(~is_new), ticker=ticker)
         both = [model, parent] if parent.classes else [model]
         mine_new, *theirs = ask(both, held.filter(is_new), ticker=ticker)
-        first = [*theirs, *ask([parent], trained, ticker=ticker)] if parent.known else []
+        first = [*theirs, *ask([parent], trained, ticker=ticker)] if parent.novelty else []
     seconds = time.monotonic() - began
     mine = pl.concat([mine, mine_new]).sort("day", "path")
     theirs = [table.with_columns(renamed) for table in theirs]
@@ -188,7 +188,7 @@ def _unlike(
 ) -> list[str]:
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
-    seen = {renamed.get(name, name) for name in parent.seen}
+    seen = {renamed.get(name, name) for name in parent.classes_with_means}
     earlier = history.images.filter((pl.col("day") < day) & (pl.col("split") == "train"))
     learnt = earlier.filter(pl.col("group") != "")["group"].unique().implode()
     rows = pl.concat([table.filter(pl.col("day") == day) for table in asked]) if asked else None

@@ -57,7 +57,7 @@ def select(
     keys = draws.uniforms("replay", seed, day, ids=ids)
     if policy == "recency":
         keys = keys / rows["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
-    rows = rows.with_columns(key=pl.Series(keys))[draws.in_order(keys, ids)]
+    rows = rows.with_columns(key=pl.Series(keys))[draws.argsort(keys, ids)]
     available = dict(rows.group_by("label").len().iter_rows())
     seats = dict.fromkeys(available, 0)
     if policy == "class_balanced":

@@ -8,10 +8,10 @@ import polars as pl
 from dayfold.errors import IntakeError
 from dayfold.figures import evidence
 from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger.image_cache import square_cache
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
 from dayfold.ledger.intake.finding import composed, folded, walk_day
-from dayfold.ledger.kept import kept_squares
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.splits import Units
 from dayfold.ledger.tables import Look, NearDuplicate
@@ -122,7 +122,7 @@ def _inspected(
         found,
         delivery,
         corrections.applied(earlier, noted),
-        squares=(str(kept_squares(project.squares, size).folder), size),
+        squares=(str(square_cache(project.squares, size).folder), size),
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")

@@ -27,8 +27,8 @@ from PIL import Image
 import dayfold
 from dayfold.errors import IntakeError
 from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, MAX_PIXELS, examine, squared
+from dayfold.ledger.image_cache import ImageCache, write_square
 from dayfold.ledger.intake import archives
-from dayfold.ledger.kept import Kept, keep_square
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256, write_bytes
 
@@ -69,7 +69,7 @@ def check(
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         if squares:
-            keep_square(Kept(Path(squares)), answer["image"], squared(image, size))
+            write_square(ImageCache(Path(squares)), answer["image"], squared(image, size))
         answer |= {"look": look(image), "ids": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}
