@@ -13,7 +13,7 @@ from builders import image
 from builders import table as rows_of
 from dayfold.demo import DAYS
 from dayfold.figures import metrics
-from dayfold.learning import network, unknown
+from dayfold.learning import network, novelty
 from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Unknown, Unlike, schema
@@ -54,10 +54,10 @@ def test_the_limit_is_the_smallest_that_keeps_its_promise(count, share):
 def test_as_many_images_of_each_class_make_the_means_as_there_are():
     ids = [image(number) for number in range(700)]
     targets = np.array([0] * 650 + [1] * 40 + [2] * 10)
-    chosen = unknown.sample(ids, targets)
-    assert np.bincount(targets[chosen]).tolist() == [unknown.IMAGES - 50, 40, 10]
+    chosen = novelty.sample(ids, targets)
+    assert np.bincount(targets[chosen]).tolist() == [novelty.IMAGES - 50, 40, 10]
     order = np.random.default_rng(0).permutation(700)
-    again = unknown.sample([ids[at] for at in order], targets[order])
+    again = novelty.sample([ids[at] for at in order], targets[order])
     assert {ids[at] for at in chosen} == {ids[order[at]] for at in again}
 
 
@@ -120,7 +120,7 @@ def test_yesterday_s_model_says_of_today_s_images_what_the_day_recorded(three_da
 @pytest.mark.slow
 def test_what_a_model_knows_is_in_its_file_and_an_older_file_says_that_it_has_none(three_days):
     model = network.load(three_days.model)
-    assert model.seen == frozenset(model.live)
+    assert model.classes_with_means == frozenset(model.live)
     assert model.novelty.means.shape == (len(model.live), 512)
     assert model.novelty.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
     assert isinstance(model.limit(0.95), float)

@@ -36,7 +36,7 @@ def card(
     `live` are the classes that its model, of this `metadata`, can answer with, `limit` is the
     distance above which an image is unknown, or why there is none; `erased` are paths of images.
     """
-    line, known, history, name = day.line, day.known, day.history, day.project.root.name
+    line, known, history, name = day.line, day.evidence, day.history, day.project.root.name
     checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
     forced = gate.forced(day.project)
     word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]

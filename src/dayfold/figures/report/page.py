@@ -16,7 +16,7 @@ from dayfold.errors import DayfoldError
 from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures import day as days
 from dayfold.figures.day import Day
-from dayfold.figures.report import pictures
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
@@ -81,7 +81,7 @@ def write_curve(project: Project, day: str | None, path: Path) -> None:
 
 def render(day: Day, heat: Heat | None = None) -> str:
     """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
-    changed, cohorts, scores = days.changes(day), _cohorts(day), _scores(day)
+    changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     minutes = days.minutes(day.project, day.days)
@@ -89,22 +89,22 @@ def render(day: Day, heat: Heat | None = None) -> str:
         "page.html",
         day=day,
         name=day.project.root.name,
-        headline=days.headline(day, changed),
-        numbers=days.numbers(day),
+        headline=summary.headline(day, changed),
+        numbers=summary.numbers(day),
         changes=changed,
-        lost=days.LOST,
+        worse=summary.WORSE,
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
-        tested=day.known.on(int(day.counts["images"].sum())),
+        tested=day.evidence.on(int(day.counts["images"].sum())),
         forced=gate.forced(day.project).get(day.day),
         curve=charts.forgetting_curve(cohorts),
         matrix=_matrix(cohorts),
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(days.flagged(day)),
-        flags=days.flags(day),
-        flag_chart=days.flag_chart(day),
+        unknown_sentences=list(summary.unknown_sentences(day)),
+        unknown_counts=summary.unknown_counts(day),
+        unknown_chart=summary.unknown_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,
