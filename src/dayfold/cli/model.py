@@ -101,7 +101,7 @@ def audit(
 
     project = here()
     found = auditing.run(project, top=top)
-    auditing.say(found, project, say)
+    print(*auditing.summary(found, project), sep="\n")
     if html:
         auditing.write_page(project, found)
-        say(f"HTML page: {project.name(project.audit_page(found.day))}")
+        print(f"HTML page: {project.name(project.audit_page(found.day))}")
