@@ -1,4 +1,4 @@
-"""One day and all that is recorded of it, in the working tree or at its tag."""
+"""One day and its records, from files or its tag."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number a model, which calibrates its confidence.
+"""Temperature scaling, which calibrates confidence.
 
 It is fitted on the validation images of all days. Where these are too few, `train` adds the logits
 of yesterday's model on today's training images: those of classes that it has learnt and of patients

@@ -1,4 +1,4 @@
-"""The inputs of a day's training: images, or the activations of frozen layers.
+"""The inputs of training: images, or frozen layers' activations.
 
 With frozen layers only the layers after them are trained. Frozen layers stay as yesterday's model
 has them, so the activations of an image are the same in every epoch and on every day: they are

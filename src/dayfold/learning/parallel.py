@@ -1,4 +1,4 @@
-"""Data parallelism: a batch is divided among processes, and into slices on threads.
+"""Data parallelism: processes, and slices on threads.
 
 Slices are for bf16 on a CPU, where the threads of oneDNN's kernels wait for each other at barriers
 that no setting changes. Beside another training, two such threads made 4 images a second instead of

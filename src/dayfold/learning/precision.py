@@ -1,4 +1,4 @@
-"""Choose the precision, fp32 or bf16, by measuring which trains faster on this machine."""
+"""Which precision trains faster here, measured."""
 
 import time
 from dataclasses import replace

@@ -1,7 +1,8 @@
-"""torchvision's ResNet18, 34 and 50, to the bit (He et al. 2016; ResNet50 is version 1.5).
+"""torchvision's ResNet18, 34 and 50, to the bit.
 
 They are written out here because `import torchvision` takes 3 s of CPU, in every command that
-trains or predicts.
+trains or predicts (He et al. 2016; ResNet50 is version 1.5, with the stride in the 3 x 3
+convolution).
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Warn once when a training is slower than usual."""
+"""A warning when training is slower than usual."""
 
 import json
 import os

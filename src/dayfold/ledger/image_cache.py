@@ -1,6 +1,6 @@
-"""A cache of what was computed from images: their squares, activations and features.
+"""Cached squares, activations and features of images.
 
-Each image has a file, named by its sha256, in a folder named by a digest of all else that the bytes
+An image has a file, named by its sha256, in a folder named by a digest of all else that the bytes
 depend on. `erase` finds the files of an image by that name.
 """
 

@@ -1,4 +1,4 @@
-"""Train, validation or test: every group gets its split once.
+"""Train, validation or test: once per group.
 
 All images of a patient share a split, or the figures would be too good. A patient whom an older
 `data.group` knew by another name, or did not know, keeps the earlier split.

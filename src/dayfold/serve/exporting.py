@@ -1,4 +1,4 @@
-"""Export of a day's model: a file for other programs, its README and its model card."""
+"""A day's model as a file, with README and card."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Heat maps: which parts of an image a prediction rests on (LayerCAM)."""
+"""Heat maps (LayerCAM): where a model looks."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The model of any sealed day, as a classifier of images."""
+"""A sealed day's model as a classifier."""
 
 import shlex
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""`dayfold predict`: files → a line or a row of CSV for each."""
+"""`dayfold predict`: files → answers."""
 
 import os
 import time

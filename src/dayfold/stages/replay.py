@@ -1,4 +1,4 @@
-"""Earlier training images → the replay set, and every image's share of today's draws.
+"""Earlier training images → replay set, shares of draws.
 
 Replay keeps old classes: on digits whose classes stay away for days, accuracy over all of them
 falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. The choice

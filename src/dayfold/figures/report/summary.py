@@ -1,4 +1,4 @@
-"""The summary of a day in its report: five numbers, changes of classes, unknown images."""
+"""A day in numbers, sentences and a chart."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
