@@ -134,7 +134,7 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
         ends = figures["interval"]["classes"].get(label, {})
         row = [_plain(label), *(str(counts.get((label, split), 0)) for split in SPLITS)]
         for key in ("f1", "recall"):
-            row += [figure(scores.get(key)), intervals.said(ends.get(key))]
+            row += [figure(scores.get(key)), intervals.as_text(ends.get(key))]
         rows.append([*row, figure(scores.get("precision")), known.of_class(label)])
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
