@@ -103,10 +103,10 @@ def test_a_checkpoint_is_written_by_the_clock_and_not_after_the_last_update(
 ):
     with monkeypatch.context() as seldom:
         seldom.delenv(checkpoint.INTERVAL)
-        train(keep=keeper(tmp_path).keep, updates=3)
+        train(keep=keeper(tmp_path).save_if_due, updates=3)
     assert list(tmp_path.iterdir()) == []
     often = keeper(tmp_path)
-    train(keep=often.keep, updates=3)
+    train(keep=often.save_if_due, updates=3)
     assert len(often.load(ALONE).steps) == 2
     often.remove()
     assert list(tmp_path.iterdir()) == []
