@@ -192,9 +192,9 @@ def _dispute(rows: Iterable[_Row]) -> str:
     for name, what in (("label", "given as"), ("group", "given in groups"), ("path", "meant by")):
         values = {getattr(row, name): row.where for row in rows}
         if len(values) > 1:
-            break
-    each = [f"{escaped(value)!r} ({where})" for value, where in values.items()]
-    return f"is {what} {' and '.join(first_few(each))}"
+            each = [f"{escaped(value)!r} ({where})" for value, where in values.items()]
+            return f"is {what} {' and '.join(first_few(each))}"
+    return ""
 
 
 def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
