@@ -104,16 +104,15 @@ def forgetting_curve(
     )
 
 
-def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float]) -> Markup:
-    """Return the accuracy on one day's test images by the day of the model, two lines, as SVG.
+def replay_curves(replay: Mapping[str, float], naive: Mapping[str, float]) -> Markup:
+    """Return two lines as SVG: the accuracy on one day's test images, with replay and without.
 
-    Both map days to accuracy, 0..1, with replay and without; they are equal up to the day before
-    replay ended.
+    Both map the day of the model to accuracy, 0..1, and are equal until replay ends.
     """
-    days = sorted(kept)
-    parted = [place for place, day in enumerate(days) if lost.get(day, kept[day]) != kept[day]]
-    fork = days[max(0, parted[0] - 1) :] if parted else []
-    curves = {"with replay": kept, "no replay": {day: lost[day] for day in fork}}
+    days = sorted(replay)
+    apart = [at for at, day in enumerate(days) if naive.get(day, replay[day]) != replay[day]]
+    fork = days[max(0, apart[0] - 1) :] if apart else []
+    curves = {"with replay": replay, "no replay": {day: naive[day] for day in fork}}
     curves = {name: points for name, points in curves.items() if points}
     return lines(
         curves,

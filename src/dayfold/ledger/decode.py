@@ -103,8 +103,7 @@ def examine(data: bytes) -> Decoded:
         raise IntakeError(ERASED)
     with _refusals():
         if is_dicom(data):
-            pixels, has_frames, group, remarks = _read_dicom(data)
-            return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, remarks)
+            return _read_dicom(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
         is_jpeg = image.format in ("JPEG", "MPO")
@@ -198,15 +197,13 @@ def is_dicom(data: bytes) -> bool:
     return data[128:HEAD_BYTES] == b"DICM"
 
 
-def _read_dicom(data: bytes) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
-    """Read a DICOM file's first frame as a viewer shows it: uint8 [rows, columns, 3].
-
-    And whether it has more frames, its patient or study as a hash, and what a person must know.
+def _read_dicom(data: bytes) -> Decoded:
+    """Read a DICOM file's first frame as a viewer shows it.
 
     Grey values go through the modality LUT or rescaling and then through the first VOI LUT or
-    window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
-    stored bits span; MONOCHROME1 is turned round, palettes and YBR become RGB. Overlays, padding
-    values and the pixels' aspect are left alone, and so is what is burned into the pixels.
+    window (PS3.3, C.11.1 and C.11.2); without one they are scaled by the full range of the stored
+    bits. MONOCHROME1 is inverted, palettes and YBR become RGB. Overlays, padding values, the aspect
+    of pixels and burned-in text are left alone.
     """
     try:
         import pydicom
@@ -219,14 +216,16 @@ def _read_dicom(data: bytes) -> tuple[NDArray[np.uint8], bool, str, tuple[str, .
     _check_pixels(int(scan.Columns), int(scan.Rows))
     plugin = "pillow" if scan.file_meta.TransferSyntaxUID in _BY_PILLOW else ""
     frame = pixel_array(scan, index=0, decoding_plugin=plugin)
-    shown = _grey(frame, scan) if scan.PhotometricInterpretation in _GREY else _colour(frame, scan)
+    convert = _grey if scan.PhotometricInterpretation in _GREY else _colour
+    pixels = convert(frame, scan)
     remarks = []
     if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
         remarks.append("says that identifiers are burned into its pixels; they are left there")
     group = group_of(scan)
     if not group:
         remarks.append("names neither patient nor study; it is a group of its own")
-    return shown, int(scan.get("NumberOfFrames") or 1) > 1, group, tuple(remarks)
+    has_frames = int(scan.get("NumberOfFrames") or 1) > 1
+    return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, tuple(remarks))
 
 
 def group_of(scan: "Dataset") -> str:
