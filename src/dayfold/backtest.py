@@ -159,13 +159,13 @@ def _run_day(
     train.run(scratch, today)
     _restore_yesterday(scratch)
     evaluate.run(scratch, today)
-    made = json.loads(scratch.provenance.read_bytes())
+    provenance = json.loads(scratch.provenance.read_bytes())
     return {
         "day": day,
-        "model": made["sha256"]["model"],
-        "images": made["images"]["trained"],
-        "draws": made["draws"]["all"],
-        "seconds": made["seconds"]["decode"] + made["seconds"]["train"],
+        "model": provenance["sha256"]["model"],
+        "images": provenance["images"]["trained"],
+        "draws": provenance["draws"]["all"],
+        "seconds": provenance["seconds"]["decode"] + provenance["seconds"]["train"],
     }
 
 
@@ -312,11 +312,11 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     problems = [
         f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES
     ]
-    made: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         try:
-            made[key] = yaml.load(text, Loader=yaml.CSafeLoader)
+            values[key] = yaml.load(text, Loader=yaml.CSafeLoader)
         except yaml.YAMLError:
             problems.append(f"{change}: {text!r} is not a value as YAML writes it")
             continue
@@ -325,6 +325,6 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     if problems:
         raise CycleError("This cannot be compared:", problems=problems)
     chosen = [POLICIES[name] for name in names]
-    if made:
-        chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), made)]
+    if values:
+        chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), values)]
     return chosen or list(POLICIES.values())

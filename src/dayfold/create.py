@@ -76,14 +76,14 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
     folder = folder.resolve()
     check_path(folder)
     _check_outer(folder, options, say)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _fill(Project(folder), options, say)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in made:
+        for path in created:
             path.rmdir()
         raise
 

@@ -175,14 +175,14 @@ def joined(device: str, log: str) -> Iterator[Team]:
     error that a user can fix ends the process without a traceback.
     """
     team = Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    place = (log if team.rank == 0 else os.devnull) or None
+    place = (log if team.is_first else os.devnull) or None
     try:
         lifeline.tie()
         with (
-            Path(place).open("a") if place else nullcontext(sys.stdout) as said,
-            redirect_stdout(said),
+            Path(place).open("a") if place else nullcontext(sys.stdout) as output,
+            redirect_stdout(output),
         ):
-            # torchrun passes Ctrl-C on; what is written is whole at any moment.
+            # torchrun passes Ctrl-C on. All writes are atomic, so the process may end at any time.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             _connect(team, device)
             yield team

@@ -1,4 +1,4 @@
-"""Rows of the manifest → tensors of pixels, and their augmentation."""
+"""Rows of the manifest → pixels, augmented."""
 
 import math
 import os

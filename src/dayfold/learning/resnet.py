@@ -36,27 +36,27 @@ class Block(nn.Module):
 
     def __init__(self, kind: Kind, inputs: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.last, made, strided = len(kind.kernels), inputs, kind.kernels.index(3) + 1
+        self.last, outputs, strided = len(kind.kernels), inputs, kind.kernels.index(3) + 1
         for at, kernel in enumerate(kind.kernels, start=1):
-            given, made = made, width * (kind.expansion if at == self.last else 1)
+            given, outputs = outputs, width * (kind.expansion if at == self.last else 1)
             step = stride if at == strided else 1
-            conv = nn.Conv2d(given, made, kernel, step, kernel // 2, bias=False)
+            conv = nn.Conv2d(given, outputs, kernel, step, kernel // 2, bias=False)
             self.add_module(f"conv{at}", conv)
-            self.add_module(f"bn{at}", nn.BatchNorm2d(made))
+            self.add_module(f"bn{at}", nn.BatchNorm2d(outputs))
         self.relu = nn.ReLU(inplace=True)
-        is_as_large = stride == 1 and inputs == made
-        fitting = nn.Conv2d(inputs, made, 1, stride, bias=False)
-        self.downsample = None if is_as_large else nn.Sequential(fitting, nn.BatchNorm2d(made))
+        is_same_shape = stride == 1 and inputs == outputs
+        conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.downsample = None if is_same_shape else nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return relu(convolutions + shortcut)."""
         shortcut = images if self.downsample is None else self.downsample(images)
-        made = images
+        features = images
         for at in range(1, self.last + 1):
-            made = getattr(self, f"bn{at}")(getattr(self, f"conv{at}")(made))
-            made = self.relu(made) if at < self.last else made
-        made += shortcut
-        summed: torch.Tensor = self.relu(made)
+            features = getattr(self, f"bn{at}")(getattr(self, f"conv{at}")(features))
+            features = self.relu(features) if at < self.last else features
+        features += shortcut
+        summed: torch.Tensor = self.relu(features)
         return summed
 
 
@@ -105,9 +105,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        made = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        made = self.layer4(self.layer3(self.layer2(self.layer1(made))))
-        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(made), 1))
+        features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
         return logits
 
 

@@ -1,4 +1,4 @@
-"""Manifests: the changes of each data version, chained by hash.
+"""What each data version changes, chained by hash.
 
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
 The column `group` of that row has the `data.group` by which the day's groups were read.

@@ -163,10 +163,10 @@ def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
     state = safetensors.torch.load_file(path)
     net.load_state_dict({name: state[name] for name in net.state_dict()})
     plain = Deployed(net, deployed.temperature)
-    return lambda images: _asked(plain, images)
+    return lambda images: _run(plain, images)
 
 
-def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def _run(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
         return [answer.numpy() for answer in module(torch.from_numpy(images))]
 
@@ -176,22 +176,22 @@ def _check(project: Project, history: History, model: Model, deployed: Deployed,
 
     Raises ModelError where they differ by more than TOLERANCE.
     """
-    size, held = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
-    is_here = [(project.root / path).is_file() for path in held["path"]]
-    here = held.filter(pl.Series(is_here, dtype=pl.Boolean))
+    size, held_out = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
+    is_here = [(project.root / path).is_file() for path in held_out["path"]]
+    here = held_out.filter(pl.Series(is_here, dtype=pl.Boolean))
     rows = here.gather_every(max(1, math.ceil(len(here) / CHECKED)))
-    of, difference = f"{len(rows)} of {len(held)} held-out images", 0.0
+    of, difference = f"{len(rows)} of {len(held_out)} held-out images", 0.0
     with Ticker("checking", len(rows), "images") as ticker:
         chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
         if rows.is_empty():
-            of = f"{NOISE} images of noise (none of the {len(held)} held-out images is here)"
+            of = f"{NOISE} images of noise (none of the {len(held_out)} held-out images is here)"
             noise = draws.uniform_array("noise", shape=(NOISE, 3, size, size))
             chunks = iter([torch.from_numpy(noise * 127.5 + 127.5).byte()])
         for chunk in chunks:
             for images in torch.split(chunk, BATCH):
                 given = images.permute(0, 2, 3, 1).contiguous().numpy()
-                for theirs, mine in zip(run(given), _asked(deployed, given), strict=True):
-                    difference = max(difference, float(np.abs(theirs - mine).max()))
+                for exported, own in zip(run(given), _run(deployed, given), strict=True):
+                    difference = max(difference, float(np.abs(exported - own).max()))
     found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
     if difference > TOLERANCE:
         raise ModelError(f"The exported model is not the model; nothing was written. {found}")

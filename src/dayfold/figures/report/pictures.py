@@ -1,4 +1,4 @@
-"""The images worth a look: mistakes, unlike images and near duplicates, in galleries."""
+"""The report's galleries of images."""
 
 import base64
 import io

@@ -97,25 +97,25 @@ def _of_flips(day: Day) -> str:
 def headline(day: Day, changed: list[Change]) -> str:
     """Say in a sentence or two how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
-    said = f"New: {new}. " * bool(new)
+    first = f"New: {new}. " * bool(new)
     if day.before is None:
-        return f"The first day. {said}".strip()
-    if lost := [change.label for change in changed if change.says == WORSE]:
-        return f"{said}Worse beyond chance: {', '.join(first_few(lost))}."
+        return f"The first day. {first}".strip()
+    if worse := [change.label for change in changed if change.says == WORSE]:
+        return f"{first}Worse beyond chance: {', '.join(first_few(worse))}."
     if day.figures["worse_than_yesterday"]["significant"]:
-        return f"{said}All classes together got worse beyond chance, no single one did."
+        return f"{first}All classes together got worse beyond chance, no single one did."
     if few := day.evidence.caveat(day.evidence.all):
-        return f"{said}Whether anything got worse is {few}."
-    return f"{said}Nothing got worse beyond chance."
+        return f"{first}Whether anything got worse is {few}."
+    return f"{first}Nothing got worse beyond chance."
 
 
 def _of_class(day: Day, label: str) -> str:
     if label not in day.figures["classes"]:
         return f"{label} (untested)"
-    said = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"
+    text = f"{label} with F1 {day.figures['classes'][label]['f1']:.3f}"
     few = day.evidence.of_class(label)
     low, high = day.figures["interval"]["classes"][label]["f1"].values()
-    return f"{said} ({low:.3f} to {high:.3f}; {few})" if few else said
+    return f"{text} ({low:.3f} to {high:.3f}; {few})" if few else text
 
 
 def unknown_sentences(day: Day) -> Iterator[str]:
@@ -137,24 +137,24 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             yield _of_known(day, called, row["images"], row["units"])
         if row["auroc"] is not None:
             few = day.evidence.caveat(min(row["units"] for row in totals.values()))
-            said = f" ({few})" * bool(few)
-            yield f"AUROC of new against known classes: {row['auroc']:.3f}{said}."
+            caveat = f" ({few})" * bool(few)
+            yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
         yield "It called nothing unknown: it had too few validation images to draw a line."
 
 
 def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
     share, (low, high) = day.params.predict.known_share, intervals.wilson(unknown, images)
-    said = (
+    sentence = (
         f"Of {plural(images, 'image')} of known classes it called {unknown} unknown: "
         f"{unknown / images:.1%} ({low:.1%} to {high:.1%})."
     )
     if few := day.evidence.caveat(units):
-        return f"{said} This is {few}."
+        return f"{sentence} This is {few}."
     if share is None:
-        return said
+        return sentence
     unlike = ": today's images look unlike those of before. Another device, other settings?"
-    return f"{said} {1 - share:.0%} are expected{unlike if low > 1 - share else '.'}"
+    return f"{sentence} {1 - share:.0%} are expected{unlike if low > 1 - share else '.'}"
 
 
 def unknown_counts(day: Day) -> list[dict[str, Any]]:
@@ -172,10 +172,10 @@ def unknown_chart(day: Day) -> Markup | None:
     """Draw the parts that were called unknown over the days; None where no day has one."""
     parts = {on: metrics.unknown(tables.unknown(day.project, on))[0] for on in day.days}
     curves = {
-        said: {on: part[key] for on, part in parts.items() if part[key] is not None}
-        for key, said in LINES.items()
+        name: {on: part[key] for on, part in parts.items() if part[key] is not None}
+        for key, name in LINES.items()
     }
-    curves = {said: points for said, points in curves.items() if points}
+    curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return None
     return charts.lines(

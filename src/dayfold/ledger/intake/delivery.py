@@ -1,4 +1,4 @@
-"""The outcome of a delivery, as objects and as text."""
+"""What became of each file of a delivery."""
 
 import re
 from collections import Counter
@@ -96,16 +96,16 @@ class Delivery:
 
     def table(self, day: str) -> Table:
         """Return the numbers of added, known, refused, warned and ignored files, with examples."""
-        shown = Table(box=None, pad_edge=False)
-        shown.add_column(day)
-        shown.add_column("files", justify="right")
-        shown.add_column("", overflow="fold")
+        result = Table(box=None, pad_edge=False)
+        result.add_column(day)
+        result.add_column("files", justify="right")
+        result.add_column("", overflow="fold")
         would = "would be " * self.is_dry
         classes = sorted(tally(self.images).items())
-        said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
-        shown.add_row(f"{would}added", str(len(self.images)), Text(said))
+        counts = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+        result.add_row(f"{would}added", str(len(self.images)), Text(counts))
         if self.groups:
-            shown.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
+            result.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
         other = f"{would}relabelled" if self.relabels else "another label"
         for name, kind in (
             ("already known", "known"),
@@ -113,15 +113,15 @@ class Delivery:
             (f"{would}refused", "refused"),
             ("warned", "warned"),
         ):
-            shown.add_row(name, str(len(getattr(self, kind))), Text("\n".join(self._first(kind))))
+            result.add_row(name, str(len(getattr(self, kind))), Text("\n".join(self._first(kind))))
         if self.ignored:
-            shown.add_row("ignored", str(self.ignored), "hidden and system files")
-        return shown
+            result.add_row("ignored", str(self.ignored), "hidden and system files")
+        return result
 
     def unusual(self) -> Iterator[str]:
         """Yield lines on the first refused and warned files, and the file that has all of them."""
-        for said, kind in (("refused",) * 2, ("another label", "changed"), ("warned",) * 2):
-            yield from (f"  {said}: {line}" for line in self._first(kind))
+        for word, kind in (("refused",) * 2, ("another label", "changed"), ("warned",) * 2):
+            yield from (f"  {word}: {line}" for line in self._first(kind))
 
     def _first(self, kind: str) -> list[str]:
         return first_few([str(remark) for remark in getattr(self, kind)], self.listed[kind])

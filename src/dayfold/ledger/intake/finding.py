@@ -1,4 +1,4 @@
-"""A folder or archive → the files to check, and the rules for their names.
+"""A folder or archive → the files to check; rules for names.
 
 No link is followed, and no file is opened, except an archive by a worker.
 """

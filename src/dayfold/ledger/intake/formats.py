@@ -40,13 +40,13 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A label file: its lines and the names of their columns.
 
-    `told` maps path and label to their columns, where the format defines them. In a `partial` file
-    an empty label means that nobody has labelled the image yet.
+    `columns` maps path and label to their columns, where the format defines them. In a `partial`
+    file an empty label means that nobody has labelled the image yet.
     """
 
     lines: list[Line]
     names: Sequence[str]
-    told: Mapping[str, str] = {}
+    columns: Mapping[str, str] = {}
     partial: bool = False
 
 
@@ -158,8 +158,8 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
             if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
         }
         lines.append(Line(where, cells, _beside(regions)))
-    told = {"path": "path", "label": "label"} if is_queue else {}
-    return Table(lines, names, told, partial=partial)
+    columns = {"path": "path", "label": "label"} if is_queue else {}
+    return Table(lines, names, columns, partial=partial)
 
 
 def _label_studio(tasks: list[dict[str, Any]]) -> Table:
@@ -198,8 +198,8 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
     paths = ["image"] if "image" in fields else list(fields)
     labels = list(controls) or ["choice"]  # a column that is empty, as nothing is labelled yet
     found = {"path": paths, "label": labels}
-    told = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
-    return Table(lines, [*fields, *controls], told, partial=True)
+    columns = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
+    return Table(lines, [*fields, *controls], columns, partial=True)
 
 
 def _cvat(file: Path, text: str) -> Table:
@@ -286,8 +286,8 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
         cells = {"file_name": one.get("file_name"), "category": tags.get(id_)}
         lines.append(Line(f"image {id_}", cells, _beside(regions.get(id_))))
     for id_ in sorted((tags.keys() | regions.keys()) - ids):
-        said = "has annotations, but is none of the images that the file lists"
-        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, said))
+        problem = "has annotations, but is none of the images that the file lists"
+        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, problem))
     columns = {"path": "file_name", "label": "category"}
     return Table(lines, list(columns.values()), columns, partial=True)
 

@@ -122,7 +122,7 @@ def read_classes(file: Path) -> dict[str, str]:
 
 def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
     """Return the columns of path, label and perhaps group, and a guess to ask about, or ""."""
-    certain, wrong = dict(table.told), list[str]()
+    certain, wrong = dict(table.columns), list[str]()
     for part in filter(None, columns.split(",")):
         meaning, _, name = (word.strip() for word in part.partition("="))
         if meaning in COLUMNS and name in table.names:

@@ -1,4 +1,4 @@
-"""The child processes that decode, and the pool that sends them requests.
+"""The child processes that decode, and their pool.
 
 A file may crash its decoder, hang it or fill the memory. So it is read in a child, which takes one
 request a line on standard input and answers each with a line, both JSON. A child must start fast:
