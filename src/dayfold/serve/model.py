@@ -1,5 +1,6 @@
 """A sealed day's model as a classifier."""
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,12 +115,12 @@ class Classifier:
         distances: list[float | None] = [None] * len(logits)
         if self._novelty:
             distances = self._novelty.distance(features, probabilities).tolist()
+        limit = self.limit if isinstance(self.limit, float) else math.inf
         rows = zip(probabilities.tolist(), order.tolist(), distances, strict=True)
         for row, columns, distance in rows:
             ranked = {self._outputs[column]: row[column] for column in columns}
             live = {name: part for name, part in ranked.items() if name in self.classes}
             label, best = next(iter(live.items()))
-            limit = self.limit if isinstance(self.limit, float) else 1.0  # the greatest distance
             unknown = distance is not None and distance > limit
             yield Answer(label, best, best >= self.threshold, live, distance, unknown)
 
