@@ -33,7 +33,7 @@ from sklearn.datasets import load_digits
 
 from dayfold import draws
 from dayfold.cycle import hand_edits
-from dayfold.figures import evidence, metrics
+from dayfold.figures import counts, evidence, metrics
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.manifest import HELD_OUT, Row
 from dayfold.ledger.tables import Check, Evaluation, Look, Prediction, Unknown, Unlike
@@ -173,7 +173,9 @@ def write_days(made: History, days: Sequence[str], rows: int) -> None:
         write_bytes(path, path.name.encode())
     tables.write(project.unknown(days[-1]), Unknown, [])
     tables.write(project.plot("unlike"), Unlike, [])
-    figures = metrics.day_metrics(*tables.evaluations(project, days[-1]), {days[-1]: ()})
+    last = days[-1]
+    evaluations = {last: tables.evaluations(project, [last])}
+    figures = metrics.day_metrics(counts.read(project, last), evaluations, {last: ()})
     known = evidence.of(manifest.history(project, days[-1]))
     evidence.judge(figures[days[-1]], known, ())
     # Of every day's length.
@@ -222,7 +224,9 @@ def commits(project: Project, days: Sequence[str]) -> Iterator[bytes]:
         since = f"from {head}^0\n" if day == days[0] else ""
         yield f"commit {head}\ncommitter {who}\n{text}{since}".encode()
         own = [kind(day) for kind in (*kinds, project.corrections, project.groups)]
-        for path, data in {**{one: one.read_bytes() for one in own}, **same}.items():
+        params = project.params.read_bytes().replace(days[-1].encode(), day.encode())
+        files = {one: one.read_bytes() for one in own} | same | {project.params: params}
+        for path, data in files.items():
             yield f"M 100644 inline {project.name(path)}\ndata {len(data)}\n".encode() + data
         yield f"tag {vcs.TAG}{day}\nfrom {head}\ntagger {who}\n{text}".encode()
 

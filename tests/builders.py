@@ -10,11 +10,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import polars as pl
 from PIL import Image
 
 from dayfold import create
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
+from dayfold.figures import metrics
+from dayfold.figures.counts import counted
 from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
@@ -206,3 +209,10 @@ def table(path: Path) -> list[dict[str, str]]:
 def rejected(project: Project) -> list[dict[str, str]]:
     """The list of what was refused on DAYS[0]."""
     return table(project.rejected(DAYS[0]))
+
+
+def day_metrics(evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Sequence[str]]):
+    """The figures of the days of `new`, from the evaluations of all days as one table."""
+    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
+    mine = {day: own.filter(model=day) for day in new}
+    return metrics.day_metrics(counted(evaluations, days), mine, new)

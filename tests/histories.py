@@ -8,7 +8,7 @@ import polars as pl
 
 from builders import image, make_project, place, png, write_manifest
 from dayfold import draws
-from dayfold.figures import evidence, gate, log, retention
+from dayfold.figures import counts, evidence, gate, log, retention
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.ledger.tables import (
@@ -88,7 +88,7 @@ def _plans_and_predictions(project: Project, day: str, labels: Sequence[str]) ->
     test = held.filter((pl.col("split") == "test") & (pl.col("label") == labels[0]))
     flips = [(path, labels[0], labels[0], labels[1], 0.8) for path in test["path"].head(20)]
     tables.write(project.plot("flips"), Flip, flips)
-    cells = retention.cohorts(*tables.evaluations(project, day))
+    cells = retention.cohorts(counts.read(project, day))
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
     one, two = (tuple(row) for row in held.select("path", "label", "split").head(2).iter_rows())
     tables.write(project.plot("near_duplicates"), NearDuplicate, [(*one, *two, 3)])

@@ -377,7 +377,7 @@ def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(
     assert "the last day's figures: on 166 test images; few: too few to judge" in said
     [scratch] = [Project(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
-    before, now = (tables.evaluations(one, TWO)[0].filter(model=TWO) for one in (project, scratch))
+    before, now = (tables.evaluations(one, [TWO]).filter(model=TWO) for one in (project, scratch))
     assert now["images"].sum() == before["images"].sum() - 1
     assert vcs.git(project.root, "status", "--porcelain") == status
     assert project.backtest_curves.stat().st_size > 1000

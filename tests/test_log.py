@@ -6,8 +6,8 @@ from dataclasses import replace
 import polars as pl
 from rich.console import Console
 
-from builders import DAYS, IDENTITY, make_project
-from dayfold.figures import evidence, log, metrics
+from builders import DAYS, IDENTITY, day_metrics, make_project
+from dayfold.figures import evidence, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import ALL_COLUMNS, DayLine
 from dayfold.ledger import tables
@@ -32,7 +32,7 @@ def history(worse, known=KNOWN):
     rows += [(TWO, ONE, "cat", "cat", 9, 40 - worse, 0.9, 40 - worse)]
     rows += [(TWO, ONE, "cat", "[dog]", 9, worse, 0.9, worse)] * bool(worse)
     evaluations = pl.DataFrame(rows, schema=schema(Evaluation), orient="row")
-    figures = metrics.day_metrics(evaluations, [ONE, TWO], {ONE: ["cat"], TWO: ["[dog]"]})
+    figures = day_metrics(evaluations, [ONE, TWO], {ONE: ["cat"], TWO: ["[dog]"]})
     evidence.judge(figures[ONE], known, ["cat"])
     evidence.judge(figures[TWO], known, ["[dog]"])
     return [

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from builders import DAYS, make_project
+from builders import DAYS, day_metrics, make_project
 from dayfold.errors import CycleError
 from dayfold.figures import intervals, metrics, retention
-from dayfold.figures.retention import Counts
+from dayfold.figures.counts import Counts, counted
 from dayfold.ledger.tables import BINS, Evaluation, schema
 from dayfold.project import params as params_file
 from dayfold.stages import curve
@@ -61,7 +61,7 @@ def test_cohorts_without_test_images_of_that_day_are_passed_over():
 
 
 def test_the_accuracy_matrix_counts_images_not_rows():
-    found = retention.matrix_counts(
+    found = counted(
         evaluations(
             (ONE, ONE, "cat", "cat", 3, 0.9, None),
             (ONE, ONE, "cat", "dog", 1, 0.6, None),
@@ -74,10 +74,10 @@ def test_the_accuracy_matrix_counts_images_not_rows():
         ),
         [ONE, TWO],
     )
-    assert np.array_equal(found.accuracy, [[0.75, NAN], [0.5, 1.0]], equal_nan=True)
+    assert np.array_equal(found.cohorts.accuracy, [[0.75, NAN], [0.5, 1.0]], equal_nan=True)
     # A cohort without test images has none.
-    found = retention.matrix_counts(evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO])
-    assert np.array_equal(found.accuracy, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
+    found = counted(evaluations((TWO, TWO, "cat", "cat", 1, 0.9, None)), [ONE, TWO])
+    assert np.array_equal(found.cohorts.accuracy, [[NAN, NAN], [NAN, 1.0]], equal_nan=True)
 
 
 LABELS = st.sampled_from(["cat", "dog", "eel", "fox"])
@@ -100,9 +100,7 @@ def test_scores_are_those_of_scikit_learn(images):
 @given(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=60))
 def test_a_day_s_f1_and_accuracy_are_those_of_scikit_learn(images):
     truth, predicted = zip(*images, strict=True)
-    figures = metrics.day_metrics(
-        counts_of(truth, predicted, [0.5] * len(truth)), [ONE], {ONE: ()}
-    )[ONE]
+    figures = day_metrics(counts_of(truth, predicted, [0.5] * len(truth)), [ONE], {ONE: ()})[ONE]
     weighted = precision_recall_fscore_support(
         truth, predicted, average="weighted", labels=sorted(set(truth)), zero_division=0
     )
@@ -145,7 +143,7 @@ NEW = {ONE: ("cat", "dog"), TWO: ("eel",)}
 
 
 def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[ONE]
+    found = day_metrics(HISTORY, [ONE, TWO], NEW)[ONE]
     for name in ("forgetting", "backward_transfer", "forward_transfer", "negative_flip_rate"):
         assert found[name] is None
         assert found["interval"][name] == {"low": None, "high": None}
@@ -169,7 +167,7 @@ def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
 
 
 def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]
+    found = day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]
     # R = [[6/8, -], [7/8, 5/6]]
     assert found["average_accuracy"] == pytest.approx((7 / 8 + 5 / 6) / 2)
     assert found["forgetting"] == pytest.approx(6 / 8 - 7 / 8)
@@ -199,13 +197,13 @@ def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
 
 def test_a_day_s_figures_do_not_change_with_later_days_or_by_asking_for_one_day_only():
     alone = HISTORY.filter((pl.col("model") == ONE) & (pl.col("cohort") == ONE))
-    both = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)
-    assert metrics.day_metrics(alone, [ONE], {ONE: NEW[ONE]})[ONE] == both[ONE]
-    assert metrics.day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
+    both = day_metrics(HISTORY, [ONE, TWO], NEW)
+    assert day_metrics(alone, [ONE], {ONE: NEW[ONE]})[ONE] == both[ONE]
+    assert day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
 
 
 def test_the_intervals_of_the_second_day_are_those_of_their_counts():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["interval"]
+    found = day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["interval"]
     assert found["accuracy"] == intervals.proportion(12, 14)
     assert found["negative_flip_rate"] == intervals.proportion(1, 14)
     assert found["positive_flip_rate"] == intervals.proportion(5, 14)
@@ -230,7 +228,7 @@ def test_the_intervals_of_the_second_day_are_those_of_their_counts():
     }
     assert found["forgetting"] == pytest.approx(newcombe)
     # Of the first day's cats 4 of 4 were right, of its dogs 2 of 4; now 3 and 4 are. Eels are new.
-    each = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["classes"]
+    each = day_metrics(HISTORY, [ONE, TWO], NEW)[TWO]["classes"]
     assert [scores["forgetting"] for scores in each.values()] == [1 / 4, -2 / 4, None]
     (low1, high1), (low2, high2) = intervals.wilson(4, 4), intervals.wilson(3, 4)
     assert found["classes"]["cat"]["forgetting"] == pytest.approx(
@@ -270,7 +268,7 @@ def leaves(tree, path=()):
 @given(histories())
 def test_every_figure_lies_within_its_interval_and_both_within_their_range(history):
     table, days = history
-    for found in metrics.day_metrics(table, days, {day: ["cat", "eel"] for day in days}).values():
+    for found in day_metrics(table, days, {day: ["cat", "eel"] for day in days}).values():
         figures = dict(leaves({key: part for key, part in found.items() if key != "interval"}))
         ends = dict(leaves(found["interval"]))
         assert {path[:-1] for path in ends} <= figures.keys()
@@ -288,8 +286,8 @@ def test_every_figure_lies_within_its_interval_and_both_within_their_range(histo
 
 
 def test_a_day_without_test_images_has_the_same_keys_and_no_figures():
-    found = metrics.day_metrics(HISTORY, [ONE, TWO], NEW)
-    none = metrics.day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
+    found = day_metrics(HISTORY, [ONE, TWO], NEW)
+    none = day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
     assert {value for _, value in leaves(none)} == {None}
     assert none["classes"] == none["interval"]["classes"] == {}
     keys = [
@@ -333,7 +331,7 @@ def test_a_class_s_forgetting_is_from_its_best_day_on_the_images_of_that_day():
         (THREE, TWO, "cat", "cat", 10, 0.9, 0),
         (THREE, THREE, "cat", "dog", 10, 0.9, 0),
     )
-    found = metrics.day_metrics(table, [ONE, TWO, THREE], {THREE: ()})[THREE]
+    found = day_metrics(table, [ONE, TWO, THREE], {THREE: ()})[THREE]
     # Day 1 had 8 of its 10 right, day 2 10 of the 20 there were then; of these, 6 and 16 are now.
     assert found["classes"]["cat"]["forgetting"] == pytest.approx(
         max(8 / 10 - 6 / 10, 10 / 20 - 16 / 20)
@@ -342,7 +340,7 @@ def test_a_class_s_forgetting_is_from_its_best_day_on_the_images_of_that_day():
 
 def test_a_day_without_a_new_class_has_no_figures_of_new_classes():
     third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
-    found = metrics.day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
+    found = day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
     assert found["new"] == dict.fromkeys(NEW_KEYS)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from builders import DAYS, ROOT
+from builders import DAYS, ROOT, day_metrics
 from dayfold.figures import intervals, metrics
 from dayfold.ledger.tables import Evaluation, schema
 from dayfold.project.params import Gate
@@ -57,7 +57,7 @@ def days():
                 rows += [(model, cohort, first, first, 8, 1, 0.8, before)] * (first == last)
                 rows += [(model, cohort, first, "z", 9, misses, 0.9, before)]
     evaluations = pl.DataFrame(rows, schema=schema(Evaluation), orient="row")
-    return metrics.day_metrics(evaluations, MODELS, dict(zip(MODELS, ARRIVED, strict=True)))
+    return day_metrics(evaluations, MODELS, dict(zip(MODELS, ARRIVED, strict=True)))
 
 
 @pytest.fixture(scope="module")

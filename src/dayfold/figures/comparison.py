@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.table import Table
 
-from dayfold.figures import evidence, log, retention
+from dayfold.figures import counts, evidence, log, retention
 from dayfold.figures.intervals import Z, figure
-from dayfold.ledger import manifest, tables
+from dayfold.ledger import manifest
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -92,7 +92,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list[PolicyAccuracy]:
     """Return the accuracy of every cohort after every day of a run."""
-    cells = retention.cohorts(*tables.evaluations(scratch, days[-1]))
+    cells = retention.cohorts(counts.read(scratch, days[-1]))
     return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
 
 

@@ -69,11 +69,6 @@ class Day:
         return manifest.history(self.project, self.day)
 
     @cached_property
-    def evaluations(self) -> pl.DataFrame:
-        """The evaluations of all days up to this one."""
-        return tables.evaluations(self.project, self.day)[0]
-
-    @cached_property
     def days(self) -> list[str]:
         """The days with evaluations, up to this one."""
         return tables.evaluated(self.project, self.day)
@@ -92,7 +87,7 @@ class Day:
     @property
     def counts(self) -> pl.DataFrame:
         """The evaluations of this day's model."""
-        return self.evaluations.filter(pl.col("model") == self.day)
+        return tables.evaluations(self.project, [self.day]).filter(model=self.day)
 
     @cached_property
     def checks(self) -> list[Check] | None:

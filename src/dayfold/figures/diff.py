@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dayfold.errors import CycleError
 from dayfold.figures import evidence, intervals, log, metrics
+from dayfold.figures.counts import counted
 from dayfold.figures.day import Day
 from dayfold.figures.evidence import FEW, is_too_few
 from dayfold.figures.intervals import figure
@@ -126,7 +127,7 @@ def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
     counts = counts.with_columns(
         model=pl.lit(at), bin=0, confidence=0.0, parent_correct=pl.lit(None, pl.Int64)
     )
-    return metrics.day_metrics(counts, days, {at: []})[at]
+    return metrics.day_metrics(counted(counts, days), {at: counts}, {at: []})[at]
 
 
 def table(compared: list[Side], both: Shared | None) -> Table:

@@ -1,17 +1,17 @@
 """The history as a table, a line a day."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import polars as pl
 from rich.markup import escape
 from rich.table import Table
 
 from dayfold.errors import CycleError
-from dayfold.figures import evidence, gate, metrics
+from dayfold.figures import counts, evidence, gate, metrics
+from dayfold.figures.counts import Counted
 from dayfold.figures.evidence import FEW, Evidence
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
@@ -98,20 +98,16 @@ def lines(project: Project, params: Params) -> list[DayLine]:
 
 def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
     """Return the figures of these days by day, of those that have evaluations."""
-    if not any(project.evaluation(line.day).exists() for line in days):
-        return {}
-    evaluated = tables.evaluations(project, max(line.day for line in days))
-    return measured(project, *evaluated, {line.day: line.new for line in days})
+    new = {line.day: line.new for line in days if project.evaluation(line.day).exists()}
+    return measured(project, counts.read(project, max(new)), new) if new else {}
 
 
 def measured(
-    project: Project,
-    evaluations: pl.DataFrame,
-    days: Sequence[str],
-    new: Mapping[str, Collection[str]],
+    project: Project, counted: Counted, new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:
     """Return `metrics.day_metrics`, with what was unknown on each of the days of `new`."""
-    found = metrics.day_metrics(evaluations, days, new)
+    mine = {day: tables.evaluations(project, [day]).filter(model=day) for day in new}
+    found = metrics.day_metrics(counted, mine, new)
     for day, figures in found.items():
         unknown = metrics.unknown(tables.unknown(project, day))
         figures["unknown"], figures["interval"]["unknown"] = unknown

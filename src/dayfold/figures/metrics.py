@@ -3,15 +3,15 @@
 docs/metrics.md defines each with its range and paper, and says where others mean something else.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from dayfold.figures import evidence, intervals, retention
+from dayfold.figures.counts import HIT, RIGHT, Counted
 from dayfold.figures.intervals import UNKNOWN, Ends
-from dayfold.figures.retention import HIT, RIGHT
 
 Part = tuple[dict[str, Any], dict[str, Any]]  # figures by name, and their intervals
 
@@ -188,38 +188,29 @@ def flips(mine: pl.DataFrame) -> Flips:
 
 
 def day_metrics(
-    evaluations: pl.DataFrame, days: Sequence[str], new: Mapping[str, Collection[str]]
+    counted: Counted, evaluations: Mapping[str, pl.DataFrame], new: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, Any]]:
     """Return day → figures by name, None where undefined.
 
-    `evaluations` holds the tables of all `days`; `new` maps each day that is asked for to the
-    classes that arrived on it. `interval` has a figure's 95% interval under its path.
+    `counted` are the evaluations of all days; `new` maps each day that is asked for to the classes
+    that arrived on it, `evaluations` to that of its model. `interval` has a figure's 95% interval
+    under its path.
     """
-    counts = retention.matrix_counts(evaluations, days)
-    # The origin as a model is in none of these: it is no day, and it sorts after every date.
-    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    asked = own.filter(pl.col("model").is_in([day for day in days if day in new]))
-    tables = {str(key[0]): part for key, part in asked.partition_by("model", as_dict=True).items()}
-    labels = own["label"].unique().sort().to_list()
-    recalled = retention.counts_by(own, model=days, label=labels)
-    tested = dict(own.group_by("model").agg(pl.col("label").n_unique()).iter_rows())
-    ahead = retention.counted(evaluations.filter(pl.col("model") < pl.col("cohort")), "cohort")
-    reached = {cohort: (right, total) for cohort, right, total in ahead.iter_rows()}
+    classes = (counted.classes.images > 0).sum(axis=1)
     figures = {}
-    for position, day in enumerate(days):
+    for position, day in enumerate(counted.days):
         if day in new:
-            known = [cohort for cohort in days[: position + 1] if cohort in reached]
-            classes = [tested[cohort] for cohort in known]
-            mine = tables.get(day, own.clear())
+            until, mine = slice(position + 1), evaluations[day]
+            asked = np.flatnonzero(counted.ahead.images[until])
             parts = (
-                retention.figures(counts.until(position + 1)),
-                retention.transfer([reached[cohort] for cohort in known], classes),
+                retention.figures(counted.cohorts.part(until, until)),
+                retention.transfer(counted.ahead.part(asked), classes[asked]),
                 _classification(mine, new[day]),
                 _flip_rates(mine),
             )
             figures[day] = _merged(values for values, _ in parts)
             figures[day]["interval"] = _merged(ends for _, ends in parts)
-            forgotten = retention.class_forgetting(recalled, labels, mine, days[: position + 1])
+            forgotten = retention.class_forgetting(counted, mine, position)
             for label in figures[day]["classes"]:
                 value, ends = (part.get(label) for part in forgotten)
                 figures[day]["classes"][label]["forgetting"] = value

@@ -6,12 +6,12 @@ docs/metrics.md what others do.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dayfold.figures.counts import Counted, Counts, by_two
 from dayfold.figures.intervals import UNKNOWN, Ends, linear, wilson
 from dayfold.ledger.tables import CohortAccuracy
 
@@ -19,57 +19,22 @@ Matrix = NDArray[np.float64]
 DRAWN = 128  # days of the accuracy matrix that are drawn
 Cells = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows and columns of a matrix
 Figures = dict[str, float | None]
-HIT = pl.col("label") == pl.col("predicted")
-RIGHT = pl.col("images").filter(HIT).sum()
-
-
-class Counts(NamedTuple):
-    """The accuracy matrix as counts, float64 [days, days]: test images, and those called right."""
-
-    right: Matrix
-    images: Matrix
-
-    @property
-    def accuracy(self) -> Matrix:
-        """R; NaN where a cohort has no test image."""
-        with np.errstate(invalid="ignore"):
-            return self.right / self.images
-
-    def until(self, days: int) -> "Counts":
-        """Return the matrix of the first days."""
-        return Counts(self.right[:days, :days], self.images[:days, :days])
-
-
-def matrix_counts(evaluations: pl.DataFrame, days: Sequence[str]) -> Counts:
-    """Return how many test images of cohort j there were on day i, and were called right."""
-    own = evaluations.filter(pl.col("cohort") <= pl.col("model"))
-    return counts_by(own, model=days, cohort=days)
-
-
-def counts_by(evaluations: pl.DataFrame, **keys: Sequence[str]) -> Counts:
-    """Count by two columns: the rows and columns are these values of them, in their order."""
-    row_of, column_of = ({name: n for n, name in enumerate(names)} for names in keys.values())
-    found = np.zeros((2, len(row_of), len(column_of)))
-    for row, column, right, total in counted(evaluations, *keys).iter_rows():
-        if row in row_of and column in column_of:
-            found[:, row_of[row], column_of[column]] = right, total
-    return Counts(*found)
 
 
 def cohorts(
-    evaluations: pl.DataFrame, days: Sequence[str], corrected: Collection[tuple[str, str, str]] = ()
+    counted: Counted, corrected: Collection[tuple[str, str, str]] = ()
 ) -> list[CohortAccuracy]:
     """Return the cells of the accuracy matrix that have test images, by day and cohort.
 
     They are for drawing, so of more than DRAWN days only some are there (`drawn`). `corrected` are
     corrections of test images as (cohort, day of the correction, image).
     """
-    days = drawn(days)
+    days = drawn(counted.days)
+    places = np.searchsorted(counted.days, days)
     at: dict[str, list[tuple[str, str]]] = {}
     for cohort, on, image in corrected:
         at.setdefault(cohort, []).append((on, image))
-    shown = [pl.col(name).is_in(days) for name in ("model", "cohort")]
-    right, images = matrix_counts(evaluations.filter(*shown), days)
+    right, images = counted.cohorts.part(*np.ix_(places, places))
     low, high = wilson(right, images)
     return [
         CohortAccuracy(
@@ -93,11 +58,6 @@ def drawn(days: Sequence[str]) -> Sequence[str]:
     while len(days) > DRAWN * step:
         step *= 2
     return days if step == 1 else [*days[:-1:step], days[-1]]
-
-
-def counted(counts: pl.DataFrame, *keys: str) -> pl.DataFrame:
-    """Return the test images called right, and all of them, by `keys`."""
-    return counts.group_by(*keys).agg(right=RIGHT, total=pl.col("images").sum())
 
 
 # Each of these four is a mean of cells, or of cells less others, so that the figure and its
@@ -164,18 +124,15 @@ def _mean(
     return mean, linear(weights, right / images, *wilson(right, images))
 
 
-def transfer(
-    ahead: Sequence[tuple[int, int]], classes: Sequence[int]
-) -> tuple[Figures, dict[str, Ends]]:
+def transfer(ahead: Counts, classes: NDArray[np.intp]) -> tuple[Figures, dict[str, Ends]]:
     """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017), and its interval.
 
-    `ahead` holds R[j-1, j], yesterday's model on today's cohort, as counts (right, images). b_j is
+    `ahead` holds R[j-1, j], yesterday's model on today's cohort, of several days. b_j is
     1 / the number of `classes` tested on day j, old and new: what guessing among them would reach.
     A class that is new on day j is one that yesterday's model cannot name, which counts against it.
     """
-    right, images = np.asarray(ahead, dtype=np.float64).reshape(-1, 2).T
-    chance = 1 / np.asarray(classes, dtype=np.float64)
-    upon, (low, high) = right / images - chance, wilson(right, images)
+    chance = 1 / classes
+    upon, (low, high) = ahead.accuracy - chance, wilson(*ahead)
     weights = np.full(len(classes), 1 / max(len(classes), 1))
     return (
         {"forward_transfer": float(upon.mean()) if upon.size else None},
@@ -184,23 +141,22 @@ def transfer(
 
 
 def class_forgetting(
-    recalled: Counts, labels: Sequence[str], mine: pl.DataFrame, days: Sequence[str]
+    counted: Counted, mine: pl.DataFrame, today: int
 ) -> tuple[dict[str, float], dict[str, Ends]]:
     """Return, a class, the most that any earlier day's model had upon today's, and its interval.
 
     Max_{l<T} (recall of day l's model - recall of today's), both on the class's test images up to
     day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task.
-    `recalled` are the counts of every day's model by class, `mine` those of today's, `days` end
-    with today. Classes that no earlier day had are left out.
+    `today` is the place of day T among the days, `mine` its model's evaluation. Classes that no
+    earlier day had are left out.
     """
-    past = len(days) - 1
-    before = Counts(recalled.right[:past], recalled.images[:past])
-    by_cohort = counts_by(mine, cohort=days[:past], label=labels)
+    labels, before = counted.labels, counted.classes.part(slice(today))
+    by_cohort = by_two(mine, cohort=counted.days[:today], label=labels)
     now = Counts(by_cohort.right.cumsum(axis=0), by_cohort.images.cumsum(axis=0))
     with np.errstate(invalid="ignore"):
         falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)
     values, ends = {}, {}
-    for column, day in enumerate(falls.argmax(axis=0) if past else ()):
+    for column, day in enumerate(falls.argmax(axis=0) if today else ()):
         if np.isfinite(falls[day, column]):
             label, cell = labels[column], (day, column)
             values[label] = float(falls[cell])

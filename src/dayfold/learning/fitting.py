@@ -1,4 +1,4 @@
-"""One day's training loop: weighted draws, AdamW, averaged weights.
+"""A day's training loop.
 
 A day costs `train.updates` updates of `train.batch_size` draws, however long the history. The
 updates form five epochs; in each, every image is drawn as often as its weight says, within one

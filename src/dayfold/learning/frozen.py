@@ -1,4 +1,4 @@
-"""Training with frozen layers: the head is a ridge regression.
+"""Frozen layers, and a ridge regression as head.
 
 With good starting weights this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
 RanDumb: Prabhu et al. 2024). An image goes through the network only once: its features are cached

@@ -1,4 +1,4 @@
-"""Novelty detection: an image's distance from the training images.
+"""Novelty detection: distance from the training images.
 
 The distance is small where the model is confident and the features point towards a class:
 

@@ -325,11 +325,10 @@ def evaluated(project: Project, until: str) -> list[str]:
     return sorted(path.stem for path in project.evaluations.glob("*.csv") if path.stem <= until)
 
 
-def evaluations(project: Project, until: str) -> tuple[pl.DataFrame, list[str]]:
-    """Return all days' evaluations up to `until` as one table, and those days in order."""
-    days = evaluated(project, until)
+def evaluations(project: Project, days: Iterable[str]) -> pl.DataFrame:
+    """Return the evaluations of these days as one table."""
     empty = pl.DataFrame(schema=schema(Evaluation))
-    return pl.concat([empty, *(read(project.evaluation(day), Evaluation) for day in days)]), days
+    return pl.concat([empty, *(read(project.evaluation(day), Evaluation) for day in days)])
 
 
 def unknown(project: Project, day: str) -> pl.DataFrame:

@@ -68,6 +68,7 @@ class Project:
         self.scratch = root / ".dvc" / "tmp" / "dayfold"
         self.journal = self.scratch / "journal.json"
         self.remarks = self.scratch / "remarks.csv"
+        self.counts = self.scratch / "counts.npz"
         self.last_looks = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"

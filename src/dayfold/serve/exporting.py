@@ -1,4 +1,4 @@
-"""A day's model as a file, with README and card."""
+"""A day's model as a file, with README."""
 
 import json
 import math

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.errors import CycleError
-from dayfold.figures import evidence, gate, log, metrics, retention
+from dayfold.figures import counts, evidence, gate, log, metrics, retention
 from dayfold.figures.evidence import Evidence
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
@@ -20,14 +20,14 @@ def run(project: Project, params: Params) -> list[str]:
 
     Returns the first figures in a line.
     """
-    evaluations, days = tables.evaluations(project, params.day)
-    if params.day not in days:
+    counted = counts.read(project, params.day)
+    if params.day not in counted.days:
         raise CycleError(f"There is no evaluation of {params.day} yet.", hint="dvc repro")
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
-    figures = log.measured(project, evaluations, days, {params.day: new})[params.day]
-    mine = evaluations.filter(pl.col("model") == params.day)
+    figures = log.measured(project, counted, {params.day: new})[params.day]
+    mine = tables.evaluations(project, [params.day]).filter(model=params.day)
     drawn, images = provenance["draws"], provenance["images"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
@@ -49,7 +49,7 @@ def run(project: Project, params: Params) -> list[str]:
     write_bytes(project.class_figures, json_bytes(metrics.by_class(figures)))
     tables.write(project.gate(params.day), Check, checks)
     corrected = history.corrections.filter(split="test")
-    cells = retention.cohorts(evaluations, days, corrected.select("day", "on", "image").rows())
+    cells = retention.cohorts(counted, corrected.select("day", "on", "image").rows())
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
     confusion = mine.group_by("label", "predicted").agg(pl.col("images").sum())
     rows = confusion.sort("label", "predicted").iter_rows()

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from dayfold import __version__
 from dayfold.errors import DayfoldError
-from dayfold.figures import charts, evidence, gate, intervals, log, metrics, retention
+from dayfold.figures import charts, counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures import day as days
 from dayfold.figures.day import Day
 from dayfold.figures.report import pictures, summary
@@ -168,12 +168,13 @@ def figure(value: float | None) -> str:
 
 def _cohorts(day: Day) -> list[CohortAccuracy]:
     corrected = day.history.corrections.filter(split="test").select("day", "on", "image")
-    return retention.cohorts(day.evaluations, day.days, corrected.rows())
+    return retention.cohorts(counts.read(day.project, day.day), corrected.rows())
 
 
 def _scores(day: Day) -> dict[str, pl.DataFrame]:
-    own = day.evaluations.filter(
-        pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(retention.drawn(day.days))
+    drawn = retention.drawn(day.days)
+    own = tables.evaluations(day.project, drawn).filter(
+        pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(drawn)
     )
     parts = own.partition_by("model", as_dict=True, maintain_order=True)
     return {str(key[0]): metrics.class_scores(part) for key, part in sorted(parts.items())}

@@ -45,7 +45,8 @@ class Change(NamedTuple):
 
 def changes(day: Day) -> list[Change]:
     """Return the classes that both days' models were tested on, the largest drop first."""
-    before = set(day.evaluations.filter(model=day.before)["label"]) if day.before else set()
+    both = tables.evaluations(day.project, day.days[-2:])
+    before = set(both.filter(model=day.before)["label"]) if day.before else set()
     parts = sorted(day.counts.filter(pl.col("label").is_in(before)).group_by("label"))
     flips = {str(key[0]): metrics.flips(part) for key, part in parts}
     flips = {label: counts for label, counts in flips.items() if counts.asked}
