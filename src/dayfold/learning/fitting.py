@@ -1,4 +1,4 @@
-"""A day's training loop.
+"""The training loop: weighted draws, AdamW.
 
 A day costs `train.updates` updates of `train.batch_size` draws, however long the history. The
 updates form five epochs; in each, every image is drawn as often as its weight says, within one

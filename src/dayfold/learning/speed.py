@@ -1,4 +1,4 @@
-"""A warning when training is slower than usual."""
+"""A warning when training is slow."""
 
 import json
 import os
