@@ -77,7 +77,7 @@ def test_images_are_counted_by_class_and_patients_once():
         ("c", "p1", 0.6), ("c", "p2", 0.3), ("d", "", 0.9),  # new
     ]  # fmt: skip
     asked = pl.DataFrame(rows, schema=["label", "group", "distance"], orient="row")
-    found = evaluate.unknown(asked, {"a", "b"}, 0.4)
+    found = evaluate.count_unknown(asked, {"a", "b"}, 0.4)
     assert found == [
         Unknown("", 0, 3, 2, 1, None),
         Unknown("a", 0, 2, 1, 1, None),
@@ -90,7 +90,7 @@ def test_images_are_counted_by_class_and_patients_once():
     assert (values["found"], values["false_alarms"]) == (2 / 3, 1 / 3)
     assert values["units"] == {"new": 3, "known": 2}
     assert ends["found"]["low"] < 2 / 3 < ends["found"]["high"]
-    off = evaluate.unknown(asked, {"a", "b"}, None)
+    off = evaluate.count_unknown(asked, {"a", "b"}, None)
     assert {row.unknown for row in off} == {None}
     assert [row.auroc for row in off] == [row.auroc for row in found]
 

@@ -121,7 +121,7 @@ def run_days(
     withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
     """
     changed = params_file.changed(params, policy.changes)
-    done = [day for day in history.days if comparison.record(scratch, day).exists()]
+    done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
     if len(done) < len(history.days):
         _lay_out(history, scratch)
         if done:
@@ -130,7 +130,7 @@ def run_days(
         if day not in done:
             with (scratch.root / "log.txt").open("a") as output, redirect_stdout(output):
                 facts = _run_day(history, scratch, changed, policy, day)
-            write_bytes(comparison.record(scratch, day), json_bytes(facts))
+            write_bytes(comparison.finished_day(scratch, day), json_bytes(facts))
             _inherit(scratch, day)
         tick()
     # Only counts and facts are needed from now on; a model takes 90 MB.
@@ -204,7 +204,7 @@ def _lay_out(history: History, scratch: Project) -> None:
 
 def _inherit(scratch: Project, day: str) -> None:
     """Make a finished day's model the parent, unless the next day has replaced it already."""
-    model = json.loads(comparison.record(scratch, day).read_bytes())["model"]
+    model = json.loads(comparison.finished_day(scratch, day).read_bytes())["model"]
     if scratch.model.exists() and sha256_file(scratch.model) == model:
         inherit(scratch)
 

@@ -39,7 +39,7 @@ COSTS = ("images", "draws", "seconds")  # the columns that are no figures of the
 RestsOn = dict[tuple[str, int], dict[str, int]]
 
 
-def record(scratch: Project, day: str) -> Path:
+def finished_day(scratch: Project, day: str) -> Path:
     """Return the file that says that a day of a run is done."""
     return scratch.root / "days" / f"{day}.json"
 
@@ -66,7 +66,7 @@ def summary(
     # Not the first day of the project, where all classes are new.
     later = [(line, figures) for line, figures in pairs if line is not lines[0]]
     new = [figures["new"] for _, figures in later if figures["new"]["f1"] is not None]
-    facts = [json.loads(record(scratch, day).read_bytes()) for day in days]
+    facts = [json.loads(finished_day(scratch, day).read_bytes()) for day in days]
     found: dict[str, Any] = {
         "policy": policy,
         "seed": seed,

@@ -118,7 +118,7 @@ def fit(
                 training.check_finite()
             if update + 1 < updates:
                 keep(training.state)
-    return training.end(validation, drawn)
+    return training.finish(validation, drawn)
 
 
 class Training:
@@ -184,7 +184,7 @@ class Training:
             if not bool(tensor.isfinite().all()):
                 raise self._diverged(f"the weight {name}")
 
-    def end(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
+    def finish(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
         """Return the final network (the moving average, if there is one) and its outputs."""
         self._net = self._average.module if self._average else self._net
         self.check_finite()

@@ -101,7 +101,7 @@ def _empty(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
-def in_chunks(
+def load_in_chunks(
     root: Path, rows: pl.DataFrame, size: int, progress: Callable[[int], None]
 ) -> Iterator[torch.Tensor]:
     """`load` the images of rows (path, image), in order, CHUNK at a time."""

@@ -87,7 +87,7 @@ def nearest_of_another_kind(
     return found
 
 
-def apart(looks: Sequence[str], known: Sequence[str]) -> list[int]:
+def without_near_duplicates(looks: Sequence[str], known: Sequence[str]) -> list[int]:
     """Return the positions of the looks without near duplicates of a `known` or an earlier one.
 
     Empty looks are near to none.

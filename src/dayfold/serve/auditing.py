@@ -150,7 +150,7 @@ def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tenso
     size = recipe["image_size_px"]
     net = network.WithFeatures(network.build(model, size)).to(machine.device)
     with Ticker("auditing", len(rows), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        chunks = pixels.load_in_chunks(project.root, rows, size, ticker.advance)
         parts = [net.split(network.outputs(net, chunk, machine))[0] for chunk in chunks]
     return torch.cat(parts) if parts else torch.zeros(0, net.head.in_features)
 

@@ -182,7 +182,7 @@ def _check(project: Project, history: History, model: Model, deployed: Deployed,
     rows = here.gather_every(max(1, math.ceil(len(here) / CHECKED)))
     of, difference = f"{len(rows)} of {len(held_out)} held-out images", 0.0
     with Ticker("checking", len(rows), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        chunks = pixels.load_in_chunks(project.root, rows, size, ticker.advance)
         if rows.is_empty():
             of = f"{NOISE} images of noise (none of the {len(held_out)} held-out images is here)"
             noise = draws.uniform_array("noise", shape=(NOISE, 3, size, size))

@@ -65,7 +65,9 @@ def in_order(
         return 1 + answer.sure, round(answer.confidence, 4)
 
     order = sorted(range(len(answers)), key=need)
-    order = [order[at] for at in looks.apart([seen[place] for place in order], known)]
+    order = [
+        order[at] for at in looks.without_near_duplicates([seen[place] for place in order], known)
+    ]
     turns, taken = dict[int, tuple[int, int]](), Counter[tuple[int, str | int]]()
     for place in order:
         part = need(place)[0]
@@ -108,7 +110,7 @@ def write_queue(
     open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
     paths = only_images(images([folder]), (), say)
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
-    examined = checking.examined([*open_day, *files])
+    examined = checking.examine([*open_day, *files])
     for facts in examined[: len(open_day)]:
         known.add(facts["image"])
         known_looks.append(facts.get("look", ""))

@@ -36,7 +36,7 @@ def predict(
     size = models[0].metadata["recipe"]["image_size_px"]
     nets = [network.WithFeatures(network.build(model, size)).to(machine.device) for model in models]
     predicted: list[list[tuple[str, float, float | None]]] = [[] for _ in models]
-    for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
+    for images in pixels.load_in_chunks(project.root, rows, size, ticker.advance):
         for model, net, answers in zip(models, nets, predicted, strict=True):
             features, logits = net.split(network.outputs(net, images, machine))
             best = logits.softmax(1).max(dim=1)
@@ -50,7 +50,7 @@ def predict(
     return [rows.hstack(pl.DataFrame(one, schema=schema, orient="row")) for one in predicted]
 
 
-def counted(
+def count_cells(
     predictions: pl.DataFrame, *, model: str, parent: dict[str, str] | None
 ) -> list[Evaluation]:
     """Count one model's test predictions by cohort, label, predicted class and bin, sorted.
@@ -82,7 +82,7 @@ def counted(
 def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
     """Return the test images that yesterday's model had right and today's has wrong, by path.
 
-    `predictions` and `parent` are as in `counted`; without a parent there are no flips.
+    `predictions` and `parent` are as in `count_cells`; without a parent there are no flips.
     """
     columns = ("path", "label", "predicted", "confidence", "image")
     wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
@@ -93,7 +93,7 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
     ]
 
 
-def unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | None) -> list[Unknown]:
+def count_unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | None) -> list[Unknown]:
     """Count the images that yesterday's model called unknown: known classes first, then new ones.
 
     `asked` has columns label, group, distance; `seen` are the classes that the model has learnt,
@@ -159,9 +159,9 @@ def run(project: Project, params: Params) -> list[str]:
     by_parent = [table.with_columns(renamed) for table in by_parent]
     pairs = [table.select("image", "predicted") for table in (yesterday, *by_parent)]
     parent_of = dict(pl.concat(pairs).iter_rows()) if by_parent else None
-    counts = counted(predictions, model=day, parent=parent_of)
+    counts = count_cells(predictions, model=day, parent=parent_of)
     forward = [table.filter(pl.col("day") == day) for table in by_parent]
-    rows = [row for one in forward for row in counted(one, model=params.parent, parent=None)]
+    rows = [row for one in forward for row in count_cells(one, model=params.parent, parent=None)]
     tables.write(
         project.predictions, Prediction, predictions.select(Prediction._fields).iter_rows()
     )
@@ -199,7 +199,7 @@ def _write_unknown(
         # Not training images of known patients: the model has learnt from others of theirs.
         is_first = ~pl.col("label").is_in(list(learnt)) | ~pl.col("group").is_in(patients)
         bound = limit if isinstance(limit, float) else None
-        counts = unknown(rows.filter(is_first | (pl.col("split") != "train")), learnt, bound)
+        counts = count_unknown(rows.filter(is_first | (pl.col("split") != "train")), learnt, bound)
         columns = pl.col("predicted").replace(renamed), pl.col("distance")
         listed = rows.sort("distance", "path", descending=[True, False]).head(MOST_UNLIKE)
         farthest = [Unlike(*row) for row in listed.select("path", "label", *columns).iter_rows()]

@@ -42,7 +42,7 @@ def inspect(
         else:
             takable.append(one)
     checked: list[Found] = []
-    results = examined(takable, stage=stage, squares=squares)
+    results = examine(takable, stage=stage, squares=squares)
     for one, facts in zip(takable, results, strict=True):
         if "failed" in facts:
             raise OSError(facts["failed"])
@@ -55,7 +55,7 @@ def inspect(
     _sort_out_copies(checked, history, today, delivery)
 
 
-def examined(
+def examine(
     found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
     """Return the facts about each file as a dict: see `workers.check`."""
