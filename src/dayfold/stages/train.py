@@ -111,15 +111,15 @@ def _train(project: Project, params: Params, team: Team) -> None:
     _print_recipe(params, day, seconds["decode"])
     identity = _identity(day)
     team.check_equal(canonical_json(identity).encode(), "The inputs or the fingerprint")
-    saved = checkpoint.CheckpointFile(project.checkpoints, identity)
-    fitted, steps = _fit(project, day.job, identity, (pool, validation), saved, team)
+    checkpoint_file = checkpoint.CheckpointFile(project.checkpoints, identity)
+    fitted, steps = _fit(project, day.job, identity, (pool, validation), checkpoint_file, team)
     weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
     team.check_equal(weights, "The weights")
     if not team.is_first:
         return
     validated = _write_model(project, day, identity, fitted, (pool, validation))
     tables.write(project.plot("training"), TrainingStep, steps)
-    seconds["train"] = round(saved.seconds(), 1)
+    seconds["train"] = round(checkpoint_file.seconds(), 1)
     provenance = {
         "day": params.day,
         "parent": params.parent,
@@ -134,7 +134,7 @@ def _train(project: Project, params: Params, team: Team) -> None:
         "seconds": seconds,
     }
     write_bytes(project.provenance, json_bytes(provenance))
-    saved.remove()
+    checkpoint_file.remove()
     prune((project.activations, project.squares), CACHE_BYTES)
 
 
