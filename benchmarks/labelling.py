@@ -21,7 +21,7 @@ from PIL import Image
 
 from dayfold import backtest, draws
 from dayfold.backtest import POLICIES, History
-from dayfold.figures.retention import HIT
+from dayfold.figures.counts import HIT
 from dayfold.learning import network
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.intake.workers import look

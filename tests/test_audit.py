@@ -136,8 +136,7 @@ def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(noisy, monke
     assert (found.doubted, len(found.doubts)) == (0, auditing.FEW)
     scores = [doubt.score for doubt in found.doubts]
     assert scores == sorted(scores)
-    said = []
-    auditing.say(found, project, said.append)
+    said = list(auditing.summary(found, project))
     assert said[0] == "No label is doubted. The least certain ones:"
     assert said[1].startswith(found.doubts[0].path)
     assert len(tables.read(project.audit(found.day), Doubt)) == auditing.FEW

@@ -126,7 +126,7 @@ def test_a_policy_trains_on_its_images_with_its_passes(
 
 def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tmp_path):
     real, _ = history
-    assert corrections.without_withdrawn(real.project, DAYS[2]) == ({}, 0)
+    assert corrections.manifests_without_withdrawn(real.project, DAYS[2]) == ({}, 0)
     project = Project(tmp_path / "project")
     shutil.copytree(real.project.root, project.root)
     images = manifest.history(project, DAYS[2]).images
@@ -140,7 +140,7 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     corrections.write(project, DAYS[3], lines)
     (project.root / trained["path"]).unlink()
     (project.root / tested["path"]).write_bytes(placeholder(tested["image"]))
-    left = corrections.without_withdrawn(project, DAYS[2])
+    left = corrections.manifests_without_withdrawn(project, DAYS[2])
     assert left[1] == 2
     without = History(project, real.days, real.parent, real.origin, *left)
     scratch = run(without, tmp_path / "scratch")

@@ -18,9 +18,9 @@ from builders import DAYS, make_project, png, take_in
 from dayfold.learning import device, network, pixels, precision, speed
 from dayfold.learning.device import Machine
 from dayfold.learning.parallel import Slices, slices_of
-from dayfold.learning.speed import Pace
+from dayfold.learning.speed import SpeedMonitor
 from dayfold.ledger.decode import squared
-from dayfold.ledger.kept import Kept, keep_square, kept_squares, read_square
+from dayfold.ledger.image_cache import ImageCache, read_square, square_cache, write_square
 from dayfold.project import cpus, params
 from dayfold.project.files import sha256, with_digest
 from pools import pool_of, start_of
@@ -61,11 +61,11 @@ def test_beside_busy_processes_waiting_threads_give_way(burning):
 
 def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
     monkeypatch.setattr(speed, "WINDOW_SECONDS", 0.02)
-    slow = Pace(usual=1e6, day="2025-06-02")
+    slow = SpeedMonitor(usual=1e6, day="2025-06-02")
     said = []
     for _ in range(12):
         time.sleep(0.01)
-        said.append(slow.after(32))
+        said.append(slow.update(32))
     (told,) = filter(None, said)
     assert told.startswith("slow: ")
     assert "images a second, 1e+06 on 2025-06-02; " in told
@@ -75,16 +75,16 @@ def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeyp
 
 def test_a_training_is_compared_with_its_own_start_and_not_told_while_it_keeps_up(monkeypatch):
     monkeypatch.setattr(speed, "WINDOW_SECONDS", 0.2)
-    own = Pace()
+    own = SpeedMonitor()
     steady = []
     for _ in range(9):
         time.sleep(0.1)
-        steady.append(own.after(32))
+        steady.append(own.update(32))
     assert not any(steady)
     later = []
     for _ in range(6):
         time.sleep(0.8)
-        later.append(own.after(32))
+        later.append(own.update(32))
     (told,) = filter(None, later)
     assert " at its start; " in told
 
@@ -144,13 +144,13 @@ def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch
     whole = params.read(repository / "params.yaml")
     recipe, start = whole.train, whole.origin
     small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})
-    monkeypatch.setattr(precision, "PAYS", 0.0)
-    chosen, why = precision.what_pays(small, start)
+    monkeypatch.setattr(precision, "SPEEDUP", 0.0)
+    chosen, why = precision.choose(small, start)
     assert chosen == "bf16"
     assert re.match(r"bf16 is [\d.]+ times as fast at 16 px on ", why)
-    monkeypatch.setattr(precision, "PAYS", math.inf)
+    monkeypatch.setattr(precision, "SPEEDUP", math.inf)
     deep = start.model_copy(update={"network": "resnet50"})
-    assert precision.what_pays(small, deep)[0] == "fp32"
+    assert precision.choose(small, deep)[0] == "fp32"
 
 
 def test_a_kept_square_is_not_decoded_again_but_its_image_is_still_checked(tmp_path):
@@ -174,7 +174,7 @@ def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
     project = make_project(tmp_path / "project")
     take_in(project, DAYS[0], {"heart": range(4)})
     size = params.read(project.params).train.image_size_px
-    kept = kept_squares(project.squares, size)
+    kept = square_cache(project.squares, size)
     found = {path.name for path in kept.folder.iterdir()}
     images = [path for path in project.images(DAYS[0]).glob("*/*") if path.suffix == ".png"]
     assert len(found) == len(images) > 0
@@ -184,7 +184,7 @@ def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
 
 
 def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
-    real, whole = importlib.metadata.version, kept_squares(tmp_path, 16)
+    real, whole = importlib.metadata.version, square_cache(tmp_path, 16)
 
     def version(name):
         if name == "pydicom":
@@ -192,12 +192,12 @@ def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    kept = kept_squares(tmp_path, 16)
+    kept = square_cache(tmp_path, 16)
     assert kept.folder.is_dir()
     assert kept.folder != whole.folder
 
 
 def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):
-    nowhere = Kept(tmp_path / "missing")
-    keep_square(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
+    nowhere = ImageCache(tmp_path / "missing")
+    write_square(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
     assert read_square(nowhere, "0" * 64, 16) is None

@@ -7,7 +7,7 @@ import torch
 from builders import image
 from dayfold import draws
 from dayfold.learning import checkpoint, device, fitting, network
-from dayfold.learning.checkpoint import Keeper, Saved
+from dayfold.learning.checkpoint import CheckpointFile, Saved
 from dayfold.learning.inputs import Job, Pool
 from dayfold.learning.parallel import ALONE
 from dayfold.ledger.tables import TrainingStep
@@ -70,7 +70,7 @@ def every_update(monkeypatch):
 
 
 def keeper(folder, **inputs):
-    return Keeper(folder, {"day": DAY, **inputs})
+    return CheckpointFile(folder, {"day": DAY, **inputs})
 
 
 def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train, tmp_path):
@@ -79,17 +79,17 @@ def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train
     pieces = []
     for update in range(1, UPDATES):
         kept = keeper(tmp_path)
-        saved = kept.found(ALONE)
+        saved = kept.load(ALONE)
         assert (len(saved.steps) if saved else 0) == update - 1
 
         def keep(*words, kept=kept):
-            kept.keep(*words)
+            kept.save_if_due(*words)
             raise Stopped
 
         with pytest.raises(Stopped):
             train(saved, keep)
         pieces += train.log
-    ended = train(keeper(tmp_path).found(ALONE))
+    ended = train(keeper(tmp_path).load(ALONE))
     assert pieces + ended[3] == batches
     assert ended[1] == steps
     assert [step.step for step in steps] == list(range(1, UPDATES + 1))
@@ -103,22 +103,22 @@ def test_a_checkpoint_is_written_by_the_clock_and_not_after_the_last_update(
 ):
     with monkeypatch.context() as seldom:
         seldom.delenv(checkpoint.INTERVAL)
-        train(keep=keeper(tmp_path).keep, updates=3)
+        train(keep=keeper(tmp_path).save_if_due, updates=3)
     assert list(tmp_path.iterdir()) == []
     often = keeper(tmp_path)
-    train(keep=often.keep, updates=3)
-    assert len(often.found(ALONE).steps) == 2
+    train(keep=often.save_if_due, updates=3)
+    assert len(often.load(ALONE).steps) == 2
     often.remove()
     assert list(tmp_path.iterdir()) == []
 
 
 STEPS = [TrainingStep(1, 1, 0.1 + 0.2, 1e-5), TrainingStep(2, 1, 2 / 3, 0.5)]
 SAVED = Saved(STEPS, {"net.a": torch.tensor([0.1, float("nan")]), "b": torch.tensor(3)}, 0.1)
-WHOLE = checkpoint.made(SAVED)
+WHOLE = checkpoint.to_bytes(SAVED)
 
 
 def test_what_is_read_is_what_was_kept():
-    read = checkpoint.read(WHOLE)
+    read = checkpoint.from_bytes(WHOLE)
     assert (read.steps, read.seconds) == (STEPS, 0.1)
     assert read.state.keys() == SAVED.state.keys()
     for name, tensor in SAVED.state.items():
@@ -131,32 +131,32 @@ def test_no_changed_byte_is_trusted():
         damaged = bytearray(WHOLE)
         damaged[place] ^= 1
         with pytest.raises(ValueError, match="is damaged"):
-            checkpoint.read(bytes(damaged))
+            checkpoint.from_bytes(bytes(damaged))
     for length in (0, 1, 64, 65, len(WHOLE) - 1):
         with pytest.raises(ValueError, match="is damaged"):
-            checkpoint.read(WHOLE[:length])
+            checkpoint.from_bytes(WHOLE[:length])
 
 
 @pytest.mark.parametrize("data", [b"", b"not one\n", WHOLE[:-2]])
 def test_a_damaged_checkpoint_is_ignored_with_a_word(tmp_path, capsys, data):
     kept = keeper(tmp_path)
     kept._path.write_bytes(data)
-    assert kept.found(ALONE) is None
+    assert kept.load(ALONE) is None
     assert "is damaged; training begins anew" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_inputs_have_other_checkpoints_of_which_the_newest_two_are_kept(tmp_path):
     for seed in range(5):
-        keeper(tmp_path, seed=seed).keep(STEPS, lambda: {"net.a": torch.ones(1)})
+        keeper(tmp_path, seed=seed).save_if_due(STEPS, lambda: {"net.a": torch.ones(1)})
     (tmp_path / ".half.dayfold-part").write_bytes(b"half")
     newest = sorted(tmp_path.glob("*.checkpoint"), key=lambda path: path.stat().st_mtime_ns)[-2:]
-    assert keeper(tmp_path, seed=9).found(ALONE) is None
+    assert keeper(tmp_path, seed=9).load(ALONE) is None
     assert sorted(tmp_path.iterdir()) == sorted(newest)
-    assert keeper(tmp_path, seed=4).found(ALONE).steps == STEPS
+    assert keeper(tmp_path, seed=4).load(ALONE).steps == STEPS
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_no_training(tmp_path, capsys):
     (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
-    keeper(tmp_path / "checkpoints").keep(STEPS, dict)
+    keeper(tmp_path / "checkpoints").save_if_due(STEPS, dict)
     assert "no checkpoint: " in capsys.readouterr().err

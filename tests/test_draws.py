@@ -111,7 +111,7 @@ def test_items_are_chosen_with_the_exact_chances_of_their_weights():
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(0, 99)), unique=True))
 def test_keys_stand_in_order_and_ties_by_id(pairs):
     keys, ids = np.array([key for key, _ in pairs]), [f"{name:02}" for _, name in pairs]
-    order = draws.in_order(keys, ids)
+    order = draws.argsort(keys, ids)
     assert [(keys[at], ids[at]) for at in order] == sorted(zip(keys, ids, strict=True))
 
 

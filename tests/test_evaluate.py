@@ -37,7 +37,9 @@ def test_a_bin_holds_its_lower_end_and_the_last_one_the_upper_end_too():
     for tenth in range(BINS):
         upper = 1.0 if tenth == BINS - 1 else (tenth + 1) / BINS - 1e-9
         for confidence in (tenth / BINS, tenth / BINS + 0.05, upper):
-            (row,) = evaluate.counted(predictions(("a", "a", confidence)), model=TWO, parent=None)
+            (row,) = evaluate.count_cells(
+                predictions(("a", "a", confidence)), model=TWO, parent=None
+            )
             assert row.bin == tenth
 
 
@@ -49,7 +51,7 @@ ROWS = st.lists(st.tuples(LABELS, LABELS, st.floats(0, 1)), min_size=1, max_size
 def test_counts_and_flips_are_of_the_same_images(rows, before):
     table = predictions(*rows)
     parent = dict(zip(table["image"], before, strict=False))
-    counts = evaluate.counted(table, model=TWO, parent=parent)
+    counts = evaluate.count_cells(table, model=TWO, parent=parent)
     assert counts == sorted(counts)
     assert len({count[:5] for count in counts}) == len(counts)
     assert sum(count.images for count in counts) == len(rows)

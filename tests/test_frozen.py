@@ -8,7 +8,7 @@ import torch
 
 from dayfold.learning import device, fitting, frozen, inputs, network, pixels
 from dayfold.learning.inputs import DEPTHS, Activations, Job, Pool
-from dayfold.ledger.kept import Kept, prune
+from dayfold.ledger.image_cache import ImageCache, prune
 from dayfold.project import params as params_file
 from dayfold.project.params import NETWORK
 from pools import pool_of, start_of
@@ -37,7 +37,7 @@ def activations(recipe, machine, tmp_path, monkeypatch):
         own = recipe.model_copy(update=options)
         job = Job(start or start_of(3), None, own, 0, day, machine)
         made = Activations(job, tmp_path, fingerprint)
-        return made, made.make(*pools)
+        return made, made.compute(*pools)
 
     return make
 
@@ -77,7 +77,7 @@ def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(train, activations,
     net = network.build(start, 32).eval()
     with torch.inference_mode():
         whole = net(pixels.normalised(pool.pixels))
-        parts = given.learner(net).eval()(given.plain(pool, np.arange(10)))
+        parts = given.trained_part(net).eval()(given.eval_batch(pool, np.arange(10)))
     # Kept as float16, which has 11 bits.
     assert torch.allclose(parts, whole, atol=2e-2 * float(whole.abs().max()))
 
@@ -116,7 +116,7 @@ def test_an_image_s_activations_are_made_once_for_all_that_they_depend_on(activa
 def test_kept_activations_that_are_damaged_are_made_again(activations, tmp_path):
     pool = pool_of(3, 3)
     given, _ = activations(pool)
-    before = given.plain(pool, np.arange(3))
+    before = given.eval_batch(pool, np.arange(3))
     one, two, _ = sorted(tmp_path.glob("*/*"))
     data = bytearray(one.read_bytes())
     data[100] ^= 1
@@ -124,21 +124,21 @@ def test_kept_activations_that_are_damaged_are_made_again(activations, tmp_path)
     two.write_bytes(two.read_bytes()[:-2])
     given, made = activations(pool)
     assert made == 2
-    assert torch.equal(given.plain(pool, np.arange(3)), before)
+    assert torch.equal(given.eval_batch(pool, np.arange(3)), before)
 
 
 def test_variants_are_the_image_and_changes_of_it_drawn_alike_by_each_epoch(activations):
     pool = pool_of(2, 2)
     given, _ = activations(pool)
     chosen = np.zeros(300, dtype=np.int64)
-    drawn = given.drawn(pool, chosen, 1, first=0)
+    drawn = given.train_batch(pool, chosen, 1, first=0)
     kinds, counts = np.unique(drawn.flatten(1).numpy(), axis=0, return_counts=True)
     assert len(kinds) == 3
     assert counts.min() > 70  # of 100 expected, with a standard deviation of 8
-    plain = given.plain(pool, chosen[:1]).flatten(1).numpy()
+    plain = given.eval_batch(pool, chosen[:1]).flatten(1).numpy()
     assert (kinds == plain).all(axis=1).sum() == 1
-    assert not torch.equal(drawn, given.drawn(pool, chosen, 2, first=0))
-    assert torch.equal(drawn[7:], given.drawn(pool, chosen[7:], 1, first=7))
+    assert not torch.equal(drawn, given.train_batch(pool, chosen, 2, first=0))
+    assert torch.equal(drawn[7:], given.train_batch(pool, chosen[7:], 1, first=7))
 
 
 def test_with_all_layers_frozen_a_head_is_all_that_is_made(recipe, machine, tmp_path):
@@ -193,11 +193,11 @@ def test_a_random_origin_has_nothing_to_freeze_or_to_stay_near(recipe):
 
 
 def test_what_was_kept_and_not_used_for_longest_goes_first(tmp_path):
-    kept = Kept.of(tmp_path, {"format": 1})
+    kept = ImageCache.of(tmp_path, {"format": 1})
     for image in ("a", "b", "c", "d"):
         kept.write(image, b"activations")
     assert kept.read("a") == b"activations"
-    prune([tmp_path], most=2 * kept.path("a").stat().st_size)
+    prune([tmp_path], max_bytes=2 * kept.path("a").stat().st_size)
     assert {path.name for path in tmp_path.glob("*/*")} == {"a", "d"}
-    prune([tmp_path], most=0)
+    prune([tmp_path], max_bytes=0)
     assert not list(tmp_path.iterdir())

@@ -187,11 +187,11 @@ def test_a_renamed_class_begins_with_the_row_of_its_old_name():
 
 def test_retired_classes_are_never_predicted_and_keep_their_rows():
     whole = trained_on(("a", "b", "c", "d"))
-    left = network.without(whole, {"a", "c"})
+    left = network.drop_classes(whole, {"a", "c"})
     assert left.classes == ("b", "d")
     assert torch.equal(left.state["fc.weight"], whole.state["fc.weight"][[1, 3]])
     state = {**left.state, "fc.weight": left.state["fc.weight"] + 1}
-    state = network.with_retired(state, whole, {"a", "c"})
+    state = network.restore_classes(state, whole, {"a", "c"})
     assert torch.equal(state["fc.weight"][[0, 2]], whole.state["fc.weight"][[0, 2]])
     assert torch.equal(state["fc.weight"][[1, 3]], whole.state["fc.weight"][[1, 3]] + 1)
     asked = network.build(Model(state, whole.classes, {}), 32)
@@ -203,13 +203,13 @@ def test_retired_classes_are_never_predicted_and_keep_their_rows():
     # One that comes back is known by its old row.
     again = network.grown(Model(state, whole.classes, {}), (), seed=0)
     assert again.state["fc.bias"].tolist() == [0.0] * 4
-    assert network.without(whole, set()) is whole
+    assert network.drop_classes(whole, set()) is whole
 
 
 def test_a_class_that_has_its_old_name_again_goes_on_with_the_row_of_the_other():
     whole = trained_on(("a", "b", "c"))
     whole.state["fc.bias"][1] = 0.5
-    state = network.with_retired(network.without(whole, {"a"}).state, whole, {"a"})
+    state = network.restore_classes(network.drop_classes(whole, {"a"}).state, whole, {"a"})
     back = network.grown(Model(state, whole.classes, {}), (), seed=0, like={"a": "b"})
     for name in HEAD:
         assert torch.equal(back.state[name][0], whole.state[name][1])

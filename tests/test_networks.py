@@ -38,7 +38,7 @@ def trained(tmp_path_factory, shell) -> Project:
 def test_a_day_of_resnet50_is_made_again_to_the_bit_from_its_random_origin(trained, shell):
     model = network.load(trained.model)
     assert params_file.read(trained.params).origin.network == model.network == "resnet50"
-    assert model.state["fc.weight"].shape == model.known.means.shape == (2, 2048)
+    assert model.state["fc.weight"].shape == model.novelty.means.shape == (2, 2048)
     said = shell(trained.root, "dayfold", "reproduce", DAY, "--from-scratch")
     assert f"fingerprint of {DAY}, as recorded" in said
     assert "1 of 1 days identical, to the bit" in said

@@ -16,8 +16,8 @@ from torchvision.models import get_model, resnet18
 from dayfold.errors import ModelError
 from dayfold.learning import origin
 from dayfold.learning.network import Model, save
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.learning.resnet import NETWORKS
-from dayfold.learning.unknown import Known
 from dayfold.project.files import sha256_file
 
 NAME = "published.pth"
@@ -110,7 +110,7 @@ def test_a_key_around_it_and_prefixes_are_taken_off(tmp_path, state, key, prefix
 
 def test_a_model_of_dayfold_s_is_taken_without_what_it_knows_of_its_images(tmp_path, state):
     path = tmp_path / "model.safetensors"
-    save(path, state, {}, Known(torch.zeros(512), torch.zeros(7, 512), torch.ones(3)))
+    save(path, state, {}, NoveltyDetector(torch.zeros(512), torch.zeros(7, 512), torch.ones(3)))
     read = origin.read(path)
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())

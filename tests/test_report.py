@@ -11,7 +11,7 @@ from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.figures import day as days_of
 from dayfold.figures.card import card
-from dayfold.figures.report import page
+from dayfold.figures.report import page, summary
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
@@ -288,7 +288,7 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
     counts = [("", 0, 9, 9, 4, None), ("cyst", 0, 9, 9, 4, None), ("mass", 1, 6, 6, 5, 0.97)]
     rows = [Unknown(*one) for one in (*counts, ("", 1, 6, 6, 5, 0.97))]
     tables.write(project.unknown(days[1]), Unknown, rows)
-    assert list(days_of.flagged(days_of.read(project, None))) == [
+    assert list(summary.unknown_sentences(days_of.read(project, None))) == [
         "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
         "judge: 6 images).",
         "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",

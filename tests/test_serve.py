@@ -101,7 +101,7 @@ def test_any_day_is_had_by_name_and_is_that_day_s(three_days):
 def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
     fail(copy, THREE)
     assert dayfold.load(copy.root / "data").day == TWO
-    assert models.said(copy, TWO, None) == (
+    assert models.describe_choice(copy, TWO, None) == (
         f"model of {TWO}, the last day that passed its gate; {THREE} failed"
     )
     fail(copy, TWO)

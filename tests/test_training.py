@@ -344,9 +344,9 @@ def test_nothing_is_changed_a_flip_mirrors_a_shift_moves_and_a_quarter_turn_is_o
 def test_an_image_drawn_twice_is_changed_twice_by_its_place_in_the_epoch(recipe):
     machine = device.resolve(device="cpu", precision="fp32", threads=1)
     images, pool = Images(Job(start_of(1), None, recipe, 0, DAYS[1], machine)), pool_of(1, 1)
-    one, two = images.drawn(pool, np.array([0, 0]), 1, first=0)
+    one, two = images.train_batch(pool, np.array([0, 0]), 1, first=0)
     assert not torch.equal(one, two)
-    assert torch.equal(images.drawn(pool, np.array([0]), 1, first=1)[0], two)
+    assert torch.equal(images.train_batch(pool, np.array([0]), 1, first=1)[0], two)
 
 
 def write_image(path, color=(10, 20, 30), size=(40, 20)):

@@ -13,8 +13,8 @@ from builders import image
 from builders import table as rows_of
 from dayfold.demo import DAYS
 from dayfold.figures import metrics
-from dayfold.learning import network, unknown
-from dayfold.learning.unknown import Known
+from dayfold.learning import network, novelty
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Unknown, Unlike, schema
 from dayfold.project import params as params_file
@@ -26,7 +26,7 @@ AXES = torch.eye(3, 512)
 
 def test_near_is_what_is_like_a_class_and_decided():
     features = torch.stack([4 * AXES[0], 4 * AXES[1], 4 * AXES[2], 0 * AXES[0]])
-    known = Known.of(features, torch.tensor([0, 1, 2, 2]), 4)
+    known = NoveltyDetector.fit(features, torch.tensor([0, 1, 2, 2]), 4)
     assert torch.equal(known.center, features.mean(dim=0))
     for label in (0, 1):
         aim = features[label] - known.center
@@ -44,7 +44,7 @@ def test_near_is_what_is_like_a_class_and_decided():
 
 @given(count=st.integers(0, 60), share=st.sampled_from((0.5, 0.9, 0.95)))
 def test_the_limit_is_the_smallest_that_keeps_its_promise(count, share):
-    known = Known(AXES[0], AXES, torch.arange(count, dtype=torch.float32))
+    known = NoveltyDetector(AXES[0], AXES, torch.arange(count, dtype=torch.float32))
     limit = known.limit(share)
     # Of n + 1 equally likely places of a further image, those up to the limit are a share of them.
     enough = [place for place in range(count) if (place + 1) / (count + 1) >= share - 1e-9]
@@ -54,10 +54,10 @@ def test_the_limit_is_the_smallest_that_keeps_its_promise(count, share):
 def test_as_many_images_of_each_class_make_the_means_as_there_are():
     ids = [image(number) for number in range(700)]
     targets = np.array([0] * 650 + [1] * 40 + [2] * 10)
-    chosen = unknown.sample(ids, targets)
-    assert np.bincount(targets[chosen]).tolist() == [unknown.IMAGES - 50, 40, 10]
+    chosen = novelty.sample(ids, targets)
+    assert np.bincount(targets[chosen]).tolist() == [novelty.IMAGES - 50, 40, 10]
     order = np.random.default_rng(0).permutation(700)
-    again = unknown.sample([ids[at] for at in order], targets[order])
+    again = novelty.sample([ids[at] for at in order], targets[order])
     assert {ids[at] for at in chosen} == {ids[order[at]] for at in again}
 
 
@@ -77,7 +77,7 @@ def test_images_are_counted_by_class_and_patients_once():
         ("c", "p1", 0.6), ("c", "p2", 0.3), ("d", "", 0.9),  # new
     ]  # fmt: skip
     asked = pl.DataFrame(rows, schema=["label", "group", "distance"], orient="row")
-    found = evaluate.unknown(asked, {"a", "b"}, 0.4)
+    found = evaluate.count_unknown(asked, {"a", "b"}, 0.4)
     assert found == [
         Unknown("", 0, 3, 2, 1, None),
         Unknown("a", 0, 2, 1, 1, None),
@@ -90,7 +90,7 @@ def test_images_are_counted_by_class_and_patients_once():
     assert (values["found"], values["false_alarms"]) == (2 / 3, 1 / 3)
     assert values["units"] == {"new": 3, "known": 2}
     assert ends["found"]["low"] < 2 / 3 < ends["found"]["high"]
-    off = evaluate.unknown(asked, {"a", "b"}, None)
+    off = evaluate.count_unknown(asked, {"a", "b"}, None)
     assert {row.unknown for row in off} == {None}
     assert [row.auroc for row in off] == [row.auroc for row in found]
 
@@ -120,9 +120,9 @@ def test_yesterday_s_model_says_of_today_s_images_what_the_day_recorded(three_da
 @pytest.mark.slow
 def test_what_a_model_knows_is_in_its_file_and_an_older_file_says_that_it_has_none(three_days):
     model = network.load(three_days.model)
-    assert model.seen == frozenset(model.live)
-    assert model.known.means.shape == (len(model.live), 512)
-    assert model.known.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
+    assert model.classes_with_means == frozenset(model.live)
+    assert model.novelty.means.shape == (len(model.live), 512)
+    assert model.novelty.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
     assert isinstance(model.limit(0.95), float)
     assert model.limit(None) == "predict.known_share is null"
     old = network.Model(model.state, model.classes, model.metadata)

@@ -1,4 +1,8 @@
-"""A project's own history under other policies."""
+"""A project's sealed days under other policies.
+
+A run trains each day with the stages of `dvc repro`, in a scratch project whose images are links to
+the real ones. Finished days are recorded, so a stopped run goes on.
+"""
 
 import json
 import math
@@ -40,10 +44,10 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Policy:
-    """A way to train each day: changes of params.yaml, and two things that no param says.
+    """A way to train each day: changes of params.yaml, and two options that are no params.
 
-    `full_passes`: as many updates as give every image of the pool as many passes as the project's
-    budget gives the images of its own. `from_origin`: each day begins at the origin.
+    `full_passes` raises the number of updates until every image of the pool has as many passes as
+    the project's budget gives its own pool. `from_origin` starts each day from the origin.
     """
 
     name: str
@@ -79,20 +83,20 @@ joint: all images, with the project's weights and number of updates. cumulative:
 with more updates, from yesterday's model. scratch: the same, from the origin each day. frozen: the
 origin's features with a ridge head.
 
-joint starts from yesterday's model, as project does: on every evening both have made as many
-updates, and differ in the replay set alone. From the origin, as published joint training starts, it
-would have one day's updates against all of theirs."""
+joint starts from yesterday's model, as project does, so both have made equally many updates and
+differ in the replay set alone. Published joint training starts from the origin: it would have one
+day's updates against those of all days."""
 
 TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may change
 
 
 @dataclass(frozen=True)
 class History:
-    """What is replayed: the project, its days, the model that the first of them starts from.
+    """The sealed days that a backtest trains again.
 
-    `parent` is the folder of that model and its predictions, `origin` the origin's model.
-    `manifests` are those of all days up to the last one, where they are not the project's own:
-    `withdrawn` images are in none of them.
+    `parent` is the folder of the model before the first day and its predictions, `origin` the
+    origin's model. Where images were `withdrawn` later, `manifests` are those of all days without
+    them; else they are empty, and the project's own are used.
     """
 
     project: Project
@@ -113,24 +117,23 @@ def run_days(
 ) -> None:
     """Train and evaluate every day of a history under a policy, in the folder of `scratch`.
 
-    The stages are those of `dvc repro`, so with a project's own params the figures are those of the
-    real days, as long as nothing was withdrawn. A folder that was left half way is gone on with;
-    `tick` is told of every day, those that were done before too.
+    With the project's own params the figures are those of the real days, unless images were
+    withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
     """
     changed = params_file.changed(params, policy.changes)
-    done = [day for day in history.days if comparison.record(scratch, day).exists()]
+    done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
     if len(done) < len(history.days):
         _lay_out(history, scratch)
         if done:
             _inherit(scratch, done[-1])
     for day in history.days:
         if day not in done:
-            with (scratch.root / "log.txt").open("a") as said, redirect_stdout(said):
+            with (scratch.root / "log.txt").open("a") as output, redirect_stdout(output):
                 facts = _run_day(history, scratch, changed, policy, day)
-            write_bytes(comparison.record(scratch, day), json_bytes(facts))
+            write_bytes(comparison.finished_day(scratch, day), json_bytes(facts))
             _inherit(scratch, day)
         tick()
-    # What is left are counts and facts: a model is worth 90 MB here and nothing to anybody.
+    # Only counts and facts are needed from now on; a model takes 90 MB.
     shutil.rmtree(scratch.parent, ignore_errors=True)
     scratch.model.unlink(missing_ok=True)
     shutil.rmtree(scratch.activations, ignore_errors=True)
@@ -139,7 +142,7 @@ def run_days(
 def _run_day(
     history: History, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
-    # Imported here: they take seconds, and a table that is there already needs none of them.
+    # Imported here as it takes seconds, and a finished run needs none of them.
     from dayfold.stages import evaluate, replay, train, weights
 
     _restore_yesterday(scratch)  # where an earlier run was stopped
@@ -156,13 +159,13 @@ def _run_day(
     train.run(scratch, today)
     _restore_yesterday(scratch)
     evaluate.run(scratch, today)
-    made = json.loads(scratch.provenance.read_bytes())
+    provenance = json.loads(scratch.provenance.read_bytes())
     return {
         "day": day,
-        "model": made["sha256"]["model"],
-        "images": made["images"]["trained"],
-        "draws": made["draws"]["all"],
-        "seconds": made["seconds"]["decode"] + made["seconds"]["train"],
+        "model": provenance["sha256"]["model"],
+        "images": provenance["images"]["trained"],
+        "draws": provenance["draws"]["all"],
+        "seconds": provenance["seconds"]["decode"] + provenance["seconds"]["train"],
     }
 
 
@@ -172,7 +175,7 @@ def _restore_yesterday(scratch: Project) -> None:
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
-    """As many updates as the budget would be if the pool of the project's size were this one."""
+    """Return the params with the updates in proportion to all images, not to the usual pool."""
     images = manifest.history(scratch, params.day).split("train")
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
@@ -200,9 +203,9 @@ def _lay_out(history: History, scratch: Project) -> None:
 
 
 def _inherit(scratch: Project, day: str) -> None:
-    """Make a finished day's model the parent, unless that was done and the next day has begun."""
-    made = json.loads(comparison.record(scratch, day).read_bytes())["model"]
-    if scratch.model.exists() and sha256_file(scratch.model) == made:
+    """Make a finished day's model the parent, unless the next day has replaced it already."""
+    model = json.loads(comparison.finished_day(scratch, day).read_bytes())["model"]
+    if scratch.model.exists() and sha256_file(scratch.model) == model:
         inherit(scratch)
 
 
@@ -217,18 +220,17 @@ def compare(
 ) -> tuple[Table, list[str]]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 
-    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns them side by side, on how
-    many test images the figures of the last day rest, and a sentence if the frozen start is ahead
-    of the project's policy. Raises CycleError where there are fewer than two sealed days or another
-    backtest runs in this project, ParamsError where a policy's changes do not fit params.yaml;
-    before anything is trained.
+    Writes data/backtest/: runs.csv, cohorts.csv and curves.png. Returns the comparison as a table,
+    and notes below it. Before anything is trained it raises CycleError where there are fewer than
+    two sealed days or another backtest runs in this project, and ParamsError where a policy's
+    changes do not fit params.yaml.
     """
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
     runs, cells, tested = list[BacktestRun](), list[PolicyAccuracy](), ""
     project.backtests.mkdir(parents=True, exist_ok=True)
-    rest, asked = comparison.RestsOn(), dict[str, list[pl.DataFrame]]()
+    rests_on, predictions = comparison.RestsOn(), dict[str, list[pl.DataFrame]]()
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=project.backtests) as folder,
@@ -247,25 +249,26 @@ def compare(
         with Ticker("backtest", total, "days") as ticker:
             for policy in policies:
                 for seed in range(params.seed, params.seed + seeds):
-                    mine = params.model_copy(update={"seed": seed})
-                    scratch = Project(project.backtests / _key(history, mine, policy))
-                    run_days(history, scratch, mine, policy, tick=lambda: ticker.advance(1))
+                    seeded = params.model_copy(update={"seed": seed})
+                    scratch = Project(project.backtests / _key(history, seeded, policy))
+                    run_days(history, scratch, seeded, policy, tick=lambda: ticker.advance(1))
                     of = (policy.name, seed)
-                    run, rest[of], tested = comparison.summary(scratch, mine, *of, history.days)
-                    runs.append(run)
+                    result = comparison.summary(scratch, seeded, *of, history.days)
+                    rests_on[of], tested = result.rests_on, result.tested
+                    runs.append(result.run)
                     cells += comparison.curve(scratch, *of, history.days)
                     predicted = tables.read(scratch.predictions, Prediction)
-                    asked.setdefault(policy.name, []).append(predicted)
-                    ticker.line(comparison.line(run, rest))
+                    predictions.setdefault(policy.name, []).append(predicted)
+                    ticker.line(comparison.line(result.run, rests_on))
     tables.write(project.backtest("runs"), BacktestRun, runs)
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    said = [f"the last day's figures: on {tested}; few: too few to judge"]
-    if {"frozen", "project"} <= asked.keys():
+    notes = [f"the last day's figures: on {tested}; few: too few to judge"]
+    if {"frozen", "project"} <= predictions.keys():
         groups = manifest.history(project, history.days[-1]).images.select("image", "group")
-        frozen = asked["frozen"][0].join(groups, on="image")
-        said += comparison.frozen_ahead(frozen, asked["project"])
-    return comparison.table(runs, len(history.days), rest), said
+        frozen = predictions["frozen"][0].join(groups, on="image")
+        notes += comparison.frozen_ahead(frozen, predictions["project"])
+    return comparison.table(runs, len(history.days), rests_on), notes
 
 
 def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
@@ -277,16 +280,16 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
             f"days are from {first or 'the first'} to {last or 'the last'}.",
             hint="dayfold log shows them",
         )
-    known = record.read(project, [days[0], sealed[0]])
+    recorded = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        storage.bring_folder(project.root, known[day].parent_md5, folder / name)
-    model = project.parent_model.name
-    left = corrections.without_withdrawn(project, days[-1])
-    return History(project, days, folder / "parent", folder / "origin" / model, *left)
+        storage.bring_folder(project.root, recorded[day].parent_md5, folder / name)
+    origin = folder / "origin" / project.parent_model.name
+    manifests, withdrawn = corrections.manifests_without_withdrawn(project, days[-1])
+    return History(project, days, folder / "parent", origin, manifests, withdrawn)
 
 
 def _key(history: History, params: Params, policy: Policy) -> str:
-    """A name of all that a run's figures depend on: what was left half way is found by it."""
+    """Return a digest of all that a run's figures depend on: the name of its folder."""
     last = history.days[-1]
     pin = sha256_file(history.project.manifest(last))
     inputs = {
@@ -301,19 +304,19 @@ def _key(history: History, params: Params, policy: Policy) -> str:
 
 
 def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
-    """Return the policies of these names, and the project's with `changes` ("key=value") made.
+    """Return the policies of these names, and the project's own with `changes` ("key=value").
 
-    All of them without any name; with changes alone, the project's beside the changed one. Raises
-    CycleError that lists what is not known or cannot be changed: images keep their splits.
+    Without names and changes it returns all policies, with changes alone the project's own beside
+    the changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
     problems = [
         f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES
     ]
-    made: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     for change in changes:
         key, equals, text = change.partition("=")
         try:
-            made[key] = yaml.load(text, Loader=yaml.CSafeLoader)
+            values[key] = yaml.load(text, Loader=yaml.CSafeLoader)
         except yaml.YAMLError:
             problems.append(f"{change}: {text!r} is not a value as YAML writes it")
             continue
@@ -322,6 +325,6 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     if problems:
         raise CycleError("This cannot be compared:", problems=problems)
     chosen = [POLICIES[name] for name in names]
-    if made:
-        chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), made)]
+    if values:
+        chosen = [*(chosen or [POLICIES["project"]]), Policy(", ".join(changes), values)]
     return chosen or list(POLICIES.values())

@@ -16,7 +16,7 @@ from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
 from dayfold.project.params import NETWORK, Params
 
-# The very files of the repository's own project; the wheel carries them under dayfold/template.
+# Files of the repository's own project; the wheel has copies under dayfold/template.
 SHARED = (
     "dvc.yaml",
     "params.yaml",
@@ -25,10 +25,10 @@ SHARED = (
     "data/images/.gitignore",
     "data/manifests/origin.csv",
 )
-# No network beside one's own remotes. Links save a copy of every image and model; no symlinks, as
-# images are never read through one.
-BRANCH = "main"  # whatever init.defaultBranch says: the docs and a team's jobs name it
+BRANCH = "main"  # not init.defaultBranch, as the docs and a team's jobs name it
 REMOTE = "store"  # the name of the DVC remote that `init --remote` sets up
+# DVC uses no network but the remotes. Links save a copy of every image and model; not symlinks, as
+# images are never read through one.
 DVC_CONFIG = """\
 [core]
     analytics = false
@@ -40,11 +40,11 @@ DVC_CONFIG = """\
 
 @dataclass(frozen=True)
 class Options:
-    """What a person chooses for a new project.
+    """The choices for a new project.
 
-    `weights`, of `network`, are "imagenet", "random" or a file, whose head's rows `classes` names;
-    `remote` is the URL or folder of a DVC remote, or "". A project in another git repository is
-    made where `agreed`, given a question, returns True. `group` becomes `data.group`.
+    `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
+    file's head. `remote` is the URL or folder of a DVC remote, or "". `agreed` is asked whether the
+    project is to be made inside another git repository. `group` becomes `data.group`.
     """
 
     weights: str
@@ -59,9 +59,9 @@ class Options:
 def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    `say` is told of every step. Raises CycleError where the folder is in use, or in another
-    repository without consent, or DVC does not take the remote, and ModelError where the weights
-    cannot be had; then nothing is left behind.
+    `say` is called before every step. Raises CycleError where the folder is in use, is inside
+    another repository without consent, or DVC rejects the remote; ModelError where the weights
+    cannot be had. Then nothing is left behind.
     """
     if (folder / ".git").exists():
         raise CycleError(
@@ -76,20 +76,20 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
     folder = folder.resolve()
     check_path(folder)
     _check_outer(folder, options, say)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         _fill(Project(folder), options, say)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in made:
+        for path in created:
             path.rmdir()
         raise
 
 
 def _check_outer(folder: Path, options: Options, say: Say) -> None:
-    """Ask whether a project is meant to be in another repository, if that does not ignore it."""
+    """Ask whether a project may be inside another repository, unless that one ignores it."""
     above = next(path for path in folder.parents if path.is_dir())
     try:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
@@ -120,7 +120,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     kind = {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     require_identity(root)
-    # Before `dvc init`, which refuses a folder whose .dvc a person's own ignore file hides.
+    # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
     write_bytes(root / ".gitignore", template.IGNORE.encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     vcs.dvc(root, "init")
@@ -142,13 +142,13 @@ def _fill(project: Project, options: Options, say: Say) -> None:
         "origin.weights": weights,
         "origin.classes": list(options.classes),
         "data.group": options.group,
-        # Another count gives other bits: this machine's is pinned once.
+        # Pinned, as another number of threads gives other bits.
         "train.threads": cpus(),
     }
     if options.image_size_px is not None:
         changes["train.image_size_px"] = options.image_size_px
     params_file.edit(project.params, changes)
-    # So that `dvc metrics diff` has something to compare the first day with.
+    # `dvc metrics diff` compares the first day with it.
     write_bytes(project.metrics, json_bytes({}))
     params = params_file.read(project.params)
     make_origin(project, params, say=say)
@@ -163,13 +163,13 @@ def _fill(project: Project, options: Options, say: Say) -> None:
 
 
 def set_remote(root: Path, url: str, say: Say) -> None:
-    """Make a URL or a folder DVC's default remote, if DVC knows its kind and can use it here."""
+    """Make a URL or a folder DVC's default remote; CycleError where DVC cannot use it."""
     url = storage.folder_of_url(url) or url
     place = url if "://" in url else str(Path(url).expanduser().absolute())
     say(f"DVC: images and models are shared through {place}")
     try:
         vcs.dvc(root, "remote", "add", "--default", REMOTE, place)
-        # It looks for what the remotes in the settings need.
+        # It fails where a package for a configured remote is missing.
         vcs.dvc(root, "version")
     except ToolError as error:
         raise CycleError(

@@ -3,11 +3,11 @@
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
 from dayfold import backtest
@@ -21,7 +21,7 @@ from dayfold.project.layout import Project
 
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
 JOINS = {"6": 1, "7": 2, "8": 3, "9": 4}  # digit → the day (from 0) on which it is first seen
-FORGETTING = DAYS[-2:]  # that are made once more without replay
+FORGETTING = DAYS[-2:]  # the days that are made again without replay
 IMAGE_SIZE_PX = 16  # twice the digits' own: 32 px take half as long again for the same figures
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
@@ -30,8 +30,8 @@ PICTURE = "forgetting.png"
 def write_digits(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits as 8x8 PNG files <day>/<class>/<image>.png.
 
-    A digit comes on the day on which it joins and later on every third day only, so that there is
-    something to forget; its images are spread evenly over its days.
+    A digit appears on the day on which it joins and later only every third day, so forgetting is
+    possible. Its images are spread evenly over its days.
     """
     from sklearn.datasets import load_digits
 
@@ -42,8 +42,8 @@ def write_digits(folder: Path) -> None:
         label = str(target)
         first = JOINS.get(label, 0)
         later = range(first + 1, len(DAYS))
-        comes = [first, *(day for day in later if (int(label) + day) % 3 == 0)]
-        day = DAYS[comes[count.get(label, 0) % len(comes)]]
+        its_days = [first, *(day for day in later if (int(label) + day) % 3 == 0)]
+        day = DAYS[its_days[count.get(label, 0) % len(its_days)]]
         count[label] = count.get(label, 0) + 1
         path = folder / day / label / f"digit-{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def run(folder: Path, *, say: Say) -> None:
 
 
 def begin(folder: Path, *, say: Say) -> None:
-    """Make the project and the folders of digits that the days are taken from."""
+    """Make the project and the folder of digits for each day."""
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
     _shell(Path.cwd(), words, say)
@@ -99,12 +99,12 @@ def begin(folder: Path, *, say: Say) -> None:
 
 def _shell(root: Path, words: Sequence[str], say: Say) -> None:
     say(f"$ {shlex.join(words)}")
-    is_told = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")  # who commits
+    has_identity = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")
     identity = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")
         for part, value in (("NAME", "dayfold demo"), ("EMAIL", "demo@dayfold.invalid"))
-        if not is_told
+        if not has_identity
     }
     done = subprocess.run(words, cwd=root, env={**vcs.environment(), **identity}, check=False)
     if done.returncode:
@@ -115,7 +115,7 @@ def _shell(root: Path, words: Sequence[str], say: Say) -> None:
 
 
 def _finish(project: Project, folder: Path, say: Say) -> None:
-    """Show the days, make the last two again without replay, and draw what that forgets."""
+    """Show the days, make the last two again without replay, and draw both curves."""
     _shell(project.root, ("dayfold", "diff"), say)
     say("")
     _shell(project.root, ("dayfold", "log"), say)
@@ -128,16 +128,15 @@ def _finish(project: Project, folder: Path, say: Say) -> None:
         seeds=1,
         say=lambda _: None,
     )
-    kept = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy).iter_rows(named=True))
-    without = tables.read(project.backtest("cohorts"), PolicyAccuracy).iter_rows(named=True)
-    lost = _of_first_day(without)
+    replay = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy))
+    naive = _of_first_day(tables.read(project.backtest("cohorts"), PolicyAccuracy))
     title = "Digits 0 to 5, learnt on the first day: accuracy on that day's test images"
-    charts.write_png(project.root / PICTURE, {title: charts.replay_curves(kept, lost)})
+    charts.write_png(project.root / PICTURE, {title: charts.replay_curves(replay, naive)})
     last = DAYS[-1]
     say(
         f"""
 What the model of {last} still knows of the first day's digits, by accuracy:
-with replay {kept[last]:.3f}, without {lost[last]:.3f}. {folder / PICTURE} shows it day by day.
+with replay {replay[last]:.3f}, without {naive[last]:.3f}. {folder / PICTURE} shows it day by day.
 
 What to try next, in {folder}:
   dayfold report --open                    the last day as a page: curve, classes, mistakes
@@ -147,6 +146,6 @@ What to try next, in {folder}:
     )
 
 
-def _of_first_day(cells: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The accuracy on the first day's test images, by the day of the model."""
-    return {cell["day"]: cell["accuracy"] for cell in cells if cell["cohort"] == DAYS[0]}
+def _of_first_day(cells: pl.DataFrame) -> dict[str, float]:
+    """Return day → accuracy of that day's model on the first day's test images."""
+    return dict(cells.filter(cohort=DAYS[0]).select("day", "accuracy").iter_rows())

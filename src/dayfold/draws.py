@@ -1,8 +1,8 @@
 """Stateless randomness: hashes of purpose, scope and id.
 
-No generator has a state here, so no draw depends on row order, worker count or on what was drawn
-before. All arithmetic is on integers or single IEEE divisions: the results are the same to the
-last bit on every machine (level A of reproducibility).
+There is no generator with a state, so no draw depends on row order, worker count or earlier draws.
+All arithmetic is on integers or single IEEE divisions, so the results have the same bits on every
+machine (level A of reproducibility).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Scope = str | int
 
 
 def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
-    """SHA-256 fed with purpose and scope, each with its length: no two scopes are fed alike."""
+    """Return a SHA-256 of purpose and scope, each with its length: different scopes differ."""
     hasher = hashlib.sha256()
     for part in (purpose, *scope):
         text = str(part).encode()
@@ -36,19 +36,19 @@ def _digests(purpose: str, scope: Sequence[Scope], ids: Sequence[str]) -> bytes:
 
 
 def uniforms(purpose: str, *scope: Scope, ids: Sequence[str]) -> NDArray[np.float64]:
-    """One draw from U(0, 1) an id: float64 [len(ids)], never 0 or 1, with 52 random bits."""
+    """Draw from U(0, 1) for each id: float64 [len(ids)], never 0 or 1, with 52 random bits."""
     words = np.frombuffer(_digests(purpose, scope, ids), dtype=">u8").reshape(-1, 4)[:, 0]
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def uniform_fields(purpose: str, *scope: Scope, ids: Sequence[str]) -> NDArray[np.float64]:
-    """Eight independent draws from U(0, 1) an id: float64 [len(ids), 8], 32 random bits each."""
+    """Draw eight times from U(0, 1) for each id: float64 [len(ids), 8], 32 random bits each."""
     words = np.frombuffer(_digests(purpose, scope, ids), dtype=">u4").reshape(-1, 8)
     return (words.astype(np.float64) + 0.5) * 2.0**-32
 
 
 def uniform_array(purpose: str, *scope: Scope, shape: Sequence[int]) -> NDArray[np.float32]:
-    """An array of draws from U(-1, 1): float32 [*shape], 24 random bits each (for new weights)."""
+    """Draw an array from U(-1, 1): float32 [*shape], 24 random bits each (for new weights)."""
     count = int(np.prod(shape))
     stream = hashlib.shake_256(_keyed(purpose, scope).digest()).digest(4 * count)
     words = np.frombuffer(stream, dtype=">u4") >> np.uint32(8)
@@ -67,14 +67,14 @@ def priority_sample(
     keys, float64. With equal weights every id is chosen with probability size / len(ids).
     """
     keys = uniforms(purpose, *scope, ids=ids) / np.asarray(weights, dtype=np.float64)
-    order = in_order(keys, ids)[: max(size, 0)]
+    order = argsort(keys, ids)[: max(size, 0)]
     return order, keys[order]
 
 
-def in_order(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
-    """The positions of keys, float64 [n], from the smallest on, ties by id: int64 [n].
+def argsort(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return the positions that sort keys, float64 [n], and ties by id: int64 [n].
 
-    As np.lexsort((ids, keys)), which would sort a million ids of 64 letters for a tie or two.
+    np.lexsort((ids, keys)) gives the same, but sorts a million ids of 64 letters for a few ties.
     """
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -87,9 +87,9 @@ def in_order(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]
 
 
 def even_level(available: Sequence[int], size: int) -> Fraction:
-    """The level L at which sum(min(n, L) for n in available) == size, or the largest n.
+    """Return the level L at which sum(min(n, L) for n in available) == size, or the largest n.
 
-    Shares a budget evenly: who has fewer than L gives all, everyone else gives L.
+    It divides a budget evenly: who has fewer than L gives all, everyone else gives L.
     """
     left, level = Fraction(min(size, sum(available))), Fraction(0)
     for rank, count in enumerate(sorted(available)):
@@ -102,7 +102,7 @@ def even_level(available: Sequence[int], size: int) -> Fraction:
 
 
 def even_seats(available: dict[str, int], size: int, purpose: str, *scope: Scope) -> dict[str, int]:
-    """Whole seats a class for a budget of `size`: min(n, L), the fractions of L given by draw.
+    """Return the seats of each class in a budget of `size`: min(n, L), the fractions by draw.
 
     The expected number of seats of a class is exactly min(n, even_level(...)).
     """
@@ -117,30 +117,30 @@ def even_seats(available: dict[str, int], size: int, purpose: str, *scope: Scope
 
 
 def systematic_counts(weights: Sequence[float], draws: int, start: float) -> list[int]:
-    """How often each item is drawn by systematic sampling with one random start in [0, 1).
+    """Return how often systematic sampling with a random start in [0, 1) draws each item.
 
-    The expected count of item i is draws * weights[i] / sum(weights), and no count is ever one or
-    more off it. Exact: the weights are taken as the fractions that the floats are.
+    The expected count of item i is draws * weights[i] / sum(weights), and every count is less than
+    one off it. The arithmetic is exact, on the fractions that the floats stand for.
     """
     fractions = [Fraction(weight) for weight in weights]
+    # Denominators of floats are powers of two, so the largest is a common one.
     scale = max((fraction.denominator for fraction in fractions), default=1)
-    # Denominators of floats are powers of two: the largest is a common one.
-    whole = [int(fraction * scale) for fraction in fractions]
-    total = sum(whole)
+    integers = [int(fraction * scale) for fraction in fractions]
+    total = sum(integers)
     offset = int(Fraction(start) * total)
-    marks = [(draws * reached + offset) // total for reached in accumulate(whole)]
+    marks = [(draws * reached + offset) // total for reached in accumulate(integers)]
     return [mark - before for mark, before in zip(marks, [0, *marks], strict=False)]
 
 
 def epoch_order(
     ids: Sequence[str], weights: Sequence[float], draws: int, seed: int, day: str, epoch: int
 ) -> NDArray[np.int64]:
-    """The images of one epoch in order: int64 [draws], positions in `ids`, by weight.
+    """Draw the images of an epoch by weight: int64 [draws], positions in `ids`, in order.
 
-    Which images: systematic sampling over the ids, by weight and then in an order of the epoch's
-    own, so that what all images of one weight get together is less than one draw off its share
-    too. In which order: by a draw for each (image, how many times it came before). Neither depends
-    on the order of `ids`.
+    The images come from systematic sampling over the ids, sorted by weight and then randomly, so
+    that the total of all images of one weight is less than one draw off its share too. Their order
+    is a draw for each (image, number of earlier occurrences). Neither depends on the order of
+    `ids`.
     """
     names = np.asarray(ids, dtype=np.str_)
     masses = np.asarray(weights, dtype=np.float64)
@@ -150,5 +150,5 @@ def epoch_order(
     chosen = np.repeat(line, counts)
     copies = np.concatenate([np.arange(count) for count in counts]) if len(ids) else chosen
     tickets = [f"{name} {copy}" for name, copy in zip(names[chosen], copies, strict=True)]
-    order = in_order(uniforms("order", seed, day, epoch, ids=tickets), tickets)
+    order = argsort(uniforms("order", seed, day, epoch, ids=tickets), tickets)
     return chosen[order].astype(np.int64)

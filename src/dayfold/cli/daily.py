@@ -161,8 +161,8 @@ def undo(
     """
     from dayfold.cycle import sealing
 
-    def agree(told: str) -> None:
-        print(told)
+    def agree(description: str) -> None:
+        print(description)
         ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 
     with changing("undo") as project:

@@ -103,12 +103,12 @@ def report(
 
 
 def _heat(project: "Project", day: str) -> "Heat":
-    """What draws where the model of a day looks; ModelError where that is not here."""
+    """Return the function that draws heat maps by a day's model; ModelError without the model."""
     from dayfold.serve import heat
     from dayfold.serve import model as models
 
     # Nothing is fetched for a picture.
-    return partial(heat.heat_pictures, models.model_of(project, day, fetch=False))
+    return partial(heat.heat_pictures, models.load_model(project, day, fetch=False))
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")
@@ -134,12 +134,12 @@ def backtest(
     project = here()
     policies = replayed.policies(policy or [], changes or [])
     first, last = days_of(days)
-    table, said = replayed.compare(
+    table, notes = replayed.compare(
         project, policies=policies, first=first, last=last, seeds=seeds, say=say
     )
     show(table)
     stored = f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png"
-    print(*said, stored, sep="\n")
+    print(*notes, stored, sep="\n")
 
 
 @command(HISTORY, "dayfold demo demo/", hidden=True)

@@ -23,7 +23,7 @@ OpenDay = Annotated[
 
 
 def _day(project: Project, given: str | None) -> str:
-    """The day that is meant: the open one, before the clock is asked."""
+    """Return the given day, by default the open one, else today."""
     from dayfold.proof.line import Line
 
     now = Line.read(project)
@@ -67,7 +67,7 @@ def relabel(
         else:
             correcting.relabel(desk, paths or [], to=to, reason=reason, old=class_)
         desk.close()
-    _print(desk, what="label corrected")
+    _print(desk, "label", "corrected")
 
 
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
@@ -103,37 +103,36 @@ def withdraw(
         else:
             correcting.withdraw(desk, paths or [], reason=reason)
         desk.close()
-    _print(desk, what="image withdrawn")
+    _print(desk, "image", "withdrawn")
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
     from dayfold.cycle import erasing, opening
 
-    found = erasing.Erasure(project, paths, reason=reason, day=day)
-    print("\n".join(found.described()))
+    erasure = erasing.Erasure(project, paths, reason=reason, day=day)
+    print("\n".join(erasure.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
-    found.carry_out(say=say)
-    for line in opening.opened(project, day, found.desk.opened):
+    erasure.carry_out(say=say)
+    for line in opening.opened(project, day, erasure.desk.opened):
         print(line)
-    is_new = found.desk.corrected or len(found.sealed) < len(found.images)
+    is_new = erasure.desk.corrected or len(erasure.sealed) < len(erasure.images)
     print("next: dvc repro" if is_new else "nothing new was recorded")
 
 
-def _print(done: "Desk", *, what: str) -> None:
-    """Print what was done; `what` is what one correction is: "label corrected"."""
+def _print(desk: "Desk", thing: str, verb: str) -> None:
+    """Print what a command corrected, as in "1 label corrected"."""
     from dayfold.cycle import opening
 
-    for line in opening.opened(done.project, done.day, done.opened):
+    for line in opening.opened(desk.project, desk.day, desk.opened):
         print(line)
-    noun, verb = what.split()
-    record = done.project.name(done.project.corrections(done.day))
+    record = desk.project.name(desk.project.corrections(desk.day))
     for paths, one, effect in (
-        (done.corrected, noun, f"{verb}, effective {done.day}, in {record}"),
-        (done.moved, "image", "of the open day moved to the other class's folder"),
-        (done.undone, "correction", "undone"),
-        (done.unchanged, "image", "already as asked"),
+        (desk.corrected, thing, f"{verb}, effective {desk.day}, in {record}"),
+        (desk.moved, "image", "of the open day moved to the other class's folder"),
+        (desk.undone, "correction", "undone"),
+        (desk.unchanged, "image", "already as asked"),
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
-    changed = done.corrected or done.moved or done.undone
+    changed = desk.corrected or desk.moved or desk.undone
     print("next: dvc repro" if changed else "nothing changed")

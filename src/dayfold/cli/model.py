@@ -50,7 +50,7 @@ def predict(
         raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
     paths, project = predicting.images(sources), here()
     model = models.load(project.root, day)
-    say(models.said(project, model.day, day))
+    say(models.describe_choice(project, model.day, day))
     if queue and output:
         from dayfold.serve import queueing
 
@@ -101,7 +101,7 @@ def audit(
 
     project = here()
     found = auditing.run(project, top=top)
-    auditing.say(found, project, say)
+    print(*auditing.summary(found, project), sep="\n")
     if html:
         auditing.write_page(project, found)
-        say(f"HTML page: {project.name(project.audit_page(found.day))}")
+        print(f"HTML page: {project.name(project.audit_page(found.day))}")

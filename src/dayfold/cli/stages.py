@@ -20,9 +20,9 @@ _HELP = {
     "evaluate": "Today's model on every held-out image → counts, and the classification report.",
     "curve": "All days' counts → metrics.json and the data of the plots.",
 }
-# What goes by tables of sealed days. In a worktree of `dayfold reproduce`, where no branch is
-# checked out and nothing can be sealed, they may be others.
-GO_BY_TABLES = ("snapshot", "curve")
+# These read tables of sealed days, which must be as they were sealed. Not so in a worktree of
+# `dayfold reproduce`, which has no branch.
+READ_SEALED_TABLES = ("snapshot", "curve")
 
 
 def _run(context: typer.Context) -> None:
@@ -36,7 +36,7 @@ def _run(context: typer.Context) -> None:
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
-    if name in GO_BY_TABLES and vcs.branch(project.root):
+    if name in READ_SEALED_TABLES and vcs.branch(project.root):
         from dayfold.proof import states
         from dayfold.proof.line import Line
 

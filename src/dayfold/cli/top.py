@@ -1,4 +1,4 @@
-"""What all commands share."""
+"""The app, its entry point, shared options."""
 
 import gc
 import io
@@ -37,9 +37,9 @@ app = typer.Typer(
 )
 
 
-def option(said: str, *names: str, **more: Any) -> Any:
-    """Return an option with its help, named as its parameter unless `names` are given."""
-    return typer.Option(*names, help=said, **more)
+def option(help_text: str, *names: str, **more: Any) -> Any:
+    """Return an option, named as its parameter unless `names` are given."""
+    return typer.Option(*names, help=help_text, **more)
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
     for name in filter(vcs.is_foreign, list(os.environ)):
-        del os.environ[name]  # DVC, used from within, asks git too
+        del os.environ[name]  # DVC runs in this process and calls git too
     for stream in (sys.stdout, sys.stderr):
-        # A class's name may hold what the terminal's encoding does not.
+        # A class's name may have letters that the terminal's encoding lacks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -84,7 +84,7 @@ def _top(
 
 
 def day_of(given: str | None) -> str:
-    """The day that is meant. The one place where the clock is read."""
+    """Return the given day, by default today; no other place reads the clock."""
     today = datetime.now().astimezone().date().isoformat()
     if given is not None and check_day(given) > today:
         raise CycleError(f"{given} is in the future.", hint=f"give a day up to {today}")
@@ -111,7 +111,7 @@ Day = Annotated[str | None, option("The day; today by default.", "--day", metava
 def command(
     panel: str, example: str, name: str | None = None, *, hidden: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command in a panel of `--help`, with an example at the end of its own."""
+    """Register a command in a panel of `--help`; the example ends its own help."""
     return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
 
 
@@ -130,7 +130,7 @@ def here(*, in_conflict: bool = False) -> Project:
 
 @contextmanager
 def changing(command_name: str) -> Iterator[Project]:
-    """The project of the current folder, alone and repaired, for a command that changes it."""
+    """Lock and repair the project of the current folder, for a command that changes it."""
     from dayfold.cycle.ready import ready
 
     project = here()
@@ -140,10 +140,10 @@ def changing(command_name: str) -> Iterator[Project]:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Import what needs torch faster.
+    """Import torch faster, without the garbage collector.
 
-    The collector would walk all that torch and torchvision make at import, again and again, and
-    once more at exit: without it a stage that needs them takes 1.3 s less (of 5.7 s).
+    It would walk all objects of torch and torchvision again and again, and once more at exit.
+    Without it a stage takes 1.3 s less (of 5.7 s).
     """
     gc.disable()
     yield
@@ -152,7 +152,7 @@ def without_collector() -> Iterator[None]:
 
 
 def warn_of_edits(project: Project) -> "Line":
-    """Say on stderr if tables that figures are read from are not as they were sealed."""
+    """Warn on stderr of changed tables of sealed days; return the project's line of history."""
     from dayfold.proof import states
     from dayfold.proof.line import Line
 
@@ -165,12 +165,12 @@ def warn_of_edits(project: Project) -> "Line":
 
 
 def ask(question: str, *, yes: bool, hint: str) -> None:
-    """Go on where a person, or `yes`, says so; else CycleError, with nothing done."""
+    """Raise CycleError unless `yes` is set or a person agrees."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise CycleError("Nobody is here to be asked, so nothing was done.", hint=hint)
-    # polars takes SIGINT so that reads go on after it: Ctrl-C would wait for a line.
+    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
     signal.siginterrupt(signal.SIGINT, True)
     if not typer.confirm(question):
         raise CycleError("Nothing was done.")

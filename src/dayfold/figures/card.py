@@ -31,12 +31,12 @@ def card(
     limit: float | str,
     erased: Sequence[str],
 ) -> str:
-    """Return a day's card as Markdown; what is not recorded stands on no card.
+    """Return a day's card as Markdown, made of recorded facts only.
 
-    `live` are the classes that its model, of this `metadata`, can answer with, `limit` is the
-    distance above which an image is unknown, or why there is none; `erased` are paths of images.
+    `metadata` is that of its model, `live` are the classes that it can predict. `limit` is the
+    distance above which an image is unknown, or why there is none. `erased` are paths of images.
     """
-    line, known, history, name = day.line, day.known, day.history, day.project.root.name
+    line, known, history = day.line, day.evidence, day.history
     checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
     forced = gate.forced(day.project)
     word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
@@ -46,7 +46,7 @@ def card(
     recipe, days, tested = metadata["recipe"], history.days, (line.figures or {})["classes"]
     retired = [_plain(label) for label in metadata["classes"] if label not in live]
     parts = [
-        f"# Model card: {_plain(name)}, {line.day}",
+        f"# Model card: {_plain(day.project.root.name)}, {line.day}",
         f"A {named_network(metadata)} that tells {plural(len(live), 'class')} apart in images of "
         f"{recipe['image_size_px']} x {recipe['image_size_px']} pixels. Trained on {line.day} from "
         f"the model of {provenance['parent']}, after {plural(len(days), 'day')} of images "
@@ -96,26 +96,26 @@ def _confidence(metadata: Mapping[str, Any]) -> str:
 
 def _unknown(day: Day, limit: float | str) -> str:
     if isinstance(limit, str):
-        said = f"It always picks one of its classes, even for unrelated images: {limit}."
+        rule = f"It always picks one of its classes, even for unrelated images: {limit}."
     else:
-        said = (
+        rule = (
             f"An image is called unknown where its distance is above {limit:.4f}; "
             "docs/unknown.md of dayfold defines it."
         )
     of_days = [
         tables.unknown(day.project, on).with_columns(day=pl.lit(on)) for on in day.history.days
     ]
-    counted = pl.concat(of_days).filter(pl.col("unknown").is_not_null(), label="")
+    totals = pl.concat(of_days).filter(pl.col("unknown").is_not_null(), label="")
     rows = [
         (f"images of classes {of}", str(part["images"].sum()), str(part["unknown"].sum()))
         for new, of in ((1, "that were new to a day"), (0, "that were known by then"))
-        if len(part := counted.filter(new=new))
+        if len(part := totals.filter(new=new))
     ]
     if not rows:
-        return said
+        return rule
     return (
-        f"{said} Each day's images were shown to the model of the day before, over "
-        f"{plural(counted['day'].n_unique(), 'day')}:\n\n"
+        f"{rule} Each day's images were shown to the model of the day before, over "
+        f"{plural(totals['day'].n_unique(), 'day')}:\n\n"
         + _table(("", "images", "called unknown"), rows)
     )
 
@@ -134,7 +134,7 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
         ends = figures["interval"]["classes"].get(label, {})
         row = [_plain(label), *(str(counts.get((label, split), 0)) for split in SPLITS)]
         for key in ("f1", "recall"):
-            row += [figure(scores.get(key)), intervals.said(ends.get(key))]
+            row += [figure(scores.get(key)), intervals.as_text(ends.get(key))]
         rows.append([*row, figure(scores.get("precision")), known.of_class(label)])
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
@@ -187,5 +187,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    # Names come from folders: nothing in them is Markdown or HTML.
+    # Names come from folders; Markdown or HTML in them is escaped.
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

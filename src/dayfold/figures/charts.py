@@ -1,6 +1,6 @@
 """Charts as SVG, without a library.
 
-Colours stand in attributes, which the style sheet of a page overrides; a picture keeps them.
+Colours are SVG attributes: the style sheet of a page overrides them, a PNG file keeps them.
 """
 
 import math
@@ -21,11 +21,11 @@ PALETTE = (
     *("#2490a5", "#d1495b", "#8562cf", "#7c8794", "#a06a4c"),
 )
 INK, MUTED, LINE = "#1c2126", "#59626c", "#e5e8eb"
-LEFT_PX, TOP_PX, BOTTOM_PX = 52, 14, 34  # what stands around the lines
-LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # of text: a letter, a line, the name of a day
-LETTERS = 18  # of a name at the end of a line
+LEFT_PX, TOP_PX, BOTTOM_PX = 52, 14, 34  # margins around the lines
+LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # the size of a letter, a line of text, a day's name
+LETTERS = 18  # at most, of a name at the end of a line
 SIZE = (760, 320)  # of a chart
-MANY = 32  # days above which lines have no points of their own
+MANY = 32  # days, above which only the last point of a line is drawn
 APART_PX = 3  # between equal lines, if that leaves them within SPREAD_PX
 SPREAD_PX = 12
 
@@ -52,7 +52,7 @@ _PANEL = Markup(
 
 
 def ramp(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour a name, from the first of RAMP to the last."""
+    """Return a colour for each name, from the first of RAMP to the last."""
     return {
         name: _between(place * (len(RAMP) - 1) / max(1, len(names) - 1))
         for place, name in enumerate(names)
@@ -67,12 +67,12 @@ def _between(at: float) -> str:
 
 
 def palette(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour a name, for names without an order."""
+    """Return a colour for each name, for names without an order."""
     return {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(names)}
 
 
 def short(days: Iterable[str]) -> dict[str, str]:
-    """Return the days without the year, where all are of one."""
+    """Return the days without the year, if all are of one year, else without the century."""
     days = list(days)
     common = 5 if len({day[:4] for day in days}) == 1 else 2
     return {day: day[common:] for day in days}
@@ -84,10 +84,9 @@ def forgetting_curve(
     low: float | None = None,
     size: tuple[int, int] = SIZE,
 ) -> Markup:
-    """Return the accuracy of every cohort over the days, a line a cohort, as SVG.
+    """Return the accuracy of every cohort over the days, a line for each cohort, as SVG.
 
-    It is a mean where there are cells of several seeds. The axis begins at `low`, by default at the
-    tenth below the lowest accuracy, but 0.8 at most.
+    Cells of several seeds are averaged. The axis begins at `low`, by default at `floor`.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.cohort, cell.day)):
@@ -105,16 +104,15 @@ def forgetting_curve(
     )
 
 
-def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float]) -> Markup:
-    """Return the accuracy on one day's test images by the day of the model, two lines, as SVG.
+def replay_curves(replay: Mapping[str, float], naive: Mapping[str, float]) -> Markup:
+    """Return two lines as SVG: the accuracy on one day's test images, with replay and without.
 
-    Both map days to accuracy, 0..1, with replay and without; they are equal up to the day before
-    replay ended.
+    Both map the day of the model to accuracy, 0..1, and are equal until replay ends.
     """
-    days = sorted(kept)
-    parted = [place for place, day in enumerate(days) if lost.get(day, kept[day]) != kept[day]]
-    fork = days[max(0, parted[0] - 1) :] if parted else []
-    curves = {"with replay": kept, "no replay": {day: lost[day] for day in fork}}
+    days = sorted(replay)
+    apart = [at for at, day in enumerate(days) if naive.get(day, replay[day]) != replay[day]]
+    fork = days[max(0, apart[0] - 1) :] if apart else []
+    curves = {"with replay": replay, "no replay": {day: naive[day] for day in fork}}
     curves = {name: points for name, points in curves.items() if points}
     return lines(
         curves,
@@ -126,7 +124,7 @@ def replay_curves(kept: Mapping[str, float], lost: Mapping[str, float]) -> Marku
 
 
 def floor(values: Iterable[float]) -> float:
-    """Return the tenth below the lowest of some accuracies, but 0.8 at most."""
+    """Return the start of an axis: the tenth below the lowest accuracy, but 0.8 at most."""
     return min(0.8, math.floor(min(values, default=1.0) * 10) / 10)
 
 
@@ -139,10 +137,10 @@ def lines(
     names: Mapping[str, str],
     size: tuple[int, int] = SIZE,
 ) -> Markup:
-    """Return lines over days as SVG, each with its name of `names`, if it has one, at its end.
+    """Return lines over days as SVG, each with its name from `names` at its end.
 
-    `ends` are the least range of the axis. Equal lines are drawn side by side, as far as there is
-    room, and lines that end at about one height share a label.
+    The axis covers at least the range `ends`. Equal lines are drawn side by side, as far as there
+    is room; lines that end at about the same height share a label.
     """
     days = sorted({day for points in curves.values() for day in points})
     marks, bottom = ticks(*ends), size[1] - BOTTOM_PX
@@ -169,8 +167,8 @@ def lines(
     is_many = len(days) > MANY
     for name, points in curves.items():
         at = {day: (across[day], down[name][day]) for day in points}
-        told = list(points)[-1 if is_many else 0 :]
-        dots = [_POINT.format(*at[day], f"{name}, {day}: {points[day]:,.4g}") for day in told]
+        marked = list(points)[-1 if is_many else 0 :]
+        dots = [_POINT.format(*at[day], f"{name}, {day}: {points[day]:,.4g}") for day in marked]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at.values())
         inside.append(
             _SERIES.format(name, colours[name], path, 1 if is_many else 2, Markup().join(dots))
@@ -189,7 +187,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
-    """Heights of lines in pixels, those that are equal on a day moved apart."""
+    """Return the heights of lines in pixels; lines that are equal on a day are moved apart."""
     moved = {name: dict(points) for name, points in down.items()}
     equal: dict[tuple[str, int], list[str]] = {}
     for name, points in down.items():
@@ -205,7 +203,8 @@ def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
 def _labels(
     ends: Mapping[str, float], colours: Mapping[str, str], names: Mapping[str, str], width: int
 ) -> tuple[list[tuple[float, Markup]], float]:
-    # Of series at about one height as many are named as fit in a third of the chart.
+    """Return (height, text) of the labels at the lines' ends, and the width that they need."""
+    # Lines at about the same height share a label of up to a third of the chart.
     groups: list[list[str]] = []
     for name in sorted(names, key=lambda name: ends[name]):
         if groups and ends[name] - ends[groups[-1][0]] < ROW_PX:
@@ -220,22 +219,22 @@ def _labels(
     for group in groups:
         lengths = list(accumulate(len(cut[name]) + 3 for name in group))
         fits = max(1, sum(length * LETTER_PX < width / 3 for length in lengths))
-        said = Markup().join(_NAME.format(name, colours[name], cut[name]) for name in group[:fits])
-        said += f"+{len(group) - fits}" * (len(group) > fits)
+        text = Markup().join(_NAME.format(name, colours[name], cut[name]) for name in group[:fits])
+        text += f"+{len(group) - fits}" * (len(group) > fits)
         longest = max(longest, lengths[fits - 1] + 3 * (len(group) > fits))
-        found.append((ends[group[0]], said))
+        found.append((ends[group[0]], text))
     return found, 12 + longest * LETTER_PX
 
 
 def bars(values: Mapping[str, float]) -> Markup:
-    """Return a bar a day as SVG, from 0 to the largest value: a sparkline."""
+    """Return a sparkline as SVG: a bar for each day, from 0 to the largest value."""
     size = (320, 56)
     most, step = max(values.values(), default=0), min(16, size[0] / max(1, len(values)))
     inside = []
     for place, (day, value) in enumerate(values.items()):
         tall = max(1, size[1] * value / (most or 1))
-        told = f"{day}: {value:,.3g}"
-        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, told))
+        title = f"{day}: {value:,.3g}"
+        inside.append(_BAR.format(place * step, size[1] - tall, step * 0.8, tall, title))
     return _svg(size, f"A bar a day, at most {most:,.3g}", inside)
 
 
@@ -245,7 +244,7 @@ def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:
 
 
 def write_png(path: Path, panels: Mapping[str, Markup], size: tuple[int, int] = SIZE) -> None:
-    """Draw charts of one size, up to three a row and each below its name, at twice that size."""
+    """Write a PNG file of charts of one size, at twice that size, up to three in a row."""
     import vl_convert
 
     columns, (w, h) = min(3, len(panels)), (size[0] + 24, size[1] + 32)
@@ -258,7 +257,7 @@ def write_png(path: Path, panels: Mapping[str, Markup], size: tuple[int, int] = 
 
 
 def write_policies(path: Path, cells: Sequence[PolicyAccuracy]) -> None:
-    """Draw the forgetting curves of several policies side by side, means over their seeds."""
+    """Write a PNG file of the forgetting curve of each policy, means over its seeds."""
     size = (320, 220)
     by = {policy: [cell for cell in cells if cell.policy == policy] for policy, *_ in cells}
     panels = {policy: forgetting_curve(own, low=0, size=size) for policy, own in by.items()}

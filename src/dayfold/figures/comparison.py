@@ -1,4 +1,4 @@
-"""What runs of a backtest came to, and side by side."""
+"""Results of a backtest's runs, and their comparison."""
 
 import json
 import math
@@ -33,22 +33,22 @@ COLUMNS = {
     "draws": "draws",
     "seconds": "seconds",
 }
-COSTS = ("images", "draws", "seconds")  # of these, what is no figure of the test
+COSTS = ("images", "draws", "seconds")  # the columns that are no figures of the test
 
-# Policy and seed → the units that the figures of such a run rest on, as `evidence.judge` has them.
+# Policy and seed → the units that the figures of the run rest on, as `evidence.judge` counts them.
 RestsOn = dict[tuple[str, int], dict[str, int]]
 
 
-def record(scratch: Project, day: str) -> Path:
-    """Return what is written when a day of a run is done."""
+def finished_day(scratch: Project, day: str) -> Path:
+    """Return the file that says that a day of a run is done."""
     return scratch.root / "days" / f"{day}.json"
 
 
 class Result(NamedTuple):
-    """What a finished run came to, on how many units its figures rest, and on how many test images.
+    """The figures of a finished run; `tested` says on how many test images.
 
-    `rests_on` counts as `evidence.judge` does; `new` those of the day whose new classes have
-    fewest.
+    `rests_on` are the units of the figures, as in `evidence.judge`; its `new` is the smallest of
+    all days.
     """
 
     run: BacktestRun
@@ -60,13 +60,13 @@ def summary(
     scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
 ) -> Result:
     """Return the figures of a finished run: the last day's, means and sums over its days."""
-    whole = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
-    mine = [(line, line.figures) for line in whole if line.figures and line.day in days]
-    figures, last = [own for _, own in mine], mine[-1][1]
-    # All classes are new to the first day of a project; that says nothing of learning one more.
-    later = [(line, own) for line, own in mine if line is not whole[0]]
-    new = [own["new"] for _, own in later if own["new"]["f1"] is not None]
-    facts = [json.loads(record(scratch, day).read_bytes()) for day in days]
+    lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
+    pairs = [(line, line.figures) for line in lines if line.figures and line.day in days]
+    figures, last = [figures for _, figures in pairs], pairs[-1][1]
+    # Not the first day of the project, where all classes are new.
+    later = [(line, figures) for line, figures in pairs if line is not lines[0]]
+    new = [figures["new"] for _, figures in later if figures["new"]["f1"] is not None]
+    facts = [json.loads(finished_day(scratch, day).read_bytes()) for day in days]
     found: dict[str, Any] = {
         "policy": policy,
         "seed": seed,
@@ -79,7 +79,7 @@ def summary(
         "seconds": round(sum(fact["seconds"] for fact in facts), 1),
     }
     found |= {name: last[name] for name in BacktestRun._fields if name not in found}
-    units = min((own["evidence"]["new"] for line, own in later if line.new), default=0)
+    units = min((figures["evidence"]["new"] for line, figures in later if line.new), default=0)
     known = evidence.of(manifest.history(scratch, days[-1]), most=params.evaluate.max_per_cohort)
     tested = known.on(sum(scores["images"] for scores in last["classes"].values()))
     return Result(BacktestRun(**found), {**last["evidence"], "new": units}, tested)
@@ -97,12 +97,12 @@ def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list
 
 
 def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
-    """Return policy → a cell a column of COLUMNS: mean ± standard deviation over its seeds."""
+    """Return policy → mean ± standard deviation over its seeds, for each of COLUMNS."""
     found: dict[str, list[str]] = {}
     for policy in dict.fromkeys(run.policy for run in runs):
-        mine = [run for run in runs if run.policy == policy]
+        own = [run for run in runs if run.policy == policy]
         found[policy] = [
-            _spread([getattr(run, name) for run in mine]) + _few(mine, name, rests_on or {})
+            _spread([getattr(run, name) for run in own]) + _few(own, name, rests_on or {})
             for name in COLUMNS.values()
         ]
     return found
@@ -132,35 +132,36 @@ def _spread(values: Sequence[float | int | None]) -> str:
 def table(runs: Sequence[BacktestRun], days: int, rests_on: RestsOn | None = None) -> Table:
     """Return the comparison as a table for the terminal: a policy a column, a figure a row.
 
-    The last row has the seconds that one of so many days takes to read and train.
+    The last row has the seconds of reading and training a day, of so many.
     """
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    found = means(runs, rests_on)
-    drawn.add_column("")
-    for policy in found:
-        drawn.add_column(policy, justify="right")
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    cells = means(runs, rests_on)
+    result.add_column("")
+    for policy in cells:
+        result.add_column(policy, justify="right")
     for row, name in enumerate(COLUMNS):
-        drawn.add_row(name, *(cells[row] for cells in found.values()))
-    a_day = {name: [run.seconds / days for run in runs if run.policy == name] for name in found}
-    drawn.add_row("seconds a day", *map(_spread, a_day.values()))
-    return drawn
+        result.add_row(name, *(column[row] for column in cells.values()))
+    seconds = {name: [run.seconds / days for run in runs if run.policy == name] for name in cells}
+    result.add_row("seconds a day", *map(_spread, seconds.values()))
+    return result
 
 
 def line(run: BacktestRun, rests_on: RestsOn | None = None) -> str:
-    """Return what is said when a run is done."""
-    acc, lost = (
+    """Return a line on a finished run."""
+    acc, forgetting = (
         _spread([getattr(run, name)]) + _few([run], name, rests_on or {})
         for name in ("average_accuracy", "forgetting")
     )
-    return f"{run.policy} (seed {run.seed}): ACC {acc}, forgetting {lost}, {run.seconds:.0f} s"
+    figures = f"ACC {acc}, forgetting {forgetting}, {run.seconds:.0f} s"
+    return f"{run.policy} (seed {run.seed}): {figures}"
 
 
 def frozen_ahead(frozen: pl.DataFrame, trained: Sequence[pl.DataFrame]) -> list[str]:
-    """Say that the frozen start is ahead of the project's policy, if it is by more than chance.
+    """Say that the policy frozen is ahead of the project's own, if by more than chance.
 
-    Given are the predictions of the last day, the frozen start's with a column `group`, and of the
-    policy a table a seed.
-    The 95% interval of the difference of both ACC takes patients as independent, not their images.
+    `frozen` and `trained` are predictions of the last day: one table with a column `group`, and a
+    table for each seed. The 95% interval of the difference of both ACC assumes independent patients
+    and not independent images.
     """
     hit = (pl.col("predicted") == pl.col("label")).cast(pl.Float64)
     means = pl.concat(trained).group_by("image").agg(trained=hit.mean())

@@ -1,7 +1,7 @@
 """Two days compared.
 
-The later day's own figures are of all its test images. What is compared is of the images that both
-days tested, under the labels of the later one: another set of images would give another figure.
+The later day's own figures are on all its test images. The comparison is on the images that both
+days tested, under the labels of the later day, as figures on other images are not comparable.
 """
 
 from collections.abc import Iterator
@@ -34,17 +34,17 @@ FIGURES = {
     "worst_f1": "F1 of the worst class",
     "new.f1": "F1 of new classes",
 }
-COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # of these, on the same images
-LEAST = 0.01  # a class whose F1 changed by less is not named
-LEAST_DRAWS = 0.1  # a change of the part of the draws that is told
+COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # the figures that are compared
+LEAST_F1 = 0.01  # change of F1, below which a class is not named
+LEAST_DRAWS = 0.1  # change of the part of the draws, below which it is not reported
 
 
 @dataclass(frozen=True)
 class Side:
     """One of the two days: its line, its params by dotted key, its model's predictions.
 
-    `predictions` is None where their table is not on this machine, `drawn` (the part of the draws
-    that the day's own images had) where no version has recorded it.
+    `predictions` is None where the table is not on this machine. `drawn` is the part of the draws
+    that the day's own images had, or None where an older version did not record it.
     """
 
     line: DayLine
@@ -55,9 +55,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Shared:
-    """The test images of both days: what each day's model says of them, and its figures there.
+    """The test images of both days, and the figures of both models on them.
 
-    `images` has the columns image, path, label, group, day, predicted, was (of the earlier day).
+    `images` has the columns image, path, label, group, day, predicted, was (predicted by the
+    earlier day's model). `was` and `now` are figures of `metrics.day_metrics`.
     """
 
     images: pl.DataFrame
@@ -66,16 +67,16 @@ class Shared:
     now: dict[str, Any]
 
     def few(self, **of: str) -> str:
-        """Return "too few to judge: 3 patients" of all of them, or of a label's; else nothing."""
+        """Return "too few to judge: 3 patients", of all images or of a `label`, or ""."""
         units = self.images.filter(**of).select(evidence.UNITS).item()
         return f"{FEW}: {plural(units, self.unit)}" if is_too_few(units) else ""
 
 
 def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
-    """Return what is compared: the day before and the day, or the first day alone.
+    """Return the earlier and the later day, or the first day alone.
 
-    `days` names none (the last that has figures), one, or two. Raises CycleError where a day has
-    no figures, or no tag.
+    `days` names both, or the later one, or none for the last day with figures. Raises CycleError
+    where a day has no figures or no tag.
     """
     lines = [line for line in log.lines(project, params) if line.figures is not None]
     *earlier, last = days or [log.line_of(lines, None).day]
@@ -99,26 +100,26 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
 
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
-    """Return what both days tested; None of one day alone, or where predictions are not here."""
+    """Return the images that both days tested; None for one day, or without its predictions."""
     if len(compared) < 2:
         return None
     before, last = compared
     if before.predictions is None or last.predictions is None:
         return None
     history = manifest.history(project, last.line.day)
-    said = pl.col("predicted")
+    renamed = pl.col("predicted")
     for day, classes in history.classes().items():
         if day > before.line.day:
-            said = said.replace(classes.renamed)
-    then = before.predictions.select("image", was=said)
-    tested = last.predictions.filter(pl.col("split") == "test").join(then, on="image")
+            renamed = renamed.replace(classes.renamed)
+    earlier = before.predictions.select("image", was=renamed)
+    tested = last.predictions.filter(pl.col("split") == "test").join(earlier, on="image")
     images = tested.join(history.images.select("image", "path", "group"), on="image").sort("path")
     was, now = (_figures(images, column) for column in ("was", "predicted"))
     return Shared(images, evidence.unit_of(history.images), was, now)
 
 
 def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
-    """The figures of the answers in a column, as of one day that tested these images alone."""
+    """Return the figures of the predictions in a column, as of a day that tested these images."""
     at, days = "model", [*images["day"].unique().sort(), "model"]
     counts = images.group_by(cohort="day", label="label", predicted=column).agg(
         images=pl.len().cast(pl.Int64)
@@ -130,27 +131,27 @@ def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
 
 
 def table(compared: list[Side], both: Shared | None) -> Table:
-    """Return the later day's figures with their intervals, and what both days have on the same."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("")
+    """Return the later day's figures with their intervals, and both days' on the same images."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    result.add_column("")
     last = compared[-1].line
     figures = last.figures or {}
-    drawn.add_column(last.day, justify="right", no_wrap=True)
-    drawn.add_column("95%", no_wrap=True)
+    result.add_column(last.day, justify="right", no_wrap=True)
+    result.add_column("95%", no_wrap=True)
     tested = [str(sum(scores["images"] for scores in figures["classes"].values())), ""]
     if both:
-        drawn.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
+        result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}" + f", {both.few()}" * bool(both.few()))
-    drawn.add_row("test images", *tested)
+    result.add_row("test images", *tested)
     for key, name, *cells in evidence.told(figures, FIGURES):
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
-        drawn.add_row(name, *cells)
-    return drawn
+        result.add_row(name, *cells)
+    return result
 
 
 def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
-    """Say what the days are, and what changed between them, a line each."""
+    """Yield lines on the later day, and on what changed since the earlier one."""
     last = compared[-1]
     new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
     added = plural(last.line.images, "image")
@@ -160,11 +161,11 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
         return
     before = compared[0]
     if both:
-        yield from _of_images(both)
+        yield from _changes(both)
     else:
-        lacking = before if before.predictions is None else last
+        without = before if before.predictions is None else last
         yield (
-            f"The predictions of {lacking.line.day} are not on this machine, so nothing is "
+            f"The predictions of {without.line.day} are not on this machine, so nothing is "
             "compared; they come with: dvc fetch --all-tags"
         )
     keys = [key for key in {**before.params, **last.params} if key not in ("day", "parent")]
@@ -177,23 +178,23 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
         yield f"draws:   {was:.0%} → {drawn:.0%} of the day's own images"
 
 
-def _of_images(both: Shared) -> Iterator[str]:
+def _changes(both: Shared) -> Iterator[str]:
     hit, was_hit = (pl.col(name) == pl.col("label") for name in ("predicted", "was"))
     wrong, right = both.images.filter(was_hit & ~hit), both.images.filter(hit & ~was_hit)
-    p = intervals.mcnemar(len(wrong), len(right))
-    chance = "more" if p < intervals.SIGNIFICANT else "no more"
-    said = both.few() or f"{chance} than chance (McNemar, p = {p:.3f})" * bool(
-        wrong.height + right.height
-    )
+    verdict = both.few()
+    if not verdict and wrong.height + right.height:
+        p = intervals.mcnemar(len(wrong), len(right))
+        more = "more" if p < intervals.SIGNIFICANT else "no more"
+        verdict = f"{more} than chance (McNemar, p = {p:.3f})"
     yield (
         f"On the {plural(len(both.images), 'test image')} of both days: {len(wrong)} newly wrong, "
-        f"{len(right)} newly right" + f"; {said}" * bool(said)
+        f"{len(right)} newly right" + f"; {verdict}" * bool(verdict)
     )
     old, now = both.was["classes"], both.now["classes"]
     shifts = {label: now[label]["f1"] - old[label]["f1"] for label in now}
     for word, sign in (("better", 1), ("worse", -1)):
         moved = sorted(
-            (label for label in shifts if sign * shifts[label] >= LEAST),
+            (label for label in shifts if sign * shifts[label] >= LEAST_F1),
             key=lambda label: -sign * shifts[label],
         )
         if moved:

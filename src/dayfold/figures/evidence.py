@@ -1,4 +1,8 @@
-"""What is too few to judge by."""
+"""What is too few to judge by.
+
+Images of one patient are right or wrong together. So figures rest on a number of units: patients,
+and images without a patient. This file alone says how many units are enough.
+"""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +18,12 @@ from dayfold.figures.intervals import Z, figure
 from dayfold.ledger.manifest import History
 from dayfold.project.console import first_few, plural
 
-WIDEST = 0.4  # an interval of a proportion that may be wider says too little to judge by
+WIDEST = 0.4  # the width of a proportion's interval, above which its units are too few
 FEW = "too few to judge"
 
 
 def is_too_few(units: int) -> bool:
-    """Whether the Wilson interval of a proportion of so many may be wider than WIDEST.
+    """Whether the Wilson interval of a proportion of so many units can be wider than WIDEST.
 
     It is widest where half are hits: Z / sqrt(n + Z²), above 0.4 up to n = 20.
     """
@@ -28,23 +32,21 @@ def is_too_few(units: int) -> bool:
 
 ENOUGH = next(units for units in count(1) if not is_too_few(units))
 _IS_ALONE = pl.col("group") == ""
-# How many units the rows of a table are, an image each. One without a group is one by itself.
+# The number of units in a table of images.
 UNITS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias("units")
 
 
 def unit_of(images: pl.DataFrame) -> str:
-    """Return what such images are counted in: "patient" where any has a group, else "image"."""
+    """Return the name of a unit: "patient" where any image has a group, else "image"."""
     return "patient" if (images["group"] != "").any() else "image"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How many units with test images each cohort and class of a day has, and all together.
+    """The number of tested units of a day: by cohort, by class, and in all.
 
-    A unit is a group (a patient), however many images it has: images of one patient are right or
-    wrong together. An image without a group is one by itself. Classes without a test image have 0.
-    `earlier` counts the units of the cohorts before the day. `unseen` are classes that the origin
-    knew and that have had no image here.
+    Classes without a test image have 0. `earlier` counts the units of cohorts before the day.
+    `unseen` are classes of the origin that have never had an image here.
     """
 
     unit: str
@@ -55,7 +57,7 @@ class Evidence:
     unseen: tuple[str, ...] = ()
 
     def caveat(self, units: int) -> str:
-        """Return "too few to judge: 3 patients"; nothing where there are enough."""
+        """Return "too few to judge: 3 patients", or "" where there are enough."""
         return f"{FEW}: {plural(units, self.unit)}" if is_too_few(units) else ""
 
     def of_class(self, label: str) -> str:
@@ -68,7 +70,7 @@ class Evidence:
         return plural(images, "test image") + of
 
     def sentences(self) -> list[str]:
-        """Say which figures tell too little by themselves, a sentence for cohorts and classes."""
+        """Say which cohorts and classes have too few units, a sentence each."""
         found = [f"{no_image(self.unseen)}: neither replayed nor tested."] * bool(self.unseen)
         if is_too_few(self.all):
             return [*found, f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
@@ -76,7 +78,7 @@ class Evidence:
         return found + [sentence for sentence in both if sentence]
 
     def of_classes(self) -> str:
-        """Name the classes that have too few units; nothing where none has."""
+        """Name the classes that have too few units, if any."""
         return self._few("classes", self.classes)
 
     def _few(self, what: str, of: Mapping[str, int]) -> str:
@@ -86,12 +88,12 @@ class Evidence:
 
 
 def no_image(classes: Collection[str]) -> str:
-    """Say of classes that the origin knows and that have had no image here."""
+    """Return the remark on classes that the origin knows and that have no image here."""
     return f"{', '.join(classes)}: known to the model, no image here"
 
 
 def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the origin's classes that no image has ever been labelled with."""
+    """Return the classes of the origin that no image here has ever had."""
     ever = {*history.images["label"], *history.corrections["before"], *history.corrections["label"]}
     return tuple(name for name in origin if name not in ever)
 
@@ -99,12 +101,12 @@ def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
 def of(
     history: History, *, day: str | None = None, most: int | None = None, origin: Sequence[str] = ()
 ) -> Evidence:
-    """Return what the figures of `day` (by default the last) rest on, under the labels of then.
+    """Count the tested units of `day` (by default the last), under the labels of that day.
 
     `most` is `evaluate.max_per_cohort`, `origin` are `origin.classes`.
     """
     day = day or max(history.days, default="")
-    # What was corrected or withdrawn later stands as it was.
+    # Images that were corrected or withdrawn later count as they were on the day.
     later = history.corrections.filter(pl.col("on") > day).unique("image", keep="first")
     images = history.images.join(later, on="image", how="anti")
     columns = ("image", "label", "group", "split", "day")
@@ -128,10 +130,10 @@ def of(
 
 
 def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
-    """Return `most` images of every day and split (all of them with None), in the order given.
+    """Return `most` images of every day and split (None: all), in the order given.
 
-    A uniform sample by a hash of the image: the same on every day, whatever the seed, and one of
-    a smaller size is part of it.
+    It is a uniform sample by a hash of the image: the same on every day and for every seed, and a
+    smaller sample is part of a larger one.
     """
     if most is None:
         return held
@@ -143,8 +145,8 @@ def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
 def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> None:
     """Write into a day's figures how many units they rest on, and which classes are judged.
 
-    `worst` counts those of the worst class, `new` those of the new class that has fewest.
-    `new.judged` is None where no class is new.
+    In `evidence`, `worst` counts the units of the worst class and `new` those of the smallest new
+    class. `new.judged` is None where no class is new.
     """
     classes = figures["classes"]
     for label, scores in classes.items():
@@ -162,7 +164,7 @@ def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> Non
 
 
 def is_judged(figures: Mapping[str, Any], key: str) -> bool:
-    """Whether a figure of a day, by its name there, rests on enough (`judge`)."""
+    """Whether a figure of a day rests on enough units, as `judge` counted them."""
     if key.startswith("unknown."):
         kind = "known" if key == "unknown.false_alarms" else "new"
         return not is_too_few(figures["unknown"]["units"][kind])
@@ -172,24 +174,24 @@ def is_judged(figures: Mapping[str, Any], key: str) -> bool:
 
 
 def value_of(figures: Any, key: str) -> Any:
-    """Return what stands at a name such as new.f1 in the figures of a day, or None."""
+    """Return the value at a dotted key such as new.f1 in the figures of a day, or None."""
     for part in key.split("."):
         figures = figures.get(part) if figures else None
     return figures
 
 
 def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
-    """Return the defined ones of these figures: key, what it is called, value and interval."""
+    """Return (key, name, value, interval) as text for each key of `names` that is defined."""
     found = []
-    for key, said in names.items():
+    for key, name in names.items():
         if (value := value_of(figures, key)) is not None:
-            ends = intervals.said(value_of(figures["interval"], key))
+            ends = intervals.as_text(value_of(figures["interval"], key))
             few = f", {FEW}" * bool(ends and not is_judged(figures, key))
-            found.append((key, said, figure(value), ends + few))
+            found.append((key, name, figure(value), ends + few))
     return found
 
 
 def shown(figures: Mapping[str, Any], key: str) -> str:
-    """Return a figure of a day by its name there; "few" where it is not judged."""
+    """Return a figure of a day as text; "few" where it is not judged."""
     value = value_of(figures, key)
     return figure(value) if value is None or is_judged(figures, key) else "few"

@@ -1,8 +1,8 @@
 """The gate: which limits a day's figures meet.
 
-A limit is held against the figure's 95% interval and not against the figure: a day fails only where
-it is hardly by chance that the limit is passed, so three points on thirty images fail no day. A
-figure that rests on too few is not judged: its check neither passes nor fails.
+A limit is compared with the 95% interval of a figure, not with the figure, so a day fails only
+where chance hardly explains it: three points on thirty images fail no day. A figure that rests on
+too few units is not judged: its check neither passes nor fails.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,18 +32,18 @@ _NAMES = {
 def checks(
     figures: Mapping[str, Any], *, new: Collection[str], known: Evidence, limits: Gate
 ) -> list[Check]:
-    """Hold a day's figures (`metrics.day_metrics`) against the limits that are not None.
+    """Compare a day's figures (`metrics.day_metrics`) with the limits that are not None.
 
-    "At most" fails where the low end of the interval is above the limit, "at least" where its high
-    end is below. What rests on too few, or is undefined, is not judged. `new` are the classes that
-    arrived on the day. On the first day nothing is held against a day before.
+    A maximum fails where the low end of the interval is above it, a minimum where the high end is
+    below. `new` are the classes that arrived on the day. On a first day nothing is compared with a
+    day before.
     """
     found = []
-    shown = value_of(figures, "unknown.units.known") or 0
+    known_units = value_of(figures, "unknown.units.known") or 0
     for limit, name, most, units in (
         ("max_forgetting", "forgetting", limits.max_forgetting, known.earlier),
         ("max_negative_flip_rate", "negative_flip_rate", limits.max_negative_flip_rate, known.all),
-        ("max_unlike_known", "unknown.false_alarms", limits.max_unlike_known, shown),
+        ("max_unlike_known", "unknown.false_alarms", limits.max_unlike_known, known_units),
     ):
         value = value_of(figures, name)
         if most is not None and (value is not None or len(known.cohorts) > 1):
@@ -69,7 +69,7 @@ def checks(
 
 
 def reasons(found: Sequence[Check]) -> list[str]:
-    """Say why a day fails, a sentence a limit and class; nothing if it passes."""
+    """Say why a day fails, a sentence for each failed check."""
     return [
         f"{_name(check)} is {check.value:.3f} "
         f"({check.low:.3f} to {check.high:.3f}), "
@@ -83,7 +83,7 @@ def reasons(found: Sequence[Check]) -> list[str]:
 
 
 def not_judged(found: Sequence[Check]) -> list[Check]:
-    """Return the checks of figures that rest on too few, or are undefined."""
+    """Return the checks that neither passed nor failed."""
     return [check for check in found if check.passed is None]
 
 
@@ -95,12 +95,12 @@ def next_step(found: Sequence[Check]) -> str:
 
 
 def verdict(found: Sequence[Check]) -> str:
-    """Return what became of the checks: "passed 3, not judged 5"."""
-    held = [
+    """Return the outcome of the checks: "passed 3, not judged 5"."""
+    outcomes = [
         check.passed for check in found if check.limit != "require_evidence" or not check.passed
     ]
     kinds = (("failed", 0), ("passed", 1), ("not judged", None))
-    counts = [(name, held.count(kind)) for name, kind in kinds]
+    counts = [(name, outcomes.count(kind)) for name, kind in kinds]
     return ", ".join(f"{name} {n}" for name, n in counts if n) or "no limit is set"
 
 
@@ -112,7 +112,7 @@ def read(project: Project, day: str) -> list[Check]:
     """Return what `curve` recorded of a day; LedgerError where there is no such record."""
     path = project.gate(day)
     found = [Check(*row) for row in tables.read(path, Check).iter_rows()]
-    if not all(map(_is_whole, found)):
+    if not all(map(_is_valid, found)):
         name = project.name(path)
         raise LedgerError(
             f"{name} has a line that `dayfold curve` did not write.",
@@ -121,15 +121,15 @@ def read(project: Project, day: str) -> list[Check]:
     return found
 
 
-def _is_whole(check: Check) -> bool:
-    """Whether a check is of a limit that is known, and has the figures that its reason names."""
+def _is_valid(check: Check) -> bool:
+    """Whether a check is of a known limit, and a failed one has the figures of its reason."""
     figures = (check.value, check.low, check.high)
     known = check.limit in _NAMES and check.passed in (0, 1, None) and check.bound is not None
     return known and (check.passed != 0 or None not in figures)
 
 
 def forced(project: Project) -> dict[str, str]:
-    """Return the days that were sealed although they failed the gate, each with why."""
+    """Return the days that were sealed although they failed the gate, and the reasons given."""
     found = {}
     for day, message in vcs.seals(project.root).items():
         if message.rstrip().endswith(f"\n{FORCED}"):

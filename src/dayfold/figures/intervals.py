@@ -1,6 +1,6 @@
 """95% intervals and a paired test, from counts.
 
-All take images as independent. Where several are of one patient, the truth is less sure than this.
+They assume independent images. With several images of a patient the true intervals are wider.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:z.3f}"
 
 
-def said(ends: Ends | None) -> str:
-    """Return an interval as "0.954 to 0.998"; nothing where it is undefined."""
+def as_text(ends: Ends | None) -> str:
+    """Return an interval as "0.954 to 0.998", or "" where it is undefined."""
     if not ends or ends["low"] is None:
         return ""
     return f"{figure(ends['low'])} to {figure(ends['high'])}"
@@ -54,10 +54,9 @@ def wilson(hits: ArrayLike, images: ArrayLike) -> Interval:
 def f1(true_positives: ArrayLike, concerned: ArrayLike) -> Interval:
     """Return the interval of each F1 = 2 TP / (2 TP + FP + FN), within 0..1.
 
-    `concerned` counts the images that are of the class or called so, TP + FP + FN. F1 is no
-    proportion, but J = TP / (TP + FP + FN), the Jaccard index, is one of these images, and
-    F1 = 2J / (1 + J) rises with J: so the ends are those of J's Wilson interval, transformed. Taken
-    as given is how many images are concerned.
+    `concerned` counts the images of the class and those predicted as it, TP + FP + FN. F1 is not a
+    proportion, but the Jaccard index J = TP / (TP + FP + FN) is, and F1 = 2J / (1 + J) rises with
+    J. So the ends are those of J's Wilson interval, transformed; `concerned` is taken as fixed.
     """
     low, high = wilson(true_positives, concerned)
     return Interval(2 * low / (1 + low), 2 * high / (1 + high))
@@ -66,10 +65,10 @@ def f1(true_positives: ArrayLike, concerned: ArrayLike) -> Interval:
 def linear(weights: ArrayLike, values: ArrayLike, lows: ArrayLike, highs: ArrayLike) -> Ends:
     """Return the interval of sum w v from those of independent v (MOVER, Zou & Donner 2008).
 
-    low = sum w v - sqrt(sum (w (v - end))²), `end` being v's low end where w > 0 and its high one
-    where w < 0; high the other way round. Of Wilson's intervals and weights 1 and -1 this is
-    Newcombe's (1998) for a difference, of any weights that of Zou, Huang & Zhang (2009). Unknown
-    where there is no v.
+    low = sum w v - sqrt(sum (w (v - end))²), where `end` is v's low end for w > 0 and its high end
+    for w < 0; high is the other way round. For Wilson intervals and the weights 1 and -1 this is
+    Newcombe's interval of a difference (1998), for other weights that of Zou, Huang & Zhang (2009).
+    Unknown where there is no v.
     """
     w, v, low, high = (np.asarray(x, dtype=np.float64) for x in (weights, values, lows, highs))
     if not v.size:
@@ -91,16 +90,15 @@ def proportion(hits: int, images: int) -> Ends:
 
 
 def mcnemar(worse: int, better: int) -> float:
-    """Return McNemar's p, two-sided, exact, as mid-p, in 0..1: are the flips as good as a coin's?
+    """Return the two-sided exact mid-p of McNemar's test, in 0..1.
 
-    `worse` counts the images that went from right to wrong, `better` those from wrong to right;
-    those that stayed say nothing. With n = worse + better and m the smaller:
-    p = (2 sum_{k<m} C(n, k) + C(n, m)) / 2^n. The mid-p counts half of the observed outcome, as
-    Fagerland, Lydersen & Laake (2013) advise: without that the test is so careful that it calls
-    too little, while this one still hardly ever exceeds its level.
+    `worse` counts the images that went from right to wrong, `better` those from wrong to right.
+    With n = worse + better and m the smaller one: p = (2 sum_{k<m} C(n, k) + C(n, m)) / 2^n. The
+    mid-p counts half of the observed outcome, as Fagerland, Lydersen & Laake (2013) advise. Without
+    that the test is too conservative; with it, it still hardly ever exceeds its level.
     """
     flips, fewer = worse + better, min(worse, better)
-    tail, binomial = 0, 1  # sum C(n, k), C(n, k): whole numbers, however many flips
+    tail, binomial = 0, 1  # sum C(n, k) and C(n, k), as exact integers
     for k in range(fewer):
         tail += binomial
         binomial = binomial * (flips - k) // (k + 1)
@@ -110,8 +108,8 @@ def mcnemar(worse: int, better: int) -> float:
 def holm(ps: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number, in the order given (Holm 1979).
 
-    The k-th smallest of n is multiplied by n - k + 1, is at most 1 and no smaller than those before
-    it: below a level, all n together err with that probability at most.
+    The k-th smallest of n is multiplied by n - k + 1, cut at 1, and raised to those before it. So
+    the probability of any false alarm among the n is at most the level.
     """
     found, least = [0.0] * len(ps), 0.0
     for rank, place in enumerate(sorted(range(len(ps)), key=lambda at: ps[at])):

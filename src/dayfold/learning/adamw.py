@@ -1,7 +1,7 @@
 """AdamW (Loshchilov & Hutter 2019), fused; biases and batch norms do not decay.
 
-It keeps the state that torch's functional form works on. To make a `torch.optim.AdamW` imports
-torch._dynamo, 2.8 s of a CPU, for the same bits: a test compares both.
+It holds the state for torch's functional form. `torch.optim.AdamW` gives the same bits (a test
+compares both), but it imports torch._dynamo, which takes 2.8 s of CPU.
 """
 
 from collections.abc import Iterable

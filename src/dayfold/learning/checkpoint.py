@@ -1,8 +1,8 @@
 """Checkpoints: a stopped training goes on.
 
-Every two minutes what changes from one update to the next is written beside the project, in a file
-named by a digest of all that the training depends on. The environment may set another interval: no
-bit depends on it, so it is no param.
+Every two minutes all that an update changes is written beside the project, into a file named by a
+digest of the training's inputs. The interval is an environment variable and no param, because no
+bit of the model depends on it.
 """
 
 import os
@@ -22,52 +22,52 @@ from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
-FORMAT = 3  # of the file and of what `changing` names
+FORMAT = 3  # of the file and of what `live_state` names
 INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
-OTHERS_KEPT = 2  # checkpoints of other inputs: an experiment that one may come back to
+OTHERS_KEPT = 2  # checkpoints of other inputs: a person may come back to an experiment
 
 
 class Saved(NamedTuple):
-    """A training after some updates: what each came to, its state, the seconds they took."""
+    """A training after some updates: these updates, the state, the seconds they took."""
 
     steps: list[TrainingStep]
     state: State
     seconds: float
 
 
-def changing(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
-    """Return all that changes from one update to the next: the very tensors, by name."""
-    # Draws have no state: which images come next is a function of the update's number.
+def live_state(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
+    """Return all tensors that an update changes, by name; not copies."""
+    # Draws have no state: the next images are a function of the update's number.
     parts = {"net": net.state_dict(), "optimizer": optimizer.state()}
     parts |= {"average": average.state_dict()} if average else {}
     return {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
 
 
-class Keeper:
-    """The checkpoint of one training: a file named by a digest of all that the training takes."""
+class CheckpointFile:
+    """The checkpoint of one training, in a file named by a digest of the training's inputs."""
 
     def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         name = sha256(canonical_json({"format": FORMAT, **inputs}).encode())[:32]
         self._path = folder / f"{name}.checkpoint"
         self._every_seconds = float(os.environ.get(INTERVAL, "120"))
-        self._began = self._kept = time.monotonic()
+        self._began = self._saved = time.monotonic()
         self._before = 0.0
 
-    def found(self, team: Team) -> Saved | None:
-        """Return what an earlier process left of this very training, in all processes of a team."""
-        data = team.share(self._whole() if team.leads else b"")
+    def load(self, team: Team) -> Saved | None:
+        """Return what an earlier process saved of this training, in all processes of a team."""
+        data = team.broadcast(self._read_intact() if team.is_first else b"")
         if not data:
             return None
-        saved = read(data)
+        saved = from_bytes(data)
         self._before = saved.seconds
         return saved
 
-    def _whole(self) -> bytes:
-        # Of what other trainings left the newest few stay; the trainer's lock is held.
+    def _read_intact(self) -> bytes:
+        # The trainer's lock is held: no other training uses its checkpoint.
         others = [path for path in self._path.parent.glob("*") if path != self._path]
-        whole = [path for path in others if path.suffix == self._path.suffix]
-        kept = sorted(whole, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
-        for path in {*others} - {*kept}:
+        complete = [path for path in others if path.suffix == self._path.suffix]
+        newest = sorted(complete, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
+        for path in {*others} - {*newest}:
             path.unlink()
         try:
             data = self._path.read_bytes()
@@ -80,18 +80,18 @@ class Keeper:
             return b""
         return data
 
-    def keep(self, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
-        """Write the training after these updates, if it is time; a full disk stops nothing."""
-        if time.monotonic() - self._kept < self._every_seconds:
+    def save_if_due(self, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
+        """Write the training after these updates if it is time; a full disk stops nothing."""
+        if time.monotonic() - self._saved < self._every_seconds:
             return
         try:
-            write_bytes(self._path, made(Saved([*steps], state(), self.seconds())))
+            write_bytes(self._path, to_bytes(Saved([*steps], state(), self.seconds())))
         except OSError as error:
             _say(f"no checkpoint: {error.strerror}: {self._path}; training goes on")
-        self._kept = time.monotonic()
+        self._saved = time.monotonic()
 
     def seconds(self) -> float:
-        """Return how long the training has taken, with what an earlier process put into it."""
+        """Return how long the training has taken, in this and earlier processes."""
         return self._before + time.monotonic() - self._began
 
     def remove(self) -> None:
@@ -99,16 +99,16 @@ class Keeper:
         self._path.unlink(missing_ok=True)
 
 
-def made(saved: Saved) -> bytes:
-    """Return a checkpoint's bytes: the sha256 of the rest on a line, then safetensors."""
+def to_bytes(saved: Saved) -> bytes:
+    """Return a checkpoint as bytes: the sha256 of the rest on a line, then safetensors."""
     # float64 holds each number exactly.
     numbers = {"steps": saved.steps, "seconds": saved.seconds}
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
     return with_digest(safetensors.torch.save({**saved.state, **tensors}))
 
 
-def read(data: bytes) -> Saved:
-    """Read a checkpoint's bytes; ValueError where they are damaged."""
+def from_bytes(data: bytes) -> Saved:
+    """Read a checkpoint; ValueError where the bytes are damaged."""
     state = safetensors.torch.load(without_digest(data))
     steps = [
         TrainingStep(int(number), int(epoch), loss, rate)

@@ -40,9 +40,9 @@ CANARY_STEPS = 3
 
 @dataclass(frozen=True)
 class Machine:
-    """The resolved device ("cpu" or "cuda"), precision ("fp32" or "bf16"), and how many at once.
+    """A resolved device ("cpu" or "cuda"), precision ("fp32" or "bf16"), and parallelism.
 
-    `threads` of the CPU are each process's own; `processes` train together.
+    Each of the `processes` that train together has `threads` CPU threads.
     """
 
     device: str
@@ -56,24 +56,24 @@ class Machine:
 
 
 def resolve(*, device: str, precision: str, threads: int, processes: int = 1) -> Machine:
-    """Resolve `auto` and put torch into its deterministic state, for the whole process.
+    """Resolve `auto`, and make torch deterministic for the whole process.
 
     `auto` takes a GPU if there is one, and bf16 where the hardware multiplies in it: on a CPU
     without such instructions autocast is slower than plain fp32.
     """
-    # cuBLAS is deterministic only with a fixed workspace, read when CUDA starts.
+    # cuBLAS is deterministic only with a fixed workspace, which it reads when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    # As use_deterministic_algorithms(True), which also imports torch._inductor: 3 s of a CPU.
+    # use_deterministic_algorithms(True) does the same and imports torch._inductor: 3 s of CPU.
     torch.set_deterministic_debug_mode("error")
-    # Nothing here reads what was never written; filling it took a quarter of the time at 16 px.
+    # No code here reads uninitialized memory; filling it took a quarter of the time at 16 px.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     return chosen(device=device, precision=precision, threads=threads, processes=processes)
 
 
 def chosen(*, device: str, precision: str, threads: int, processes: int = 1) -> Machine:
-    """Resolve `auto` only: what computes in a program of somebody else's must not change torch."""
+    """Resolve `auto` without changing torch's settings, for use in other programs."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
@@ -86,10 +86,10 @@ def chosen(*, device: str, precision: str, threads: int, processes: int = 1) -> 
 
 
 def fingerprint(machine: Machine, network: str = NETWORK) -> Fingerprint:
-    """Return versions, CPU, device and how it is used, and two canaries: sha256 of a small result.
+    """Return versions, CPU, device and settings, and two canaries: sha256 of small results.
 
-    The canaries tell what no version says: which decoder Pillow was built with, which kernels
-    torch chose. Two machines of one fingerprint make the same bits of a recipe, as far as is known.
+    The canaries show what no version says: the decoders that Pillow was built with, and the kernels
+    that torch chose. As far as is known, machines with equal fingerprints give equal bits.
     """
     cpu = torch.cpu.get_capabilities()
     return {
@@ -126,7 +126,7 @@ def _device(machine: Machine) -> Fingerprint:
 def decode_canary() -> str:
     """Return the sha256 of the pixels of a small JPEG, PNG and 16-bit PNG, made larger and smaller.
 
-    PNG loses nothing, so those are made here; JPEG is a file's bytes, as encoders differ too.
+    The PNG files are made here, as PNG is lossless; the JPEG is fixed bytes, as encoders differ.
     """
     values = draws.uniform_array("decode canary", shape=(12, 20, 4)) * 127.5 + 127.5
     colour = Image.fromarray(values.astype(np.uint8), "RGBA")
@@ -136,15 +136,15 @@ def decode_canary() -> str:
         file = BytesIO()
         image.save(file, "PNG")
         files.append(file.getvalue())
-    made = [squared(decode(data), size) for data in files for size in (9, 32)]
-    return sha256(b"".join(square.tobytes() for square in made))
+    squares = [squared(decode(data), size) for data in files for size in (9, 32)]
+    return sha256(b"".join(square.tobytes() for square in squares))
 
 
 def training_canary(machine: Machine, network: str = NETWORK) -> str:
     """Return the sha256 of the weights of a small residual network after three updates.
 
-    Its layers are of the kinds of `network`: the 7 x 7 stem, batch norm, pooling, a block, one
-    with a stride, the head; the optimizer is that of a day. No file and no time goes into it.
+    It has each kind of layer of `network`: the 7 x 7 stem, batch norm, pooling, a block, one with a
+    stride, the head. The optimizer is that of a day.
     """
     kind = NETWORKS[network]
     net = torch.nn.Sequential(

@@ -1,9 +1,9 @@
-"""One day's training: weighted draws, AdamW, mean of weights.
+"""The training loop: weighted draws, AdamW.
 
-A day costs `train.updates` updates of `train.batch_size` draws, however long the history. They are
-made in five epochs: in each, every image is drawn as often as its weight says, within one draw.
-Which images, in which order and changed how is a function of seed, day, epoch and image only, so a
-training that goes on from any update comes to the same bits.
+A day costs `train.updates` updates of `train.batch_size` draws, however long the history. The
+updates form five epochs; in each, every image is drawn as often as its weight says, within one
+draw. The images, their order and their augmentation are a function of seed, day, epoch and image
+only, so a training resumed after any update ends with the same bits.
 """
 
 import math
@@ -18,52 +18,53 @@ from torch.optim import swa_utils
 
 from dayfold import draws
 from dayfold.errors import TrainingError
-from dayfold.learning import checkpoint, network, unknown
+from dayfold.learning import checkpoint, network, novelty
 from dayfold.learning.adamw import AdamW
 from dayfold.learning.checkpoint import Saved
 from dayfold.learning.inputs import Activations, Images, Job, Pool
 from dayfold.learning.network import Model, State
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.learning.parallel import ALONE, Slices, Team, slices_of
-from dayfold.learning.unknown import Known
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
-EPOCHS = 5  # of a day: each has a plan of draws of its own, and ends with a look at all weights
+EPOCHS = 5  # of a day: each has its own draws, and all weights are checked at its end
 WARM_UP = 0.1  # part of the updates over which the learning rate rises
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
-UNSEEN_WEIGHT = 1.0  # of how far the answers of classes without images are from yesterday's
+UNSEEN_WEIGHT = 1.0  # of the squared error of logits of classes without images
 
 Inputs = Images | Activations
 
 
 class Fitted(NamedTuple):
-    """A trained state, how often each image of the pool was drawn, and what validation came to.
+    """A trained network, and what it makes of the validation images.
 
-    `drawn` int64 [n]; of the trained network `known`, its classes as it has learnt them, and
-    `features` float32 [validation images, d] and `logits` float32 [validation images, classes].
+    `state` is its state dict; `drawn` int64 [n] says how often each image of the pool was drawn;
+    `novelty` is fitted on the pool. `features` float32 [validation images, d] and `logits` float32
+    [validation images, classes] are its outputs.
     """
 
     state: State
     drawn: NDArray[np.int64]
-    known: Known
+    novelty: NoveltyDetector
     features: torch.Tensor
     logits: torch.Tensor
 
 
 def learning_rate(update: int, updates: int, *, peak: float) -> float:
-    """Return the rate of update 0..updates-1: a linear rise over WARM_UP, a half cosine to 0."""
-    rising = math.ceil(WARM_UP * updates)
-    if update < rising:
-        return peak * (update + 1) / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (update - rising) / max(1, updates - rising)))
+    """Return the rate of update 0..updates-1: linear warm-up over WARM_UP, half cosine to 0."""
+    warm_up = math.ceil(WARM_UP * updates)
+    if update < warm_up:
+        return peak * (update + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (update - warm_up) / max(1, updates - warm_up)))
 
 
 def on_parent(recipe: Train, parent: Model) -> Train:
-    """Return the recipe of a day on this parent.
+    """Return the recipe of a day that starts from this parent.
 
-    A random origin has learnt nothing to freeze, and a mean would only lag behind what is learnt;
-    where the head alone learns, there is no other way.
+    A random origin has no layers worth freezing, and a moving average would only lag behind. A
+    recipe that trains the head alone stays as it is.
     """
     if parent.metadata.get("made") != "random" or recipe.frozen_through == "all":
         return recipe
@@ -71,10 +72,10 @@ def on_parent(recipe: Train, parent: Model) -> Train:
 
 
 def ema_decay(length: float, updates: int) -> float:
-    """Return the decay an update of an exponential mean that looks back on `length` x `updates`.
+    """Return the decay of a moving average over the last `length` x `updates` updates.
 
-    A part of the day's updates, as Karras et al. 2024 measure it, and no count: what the first
-    update still weighs is then the same in a day of 10 updates and of 1,000.
+    The length is a part of the day's updates, as in Karras et al. 2024: so the first update's
+    weight in the end is the same in a day of 10 updates and of 1,000.
     """
     return 1 - 1 / max(1.0, length * updates)
 
@@ -90,13 +91,13 @@ def fit(
     saved: Saved | None = None,
     keep: Callable[[Callable[[], State]], None] = lambda _state: None,
 ) -> Fitted:
-    """Train on weighted draws from `pool`; tell `report` of every update.
+    """Train on weighted draws from `pool`; call `report` after every update.
 
     Without `inputs` the whole network is trained, on images. Validation images are predicted once,
-    by the network that is kept, and never learnt from. Each process of a `team` takes its slice of
-    every batch of the one plan, and all end with the same network. After every update but the last,
-    `keep` is given a function that returns the training's state; with what was kept of the same
-    training as `saved`, it goes on from there, to the same bits.
+    by the final network, and never trained on. Each process of a `team` takes its slice of every
+    batch, and all end with the same network. After every update but the last, `keep` is called with
+    a function that returns the training's state. With such a state in `saved` the training resumes
+    from there, to the same bits.
     """
     training = Training(job, pool, inputs or Images(job), team)
     done = len(saved.steps) if saved else 0
@@ -112,70 +113,70 @@ def fit(
         for update in range(max(first, done), last):
             place = (update - first) * size
             report(training.update(update, epoch, plan[place : place + size], place))
-            # Before it is kept, and not after each: a look at all weights takes some milliseconds.
+            # Not after every update: checking all weights takes some milliseconds.
             if update + 1 == last:
                 training.check_finite()
             if update + 1 < updates:
                 keep(training.state)
-    return training.end(validation, drawn)
+    return training.finish(validation, drawn)
 
 
 class Training:
-    """The network in training, its optimizer and its mean; `at` is the last update, for errors."""
+    """The network in training, its optimizer and its moving average."""
 
     def __init__(self, job: Job, pool: Pool, inputs: Inputs, team: Team) -> None:
         self._job, self._pool, self._inputs, self._team = job, pool, inputs, team
         self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
-        self._learner = inputs.learner(self._net).train()
+        self._trained = inputs.trained_part(self._net).train()
         count = slices_of(job.machine, job.recipe.batch_size // team.size)
         loss = _Loss(job, pool, inputs)
-        self._slices = Slices(self._learner, loss, count, job.machine.threads)
-        self._optimizer = AdamW(self._learner.parameters())
+        self._slices = Slices(self._trained, loss, count, job.machine.threads)
+        self._optimizer = AdamW(self._trained.parameters())
         self._average: swa_utils.AveragedModel | None = None
         if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):
             ema = swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
             self._average = swa_utils.AveragedModel(self._net, multi_avg_fn=ema, use_buffers=True)
-        self._at = (0, job.recipe.updates, 0.0)
+        self._at = (0, job.recipe.updates, 0.0)  # the last update, for error messages
 
     def resume(self, state: State) -> None:
-        """Go on from what a checkpoint kept."""
-        for name, tensor in self._changing().items():
+        """Continue from the state of a checkpoint."""
+        for name, tensor in self._live_state().items():
             tensor.copy_(state[name])
 
     def update(
         self, number: int, epoch: int, chosen: NDArray[np.int64], place: int
     ) -> TrainingStep:
-        """Make update `number` (from 0) by a batch that begins at this place of the epoch."""
+        """Make update `number` (from 0) with a batch that begins at this place of the epoch."""
         updates = self._job.recipe.updates
         rate = learning_rate(number, updates, peak=self._job.recipe.learning_rate)
         self._at = (number + 1, updates, rate)
         part = self._team.slice(len(chosen))
         mine = chosen[part]
-        batch = self._inputs.drawn(self._pool, mine, epoch, first=place + part.start)
-        whole = self.step(batch, mine, rate, part=len(mine) / len(chosen))
-        return TrainingStep(number + 1, epoch, whole, rate)
+        batch = self._inputs.train_batch(self._pool, mine, epoch, first=place + part.start)
+        loss = self.step(batch, mine, rate, part=len(mine) / len(chosen))
+        return TrainingStep(number + 1, epoch, loss, rate)
 
     def step(
         self, batch: torch.Tensor, rows: NDArray[np.int64], rate: float, *, part: float = 1.0
     ) -> float:
-        """Learn from a process's `part` of a batch, made of these rows; return the whole's loss."""
+        """Train on this process's `part` of a batch, of these rows; return the batch's loss."""
         self._optimizer.zero_grad()
-        loss = self._slices.backward(batch, rows)
-        whole = self._team.combine(self._learner, loss, part)
-        if not math.isfinite(whole):
+        own_loss = self._slices.backward(batch, rows)
+        loss = self._team.combine(self._trained, own_loss, part)
+        if not math.isfinite(loss):
             raise self._diverged("the loss")
         self._optimizer.step(rate)
         if self._average:
             self._average.update_parameters(self._net)
-        return whole
+        return loss
 
     def state(self) -> State:
-        """Return what a checkpoint keeps."""
+        """Return the state that a checkpoint needs."""
         self.check_finite()
-        return {name: one.detach().cpu().contiguous() for name, one in self._changing().items()}
+        return {name: one.detach().cpu().contiguous() for name, one in self._live_state().items()}
 
-    def _changing(self) -> State:
-        return checkpoint.changing(self._net, self._optimizer, self._average)
+    def _live_state(self) -> State:
+        return checkpoint.live_state(self._net, self._optimizer, self._average)
 
     def check_finite(self) -> None:
         """Raise TrainingError where a weight is not finite."""
@@ -183,24 +184,27 @@ class Training:
             if not bool(tensor.isfinite().all()):
                 raise self._diverged(f"the weight {name}")
 
-    def end(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
-        """Return the network that is kept (the mean, if there is one), and its answers."""
+    def finish(self, validation: Pool, drawn: NDArray[np.int64]) -> Fitted:
+        """Return the final network (the moving average, if there is one) and its outputs."""
         self._net = self._average.module if self._average else self._net
         self.check_finite()
-        chosen = unknown.sample(self._pool.images, self._pool.targets.numpy())
-        shown, _ = self._asked(self._pool, chosen)
-        features, logits = self._asked(validation, np.arange(len(validation.images)))
+        chosen = novelty.sample(self._pool.images, self._pool.targets.numpy())
+        pool_features, _ = self._features_and_logits(self._pool, chosen)
+        features, logits = self._features_and_logits(validation, np.arange(len(validation.images)))
         if not bool(logits.isfinite().all()):
             raise self._diverged("an answer on a validation image")
-        known = Known.of(shown, self._pool.targets[chosen], logits.shape[1])
+        targets, classes = self._pool.targets[chosen], logits.shape[1]
+        detector = NoveltyDetector.fit(pool_features, targets, classes)
         state = network.state_of(self._net, self._job.start, self._job.recipe.image_size_px)
-        return Fitted(state, drawn, known, features, logits)
+        return Fitted(state, drawn, detector, features, logits)
 
-    def _asked(self, pool: Pool, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        learner = network.WithFeatures(self._inputs.learner(self._net))
+    def _features_and_logits(
+        self, pool: Pool, chosen: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        net = network.WithFeatures(self._inputs.trained_part(self._net))
         batches = np.split(chosen, range(network.BATCH, len(chosen), network.BATCH))
-        given = (self._inputs.plain(pool, batch) for batch in batches)
-        return learner.parted(network.answers(learner, given, self._job.machine))
+        inputs = (self._inputs.eval_batch(pool, batch) for batch in batches)
+        return net.split(network.forward_batches(net, inputs, self._job.machine))
 
     def _diverged(self, what: str) -> TrainingError:
         update, updates, rate = self._at
@@ -216,9 +220,9 @@ class Training:
 class _Loss:
     """Cross-entropy with smoothed labels, and distillation where the recipe asks for it.
 
-    Classes without images have no part in the cross-entropy: each image would speak against them.
-    Their logits are held to yesterday's on the images that there are (a squared error, as Buzzega
-    et al. 2020 replay logits), so the layers below go on telling them apart.
+    Classes without images are left out of the cross-entropy, where every image would be evidence
+    against them. Their logits are held to yesterday's by a squared error, on the images there are
+    (as Buzzega et al. 2020 replay logits).
     """
 
     def __init__(self, job: Job, pool: Pool, inputs: Inputs) -> None:
@@ -232,42 +236,43 @@ class _Loss:
         self._teacher: torch.nn.Module | None = None
         if (self._distill or self._unseen) and job.teacher and job.teacher.classes:
             net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
-            # Its frozen part is that of the network in training, so it is given the same.
-            self._teacher, self._known = inputs.learner(net).eval(), len(job.teacher.classes)
+            # Its frozen layers are those of the network in training, so both have the same inputs.
+            self._teacher, self._known = inputs.trained_part(net).eval(), len(job.teacher.classes)
 
     def __call__(
         self, learner: torch.nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
     ) -> torch.Tensor:
-        """The loss of a batch, float32 []: of images `chosen`, int64 [n], made into `batch`."""
+        """Return the loss of a batch, float32 []; `chosen` int64 [n] are its rows of the pool."""
         with self._machine.autocast():
             logits = learner(batch)
-        told = logits[:, self._seen] if self._unseen else logits
+        seen = logits[:, self._seen] if self._unseen else logits
         loss = functional.cross_entropy(
-            told.float(), self._places[chosen], label_smoothing=LABEL_SMOOTHING, reduction="none"
+            seen.float(), self._places[chosen], label_smoothing=LABEL_SMOOTHING, reduction="none"
         ).mean()
         if not self._teacher:
             return loss
         with torch.no_grad(), self._machine.autocast():
-            wanted = self._teacher(batch).float()
+            teacher = self._teacher(batch).float()
         if self._unseen:
-            gap = logits[:, self._unseen].float() - wanted[:, self._unseen]
+            gap = logits[:, self._unseen].float() - teacher[:, self._unseen]
             loss = loss + UNSEEN_WEIGHT * gap.square().mean()
         if self._distill:
-            far = self._distance(wanted, logits[:, : self._known].float())
-            # Of a class that is new today yesterday's model can only say what is not true.
-            loss = loss + self._distill * (far * (self._targets[chosen] < self._known)).mean()
+            distance = self._distance(teacher, logits[:, : self._known].float())
+            # Not for classes that are new today: the teacher does not know them.
+            is_known = self._targets[chosen] < self._known
+            loss = loss + self._distill * (distance * is_known).mean()
         return loss
 
     @staticmethod
-    def _distance(wanted: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-        """How far each answer is from yesterday's on the classes that it knew, float32 [n].
+    def _distance(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+        """Return each image's distillation loss on the classes that the teacher knows, float32 [n].
 
         T^2 KL(softmax(teacher / T) || softmax(student / T)): Hinton, Vinyals & Dean 2015, over the
         known classes only as in Li & Hoiem 2016 (learning without forgetting).
         """
         return DISTILL_TEMPERATURE**2 * functional.kl_div(
-            functional.log_softmax(given / DISTILL_TEMPERATURE, dim=1),
-            functional.log_softmax(wanted / DISTILL_TEMPERATURE, dim=1),
+            functional.log_softmax(student / DISTILL_TEMPERATURE, dim=1),
+            functional.log_softmax(teacher / DISTILL_TEMPERATURE, dim=1),
             reduction="none",
             log_target=True,
         ).sum(dim=1)

@@ -1,8 +1,8 @@
-"""All layers stay as they are, and the head is a ridge regression.
+"""Frozen layers, and a ridge regression as head.
 
-Where the start is good this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
-RanDumb: Prabhu et al. 2024), and an image goes through the network once in its life: what the head
-is given of it is kept beside the project.
+With good starting weights this beats most fine-tuning on a stream (RanPAC: McDonnell et al. 2023;
+RanDumb: Prabhu et al. 2024). An image goes through the network only once: its features are cached
+beside the project.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dayfold.learning import calibration, network, unknown
+from dayfold.learning import calibration, network, novelty
 from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Job, Pool, digests
-from dayfold.learning.unknown import Known
-from dayfold.ledger.kept import Kept
+from dayfold.learning.novelty import NoveltyDetector
+from dayfold.ledger.image_cache import ImageCache
 from dayfold.ledger.tables import TrainingStep
 
 PENALTIES = [10.0**power for power in range(-8, 3)]  # times the mean eigenvalue of the features
-USUAL = 1e-2  # of these, where no validation image is there to choose by
+DEFAULT_PENALTY = 1e-2  # without validation images to choose one
 
 
 def fit(
@@ -31,27 +31,27 @@ def fit(
     fingerprint: Mapping[str, object],
     progress: Callable[[int], None],
 ) -> tuple[Fitted, TrainingStep]:
-    """Make a head of the pool's images and weights; each image is drawn once.
+    """Fit a head to the pool's images and weights; each image counts as drawn once.
 
-    What the head is given of an image is kept in `folder`. The step tells of the pool's
-    cross-entropy.
+    Features are cached in `folder`. The returned step has the cross-entropy over the pool.
     """
-    classes, features = len(job.start.classes), _Features(job, folder, fingerprint)
-    shown = features.of(pool, progress)
-    held = features.of(validation, progress) if validation.images else shown[:0]
+    classes, cache = len(job.start.classes), _FeatureCache(job, folder, fingerprint)
+    trained = cache.features(pool, progress)
+    held_out = cache.features(validation, progress) if validation.images else trained[:0]
     weights = torch.tensor(pool.weights)
-    head = ridge(shown, pool.targets, classes, weights, held, validation.targets)
-    # A ridge's answers lie in 0..1: as logits they would be sure of nothing.
-    by, wanted = (held, validation.targets) if len(held) else (shown, pool.targets)
-    scale = calibration.temperature(((by.double() @ head[0].T + head[1]).numpy(), wanted.numpy()))
+    head = ridge(trained, pool.targets, classes, weights, held_out, validation.targets)
+    # A ridge predicts about 0..1, and such logits would be sure of nothing: they are scaled.
+    on, targets = (held_out, validation.targets) if len(held_out) else (trained, pool.targets)
+    predicted = (on.double() @ head[0].T + head[1]).numpy()
+    scale = calibration.fit_temperature((predicted, targets.numpy()))
     weight, bias = ((part / scale).float() for part in head)
-    made, asked = (functional.linear(part, weight, bias) for part in (shown, held))
-    loss = float(functional.cross_entropy(made, pool.targets))
+    pool_logits, logits = (functional.linear(part, weight, bias) for part in (trained, held_out))
+    loss = float(functional.cross_entropy(pool_logits, pool.targets))
     state = {**job.start.state, **dict(zip(network.HEAD, (weight, bias), strict=True))}
-    chosen = unknown.sample(pool.images, pool.targets.numpy())
-    known = Known.of(shown[chosen], pool.targets[chosen], classes)
+    chosen = novelty.sample(pool.images, pool.targets.numpy())
+    detector = NoveltyDetector.fit(trained[chosen], pool.targets[chosen], classes)
     drawn = np.ones(len(pool.images), dtype=np.int64)
-    return Fitted(state, drawn, known, held, asked), TrainingStep(1, 1, loss, 0.0)
+    return Fitted(state, drawn, detector, held_out, logits), TrainingStep(1, 1, loss, 0.0)
 
 
 def ridge(
@@ -59,32 +59,32 @@ def ridge(
     targets: torch.Tensor,
     classes: int,
     weights: torch.Tensor,
-    held: torch.Tensor,
-    wanted: torch.Tensor,
+    held_out: torch.Tensor,
+    held_out_targets: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the head of the least weighted ridge loss: float64 [classes, d] and [classes].
+    """Return the head with the least weighted ridge loss: float64 [classes, d] and [classes].
 
     It maps `features` float [n, d] to 1 for their class in `targets` int64 [n] and to 0 for all
-    others; the bias has no penalty. The penalty is that of PENALTIES with the least squared error
-    on the images `held`, of the classes `wanted`: they are of other patients than the n.
+    others; the bias has no penalty. Of PENALTIES it takes the one with the least squared error on
+    the held-out features, which are of other patients.
     """
     part = (weights.double() / weights.sum())[:, None]
     x, y = features.double(), functional.one_hot(targets, classes).double()
-    middle, share = (part * x).sum(dim=0), (part * y).sum(dim=0)
-    x, y = x - middle, y - share
+    mean_x, mean_y = (part * x).sum(dim=0), (part * y).sum(dim=0)
+    x, y = x - mean_x, y - mean_y
     values, vectors = torch.linalg.eigh(x.T @ (part * x))
-    turned, scale = vectors.T @ (x.T @ (part * y)), values.mean().clamp_min(1e-12)
-    aim, found = functional.one_hot(wanted, classes).double() - share, []
-    for penalty in PENALTIES if len(held) else [USUAL]:
-        weight = vectors @ (turned / (values.clamp_min(0) + penalty * scale)[:, None])
-        error = ((held.double() - middle) @ weight - aim).square().sum().item()
-        found.append((error, -penalty, weight))
-    weight = min(found, key=lambda one: one[:2])[2]
-    return weight.T, share - middle @ weight
+    rotated, scale = vectors.T @ (x.T @ (part * y)), values.mean().clamp_min(1e-12)
+    expected, fits = functional.one_hot(held_out_targets, classes).double() - mean_y, []
+    for penalty in PENALTIES if len(held_out) else [DEFAULT_PENALTY]:
+        weight = vectors @ (rotated / (values.clamp_min(0) + penalty * scale)[:, None])
+        error = ((held_out.double() - mean_x) @ weight - expected).square().sum().item()
+        fits.append((error, -penalty, weight))
+    weight = min(fits, key=lambda fit: fit[:2])[2]
+    return weight.T, mean_y - mean_x @ weight
 
 
-class _Features:
-    """What the head is given of images, float32 [d] a file, by all that it depends on."""
+class _FeatureCache:
+    """Features of images, float32 [d] a file, cached by all that they depend on."""
 
     def __init__(self, job: Job, folder: Path, fingerprint: Mapping[str, object]) -> None:
         size, self._machine = job.recipe.image_size_px, job.machine
@@ -92,19 +92,18 @@ class _Features:
         body = {name: one for name, one in job.start.state.items() if name not in network.HEAD}
         facts = {"features": 1, "size": size, "fingerprint": dict(fingerprint)}
         facts["frozen"] = digests(body)
-        self._kept = Kept.of(folder, facts)
+        self._cache = ImageCache.of(folder, facts)
 
-    def of(self, pool: Pool, progress: Callable[[int], None]) -> torch.Tensor:
-        """Return them of a pool's images, float32 [n, d]."""
-        return torch.stack([self._read(pool, at, progress) for at in range(len(pool.images))])
-
-    def _read(self, pool: Pool, at: int, progress: Callable[[int], None]) -> torch.Tensor:
-        image = pool.images[at]
-        data = self._kept.read(image)
-        if data is None:
-            # In a batch of its own: its bits do not depend on what else a day trains on.
-            made = network.outputs(self._net, pool.pixels[at : at + 1], self._machine)
-            data = self._net.parted(made)[0].numpy().tobytes()
-            self._kept.write(image, data)
-        progress(1)
-        return torch.frombuffer(bytearray(data), dtype=torch.float32)
+    def features(self, pool: Pool, progress: Callable[[int], None]) -> torch.Tensor:
+        """Return the features of a pool's images, float32 [n, d]; compute those not cached."""
+        found = []
+        for row, image in enumerate(pool.images):
+            data = self._cache.read(image)
+            if data is None:
+                # In a batch of its own: its bits do not depend on what else a day trains on.
+                outputs = network.outputs(self._net, pool.pixels[row : row + 1], self._machine)
+                data = self._net.split(outputs)[0].numpy().tobytes()
+                self._cache.write(image, data)
+            found.append(torch.frombuffer(bytearray(data), dtype=torch.float32))
+            progress(1)
+        return torch.stack(found)

@@ -1,9 +1,9 @@
-"""What a day's training is given.
+"""The inputs of training: images, or frozen layers' activations.
 
-Without frozen layers that is the whole network, and its inputs are images. With them the inputs are
-what the frozen layers make of an image. These layers stay as yesterday's model has them, so that it
-is the same in every epoch and on every day: it is made once and kept beside the project (latent
-replay: Pellegrini et al. 2020; SIESTA, Harun et al. 2023).
+With frozen layers only the layers after them are trained. Frozen layers stay as yesterday's model
+has them, so the activations of an image are the same in every epoch and on every day: they are
+computed once and cached beside the project (latent replay: Pellegrini et al. 2020; SIESTA, Harun et
+al. 2023).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +20,23 @@ from dayfold import draws
 from dayfold.learning import network, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.network import Model
-from dayfold.ledger.kept import HEAD_BYTES, Kept
+from dayfold.ledger.image_cache import HEAD_BYTES, ImageCache
 from dayfold.project.files import sha256
 from dayfold.project.params import Train
 
-FORMAT = 1  # of a kept file
-# How many of a network's children the frozen part has: conv1, bn1, relu, maxpool are its stem.
+FORMAT = 1  # of a cached file
+# The number of frozen children of a network: conv1, bn1, relu and maxpool are its stem.
 DEPTHS = {"stem": 4, "layer1": 5, "layer2": 6, "layer3": 7}
-VARIANTS = 8  # of an image, as it is and changed at random, whose activations are kept
+VARIANTS = 8  # cached for each image: the image itself and seven augmented ones
 _LARGEST = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
 class Job:
-    """From which model, by which recipe and draws, on which machine a day is trained.
+    """How a day is trained: the model it starts from, recipe, seed, day and machine.
 
-    `teacher` is yesterday's model, asked where `recipe.distill` is above 0, and of the classes
-    `unseen`: rows of the head that no image has ever spoken for here.
+    `teacher` is yesterday's model, for distillation. `unseen` are rows of the head for classes that
+    have never had an image here: their logits are held to the teacher's.
     """
 
     start: Model
@@ -74,33 +74,34 @@ class Pool:
 
 @dataclass(frozen=True)
 class Images:
-    """The whole network is trained: it is given images, float32 [n, 3, size, size]."""
+    """Images, float32 [n, 3, size, size], as the inputs: the whole network is trained."""
 
     job: Job
 
-    def learner(self, net: nn.Module) -> nn.Module:
+    def trained_part(self, net: nn.Module) -> nn.Module:
         """Return the part of a network that is trained: all of it."""
         return net
 
-    def drawn(
+    def train_batch(
         self, pool: Pool, chosen: NDArray[np.int64], epoch: int, *, first: int
     ) -> torch.Tensor:
-        """Return a batch of images, each changed in its own way by epoch and place in it.
+        """Return a batch of augmented images.
 
-        `first` is the place of the batch's first image: one that is drawn twice is changed twice.
+        `first` is the first image's place in the epoch. The augmentation is drawn by epoch and
+        place, so an image that is drawn twice is changed in two ways.
         """
         ids = [f"{pool.images[position]} {first + at}" for at, position in enumerate(chosen)]
         fields = draws.uniform_fields("augment", self.job.seed, self.job.day, epoch, ids=ids)
         options = self.job.recipe.augment.model_dump()
-        return pixels.augmented(self.plain(pool, chosen), fields, **options)
+        return pixels.augmented(self.eval_batch(pool, chosen), fields, **options)
 
-    def plain(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """Return images as they are."""
+    def eval_batch(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """Return images without augmentation."""
         return pixels.normalised(pool.pixels[chosen].to(self.job.machine.device))
 
 
 def digests(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return the sha256 of each tensor: by these, what frozen layers made is kept."""
+    """Return the sha256 of each tensor."""
     return {
         name: sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
         for name, tensor in state.items()
@@ -108,13 +109,12 @@ def digests(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 class Activations:
-    """The last layers are trained: they are given what the frozen ones make of an image.
+    """Activations of the frozen layers as the inputs: the layers after them are trained.
 
-    The changes of an image are drawn once, the same on every day. Its activations are kept as
-    float16 [variants, channels, height, width], a file an image, in a folder named by a digest of
-    all that they depend on: frozen weights, recipe, seed, fingerprint. They are made in a batch of
-    their own, so that they never depend on what else a day trains on: a day that finds them gives
-    the bits of one that makes them.
+    The augmentations of an image are drawn once and are the same on every day. Its activations are
+    cached as float16 [variants, channels, height, width], a file an image, in a folder named by a
+    digest of all that they depend on: frozen weights, recipe, seed, fingerprint. Each image is
+    computed in a batch of its own, so cached and new activations have the same bits.
     """
 
     def __init__(self, job: Job, folder: Path, fingerprint: Mapping[str, object]) -> None:
@@ -133,45 +133,45 @@ class Activations:
             "fingerprint": dict(fingerprint),
             "frozen": digests(self._body.state_dict()),
         }
-        self._kept = Kept.of(folder, facts)
+        self._cache = ImageCache.of(folder, facts)
 
-    def learner(self, net: nn.Module) -> nn.Module:
+    def trained_part(self, net: nn.Module) -> nn.Module:
         """Return the layers after the frozen ones."""
         *layers, head = list(net.children())[self._depth :]
         return nn.Sequential(*layers, nn.Flatten(), head)
 
-    def make(self, *pools: Pool, progress: Callable[[int], None] = lambda _: None) -> int:
-        """Make what is not kept yet, or not whole, of the pools' images; how many were made."""
-        made = 0
+    def compute(self, *pools: Pool, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Cache the activations of the pools' images; return how many were not cached before."""
+        new = 0
         for pool in pools:
             for position, image in enumerate(pool.images):
-                if self._kept.read(image) is None:
-                    self._kept.write(image, self._of(image, pool.pixels[position]))
-                    made += 1
+                if self._cache.read(image) is None:
+                    self._cache.write(image, self._variants(image, pool.pixels[position]))
+                    new += 1
                 progress(1)
-        return made
+        return new
 
-    def _of(self, image: str, of: torch.Tensor) -> bytes:
-        batch = pixels.normalised(of.unsqueeze(0).to(self._job.machine.device))
+    def _variants(self, image: str, square: torch.Tensor) -> bytes:
+        batch = pixels.normalised(square.unsqueeze(0).to(self._job.machine.device))
         names = [f"{image} {number}" for number in range(1, VARIANTS)]
         fields = draws.uniform_fields("variants", self._job.seed, ids=names)
         many = batch.expand(len(names), -1, -1, -1).contiguous()
         changed = pixels.augmented(many, fields, **self._job.recipe.augment.model_dump())
         batch = torch.cat([batch, changed]).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), self._job.machine.autocast():
-            made = self._body(batch).float().clamp(-_LARGEST, _LARGEST).half()
-        return bytes(made.cpu().contiguous().numpy().tobytes())
+            activations = self._body(batch).float().clamp(-_LARGEST, _LARGEST).half()
+        return bytes(activations.cpu().contiguous().numpy().tobytes())
 
-    def drawn(
+    def train_batch(
         self, pool: Pool, chosen: NDArray[np.int64], epoch: int, *, first: int
     ) -> torch.Tensor:
-        """Return activations, each of a variant that is drawn by day, epoch, place and image."""
+        """Return activations, each of a variant drawn by day, epoch, place and image."""
         ids = [f"{pool.images[position]} {first + at}" for at, position in enumerate(chosen)]
         which = draws.uniforms("variant", self._job.seed, self._job.day, epoch, ids=ids) * VARIANTS
         return self._read(pool, chosen, which.astype(np.int64))
 
-    def plain(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """Return activations of images as they are."""
+    def eval_batch(self, pool: Pool, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """Return activations of images without augmentation."""
         return self._read(pool, chosen, np.zeros(len(chosen), dtype=np.int64))
 
     def _read(
@@ -179,8 +179,8 @@ class Activations:
     ) -> torch.Tensor:
         batch = np.empty((len(chosen), *self._shape), dtype=np.float16)
         for row, position, variant in zip(batch, chosen, variants, strict=True):
-            with self._kept.path(pool.images[position]).open("rb") as file:
+            with self._cache.path(pool.images[position]).open("rb") as file:
                 file.seek(HEAD_BYTES + int(variant) * row.nbytes)
                 file.readinto(memoryview(row).cast("B"))
-        made = torch.from_numpy(batch).to(self._job.machine.device).float()
-        return made.contiguous(memory_format=torch.channels_last)
+        activations = torch.from_numpy(batch).to(self._job.machine.device).float()
+        return activations.contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,15 @@ import torch
 
 from dayfold import __version__
 from dayfold.errors import ModelError
-from dayfold.learning.network import HEAD, KNOWN, Model, State, random_origin, save, without_head
+from dayfold.learning.network import (
+    HEAD,
+    NOVELTY,
+    Model,
+    State,
+    random_origin,
+    save,
+    with_empty_head,
+)
 from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
@@ -29,20 +37,20 @@ Say = Callable[[str], None]
 
 TIMEOUT_SECONDS = 15  # without a byte
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
-LATER = {408, 425, 429}  # answers of a server that may do better in a moment; and all from 500 on
+RETRIED = {408, 425, 429}  # status codes, besides all from 500 on, after which a retry may succeed
 PIECE_BYTES = 1 << 16  # read at a time
 MB = 1_000_000
-# Under these keys training scripts keep the state dict beside an optimizer's state and the like.
+# Training scripts store the state dict under one of these keys, beside an optimizer's state.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-# In what wraps a network (DataParallel, DistributedDataParallel, torch.compile, a class of one's
-# own with a member `model` or `backbone`) the names of its tensors begin with one or more of these.
+# Wrappers of networks (DataParallel, DistributedDataParallel, torch.compile, a class with a member
+# `model` or `backbone`) put one or more of these before the names of tensors.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 def write(project: Project, model: Model) -> None:
     """Write an origin as the parent of the first day, with no predictions."""
     tables.write(project.parent_predictions, Prediction, [])
-    # Last: where the model is, the origin is whole.
+    # The model comes last: if it is there, the origin is complete.
     save(project.parent_model, model.state, model.metadata)
 
 
@@ -64,24 +72,24 @@ def make(
 
 
 def torch_home() -> Path:
-    """Return where torch keeps what it downloads, by its own rule."""
+    """Return the folder of torch's downloads, by torch's own rule."""
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
 
 
 def published(network: str, *, say: Say) -> Model:
-    """Return the origin from a network's published file: torchvision's copy of it, or a download.
+    """Return the origin from a network's published weights, in torchvision's cache or downloaded.
 
-    The file's full sha256 is compared before anything of it is parsed.
+    The file's full sha256 is checked before it is parsed.
     """
     url, sha256 = NETWORKS[network].url, NETWORKS[network].sha256
     name = url.rpartition("/")[2]
-    kept = torch_home() / "hub" / "checkpoints" / name
-    if kept.is_file():
-        if sha256_file(kept) == sha256:
-            say(f"found in torchvision's cache: {kept}")
-            return of_state(read(kept), (), "imagenet", network)
-        say(f"{kept} is another file than the published one, so it is not used")
+    cached = torch_home() / "hub" / "checkpoints" / name
+    if cached.is_file():
+        if sha256_file(cached) == sha256:
+            say(f"found in torchvision's cache: {cached}")
+            return of_state(read(cached), (), "imagenet", network)
+        say(f"{cached} is another file than the published one, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
         download(url, path, say=say)
@@ -96,7 +104,7 @@ def published(network: str, *, say: Say) -> Model:
 
 
 def download(url: str, path: Path, *, say: Say) -> None:
-    """Download ImageNet's weights to `path`; what breaks off is tried again from the start."""
+    """Download ImageNet's weights to `path`; a broken download starts again from the beginning."""
     for number, wait in enumerate((*WAITS_SECONDS, None), start=1):
         try:
             _transfer(url, path, say)
@@ -105,7 +113,7 @@ def download(url: str, path: Path, *, say: Say) -> None:
             error.close()
             why = f"the server answers {error.code} {error.reason}"
             is_hopeless = error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR
-            is_hopeless = is_hopeless and error.code not in LATER
+            is_hopeless = is_hopeless and error.code not in RETRIED
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             why = str(cause) or type(cause).__name__
@@ -139,10 +147,10 @@ def _transfer(url: str, path: Path, say: Say) -> None:
 
 
 def read(path: Path) -> State:
-    """Read a state dict from safetensors or .pt/.pth; from the latter tensors only, no code.
+    """Read a state dict from safetensors or .pt/.pth, without running any code in the file.
 
-    Parameters become plain tensors; the key around a state dict and the prefixes of wrapped
-    networks are taken off. Raises ModelError where the file holds no state dict of tensors.
+    Parameters become plain tensors. The key around a state dict and the prefixes of wrapped
+    networks are removed. Raises ModelError where the file holds no state dict of tensors.
     """
     try:
         if path.suffix.lower() == ".safetensors":
@@ -176,7 +184,7 @@ def read(path: Path) -> State:
         bare = str(name)
         while prefix := next((one for one in PREFIXES if bare.startswith(one)), ""):
             bare = bare.removeprefix(prefix)
-        if bare.startswith(KNOWN):  # a model of dayfold's: what it knows of its images
+        if bare.startswith(NOVELTY):  # a model of dayfold's: what it knows of its images
             continue
         if bare in state:
             raise ModelError(f"{path} holds {bare} more than once, under several prefixes.")
@@ -187,9 +195,9 @@ def read(path: Path) -> State:
 def of_state(state: State, classes: Sequence[str], source: str, network: str = NETWORK) -> Model:
     """Return an origin from the state dict of torchvision's network of this name.
 
-    What load_state_dict(strict=True) takes is taken: other types of numbers are converted, absent
-    counters of batch norms start at 0. The head is kept where `classes` names the rows, and dropped
-    otherwise. Raises ModelError that lists what does not fit, or is not finite.
+    All that load_state_dict(strict=True) takes is accepted: other types of numbers are converted,
+    missing counters of batch norms start at 0. The head is used where `classes` names its rows, and
+    dropped otherwise. Raises ModelError that lists what does not fit or is not finite.
     """
     if len(set(classes)) != len(classes) or not all(classes):
         raise ModelError(f"The classes are not distinct names: {', '.join(classes)}.")
@@ -226,6 +234,6 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
             hint="its training had failed: use the weights of an earlier epoch, or others",
         )
     if not classes:
-        made = without_head(made, network)
+        made = with_empty_head(made, network)
     metadata = {"classes": list(classes), "day": "origin", "made": source, "network": network}
     return Model(made, tuple(classes), metadata)

@@ -1,9 +1,10 @@
-"""A batch in parts: processes, and slices on threads.
+"""Data parallelism: processes, and slices on threads.
 
-Slices are for bf16 on a CPU: the threads of oneDNN's kernels meet at barriers that no setting
-reaches, and beside another training two of them got a sixth as far as alone (224 px, Intel AMX: 4
-images a second of 27). Slices that meet once an update got 23, and 26 alone. In fp32 the threads
-give way (learning/__init__.py), and slices are slower: 190 images of 32 px a second instead of 242.
+Slices are for bf16 on a CPU, where the threads of oneDNN's kernels wait for each other at barriers
+that no setting changes. Beside another training, two such threads made 4 images a second instead of
+27 (224 px, Intel AMX); two slices, which meet once an update, made 23, and 26 alone. In fp32 the
+threads give way (learning/__init__.py) and slices are slower: 190 images of 32 px a second instead
+of 242.
 """
 
 import copy
@@ -28,39 +29,38 @@ from dayfold.learning.device import Machine
 from dayfold.project import lifeline
 from dayfold.project.files import sha256
 
-LEAST_IMAGES = 16  # of a slice: batch norm goes by them
+LEAST_IMAGES = 16  # of a slice, as batch norm uses their statistics
 
 Loss = Callable[[nn.Module, torch.Tensor, NDArray[np.int64]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Team:
-    """One of `size` processes that train together; `rank` 0 speaks, writes, and may be alone."""
+    """One of `size` processes that train together; `rank` 0 prints and writes."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that speaks and writes."""
+    def is_first(self) -> bool:
+        """Whether this is the process that prints and writes."""
         return self.rank == 0
 
     def slice(self, images: int) -> slice:
-        """The part of a batch of so many images that is this process's: the batch in even pieces.
+        """Return this process's part of a batch of so many images, in even pieces.
 
         Of 8 images among 3 processes: 0..1, 2..4, 5..7.
         """
         return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
 
     def combine(self, net: torch.nn.Module, loss: torch.Tensor, part: float) -> float:
-        """Make gradients and batch norms' statistics those of the whole batch; return its loss.
+        """Average gradients, running statistics and loss over all processes; return the loss.
 
-        `part` is the process's part of the batch. Each batch is normalised by the statistics of its
-        own slice, as in torch's DistributedDataParallel (its SyncBatchNorm is for GPUs only); the
-        running statistics are then averaged, so that every process holds the same network. All of
-        it is one sum over one vector, laid out alike in every update: DistributedDataParallel lays
-        its buckets out anew after the first one, so that a training that goes on in the middle
-        would add in another order.
+        `part` is this process's part of the batch, 0..1. Each slice is normalised by its own
+        statistics, as in torch's DistributedDataParallel (its SyncBatchNorm is for GPUs only); the
+        running statistics are averaged, so every process holds the same network. All of it is one
+        sum over one vector, with the same layout in every update. DistributedDataParallel lays out
+        its buckets anew after the first update, so a resumed training would add in another order.
         """
         if self.size == 1:
             return loss.item()
@@ -68,7 +68,7 @@ class Team:
         parts += [buffer for buffer in net.buffers() if buffer.is_floating_point()]
         parts += [loss.detach().view(1)]
         whole = torch.cat([tensor.reshape(-1) for tensor in parts]) * part
-        with _in_touch():
+        with _peer_errors():
             distributed.all_reduce(whole)
         sums = torch.split(whole, [tensor.numel() for tensor in parts])
         with torch.no_grad():
@@ -76,28 +76,28 @@ class Team:
                 tensor.copy_(summed.view(tensor.shape))
         return float(whole[-1])
 
-    def share(self, data: bytes) -> bytes:
-        """Return the bytes that the first process gives, in all of them."""
+    def broadcast(self, data: bytes) -> bytes:
+        """Return the first process's bytes in every process."""
         if self.size == 1:
             return data
         length = torch.tensor(len(data))
-        with _in_touch():
+        with _peer_errors():
             distributed.broadcast(length, src=0)
             if not length:
                 return b""
             shared = torch.empty(int(length), dtype=torch.uint8)
-            if self.leads:
+            if self.is_first:
                 shared.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
             distributed.broadcast(shared, src=0)
         return shared.numpy().tobytes()
 
-    def agree(self, data: bytes, what: str) -> None:
-        """Raise ModelError unless all processes have the same bytes."""
+    def check_equal(self, data: bytes, what: str) -> None:
+        """Raise ModelError, which names `what`, unless all processes have the same bytes."""
         if self.size == 1:
             return
         mine = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
         every = [torch.empty_like(mine) for _ in range(self.size)]
-        with _in_touch():
+        with _peer_errors():
             distributed.all_gather(every, mine)
         others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
         if others:
@@ -112,8 +112,8 @@ ALONE = Team()
 
 
 @contextmanager
-def _in_touch() -> Iterator[None]:
-    """Where processes talk, one that is gone is no bug of this one's."""
+def _peer_errors() -> Iterator[None]:
+    """A lost peer raises ModelError."""
     try:
         yield
     except RuntimeError as error:
@@ -122,11 +122,11 @@ def _in_touch() -> Iterator[None]:
 
 
 def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -> None:
-    """Run `python -m module` with `words` in so many processes, as torchrun does, to their end.
+    """Run `python -m module` with `words` in so many processes by torchrun, and wait for them.
 
-    torchrun's own options are read from its environment variables: PET_NNODES, PET_NODE_RANK,
-    PET_MASTER_ADDR and others; `processes` are those of all machines together. Raises ParamsError
-    where the machines cannot share them evenly, ModelError where a process fails.
+    torchrun reads its own options from its environment variables: PET_NNODES, PET_NODE_RANK,
+    PET_MASTER_ADDR and others. `processes` counts those of all machines. Raises ParamsError where
+    the machines cannot share them evenly, ModelError where a process fails.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -143,7 +143,7 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
     args.nproc_per_node = str(processes // machines)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["PYTHONSAFEPATH"] = "1"  # no module is taken from the current folder
-    logging.disable()  # what torchrun would say of a failed process is said below, shorter
+    logging.disable()  # torchrun's message on a failed process; ours below is shorter
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torchrun takes them
     handlers = {one: signal.getsignal(one) for one in signals}
     try:
@@ -169,20 +169,20 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
 
 @contextmanager
 def joined(device: str, log: str) -> Iterator[Team]:
-    """Join the processes that `launch` started, and end with it, while the body runs.
+    """Join the processes that `launch` started, and end when it does.
 
-    The first speaks, to the end of the file `log` if one is named; of the others only errors are
-    heard. An error that a user can fix ends the process without a traceback.
+    The first process prints, into the file `log` if one is named; the others print errors only. An
+    error that a user can fix ends the process without a traceback.
     """
     team = Team(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    place = (log if team.rank == 0 else os.devnull) or None
+    place = (log if team.is_first else os.devnull) or None
     try:
         lifeline.tie()
         with (
-            Path(place).open("a") if place else nullcontext(sys.stdout) as said,
-            redirect_stdout(said),
+            Path(place).open("a") if place else nullcontext(sys.stdout) as output,
+            redirect_stdout(output),
         ):
-            # torchrun passes Ctrl-C on; what is written is whole at any moment.
+            # torchrun passes Ctrl-C on. All writes are atomic, so the process may end at any time.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             _connect(team, device)
             yield team
@@ -205,35 +205,35 @@ def _connect(team: Team, device: str) -> None:
             )
         torch.cuda.set_device(place)
     # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.
-    with _in_touch():
+    with _peer_errors():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
 
 
 def slices_of(machine: Machine, images: int) -> int:
-    """Return in how many slices a batch of so many images is computed; bits depend on it."""
+    """Return the number of slices for a batch of so many images; bits depend on it."""
     if (machine.device, machine.precision) != ("cpu", "bf16"):
         return 1
     return max(1, min(machine.threads, images // LEAST_IMAGES))
 
 
 class Slices:
-    """Forward and backward passes of a network in training, of so many slices at a time."""
+    """Forward and backward passes of a batch in `count` slices, each on threads of its own."""
 
     def __init__(self, learner: nn.Module, loss: Loss, count: int, threads: int) -> None:
         self._loss = loss
-        # Copies have batch norms of their own, and the parameters in common.
-        common = {id(parameter): parameter for parameter in learner.parameters()}
+        # The copies share the parameters and have batch norms of their own.
+        shared = {id(parameter): parameter for parameter in learner.parameters()}
         self._learners = [learner]
-        self._learners += [copy.deepcopy(learner, dict(common)) for _ in range(count - 1)]
+        self._learners += [copy.deepcopy(learner, dict(shared)) for _ in range(count - 1)]
         self._pool = ThreadPoolExecutor(
             count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),)
         )
 
     def backward(self, batch: torch.Tensor, chosen: NDArray[np.int64]) -> torch.Tensor:
-        """Give every parameter its gradient; return the loss of the whole batch, float32 [].
+        """Set the gradient of every parameter; return the loss of the whole batch, float32 [].
 
         `chosen` int64 [n] are passed on to the loss. Each slice is normalised by its own
-        statistics, and the running ones are averaged, as between processes (Team.combine).
+        statistics, and running statistics are averaged, as between processes (Team.combine).
         """
         count, images = len(self._learners), len(chosen)
         if count == 1:
@@ -249,16 +249,17 @@ class Slices:
         for copies in statistics[1:]:
             torch._foreach_copy_(copies, statistics[0])
         batches, rows = ([whole[cut] for cut in cuts] for whole in (batch, chosen))
-        made = list(self._pool.map(self._of, self._learners, batches, rows))
+        results = list(self._pool.map(self._gradients, self._learners, batches, rows))
         with torch.no_grad():
             # In the order of the slices, whichever was done first.
-            gradients = _mean([gradients for _, gradients in made], parts)
+            gradients = _mean([gradients for _, gradients in results], parts)
             torch._foreach_copy_(statistics[0], _mean(statistics, parts))
         for parameter, gradient in zip(self._learners[0].parameters(), gradients, strict=True):
             parameter.grad = gradient
-        return torch.stack([loss * part for (loss, _), part in zip(made, parts, strict=True)]).sum()
+        losses = [loss * part for (loss, _), part in zip(results, parts, strict=True)]
+        return torch.stack(losses).sum()
 
-    def _of(
+    def _gradients(
         self, learner: nn.Module, batch: torch.Tensor, chosen: NDArray[np.int64]
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         loss = self._loss(learner, batch, chosen)

@@ -1,4 +1,4 @@
-"""Rows of the manifest → tensors, randomly changed."""
+"""Rows of the manifest → pixels, augmented."""
 
 import math
 import os
@@ -15,15 +15,15 @@ from torch.nn import functional
 
 from dayfold.errors import ImageMissingError, IntakeError
 from dayfold.ledger.decode import ERASED, decode, no_warnings, placeholder, squared
-from dayfold.ledger.kept import keep_square, kept_squares, read_square
+from dayfold.ledger.image_cache import read_square, square_cache, write_square
 from dayfold.project import pins, vcs
 from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
-MAPPED_BYTES = 2**30  # more pixels than that lie in a file that is mapped into memory
-CHUNK = 2048  # images decoded at a time: memory does not grow with the history
+MAPPED_BYTES = 2**30  # of pixels, above which they are in a memory-mapped file
+CHUNK = 2048  # images decoded at a time, so that memory does not grow with the history
 # The mean and standard deviation of ImageNet's RGB, on which torchvision's weights were trained.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -38,17 +38,16 @@ def load(
 ) -> torch.Tensor:
     """Read, check and decode images: uint8 [n, 3, size, size], black bars where not square.
 
-    Every file's bytes must have the sha256 that the manifest pins. More than MAPPED_BYTES lie in a
-    file without a name on the project's disk, of which the system keeps in memory what it has room
-    for; of fewer, the squares are kept for the next stage and day.
+    Every file's bytes must have the sha256 that the manifest pins. Up to MAPPED_BYTES, the squares
+    are cached for the next stage and day; more pixels are in a temporary file on the project's
+    disk, which is mapped into memory.
 
     Raises ImageMissingError that lists all missing, changed and erased files, with the command that
-    brings them back, or the one that goes on without what was erased; OSError where the disk has no
-    room.
+    brings them back; OSError where the disk is full.
     """
     project = Project(root)
-    pixels = _room((len(paths), 3, size, size), project.scratch)
-    room, kept = pixels.numpy(), kept_squares(project.squares, size)
+    pixels = _empty((len(paths), 3, size, size), project.scratch)
+    array, cache = pixels.numpy(), square_cache(project.squares, size)
 
     def one(position: int) -> str | None:
         path = root / paths[position]
@@ -60,23 +59,23 @@ def load(
             return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
             return f"{paths[position]} is no longer the image that was added"
-        square = read_square(kept, images[position], size)
+        square = read_square(cache, images[position], size)
         if square is None:
             try:
                 square = squared(decode(data), size)
             except IntakeError as error:
                 return f"{paths[position]} {error.what}"
             if pixels.nbytes <= MAPPED_BYTES:
-                keep_square(kept, images[position], square)
-        room[position] = square
+                write_square(cache, images[position], square)
+        array[position] = square
         progress(1)
         return None
 
     with no_warnings(), ThreadPoolExecutor(cpus()) as pool:
         problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
     if problems:
-        left = [problem for problem in problems if not problem.endswith(ERASED)]
-        folders = pins.tracked(left)
+        mendable = [problem for problem in problems if not problem.endswith(ERASED)]
+        folders = pins.tracked(mendable)
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),
@@ -88,21 +87,21 @@ def load(
     return pixels
 
 
-def _room(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
+def _empty(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
     count = math.prod(shape)
     if count <= MAPPED_BYTES:
         return torch.empty(shape, dtype=torch.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
-            # On a full disk, a write to the map would be a crash without a word.
+            # On a full disk, a write to the map would crash the process without a message.
             os.posix_fallocate(file.fileno(), 0, count)
         else:  # macOS
             file.truncate(count)
         return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
-def in_chunks(
+def load_in_chunks(
     root: Path, rows: pl.DataFrame, size: int, progress: Callable[[int], None]
 ) -> Iterator[torch.Tensor]:
     """`load` the images of rows (path, image), in order, CHUNK at a time."""
@@ -111,8 +110,8 @@ def in_chunks(
 
 
 def normalised(pixels: torch.Tensor) -> torch.Tensor:
-    """Return what the network takes: uint8 [n, 3, h, w] → float32, channels last, about N(0, 1)."""
-    # In place: at 224 px, a new tensor for each step costs more than the arithmetic.
+    """Return the network's input: uint8 [n, 3, h, w] → float32, channels last, about N(0, 1)."""
+    # In place: at 224 px a new tensor for each step costs more than the arithmetic.
     scaled = pixels.to(memory_format=torch.channels_last).float().div_(255)
     return scaled.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
 
@@ -128,11 +127,11 @@ def augmented(
     brightness: float,
     contrast: float,
 ) -> torch.Tensor:
-    """Change a normalised batch, float32 [n, 3, h, w], by its fields, float64 [n, 8] in U(0, 1).
+    """Augment a normalised batch, float32 [n, 3, h, w], by draws `fields`, float64 [n, 8].
 
     Column 0 decides the flip (probability), 1 the rotation (± degrees), 2 and 3 the shift (± part
     of the side), 4 the scale (± part), 5 the brightness (± part of full range, added), 6 the
-    contrast (± part, about the image's mean); 7 is free. Beyond the edge the edge is repeated.
+    contrast (± part, about the image's mean); 7 is unused. Pixels outside repeat the edge.
     """
     spread = torch.from_numpy(fields * 2 - 1).float().to(batch.device)
     if flip or rotate_degrees or shift or scale:

@@ -1,4 +1,4 @@
-"""Which precision trains the network faster here."""
+"""Which precision trains faster here, measured."""
 
 import time
 from dataclasses import replace
@@ -16,14 +16,14 @@ from dayfold.project.cpus import model_name
 from dayfold.project.layout import Project
 from dayfold.project.params import Origin, Params, Train
 
-PAYS = 1.15  # times as fast as fp32: less is not worth fewer digits
+SPEEDUP = 1.15  # that bf16 must have over fp32: less is not worth fewer digits
 MEASURED_SECONDS = 1.5  # of both precisions in turn, after the first update of each
 LEAST_PAIRS = 2  # however long they take
 CLASSES = ("a", "b")
 
 
 class Bare:
-    """A day's updates over one batch in memory: what is left is the network."""
+    """A day's updates on one batch in memory: only the network's own time is left."""
 
     def __init__(self, model: Model, recipe: Train, machine: Machine) -> None:
         count, size = recipe.batch_size, recipe.image_size_px
@@ -32,15 +32,15 @@ class Bare:
         images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
         pool = Pool(images, torch.arange(count) % len(model.classes), [], [])
         self._rows, self._rate = np.arange(count), recipe.learning_rate
-        self._batch = Images(job).plain(pool, self._rows)
+        self._batch = Images(job).eval_batch(pool, self._rows)
         self._on_cpu = machine.device == "cpu"
         self._training = fitting.Training(job, pool, Images(job), ALONE)
 
     def update(self) -> float:
-        """Make an update; return its seconds, on a CPU those that its threads computed.
+        """Make an update; return its seconds, on a CPU the CPU time of its threads.
 
-        Threads that wait for a CPU, as other work has it, do not compute: one update in a row takes
-        up to twenty times the wall time of the next, but 1.2 times the computing.
+        Beside other work the wall time of two updates in a row differs up to twenty times, their
+        CPU time 1.2 times.
         """
         clock = time.process_time if self._on_cpu else time.perf_counter
         began = clock()
@@ -48,11 +48,11 @@ class Bare:
         return clock() - began
 
 
-def what_pays(recipe: Train, origin: Origin) -> tuple[str, str]:
-    """Return the precision that trains the network faster here at the recipe's size, and why.
+def choose(recipe: Train, origin: Origin) -> tuple[str, str]:
+    """Return the faster precision at the recipe's image size, and why it was chosen.
 
-    bf16 where it is PAYS times as fast as fp32 in three of four pairs of updates, measured for some
-    seconds; a device that does not multiply in bf16 is not measured.
+    It is bf16 where bf16 is SPEEDUP times as fast as fp32 in three of four pairs of updates. A
+    device that does not multiply in bf16 is not measured.
     """
     found = device.resolve(device=recipe.device, precision="auto", threads=recipe.threads)
     where = torch.cuda.get_device_name() if found.device == "cuda" else (model_name() or "this CPU")
@@ -66,14 +66,14 @@ def what_pays(recipe: Train, origin: Origin) -> tuple[str, str]:
     began = time.monotonic()
     while time.monotonic() - began < MEASURED_SECONDS or len(ratios) < LEAST_PAIRS:
         ratios.append(fp32.update() / bf16.update())
-    times = sorted(ratios)[len(ratios) // 4]
-    chosen = "bf16" if times >= PAYS else "fp32"
-    return chosen, f"bf16 is {times:.2f} times as fast at {recipe.image_size_px} px on {where}"
+    speedup = sorted(ratios)[len(ratios) // 4]
+    chosen = "bf16" if speedup >= SPEEDUP else "fp32"
+    return chosen, f"bf16 is {speedup:.2f} times as fast at {recipe.image_size_px} px on {where}"
 
 
 def pin(project: Project, params: Params) -> str:
-    """Set train.precision in params.yaml to what pays here; return it with its reason."""
-    precision, why = what_pays(params.train, params.origin)
+    """Set train.precision in params.yaml to the faster one here; return it with the reason."""
+    precision, why = choose(params.train, params.origin)
     comments = {"train.precision": f"auto, fp32, bf16; here: {why}"}
     params_file.edit(project.params, {"train.precision": precision}, comments=comments)
     return f"{precision} ({why})"

@@ -1,7 +1,8 @@
 """torchvision's ResNet18, 34 and 50, to the bit.
 
-Written out, as `import torchvision` takes 3 s of a CPU, for which all that trains or predicts would
-wait (He et al. 2016; of ResNet50 version 1.5, whose stride is in the 3 x 3 convolution).
+They are written out here because `import torchvision` takes 3 s of CPU, in every command that
+trains or predicts (He et al. 2016; ResNet50 is version 1.5, with the stride in the 3 x 3
+convolution).
 """
 
 from typing import NamedTuple
@@ -11,12 +12,12 @@ from torch import nn
 
 
 class Kind(NamedTuple):
-    """Of which blocks a network is, how many a layer, and its published ImageNet weights.
+    """A network's blocks, how many each layer has, and its published ImageNet weights.
 
-    The `kernels` are those of a block's convolutions, of which the last has `expansion` times as
-    many channels. The weights are torchvision's IMAGENET1K_V1 of all three, made by one recipe;
-    ResNet50's V2 is better on ImageNet by a recipe with label smoothing, whose features transfer
-    less well (Kornblith et al. 2021). torchvision checks 8 digits of `sha256`, and those only when
+    `kernels` are the sizes of a block's convolutions; the last one has `expansion` times as many
+    channels. The weights are torchvision's IMAGENET1K_V1, made by one recipe for all three. V2 of
+    ResNet50 is better on ImageNet, but its recipe has label smoothing, whose features transfer less
+    well (Kornblith et al. 2021). torchvision itself checks only 8 digits of `sha256`, and only when
     it downloads.
     """
 
@@ -35,27 +36,27 @@ class Block(nn.Module):
 
     def __init__(self, kind: Kind, inputs: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.last, made, strided = len(kind.kernels), inputs, kind.kernels.index(3) + 1
+        self.last, outputs, strided = len(kind.kernels), inputs, kind.kernels.index(3) + 1
         for at, kernel in enumerate(kind.kernels, start=1):
-            given, made = made, width * (kind.expansion if at == self.last else 1)
+            given, outputs = outputs, width * (kind.expansion if at == self.last else 1)
             step = stride if at == strided else 1
-            conv = nn.Conv2d(given, made, kernel, step, kernel // 2, bias=False)
+            conv = nn.Conv2d(given, outputs, kernel, step, kernel // 2, bias=False)
             self.add_module(f"conv{at}", conv)
-            self.add_module(f"bn{at}", nn.BatchNorm2d(made))
+            self.add_module(f"bn{at}", nn.BatchNorm2d(outputs))
         self.relu = nn.ReLU(inplace=True)
-        is_as_large = stride == 1 and inputs == made
-        fitting = nn.Conv2d(inputs, made, 1, stride, bias=False)
-        self.downsample = None if is_as_large else nn.Sequential(fitting, nn.BatchNorm2d(made))
+        is_same_shape = stride == 1 and inputs == outputs
+        conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.downsample = None if is_same_shape else nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the convolutions and the shortcut, without what is below 0."""
+        """Return relu(convolutions + shortcut)."""
         shortcut = images if self.downsample is None else self.downsample(images)
-        made = images
+        features = images
         for at in range(1, self.last + 1):
-            made = getattr(self, f"bn{at}")(getattr(self, f"conv{at}")(made))
-            made = self.relu(made) if at < self.last else made
-        made += shortcut
-        summed: torch.Tensor = self.relu(made)
+            features = getattr(self, f"bn{at}")(getattr(self, f"conv{at}")(features))
+            features = self.relu(features) if at < self.last else features
+        features += shortcut
+        summed: torch.Tensor = self.relu(features)
         return summed
 
 
@@ -104,9 +105,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        made = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        made = self.layer4(self.layer3(self.layer2(self.layer1(made))))
-        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(made), 1))
+        features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(features), 1))
         return logits
 
 
@@ -116,13 +117,13 @@ def _layer(kind: Kind, count: int, inputs: int, width: int, stride: int) -> nn.S
 
 
 def blank(network: str, classes: int = 1) -> ResNet:
-    """A network in shape only: no weights are drawn that are replaced at once."""
+    """Return a network on the meta device: no weights are drawn only to be replaced."""
     with torch.device("meta"):
         return ResNet(NETWORKS[network], classes)
 
 
 def network_of(state: dict[str, torch.Tensor]) -> str:
-    """Return whose kernels a state dict has, by their names and shapes; "" for none of NETWORKS."""
+    """Return the name in NETWORKS whose kernels have a state dict's names and shapes, or ""."""
     found = _kernels(state)
     return next((name for name in NETWORKS if _kernels(blank(name).state_dict()) == found), "")
 

@@ -1,4 +1,4 @@
-"""The word when a training is slower than usual."""
+"""A warning when training is slow."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from dayfold.project.layout import Project
 
 WINDOW_SECONDS = 5.0  # over which a speed is measured
 WINDOW_UPDATES = 3  # at least
-WATCHED_SECONDS = 0.5  # for what else is at work
-SLOW = 0.5  # of the usual speed
-WARM_UP = 2  # updates that are not measured: kernels are chosen, memory is first asked for
-# What a speed depends on: days that differ in it are not compared.
+WATCHED_SECONDS = 0.5  # how long other processes are watched
+SLOW = 0.5  # part of the usual speed
+WARM_UP = 2  # updates that are not measured, as kernels are chosen and memory is allocated
+# The speed depends on these: days that differ in one of them are not compared.
 DEPENDS = {
     "recipe": ("image_size_px", "precision", "frozen_through", "distill"),
     "fingerprint": ("cpu", "device", "threads", "processes"),
@@ -26,9 +26,10 @@ DEPENDS = {
 
 
 def usual_speed(project: Project, day: str, facts: Mapping[str, Any]) -> tuple[float, str]:
-    """Return the images a second of a sealed day's training, and the day; 0 if it was another kind.
+    """Return the images a second of a sealed day's training, and that day.
 
-    `facts` are what provenance.json says of today's training: recipe and fingerprint.
+    0 and "" where its recipe or machine was another one; `facts` has today's `recipe` and
+    `fingerprint`, as in provenance.json.
     """
     name = project.name(project.provenance)
     then = json.loads(vcs.at_tags(project.root, [day], lambda _: [name])[day].get(name, b"{}"))
@@ -38,10 +39,10 @@ def usual_speed(project: Project, day: str, facts: Mapping[str, Any]) -> tuple[f
     return then["draws"]["all"] / max(then["seconds"]["train"], 0.1), day
 
 
-class Pace:
-    """Compares the speed of a training with its own first seconds, and with another day's.
+class SpeedMonitor:
+    """Compare a training's speed with that of its first seconds, and with another day's.
 
-    `usual` are that day's images a second, 0 where there is none to compare with; `day` its name.
+    `usual` is the other `day`'s speed in images a second, or 0.
     """
 
     def __init__(self, usual: float = 0.0, day: str = "") -> None:
@@ -49,8 +50,8 @@ class Pace:
         self._updates, self._images, self._began = -WARM_UP, 0, time.monotonic()
         self._is_first, self._said = True, False
 
-    def after(self, images: int) -> str:
-        """Count an update of so many images; return what is to be said of it, once, or nothing."""
+    def update(self, images: int) -> str:
+        """Count an update of so many images; return the warning, once, or ""."""
         self._updates += 1
         self._images += images
         seconds = time.monotonic() - self._began
@@ -76,8 +77,8 @@ class Pace:
 
 
 def others(seconds: float) -> str:
-    """Watch the processes for so long, and say which use the CPU besides this one."""
-    list(psutil.process_iter(["cpu_percent"]))  # from here on it is counted
+    """Watch all processes for so long, and say which others use the CPU."""
+    list(psutil.process_iter(["cpu_percent"]))  # the first call starts the measurement
     unused, used = idle(seconds), Counter[str]()
     for process in psutil.process_iter(["name", "cpu_percent"]):
         if process.pid != os.getpid():

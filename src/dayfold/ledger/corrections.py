@@ -15,15 +15,14 @@ from dayfold.project import vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import ORIGIN, Project
 
-ERASE = "erase"  # withdrawn, and its bytes are gone
+ERASE = "erase"  # withdrawn, and its bytes are removed
 
 
 class Correction(NamedTuple):
-    """One line: what became of an image of an earlier day.
+    """A correction of an image of an earlier day.
 
-    `relabel` gives it the class `label`; `withdraw` takes it out of all data versions from this one
-    on; `erase` does so as well, unless an earlier day has, and says that its bytes are gone.
-    `reason` is a person's.
+    `relabel` gives it the class `label`. `withdraw` removes it from this data version and all later
+    ones. `erase` withdraws it, if no earlier day has, and records that its bytes are removed.
     """
 
     action: str
@@ -45,7 +44,7 @@ def write(project: Project, day: str, lines: Iterable[Correction]) -> None:
 
 
 def lines(project: Project, day: str) -> dict[str, Correction]:
-    """Return a day's corrections by image, unchecked; none where there is no such file."""
+    """Return a day's corrections by image, unchecked; empty where there is no file."""
     if not project.corrections(day).exists():
         return {}
     table = tables.read(project.corrections(day), Correction)
@@ -53,20 +52,20 @@ def lines(project: Project, day: str) -> dict[str, Correction]:
 
 
 def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
-    """Return the images that were withdrawn or erased on any day known here: the day and its line.
+    """Return image → day and correction, for all images withdrawn or erased on any day.
 
-    Of sealed days as their tags have it, whatever is checked out. `actions` are "withdraw" and
-    "erase", both if none is named. Lines of a file that cannot be read are left out.
+    Sealed days are read at their tags, other days from files. `actions` are "withdraw" and "erase",
+    by default both. A file that cannot be read is skipped.
     """
-    # A folder that came without git has its files.
+    # A backtest's folder has no git.
     sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
-    kept = vcs.at_tags(project.root, sealed, lambda day: [project.name(project.corrections(day))])
-    tables_ = {day: data for day, files in kept.items() for data in files.values()}
+    tagged = vcs.at_tags(project.root, sealed, lambda day: [project.name(project.corrections(day))])
+    files = {day: data for day, of_day in tagged.items() for data in of_day.values()}
     for path in project.corrections("").parent.glob("*.csv"):
         if path.stem not in sealed:
-            tables_[path.stem] = path.read_bytes()
+            files[path.stem] = path.read_bytes()
     found = {}
-    for day, data in sorted(tables_.items()):
+    for day, data in sorted(files.items()):
         try:
             table = parse_csv(data, tables.schema(Correction), day)
         except LedgerError:
@@ -77,10 +76,10 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     return found
 
 
-def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], int]:
-    """Return the manifests up to a day as if what is withdrawn by now had never come.
+def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], int]:
+    """Return the manifests up to a day without all images withdrawn so far, and their number.
 
-    The origin's too; and how many images those are. No manifests where there are none.
+    The origin's manifest is among them. Where nothing was withdrawn, there are no manifests and 0.
     """
     history = manifest.history(project, last)
     withdrawn = gone(project).keys() & {*history.images["image"], *history.withdrawn}
@@ -92,24 +91,27 @@ def without_withdrawn(project: Project, last: str) -> tuple[dict[str, bytes], in
 
 
 def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history with a day's corrections, by image, that no manifest has yet."""
+    """Return a history with the open day's corrections, by image, which no manifest has yet."""
     if not lines:
         return known
     labels = {image: line.label for image, line in lines.items() if line.label}
-    gone = lines.keys() - labels.keys()
+    withdrawn = lines.keys() - labels.keys()
     label = pl.col("image").replace_strict(
         list(labels), list(labels.values()), default=None, return_dtype=pl.String
     )
-    images = known.images.filter(~pl.col("image").is_in(list(gone))).with_columns(
+    images = known.images.filter(~pl.col("image").is_in(list(withdrawn))).with_columns(
         label=pl.coalesce(label, "label")
     )
-    mine = known.images.filter(pl.col("image").is_in(list(lines))).with_columns(before="label")
-    past = pl.concat([known.corrections, mine], how="diagonal")
-    return replace(known, images=images, corrections=past, withdrawn=known.withdrawn | gone)
+    corrected = known.images.filter(pl.col("image").is_in(list(lines)))
+    all_corrections = pl.concat(
+        [known.corrections, corrected.with_columns(before="label")], how="diagonal"
+    )
+    all_withdrawn = known.withdrawn | withdrawn
+    return replace(known, images=images, corrections=all_corrections, withdrawn=all_withdrawn)
 
 
 def label_problem(label: str) -> str:
-    """Say what is wrong with a class's name; nothing if it would do as a folder's."""
+    """Say why a class cannot have this name; "" if it can."""
     if wrong := finding.name_problem(label, "class"):
         return wrong
     if label != finding.composed(label):
@@ -120,7 +122,8 @@ def label_problem(label: str) -> str:
 def read(project: Project, day: str, known: History) -> list[Row]:
     """Return the day's corrections as rows of its manifest.
 
-    An erased image is withdrawn too; one that was on an earlier day has no row.
+    `erase` becomes a `withdraw` row, or no row for an image that was withdrawn earlier. Raises
+    LedgerError that lists all lines that do not fit.
     """
     name = project.name(project.corrections(day))
     table = tables.read(project.corrections(day), Correction)
@@ -152,8 +155,8 @@ def read(project: Project, day: str, known: History) -> list[Row]:
             if image not in known.withdrawn:
                 rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
     changed = [row.image for row in rows]
-    left = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
-    problems += finding.clashes({row.label for row in rows if row.label} | set(left))
+    unchanged = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
+    problems += finding.clashes({row.label for row in rows if row.label} | set(unchanged))
     if problems:
         raise LedgerError(
             f"{name} has lines that do not fit:",

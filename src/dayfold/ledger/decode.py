@@ -31,7 +31,7 @@ ENDINGS = {
 }
 IMAGE_ENDINGS = frozenset(ending for endings in ENDINGS.values() for ending in endings) - {""}
 
-MAX_PIXELS = 89_478_485  # a quarter of a gigabyte at 3 bytes each: Pillow's own limit
+MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a gigabyte at 3 bytes each
 
 ERASED = "was erased: a line of text is in its place"
 _PLACEHOLDER = re.compile(rb"dayfold: image [0-9a-f]{64} was erased; data/corrections/ says when\n")
@@ -42,21 +42,21 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _INSTALL = "pip install 'dayfold[dicom]'"
-# Lossy ones and JPEG 2000: Pillow notices where they are cut short, gdcm does not always.
+# Truncated files of these are noticed by Pillow, but not always by gdcm.
 _BY_PILLOW = (
     "1.2.840.10008.1.2.4.50",  # JPEG baseline, 8 bits
     "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
-HEAD_BYTES = 132  # by which a DICOM file is known
+HEAD_BYTES = 132  # the length of a DICOM file's preamble and magic number
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image, 8-bit RGB, and what its file says besides.
+    """An 8-bit RGB image and other facts in its file.
 
-    `form` is one of FORMATS or "DICOM"; `has_frames` whether there are more than the one that was
-    taken; `group` the patient or study of a DICOM file, hashed; `remarks` what a person must know.
+    `form` is one of FORMATS or "DICOM". `has_frames` says whether there are more frames than the
+    one used. `group` is the hashed patient or study of a DICOM file. `remarks` are warnings.
     """
 
     image: Image.Image
@@ -67,17 +67,17 @@ class Decoded:
 
 
 def placeholder(image: str) -> bytes:
-    """Return the line of text that lies in the place of an erased image, by the image's sha256.
+    """Return the line of text that replaces an erased image, by the image's sha256.
 
-    DVC checks out nothing of a day's folder whose object is missing, and trusts one that is
-    read-only: so a text takes the object's place. It is told from any other by the image's id.
+    DVC checks out no file of a day's folder if one object is missing, and it trusts a read-only
+    object. So this text replaces the object; the image's id makes each one different.
     """
     return f"dayfold: image {image} was erased; data/corrections/ says when\n".encode()
 
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Keep the decoders' warnings from the terminal. For the thread that starts the others."""
+    """Suppress the decoders' warnings; to be used in the thread that starts the others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.filterwarnings("ignore", module="pydicom")
@@ -90,12 +90,12 @@ def decode(data: bytes) -> Image.Image:
 
 
 def examine(data: bytes) -> Decoded:
-    """Decode an image file's bytes to RGB, and say what the file is (docs/intake.md).
+    """Decode an image file's bytes to RGB; IntakeError with the reason where it cannot be used.
 
-    EXIF orientation is applied, alpha composited on black, 16-bit grey scaled to 8 bits (Pillow's
-    own conversion clips it to white), palettes and CMYK converted, ICC profiles left alone; of
-    several frames the first counts. Damage is found by decoding all of it (`Image.verify` passes
-    truncated JPEGs), more than MAX_PIXELS by the header.
+    The rules are in docs/intake.md: EXIF orientation is applied, alpha is composited on black,
+    16-bit grey is scaled to 8 bits (Pillow's conversion clips it to white), palettes and CMYK are
+    converted, ICC profiles are ignored, and the first of several frames is used. The whole image is
+    decoded to find damage (`Image.verify` passes truncated JPEGs), except above MAX_PIXELS.
     """
     if not data:
         raise IntakeError("is empty (0 bytes)")
@@ -103,8 +103,7 @@ def examine(data: bytes) -> Decoded:
         raise IntakeError(ERASED)
     with _refusals():
         if is_dicom(data):
-            pixels, has_frames, group, remarks = _read_dicom(data)
-            return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, remarks)
+            return _read_dicom(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # The other pictures of an MPO (many phones' JPEG) are a depth map or a smaller preview.
         is_jpeg = image.format in ("JPEG", "MPO")
@@ -116,11 +115,11 @@ def examine(data: bytes) -> Decoded:
 
 
 def begins_as_image(path: Path) -> bool:
-    """Whether a file begins as one of FORMATS or DICOM does, damaged or not; OSError if unread."""
+    """Whether a file's first bytes are those of FORMATS or DICOM, even if it is damaged."""
     with path.open("rb") as file:
         begins_as_dicom = is_dicom(file.read(HEAD_BYTES))
         file.seek(0)
-        # Any other error is of an image that is damaged or too large: told when it is decoded.
+        # Other errors are of a damaged or too large image, and are reported when it is decoded.
         with suppress(Exception):
             try:
                 Image.open(file, formats=FORMATS)
@@ -130,20 +129,19 @@ def begins_as_image(path: Path) -> bool:
 
 
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Return an RGB image as the network sees it: uint8 [3, size, size].
+    """Return an RGB image as the network's input: uint8 [3, size, size].
 
-    Whole, with black bars where not square, not cropped: what is at the edge of a scan may be what
-    matters.
+    It is padded with black bars and not cropped, as the edge of a scan may matter.
     """
     return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Turn an image that Pillow opened into RGB, by the rules and with the errors of `examine`."""
+    """Convert an image that Pillow opened to RGB, by the rules and with the errors of `examine`."""
     with _refusals():
         _check_pixels(image.width, image.height)
         image.load()
-        # Before it is turned: a turned image has lost them.
+        # Before exif_transpose, whose result has no tags.
         tags = getattr(image, "tag_v2", {})
         return _to_rgb(ImageOps.exif_transpose(image), tags)
 
@@ -180,7 +178,7 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
         values = np.asarray(image).astype(np.uint32)
         peak = 2 ** tags.get(_BITS, (16,))[0] - 1
         grey = values * np.uint32(255) // np.uint32(peak)
-        if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow turns 8 bits round only
+        if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts 8-bit images only
             grey = np.uint32(255) - grey
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 0
@@ -199,15 +197,13 @@ def is_dicom(data: bytes) -> bool:
     return data[128:HEAD_BYTES] == b"DICM"
 
 
-def _read_dicom(data: bytes) -> tuple[NDArray[np.uint8], bool, str, tuple[str, ...]]:
-    """Read a DICOM file's first frame as a viewer shows it: uint8 [rows, columns, 3].
-
-    And whether it has more frames, its patient or study as a hash, and what a person must know.
+def _read_dicom(data: bytes) -> Decoded:
+    """Read a DICOM file's first frame as a viewer shows it.
 
     Grey values go through the modality LUT or rescaling and then through the first VOI LUT or
-    window (PS3.3, C.11.1 and C.11.2), or, without one, are scaled by the whole range that the
-    stored bits span; MONOCHROME1 is turned round, palettes and YBR become RGB. Overlays, padding
-    values and the pixels' aspect are left alone, and so is what is burned into the pixels.
+    window (PS3.3, C.11.1 and C.11.2); without one they are scaled by the full range of the stored
+    bits. MONOCHROME1 is inverted, palettes and YBR become RGB. Overlays, padding values, the aspect
+    of pixels and burned-in text are left alone.
     """
     try:
         import pydicom
@@ -220,29 +216,31 @@ def _read_dicom(data: bytes) -> tuple[NDArray[np.uint8], bool, str, tuple[str, .
     _check_pixels(int(scan.Columns), int(scan.Rows))
     plugin = "pillow" if scan.file_meta.TransferSyntaxUID in _BY_PILLOW else ""
     frame = pixel_array(scan, index=0, decoding_plugin=plugin)
-    shown = _grey(frame, scan) if scan.PhotometricInterpretation in _GREY else _colour(frame, scan)
+    convert = _grey if scan.PhotometricInterpretation in _GREY else _colour
+    pixels = convert(frame, scan)
     remarks = []
     if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
         remarks.append("says that identifiers are burned into its pixels; they are left there")
     group = group_of(scan)
     if not group:
         remarks.append("names neither patient nor study; it is a group of its own")
-    return shown, int(scan.get("NumberOfFrames") or 1) > 1, group, tuple(remarks)
+    has_frames = int(scan.get("NumberOfFrames") or 1) > 1
+    return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, tuple(remarks))
 
 
 def group_of(scan: "Dataset") -> str:
-    """The patient, or without one the study, as a hash; nothing where neither is named.
+    """Return a hash of the patient and the issuer of the id, else of the study, else "".
 
-    The patient first, with who gave the id: a patient's studies must stay on one side.
+    The patient comes first, as all studies of a patient must be in one split.
     """
     names = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
     patient, issuer, study = (str(scan.get(name) or "").strip() for name in names)
-    kind, told = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
-    return f"{kind}-{sha256(told.encode(errors='backslashreplace'))[:16]}" if told else ""
+    kind, ids = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
+    return f"{kind}-{sha256(ids.encode(errors='backslashreplace'))[:16]}" if ids else ""
 
 
 def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
-    """Grey of any depth, [rows, columns] → uint8 [rows, columns, 3]."""
+    """Convert grey of any depth, [rows, columns], to uint8 [rows, columns, 3]."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     rescaled = apply_modality_lut(frame, scan)
@@ -258,7 +256,7 @@ def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
 
 
 def _range(scan: "Dataset") -> tuple[float, float]:
-    """The least and greatest value that the stored bits can mean, after the modality LUT."""
+    """Return the least and greatest possible value after the modality LUT."""
     if scan.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** int(scan.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     low, high = 0.0, 2.0 ** int(scan.BitsStored) - 1
@@ -271,7 +269,7 @@ def _range(scan: "Dataset") -> tuple[float, float]:
 
 
 def _colour(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
-    """RGB or a palette of any depth → uint8 [rows, columns, 3]."""
+    """Convert RGB or a palette of any depth to uint8 [rows, columns, 3]."""
     from pydicom.pixels.processing import apply_color_lut
 
     bits = int(scan.BitsStored)
@@ -286,9 +284,9 @@ def _colour(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
 
 
 def _to_8_bits(part: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Parts of full white, any beyond 0..1 cut off → uint8, rounded down as in other formats."""
+    """Convert parts of full white, clipped to 0..1, to uint8, rounded down as in other formats."""
     if not np.isfinite(part).all():
         raise ValueError("grey values that are no numbers")
-    # A hair above: 0.2 * 255 must be 51, whatever the floats say.
+    # 1e-9 more, so that 0.2 * 255 is 51 in spite of rounding.
     grey: NDArray[np.uint8] = np.floor(np.clip(part, 0, 1) * 255 + 1e-9).astype(np.uint8)
     return grey

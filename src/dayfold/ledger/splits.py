@@ -1,9 +1,14 @@
-"""Train, validation or test: given once, per group."""
+"""Train, validation or test: once per group.
+
+All images of a patient share a split, or the figures would be too good. A patient whom an older
+`data.group` knew by another name, or did not know, keeps the earlier split.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dayfold import draws
 from dayfold.errors import IntakeError, LedgerError
@@ -14,86 +19,93 @@ from dayfold.project.layout import Project
 
 SIDES = range(len(SPLITS))
 WHOLE = ""  # all classes as one; no class has this name
-# Of the whole beside a class: one after another is tried, until one comes near enough.
+# The weight of WHOLE beside that of a class: they are tried in turn until one comes near enough.
 WEIGHTS = (0.5, 1.0, 0.25, 2.0, 0.1, 4.0)
-GAP = (100, 1, 2)  # what a split counts that lacks a group: training before test
+GAP = (100, 1, 2)  # the penalty of a split without a group, as SPLITS: training matters most
 MOST_TURNS = 8
 NO_GROUP = "no patient id (data.group does not match)"
 
-Counted = Sequence[tuple[str, int]]  # the classes of a group, and its images of each; WHOLE last
-Had = Mapping[str, tuple[int, int]]  # split → images, groups
+ClassCounts = Sequence[tuple[str, int]]  # the classes of a group and its images; WHOLE last
+SplitCounts = Mapping[str, tuple[int, int]]  # split → images, groups
 
 
-def group_of(path: str, expression: str, told: str = "") -> str:
-    """Return what the expression's only (…) finds in the path; else what was `told`; else none.
+class NewImage(NamedTuple):
+    """An image of today that has no split yet; `image` is its sha256."""
 
-    `told` is the group that a DICOM file's ids make.
+    image: str
+    path: str
+    label: str
+    group: str
+
+
+def group_of(path: str, expression: str, dicom_group: str = "") -> str:
+    """Return the group that `data.group` finds in a path, else that of the DICOM ids, else "".
+
+    Raises IntakeError where there is an expression and no group.
     """
-    group = in_path(path, expression) or told
+    group = in_path(path, expression) or dicom_group
     if expression and not group:
         raise IntakeError(f"{path}: {NO_GROUP}")
     return group
 
 
 def in_path(path: str, expression: str) -> str:
-    """Return what the expression's only (…) finds in a path; nothing where it finds none."""
+    """Return the text that the expression's only (…) matches in a path, or ""."""
     found = re.search(expression, path) if expression else None
     return (found and found.group(1)) or ""
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is split as one: `of` maps each new image to its unit.
+    """Groups of images that share a split: `of` maps each new image to its unit.
 
-    `settled` maps a unit to the split that its earlier images give it, and `live` to how many of
-    them each split has now, where `data.group` was not always the same; in two of them if it only
-    now joins what was split before.
+    `settled` maps a unit to the split of its earlier images. Where `data.group` was changed, `live`
+    maps a unit to the number of its earlier images in each split; a unit that joins two earlier
+    ones may be in two splits.
     """
 
     of: Mapping[str, str]
     settled: Mapping[str, str]
     live: Mapping[str, Mapping[str, int]]
 
-    def torn(self) -> list[str]:
-        """Return the units of new images whose earlier images lie in more than one split."""
+    def in_several_splits(self) -> list[str]:
+        """Return the units of new images whose earlier images are in more than one split."""
         return sorted({unit for unit in self.of.values() if len(self.live.get(unit, ())) > 1})
 
 
-def units(
-    images: Iterable[tuple[str, str, str, str]], *, earlier: History, expression: str
-) -> Units:
-    """Return what belongs together of (image, path, label, group) tuples and all earlier images.
+def units(images: Iterable[NewImage], *, earlier: History, expression: str) -> Units:
+    """Return the units of new images, joined with those of all earlier images.
 
-    Two images do that have a name in common: the group that they were given, and what each
-    `data.group` that the project ever had finds in their paths; and so does what is joined by
-    others. So a patient who has another name, or none, by another expression stays one unit.
-    Where that joins images of several splits, train comes first: what a model has learnt from is
-    never measured on.
+    Two images are in one unit if they have a name in common, directly or through other images. The
+    names of an image are its group and all that the project's expressions, past and present, find
+    in its path. So a patient whom another expression names differently, or not at all, stays one
+    unit. Where a unit joins images of several splits, train wins: no model is tested on images that
+    it was trained on.
     """
-    is_as_ever = set(earlier.expressions) <= {expression}
-    ever = () if is_as_ever else (*earlier.expressions, expression)
-    above: dict[str, str] = {}  # a name, and a lesser one that it is joined with
-    sides = list(earlier.groups.iter_rows())
-    counted: list[tuple[str, str]] = []
+    is_unchanged = set(earlier.expressions) <= {expression}
+    expressions = () if is_unchanged else (*earlier.expressions, expression)
+    parents: dict[str, str] = {}  # a union-find forest: name → a lesser name of the same unit
+    settling = list(earlier.groups.iter_rows())
+    living: list[tuple[str, str]] = []
     columns = ("path", "group", "split")
-    if not is_as_ever:
-        gone = earlier.corrections.filter(action="withdraw")
-        for table, into in ((earlier.images, counted), (gone, sides)):
+    if not is_unchanged:
+        withdrawn = earlier.corrections.filter(action="withdraw")
+        for table, into in ((earlier.images, living), (withdrawn, settling)):
             for path, group, split in table.select(columns).iter_rows():
-                if names := _names(path, group, ever):
-                    into.append((_joined(above, names), split))
+                if names := _names(path, group, expressions):
+                    into.append((_join(parents, names), split))
     of = {
-        image: _joined(above, _names(path, group, ever) or [image])
+        image: _join(parents, _names(path, group, expressions) or [image])
         for image, path, _, group in images
     }
     live: dict[str, Counter[str]] = {}
-    for name, split in counted:
-        live.setdefault(_root(above, name), Counter())[split] += 1
+    for name, split in living:
+        live.setdefault(_root(parents, name), Counter())[split] += 1
     settled = {unit: min(splits, key=SPLITS.index) for unit, splits in live.items()}
-    for name, split in sides:
-        unit = _root(above, name)
+    for name, split in settling:
+        unit = _root(parents, name)
         settled[unit] = min(settled.get(unit, split), split, key=SPLITS.index)
-    return Units({image: _root(above, name) for image, name in of.items()}, settled, live)
+    return Units({image: _root(parents, name) for image, name in of.items()}, settled, live)
 
 
 def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
@@ -101,27 +113,27 @@ def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
     return [name for name in (group, *found) if name]
 
 
-def _root(above: dict[str, str], name: str) -> str:
-    """The least of the names that this one was joined with, directly or through others."""
-    while (higher := above.get(name, name)) != name:
-        above[name] = above.get(higher, higher)
-        name = higher
+def _root(parents: dict[str, str], name: str) -> str:
+    """Return the least name of a name's unit."""
+    while (parent := parents.get(name, name)) != name:
+        parents[name] = parents.get(parent, parent)
+        name = parent
     return name
 
 
-def _joined(above: dict[str, str], names: Sequence[str]) -> str:
-    roots = {_root(above, name) for name in names}
-    above |= dict.fromkeys(roots, min(roots))
+def _join(parents: dict[str, str], names: Sequence[str]) -> str:
+    roots = {_root(parents, name) for name in names}
+    parents |= dict.fromkeys(roots, min(roots))
     return min(roots)
 
 
 @dataclass
 class _Class:
-    """What the splits have of a class, and what they should have; lists are as SPLITS.
+    """The images and groups that each split has of a class, and should have; lists are as SPLITS.
 
-    `wanted` are the splits that must have a group of it: training, and what rounds to one group or
-    more; by default test from 3 groups on, validation from 6. `largest` is what today's largest
-    group has of it, in images: how near to its aims it can come.
+    `aims` are in images. `wanted` are the splits that must have a group: training, and each whose
+    share rounds to one group or more; by default test from 3 groups on, validation from 6.
+    `largest` is the number of images in today's largest group: the precision that can be reached.
     """
 
     images: list[int]
@@ -131,9 +143,9 @@ class _Class:
     largest: int
 
 
-def _class(had: Had, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
-    """What there is of a class before its `new` groups, with so many images, have splits."""
-    images, groups = ([had.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
+def _class(before: SplitCounts, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
+    """Return the state of a class before its `new` groups, of so many images each, have splits."""
+    images, groups = ([before.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
     parts = [fractions[split] for split in SPLITS]
     return _Class(
         images=images,
@@ -148,15 +160,15 @@ def assign(
     groups: Mapping[str, Mapping[str, int]],
     alone: Mapping[str, str],
     *,
-    before: Mapping[str, Had],
+    before: Mapping[str, SplitCounts],
     fractions: Mapping[str, float],
 ) -> dict[str, str]:
-    """Give each new group, and each new image without one, its split.
+    """Return the split of each new group, and of each new image without one.
 
-    `groups` maps a group to how many images it has of each class, `alone` an image to its class,
-    `before` a class, and WHOLE, to how many images and groups each split has of it (an image
-    without a group is one), `fractions` a split to its share. A function of names and counts alone:
-    ties are broken by a hash of the names.
+    `groups` maps a group to its number of images of each class, `alone` an image to its class,
+    `before` a class, or WHOLE, to the images and groups that each split has of it (an image without
+    a group counts as a group), `fractions` a split to its share. The result depends on names and
+    counts alone; ties are broken by a hash of the names.
     """
     counted = {
         name: [*sorted(groups[name].items()), (WHOLE, sum(groups[name].values()))]
@@ -166,29 +178,29 @@ def assign(
     for counts in counted.values():
         for label, images in counts:
             of_class.setdefault(label, []).append(images)
-    given, now, missed = dict[str, int](), dict[str, _Class](), None
+    best, state, least = dict[str, int](), dict[str, _Class](), None
     for weight in WEIGHTS if groups else ():
         classes = {
             label: _class(before.get(label, {}), fractions, new) for label, new in of_class.items()
         }
         placed = _place(counted, classes, weight)
-        if missed is None or _missed(classes) < missed:
-            given, now, missed = placed, classes, _missed(classes)
-        if missed == (0, 1.0, 1.0):
+        if least is None or _error(classes) < least:
+            best, state, least = placed, classes, _error(classes)
+        if least == (0, 1.0, 1.0):
             break
     names: dict[str, list[str]] = {}
     for name, label in alone.items():
         names.setdefault(label, []).append(name)
-    for label, mine in names.items():
-        one = now.get(label) or _class(before.get(label, {}), fractions, [])
-        given |= _deal(mine, one, fractions)
-    return {name: SPLITS[side] for name, side in given.items()}
+    for label, members in names.items():
+        one = state.get(label) or _class(before.get(label, {}), fractions, [])
+        best |= _deal(members, one, fractions)
+    return {name: SPLITS[side] for name, side in best.items()}
 
 
-def _missed(classes: Mapping[str, _Class]) -> tuple[int, float, float]:
-    """How far a day is from its aims: lacking groups, distance of the whole, of the worst class.
+def _error(classes: Mapping[str, _Class]) -> tuple[int, float, float]:
+    """Return penalties for missing groups, the distance of WHOLE, and that of the worst class.
 
-    Distances are in images of the largest group; up to one is as near as can be asked for.
+    Distances from the aims are in images of the largest group; up to 1 is the best possible.
     """
     off = {
         label: max(abs(aim - images) for aim, images in zip(one.aims, one.images, strict=True))
@@ -200,17 +212,17 @@ def _missed(classes: Mapping[str, _Class]) -> tuple[int, float, float]:
 
 
 def _place(
-    groups: Mapping[str, Counted], classes: Mapping[str, _Class], weight: float
+    groups: Mapping[str, ClassCounts], classes: Mapping[str, _Class], weight: float
 ) -> dict[str, int]:
-    """Give groups their splits, one after another, and count them in.
+    """Give groups their splits, one after another, and count them in `classes`.
 
     The rule is that of scikit-learn's StratifiedGroupKFold: a group goes where the sum of squared
-    distances from the aims, of all its classes and of the whole, falls most; here distances are
-    counted in images of the largest group. Large groups come first. Then each is placed again,
-    until none moves, small ones first, and before all else into splits with gaps.
+    distances from the aims, of all its classes and of WHOLE, falls most. Distances are in images of
+    the largest group. Large groups come first. Then each group is placed again, small ones first
+    and preferably into splits that lack a group, until none moves.
     """
     order = sorted(groups, key=lambda name: -groups[name][-1][1])
-    given: dict[str, int] = {}
+    side_of: dict[str, int] = {}
 
     def count(name: str, side: int, sign: int) -> None:
         for label, images in groups[name]:
@@ -218,10 +230,10 @@ def _place(
             classes[label].groups[side] += sign
 
     for turn in range(MOST_TURNS):
-        before = dict(given)
+        before = dict(side_of)
         for name in reversed(order) if turn else order:
             if turn:
-                count(name, given[name], -1)
+                count(name, side_of[name], -1)
             gaps, gains = [0] * len(SIDES), [0.0] * len(SIDES)
             for label, images in groups[name]:
                 one = classes[label]
@@ -231,21 +243,21 @@ def _place(
                 for side in one.wanted if turn else ():
                     gaps[side] += 0 if one.groups[side] else GAP[side]
             # round: a difference of 1e-17 must not decide what a tie decides.
-            given[name] = max(SIDES, key=lambda side: (gaps[side], round(gains[side], 9)))
-            count(name, given[name], 1)
-        if given == before:
+            side_of[name] = max(SIDES, key=lambda side: (gaps[side], round(gains[side], 9)))
+            count(name, side_of[name], 1)
+        if side_of == before:
             break
-    return given
+    return side_of
 
 
 def _deal(
     images: Sequence[str], of: _Class, fractions: Mapping[str, float]
 ) -> Iterator[tuple[str, int]]:
-    # Each to the split that lacks most: so the fractions are met within one image.
+    # Each image goes to the split that lacks most, so the fractions are met within one image.
     total = sum(of.images)
     for name in _by_hash(images):
         total += 1
-        # The first of a class is trained on, however small the fraction.
+        # The first image of a class is for training, however small that fraction.
         sides = SIDES if of.groups[0] else SIDES[:1]
         lacks = {s: round(fractions[SPLITS[s]] * total - of.images[s], 9) for s in sides}
         side = max(sides, key=lacks.__getitem__)
@@ -260,7 +272,7 @@ def _by_hash(names: Sequence[str]) -> list[str]:
 
 
 def read_groups(project: Project, day: str) -> dict[str, str]:
-    """Return the groups that were told, by image; none where the file is not there."""
+    """Return the groups that label files named, by image; none where the file is missing."""
     if not project.groups(day).exists():
         return {}
     groups: dict[str, str] = {}

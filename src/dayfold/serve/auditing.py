@@ -1,12 +1,12 @@
 """The audit: labels that are probably wrong.
 
-Confident learning on predictions that are out of sample: Northcutt, Jiang & Chuang, "Confident
-learning: estimating uncertainty in dataset labels", 2021, as cleanlab implements it. A label is
-doubted where the model is surer of another class than it usually is of images of that class, so
-that a class that is hard for it is not suspected as a whole.
+It is confident learning on out-of-sample predictions (Northcutt, Jiang & Chuang, "Confident
+learning: estimating uncertainty in dataset labels", 2021), as cleanlab implements it. A label is
+doubted where the model's confidence in another class is above its mean confidence on images of that
+class. So a hard class is not suspected as a whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,22 +26,22 @@ from dayfold.ledger.decode import no_warnings
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
-from dayfold.project.console import Say, Ticker, first_few
+from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 
-MANY = 0.1  # part of the labels that are doubted
-FEW = 5  # labels that are shown where none is doubted
+MANY = 0.1  # part of the labels doubted, above which the model is suspected instead
+FEW = 5  # labels that are listed where none is doubted
 FOLDS = 5
-PICTURED = 500  # images at most: the page has to open
+PICTURED = 500  # images on the page at most, so that a browser opens it
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: the `doubts`, most doubtful first, and the `classes` to choose from.
+    """The result of an audit: the `doubts`, worst first, and the `classes` to choose from.
 
-    `judged` labels were looked at, `doubted` of them are counted as wrong, `new` of these arrived
-    on `day`; `skipped` says of which images nothing can be said.
+    `judged` labels were checked, `doubted` of them count as wrong, `new` of these arrived on `day`.
+    `skipped` are sentences on images that could not be judged.
     """
 
     day: str
@@ -54,9 +54,9 @@ class Audit:
 
 
 class Doubts(NamedTuple):
-    """What is thought of n labels: `score` float64 [n], 0 (surely wrong) .. 1 (surely right).
+    """The verdicts on n labels: `score` float64 [n], 0 (surely wrong) .. 1 (surely right).
 
-    `suggested` int64 [n] is the likeliest other class, `doubted` bool [n] whether confident
+    `suggested` int64 [n] is the likeliest other class; `doubted` bool [n] says whether confident
     learning counts the label as wrong.
     """
 
@@ -69,12 +69,12 @@ def run(project: Project, *, top: int | None) -> Audit:
     """Judge every label by the model in data/ and write data/audit/<day>.csv.
 
     Held-out images are judged by the model itself, training images by a logistic regression on its
-    features that was fitted without them and their groups. `top` rows, or all doubted ones; where
-    none is, the FEW least certain. Decisions that the table has already are kept.
+    features that was fitted without them and their groups. The table has `top` rows, or all doubted
+    labels, or the FEW least certain ones where none is doubted. Decisions already in it stay.
     """
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
-    # What was withdrawn on the day that is open now too: the model's day does not know of it.
+    # Those withdrawn on the open day too, after the model's day.
     withdrawn = list(corrections.gone(project))
     images = manifest.history(project, day).images.filter(~pl.col("image").is_in(withdrawn))
     here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
@@ -95,12 +95,13 @@ def run(project: Project, *, top: int | None) -> Audit:
         decision = decided[image].decision if image in decided else ""
         other, score = model.classes[found.suggested[place]], round(float(found.score[place]), 6)
         doubts.append(Doubt(image, path, label, other, score, decision))
-    # And what a person has decided and not yet done.
-    now, listed = dict(images.select("image", "label").iter_rows()), {one.image for one in doubts}
+    # And the decisions of a person that were not applied yet.
+    label_of = dict(images.select("image", "label").iter_rows())
+    listed = {one.image for one in doubts}
     doubts += [
         doubt
         for image, doubt in decided.items()
-        if image not in listed and now.get(image, doubt.decision) != doubt.decision
+        if image not in listed and label_of.get(image, doubt.decision) != doubt.decision
     ]
     tables.write(project.audit(day), Doubt, tables.for_people(doubts))
     left_out = (
@@ -129,35 +130,35 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     fold = folds(
         labels[trained], units.to_series().to_numpy()[trained].tolist(), model.metadata["day"]
     )
-    chances = calibration.calibrated(logits, model.temperature)
+    probabilities = calibration.softmax(logits, model.temperature)
     judged = np.ones(len(rows), dtype=bool)
-    chances[trained], judged[trained] = out_of_sample(
+    probabilities[trained], judged[trained] = out_of_sample(
         features.numpy()[trained], labels[trained], fold, len(model.classes)
     )
-    # Each by its own model's usual confidence: the two are not equally sure.
+    # Apart, as the network and the regression have different mean confidences.
     score, suggested = np.ones(len(rows)), np.zeros(len(rows), dtype=np.int64)
     doubted = np.zeros(len(rows), dtype=bool)
     for part in (trained & judged, ~trained & judged):
-        score[part], suggested[part], doubted[part] = doubts(chances[part], labels[part])
+        score[part], suggested[part], doubted[part] = doubts(probabilities[part], labels[part])
     return Doubts(score[judged], suggested[judged], doubted[judged]), judged
 
 
 def _features(project: Project, model: Model, rows: pl.DataFrame) -> torch.Tensor:
-    """Of the network without its head: float32 [n, d]."""
+    """Return the inputs of the network's head: float32 [n, d]."""
     recipe, threads = model.metadata["recipe"], params_file.read(project.params).train.threads
     machine = device.resolve(device="auto", precision=recipe["precision"], threads=threads)
     size = recipe["image_size_px"]
     net = network.WithFeatures(network.build(model, size)).to(machine.device)
     with Ticker("auditing", len(rows), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
-        made = [net.parted(network.outputs(net, chunk, machine))[0] for chunk in chunks]
-    return torch.cat(made) if made else torch.zeros(0, net.head.in_features)
+        chunks = pixels.load_in_chunks(project.root, rows, size, ticker.advance)
+        parts = [net.split(network.outputs(net, chunk, machine))[0] for chunk in chunks]
+    return torch.cat(parts) if parts else torch.zeros(0, net.head.in_features)
 
 
 def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray[np.int64]:
-    """Deal images to FOLDS parts: int64 [n], each class evenly, all images of a group to one part.
+    """Return the fold of each image, int64 [n]: classes are spread evenly, groups stay together.
 
-    A group counts in the class of its first image. Dealt in the order of a hash of their names.
+    A group counts in the class of its first image. The order is a hash of the groups' names.
     """
     names, first, members = np.unique(
         np.asarray(groups, dtype=np.str_), return_index=True, return_inverse=True
@@ -172,34 +173,34 @@ def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray
 def out_of_sample(
     features: NDArray[np.float32], labels: NDArray[np.int64], fold: NDArray[np.int64], classes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return what a logistic regression says of each image that was fitted on the other folds.
+    """Return each image's probabilities by a logistic regression fitted on the other folds.
 
     `features` float32 [n, d], `labels` and `fold` int64 [n] → probabilities float64 [n, classes],
-    and bool [n]: whether the image's own class was among the others at all.
+    and bool [n]: whether the other folds had the image's class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    chances = np.zeros((len(labels), classes))
+    probabilities = np.zeros((len(labels), classes))
     judged = np.zeros(len(labels), dtype=bool)
     for part in np.unique(fold):
-        mine, others = fold == part, fold != part
-        known = np.unique(labels[others])
+        test, train = fold == part, fold != part
+        known = np.unique(labels[train])
         if len(known) < 2:
             continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        # BLAS's threads wait for each other by spinning: beside other work, ten times as long.
+        # The threads of BLAS spin while they wait: beside other work it takes ten times as long.
         with threadpool_limits(1, user_api="blas"):
-            model.fit(features[others], labels[others])
-        chances[np.ix_(mine, known)] = model.predict_proba(features[mine])
-        judged[mine] = np.isin(labels[mine], known)
-    return chances, judged
+            model.fit(features[train], labels[train])
+        probabilities[np.ix_(test, known)] = model.predict_proba(features[test])
+        judged[test] = np.isin(labels[test], known)
+    return probabilities, judged
 
 
-def doubts(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> Doubts:
-    """Judge labels, int64 [n], by probabilities that are out of sample, float64 [n, classes].
+def doubts(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Doubts:
+    """Judge labels, int64 [n], by out-of-sample probabilities, float64 [n, classes].
 
     The score is the margin of the label over the likeliest other class, each less the mean
     probability of images of that class (cleanlab's adjusted `normalized_margin`).
@@ -207,32 +208,32 @@ def doubts(chances: NDArray[np.float64], labels: NDArray[np.int64]) -> Doubts:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    others = chances.copy()
+    others = probabilities.copy()
     others[np.arange(len(labels)), labels] = -1
     suggested = others.argmax(axis=1)
-    if not len(labels) or chances.shape[1] < 2:
+    if not len(labels) or probabilities.shape[1] < 2:
         return Doubts(np.ones(len(labels)), suggested, np.zeros(len(labels), dtype=bool))
     return Doubts(
         get_label_quality_scores(
-            labels, chances, method="normalized_margin", adjust_pred_probs=True
+            labels, probabilities, method="normalized_margin", adjust_pred_probs=True
         ),
         suggested,
-        find_label_issues(labels, chances, filter_by="confident_learning", n_jobs=1),
+        find_label_issues(labels, probabilities, filter_by="confident_learning", n_jobs=1),
     )
 
 
 def ranking(found: Doubts, new: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return positions, the most doubtful first: int64 [n].
 
-    Doubted labels come before all others, and among them those of `new` images, bool [n]: with
-    these a person has to do with today.
+    Doubted labels come before all others, and among them those of `new` images, bool [n], which a
+    person deals with today.
     """
     old = found.doubted & ~new
     return np.lexsort((found.score, old, ~found.doubted)).astype(np.int64)
 
 
 def _decided(project: Project, day: str) -> dict[str, Doubt]:
-    """The rows in which a person has decided, by image: another audit does not undo them."""
+    """Return the rows of the table in which a person has decided, by image."""
     if not project.audit(day).exists():
         return {}
     name = project.name(project.audit(day))
@@ -246,48 +247,47 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
     return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
 
 
-def say(found: Audit, project: Project, show: Say) -> None:
-    """Show the worst of an audit and what to do with its table."""
-    name = project.name(project.audit(found.day))
-    if found.doubts and not found.doubted:
-        show("No label is doubted. The least certain ones:")
+def summary(audit: Audit, project: Project) -> Iterator[str]:
+    """Yield lines on the worst labels of an audit and what to do with its table."""
+    name = project.name(project.audit(audit.day))
+    if audit.doubts and not audit.doubted:
+        yield "No label is doubted. The least certain ones:"
     doubts = [
-        f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in found.doubts
+        f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in audit.doubts
     ]
-    for line in (*first_few(doubts, name), *found.skipped):
-        show(line)
-    show(
-        f"{found.judged} labels judged, {found.doubted} doubted, {found.new} of them of {found.day}"
+    yield from (*first_few(doubts, name), *audit.skipped)
+    yield (
+        f"{audit.judged} labels judged, {audit.doubted} doubted, {audit.new} of them of {audit.day}"
     )
-    if found.doubted > MANY * found.judged:
-        show("so many doubts say more of the model than of the labels: train it better first")
-    if found.doubts:
-        show(f"written: {name}; its column `decision` takes a class, keep or withdraw")
-        show(f"next: dayfold relabel --from {name}")
+    if audit.doubted > MANY * audit.judged:
+        yield "so many doubts say more of the model than of the labels: train it better first"
+    if audit.doubts:
+        yield f"written: {name}; its column `decision` takes a class, keep or withdraw"
+        yield f"next: dayfold relabel --from {name}"
 
 
-def write_page(project: Project, found: Audit) -> None:
-    """Write data/audit/<day>.html: nothing in it asks for anything outside it."""
-    path = project.audit(found.day)
+def write_page(project: Project, audit: Audit) -> None:
+    """Write data/audit/<day>.html, a self-contained page."""
+    path = project.audit(audit.day)
     with no_warnings():
         pictured = [
             (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
-            for doubt in found.doubts[:PICTURED]
+            for doubt in audit.doubts[:PICTURED]
         ]
     text = page.filled(
         "audit.html",
         script="audit.js",
-        audit=found,
+        audit=audit,
         pictured=pictured,
-        choices=lambda doubt: choices(doubt, found.classes),
+        choices=lambda doubt: choices(doubt, audit.classes),
         table=project.name(path),
         file=path.name,
     )
-    write_bytes(project.audit_page(found.day), text.encode())
+    write_bytes(project.audit_page(audit.day), text.encode())
 
 
 def choices(doubt: Doubt, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """What may be decided on an image, as (decision, how it is said), the likeliest first."""
+    """Return the possible decisions on an image as (decision, text), the likeliest first."""
     rest = [name for name in classes if name not in (doubt.label, doubt.suggested)]
     found = [
         ("", "undecided"),

@@ -1,4 +1,4 @@
-"""A day's model as a file for other programs."""
+"""A day's model as a file, with README."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from dayfold.figures import day as days
 from dayfold.figures.card import card
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
-from dayfold.learning.unknown import Known
+from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
@@ -30,58 +30,59 @@ from dayfold.proof import record
 from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}
-CHECKED = 1000  # held-out images at most, of all days
-NOISE = 8  # images of noise, where no image of the project is here
-TOLERANCE = 1e-4  # of a probability: the same sums in another order
+CHECKED = 1000  # held-out images at most that the export is compared on
+NOISE = 8  # images of noise, for a clone without the project's images
+TOLERANCE = 1e-4  # of a probability, as sums in another order differ
 BATCH = 64
-OPSET = 17  # of ONNX; known to every runtime since 2022
+OPSET = 17  # of ONNX; every runtime has it since 2022
 
 # [n, size, size, 3] → probabilities [n, classes] and, of ONNX, distances [n]
 Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 
 class Deployed(torch.nn.Module):
-    """The whole way from pixels to probabilities as one graph.
+    """All steps from pixels to probabilities as one graph.
 
-    uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature); and, given
-    what is known of them, float32 [n], the distance from it.
+    uint8 [n, size, size, 3], RGB → float32 [n, classes], softmax(logits / temperature); with
+    `novelty` also float32 [n], the distances.
     """
 
     def __init__(
-        self, net: torch.nn.Module, temperature: float, known: Known | None = None
+        self, net: torch.nn.Module, temperature: float, novelty: NoveltyDetector | None = None
     ) -> None:
         super().__init__()
-        self.net, self.temperature, self.known = network.WithFeatures(net), temperature, known
-        self.eval()  # all of it: torch.onnx.export puts back what it finds at the top
-        self.requires_grad_(False)  # what is exported is asked, not trained
+        self.net, self.temperature, self.novelty = network.WithFeatures(net), temperature, novelty
+        self.eval()  # torch.onnx.export restores the mode of the outermost module
+        self.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Normalise, ask, divide by the temperature, softmax."""
-        features, logits = self.net.parted(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
-        chances = (logits / self.temperature).softmax(1)
-        return (chances, self.known.distance(features, chances)) if self.known else (chances,)
+        """Return the probabilities and, with `novelty`, the distances."""
+        features, logits = self.net.split(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
+        probabilities = (logits / self.temperature).softmax(1)
+        if not self.novelty:
+            return (probabilities,)
+        return probabilities, self.novelty.distance(features, probabilities)
 
 
 def form_of(file: Path, form: str | None) -> str:
-    """Return the format that is meant: as named, or by the file's ending."""
+    """Return the format that was named, or that of the file's ending."""
     found = form or ENDINGS.get(file.suffix, file.suffix)
     if found in ENDINGS.values():
         return found
-    known = ", ".join(f"{name} ({ending})" for ending, name in ENDINGS.items())
+    hint = "one of these: " + ", ".join(f"{name} ({end})" for end, name in ENDINGS.items())
     if found in (".pt", "torchscript"):
-        raise CycleError(
-            "TorchScript is no longer written: it is deprecated.", hint=f"one of these: {known}"
-        )
-    raise CycleError(
-        f"{form or file.name} names no format of a model.", hint=f"one of these: {known}"
-    )
+        raise CycleError("TorchScript is no longer written: it is deprecated.", hint=hint)
+    raise CycleError(f"{form or file.name} names no format of a model.", hint=hint)
 
 
 def export(project: Project, file: Path, *, day: str | None, form: str, say: Say) -> list[Path]:
-    """Write a day's model to `file` in a format, its README and its card beside it; return all."""
-    named, day = day, models.meant(project, day)
-    say(models.said(project, day, named))
-    model = models.model_of(project, day)
+    """Write a day's model to `file`, its README and its card beside it; return their paths.
+
+    With the format "card" the file is the card alone.
+    """
+    named, day = day, models.chosen_day(project, day)
+    say(models.describe_choice(project, day, named))
+    model = models.load_model(project, day)
     history = manifest.history(project, day)
     limit = model.limit(params_file.read(project.params).predict.known_share)
     text = _card(project, day, model, history, limit)
@@ -89,14 +90,14 @@ def export(project: Project, file: Path, *, day: str | None, form: str, say: Say
         write_bytes(file, text.encode())
         return [file]
     size = model.metadata["recipe"]["image_size_px"]
-    known = model.known if form == "onnx" else None
-    deployed = Deployed(network.build(model, size), model.temperature, known)
+    novelty = model.novelty if form == "onnx" else None
+    deployed = Deployed(network.build(model, size), model.temperature, novelty)
     with TemporaryDirectory() as folder:
-        made = Path(folder, "model")
-        run = (_onnx if form == "onnx" else _safetensors)(made, deployed, model)
-        found, data = _check(project, history, model, deployed, run), made.read_bytes()
-    say(found)
-    readme = _readme(file.name, form, model, limit, said=found)
+        path = Path(folder, "model")
+        run = (_onnx if form == "onnx" else _safetensors)(path, deployed, model)
+        checked, data = _check(project, history, model, deployed, run), path.read_bytes()
+    say(checked)
+    readme = _readme(file.name, form, model, limit, checked=checked)
     written = {
         file: data,
         file.with_name(f"{file.stem}.README.md"): readme.encode(),
@@ -116,7 +117,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
-    """Export by the exporter that needs no third package: the newer one needs onnxscript."""
+    """Export with the older exporter, which does not need onnxscript."""
     try:
         import onnx
         import onnxruntime
@@ -125,7 +126,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
         ) from None
     outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
-    outputs += ["distance"] * (deployed.known is not None)
+    outputs += ["distance"] * (deployed.novelty is not None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         torch.onnx.export(
@@ -154,43 +155,43 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
 
 
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
-    """The day's own file; asked as its README says, by torchvision's network as it comes."""
+    """Write the day's own file; run it as its README says, with torchvision's network."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
 
-    network.save(path, model.state, model.metadata, model.known)
+    network.save(path, model.state, model.metadata, model.novelty)
     net = get_model(model.network, weights=None, num_classes=len(model.classes))
     state = safetensors.torch.load_file(path)
     net.load_state_dict({name: state[name] for name in net.state_dict()})
     plain = Deployed(net, deployed.temperature)
-    return lambda images: _asked(plain, images)
+    return lambda images: _run(plain, images)
 
 
-def _asked(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def _run(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     with torch.inference_mode():
         return [answer.numpy() for answer in module(torch.from_numpy(images))]
 
 
 def _check(project: Project, history: History, model: Model, deployed: Deployed, run: Run) -> str:
-    """Ask the exported model and the model itself about the same images; say what was found.
+    """Compare the exported model with the model on the same images; return a sentence.
 
-    Raises ModelError where the two are not the same.
+    Raises ModelError where they differ by more than TOLERANCE.
     """
-    size, held = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
-    is_here = [(project.root / path).is_file() for path in held["path"]]
-    here = held.filter(pl.Series(is_here, dtype=pl.Boolean))
+    size, held_out = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
+    is_here = [(project.root / path).is_file() for path in held_out["path"]]
+    here = held_out.filter(pl.Series(is_here, dtype=pl.Boolean))
     rows = here.gather_every(max(1, math.ceil(len(here) / CHECKED)))
-    of, difference = f"{len(rows)} of {len(held)} held-out images", 0.0
+    of, difference = f"{len(rows)} of {len(held_out)} held-out images", 0.0
     with Ticker("checking", len(rows), "images") as ticker:
-        chunks = pixels.in_chunks(project.root, rows, size, ticker.advance)
+        chunks = pixels.load_in_chunks(project.root, rows, size, ticker.advance)
         if rows.is_empty():
-            of = f"{NOISE} images of noise (none of the {len(held)} held-out images is here)"
+            of = f"{NOISE} images of noise (none of the {len(held_out)} held-out images is here)"
             noise = draws.uniform_array("noise", shape=(NOISE, 3, size, size))
             chunks = iter([torch.from_numpy(noise * 127.5 + 127.5).byte()])
         for chunk in chunks:
             for images in torch.split(chunk, BATCH):
                 given = images.permute(0, 2, 3, 1).contiguous().numpy()
-                for theirs, mine in zip(run(given), _asked(deployed, given), strict=True):
-                    difference = max(difference, float(np.abs(theirs - mine).max()))
+                for exported, own in zip(run(given), _run(deployed, given), strict=True):
+                    difference = max(difference, float(np.abs(exported - own).max()))
     found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
     if difference > TOLERANCE:
         raise ModelError(f"The exported model is not the model; nothing was written. {found}")
@@ -243,10 +244,10 @@ def _of_unknown(form: str, limit: float | str) -> str:
     return f"It answers with one of its classes, whatever the image shows ({why})."
 
 
-def _readme(file: str, form: str, model: Model, limit: float | str, *, said: str) -> str:
-    size, gone = model.metadata["recipe"]["image_size_px"], model.retired
+def _readme(file: str, form: str, model: Model, limit: float | str, *, checked: str) -> str:
+    size, retired = model.metadata["recipe"]["image_size_px"], model.retired
     classes = "\n".join(
-        f"{place}. `{name}`{' (retired: its probability is 0)' * (name in gone)}"
+        f"{place}. `{name}`{' (retired: its probability is 0)' * (name in retired)}"
         for place, name in enumerate(model.classes)
     )
     return f"""\
@@ -284,5 +285,5 @@ print(classes[probabilities[0].argmax()], probabilities[0].max())
 
 ## Checked
 
-{said}
+{checked}
 """

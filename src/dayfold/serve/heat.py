@@ -1,4 +1,4 @@
-"""Heat maps: where a model looks."""
+"""Heat maps (LayerCAM): where a model looks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 
-LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # by how many pixels a side one of theirs sees
+LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # and their strides, in pixels of the image
 FINE = 7  # pixels a side of a map, at least
 HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
 STRONGEST = 0.6  # part of that colour there
 
 
 def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
-    """Return what each image's answer rests on, 0..1: uint8 [n, 3, s, s] → float32 [n, s, s].
+    """Return each image's heat map, 0..1: uint8 [n, 3, s, s] → float32 [n, s, s].
 
     LayerCAM (Jiang et al., "LayerCAM: exploring hierarchical class activation maps for
     localization", 2021) on the deepest layer whose map is fine enough: each activation times its
@@ -27,14 +27,14 @@ def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
     """
     side = images.shape[-1]
     net = network.build(model, side).eval()
-    layer = next((name for name, step in LAYERS.items() if side >= FINE * step), "layer1")
-    kept: list[torch.Tensor] = []
-    net.get_submodule(layer).register_forward_hook(lambda *made: kept.append(made[-1]))
-    answers = net(pixels.normalised(images)).max(dim=1).values
-    (slopes,) = torch.autograd.grad(answers.sum(), kept)
-    found = (slopes.relu() * kept[0]).sum(dim=1).detach()
-    most = found.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    return functional.interpolate((found / most)[:, None], [side, side], mode="bilinear")[:, 0]
+    layer = next((name for name, stride in LAYERS.items() if side >= FINE * stride), "layer1")
+    activations: list[torch.Tensor] = []
+    net.get_submodule(layer).register_forward_hook(lambda *hooked: activations.append(hooked[-1]))
+    best = net(pixels.normalised(images)).max(dim=1).values
+    (gradients,) = torch.autograd.grad(best.sum(), activations)
+    maps = (gradients.relu() * activations[0]).sum(dim=1).detach()
+    most = maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    return functional.interpolate((maps / most)[:, None], [side, side], mode="bilinear")[:, 0]
 
 
 def heat_pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:

@@ -1,5 +1,6 @@
-"""Any sealed day's model: images → answers."""
+"""A sealed day's model as a classifier."""
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +34,12 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one image: the most probable class, and how sure it is.
+    """The prediction for one image: the most probable class and its confidence.
 
-    `sure`: the `confidence` reaches `predict.threshold`; `Classifier.calibration` says whether it
-    is calibrated. `probabilities` has every class but retired ones, the most probable first.
-    `distance` from what the model has learnt is 0 (alike) .. 1; `unknown` whether it is above
-    `Classifier.limit`: then the image is of no class that the model has learnt.
+    `sure` says whether the `confidence` reaches `predict.threshold`; `Classifier.calibration` says
+    whether it is calibrated. `probabilities` has every class but retired ones, the most probable
+    first. `distance` is 0 (like the training images) .. 1. `unknown` says whether it is above
+    `Classifier.limit`: then the image is of none of the classes.
     """
 
     label: str
@@ -50,19 +51,19 @@ class Answer:
 
 
 class Classifier:
-    """One day's model: `day`, its `classes`, whether its confidence is calibrated, `predict`.
+    """One day's model, ready to predict; `calibration` says whether its confidence is calibrated.
 
-    `limit` is the distance above which an image is unknown, or why nothing is called so.
+    `limit` is the distance above which an image is unknown, or the reason why there is none.
     """
 
     def __init__(self, model: Model, chosen: Predict) -> None:
         recipe = model.metadata["recipe"]
         self.day: str = model.metadata["day"]
-        self.classes, self._outputs, self._known = model.live, model.classes, model.known
+        self.classes, self._outputs, self._novelty = model.live, model.classes, model.novelty
         self.temperature, self.calibration = model.temperature, model.calibration
         self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
         self.image_size_px: int = recipe["image_size_px"]
-        # As it was evaluated, where the hardware can.
+        # The precision that it was evaluated in, where the hardware has it.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
         threads = min(torch.get_num_threads(), cpus())  # torch knows no quota
         self._machine = device.chosen(device="auto", precision=precision, threads=threads)
@@ -70,23 +71,23 @@ class Classifier:
         self._net = net.to(self._machine.device)
 
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[Answer]:
-        """Return an answer an image, in order.
+        """Return an answer for each image, in order.
 
-        An image is a path, a PIL image or an array, uint8 [h, w, 3] (RGB) or [h, w] (grey); one
-        alone is a list of one, an array [n, h, w, 3] is n images. All are decoded and padded as in
-        training.
+        An image is a path, a PIL image or an array, uint8 [h, w, 3] (RGB) or [h, w] (grey). A
+        single image is taken as a list of one, an array [n, h, w, 3] as n images. All are decoded
+        and padded as in training.
         """
         is_one_array = isinstance(images, np.ndarray) and images.ndim < 4
         if is_one_array or isinstance(images, str | Path | Image.Image):
             images = [images]  # type: ignore[list-item]
-        found = list(self.each(images))
-        if problems := [one for one in found if isinstance(one, str)]:
-            what = f"{len(problems)} of {len(found)} images cannot be used:"
+        results = list(self.each(images))
+        if problems := [one for one in results if isinstance(one, str)]:
+            what = f"{len(problems)} of {len(results)} images cannot be used:"
             raise IntakeError(what, problems=problems)
-        return [one for one in found if isinstance(one, Answer)]
+        return [one for one in results if isinstance(one, Answer)]
 
     def each(self, images: Iterable[ImageLike]) -> Iterator[Answer | str]:
-        """Yield, an image, the answer or what is wrong with it, as they are worked out."""
+        """Yield the answer for each image, or the problem with it, chunk by chunk."""
         waiting = iter(images)
         with ThreadPoolExecutor(cpus()) as pool:
             while chunk := list(islice(waiting, CHUNK)):
@@ -107,22 +108,25 @@ class Classifier:
             return f"{name} {error.what}"
 
     def _answers(self, images: torch.Tensor) -> Iterator[Answer]:
-        made = network.outputs(self._net, images, self._machine, batch_size=BATCH)
-        features, logits = self._net.parted(made)
-        chances = (logits / self.temperature).softmax(1)
-        order = chances.argsort(dim=1, descending=True, stable=True)
-        known = self._known
-        distances = known.distance(features, chances).tolist() if known else [None] * len(made)
-        for row, places, far in zip(chances.tolist(), order.tolist(), distances, strict=True):
-            ranked = {self._outputs[place]: row[place] for place in places}
-            every = {name: chance for name, chance in ranked.items() if name in self.classes}
-            label, best = next(iter(every.items()))
-            unknown = isinstance(self.limit, float) and far > self.limit
-            yield Answer(label, best, best >= self.threshold, every, far, unknown)
+        outputs = network.outputs(self._net, images, self._machine, batch_size=BATCH)
+        features, logits = self._net.split(outputs)
+        probabilities = (logits / self.temperature).softmax(1)
+        order = probabilities.argsort(dim=1, descending=True, stable=True)
+        distances: list[float | None] = [None] * len(logits)
+        if self._novelty:
+            distances = self._novelty.distance(features, probabilities).tolist()
+        limit = self.limit if isinstance(self.limit, float) else math.inf
+        rows = zip(probabilities.tolist(), order.tolist(), distances, strict=True)
+        for row, columns, distance in rows:
+            ranked = {self._outputs[column]: row[column] for column in columns}
+            live = {name: part for name, part in ranked.items() if name in self.classes}
+            label, best = next(iter(live.items()))
+            unknown = distance is not None and distance > limit
+            yield Answer(label, best, best >= self.threshold, live, distance, unknown)
 
 
 def _rgb(image: ImageLike) -> Image.Image:
-    """Any image by the one rule that training decodes by; OSError or IntakeError otherwise."""
+    """Return an image as RGB, decoded as in training; OSError or IntakeError where it cannot be."""
     if isinstance(image, str | Path):
         return decode.decode(Path(image).read_bytes())
     if isinstance(image, np.ndarray):
@@ -139,11 +143,15 @@ def _rgb(image: ImageLike) -> Image.Image:
 def load(project: str | Path, day: str | None = None) -> Classifier:
     """Return the model of a project's day: by default the last that passed its gate."""
     found = Project.find(Path(project))
-    return Classifier(model_of(found, meant(found, day)), params_file.read(found.params).predict)
+    model = load_model(found, chosen_day(found, day))
+    return Classifier(model, params_file.read(found.params).predict)
 
 
-def meant(project: Project, day: str | None) -> str:
-    """Return the day whose model is meant: `day`, or the last sealed one that passed its gate."""
+def chosen_day(project: Project, day: str | None) -> str:
+    """Return `day`, or without one the last sealed day that passed its gate.
+
+    Raises CycleError where there is no such day.
+    """
     sealed = vcs.sealed_days(project.root)
     if day is None:
         passed = gate.last_passed(project, sealed)
@@ -156,16 +164,16 @@ def meant(project: Project, day: str | None) -> str:
         return passed
     opened = params_file.read(project.params).day
     if check_day(day) not in (*sealed, opened):
-        shown = ", ".join(sealed[-3:]) or "none"
+        last = ", ".join(sealed[-3:]) or "none"
         raise CycleError(
             f"There is no model of {day}: it is not a sealed day.",
-            hint=f"the last sealed days are: {shown}",
+            hint=f"the last sealed days are: {last}",
         )
     return day
 
 
-def said(project: Project, day: str, named: str | None) -> str:
-    """Say which day's model is taken, and why it is that one where no day was named."""
+def describe_choice(project: Project, day: str, named: str | None) -> str:
+    """Say which day's model is used, and why that one where nobody `named` a day."""
     if named:
         return f"model of {day}"
     later = [one for one in vcs.sealed_days(project.root) if one > day]
@@ -177,11 +185,11 @@ def said(project: Project, day: str, named: str | None) -> str:
     return f"model of {day}, the last day that {passed} its gate{few}{failed}"
 
 
-def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
-    """Return the model of a sealed day, or that of the open day as it stands.
+def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
+    """Return the model of a sealed day, or the open day's model in data/.
 
-    What lies in data/ is taken where it is the sealed one; else what DVC's cache or, with `fetch`,
-    a remote has.
+    A sealed day's model is read from data/ if it is the one there, else from DVC's cache or, with
+    `fetch`, a remote.
     """
     if day not in vcs.sealed_days(project.root):
         model = network.load(project.model)
@@ -195,16 +203,16 @@ def model_of(project: Project, day: str, *, fetch: bool = True) -> Model:
     if not fetch and not storage.object_path(project.root, pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
     try:
-        kept = storage.bring(project.root, pinned)
+        cached = storage.bring(project.root, pinned)
     except ToolError as error:
         raise ModelError(
             f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
             problems=error.problems,
             hint=error.hint,
         ) from None
-    if md5_file(kept) != pinned:
+    if md5_file(cached) != pinned:
         raise ModelError(
             f"What DVC's cache has as the model of {day} is not the one that was sealed.",
-            hint=f"remove it, then run the command again: rm -f {shlex.quote(str(kept))}",
+            hint=f"remove it, then run the command again: rm -f {shlex.quote(str(cached))}",
         )
-    return network.load(kept)
+    return network.load(cached)

@@ -1,4 +1,4 @@
-"""Files → answers: `dayfold predict`."""
+"""`dayfold predict`: files → answers."""
 
 import os
 import stat
@@ -41,65 +41,64 @@ def predict(
     csv: Path | None,
     say: Say,
 ) -> None:
-    """Say what the model makes of each file, and how fast; into a CSV file if one is given.
+    """Predict each file and print the answers, or write them into the file `csv`.
 
-    Files that are no images are passed over, but for those that were `named`.
+    Files that are no images are passed over, except those that were `named`. Raises RefusedError at
+    the end where a file cannot be read.
     """
-    kept = only_images(paths, named, say)
+    files = only_images(paths, named, say)
     top = min(top, len(model.classes))
     began = time.monotonic()
-    width = min(max(len(escaped(str(path))) for path in kept), 60)
-    names = max(len(name) for name in (*model.classes, NOT_SURE, UNKNOWN))
-    answers: list[Answer | str] = []
-    for path, answer in zip(kept, model.each(kept), strict=True):
-        answers.append(answer)
-        if isinstance(answer, Answer) and not csv:
-            say(f"{escaped(str(path)):{width}}  {line(answer, top, names)}")
+    path_width = min(max(len(escaped(str(path))) for path in files), 60)
+    class_width = max(len(name) for name in (*model.classes, NOT_SURE, UNKNOWN))
+    results: list[Answer | str] = []
+    for path, result in zip(files, model.each(files), strict=True):
+        results.append(result)
+        if isinstance(result, Answer) and not csv:
+            say(f"{escaped(str(path)):{path_width}}  {line(result, top, class_width)}")
     seconds = time.monotonic() - began
     if csv:
-        _write(csv, kept, answers, top)
+        _write(csv, files, results, top)
         say(f"written: {csv}, a line a file")
-    good = [answer for answer in answers if isinstance(answer, Answer)]
-    unsure = sum(not (answer.sure or answer.unknown) for answer in good)
-    unknown = sum(answer.unknown for answer in good)
-    is_off = isinstance(model.limit, str)
-    far = "" if is_off else f", {unknown} {UNKNOWN} (distance above {model.limit:.3f})"
-    say(
-        f"{plural(len(good), 'image')} in {seconds:.1f} s, "
-        f"{len(good) / seconds:.0f} img/s; "
-        f"{unsure} {NOT_SURE} (confidence below {model.threshold:g}){far}"
-    )
-    if is_off:
+    answers = [result for result in results if isinstance(result, Answer)]
+    unsure = sum(not (answer.sure or answer.unknown) for answer in answers)
+    counts = f"{unsure} {NOT_SURE} (confidence below {model.threshold:g})"
+    if isinstance(model.limit, float):
+        unknown = sum(answer.unknown for answer in answers)
+        counts += f", {unknown} {UNKNOWN} (distance above {model.limit:.3f})"
+    speed = f"{seconds:.1f} s, {len(answers) / seconds:.0f} img/s"
+    say(f"{plural(len(answers), 'image')} in {speed}; {counts}")
+    if isinstance(model.limit, str):
         say(f"No image is called {UNKNOWN}: {model.limit}.")
     if model.calibration.startswith("not"):
         say(f"Confidence is {model.calibration}.")
-    if problems := [answer for answer in answers if isinstance(answer, str)]:
+    if problems := [result for result in results if isinstance(result, str)]:
         raise RefusedError(
-            f"{len(problems)} of {len(kept)} files cannot be predicted:",
+            f"{len(problems)} of {len(files)} files cannot be predicted:",
             problems=first_few(problems, str(csv or "")),
         )
 
 
 def only_images(paths: Sequence[Path], named: Collection[Path], say: Say) -> list[Path]:
-    """Return the files that may be images, or were `named`; say which others there are."""
+    """Return the files that may be images or were `named`; say which others there are."""
     with decode.no_warnings():
-        kept = [path for path in paths if path in named or _may_be_image(path)]
-    if others := set(paths).difference(kept):
+        chosen = [path for path in paths if path in named or _may_be_image(path)]
+    if others := set(paths).difference(chosen):
         listed = ", ".join(first_few([escaped(str(path)) for path in paths if path in others]))
         say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
-    if not kept:
+    if not chosen:
         raise IntakeError("There is no image in it.")
-    return kept
+    return chosen
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether a file is an image by its name or by how its bytes begin, damaged or not."""
+    """Whether a file is an image by its name or its first bytes, damaged or not."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False  # who opens a pipe that nobody writes into waits for ever
         return path.suffix.lower() in decode.IMAGE_ENDINGS or decode.begins_as_image(path)
     except OSError:
-        return True  # what cannot be read is told, not passed over
+        return True  # so that a file that cannot be read is reported
 
 
 def line(answer: Answer, top: int, width: int) -> str:
@@ -110,25 +109,25 @@ def line(answer: Answer, top: int, width: int) -> str:
     if answer.sure:
         rest = f"  then {', '.join(ranked[1:top])}" if top > 1 else ""
         return f"{answer.label:{width}}  {answer.confidence:.3f}{rest}"
-    # At least two: it is between them that the model cannot decide.
+    # At least two classes: the model cannot decide between them.
     return f"{NOT_SURE:{width}}  {', '.join(ranked[: max(top, 2)])}"
 
 
-def _write(path: Path, files: Sequence[Path], answers: Sequence[Answer | str], top: int) -> None:
+def _write(path: Path, files: Sequence[Path], results: Sequence[Answer | str], top: int) -> None:
     header = ["path", "predicted", "confidence", "sure", "unknown", "distance"]
     header += [f"{name}_{rank}" for rank in range(2, top + 1) for name in header[1:3]]
     rows: list[list[object]] = []
-    for file, answer in zip(files, answers, strict=True):
-        if isinstance(answer, Answer):
-            ranked = list(answer.probabilities.items())[:top]
-            cells = [cell for name, chance in ranked for cell in (_cell(name), chance)]
-            found = [int(answer.sure), int(answer.unknown), answer.distance]
-            rows.append([_cell(str(file)), *cells[:2], *found, *cells[2:], ""])
+    for file, result in zip(files, results, strict=True):
+        if isinstance(result, Answer):
+            ranked = list(result.probabilities.items())[:top]
+            cells = [cell for name, part in ranked for cell in (_cell(name), part)]
+            flags = [int(result.sure), int(result.unknown), result.distance]
+            rows.append([_cell(str(file)), *cells[:2], *flags, *cells[2:], ""])
         else:
-            rows.append([_cell(str(file)), *[""] * (len(header) - 1), _cell(answer)])
+            rows.append([_cell(str(file)), *[""] * (len(header) - 1), _cell(result)])
     write_csv(path, [*header, "problem"], rows)
 
 
 def _cell(text: str) -> str:
-    """Text for a spreadsheet; names need not be UTF-8, cells must."""
+    """Return text for a spreadsheet: in UTF-8, which a file's name need not be."""
     return for_spreadsheet(text.encode(errors="backslashreplace").decode())

@@ -1,4 +1,8 @@
-"""Which images to label next: `dayfold predict --queue`."""
+"""`dayfold predict --queue`: which images to label next.
+
+Images unlike all that the model has learnt come first, then those that it is unsure of. A near
+duplicate of a labelled or queued image is left out, and patients take turns.
+"""
 
 import shlex
 from collections import Counter
@@ -27,9 +31,9 @@ COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py k
 
 
 class Queued(NamedTuple):
-    """An image to label: its path in the folder, what the model makes of it, and why it is here.
+    """An image to label: its path in the folder, the model's suggestion and the reason.
 
-    Nothing is `suggested` for an unknown image: the model has learnt no class for it.
+    `suggested` is empty for an unknown image, as the model has learnt no class for it.
     """
 
     path: str
@@ -48,10 +52,10 @@ def in_order(
 ) -> list[int]:
     """Return the positions of the images to label, in order, without near duplicates.
 
-    Unknown ones by distance; then those that are not sure and then all others, by confidence. Where
-    nothing is `judged` to be unknown, all by distance. Within each of these parts every group has
-    its turn before one has a second; an image without a group is one by itself. `seen` are the
-    looks of the images, `known` those of images that are labelled. Ties keep the given order.
+    Unknown images come first, by distance; then unsure ones and then the others, by confidence.
+    Without a limit for unknown images (`judged` is false), all are ordered by distance. Within each
+    part, every group has a turn before any has a second one; an image without a group is a group.
+    `seen` are the looks of these images, `known` those of labelled ones. Ties keep the given order.
     """
 
     def need(place: int) -> tuple[int, float]:
@@ -61,7 +65,9 @@ def in_order(
         return 1 + answer.sure, round(answer.confidence, 4)
 
     order = sorted(range(len(answers)), key=need)
-    order = [order[at] for at in looks.apart([seen[place] for place in order], known)]
+    order = [
+        order[at] for at in looks.without_near_duplicates([seen[place] for place in order], known)
+    ]
     turns, taken = dict[int, tuple[int, int]](), Counter[tuple[int, str | int]]()
     for place in order:
         part = need(place)[0]
@@ -72,13 +78,13 @@ def in_order(
 
 
 def reason(answer: Answer, *, judged: bool) -> str:
-    """Say in plain words why an image is in the queue."""
-    ranked = [f"{name} {chance:.2f}" for name, chance in answer.probabilities.items()][:2]
+    """Say why an image is in the queue."""
+    ranked = [f"{name} {part:.2f}" for name, part in answer.probabilities.items()][:2]
     if answer.unknown:
         return f"unlike anything known (distance {answer.distance:.2f}), most like {ranked[0]}"
-    said = f"sure: {ranked[0]}" if answer.sure else f"not sure: {', '.join(ranked)}"
-    far = "" if judged or answer.distance is None else f"distance {answer.distance:.2f}, "
-    return far + said
+    confidence = f"sure: {ranked[0]}" if answer.sure else f"not sure: {', '.join(ranked)}"
+    distance = "" if judged or answer.distance is None else f"distance {answer.distance:.2f}, "
+    return distance + confidence
 
 
 def write_queue(
@@ -91,47 +97,47 @@ def write_queue(
     form: str,
     say: Say,
 ) -> None:
-    """Write which `count` images of a folder to label next, and say what was left out.
+    """Write the `count` images of a folder to label next, and print what was left out.
 
-    Files that cannot be used are passed over and raised at the end, as by `predict`.
+    Raises RefusedError at the end where files cannot be used, as `predict` does.
     """
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
     now = Line.read(project)
     history = now.history()
     known = {*history.images["image"], *history.withdrawn}
-    seen = looks.read(project, history.days)["look"].to_list()
-    lying = walk_day(project, now.day, Delivery()) if now.is_open else []
-    given = only_images(images([folder]), (), say)
-    files = [Found(path, path.relative_to(folder).as_posix(), "") for path in given]
-    read = checking.examined([*lying, *files])
-    for answer in read[: len(lying)]:
-        known.add(answer["image"])
-        seen.append(answer.get("look", ""))
-    fresh, repeated, problems = dict[str, Found](), 0, list[str]()
-    for one, answer in zip(files, read[len(lying) :], strict=True):
-        if wrong := name_problem(one.place, "file") or answer.get("refused"):
-            problems.append(f"{escaped(one.place)} {wrong}")
-        elif answer["image"] in known:
+    known_looks = looks.read(project, history.days)["look"].to_list()
+    open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
+    paths = only_images(images([folder]), (), say)
+    files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
+    examined = checking.examine([*open_day, *files])
+    for facts in examined[: len(open_day)]:
+        known.add(facts["image"])
+        known_looks.append(facts.get("look", ""))
+    new, repeated, problems = dict[str, Found](), 0, list[str]()
+    for one, facts in zip(files, examined[len(open_day) :], strict=True):
+        if problem := name_problem(one.place, "file") or facts.get("refused"):
+            problems.append(f"{escaped(one.place)} {problem}")
+        elif facts["image"] in known:
             repeated += 1
         else:
-            facts = {name: answer[name] for name in ("image", "look", "ids")}
-            fresh.setdefault(answer["image"], one._replace(**facts))
-    queued = _queued(model, [*fresh.values()], seen, now.params)
+            checked = one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"])
+            new.setdefault(checked.image, checked)
+    queued = _queued(model, [*new.values()], known_looks, now.params)
     if form == "csv":
         cells = ((safe_cell(at), "", for_spreadsheet(name), *of) for at, name, *of in queued)
         write_csv(file, COLUMNS, islice(cells, count))
-        by_hand, labelled = "fill in the column label", str(file)
+        by_hand, labels = "fill in the column label", str(file)
     else:
         write_bytes(file, json_bytes([_task(one, folder, model.day) for one in queued[:count]]))
-        by_hand, labelled = "import it into Label Studio, label, and export as JSON", "FILE"
+        by_hand, labels = "import it into Label Studio, label, and export as JSON", "FILE"
         say(f"The project's labelling interface: {_interface(model.classes)}")
-    alike = len(files) - len(problems) - repeated - len(queued)
+    duplicates = len(files) - len(problems) - repeated - len(queued)
     say(f"written: {file}, {len(queued[:count])} of {plural(len(files), 'image')}")
-    say(f"left out: {repeated} known already, {plural(alike, 'near duplicate')}")
+    say(f"left out: {repeated} known already, {plural(duplicates, 'near duplicate')}")
     if isinstance(model.limit, str):
         say(f"By distance, and no image is called {UNKNOWN}: {model.limit}.")
-    command = shlex.join(["dayfold", "add", str(folder), "--labels", labelled])
+    command = shlex.join(["dayfold", "add", str(folder), "--labels", labels])
     say(f"next: {by_hand}, then {command}")
     if problems:
         what = f"{len(problems)} of {plural(len(files), 'file')} cannot be used:"
@@ -139,30 +145,29 @@ def write_queue(
 
 
 def _queued(
-    model: Classifier, fresh: Sequence[Found], seen: Sequence[str], params: Params
+    model: Classifier, new: Sequence[Found], known_looks: Sequence[str], params: Params
 ) -> list[Queued]:
-    """What the model makes of images that nobody has labelled, in order of need."""
-    answers = model.predict(one.path for one in fresh)
+    answers = model.predict(one.path for one in new)
     judged = not isinstance(model.limit, str)
     groups = []
-    for one, answer in zip(fresh, answers, strict=True):
-        # As it would lie in the project.
+    for one, answer in zip(new, answers, strict=True):
+        # The path that it would have in the project.
         path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
         groups.append(splits.in_path(path, params.data.group) or one.ids)
-    found = []
-    for place in in_order(answers, [one.look for one in fresh], groups, seen, judged=judged):
-        answer = answers[place]
+    queued = []
+    for at in in_order(answers, [one.look for one in new], groups, known_looks, judged=judged):
+        answer = answers[at]
         suggested = "" if answer.unknown else answer.label
         why = reason(answer, judged=judged)
-        found.append(Queued(fresh[place].place, suggested, round(answer.confidence, 4), why))
-    return found
+        queued.append(Queued(new[at].place, suggested, round(answer.confidence, 4), why))
+    return queued
 
 
 def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
-    """A task of Label Studio with the suggestion as a prediction.
+    """Return a task of Label Studio with the suggestion as a prediction.
 
-    https://labelstud.io/guide/predictions; it serves FOLDER from local storage, whose root is the
-    folder above: https://labelstud.io/guide/storage.
+    https://labelstud.io/guide/predictions. Label Studio serves the folder from local storage, whose
+    root is the folder above: https://labelstud.io/guide/storage.
     """
     result = {
         "from_name": "choice",
@@ -179,7 +184,7 @@ def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
 
 
 def _interface(classes: Iterable[str]) -> str:
-    """The labelling interface that the predictions are for: with another they are refused."""
+    """Return the labelling interface that Label Studio needs to accept the predictions."""
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
     return (
         '<View><Image name="image" value="$image"/><Header value="$reason"/>'

@@ -29,33 +29,34 @@ def predict(
     machine: Machine,
     ticker: Ticker,
 ) -> list[pl.DataFrame]:
-    """Return, a model, the rows with `predicted`, `confidence`, `distance`.
+    """Return a table for each model: the rows with `predicted`, `confidence`, `distance`.
 
-    Each image is decoded once. The distance is empty where the model has no means of its classes.
+    Each image is decoded once. The distance is empty for a model without a novelty detector.
     """
     size = models[0].metadata["recipe"]["image_size_px"]
     nets = [network.WithFeatures(network.build(model, size)).to(machine.device) for model in models]
-    said: list[list[tuple[str, float, float | None]]] = [[] for _ in models]
-    for images in pixels.in_chunks(project.root, rows, size, ticker.advance):
-        for model, net, answers in zip(models, nets, said, strict=True):
-            made = network.outputs(net, images, machine)
-            features, logits = net.parted(made)
-            best, known = logits.softmax(1).max(dim=1), model.known
-            chances = (logits / model.temperature).softmax(1)
-            far = known.distance(features, chances).tolist() if known else [None] * len(made)
+    predicted: list[list[tuple[str, float, float | None]]] = [[] for _ in models]
+    for images in pixels.load_in_chunks(project.root, rows, size, ticker.advance):
+        for model, net, answers in zip(models, nets, predicted, strict=True):
+            features, logits = net.split(network.outputs(net, images, machine))
+            best = logits.softmax(1).max(dim=1)
+            distances: list[float | None] = [None] * len(logits)
+            if model.novelty:
+                calibrated = (logits / model.temperature).softmax(1)
+                distances = model.novelty.distance(features, calibrated).tolist()
             names = [model.classes[position] for position in best.indices.tolist()]
-            answers += zip(names, best.values.tolist(), far, strict=True)
+            answers += zip(names, best.values.tolist(), distances, strict=True)
     schema = {"predicted": pl.String, "confidence": pl.Float64, "distance": pl.Float64}
-    return [rows.hstack(pl.DataFrame(answers, schema=schema, orient="row")) for answers in said]
+    return [rows.hstack(pl.DataFrame(one, schema=schema, orient="row")) for one in predicted]
 
 
-def counted(
+def count_cells(
     predictions: pl.DataFrame, *, model: str, parent: dict[str, str] | None
 ) -> list[Evaluation]:
     """Count one model's test predictions by cohort, label, predicted class and bin, sorted.
 
-    `parent` maps every image to what yesterday's model says of it; whether that is right is judged
-    by today's labels, which may have been corrected since.
+    `parent` maps every image to the prediction of yesterday's model, which is compared with today's
+    labels.
     """
     cells: dict[tuple[str, str, str, int], list[tuple[str, float]]] = {}
     columns = ("day", "label", "predicted", "image", "confidence")
@@ -68,7 +69,7 @@ def counted(
             model,
             *cell,
             images=len(members),
-            # fsum: exact, so that no order of summation shows.
+            # fsum is exact: the order of summation does not matter.
             confidence=math.fsum(confidence for _, confidence in members) / len(members),
             parent_correct=None
             if parent is None
@@ -81,7 +82,7 @@ def counted(
 def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
     """Return the test images that yesterday's model had right and today's has wrong, by path.
 
-    `predictions` and `parent` as in `counted`, with a column `path`; none without a parent.
+    `predictions` and `parent` are as in `count_cells`; without a parent there are no flips.
     """
     columns = ("path", "label", "predicted", "confidence", "image")
     wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
@@ -92,11 +93,11 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
     ]
 
 
-def unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | None) -> list[Unknown]:
-    """Count the images that yesterday's model called unknown, known classes first, then by label.
+def count_unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | None) -> list[Unknown]:
+    """Count the images that yesterday's model called unknown: known classes first, then new ones.
 
-    `asked` has columns label, group, distance; `seen` are the classes that the model had means of,
-    `limit` the distance above which an image was unknown.
+    `asked` has columns label, group, distance; `seen` are the classes that the model has learnt,
+    `limit` is the distance above which an image is unknown.
     """
     found = []
     is_new = ~pl.col("label").is_in(list(seen))
@@ -126,54 +127,54 @@ def auroc(far: pl.Series, near: pl.Series) -> float | None:
 def run(project: Project, params: Params) -> list[str]:
     """Predict the held-out images; write predictions, evaluation, classification and flips.
 
-    Yesterday's model is asked about all of today's images, which it has never seen, for unknown and
-    unlike. Returns what became of the answers since yesterday.
+    Yesterday's model predicts all of today's images too, for `unknown` and `unlike`. Returns a line
+    on what changed since yesterday.
     """
     day = params.day
     model = network.load(project.model, (day,))
     recipe = model.metadata["recipe"]
     machine = device.resolve(**{key: recipe[key] for key in ("device", "precision", "threads")})
     history = manifest.history(project, day)
-    held = evidence.sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
+    held_out = evidence.sample(history.split(*manifest.HELD_OUT), params.evaluate.max_per_cohort)
     parent = network.load(project.parent_model)
-    # What yesterday's model calls by a class's old name it calls by its new one.
+    # Yesterday's model predicts a renamed class by its old name.
     renamed = pl.col("predicted").replace(history.classes()[day].renamed)
-    before = tables.read(project.parent_predictions, Prediction).with_columns(renamed)
+    yesterday = tables.read(project.parent_predictions, Prediction).with_columns(renamed)
     # Today's images; old ones too, where a sample has grown.
-    is_new = ~pl.col("image").is_in(before["image"].implode())
+    is_new = ~pl.col("image").is_in(yesterday["image"].implode())
     ask = partial(predict, project, machine=machine)
     began = time.monotonic()
-    trained = evidence.sample(manifest.added(history, day), params.evaluate.max_per_cohort)
-    trained = trained.filter(split="train") if parent.known else trained.clear()
-    asked = len(held) + len(trained)
+    training = evidence.sample(manifest.added(history, day), params.evaluate.max_per_cohort)
+    training = training.filter(split="train") if parent.novelty else training.clear()
+    asked = len(held_out) + len(training)
     with Ticker("evaluating", asked, "images") as ticker:
-        [mine] = ask([model], held.filter(~is_new), ticker=ticker)
-        both = [model, parent] if parent.classes else [model]
-        mine_new, *theirs = ask(both, held.filter(is_new), ticker=ticker)
-        first = [*theirs, *ask([parent], trained, ticker=ticker)] if parent.known else []
+        [old] = ask([model], held_out.filter(~is_new), ticker=ticker)
+        models = [model, parent] if parent.classes else [model]
+        new, *by_parent = ask(models, held_out.filter(is_new), ticker=ticker)
+        all_by_parent = []
+        if parent.novelty:
+            all_by_parent = [*by_parent, *ask([parent], training, ticker=ticker)]
     seconds = time.monotonic() - began
-    mine = pl.concat([mine, mine_new]).sort("day", "path")
-    theirs = [table.with_columns(renamed) for table in theirs]
-    said = [table.select("image", "predicted") for table in (before, *theirs)]
-    before_by_image = dict(pl.concat(said).iter_rows()) if theirs else None
-    counts = [counted(mine, model=day, parent=before_by_image)]
-    counts += [
-        counted(table.filter(pl.col("day") == day), model=params.parent, parent=None)
-        for table in theirs
-    ]
-    tables.write(project.predictions, Prediction, mine.select(Prediction._fields).iter_rows())
-    tables.write(project.evaluation(day), Evaluation, [row for rows in counts for row in rows])
-    unlike = _unlike(project, params, history, parent, first)
-    table = pl.DataFrame(counts[0], schema=tables.schema(Evaluation), orient="row")
-    scores = metrics.class_scores(table)
+    predictions = pl.concat([old, new]).sort("day", "path")
+    by_parent = [table.with_columns(renamed) for table in by_parent]
+    pairs = [table.select("image", "predicted") for table in (yesterday, *by_parent)]
+    parent_of = dict(pl.concat(pairs).iter_rows()) if by_parent else None
+    counts = count_cells(predictions, model=day, parent=parent_of)
+    forward = [table.filter(pl.col("day") == day) for table in by_parent]
+    rows = [row for one in forward for row in count_cells(one, model=params.parent, parent=None)]
     tables.write(
-        project.plot("classification"), ClassScore, scores.select(ClassScore._fields).iter_rows()
+        project.predictions, Prediction, predictions.select(Prediction._fields).iter_rows()
     )
-    flips = negative_flips(mine, before_by_image)
+    tables.write(project.evaluation(day), Evaluation, [*counts, *rows])
+    unlike = _write_unknown(project, params, history, parent, all_by_parent)
+    table = pl.DataFrame(counts, schema=tables.schema(Evaluation), orient="row")
+    scores = metrics.class_scores(table).select(ClassScore._fields)
+    tables.write(project.plot("classification"), ClassScore, scores.iter_rows())
+    flips = negative_flips(predictions, parent_of)
     tables.write(project.plot("flips"), Flip, flips)
-    count = metrics.flips(table)
     summary = plural(int(table["images"].sum()), "test image")
-    if before_by_image is not None:
+    if parent_of is not None:
+        count = metrics.flips(table)
         summary += f": {count.negative} newly wrong, {count.positive} newly right"
     print(summary)
     wrong = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
@@ -183,29 +184,30 @@ def run(project: Project, params: Params) -> list[str]:
     return ["; ".join([summary, *unlike])]
 
 
-def _unlike(
+def _write_unknown(
     project: Project, params: Params, history: History, parent: Model, asked: list[pl.DataFrame]
 ) -> list[str]:
+    """Write what is unknown to yesterday's model, by its predictions; return a line on it."""
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
-    seen = {renamed.get(name, name) for name in parent.seen}
+    learnt = {renamed.get(name, name) for name in parent.classes_with_means}
     earlier = history.images.filter((pl.col("day") < day) & (pl.col("split") == "train"))
-    learnt = earlier.filter(pl.col("group") != "")["group"].unique().implode()
-    rows = pl.concat([table.filter(pl.col("day") == day) for table in asked]) if asked else None
-    counts, far = [], []
-    if rows is not None:
-        # Other images of a patient that it has learnt from are no news to it.
-        is_news = ~pl.col("label").is_in(list(seen)) | ~pl.col("group").is_in(learnt)
+    patients = earlier.filter(pl.col("group") != "")["group"].unique().implode()
+    counts, farthest = [], []
+    if asked:
+        rows = pl.concat(asked).filter(pl.col("day") == day)
+        # Not training images of known patients: the model has learnt from others of theirs.
+        is_first = ~pl.col("label").is_in(list(learnt)) | ~pl.col("group").is_in(patients)
         bound = limit if isinstance(limit, float) else None
-        counts = unknown(rows.filter(is_news | (pl.col("split") != "train")), seen, bound)
+        counts = count_unknown(rows.filter(is_first | (pl.col("split") != "train")), learnt, bound)
         columns = pl.col("predicted").replace(renamed), pl.col("distance")
         listed = rows.sort("distance", "path", descending=[True, False]).head(MOST_UNLIKE)
-        far = [Unlike(*row) for row in listed.select("path", "label", *columns).iter_rows()]
+        farthest = [Unlike(*row) for row in listed.select("path", "label", *columns).iter_rows()]
     tables.write(project.unknown(day), Unknown, counts)
-    tables.write(project.plot("unlike"), Unlike, far)
-    said = [
+    tables.write(project.plot("unlike"), Unlike, farthest)
+    parts = [
         f"{one.unknown} of {one.images} images of {'new' if one.new else 'known'} classes"
         for one in counts
         if one.unknown is not None and not one.label
     ]
-    return [f"unknown to yesterday's model: {', '.join(said)}"] if said else []
+    return [f"unknown to yesterday's model: {', '.join(parts)}"] if parts else []

@@ -1,9 +1,8 @@
-"""Earlier training images → those seen again, shares.
+"""Earlier training images → replay set, shares of draws.
 
-Replay is what keeps old classes: on digits whose classes stay away for days, accuracy over all of
-them falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. How
-they are chosen matters less, so every policy is a draw, fresh each day: a function of seed, day
-and image only.
+Replay keeps old classes: on digits whose classes stay away for days, accuracy over all of them
+falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. The choice
+of images matters less, so every policy is a fresh draw each day, a function of seed, day and image.
 """
 
 import math
@@ -21,7 +20,7 @@ from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 Cell = tuple[str, str]  # (day, label): a class of a data version
-MINIMUM_PER_CLASS = 5  # images of every class that are in before the policy chooses
+MINIMUM_PER_CLASS = 5  # images of every class, before the policy chooses the rest
 
 
 def select(
@@ -34,30 +33,24 @@ def select(
     seed: int,
     day: str,
 ) -> pl.DataFrame:
-    """Choose from the images `old` (image, path, label, day); with `key` and `reason` a row.
+    """Choose `size` of the images `old` (image, path, label, day); adds `key` and `reason`.
 
-    `class_balanced`: every class has as many as any other as long as it has them, and within a
-    class every image the same chance. `uniform`: every image has the same chance. `recency`: a
-    chance in proportion to the `weights` of its day (as far as none is certain). `all`: every
-    image. `minimum_per_class` images of every class are in first; where that takes more than
-    `size`, the set is larger. Size 0 is none at all. `reason` is the policy or "minimum", `key` the
-    number whose smallest were taken.
+    The policy `class_balanced` gives every class equally many seats, as far as it has images;
+    `uniform` gives every image the same chance; `recency` gives chances in proportion to the
+    `weights` of the days; `all` takes every image. `minimum_per_class` images of every class come
+    first, even where that makes the set larger than `size`; size 0 is an empty set. `reason` is the
+    policy or "minimum"; the images with the smallest `key` are chosen.
     """
     columns = ("image", "path", "label", "day")
-    rows, key, reason = (
-        old.select(columns),
-        pl.lit(0.0).alias("key"),
-        pl.lit(policy).alias("reason"),
-    )
-    if policy == "all":
-        return rows.with_columns(key, reason)
-    if not size or rows.is_empty():
-        return rows.clear().with_columns(key, reason)
+    rows, reason = old.select(columns), pl.lit(policy).alias("reason")
+    if policy == "all" or not size or rows.is_empty():
+        chosen = rows if policy == "all" else rows.clear()
+        return chosen.with_columns(pl.lit(0.0).alias("key"), reason)
     ids = rows["image"].to_list()
     keys = draws.uniforms("replay", seed, day, ids=ids)
     if policy == "recency":
         keys = keys / rows["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
-    rows = rows.with_columns(key=pl.Series(keys))[draws.in_order(keys, ids)]
+    rows = rows.with_columns(key=pl.Series(keys))[draws.argsort(keys, ids)]
     available = dict(rows.group_by("label").len().iter_rows())
     seats = dict.fromkeys(available, 0)
     if policy == "class_balanced":
@@ -66,7 +59,7 @@ def select(
         label: max(seats[label], min(minimum_per_class, count))
         for label, count in available.items()
     }
-    # Which of its class an image is, in the order of the keys; below the floor it is in.
+    # `turn` is an image's rank in its class by key.
     turn, label = pl.int_range(pl.len()).over("label"), pl.col("label")
     is_seated = turn < label.replace_strict(seats, return_dtype=pl.Int64)
     is_first = turn < label.replace_strict(floors, return_dtype=pl.Int64)
@@ -87,23 +80,23 @@ def pool_shares(
     over: str,
     class_balance: float,
 ) -> list[PoolShare]:
-    """Return what an image of each day and class in today's pool counts for, and their share.
+    """Return the weight of an image of each day and class in today's pool, and the cell's share.
 
     `today`, `replayed` and `old` count training images by (day, label): those that arrived today,
-    the replay set, and all earlier ones. An image has the weight of its day; with `over` "history",
-    the replayed images of a class count for all earlier ones of it, as a weighted sampler over the
-    full data set would draw them. Each class's weights are then multiplied by
+    the replay set, and all earlier ones. An image has the weight of its day. With `over` "history"
+    the replayed images of a class stand for all its earlier ones, as if a weighted sampler drew
+    from the full data set. Each class's weights are then multiplied by
     (mean mass / its mass) ** `class_balance`: at 1 every class is drawn equally often.
     """
     pool = {**replayed, **today}
     weight = {cell: weights[cell[0]] for cell in pool}
     if over == "history":
-        whole, part = (_masses(cells, lambda cell: weights[cell[0]]) for cells in (old, replayed))
+        full, part = (_masses(cells, lambda cell: weights[cell[0]]) for cells in (old, replayed))
         for cell in replayed:
-            weight[cell] *= whole[cell[1]] / part[cell[1]]
+            weight[cell] *= full[cell[1]] / part[cell[1]]
     total = _masses(pool, weight.__getitem__)
     mean = math.fsum(total.values()) / max(1, len(total))
-    # Decimal: its power is rounded in one way on every machine, that of a float is not.
+    # A power of Decimals is rounded in the same way on every machine; one of floats is not.
     exponent = Decimal(class_balance)
     for cell in pool:
         weight[cell] *= float((Decimal(mean) / Decimal(total[cell[1]])) ** exponent)
@@ -124,7 +117,7 @@ def _masses(counts: Mapping[Cell, int], weight: Callable[[Cell], float]) -> dict
 def run(project: Project, params: Params) -> list[str]:
     """Choose from all training images of earlier days; write data/replay.csv and shares.csv.
 
-    Returns what that comes to, a line each.
+    Returns a line on the set and its share of the draws.
     """
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
@@ -149,20 +142,18 @@ def run(project: Project, params: Params) -> list[str]:
         for image, path, label, at, key, reason in chosen.iter_rows()
     )
     tables.write(project.replay, Replayed, rows)
-    said = [
-        f"{len(chosen)} of {len(old)} earlier images ({policy})"
-        if len(old)
-        else "no earlier images"
-    ]
+    lines = ["no earlier images"]
+    if len(old):
+        lines = [f"{len(chosen)} of {len(old)} earlier images ({policy})"]
     share = math.fsum(one.share for one in shares if one.day == day)
     if times := metrics.recency(share, today=len(today), old=len(old)):
         pool = len(today) + len(chosen)
-        said.append(
+        lines.append(
             f"an image of today is drawn {times:.1f} times as often as an average older one; "
             f"today's images are {share:.0%} of the draws ({len(today)} of {pool} images)"
         )
-    print("\n".join(said))
-    return ["; ".join(said)]
+    print("\n".join(lines))
+    return ["; ".join(lines)]
 
 
 def _tally(rows: pl.DataFrame) -> dict[Cell, int]:

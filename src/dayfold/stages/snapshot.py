@@ -8,12 +8,12 @@ import polars as pl
 from dayfold.errors import IntakeError
 from dayfold.figures import evidence
 from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger.image_cache import square_cache
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
 from dayfold.ledger.intake.finding import composed, folded, walk_day
-from dayfold.ledger.kept import kept_squares
 from dayfold.ledger.manifest import History, Row
-from dayfold.ledger.splits import Units
+from dayfold.ledger.splits import NewImage, Units
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
@@ -22,15 +22,15 @@ from dayfold.project.params import Params
 
 
 def rows_of(
-    images: Sequence[tuple[str, str, str, str]],
+    images: Sequence[NewImage],
     *,
     units: Units,
     earlier: History,
     fractions: dict[str, float],
 ) -> list[Row]:
-    """Return the `add` rows of (image, path, label, group) tuples, each with its split.
+    """Return the `add` rows of today's images, each with its split.
 
-    A pure function of the set of tuples, their units and the history. A unit that was seen before
+    A pure function of the set of images, their units and the history. A unit that the history has
     keeps its split.
     """
     groups: dict[str, Counter[str]] = {}
@@ -56,7 +56,10 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    # `returning` are (label, split, group) of today's images whose split is settled.
+    """Return class → split → images and groups: the history, and `returning` (label, split, group).
+
+    `returning` are today's images whose split is settled. splits.WHOLE has all classes together.
+    """
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
@@ -70,14 +73,14 @@ def _by_class(
 def run(project: Project, params: Params) -> list[str]:
     """Read data/images/<day> and the day's corrections; write data/manifests/<day>.csv.
 
-    And how each image looks, and which of them are near duplicates. Returns what matters most, a
-    line each. Raises IntakeError with the whole list where a file cannot be taken.
+    Writes the day's looks and near duplicates too. Returns the summary and the warnings. Raises
+    IntakeError with the whole list where a file cannot be taken.
     """
     day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent)
     noted = corrections.lines(project, day)
     delivery = _inspected(project, params, earlier, noted)
-    arrived = list(_arrived(project, day, delivery, expression))
+    arrived = list(_new_images(project, day, delivery, expression))
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
     listed, folder = write_down(project, kinds), project.name(project.images(day))
     if delivery.refused:
@@ -94,10 +97,10 @@ def run(project: Project, params: Params) -> list[str]:
     added = rows_of(arrived, units=units, earlier=earlier, fractions=fractions)
     look_of = {item.image: item.look for item in delivery.images}
     tables.write(project.looks(day), Look, sorted(look_of.items()))
-    alike = looks.near_duplicates(
+    duplicates = looks.near_duplicates(
         added, look_of, history=earlier, earlier=looks.read(project, earlier.days)
     )
-    tables.write(project.plot("near_duplicates"), NearDuplicate, alike)
+    tables.write(project.plot("near_duplicates"), NearDuplicate, duplicates)
     manifest.write(
         project.manifest(day),
         parent_day=params.parent,
@@ -106,10 +109,10 @@ def run(project: Project, params: Params) -> list[str]:
         expression=expression,
     )
     summary = [*_summary(added, corrected, earlier)]
-    warned = [*_thin(manifest.history(project, day).images, fractions), *_torn(units)]
-    similar = [*_similar(alike)]
-    print(*summary, *_passed_over(delivery, listed), *warned, *similar, sep="\n")
-    return ["; ".join([*summary, *similar[-1:]]), *warned]
+    warnings = [*_too_few(manifest.history(project, day).images, fractions), *_regrouped(units)]
+    similar = [*_near_duplicates(duplicates)]
+    print(*summary, *_remarks(delivery, listed), *warnings, *similar, sep="\n")
+    return ["; ".join([*summary, *similar[-1:]]), *warnings]
 
 
 def _inspected(
@@ -122,63 +125,63 @@ def _inspected(
         found,
         delivery,
         corrections.applied(earlier, noted),
-        squares=(str(kept_squares(project.squares, size).folder), size),
+        squares=(str(square_cache(project.squares, size).folder), size),
     )
     for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery
 
 
-def _arrived(
+def _new_images(
     project: Project, day: str, delivery: Delivery, expression: str
-) -> Iterator[tuple[str, str, str, str]]:
-    """(image, path, label, group) of what is taken; what has no good name or group is refused."""
-    told, names = splits.read_groups(project, day), dict[tuple[str, str], str]()
+) -> Iterator[NewImage]:
+    """Yield the day's images; refuse those without a good name or a group."""
+    groups, names = splits.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
-        same = names.setdefault(folded(item.path), path)  # the first one of such a name
+        first = names.setdefault(folded(item.path), path)  # of the files with this name
         if path != composed(path):
             reason = "has letters that are not in composed Unicode (NFC); dayfold add composes them"
             delivery.refuse(path, reason)
-        elif path != same:
-            reason = f"is {same} where case is not told apart; give one of them another name"
+        elif path != first:
+            reason = f"is {first} where case is not told apart; give one of them another name"
             delivery.refuse(path, reason)
         else:
             try:
-                group = told.get(item.image) or splits.group_of(path, expression, item.ids)
+                group = groups.get(item.image) or splits.group_of(path, expression, item.ids)
             except IntakeError:
                 delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
             else:
-                yield item.image, path, item.label, group
+                yield NewImage(item.image, path, item.label, group)
 
 
-# What is said of it: in `dvc repro` all, in `dayfold run` the summary and the warnings.
+# `dvc repro` prints all of the following, `dayfold run` the summary and the warnings.
 
 
 def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
     parts = []
     for split in manifest.SPLITS:
-        mine = [row.group for row in added if row.split == split]
-        groups = len({*mine} - {""})
-        inside = f" in {plural(groups, 'group')}" if any(row.group for row in added) else ""
-        parts.append(f"{len(mine)} {split}{inside}")
+        groups = [row.group for row in added if row.split == split]
+        distinct = len({*groups} - {""})
+        inside = f" in {plural(distinct, 'group')}" if any(row.group for row in added) else ""
+        parts.append(f"{len(groups)} {split}{inside}")
     classes = {row.label for row in added}
     new = sorted(classes - set(earlier.images["label"].unique()))
-    said = f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
+    line = f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
     if new:
-        said += f", new: {', '.join(new)}"
+        line += f", new: {', '.join(new)}"
     if earlier.days:
-        said += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
-    yield said
+        line += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
+    yield line
     if corrected:
         yield f"{plural(len(corrected), 'correction')} of earlier days"
 
 
-def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    table = now.group_by("label", "split").agg(evidence.UNITS)
+def _too_few(images: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
+    """Warn of classes that have too few images or patients, or none, in a split."""
+    table = images.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
-    labels, thing = sorted(now["label"].unique()), evidence.unit_of(now)
-
+    labels, thing = sorted(images["label"].unique()), evidence.unit_of(images)
     none = {
         split: [label for label in labels if part > 0 and not counts.get((label, split))]
         for split, part in fractions.items()
@@ -193,43 +196,42 @@ def _thin(now: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
         f"no validation {thing} of {{}}: nothing to check confidence by{more}": none["validation"],
         f"too few test {thing}s to judge {{}}: {evidence.ENOUGH} are needed{more}{later}": few,
     }
-    for said, found in sentences.items():
-        if found:
-            yield f"warning: {said.format(escaped(', '.join(first_few(found))))}"
+    for sentence, named in sentences.items():
+        if named:
+            yield f"warning: {sentence.format(escaped(', '.join(first_few(named))))}"
 
 
-def _passed_over(delivery: Delivery, listed: str) -> Iterator[str]:
+def _remarks(delivery: Delivery, listed: str) -> Iterator[str]:
     for kind, remarks in (("known", delivery.known), ("warning", delivery.warned)):
         yield from (f"{kind}: {line}" for line in first_few([*map(str, remarks)], listed))
     if delivery.ignored:
         yield f"ignored: {plural(delivery.ignored, 'hidden file')}"
 
 
-def _torn(units: Units) -> Iterator[str]:
-    """Which patients of today are on both sides, since `data.group` was another or none before."""
-    torn = units.torn()
-    for unit in torn[:MOST_LINES]:
+def _regrouped(units: Units) -> Iterator[str]:
+    """Warn of today's patients whose earlier images another `data.group` put into two splits."""
+    affected = units.in_several_splits()
+    for unit in affected[:MOST_LINES]:
         counts = units.live[unit]
-        said = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS if counts[split])
+        parts = ", ".join(f"{counts[split]} {split}" for split in manifest.SPLITS if counts[split])
         new = list(units.of.values()).count(unit)
         yield escaped(
-            f"warning: {unit!r} joins images that another data.group had split ({said}); its {new} "
-            f"of today are for {units.settled[unit]}"
+            f"warning: {unit!r} joins images that another data.group had split ({parts}); its "
+            f"{new} of today are for {units.settled[unit]}"
         )
-    if torn:
+    if affected:
         yield (
-            f"{len(torn)} such groups: figures on their held-out images are better than the truth; "
-            "dayfold withdraw takes these out (docs/intake.md, Groups)"
+            f"{len(affected)} such groups: figures on their held-out images are better than the "
+            "truth; dayfold withdraw takes these out (docs/intake.md, Groups)"
         )
 
 
-def _similar(alike: list[NearDuplicate]) -> Iterator[str]:
-    for one in alike[:MOST_LINES]:
+def _near_duplicates(duplicates: list[NearDuplicate]) -> Iterator[str]:
+    for one in duplicates[:MOST_LINES]:
         yield escaped(
             f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
             f"({one.other_label}, {one.other_split})"
         )
-    if alike:
-        where = "data/plots/near_duplicates.csv"
-        count = plural(len(alike), "near duplicate")
-        yield f"{count} across splits or classes ({where})"
+    if duplicates:
+        count = plural(len(duplicates), "near duplicate")
+        yield f"{count} across splits or classes (data/plots/near_duplicates.csv)"

@@ -1,8 +1,8 @@
 """Yesterday's model, today's and replayed images → today's model.
 
-What is done is `learning.fitting.fit`; here is what goes into it and comes out of it. Where
-`train.processes` is above 1, each process reads and decodes the whole pool, and the first one
-speaks and writes.
+The training itself is `learning.fitting.fit`; this file prepares its inputs and writes its results.
+With `train.processes` above 1, each process reads and decodes the whole pool, and the first one
+prints and writes.
 """
 
 import json
@@ -29,23 +29,24 @@ from dayfold.learning.fitting import Fitted
 from dayfold.learning.inputs import Activations, Job, Pool
 from dayfold.learning.network import Model
 from dayfold.learning.parallel import ALONE, Team
-from dayfold.learning.speed import Pace, usual_speed
+from dayfold.learning.speed import SpeedMonitor, usual_speed
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.kept import prune
+from dayfold.ledger.image_cache import prune
+from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import PoolShare, Replayed, TrainingStep
 from dayfold.project.console import Ticker, plural
 from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train, check_network
 
-KEPT_BYTES = 8 * 2**30  # of activations and squares
+CACHE_BYTES = 8 * 2**30  # of activations and squares
 VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
 
 
 def run(project: Project, params: Params) -> list[str]:
     """Read the day's plans, its images and the parent; write model, provenance, training.csv.
 
-    Returns how much was trained, and how much of the validation images is right.
+    Returns how many updates and images there were, and how many validation images are correct.
     """
     recipe = params.train
     with only_one(project.trainer_lock, "training"):
@@ -55,17 +56,18 @@ def run(project: Project, params: Params) -> list[str]:
             log = "" if sys.stdout is sys.__stdout__ else str(getattr(sys.stdout, "name", ""))
             words = (str(project.root), canonical_json(params.model_dump()), log)
             parallel.launch(__name__, words, processes=recipe.processes, threads=recipe.threads)
-    made = json.loads(project.provenance.read_bytes())
-    images, held = made["images"], made["validation"]
+    provenance = json.loads(project.provenance.read_bytes())
+    images, validation = provenance["images"], provenance["validation"]
     new = plural(images["trained"] - images["replayed"], "image")
     how = "ridge head" if recipe.frozen_through == "all" else f"{recipe.updates} updates"
-    said = f"{how} on {new} of today and {images['replayed']} replayed"
-    right = f"; validation: {held['right']} of {held['images']} correct" * bool(held["images"])
-    return [said + right]
+    summary = f"{how} on {new} of today and {images['replayed']} replayed"
+    if validation["images"]:
+        summary += f"; validation: {validation['right']} of {validation['images']} correct"
+    return [summary]
 
 
 def work(root: str, params: str, log: str) -> None:
-    """Be one of several processes that train: with the project's folder and params as JSON."""
+    """Run one of several training processes; `params` is JSON."""
     chosen = Params.model_validate_json(params)
     with parallel.joined(_machine(chosen.train).device, log) as team:
         _train(Project(Path(root)), chosen, team)
@@ -79,61 +81,61 @@ def _machine(recipe: Train) -> Machine:
 
 
 class _Day(NamedTuple):
-    """What is trained: the job, and rows (image, path, label, weight) to learn from or validate on.
+    """The inputs of a day's training; `pool` and `validation` are (image, path, label, weight).
 
     The first `today` rows of `pool` arrived today, the others are replayed; `arrived` counts all of
-    today's images. `whole` has a row for every class, `job.start` lacks those of the `retired`
-    ones, for which no image speaks. `pins` are sha256 sums, `news` places in `pool` of images that
-    yesterday's model is asked about.
+    today's images. `full` is the starting model with a row for every class; `job.start` lacks the
+    rows of `retired` classes, which have no images. `sha256` pins the input files.
+    `unseen_by_parent` are positions in `pool`: there the parent's logits may help calibration.
     """
 
     job: Job
-    whole: Model
+    full: Model
     retired: list[str]
-    new: list[str]
+    new_classes: list[str]
     pool: pl.DataFrame
     today: int
     arrived: int
-    held: pl.DataFrame
-    pins: dict[str, str]
-    news: NDArray[np.int64]
+    validation: pl.DataFrame
+    sha256: dict[str, str]
+    unseen_by_parent: NDArray[np.int64]
 
 
 def _train(project: Project, params: Params, team: Team) -> None:
     day = _day(project, params)
     began = time.monotonic()
-    with Ticker("decoding", len(day.pool) + len(day.held), "images") as ticker:
+    with Ticker("decoding", len(day.pool) + len(day.validation), "images") as ticker:
         read = partial(Pool.read, day.job, project.root, progress=ticker.advance)
-        pool, validation = read(day.pool), read(day.held)
+        pool, validation = read(day.pool), read(day.validation)
     seconds = {"decode": round(time.monotonic() - began, 1)}
     _print_recipe(params, day, seconds["decode"])
-    facts = _facts(day)
-    team.agree(canonical_json(facts).encode(), "The inputs or the fingerprint")
-    keeper = checkpoint.Keeper(project.checkpoints, facts)
-    fitted, steps = _fitted(project, day.job, facts, (pool, validation), keeper, team)
+    identity = _identity(day)
+    team.check_equal(canonical_json(identity).encode(), "The inputs or the fingerprint")
+    checkpoint_file = checkpoint.CheckpointFile(project.checkpoints, identity)
+    fitted, steps = _fit(project, day.job, identity, (pool, validation), checkpoint_file, team)
     weights = b"".join(tensor.numpy().tobytes() for tensor in fitted.state.values())
-    team.agree(weights, "The weights")
-    if not team.leads:
+    team.check_equal(weights, "The weights")
+    if not team.is_first:
         return
-    validated = _write_model(project, day, facts, fitted, (pool, validation))
+    validated = _write_model(project, day, identity, fitted, (pool, validation))
     tables.write(project.plot("training"), TrainingStep, steps)
-    seconds["train"] = round(keeper.seconds(), 1)
+    seconds["train"] = round(checkpoint_file.seconds(), 1)
     provenance = {
         "day": params.day,
         "parent": params.parent,
-        "classes": list(day.whole.classes),
-        "new_classes": day.new,
+        "classes": list(day.full.classes),
+        "new_classes": day.new_classes,
         "retired_classes": day.retired,
-        **_drawn(day, fitted),
+        **_counts(day, fitted),
         "validation": validated,
-        "sha256": {"model": sha256_file(project.model), **day.pins},
-        "recipe": facts["recipe"],
-        "fingerprint": facts["fingerprint"],
+        "sha256": {"model": sha256_file(project.model), **day.sha256},
+        "recipe": identity["recipe"],
+        "fingerprint": identity["fingerprint"],
         "seconds": seconds,
     }
     write_bytes(project.provenance, json_bytes(provenance))
-    keeper.remove()
-    prune((project.activations, project.squares), KEPT_BYTES)
+    checkpoint_file.remove()
+    prune((project.activations, project.squares), CACHE_BYTES)
 
 
 def _day(project: Project, params: Params) -> _Day:
@@ -153,19 +155,19 @@ def _day(project: Project, params: Params) -> _Day:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
-    # Of the origin in a backtest that begins with it each day.
+    # It is the origin in a backtest whose days each begin with it.
     parent = network.load(project.parent_model, (params.parent, ORIGIN))
     classes = history.classes()[day]
     check_network(params, parent.metadata)
-    # Of every class with images, also where none of them is in today's pool: a class that was
-    # renamed would otherwise be answered by neither of its names.
+    # Every class with images gets a row, even without one in today's pool: otherwise a renamed
+    # class would be predicted under neither of its names.
     newcomers = sorted({*classes.live, *replayed["label"]} - set(parent.classes))
     renamed = {later: old for old, later in classes.renamed.items()}
-    whole = network.grown(parent, newcomers, seed, like=renamed)
-    retired = [name for name in whole.classes if name in classes.retired]
-    start = network.without(whole, retired)
-    # Grown by nothing: a class that came back is asked about again.
-    teacher = network.without(network.grown(parent, (), seed, like=renamed), retired)
+    full = network.grown(parent, newcomers, seed, like=renamed)
+    retired = [name for name in full.classes if name in classes.retired]
+    start = network.drop_classes(full, retired)
+    # Without newcomers; a retired class that came back has its row again.
+    teacher = network.drop_classes(network.grown(parent, (), seed, like=renamed), retired)
     recipe = fitting.on_parent(params.train, parent)
     lacking = evidence.unseen(history, start.classes)
     if lacking and recipe.frozen_through == "all":
@@ -175,35 +177,46 @@ def _day(project: Project, params: Params) -> _Day:
         )
     unseen = tuple(start.classes.index(name) for name in lacking)
     job = Job(start, teacher, recipe, seed, day, _machine(recipe), unseen)
-    held, is_own = history.split("validation"), pl.col("day") == day
-    held = pl.concat([held.filter(is_own), _some(held.filter(~is_own), day, seed)])
-    held = held.filter(pl.col("label").is_in(start.classes))
-    pins = {
+    validation, is_today = history.split("validation"), pl.col("day") == day
+    sampled = _sample(validation.filter(~is_today), day, seed)
+    validation = pl.concat([validation.filter(is_today), sampled])
+    validation = validation.filter(pl.col("label").is_in(start.classes)).with_columns(weight=0.0)
+    sha256 = {
         "parent": sha256_file(project.parent_model),
         "manifest": history.sha256,
         "weights": sha256_file(project.weights),
         "replay": sha256_file(project.replay),
         "shares": sha256_file(project.shares),
     }
+    # Neither the first evening's model nor the origin of a backtest is a basis for calibration.
+    is_able = parent.metadata["day"] == params.parent != history.days[0]
+    unseen_by_parent = _unseen(today if is_able else today.clear(), history, teacher, day, seed)
     new, counts = list(classes.new), (len(today), len(arrived))
+    return _Day(job, full, retired, new, pool, *counts, validation, sha256, unseen_by_parent)
+
+
+def _unseen(
+    today: pl.DataFrame, history: History, teacher: Model, day: str, seed: int
+) -> NDArray[np.int64]:
+    """Choose today's training images of the teacher's classes, and of patients that it never saw.
+
+    Returns their positions in `today`.
+    """
     earlier = history.split("train").filter(pl.col("day") < day)
     is_known = pl.col("label").is_in({*teacher.classes} & {*earlier["label"]})
     is_seen = pl.col("group").is_in({*earlier["group"]} - {""})
-    # Not the first evening's model, and not the origin where a backtest begins with it each day.
-    is_able = parent.metadata["day"] == params.parent != history.days[0]
-    asked = today.with_row_index("place").filter(is_known & ~is_seen & is_able)
-    news = _some(asked, day, seed)["place"].to_numpy().astype(np.int64)
-    return _Day(job, whole, retired, new, pool, *counts, held.with_columns(weight=0.0), pins, news)
+    chosen = _sample(today.with_row_index("place").filter(is_known & ~is_seen), day, seed)
+    return chosen["place"].to_numpy().astype(np.int64)
 
 
-def _some(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
+def _sample(rows: pl.DataFrame, day: str, seed: int) -> pl.DataFrame:
     images, equal = rows["image"].to_list(), [1.0] * len(rows)
     chosen, _ = draws.priority_sample(images, equal, VALIDATION_IMAGES, "validation", seed, day)
     return rows[np.sort(chosen)]
 
 
-def _facts(day: _Day) -> dict[str, Any]:
-    """All that the model's bits depend on: it names the checkpoint, and processes compare it."""
+def _identity(day: _Day) -> dict[str, Any]:
+    """Return all that the model's bits depend on; it names the checkpoint too."""
     job, machine = day.job, day.job.machine
     resolved = {"seed": job.seed, "device": machine.device, "precision": machine.precision}
     return {
@@ -211,35 +224,38 @@ def _facts(day: _Day) -> dict[str, Any]:
         "day": job.day,
         "classes": list(job.start.classes),
         "recipe": {**job.recipe.model_dump(), "optimizer": "AdamW", **resolved},
-        "sha256": day.pins,
+        "sha256": day.sha256,
         "fingerprint": device.fingerprint(machine, job.start.network),
     }
 
 
-def _fitted(
+def _fit(
     project: Project,
     job: Job,
-    facts: dict[str, Any],
+    identity: dict[str, Any],
     pools: tuple[Pool, Pool],
-    keeper: checkpoint.Keeper,
+    checkpoint_file: checkpoint.CheckpointFile,
     team: Team,
 ) -> tuple[Fitted, list[TrainingStep]]:
-    depth, here, inputs = job.recipe.frozen_through, facts["fingerprint"], None
+    depth, fingerprint, inputs = job.recipe.frozen_through, identity["fingerprint"], None
     if depth != "none":
         count = sum(len(pool.images) for pool in pools)
         with Ticker("freezing", count, "images") as ticker:
             if depth == "all":
-                made = frozen.fit(job, *pools, project.activations, here, ticker.advance)
-                return made[0], [made[1]]
-            inputs = Activations(job, project.activations, here)
-            new = inputs.make(*pools, progress=ticker.advance)
+                fitted, step = frozen.fit(
+                    job, *pools, project.activations, fingerprint, ticker.advance
+                )
+                return fitted, [step]
+            inputs = Activations(job, project.activations, fingerprint)
+            new = inputs.compute(*pools, progress=ticker.advance)
         print(f"frozen    through {depth}: activations of {count} images, {new} new")
-    saved, pace = keeper.found(team), Pace(*usual_speed(project, job.start.metadata["day"], facts))
+    saved = checkpoint_file.load(team)
+    monitor = SpeedMonitor(*usual_speed(project, job.start.metadata["day"], identity))
     steps = [*saved.steps] if saved else []
     if saved:
         print(f"resumed   going on from update {len(steps)}, where training was stopped")
     try:
-        with _progress(job.recipe, steps, pace) as report:
+        with _progress(job.recipe, steps, monitor) as report:
             fitted = fitting.fit(
                 job,
                 *pools,
@@ -247,58 +263,62 @@ def _fitted(
                 inputs=inputs,
                 team=team,
                 saved=saved,
-                keep=lambda state: keeper.keep(steps, state) if team.leads else None,
+                keep=lambda state: (
+                    checkpoint_file.save_if_due(steps, state) if team.is_first else None
+                ),
             )
     except TrainingError:
-        keeper.remove()  # none is to go on from it
+        checkpoint_file.remove()  # no training may resume from it
         raise
     return fitted, steps
 
 
 def _write_model(
-    project: Project, day: _Day, facts: dict[str, Any], fitted: Fitted, pools: tuple[Pool, Pool]
+    project: Project, day: _Day, identity: dict[str, Any], fitted: Fitted, pools: tuple[Pool, Pool]
 ) -> dict[str, int]:
-    """Calibrate and write the model; return how many images are validated, right, and pooled."""
+    """Calibrate and write the model; return provenance.json's `validation`."""
     logits, (pool, validation) = fitted.logits, pools
-    own = (logits.double().numpy(), validation.targets.numpy())
-    images, right = len(logits), len(logits) - calibration.wrong(own)
-    temperature, lacking, pooled = calibration.fitted(own, lambda: _of_yesterday(day, pool))
-    more = f" and {plural(pooled, 'image')} of {facts['day']} as yesterday's model saw them"
-    basis = plural(images, "validation image") + more * bool(pooled)
+    labelled = (logits.double().numpy(), validation.targets.numpy())
+    images, right = len(logits), len(logits) - calibration.errors(labelled)
+    temperature, problem, added = calibration.fit(labelled, lambda: _parent_logits(day, pool))
+    basis = plural(images, "validation image")
+    if added:
+        basis += f" and {plural(added, 'image')} of {identity['day']} as yesterday's model saw them"
     found = f"Temperature {temperature:g}, of {basis}"
-    if lacking:
-        found = f"Confidence is not calibrated: {lacking}"
+    if problem:
+        found = f"Confidence is not calibrated: {problem}"
     print(f"Validation: {right} of {images} correct. " * bool(images) + f"{found}.")
-    units, unit = day.held.select(evidence.UNITS).item(), evidence.unit_of(day.held)
+    units, unit = day.validation.select(evidence.UNITS).item(), evidence.unit_of(day.validation)
     metadata = {
-        "classes": list(day.whole.classes),
-        "day": facts["day"],
-        "network": day.whole.network,
+        "classes": list(day.full.classes),
+        "day": identity["day"],
+        "network": day.full.network,
         "no_limit": f"too few validation {unit}s ({units})" * evidence.is_too_few(units),
-        "recipe": facts["recipe"],
-        "sha256": day.pins,
+        "recipe": identity["recipe"],
+        "sha256": day.sha256,
         "temperature": temperature,
-        "not_calibrated": lacking,
-        "calibrated_on": basis * (not lacking),
+        "not_calibrated": problem,
+        "calibrated_on": basis * (not problem),
     }
-    state = network.with_retired(fitted.state, day.whole, day.retired)
-    chances = (logits / temperature).softmax(1)
-    distances = fitted.known.distance(fitted.features, chances).sort().values
-    network.save(project.model, state, metadata, replace(fitted.known, distances=distances))
-    return {"images": images, "right": right, "pooled": pooled}
+    state = network.restore_classes(fitted.state, day.full, day.retired)
+    probabilities = (logits / temperature).softmax(1)
+    distances = fitted.novelty.distance(fitted.features, probabilities).sort().values
+    network.save(project.model, state, metadata, replace(fitted.novelty, distances=distances))
+    return {"images": images, "right": right, "pooled": added}
 
 
-def _of_yesterday(day: _Day, pool: Pool) -> calibration.Answers:
-    """What yesterday's model says of today's training images, which it has not learnt from."""
-    job = day.job
-    if not (job.teacher and len(day.news)):
+def _parent_logits(day: _Day, pool: Pool) -> calibration.Labelled:
+    """Return the logits of yesterday's model on today's images that it never trained on."""
+    job, chosen = day.job, day.unseen_by_parent
+    if not (job.teacher and len(chosen)):
         return np.zeros((0, 0)), np.zeros(0, np.int64)
     net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
-    logits = network.outputs(net, pool.pixels[day.news], job.machine)
-    return logits.double().numpy(), pool.targets[day.news].numpy()
+    logits = network.outputs(net, pool.pixels[chosen], job.machine)
+    return logits.double().numpy(), pool.targets[chosen].numpy()
 
 
-def _drawn(day: _Day, fitted: Fitted) -> dict[str, Any]:
+def _counts(day: _Day, fitted: Fitted) -> dict[str, Any]:
+    """Return provenance.json's `images` and `draws`."""
     by_class = Counter[str]()
     for label, count in zip(day.pool["label"], fitted.drawn, strict=True):
         by_class[label] += int(count)
@@ -321,8 +341,8 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
     share = float(weights[: day.today].sum()) / float(weights.sum())
     classes = plural(len(day.job.start.classes), "class")
     print(f"from      {params.parent}, {day.job.start.network} with {classes}")
-    if day.new:
-        print(f"new       {', '.join(day.new)}")
+    if day.new_classes:
+        print(f"new       {', '.join(day.new_classes)}")
     if day.job.unseen:
         names = [day.job.start.classes[at] for at in day.job.unseen]
         print(f"held      {evidence.no_image(names)}; held to yesterday's answers")
@@ -349,7 +369,7 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
 
 @contextmanager
 def _progress(
-    recipe: Train, steps: list[TrainingStep], pace: Pace
+    recipe: Train, steps: list[TrainingStep], monitor: SpeedMonitor
 ) -> Iterator[Callable[[TrainingStep], None]]:
     updates, began, done = recipe.updates, time.monotonic(), len(steps)
     ends = {updates * epoch // fitting.EPOCHS for epoch in range(1, fitting.EPOCHS + 1)}
@@ -360,7 +380,7 @@ def _progress(
         def report(step: TrainingStep) -> None:
             steps.append(step)
             ticker.advance(recipe.batch_size, f"loss {step.loss:.3f}")
-            if slow := pace.after(recipe.batch_size):
+            if slow := monitor.update(recipe.batch_size):
                 ticker.line(slow, lasts=True)
             if step.step in ends:
                 seconds = (time.monotonic() - began) / (step.step - done)

@@ -1,6 +1,7 @@
-"""Data versions → what an image counts for.
+"""Data versions → recency weights.
 
-`recent` today, and less the older: in a straight line to `base` at the age of `versions`.
+An image of today has the weight `recent`. The weight falls linearly with the age of the data
+version, down to `base` at the age of `versions`.
 """
 
 from collections.abc import Sequence
@@ -25,20 +26,22 @@ def version_weights(
 def run(project: Project, params: Params) -> list[str]:
     """Count the training images of each data version; write data/weights.csv.
 
-    Returns no line: what the weights come to is told by the next stage.
+    Returns no line, as the next stage reports the effect of the weights.
     """
     history = manifest.history(project, params.day)
     counts = dict(history.split("train").group_by("day").len().iter_rows())
     days = history.days
     ages = range(len(days) - 1, -1, -1)
-    own = params.weights
-    weights = version_weights(ages, recent=own.recent, base=own.base, versions=own.versions)
+    chosen = params.weights
+    weights = version_weights(
+        ages, recent=chosen.recent, base=chosen.base, versions=chosen.versions
+    )
     images = [counts.get(day, 0) for day in days]
     tables.write(project.weights, VersionWeight, zip(days, ages, images, weights, strict=True))
-    said = f"{plural(images[-1], 'training image')} of today, weight {weights[-1]:g}"
+    summary = f"{plural(images[-1], 'training image')} of today, weight {weights[-1]:g}"
     if earlier := len(days) - 1:
         low, high = min(weights[:-1]), max(weights[:-1])
-        shown = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
-        said += f"; {sum(images[:-1]):,} of {plural(earlier, 'earlier day')}, weight {shown}"
-    print(said)
+        span = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
+        summary += f"; {sum(images[:-1]):,} of {plural(earlier, 'earlier day')}, weight {span}"
+    print(summary)
     return []

@@ -16,7 +16,7 @@ from dayfold.errors import DayfoldError
 from dayfold.figures import charts, counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures import day as days
 from dayfold.figures.day import Day
-from dayfold.figures.report import pictures
+from dayfold.figures.report import pictures, summary
 from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
@@ -27,9 +27,9 @@ from dayfold.project.layout import Project
 
 UNDEFINED = "\N{EN DASH}"
 CURVE = "Accuracy on the test images of each day, after training on later days"
-TINY = 24  # columns of a table of shades, above which its numbers are told when pointed at
-CLASSES = 10  # lines of classes, those of the lowest F1; a few more are drawn than left out
-# What is drawn of classes: columns of `metrics.class_scores`, and how they are called.
+TINY = 24  # columns of a heat table, above which its numbers are shown on hover only
+CLASSES = 10  # lines in a chart of classes, those of the lowest F1; all, if it is only a few more
+# The charts of classes: columns of `metrics.class_scores`, and their titles.
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
@@ -49,11 +49,11 @@ def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | No
 
 
 def write_index(project: Project) -> None:
-    """Write data/reports/index.html, the curve and a line a day: cheaply, as every `seal` does."""
+    """Write data/reports/index.html, the curve and a line for each day; fast, as each seal does."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
     sealed = vcs.sealed_days(project.root)
-    # Of `curve`: the evaluations themselves take longer to read with each day.
+    # The table of `curve`: reading all evaluations takes longer with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     minutes = days.minutes(project, [line.day for line in lines])
@@ -74,14 +74,14 @@ def write_index(project: Project) -> None:
 
 
 def write_curve(project: Project, day: str | None, path: Path) -> None:
-    """Draw the forgetting curve up to a day, alone, into a PNG file."""
+    """Write a PNG file of the forgetting curve up to a day."""
     curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
     charts.write_png(path, {CURVE: curve})
 
 
 def render(day: Day, heat: Heat | None = None) -> str:
-    """Return the report as HTML: all that it needs is in it, and nothing in it asks for more."""
-    changed, cohorts, scores = days.changes(day), _cohorts(day), _scores(day)
+    """Return the report as one self-contained HTML page."""
+    changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
     minutes = days.minutes(day.project, day.days)
@@ -89,22 +89,22 @@ def render(day: Day, heat: Heat | None = None) -> str:
         "page.html",
         day=day,
         name=day.project.root.name,
-        headline=days.headline(day, changed),
-        numbers=days.numbers(day),
+        headline=summary.headline(day, changed),
+        numbers=summary.numbers(day),
         changes=changed,
-        lost=days.LOST,
+        worse=summary.WORSE,
         reasons=None if day.checks is None else gate.reasons(day.checks),
         verdict=gate.verdict(day.checks or []),
-        tested=day.known.on(int(day.counts["images"].sum())),
+        tested=day.evidence.on(int(day.counts["images"].sum())),
         forced=gate.forced(day.project).get(day.day),
         curve=charts.forgetting_curve(cohorts),
         matrix=_matrix(cohorts),
         class_charts={MEASURES[key]: _class_chart(scores, key, left_out) for key in MEASURES},
         left_out=left_out,
         confusion=_confusion(day),
-        flagged=list(days.flagged(day)),
-        flags=days.flags(day),
-        flag_chart=days.flag_chart(day),
+        unknown_sentences=list(summary.unknown_sentences(day)),
+        unknown_counts=summary.unknown_counts(day),
+        unknown_chart=summary.unknown_chart(day),
         galleries=list(pictures.galleries(day, heat)),
         arrivals=_arrivals(day),
         minutes=minutes,
@@ -113,7 +113,7 @@ def render(day: Day, heat: Heat | None = None) -> str:
 
 
 def filled(template: str, script: str = "page.js", **values: Any) -> str:
-    """Return a template as HTML, in which everything is escaped and no script runs but its own."""
+    """Return a template as HTML; all values are escaped, and only its own script can run."""
     folder = files("dayfold.figures.report") / "template"
     own, style = ((folder / name).read_text("utf-8").strip() for name in (script, "page.css"))
     environment = Environment(
@@ -128,37 +128,37 @@ def filled(template: str, script: str = "page.js", **values: Any) -> str:
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(own),  # noqa: S704 - our own file
-        # As a Content-Security-Policy names it: whatever a name in the data may hold.
+        # For the Content-Security-Policy: a script in a class's name does not run.
         trusted=f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'",
         **values,
     )
 
 
 class Cell(NamedTuple):
-    """A cell of a table of shades: `part` of the full shade, 0..1, its text, what it tells."""
+    """A cell of a heat table: its shade 0..1, its text and the text on hover."""
 
     row: str
     column: str
-    part: float
+    shade: float
     text: str
-    told: str
+    hover: str
 
 
-class Shades(NamedTuple):
-    """A table of shades: column → how its head says it, and row → its cells, None where empty."""
+class HeatTable(NamedTuple):
+    """A table of shaded cells: column → its head, and row → its cells, None where empty."""
 
     columns: dict[str, str]
     rows: list[tuple[str, list[Cell | None]]]
     is_tiny: bool
 
 
-def shades(cells: Sequence[Cell], *, of_days: bool) -> Shades:
-    """Return cells as a table, its rows and columns sorted; `of_days`: the columns are days."""
+def heat_table(cells: Sequence[Cell], *, of_days: bool) -> HeatTable:
+    """Return cells as a table with sorted rows and columns; `of_days`: the columns are days."""
     at = {(cell.row, cell.column): cell for cell in cells}
     rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
     heads = charts.short(columns) if of_days else {name: name for name in columns}
     table = [(row, [at.get((row, column)) for column in columns]) for row in rows]
-    return Shades(heads, table, len(columns) > TINY)
+    return HeatTable(heads, table, len(columns) > TINY)
 
 
 def figure(value: float | None) -> str:
@@ -197,7 +197,7 @@ def _class_chart(
     )
 
 
-def _matrix(cohorts: list[CohortAccuracy]) -> Shades:
+def _matrix(cohorts: list[CohortAccuracy]) -> HeatTable:
     low = charts.floor(cell.accuracy for cell in cohorts)
     cells = [
         Cell(
@@ -210,24 +210,24 @@ def _matrix(cohorts: list[CohortAccuracy]) -> Shades:
         )
         for cell in cohorts
     ]
-    return shades(cells, of_days=True)
+    return heat_table(cells, of_days=True)
 
 
-def _confusion(day: Day) -> Shades:
+def _confusion(day: Day) -> HeatTable:
     counts = day.counts.group_by("label", "predicted").agg(pl.col("images").sum())
     part = pl.col("images") / pl.col("images").sum().over("label")
     cells = [
-        Cell(label, said, of, f"{images:,}", f"{label}, predicted {said}: {images} ({of:.1%})")
-        for label, said, images, of in counts.with_columns(part=part).iter_rows()
+        Cell(label, other, of, f"{images:,}", f"{label}, predicted {other}: {images} ({of:.1%})")
+        for label, other, images, of in counts.with_columns(part=part).iter_rows()
     ]
-    return shades(cells, of_days=False)
+    return heat_table(cells, of_days=False)
 
 
-def _arrivals(day: Day) -> Shades:
+def _arrivals(day: Day) -> HeatTable:
     counts = day.history.images.group_by("label", "day").len().rows()
     most = max((images for *_, images in counts), default=1)
     cells = [
         Cell(label, on, images / most, f"{images:,}", f"{label} on {on}: {images}")
         for label, on, images in counts
     ]
-    return shades(cells, of_days=True)
+    return heat_table(cells, of_days=True)

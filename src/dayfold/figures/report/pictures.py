@@ -1,11 +1,11 @@
-"""The images worth a look."""
+"""The report's galleries of images."""
 
 import base64
 import io
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 from PIL import Image
@@ -18,21 +18,29 @@ from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
-SHOWN = 12  # images of a kind
+SHOWN = 12  # images of a gallery
 SIDE_PX = 192  # of a thumbnail, at most
-SMALL_PX = 64  # up to this an image is kept as it is, and shown pixel by pixel
+SMALL_PX = 64  # up to this an image is not scaled, and its pixels are shown enlarged
 
 
 class Thumbnail(NamedTuple):
-    """A picture as a data URI, or none and why; `is_small`: its pixels can be told apart."""
+    """A picture as a data URI, or None and the reason; `is_small` ones are enlarged."""
 
     uri: str | None
     why: str
     is_small: bool
 
 
+class Item(NamedTuple):
+    """An image of a gallery: its path, facts about it, the command that corrects it."""
+
+    path: str
+    facts: dict[str, str]
+    command: str
+
+
 class Picture(NamedTuple):
-    """An image, where the model looks in it, what is known of it, the command that corrects it."""
+    """An item as it is drawn: with its thumbnail, and its heat map as a data URI if it has one."""
 
     thumbnail: Thumbnail
     heat: str | None
@@ -42,7 +50,7 @@ class Picture(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Some images of a kind: what they are, how many in all; without any, `says` is why."""
+    """Images of one kind, `total` in all; without any, `says` is the reason."""
 
     title: str
     says: str
@@ -50,137 +58,116 @@ class Gallery(NamedTuple):
     pictures: list[Picture]
 
 
-Found = list[tuple[str, dict[str, str], str]]  # path, facts and command of each image of a kind
-
-
-Heat = Callable[[list[Path]], list[Image.Image]]  # images, each under its heat map
+Heat = Callable[[list[Path]], list[Image.Image]]  # draws heat maps over images
 
 
 def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
-    """Yield the galleries of a day; one whose data cannot be had says so.
-
-    `heat` draws where the day's model looks, in the images that it has wrong.
-    """
-    ids = dict(day.history.images.select("path", "image").iter_rows())
-    # Of an earlier day: what was withdrawn since is shown no more.
-    withdrawn = corrections.gone(day.project)
+    """Yield the galleries of a day; `heat` draws heat maps over mistakes."""
+    project, ids = day.project, dict(day.history.images.select("path", "image").iter_rows())
+    # Images that were withdrawn since the day are not shown any more.
+    withdrawn = corrections.gone(project)
     gone = {path for path, image in ids.items() if image in withdrawn}
-    for title, says, find in _KINDS:
-        empty, found = find(day)
+    for title, says, items, empty, its_heat in (
+        (
+            "Newly wrong",
+            "Test images that yesterday's model had right and today's has wrong, the most "
+            "confident first.",
+            _mistakes(day, project.plot("flips"), Flip),
+            "No test image is newly wrong.",
+            heat,
+        ),
+        (
+            "Most confident mistakes",
+            "Validation and test images that are predicted wrong, the most confident first. The "
+            "label may be wrong instead.",
+            _mistakes(day, project.predictions, Prediction),
+            "No validation or test image is predicted wrong.",
+            heat,
+        ),
+        (
+            "Least like what was known",
+            "Images of today, the farthest first from all that yesterday's model had learnt. A "
+            "new class, or a wrong folder, a screenshot, another organ.",
+            _unlike(day),
+            "There is no model before this day that knows what its classes look like.",
+            None,
+        ),
+        (
+            "Near duplicates",
+            "Images of today, each before one of another split or class that it looks like.",
+            _near_duplicates(day),
+            "No image of today looks like one of another split or class.",
+            None,
+        ),
+    ):
+        if isinstance(items, str):
+            yield Gallery(title, items, 0, [])
+            continue
+        shown = items[:SHOWN]
         with no_warnings():
-            drawn = {
-                path: thumbnail(day.project, ids, path, withdrawn=gone)
-                for path, *_ in found[:SHOWN]
-            }
-            here = [path for path, made in drawn.items() if made.uri]
-            is_wrong = find in (_newly_wrong, _mistakes)
-            made = []
-            if heat and is_wrong and here:
-                made = heat([day.project.root / path for path in here])
-        heats = {path: _drawn(image).uri for path, image in zip(here, made, strict=False)}
+            thumbnails = [thumbnail(project, ids, one.path, withdrawn=gone) for one in shown]
+            here = [one.path for one, made in zip(shown, thumbnails, strict=True) if made.uri]
+            maps = its_heat([project.root / path for path in here]) if its_heat and here else []
+        heats = {path: _drawn(image).uri for path, image in zip(here, maps, strict=False)}
         pictures = [
-            Picture(drawn[path], heats.get(path), path, facts, command)
-            for path, facts, command in found[:SHOWN]
+            Picture(made, heats.get(one.path), *one)
+            for one, made in zip(shown, thumbnails, strict=True)
         ]
-        yield Gallery(title, says if found else empty, len(found), pictures)
+        yield Gallery(title, says if items else empty, len(items), pictures)
 
 
-def _newly_wrong(day: Day) -> tuple[str, Found]:
-    return _wrong(day, day.project.plot("flips"), Flip, "No test image is newly wrong.")
+# Each of the following returns its items, or the reason why their table cannot be had.
 
 
-def _mistakes(day: Day) -> tuple[str, Found]:
-    empty = "No validation or test image is predicted wrong."
-    return _wrong(day, day.project.predictions, Prediction, empty)
-
-
-def _wrong(day: Day, path: Path, kind: type[NamedTuple], empty: str) -> tuple[str, Found]:
+def _mistakes(day: Day, path: Path, kind: type[NamedTuple]) -> list[Item] | str:
     table = day.table(path, kind)
     if table is None:
-        return f"{day.project.name(path)} of this day is not here.", []
+        return f"{day.project.name(path)} of this day is not here."
     if "path" not in table.columns:
         table = table.join(day.history.images.select("image", "path"), on="image")
     wrong = table.filter(pl.col("predicted") != pl.col("label"))
-    ordered = wrong.sort("confidence", "path", descending=[True, False])
-    return empty, [
-        _relabel(row, row["predicted"], confidence=row["confidence"])
-        for row in ordered.iter_rows(named=True)
-    ]
+    items = []
+    for row in wrong.sort("confidence", "path", descending=[True, False]).iter_rows(named=True):
+        facts = {key: row[key] for key in ("label", "predicted")}
+        facts |= {"confidence": f"{row['confidence']:.3f}"}
+        facts |= {"split": row["split"]} if "split" in row else {}
+        command = shlex.join(("dayfold", "relabel", row["path"], "--to", row["predicted"]))
+        items.append(Item(row["path"], facts, command))
+    return items
 
 
-def _unlike(day: Day) -> tuple[str, Found]:
+def _unlike(day: Day) -> list[Item] | str:
     path = day.project.plot("unlike")
     table = day.table(path, Unlike) if day.file(path) is not None else None
     if table is None:
-        return "This day was made without a look at what is unknown.", []
-    found = [
-        (
-            row["path"],
-            {
-                "label": row["label"],
-                "nearest": row["predicted"],
-                "distance": f"{row['distance']:.3f}",
-            },
-            shlex.join(("dayfold", "withdraw", row["path"], "--reason", "no such image")),
-        )
-        for row in table.iter_rows(named=True)
-    ]
-    return "There is no model before this day that knows what its classes look like.", found
+        return "This day was made without a look at what is unknown."
+    items = []
+    for path, label, predicted, distance in table.iter_rows():
+        facts = {"label": label, "nearest": predicted, "distance": f"{distance:.3f}"}
+        command = shlex.join(("dayfold", "withdraw", path, "--reason", "no such image"))
+        items.append(Item(path, facts, command))
+    return items
 
 
-def _relabel(row: Mapping[str, Any], other: str, **sure: float) -> tuple[str, dict[str, str], str]:
-    facts = {"label": row["label"], "predicted": other}
-    facts |= {name: f"{value:.3f}" for name, value in sure.items()}
-    facts |= {"split": row["split"]} if "split" in row else {}
-    return row["path"], facts, shlex.join(("dayfold", "relabel", row["path"], "--to", other))
-
-
-def _alike(day: Day) -> tuple[str, Found]:
-    path, found = day.project.plot("near_duplicates"), []
+def _near_duplicates(day: Day) -> list[Item] | str:
+    path, items = day.project.plot("near_duplicates"), []
     table = day.table(path, NearDuplicate) if day.file(path) is not None else None
     if table is None:
-        return "This day was made without a search for near duplicates.", []
+        return "This day was made without a search for near duplicates."
     for row in table.sort("bits", "path").iter_rows(named=True):
         same, of = f"like {row['other_path']}", f"{row['bits']} of 128"
         for prefix in ("", "other_"):
             path = row[f"{prefix}path"]
             facts = {key: row[prefix + key] for key in ("label", "split")} | {"bits apart": of}
             withdraw = shlex.join(("dayfold", "withdraw", path, "--reason", same))
-            found.append((path, facts, "" if prefix else withdraw))
-    return "No image of today looks like one of another split or class.", found
-
-
-_KINDS: tuple[tuple[str, str, Callable[[Day], tuple[str, Found]]], ...] = (
-    (
-        "Newly wrong",
-        "Test images that yesterday's model had right and today's has wrong, the most confident "
-        "first.",
-        _newly_wrong,
-    ),
-    (
-        "Most confident mistakes",
-        "Validation and test images that are predicted wrong, the most confident first. The label "
-        "may be wrong instead.",
-        _mistakes,
-    ),
-    (
-        "Least like what was known",
-        "Images of today, the farthest first from all that yesterday's model had learnt. A new "
-        "class, or a wrong folder, a screenshot, another organ.",
-        _unlike,
-    ),
-    (
-        "Near duplicates",
-        "Images of today, each before one of another split or class that it looks like.",
-        _alike,
-    ),
-)
+            items.append(Item(path, facts, "" if prefix else withdraw))
+    return items
 
 
 def thumbnail(
     project: Project, ids: Mapping[str, str], name: str, *, withdrawn: Collection[str] = ()
 ) -> Thumbnail:
-    """Return an image of the history, checked against its sha256; nothing of a withdrawn one."""
+    """Return the thumbnail of an image whose sha256 is that of `ids`, and that is not withdrawn."""
     if name in withdrawn:
         return Thumbnail(None, "withdrawn since", is_small=False)
     try:

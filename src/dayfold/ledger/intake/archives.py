@@ -15,19 +15,19 @@ MAX_FILE = 2**29  # bytes of one file: half a gigabyte
 MAX_TOTAL = 2**36  # bytes of all: 64 GB
 MAX_FILES = 1_000_000
 _PIECE = 2**20
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how one begins: of files, of none
-_WINDOWS = 0  # the system that made a file of a zip: MS-DOS, as which Windows names itself
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the first bytes of a zip, and of an empty one
+_WINDOWS = 0  # a zip's code for MS-DOS, which Windows uses too
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
-    """Write an archive's regular files into the new folder `into`; return what is refused, and why.
+    """Write an archive's regular files into `into`; return (name, reason) of refused ones.
 
-    Names are read as UTF-8, which macOS writes into a zip without saying so; an encoding is never
+    Names are read as UTF-8, which macOS writes into a zip without its flag; encodings are never
     guessed. Links, devices, encrypted and damaged files, names that lead out of the folder or come
     twice, and files of more than MAX_FILE bytes are refused.
     """
     refused: list[tuple[str, str]] = []
-    # By its beginning: zipfile looks at the end, and takes a tar for the zip that is its last file.
+    # By the first bytes: zipfile looks at the end, and takes a tar that ends with a zip for a zip.
     with archive.open("rb") as file:
         is_zip = file.read(4) in _ZIP
     members = _zipped(archive) if is_zip else _tarred(archive)
@@ -59,7 +59,7 @@ def _zipped(path: Path) -> Generator[_Member]:
             for info in archive.infolist():
                 name = info.orig_filename
                 if info.create_system == _WINDOWS and "/" not in name:
-                    # As unzip does: PowerShell 5, for one, writes its own separator.
+                    # As unzip does: PowerShell 5 writes backslashes.
                     name = name.replace("\\", "/")
                 if name.endswith("/"):
                     continue
@@ -82,8 +82,8 @@ def _zipped(path: Path) -> Generator[_Member]:
 
 def _tarred(path: Path) -> Generator[_Member]:
     try:
-        # Forwards only: a compressed archive is read once, whatever order its files are in.
-        # Its names are UTF-8 or of unknown bytes, which become surrogates, in any locale.
+        # As a stream, so a compressed archive is read once, in the order of its files. In any
+        # locale its names are read as UTF-8; other bytes become surrogates.
         opened = tarfile.open(path, "r|*", encoding="utf-8")  # noqa: SIM115 - closed below
     except Exception:
         what = f"{path} is neither a folder nor a zip or tar archive."
@@ -93,7 +93,7 @@ def _tarred(path: Path) -> Generator[_Member]:
             for info in archive:
                 if info.isdir():
                     continue
-                info.name.encode()  # with bytes of another encoding it cannot be
+                info.name.encode()  # fails for surrogates, which are bytes of another encoding
                 if not info.isreg() or info.issparse():
                     yield info.name, 0, "is not a regular file", None
                 else:
@@ -115,7 +115,7 @@ def _not_utf_8(archive: Path, name: bytes) -> IntakeError:
 
 
 def _damage(error: Exception) -> str:
-    """What to say of anything that zipfile, tarfile and their decompressors raise."""
+    """Return the reason for any error of zipfile, tarfile and their decompressors."""
     if isinstance(error, MemoryError):
         raise error
     said = escaped(" ".join(str(error).split())) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files → images to take, decoded in workers."""
+"""Files → images to add, decoded in workers."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ def inspect(
 ) -> None:
     """Check every found file and sort it into the delivery: an image, known, or refused.
 
-    Each file is read once, hashed and decoded, in parallel; `stage` takes the bytes under their
-    sha256, the folder of `squares` what the network sees of them, at that size. Bytes that come
-    twice, or that the history or `today` (image → class, place) has, are known under the same
-    class, or under one of before a correction, else refused, and noted as changed where only one
-    other class is given.
+    Each file is read once, hashed and decoded, in parallel. Its bytes are copied into `stage`,
+    named by their sha256, and its square of the given size is cached in the folder of `squares`.
+    Bytes that come twice, or that the history or `today` (image → class, path) has, are known if
+    they have the same class, or one from before a correction. Otherwise they are refused, and also
+    noted as changed if all copies have one other class.
     """
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
     twice = clashing(earlier | {one.label for one in found})
@@ -41,25 +41,24 @@ def inspect(
             delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
         else:
             takable.append(one)
-    answers = examined(takable, stage=stage, squares=squares)
     checked: list[Found] = []
-    for one, answer in zip(takable, answers, strict=True):
-        if "failed" in answer:
-            raise OSError(answer["failed"])
-        if "refused" in answer:
-            delivery.refuse(one.place, answer["refused"], answer["image"])
+    results = examine(takable, stage=stage, squares=squares)
+    for one, facts in zip(takable, results, strict=True):
+        if "failed" in facts:
+            raise OSError(facts["failed"])
+        if "refused" in facts:
+            delivery.refuse(one.place, facts["refused"], facts["image"])
             continue
-        for what in answer["warnings"]:
-            delivery.warn(one.place, what)
-        seen = {name: answer[name] for name in ("image", "look", "ids")}
-        checked.append(one._replace(**seen))
+        for warning in facts["warnings"]:
+            delivery.warn(one.place, warning)
+        checked.append(one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"]))
     _sort_out_copies(checked, history, today, delivery)
 
 
-def examined(
+def examine(
     found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
-    """Return what each file is (workers.check): its id, look and group, or why it is refused."""
+    """Return the facts about each file as a dict: see `workers.check`."""
     requests = [
         {
             "path": str(one.path.absolute()),
@@ -80,38 +79,37 @@ def _sort_out_copies(
     today: Mapping[str, tuple[str, str]],
     delivery: Delivery,
 ) -> None:
-    given = [item.image for item in checked]
-    earlier = history.images.filter(pl.col("image").is_in(given))
-    before = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
-    before |= today
+    earlier = history.images.filter(pl.col("image").is_in([item.image for item in checked]))
+    known = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
+    known |= today
     corrected = {*history.corrections.select("image", "before").iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
-    same: dict[str, list[Found]] = {}
+    copies: dict[str, list[Found]] = {}
     for item in checked:
-        same.setdefault(item.image, []).append(item)
-    for image, items in same.items():
+        copies.setdefault(item.image, []).append(item)
+    for image, items in copies.items():
         first, groups = items[0], sorted({repr(item.group) for item in items})
         if image in history.withdrawn:
             for item in items:
                 delivery.refuse(item.place, "was withdrawn", image)
-        elif image in before:
-            label, place = before[image]
+        elif image in known:
+            label, place = known[image]
             for item in items:
                 if item.label == label or (image, item.label) in corrected:
                     since = f", corrected to {label!r} since" * (item.label != label)
                     delivery.known.append(_copy_of(item, place, since))
-                    _tell_group(item, group_of.get(image), delivery)
+                    _note_group(item, group_of.get(image), delivery)
                 else:
                     hint = shlex.join(["dayfold", "relabel", place, "--to", item.label])
                     reason = f"is given as {item.label!r}, but {place} has the same bytes as "
                     reason += f"{label!r}; to correct that: {hint}"
                     delivery.refuse(item.place, reason, image)
                     if all(one.label == item.label for one in items):
-                        said = f"is {label!r} as {place}, and given as {item.label!r}"
-                        remark = Remark(item.place, said, image, place, item.label)
+                        what = f"is {label!r} as {place}, and given as {item.label!r}"
+                        remark = Remark(item.place, what, image, place, item.label)
                         delivery.changed.append(remark)
         elif {item.label for item in items} != {first.label}:
-            # Nothing is guessed: which of the classes is right, nobody said.
+            # The right class is not guessed.
             for item in items:
                 other = next(one for one in items if one.label != item.label)
                 both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
@@ -122,17 +120,17 @@ def _sort_out_copies(
                 delivery.refuse(item.place, what, image)
         else:
             delivery.images.append(first)
-            _tell_group(first, None, delivery)
+            _note_group(first, None, delivery)
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
 def _copy_of(item: Found, place: str, since: str = "") -> Remark:
-    said = "lies there already" if item.place == place else f"has the same bytes as {place}"
-    return Remark(item.place, said + since, item.image)
+    what = "lies there already" if item.place == place else f"has the same bytes as {place}"
+    return Remark(item.place, what + since, item.image)
 
 
-def _tell_group(item: Found, settled: str | None, delivery: Delivery) -> None:
-    """Keep the group that a CSV names, unless an earlier day has settled another."""
+def _note_group(item: Found, settled: str | None, delivery: Delivery) -> None:
+    """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
     if not item.group or item.group == settled:
         return
     if settled is None:

@@ -1,4 +1,4 @@
-"""What a delivery comes to, and how it is told."""
+"""What became of each file of a delivery."""
 
 import re
 from collections import Counter
@@ -16,23 +16,23 @@ from dayfold.project.console import MOST_LINES, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
-MANY = 50_000  # files: a day of so many is asked about
+MANY = 50_000  # files of a day, from which on a person is asked
 NO_LABEL = "no_label"
-FEW = 5  # new classes with a single file each, from which on they look like no classes
-SHOWN = 3  # paths with what the expression finds in them
+FEW = 5  # new classes with a single file each, from which on they are suspicious
+SHOWN = 3  # paths that are shown with their patients
 NO_MATCH = "no match"
 WORDS = "patient|subject|subj|study|case|pat|pt|p"
 
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
-# What stands before the id, and its first part; P013_2.png, case-12/2.png, scan_pat7.png.
+# The separator before a patient's id, and its prefix: P013_2.png, case-12/2.png, scan_pat7.png.
 _ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 class Found(NamedTuple):
-    """A file: where it is, what a person calls it, its class, and its group if a CSV names one.
+    """A file of a delivery: its path, its name in messages, its class, the group in a CSV.
 
-    `real` is where its bytes lie if it is a link of DVC's to its cache. Once it is checked `image`
-    is their sha256, `look` how it looks (looks.py), `ids` the group that a DICOM file's ids make.
+    `real` is the path of its bytes if it is DVC's link to the cache. After the check `image` is its
+    sha256, `look` its difference hash (looks.py), `ids` the group by a DICOM file's ids.
     """
 
     path: Path
@@ -46,9 +46,9 @@ class Found(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """One thing to say of one file, and the sha256 of its bytes where they could be read.
+    """A remark on a file, and the file's sha256 if it could be read.
 
-    `known` is where the image lies that another label is given for now: `label`.
+    For a known image that is given with another `label`, `known` is the path that it has.
     """
 
     place: str
@@ -63,13 +63,13 @@ class Remark(NamedTuple):
 
 @dataclass
 class Delivery:
-    """What was given: good images, what is known, what is refused, warnings, what is ignored.
+    """The outcome for each file: images to add, known ones, refused ones, warnings, ignored ones.
 
-    `changed` are known images that are given with another label, which become corrections if
-    `relabels`. `groups` are new ones that a CSV names, by image. `listed` is the file that has all
-    lines of a kind (known, refused, warned). `opened` is the day's parent if the day was opened for
-    it. `said` are lines on the day, patients and columns, `is_regrouped` whether `data.group` is
-    another now. With `is_dry` nothing of it was done.
+    `changed` are known images given with another label; with `relabels` they become corrections.
+    `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
+    that has all of them. `opened` is the day's parent if the day was opened for this delivery.
+    `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
+    changed. With `is_dry` nothing was written.
     """
 
     images: list[Found] = field(default_factory=list)
@@ -95,17 +95,17 @@ class Delivery:
         self.warned.append(Remark(place, what))
 
     def table(self, day: str) -> Table:
-        """Return what was added, known, refused, warned of and ignored: how many, and which."""
-        shown = Table(box=None, pad_edge=False)
-        shown.add_column(day)
-        shown.add_column("files", justify="right")
-        shown.add_column("", overflow="fold")
+        """Return the numbers of added, known, refused, warned and ignored files, with examples."""
+        result = Table(box=None, pad_edge=False)
+        result.add_column(day)
+        result.add_column("files", justify="right")
+        result.add_column("", overflow="fold")
         would = "would be " * self.is_dry
         classes = sorted(tally(self.images).items())
-        said = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
-        shown.add_row(f"{would}added", str(len(self.images)), Text(said))
+        counts = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+        result.add_row(f"{would}added", str(len(self.images)), Text(counts))
         if self.groups:
-            shown.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
+            result.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
         other = f"{would}relabelled" if self.relabels else "another label"
         for name, kind in (
             ("already known", "known"),
@@ -113,15 +113,15 @@ class Delivery:
             (f"{would}refused", "refused"),
             ("warned", "warned"),
         ):
-            shown.add_row(name, str(len(getattr(self, kind))), Text("\n".join(self._first(kind))))
+            result.add_row(name, str(len(getattr(self, kind))), Text("\n".join(self._first(kind))))
         if self.ignored:
-            shown.add_row("ignored", str(self.ignored), "hidden and system files")
-        return shown
+            result.add_row("ignored", str(self.ignored), "hidden and system files")
+        return result
 
     def unusual(self) -> Iterator[str]:
-        """Yield a line a file that is refused or warned of, and where all of them stand."""
-        for said, kind in (("refused",) * 2, ("another label", "changed"), ("warned",) * 2):
-            yield from (f"  {said}: {line}" for line in self._first(kind))
+        """Yield lines on the first refused and warned files, and the file that has all of them."""
+        for word, kind in (("refused",) * 2, ("another label", "changed"), ("warned",) * 2):
+            yield from (f"  {word}: {line}" for line in self._first(kind))
 
     def _first(self, kind: str) -> list[str]:
         return first_few([str(remark) for remark in getattr(self, kind)], self.listed[kind])
@@ -139,12 +139,12 @@ class Delivery:
 
 
 def safe_cell(place: str) -> str:
-    """A place that no spreadsheet takes for a formula, and that still is that place."""
+    """Return a path that no spreadsheet takes for a formula, and that leads to the same file."""
     return f"./{place}" if place.startswith(("=", "+", "-", "@")) else place
 
 
 def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
-    """Write all remarks, by kind, where one has more of them than are printed; return the file."""
+    """Write all remarks if a kind has more of them than are printed; return the file's name."""
     if any(len(remarks) > MOST_LINES for remarks in kinds.values()):
         rows = [
             (kind, safe_cell(one.place), one.image, escaped(one.said))
@@ -161,47 +161,49 @@ def tally(found: Iterable[Found]) -> dict[str, int]:
 
 
 def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
-    """Say what is odd about a delivery of so many files a class, beside the known ones."""
-    said = []
+    """Say what is suspicious about a delivery, by its number of files of each class."""
+    found = []
     new = sorted(set(counts) - known)
     single = [label for label in new if counts[label] == 1]
     dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
     if len(single) >= FEW and 2 * len(single) > len(counts):
-        said.append(
+        found.append(
             f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
             "the wrong folder, one level too high or low?"
         )
     if dated:
-        said.append(
+        found.append(
             f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
             "days, for dayfold run?"
         )
     if NO_LABEL in new:
-        said.append(f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged")
+        found.append(
+            f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged"
+        )
     if sum(counts.values()) >= MANY:
-        said.append(f"{sum(counts.values())} files are a great many for one day")
-    return said
+        found.append(f"{sum(counts.values())} files are a great many for one day")
+    return found
 
 
-# Of patients, before they are split: what `data.group` finds, or could find.
+# Patients, before their images are split: what `data.group` finds in paths, or could find.
 
 
 def patients(
     paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
 ) -> Iterator[str]:
-    """Yield a line on what the expression finds in the first paths; without one, on what could.
+    """Yield a line on the patients that the expression finds in the first paths.
 
-    Where a CSV or a DICOM file told the group, neither is needed.
+    Without an expression it suggests one. Files whose group a CSV or DICOM names need neither.
     """
     paths = [(item, path) for item, path in paths if not item.group]
     if expression:
-        yield from _shown(
+        yield from _examples(
             [(item.place, splits.group_of(path, expression, item.ids)) for item, path in paths]
         )
         return
     unknown = [(item, path) for item, path in paths if not item.ids]
     places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
-    if is_by_csv:  # the folders in its paths are in no path of the project
+    if is_by_csv:  # the folders of its paths are not in the project's paths
         folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
         places.append((folders, "give them as the column group of the CSV"))
     for names, hint in places:
@@ -218,24 +220,24 @@ def patients(
 def patients_again(
     known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
-    """Yield a line on what the expression finds in the paths of known images of the open day.
+    """Yield a line on the patients that a new expression finds among images of the open day.
 
     `lying` maps an image to its class and path there.
     """
     here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
     found = [(place, splits.in_path(path, expression) or NO_MATCH) for place, path in here]
-    # Those without any first: snapshot refuses them, unless DICOM ids say who it is.
-    yield from _shown(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
+    # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
+    yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
 
 
-def _shown(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
     if groups:
         first = "; ".join(f"{place} → {group}" for place, group in groups[:SHOWN])
         yield escaped(f"patients by data.group: {first}")
 
 
 def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
-    """Yield what another `data.group` means for a project, once it is in params.yaml."""
+    """Yield lines on the effect of a changed `data.group`."""
     yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
     if sealed:
         yield (
@@ -245,7 +247,10 @@ def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
 
 
 def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
-    """The expression that finds ids in most names, some of them again, and how often each."""
+    """Return an expression that finds ids in most names, and how often it finds each id.
+
+    None where there is none, or where no id comes twice.
+    """
     heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
     if not heads:
         return None

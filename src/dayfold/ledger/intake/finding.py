@@ -1,6 +1,6 @@
-"""What is given → the files to check.
+"""A folder or archive → the files to check; rules for names.
 
-No link is followed, and nothing is opened but, in a worker, the archive.
+No link is followed, and no file is opened, except an archive by a worker.
 """
 
 import functools
@@ -22,19 +22,19 @@ from dayfold.project.files import PART, escaped, sha256_file
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 from dayfold.project.params import Params
 
-# Unicode categories of no name: control characters, separators of lines, bytes that are not UTF-8.
+# Unicode categories that no name may have: control characters, line separators, invalid UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
-KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit beside the classes, so none itself
+KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit; so no class may have these names
 SHAPE = "(expected <class>/<image>)"
 LINK = "is a link; links are not followed"
 MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
 
 def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: bool) -> Path:
-    """Return the folder of what is given: itself, or what an archive holds, unpacked in `scratch`.
+    """Return the source if it is a folder, else the folder in `scratch` that it is unpacked to.
 
-    Of an archive without a file of labels it is the folder of class folders.
+    Of an archive without a label file it is the folder of class folders.
     """
     if source.is_dir():
         return source
@@ -46,8 +46,8 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 
 def _below_the_top(folder: Path) -> Path:
-    # Where all of an archive is in one folder, it was packed by its name. What may be an image and
-    # lies beside the folders there tells that it is a class.
+    """Return the one folder in an archive if it was packed by that name, else `folder`."""
+    # It is a class folder, and stays, if files in it may be images.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
@@ -60,13 +60,13 @@ def _below_the_top(folder: Path) -> Path:
 def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
     """Return the files of a day's folder as `walk` does; none if there is no such folder.
 
-    Their places begin at the project's top. Where DVC links images into its cache (cache.type
-    symlink), such a link is the file that it leads to.
+    Their places begin at the project's top. A link of DVC's into its cache (cache.type symlink)
+    stands for the file that it leads to.
     """
     folder = project.images(day)
     if not folder.is_dir():
         return []
-    # DVC is asked where its cache is when the first link is met: in most projects never.
+    # DVC is asked for its cache at the first link, so in most projects never.
     objects = functools.cache(lambda: storage.cache_folder(project.root).resolve())
 
     def real(link: Path) -> Path | str:
@@ -87,10 +87,10 @@ def walk(
     within: str = "",
     real: Callable[[Path], Path | str] = lambda _: LINK,
 ) -> list[Found]:
-    """Return the files of `folder`/<class>/, by class and name; refuse or count what else is there.
+    """Return the files of `folder`/<class>/, by class and name; refuse or count all other entries.
 
-    `within` comes before the place of each. A link is the file that `real` returns, or refused for
-    the reason that it does.
+    `within` is the prefix of their places. `real` returns the file that a link stands for, or the
+    reason why it is refused.
     """
     found: list[Found] = []
     entries = list(_entries(folder, within or ".", delivery))
@@ -136,7 +136,7 @@ def _files(
 
 
 def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Path, int]]:
-    """Each entry with its own mode (of a link, not of what it names), clutter counted."""
+    """Yield each entry and its own mode (a link's, not its target's); count clutter."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -153,7 +153,7 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name is of what desktops and interrupted copies leave behind."""
+    """Whether a name is that of a hidden or system file, or of an interrupted copy."""
     return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
 
 
@@ -169,7 +169,7 @@ def misread(name: str) -> str:
 
 
 def name_problem(name: str, kind: str) -> str:
-    """Why a name cannot be that of a class or a file; nothing where it can."""
+    """Say why a class or a file cannot have a name; "" if it can."""
     if any(unicodedata.category(letter) in _CONTROL for letter in name):
         return f"has unprintable letters in its {kind} name"
     if kind == "class" and not name.isprintable():
@@ -184,12 +184,12 @@ def name_problem(name: str, kind: str) -> str:
 
 
 def composed(name: str) -> str:
-    """A name in its composed Unicode form (NFC): the one that a class has."""
+    """Return a name in its composed Unicode form (NFC), which all classes have."""
     return unicodedata.normalize("NFC", name)
 
 
 def substitute(name: str, image: str) -> str:
-    """A file's name with the head of its image's id, for where its own is taken; never too long."""
+    """Return a file's name with the start of its image's id, for a name that is taken."""
     path = Path(name)
     stem = path.stem.encode()[:200].decode(errors="ignore")
     ending = path.suffix.encode()[:40].decode(errors="ignore")
@@ -197,22 +197,22 @@ def substitute(name: str, image: str) -> str:
 
 
 def folded(path: Path) -> tuple[str, str]:
-    """A file's class and name as a file system has them that ignores case and Unicode forms."""
+    """Return a file's class and name as a file system sees them that ignores case and NFC/NFD."""
     return composed(path.parent.name), composed(path.name).casefold()
 
 
 def count(project: Project, day: str) -> dict[str, int]:
-    """How many files each class folder of a day holds, unchecked."""
+    """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))
 
 
 def clashes(classes: Iterable[str]) -> list[str]:
-    """Return which class names differ by case or Unicode form only, a line each."""
+    """Return a line for each set of class names that differ by case or Unicode form only."""
     return sorted({f"classes {said}" for said in clashing(classes).values()})
 
 
 def clashing(classes: Iterable[str]) -> dict[str, str]:
-    """Return the class names that differ by case or Unicode form only, each with what to say.
+    """Return each class name that differs from another by case or Unicode form only, and a remark.
 
     Such names are one folder on some machines and two on others.
     """
@@ -228,10 +228,10 @@ def clashing(classes: Iterable[str]) -> dict[str, str]:
 
 
 class Stray(NamedTuple):
-    """Images in the folder of a day that is neither sealed nor open: of no data version.
+    """Images in the folder of a day that is neither sealed nor open, so in no data version.
 
-    A `git stash`, `git clean` or "Reset workspace" takes a day's tables and leaves its images.
-    `command` takes them in.
+    A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
+    `command` adds them.
     """
 
     folder: str
@@ -246,7 +246,7 @@ class Stray(NamedTuple):
 def strays(project: Project, params: Params) -> list[Stray]:
     """Return the folders of stray images, in order.
 
-    A day is somebody's that has a tag, on another branch too, or a manifest in git.
+    A day is not stray if it has a tag, on any branch, or a manifest in git.
     """
     folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
     known = {params.day, *vcs.tagged_days(project.root)}

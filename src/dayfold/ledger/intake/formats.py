@@ -1,6 +1,6 @@
 """Files of labelling tools → tables of labels.
 
-A format is told by its content. Each function names the page that its format was taken from.
+A format is recognised by its content. Each function names the page that documents its format.
 """
 
 import csv
@@ -27,9 +27,9 @@ _MOST_BYTES = 2**28  # of a label file: a row of a hundred for more than two mil
 
 
 class Line(NamedTuple):
-    """What a label file says of an image: its cells by column.
+    """A row of a label file: its cells by column, its place for messages.
 
-    `where` it says so, for messages. `problem` is why this cannot be taken.
+    `problem` is the reason why it cannot be used, or "".
     """
 
     where: str
@@ -40,13 +40,13 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A label file: its lines and the names of their columns.
 
-    `told` are the columns of path and label where the format itself names them. In a `partial` one
-    an image without a label is one that nobody has labelled yet.
+    `columns` maps path and label to their columns, where the format defines them. In a `partial`
+    file an empty label means that nobody has labelled the image yet.
     """
 
     lines: list[Line]
     names: Sequence[str]
-    told: Mapping[str, str] = {}
+    columns: Mapping[str, str] = {}
     partial: bool = False
 
 
@@ -138,12 +138,12 @@ def _json(file: Path, text: str) -> Table:
 
 
 def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]) -> Table:
-    """An image a line, with a column for each key: an ImageFolder's metadata, or JSON-MIN.
+    """A table of one image a line: an ImageFolder's metadata, JSON-MIN, or a queue.
 
     https://huggingface.co/docs/datasets/image_dataset#imagefolder and
-    https://labelstud.io/guide/export: in JSON-MIN, and in the CSV that Label Studio makes of it, a
-    list is of regions and an object of several choices. `annotation_id` tells them, and `suggested`
-    a queue of `dayfold predict`, in which a label is empty until somebody gives one.
+    https://labelstud.io/guide/export. JSON-MIN, and the CSV that Label Studio makes of it, have the
+    column `annotation_id`; in them a list holds regions and an object several choices. A queue of
+    `dayfold predict` has the column `suggested`; its labels are empty until somebody fills them in.
     """
     is_queue = {"path", "label", "suggested"} <= {*names}
     lines, partial = [], is_queue or "annotation_id" in names
@@ -158,15 +158,15 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
             if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
         }
         lines.append(Line(where, cells, _beside(regions)))
-    told = {"path": "path", "label": "label"} if is_queue else {}
-    return Table(lines, names, told, partial=partial)
+    columns = {"path": "path", "label": "label"} if is_queue else {}
+    return Table(lines, names, columns, partial=partial)
 
 
 def _label_studio(tasks: list[dict[str, Any]]) -> Table:
-    """Label Studio's JSON: tasks, each with annotations, each with results of one kind or another.
+    """Label Studio's JSON: tasks with annotations, and annotations with results of any kind.
 
     https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices: a column of
-    choices has the name of its control, and `data` has the image under a key of the team's own.
+    choices has the name of its control; `data` has the image under a key that the team chose.
     """
     lines: list[Line] = []
     fields, controls = dict[str, None](), dict[str, None]()
@@ -196,17 +196,17 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
         if not done:
             lines.append(Line(where, data))
     paths = ["image"] if "image" in fields else list(fields)
-    labels = list(controls) or ["choice"]  # which no line has: nobody has labelled anything yet
+    labels = list(controls) or ["choice"]  # a column that is empty, as nothing is labelled yet
     found = {"path": paths, "label": labels}
-    told = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
-    return Table(lines, [*fields, *controls], told, partial=True)
+    columns = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
+    return Table(lines, [*fields, *controls], columns, partial=True)
 
 
 def _cvat(file: Path, text: str) -> Table:
-    """CVAT for images 1.1: an `image` has a `tag` for each label of the whole, and shapes.
+    """CVAT for images 1.1: an `image` has a `tag` for each label of the whole image, and shapes.
 
-    https://docs.cvat.ai/docs/other/xml_format. A document type, which can hold entities, is none
-    of the format's.
+    https://docs.cvat.ai/docs/other/xml_format. The format has no document type, which could hold
+    entities.
     """
     try:
         parser = ElementTree.XMLParser(target=_Plain())  # noqa: S314 - no entities: see _Plain
@@ -231,17 +231,17 @@ def _cvat(file: Path, text: str) -> Table:
 
 
 class _Plain(ElementTree.TreeBuilder):
-    """Elements only: a document type is refused before anything that it declares is used."""
+    """Builds elements and refuses a document type before anything that it declares is used."""
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a document type (DOCTYPE), which is not read")
 
 
 def _imagenet(text: str, synsets: str) -> Table:
-    """CVAT's ImageNet export without images: an image and the numbers of its labels a line.
+    """CVAT's ImageNet export without images: each line has an image and its label numbers.
 
-    https://docs.cvat.ai/docs/dataset_management/formats/format-imagenet; a name with a space is in
-    quotes, its ending behind them. With images the export is a folder for each label.
+    https://docs.cvat.ai/docs/dataset_management/formats/format-imagenet. A name with a space is in
+    quotes, and its ending follows them. An export with images is a folder for each label.
     """
     labels, lines = [line.strip() for line in synsets.splitlines()], []
     for number, line in enumerate(text.splitlines(), 1):
@@ -260,10 +260,10 @@ def _imagenet(text: str, synsets: str) -> Table:
 
 
 def _coco(file: Path, value: Mapping[str, Any]) -> Table:
-    """COCO with a category an image: an annotation of it has no box, outline or keypoints.
+    """COCO with a category for each image: annotations without box, outline or keypoints.
 
-    https://cocodataset.org/#format-data has no such annotations; this is what Datumaro calls
-    coco_labels: https://openvinotoolkit.github.io/datumaro/stable/docs/data-formats/formats/coco.html
+    https://cocodataset.org/#format-data has no such annotations; Datumaro calls them coco_labels:
+    https://openvinotoolkit.github.io/datumaro/stable/docs/data-formats/formats/coco.html
     """
     parts = {}
     for name in ("images", "annotations", "categories"):
@@ -286,8 +286,8 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
         cells = {"file_name": one.get("file_name"), "category": tags.get(id_)}
         lines.append(Line(f"image {id_}", cells, _beside(regions.get(id_))))
     for id_ in sorted((tags.keys() | regions.keys()) - ids):
-        said = "has annotations, but is none of the images that the file lists"
-        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, said))
+        problem = "has annotations, but is none of the images that the file lists"
+        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, problem))
     columns = {"path": "file_name", "label": "category"}
     return Table(lines, list(columns.values()), columns, partial=True)
 

@@ -17,7 +17,7 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 
 COLUMNS = ("path", "label", "group")
-# What others call them. Of these headers nothing needs to be asked: the last is an ImageFolder's.
+# Other names of these columns. Of _PLAIN headers nothing is asked; the last is an ImageFolder's.
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
@@ -28,12 +28,12 @@ _PREFIX = re.compile("[0-9a-f]{8}-")  # that Label Studio puts before the name o
 
 
 class _Row(NamedTuple):
-    """A label of the file that is `told`; None where nobody has given one yet.
+    """The label of a path, or None where nobody has given one yet; `problem` says why not.
 
-    `place` is what messages call it, `problem` why it is refused.
+    `place` is its name in messages.
     """
 
-    told: str
+    path: str
     label: str | None
     group: str
     where: str
@@ -41,7 +41,7 @@ class _Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        return f"{escaped(self.told)} ({self.where})"
+        return f"{escaped(self.path)} ({self.where})"
 
 
 def read(
@@ -55,28 +55,28 @@ def read(
 ) -> list[Found]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
-    Paths are relative to `folder`. `columns` ("path=image,label=choice") says which column is what;
-    `agree` is called with a guess of that and the option that says it, and raises where nobody
-    agrees. `classes` are our names of classes by theirs. Several rows of an image, as of several
-    annotators, must agree.
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns. Where
+    they are guessed, `agree` is called with the guess and the option that would say it; it raises
+    if nobody agrees. `classes` maps their class names to ours. Several rows of an image, as from
+    several annotators, must agree.
     """
     table = formats.read(file)
-    meant, guess = _meant(table, columns, file)
+    columns_of, guess = _columns(table, columns, file)
     if guess:
-        said = escaped(f"{file.name}: {guess.replace(',', ', ')}")
-        delivery.said.append(f"columns of {said}")
-        agree(said, f"--columns {shlex.quote(guess)}")
-    home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), dict[str, str]()
+        shown = escaped(f"{file.name}: {guess.replace(',', ', ')}")
+        delivery.said.append(f"columns of {shown}")
+        agree(shown, f"--columns {shlex.quote(guess)}")
+    home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
     for line in table.lines:
-        row = _row(line, meant, classes or {}, partial=table.partial)
-        path = _located(folder, home, row.told)
+        row = _row(line, columns_of, classes or {}, partial=table.partial)
+        path = _located(folder, home, row.path)
         if isinstance(path, Path):
             named.setdefault(path, []).append(row)
         elif row.label is None and not row.problem:
-            blank.append(escaped(row.told))
-        elif row.told not in missing:  # several annotators miss one file
-            missing[row.told] = path
+            blank.append(escaped(row.path))
+        elif row.path not in missing:  # once, though several annotators name it
+            missing.add(row.path)
             delivery.refuse(row.place, row.problem or path)
     found = []
     for path, rows in named.items():
@@ -97,13 +97,13 @@ def read(
         delivery.warn(".", f"holds {unnamed} files that {file.name} does not name; they are left")
     if blank:
         shown = ", ".join(first_few(blank))
-        said = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
-        delivery.warn(file.name, said)
+        what = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
+        delivery.warn(file.name, what)
     return found
 
 
 def read_classes(file: Path) -> dict[str, str]:
-    """Return our name of each class by theirs, from a table with the columns theirs and ours."""
+    """Return a map of their class names to ours, from a table with the columns theirs and ours."""
     table, ours, problems = formats.read(file), dict[str, str](), list[str]()
     if {*table.names} != {"theirs", "ours"}:
         shown = escaped(",".join(table.names)[:200])
@@ -120,53 +120,54 @@ def read_classes(file: Path) -> dict[str, str]:
     return ours
 
 
-def _meant(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
-    """The column of path, label and, if there is one, group; as `columns`, where it is a guess."""
-    told, wrong = dict(table.told), list[str]()
+def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
+    """Return the columns of path, label and perhaps group, and a guess to ask about, or ""."""
+    certain, wrong = dict(table.columns), list[str]()
     for part in filter(None, columns.split(",")):
         meaning, _, name = (word.strip() for word in part.partition("="))
         if meaning in COLUMNS and name in table.names:
-            told[meaning] = name
+            certain[meaning] = name
         else:
             wrong.append(f"{part!r} is not path=, label= or group= and the name of a column")
     guessed: dict[str, str] = {}
     for meaning in COLUMNS:
         fit = [name for name in table.names if name.strip().lower() in _OTHERS[meaning]]
-        if meaning in told or (columns and meaning == "group"):
+        if meaning in certain or (columns and meaning == "group"):
             continue
         if len(fit) > 1:
             wrong.append(escaped(f"{' and '.join(fit)} could each be the {meaning}"))
         guessed |= dict.fromkeys([meaning] * len(fit), "".join(fit[:1]))
-    meant = told | guessed
-    if wrong or not {"path", "label"} <= meant.keys():
+    found = certain | guessed
+    if wrong or not {"path", "label"} <= found.keys():
         shown = escaped(",".join(table.names)[:200])
         hint = "say which is which: --columns path=…,label=…,group=… (separated by commas in a CSV)"
         if not table.lines:
             hint = f"known: {formats.KNOWN}"
         raise IntakeError(f"{file} has the columns '{shown}'.", problems=wrong, hint=hint)
     is_guess = guessed and {*table.names} not in _PLAIN
-    return meant, ",".join(f"{meaning}={name}" for meaning, name in meant.items()) * bool(is_guess)
+    return found, ",".join(f"{meaning}={name}" for meaning, name in found.items()) * bool(is_guess)
 
 
 def _row(
-    line: formats.Line, meant: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
+    line: formats.Line, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
 ) -> _Row:
-    cells = {meaning: line.cells.get(name) for meaning, name in meant.items()}
+    cells = {meaning: line.cells.get(name) for meaning, name in columns_of.items()}
     label, problem = _label(cells["label"])
-    label, told, group = classes.get(label, label), _text(cells["path"]), _text(cells.get("group"))
+    label, path, group = classes.get(label, label), _text(cells["path"]), _text(cells.get("group"))
     is_blank = partial and not label and not problem
-    if told is None or group is None:
+    if path is None or group is None:
         problem = problem or "has a path or group that is neither text nor a whole number"
     elif not problem and not is_blank and (wrong := name_problem(label, "class")):
         problem = f"the label {escaped(label)!r} {wrong}"
     elif not problem and (wrong := name_problem(group, "group")):
         problem = f"the group {wrong}"
     group = composed((group or "").strip())
-    shown = None if is_blank else label
-    return _Row((told or "").strip(), shown, group, line.where, line.problem or problem)
+    given = None if is_blank else label
+    return _Row((path or "").strip(), given, group, line.where, line.problem or problem)
 
 
 def _label(cell: Any) -> tuple[str, str]:
+    """Return the label of a cell and "", or "" and the problem with it."""
     if isinstance(cell, dict):  # JSON-MIN's several choices
         cell = cell.get("choices")
     given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
@@ -180,34 +181,34 @@ def _label(cell: Any) -> tuple[str, str]:
 
 
 def _text(cell: Any) -> str | None:
-    """What a cell says: text or a whole number; None of anything else."""
+    """Return a cell of text or of a whole number as text, else None."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
 def _dispute(rows: Iterable[_Row]) -> str:
-    said = ""
-    for name, what in (("told", "meant by"), ("group", "given in groups"), ("label", "given as")):
+    """Return how rows of one file differ: in labels, else in groups, else in paths."""
+    for name, what in (("label", "given as"), ("group", "given in groups"), ("path", "meant by")):
         values = {getattr(row, name): row.where for row in rows}
         if len(values) > 1:
             each = [f"{escaped(value)!r} ({where})" for value, where in values.items()]
-            said = f"is {what} {' and '.join(first_few(each))}"
-    return said
+            return f"is {what} {' and '.join(first_few(each))}"
+    return ""
 
 
-def _located(folder: Path, home: Sequence[str], told: str) -> Path | str:
-    """The file in the folder that a label file means, or why there is none.
+def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
+    """Return the file in the folder that a label file names, or the reason why there is none.
 
-    A path may begin above the folder, with the names of the folders that it lies in (`home`). Of
-    Label Studio's URLs (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) the
-    place is taken, and of an upload also the name without what was put before it.
+    A path may begin above the folder, with the names of the folders that it is in (`home`). A URL
+    of Label Studio (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) stands
+    for the path in it; the name of an upload is tried without its prefix too.
     """
-    name, last = told, ""
-    is_url = told.startswith("/data/") or "://" in told
+    name, last = given, ""
+    is_url = given.startswith("/data/") or "://" in given
     if is_url:
         try:
-            url = urlsplit(told)
+            url = urlsplit(given)
         except ValueError:
             return "is no path inside the folder"
         name = unquote(url.path).lstrip("/")
@@ -223,14 +224,14 @@ def _located(folder: Path, home: Sequence[str], told: str) -> Path | str:
         names.append(_PREFIX.sub("", last))
     found = [_inside(folder, one) for one in names]
     there = [one for one in found if isinstance(one, Path)]
-    if len(there) > 1 and is_url and not last:  # of a path in FOLDER, that is what it means
+    if len(there) > 1 and is_url and not last:  # a plain path means the first one
         both = " or ".join(repr(escaped(one.relative_to(folder).as_posix())) for one in there)
         return f"may be {both}"
     return there[0] if there else found[0]
 
 
 def _inside(folder: Path, name: str) -> Path | str:
-    """The file of that name in the folder, or why there is none."""
+    """Return the file of that name in the folder, or the reason why there is none."""
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts:
         return "is no path inside the folder"
@@ -238,7 +239,7 @@ def _inside(folder: Path, name: str) -> Path | str:
         return problem
     if is_clutter(parts[-1]) and not name.startswith(".\\"):
         return "is hidden, or of what desktops leave behind; such files are never taken"
-    # A Mac stores é as two letters and a spreadsheet as one.
+    # A Mac may store é as two letters (NFD), a spreadsheet as one (NFC).
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
         path = folder / form
         if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):

@@ -1,8 +1,8 @@
-"""The child processes that decode, and how they are asked.
+"""The child processes that decode, and their pool.
 
-A file may crash its decoder, stop it or bloat it: so it is read in a child, which takes one request
-a line on standard input and answers each with a line, both JSON. A child must start fast: nothing
-here imports more than Pillow and NumPy.
+A file may crash its decoder, hang it or fill the memory. So it is read in a child, which takes one
+request a line on standard input and answers each with a line, both JSON. A child must start fast:
+this file imports nothing heavier than Pillow and NumPy.
 """
 
 import atexit
@@ -27,8 +27,8 @@ from PIL import Image
 import dayfold
 from dayfold.errors import IntakeError
 from dayfold.ledger.decode import ENDINGS, IMAGE_ENDINGS, MAX_PIXELS, examine, squared
+from dayfold.ledger.image_cache import ImageCache, write_square
 from dayfold.ledger.intake import archives
-from dayfold.ledger.kept import Kept, keep_square
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256, write_bytes
 
@@ -36,10 +36,10 @@ MAX_BYTES = 2**29  # of a file: half a gigabyte
 MIN_SIDE_PX = 8  # of an image
 SECONDS = 60.0  # that one file may take
 UNPACKING_SECONDS = 3600.0  # that an archive may take
-_PIXEL_BYTES = 40  # at most, while a pixel of any format is decoded and converted
-_ROOM = 2**28  # for what else a decoder needs
-_PLAIN = 8  # grey levels: an image whose cells differ by less looks like nothing
-_AT_ONCE = 1024  # files that wait for the threads
+_PIXEL_BYTES = 40  # that a pixel takes at most while it is decoded and converted
+_OTHER_BYTES = 2**28  # that a decoder needs besides
+_PLAIN = 8  # grey levels: an image whose cells differ by less has no look
+_AT_ONCE = 1024  # files that are queued for the threads
 _PROGRAM = Path(__file__)
 
 # The child.
@@ -48,11 +48,12 @@ _PROGRAM = Path(__file__)
 def check(
     path: str, *, stage: str = "", real: str = "", squares: str = "", size: int = 0
 ) -> dict[str, Any]:
-    """Read a file once: hash it, decode it, look at it, and put a copy into `stage` if asked.
+    """Read a file once: hash it, decode it, compute its look, and copy it into `stage` if given.
 
-    Its bytes may lie elsewhere (`real`); in the folder `squares` its square of `size` is kept. The
-    answer has the file's `image` (sha256) where it could be read, and either `refused`, the reason,
-    or `look`, `ids` and `warnings`. `failed` says that the copy could not be written.
+    `real` is the path of its bytes if another one; its square of `size` is cached in the folder
+    `squares`. The answer has the file's `image` (sha256) if it could be read, and either `refused`,
+    the reason, or `look`, `ids` (the group of a DICOM file) and `warnings`. `failed` is the reason
+    why the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
@@ -69,7 +70,7 @@ def check(
         if ending in IMAGE_ENDINGS and ending not in ENDINGS[found.form]:
             warned.append(f"is {found.form} in spite of its ending {ending}; taken as {found.form}")
         if squares:
-            keep_square(Kept(Path(squares)), answer["image"], squared(image, size))
+            write_square(ImageCache(Path(squares)), answer["image"], squared(image, size))
         answer |= {"look": look(image), "ids": found.group, "warnings": [*warned, *found.remarks]}
     except IntakeError as error:
         return {**answer, "refused": error.what}
@@ -88,11 +89,11 @@ def check(
 
 
 def look(image: Image.Image) -> str:
-    """Return a difference hash as 32 hexadecimal digits, or nothing of a plain image.
+    """Return a difference hash as 32 hexadecimal digits, or "" for a plain image.
 
-    The image's brightness on a 9 x 9 grid; a bit each says whether a cell is darker than its right
-    or its lower neighbour (dHash, N. Krawetz, "Kind of like that", 2013; both directions halve
-    what it mistakes). Scaling, recompression, brightness and contrast leave most bits as they are.
+    The bits say whether each cell of a 9 x 9 grid is darker than its right and its lower neighbour
+    (dHash, N. Krawetz, "Kind of like that", 2013; two directions halve the mistakes). Scaling,
+    recompression, brightness and contrast change few bits.
     """
     small = image.convert("L").resize((9, 9), Image.Resampling.BOX)
     cells = np.asarray(small, dtype=np.int16)
@@ -103,13 +104,13 @@ def look(image: Image.Image) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe or link that took its place meanwhile is none."""
+    """Return the bytes of a regular file, even if it was replaced by a pipe or link meanwhile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise IntakeError("is not a file (expected <class>/<image>)")
-        # One byte more: it may be growing.
+        # One byte more, as the file may grow.
         data = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else None
     if data is None or len(data) > MAX_BYTES:
         raise IntakeError(f"is larger than {MAX_BYTES // 2**20} MiB")
@@ -126,9 +127,9 @@ def _unpack(archive: str, into: str) -> dict[str, Any]:
 
 
 def _parquet(path: str) -> dict[str, Any]:
-    """Answer the `rows` of a Parquet file and the `names` of their columns.
+    """Answer the `rows` of a Parquet file and the `names` of its columns of text and integers.
 
-    Those of text and of whole numbers. Of a damaged file polars panics at length, or worse.
+    In a child, as polars may panic or crash on a damaged file.
     """
     os.environ["POLARS_MAX_THREADS"] = "1"
     import polars as pl  # here: it takes long, and no image needs it
@@ -145,8 +146,8 @@ def _parquet(path: str) -> dict[str, Any]:
 
 
 def _limit_memory(base: int, pixels: int) -> None:
-    """Let the process have this much above what it has from the start (Linux keeps to it)."""
-    most = base + pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _ROOM
+    """Limit the process's memory to what so many pixels need beyond `base` (effective on Linux)."""
+    most = base + pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _OTHER_BYTES
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
@@ -157,7 +158,7 @@ def _limit_memory(base: int, pixels: int) -> None:
 
 
 def _own_size() -> int:
-    """The address space of this process in bytes, where /proc tells."""
+    """Return the address space of this process in bytes, or 0 without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
@@ -168,7 +169,7 @@ def _own_size() -> int:
 def main() -> None:
     """Answer requests until standard input ends, as it does when the parent dies."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    # What a decoder's library prints must not come between the answers, nor on the terminal.
+    # The output of decoders' libraries must come neither between the answers nor to the terminal.
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -196,7 +197,7 @@ _lock = Lock()
 
 
 class _CrashError(IntakeError):
-    """The worker died over a file: of it, or of somebody's kill."""
+    """The worker died while it read a file, by the file or by a kill."""
 
 
 class _Worker:
@@ -279,16 +280,16 @@ def end_idle() -> None:
 def answers(
     requests: Sequence[dict[str, Any]], *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Any]]:
-    """Answer every request (`check`), in order, one worker a CPU.
+    """Return the answer to each request for `check`, in order, by one worker a CPU.
 
-    A file that makes two workers crash, or takes one longer than SECONDS, is answered as `refused`.
+    A file that crashes two workers, or takes longer than SECONDS, is answered as `refused`.
     `progress` is called with (files done, files in all).
     """
     found: list[dict[str, Any]] = []
     ready, stopped = Event(), Event()
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        # Where Ctrl-C comes as a thread starts, the pool does not know it, and waits for it never.
+        # If Ctrl-C comes while a thread starts, the pool does not know it and never waits for it.
         ready.wait()
         return {} if stopped.is_set() else _answer(request)
 
@@ -301,7 +302,7 @@ def answers(
                 found.append(one)
                 progress(len(found), len(requests))
     finally:
-        # After Ctrl-C the files that nobody looked at yet are left alone.
+        # After Ctrl-C no further file is read.
         stopped.set()
         ready.set()
         pool.shutdown(cancel_futures=True)
@@ -309,7 +310,7 @@ def answers(
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request; a crash counts when it comes twice: the first may be somebody's kill."""
+    """Answer one request; it is tried again after a crash, which may have been a kill."""
     try:
         with suppress(_CrashError):
             return _ask(SECONDS, **request)
@@ -319,15 +320,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
-    """Unpack an archive (archives.unpack) in a worker; return what of it is refused, and why."""
+    """Unpack an archive in a worker (archives.unpack); return (name, reason) of refused files."""
     paths = {"archive": str(archive.absolute()), "into": str(into.absolute())}
     answer = _ask(UNPACKING_SECONDS, call="unpack", **paths)
     return [(name, reason) for name, reason in answer["refused"]]
 
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return the names of a Parquet file's columns and its rows: those of text and numbers."""
-    worker = _Worker()  # its own: what reads Parquet takes memory that images are to have
+    """Return the names of a Parquet file's columns of text and integers, and its rows."""
+    worker = _Worker()  # not one of the pool, as its memory would be missing for images
     try:
         answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
     except IntakeError as error:

@@ -1,13 +1,13 @@
-"""How far an image is from what was learnt.
+"""Novelty detection: distance from the training images.
 
-An image is near where the model is decided, and where its features lie in the direction of a class:
+The distance is small where the model is confident and the features point towards a class:
 
     distance = 1 - (1 - H(p) / log K) * max(0, max over classes c of cos(f - m, m_c - m))
 
-with the calibrated probabilities p of the K classes, their entropy H, the image's features f (the d
-numbers that the head is given, 512 or 2048), the mean m of the features of training images, and m_c
-of those of a class. Each half alone fails somewhere: features where a model has hardly learnt its
-classes, confidence where it is sure of everything (docs/unknown.md has the figures).
+with the calibrated probabilities p of the K classes, their entropy H, the image's features f (the
+input of the head, 512 or 2048 numbers), the mean m of the features of all training images, and the
+mean m_c of those of a class. Each half fails alone: the features where a model has hardly learnt
+its classes, the confidence where it is sure of everything (docs/unknown.md has the figures).
 """
 
 import math
@@ -22,17 +22,17 @@ from torch.nn import functional
 
 from dayfold import draws
 
-IMAGES = 512  # of training, at most, that the means are made of: as many of each class as there are
-LEAST = 1e-12  # of a probability, within its logarithm
+IMAGES = 512  # training images at most that the means are fitted on
+LEAST = 1e-12  # the smallest probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a model has learnt of its classes, and how far images of known classes are from it.
+class NoveltyDetector:
+    """The mean features of the classes, and the distances of the validation images from them.
 
     `center` float32 [d] is the mean of the features, `means` float32 [live classes, d] the
     direction of each class from there, of length 1, or 0 for a class without images. `distances`
-    float32 [n], sorted, are those of the validation images.
+    float32 [n] are those of the validation images, sorted.
     """
 
     center: torch.Tensor
@@ -40,15 +40,15 @@ class Known:
     distances: torch.Tensor
 
     @classmethod
-    def of(cls, features: torch.Tensor, targets: torch.Tensor, classes: int) -> "Known":
-        """Make it of the features of training images, [n, d], and their classes, [n]."""
+    def fit(cls, features: torch.Tensor, targets: torch.Tensor, classes: int) -> "NoveltyDetector":
+        """Fit it to the features of training images, [n, d], and their class ids, [n]."""
         center = features.double().mean(dim=0)
         sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
         means = functional.normalize(sums.index_add(0, targets, features.double() - center), dim=1)
         return cls(center.float(), means.float(), torch.zeros(0))
 
     def distance(self, features: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return how far images are, 0..1, by features [n, d] and probabilities [n, classes]."""
+        """Return the distances, 0..1, by features [n, d] and probabilities [n, classes]."""
         likeness = functional.normalize(features - self.center, dim=1) @ self.means.T
         # Retired classes have the probability 0, and no mean.
         entropy = -(probabilities * probabilities.clamp_min(LEAST).log()).sum(dim=1)
@@ -57,20 +57,20 @@ class Known:
         return 1 - decided * likeness.amax(dim=1).clamp_min(0)
 
     def limit(self, share: float) -> float | None:
-        """Return the distance that `share`, 0..1, of images of known classes do not pass.
+        """Return the distance that a `share`, 0..1, of images of known classes stays within.
 
-        The ceil((n + 1) share)-th smallest of the n validation images: a further one, drawn as they
-        were, is within it with that probability at least (split conformal prediction: Vovk et al.
-        2005). None where n is too small for it.
+        It is the ceil((n + 1) share)-th smallest distance of the n validation images. A further
+        image of the same distribution is within it with at least that probability (split conformal
+        prediction: Vovk et al. 2005). None where n is too small.
         """
         place = math.ceil((len(self.distances) + 1) * share)
         return float(self.distances[place - 1]) if 0 < place <= len(self.distances) else None
 
 
 def sample(images: Sequence[str], targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which images the means are made of: positions, int64 [at most IMAGES], in order.
+    """Choose the images that the means are fitted on: sorted positions, int64 [at most IMAGES].
 
-    As many of each class as there are, each class's by a hash of the image.
+    Each class gives equally many, if it has them, chosen by a hash of the image.
     """
     keys = draws.uniforms("means", ids=images)
     table = pl.DataFrame({"key": keys, "target": targets}).with_row_index("at")
