@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger import corrections, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
@@ -45,7 +45,7 @@ class Desk:
         self.project, self.day, self._now = project, day, now
         if now.is_open and now.day != day:
             check_may_change(now, day)  # which it refuses
-        self.history = manifest.history(project, now.parent)
+        self.history = now.sealed_history
         self.lines = corrections.lines(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
         gone = self.history.corrections.filter(action=WITHDRAW).select("path", "image")

@@ -6,7 +6,7 @@ import yaml
 
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
-from dayfold.ledger import corrections, manifest
+from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, pins, vcs
 from dayfold.project.console import first_few, plural
@@ -79,7 +79,7 @@ def check_no_pipe(project: Project, day: str) -> None:
 
 def _unseen(now: Line) -> list[str]:
     classes = now.params.origin.classes
-    unseen = evidence.unseen(manifest.history(now.project, now.parent), classes) if classes else ()
+    unseen = evidence.unseen(now.sealed_history, classes) if classes else ()
     return [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
 
 
@@ -111,8 +111,7 @@ def advice(project: Project) -> list[str]:
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
     labels = finding.count(project, now.day)
-    history = manifest.history(project, now.params.parent)
-    new = sorted(set(labels) - set(history.images["label"].unique()))
+    new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
     lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
     if not labels and not corrections.lines(project, now.day):

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from dayfold.errors import CycleError, LedgerError
-from dayfold.ledger import corrections, manifest
+from dayfold.ledger import corrections
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
@@ -207,7 +207,7 @@ def _compared(
     """
     if not touched and not gone:
         return {}
-    project, known = now.project, manifest.history(now.project, now.parent)
+    project, known = now.project, now.sealed_history
     mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
     image_of = dict(mine.select("path", "image").iter_rows())
     erased = corrections.gone(project, corrections.ERASE)

@@ -109,7 +109,10 @@ def run(project: Project, params: Params) -> list[str]:
         expression=expression,
     )
     summary = [*_summary(added, corrected, earlier)]
-    warnings = [*_too_few(manifest.history(project, day).images, fractions), *_regrouped(units)]
+    columns = ["image", "label", "group", "split"]
+    stay = corrections.applied(earlier, noted).images.select(columns)
+    today = pl.DataFrame(added, tables.schema(manifest.Row), orient="row").select(columns)
+    warnings = [*_too_few(pl.concat([stay, today]), fractions), *_regrouped(units)]
     similar = [*_near_duplicates(duplicates)]
     print(*summary, *_remarks(delivery, listed), *warnings, *similar, sep="\n")
     return ["; ".join([*summary, *similar[-1:]]), *warnings]
