@@ -84,7 +84,7 @@ class Day:
         mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
         return {split: mine[split] for split in manifest.SPLITS}
 
-    @property
+    @cached_property
     def counts(self) -> pl.DataFrame:
         """The evaluations of this day's model."""
         return tables.evaluations(self.project, [self.day]).filter(model=self.day)

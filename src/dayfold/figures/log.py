@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import polars as pl
 from rich.markup import escape
 from rich.table import Table
 
@@ -99,15 +100,20 @@ def lines(project: Project, params: Params) -> list[DayLine]:
 def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
     """Return the figures of these days by day, of those that have evaluations."""
     new = {line.day: line.new for line in days if project.evaluation(line.day).exists()}
-    return measured(project, counts.read(project, max(new)), new) if new else {}
+    if not new:
+        return {}
+    own = {day: tables.evaluations(project, [day]).filter(model=day) for day in new}
+    return measured(project, counts.read(project, max(new)), own, new)
 
 
 def measured(
-    project: Project, counted: Counted, new: Mapping[str, Collection[str]]
+    project: Project,
+    counted: Counted,
+    evaluations: Mapping[str, pl.DataFrame],
+    new: Mapping[str, Collection[str]],
 ) -> dict[str, dict[str, Any]]:
     """Return `metrics.day_metrics`, with what was unknown on each of the days of `new`."""
-    mine = {day: tables.evaluations(project, [day]).filter(model=day) for day in new}
-    found = metrics.day_metrics(counted, mine, new)
+    found = metrics.day_metrics(counted, evaluations, new)
     for day, figures in found.items():
         unknown = metrics.unknown(tables.unknown(project, day))
         figures["unknown"], figures["interval"]["unknown"] = unknown

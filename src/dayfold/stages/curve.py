@@ -26,8 +26,8 @@ def run(project: Project, params: Params) -> list[str]:
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
-    figures = log.measured(project, counted, {params.day: new})[params.day]
     mine = tables.evaluations(project, [params.day]).filter(model=params.day)
+    figures = log.measured(project, counted, {params.day: mine}, {params.day: new})[params.day]
     drawn, images = provenance["draws"], provenance["images"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
