@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import DAYS, image, simulate, write_day
+from builders import DAYS, image, simulate, write_day, write_manifest
 from dayfold.errors import LedgerError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.manifest import Row
@@ -271,3 +271,97 @@ def test_a_chain_without_images_is_that_of_a_history_in_which_they_never_came(pr
         label = "dog" if row["image"] == image(2) else kept[row["image"]]["label"]
         assert row == {**kept[row["image"]], "label": label}
     assert set(after.images["image"]) == {image(1), image(2), image(4)}
+
+
+@st.composite
+def changing(draw):
+    """The rows of four days: images arrive, are relabelled, and leave."""
+    days, alive, number = [], set(), 0
+    for _ in range(4):
+        rows = []
+        for at in draw(st.sets(st.sampled_from(sorted(alive)))) if alive else ():
+            if draw(st.booleans()):
+                rows.append(relabel(at, draw(st.sampled_from(["cat", "dog", "eel"]))))
+            else:
+                rows.append(withdraw(at))
+                alive.discard(at)
+        for _ in range(draw(st.integers(0, 3))):
+            rows.append(add(number, group=draw(st.sampled_from(["", "p1", "p2"]))))
+            alive.add(number)
+            number += 1
+        days.append(rows)
+    return days
+
+
+def afresh(project, day):
+    project.kept_history.unlink(missing_ok=True)
+    return manifest.history(project, day)
+
+
+def same(found, expected):
+    assert (found.images.rows(), found.corrections.rows()) == (
+        expected.images.rows(),
+        expected.corrections.rows(),
+    )
+    assert found.groups.rows() == expected.groups.rows()
+    names = ("withdrawn", "expressions", "days", "sha256")
+    assert [getattr(found, name) for name in names] == [getattr(expected, name) for name in names]
+    assert found.classes() == expected.classes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(changing(), st.integers(0, 3))
+def test_a_history_is_the_same_from_a_kept_one(project, days, until):
+    chain(project, *days)
+    expected = [afresh(project, day) for day in DAYS[:4]]
+    manifest.history(project, DAYS[until], keep=True)
+    for day, history in zip(DAYS, expected, strict=False):
+        same(manifest.history(project, day), history)
+
+
+def test_a_kept_history_is_not_read_again_and_one_of_other_days_is_not_used(project, monkeypatch):
+    chain(project, [add(1)], [add(2)], [add(3)])
+    manifest.history(project, DAYS[1], keep=True)
+    read = []
+    real = manifest._read
+    monkeypatch.setattr(
+        manifest, "_read", lambda project, day, *pin: read.append(day) or real(project, day, *pin)
+    )
+    manifest.history(project, DAYS[2])
+    assert read == [DAYS[2], DAYS[1]]
+    write_day(project, DAYS[1], DAYS[0], [add(4)])  # such as another branch has
+    assert labels(manifest.history(project, DAYS[1])).keys() == {image(1), image(4)}
+
+
+def test_a_changed_manifest_is_found_beside_a_kept_history(project):
+    chain(project, [add(1)], [add(2)], [add(3)])
+    manifest.history(project, DAYS[2], keep=True)
+    path = project.manifest(DAYS[0])
+    path.write_text(path.read_text().replace("cat", "dog"))
+    with pytest.raises(LedgerError, match="was changed after the next day"):
+        manifest.history(project, DAYS[2])
+    path.unlink()
+    with pytest.raises(LedgerError, match="is missing"):
+        manifest.history(project, DAYS[2])
+
+
+def test_an_image_that_the_kept_history_has_or_had_cannot_arrive_again(project):
+    chain(project, [add(1), add(2)], [withdraw(2)], [add(3)])
+    manifest.history(project, DAYS[1], keep=True)
+    for number in (1, 2, 3):
+        rows = [add(3), add(number, path="data/again.png")]
+        write_manifest(project, DAYS[2], DAYS[1], rows)
+        with pytest.raises(LedgerError, match="more than once"):
+            manifest.history(project, DAYS[2])
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other", "zeros"])
+def test_a_damaged_kept_history_is_not_used(project, damage):
+    chain(project, [add(1)], [add(2)])
+    expected = manifest.history(project, DAYS[1], keep=True)
+    whole = project.kept_history.read_bytes()
+    half = len(whole) // 2
+    damaged = {"empty": b"", "cut": whole[:half], "other": b"no table", "zeros": bytes(half)}
+    project.kept_history.write_bytes(damaged[damage])
+    same(manifest.history(project, DAYS[1], keep=True), expected)
+    assert project.kept_history.read_bytes() == whole

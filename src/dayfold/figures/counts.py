@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from dayfold.ledger import tables
-from dayfold.project.files import write_bytes
+from dayfold.project.files import stamp, write_bytes
 from dayfold.project.layout import Project
 
 HIT = pl.col("label") == pl.col("predicted")
@@ -103,8 +103,7 @@ def by_two(evaluations: pl.DataFrame, **keys: Sequence[str]) -> Counts:
 def read(project: Project, until: str) -> Counted:
     """Count the evaluations of all days up to `until`; keep what was counted for the next time."""
     days = tables.evaluated(project, until)
-    files = [(day, project.evaluation(day).stat()) for day in days]
-    stamps = [f"{day} {info.st_size} {info.st_mtime_ns}" for day, info in files]
+    stamps = [stamp(project.evaluation(day)) for day in days]
     kept = _kept(project.counts, stamps[:-1])
     known = len(kept.days) if kept else 0
     found = counted(tables.evaluations(project, days[known:]), days, kept)
@@ -119,7 +118,7 @@ def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
         kept = np.load(BytesIO(path.read_bytes()))
         both = zip(kept["stamps"].tolist(), stamps, strict=False)
         same = takewhile(lambda pair: pair[0] == pair[1], both)
-        days = [stamp.split()[0] for stamp, _ in same]
+        days = [Path(name.split()[0]).stem for name, _ in same]
         parts = (Counts(*kept[name].astype(np.float64)) for name in _COUNTS)
         return Counted(days, kept["labels"].tolist(), *parts).first(len(days))
     return None

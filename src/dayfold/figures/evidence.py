@@ -94,7 +94,9 @@ def no_image(classes: Collection[str]) -> str:
 
 def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
     """Return the classes of the origin that no image here has ever had."""
-    ever = {*history.images["label"], *history.corrections["before"], *history.corrections["label"]}
+    corrections = history.corrections
+    labels = (history.images["label"], corrections["before"], corrections["label"])
+    ever = {label for column in labels for label in column.unique()} if origin else set()
     return tuple(name for name in origin if name not in ever)
 
 
@@ -108,11 +110,10 @@ def of(
     day = day or max(history.days, default="")
     # Images that were corrected or withdrawn later count as they were on the day.
     later = history.corrections.filter(pl.col("on") > day).unique("image", keep="first")
-    images = history.images.join(later, on="image", how="anti")
-    columns = ("image", "label", "group", "split", "day")
-    known = pl.concat(
-        [images.select(columns), later.with_columns(label="before").select(columns)]
-    ).filter(pl.col("day") <= day)
+    columns, is_later = ("image", "label", "group", "split", "day"), pl.col("day") > day
+    images = history.images.filter(~(is_later | pl.col("image").is_in(later["image"].implode())))
+    later = later.with_columns(label="before").filter(~is_later)
+    known = pl.concat([images.select(columns), later.select(columns)])
     tested = sample(known.filter(split="test"), most)
     cohorts, classes = (
         dict.fromkeys(known[key].unique().sort().to_list(), 0)

@@ -3,7 +3,7 @@
 A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/workers.py), or empty.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -45,7 +45,9 @@ def nearest(
     """
     columns = ["look", "path", *kind]
     today = pl.DataFrame(rows, dict.fromkeys(columns, pl.String), orient="row")
-    looked = earlier.filter(pl.col("look") != "").unique("image", keep="last")
+    near = earlier.filter(_are_near(earlier["look"].to_list(), today["look"].to_list()))
+    looked = earlier.filter(pl.col("image").is_in(near["image"].implode()))
+    looked = looked.filter(pl.col("look") != "").unique("image", keep="last")
     past = history.images.join(looked, on="image", maintain_order="left").select(columns)
     others = pl.concat([past, today])
     named = others.select(pl.concat_str(kind, separator="\n").cast(pl.Categorical).to_physical())
@@ -74,17 +76,34 @@ def nearest_of_another_kind(
     other_positions, b = _words(others)
     kind, other_kind = np.asarray(kinds, dtype=np.int64), np.asarray(other_kinds, dtype=np.int64)
     found: list[tuple[int, int, int]] = []
-    step = max(1, _AT_ONCE // max(1, len(b)))
-    for start in range(0, len(a) if len(b) else 0, step):
-        block = slice(start, start + step)
-        bits = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
-        bits += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
+    for block, bits in _differences(a, b):
         bits[kind[positions[block], None] == other_kind[None, other_positions]] = BITS + 1
         best = bits.argmin(axis=1)
         for row in np.flatnonzero(bits.min(axis=1) <= NEAR_BITS):
             other = int(other_positions[best[row]])
             found.append((int(positions[block][row]), other, int(bits[row, best[row]])))
     return found
+
+
+def _are_near(looks: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """Return whether a look has a near one among the others; bool [len(looks)]."""
+    positions, a = _words(looks)
+    found = np.zeros(len(looks), dtype=bool)
+    for _, bits in _differences(_words(others)[1], a):
+        found[positions[(bits <= NEAR_BITS).any(axis=0)]] = True
+    return found
+
+
+def _differences(
+    a: NDArray[np.uint64], b: NDArray[np.uint64]
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Yield rows of `a`, and how many bits each differs by from each of `b`: uint8 [rows, n]."""
+    step = max(1, _AT_ONCE // max(1, len(b)))
+    for start in range(0, len(a) if len(b) else 0, step):
+        block = slice(start, start + step)
+        bits = np.bitwise_count(a[block, None, 0] ^ b[None, :, 0])
+        bits += np.bitwise_count(a[block, None, 1] ^ b[None, :, 1])
+        yield block, bits
 
 
 def without_near_duplicates(looks: Sequence[str], known: Sequence[str]) -> list[int]:

@@ -148,6 +148,12 @@ def parse_csv(
         ) from error
 
 
+def stamp(path: Path) -> str:
+    """Return what changes when a file is written: its name, size and time of change in ns."""
+    info = path.stat()
+    return f"{path.name} {info.st_size} {info.st_mtime_ns}"
+
+
 def with_digest(data: bytes) -> bytes:
     """Return data with the sha256 of it on a line before, by which damage is noticed."""
     return b"\n".join([sha256(data).encode(), data])

@@ -86,6 +86,7 @@ class Project:
         self.journal = self.scratch / "journal.json"
         self.remarks = self.scratch / "remarks.csv"
         self.counts = self.scratch / "counts.npz"
+        self.kept_history = self.scratch / "history.arrow"
         self.last_looks = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"

@@ -50,7 +50,8 @@ def select(
     keys = draws.uniforms("replay", seed, day, ids=ids)
     if policy == "recency":
         keys = keys / rows["day"].replace_strict(weights, return_dtype=pl.Float64).to_numpy()
-    rows = rows.with_columns(key=pl.Series(keys))[draws.argsort(keys, ids)]
+    order = draws.argsort(keys, ids)
+    ranked = pl.DataFrame({"place": order, "key": keys[order], "label": rows["label"][order]})
     available = dict(rows.group_by("label").len().iter_rows())
     seats = dict.fromkeys(available, 0)
     if policy == "class_balanced":
@@ -63,12 +64,13 @@ def select(
     turn, label = pl.int_range(pl.len()).over("label"), pl.col("label")
     is_seated = turn < label.replace_strict(seats, return_dtype=pl.Int64)
     is_first = turn < label.replace_strict(floors, return_dtype=pl.Int64)
-    rows = rows.with_columns(turn=turn, is_seated=is_seated, is_first=is_first)
-    first = rows.filter("is_first").sort("turn", "label")
+    ranked = ranked.with_columns(turn=turn, is_seated=is_seated, is_first=is_first)
+    first = ranked.filter("is_first").sort("turn", "label")
     first = first.with_columns(pl.when("is_seated").then(reason).otherwise(pl.lit("minimum")))
     left = 0 if policy == "class_balanced" else max(0, size - len(first))
-    rest = rows.filter(~pl.col("is_first")).head(left).with_columns(reason)
-    return pl.concat([first, rest]).select(*columns, "key", "reason")
+    rest = ranked.filter(~pl.col("is_first")).head(left).with_columns(reason)
+    chosen = pl.concat([first, rest])
+    return rows[chosen["place"]].with_columns(chosen.select("key", "reason"))
 
 
 def pool_shares(

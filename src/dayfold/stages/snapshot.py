@@ -77,7 +77,7 @@ def run(project: Project, params: Params) -> list[str]:
     IntakeError with the whole list where a file cannot be taken.
     """
     day, expression = params.day, params.data.group
-    earlier = manifest.history(project, params.parent)
+    earlier = manifest.history(project, params.parent, keep=True)
     noted = corrections.lines(project, day)
     delivery = _inspected(project, params, earlier, noted)
     arrived = list(_new_images(project, day, delivery, expression))
