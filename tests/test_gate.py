@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
 from builders import make_project
+from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
@@ -16,7 +17,6 @@ from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import params
 from dayfold.project.params import Gate
-from dayfold.proof.line import Line
 
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 NONE = {**dict.fromkeys(Gate.model_fields), "require_evidence": False}

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 
+from dayfold.days import hand_edits
+from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from dayfold.project.layout import Project
-from dayfold.proof import hand_edits
-from dayfold.proof.line import Line
 from faults import Disk
 
 pytestmark = pytest.mark.slow

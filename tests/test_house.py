@@ -23,6 +23,7 @@ STOREYS = (
     ("cycle",),
     ("create",),
     ("stages", "proof"),
+    ("days",),
     ("figures", "learning"),
     ("ledger",),
     ("project",),

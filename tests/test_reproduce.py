@@ -9,13 +9,13 @@ import time
 
 import pytest
 
+from dayfold.days.record import Sealed
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import params, vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 from dayfold.proof import reproduce
-from dayfold.proof.record import Sealed
 from dayfold.proof.reproduce import Rebuilt, line_of, summary
 from dayfold.proof.reproduce import worktrees as making
 from dayfold.proof.verify import verify

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
+from dayfold.days import record
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison
 from dayfold.ledger import corrections, manifest, tables
@@ -37,7 +38,6 @@ from dayfold.project.files import (
 )
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
-from dayfold.proof import record
 
 Value = str | int | float
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
+from dayfold.days.line import Line
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits, tables
 from dayfold.ledger.intake import checking, finding, labels
@@ -22,7 +23,6 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
-from dayfold.proof.line import Line
 
 STAGE = "stage"  # where checked bytes wait
 

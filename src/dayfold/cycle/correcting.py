@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
+from dayfold.days.line import Line
 from dayfold.errors import CycleError
 from dayfold.ledger import corrections, splits
 from dayfold.ledger.corrections import ERASE, Correction
@@ -16,7 +17,6 @@ from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
 from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
-from dayfold.proof.line import Line
 
 RELABEL = "relabel"
 

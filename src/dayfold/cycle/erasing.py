@@ -14,6 +14,8 @@ from typing import NamedTuple
 from markupsafe import escape
 
 from dayfold.cycle.correcting import Desk, Target
+from dayfold.days import record
+from dayfold.days.record import Usage, span, usage
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
@@ -23,8 +25,6 @@ from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
-from dayfold.proof import record
-from dayfold.proof.record import Usage, span, usage
 
 ONCE = 500  # files that DVC is asked for at a time: a command line has an end
 

@@ -11,6 +11,8 @@ import yaml
 
 from dayfold.create import make_origin
 from dayfold.cycle.status import check_no_pipe
+from dayfold.days import hand_edits, states
+from dayfold.days.line import Line
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -19,8 +21,6 @@ from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.files import md5_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
-from dayfold.proof import hand_edits, states
-from dayfold.proof.line import Line
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
 KEPT = "params.yaml keeps what you changed"

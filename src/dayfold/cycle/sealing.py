@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dayfold.create import require_identity
 from dayfold.cycle import opening
 from dayfold.cycle.status import stale
+from dayfold.days import hand_edits, states
+from dayfold.days.line import Line
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
@@ -15,8 +17,6 @@ from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project
-from dayfold.proof import hand_edits, states
-from dayfold.proof.line import Line
 
 # What `seal` commits: these paths of the project's own, never a stranger's.
 OWN_PATHS = (

@@ -4,6 +4,8 @@ import shlex
 
 import yaml
 
+from dayfold.days import states
+from dayfold.days.line import Line
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections
@@ -12,8 +14,6 @@ from dayfold.project import journal, pins, vcs
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import STAGES, Project
-from dayfold.proof import states
-from dayfold.proof.line import Line
 
 
 def stale(project: Project, day: str) -> list[str]:

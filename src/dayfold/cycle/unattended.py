@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dayfold.cycle import adding, sealing
 from dayfold.cycle.status import check_no_pipe
+from dayfold.days.line import Line
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, Say, plural
 from dayfold.project.layout import Project, is_day
-from dayfold.proof.line import Line
 
 PROGRESS_SECONDS = 60.0
 # What DVC says of a stage as it begins, and of itself.

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dayfold.days import record
+from dayfold.days.record import UNREADABLE, Sealed
 from dayfold.errors import DayfoldError
 from dayfold.ledger import manifest
 from dayfold.ledger.corrections import ERASE
 from dayfold.project import pins, storage, vcs
 from dayfold.project.files import md5, sha256
 from dayfold.project.layout import ORIGIN, STAGES, Project
-from dayfold.proof import record
-from dayfold.proof.record import UNREADABLE, Sealed
 
 
 class Finding(NamedTuple):

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
+from dayfold.days import states
+from dayfold.days.line import Line
+from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
@@ -18,9 +21,7 @@ from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-from dayfold.proof import states, verify
-from dayfold.proof.line import Line
-from dayfold.proof.record import span
+from dayfold.proof import verify
 from dayfold.proof.verify import Verified
 
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent

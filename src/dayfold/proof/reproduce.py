@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dayfold import __version__
+from dayfold.days import record
+from dayfold.days.record import PLANS, Sealed
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
@@ -21,8 +23,7 @@ from dayfold.project import pins, storage, template, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
-from dayfold.proof import chain, record
-from dayfold.proof.record import PLANS, Sealed
+from dayfold.proof import chain
 
 Say = Callable[[str], None]
 TAIL = 3  # lines of what `dvc repro` says that are shown where a stage fails

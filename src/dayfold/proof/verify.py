@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from dayfold.days.line import Line
+from dayfold.days.record import Sealed, span
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
@@ -23,8 +25,6 @@ from dayfold.project.files import md5_file, sha256_file
 from dayfold.project.layout import STAGES, Project
 from dayfold.proof import chain
 from dayfold.proof.chain import Finding
-from dayfold.proof.line import Line
-from dayfold.proof.record import Sealed, span
 
 
 @dataclass(eq=False)

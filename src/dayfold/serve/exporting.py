@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
+from dayfold.days import record
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import day as days
 from dayfold.figures.card import card
@@ -26,7 +27,6 @@ from dayfold.project import params as params_file
 from dayfold.project.console import Say, Ticker
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
-from dayfold.proof import record
 from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
+from dayfold.days.line import Line
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
@@ -22,7 +23,6 @@ from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-from dayfold.proof.line import Line
 from dayfold.serve.model import Answer, Classifier
 from dayfold.serve.predicting import UNKNOWN, images, only_images
 

@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from dayfold.days import record
+from dayfold.days.line import Line
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections
 from dayfold.ledger.intake.finding import is_clutter
@@ -23,8 +25,6 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project, is_day
-from dayfold.proof import record
-from dayfold.proof.line import Line
 
 MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
 EDITED, CHANGED = "is not what git has", "was changed"

@@ -1,0 +1,1 @@
+"""The sealed days: their line, their records, and what commands refuse."""
