@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.cycle.status import check_no_pipe
 from dayfold.days import hand_edits, states
 from dayfold.days.line import Line
+from dayfold.days.open_day import check_no_pipe
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding

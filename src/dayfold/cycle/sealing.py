@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
-from dayfold.cycle.status import stale
 from dayfold.days import hand_edits, states
 from dayfold.days.line import Line
+from dayfold.days.open_day import stale
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged

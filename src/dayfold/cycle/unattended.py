@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
-from dayfold.cycle.status import check_no_pipe
 from dayfold.days.line import Line
+from dayfold.days.open_day import check_no_pipe
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project import vcs
