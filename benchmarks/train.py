@@ -44,8 +44,7 @@ from dayfold.learning.inputs import DEPTHS
 from dayfold.learning.precision import Bare
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
-from dayfold.project.files import write_bytes
-from dayfold.project.layout import Project
+from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train
 from dayfold.stages import train
 
@@ -158,8 +157,9 @@ def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, 
 
 def frozen_depth(project: Project, params: Params) -> None:
     """Print the train stage's speed by frozen depth: activations made, and found."""
-    # A random origin is never frozen: the model that was just trained is yesterday's now.
-    write_bytes(project.parent_model, project.model.read_bytes())
+    # A random origin is never frozen: the model that was just trained is the origin now.
+    model = network.load(project.model)
+    network.save(project.parent_model, model.state, {**model.metadata, "day": ORIGIN})
     print("| frozen through | made, img/s | found, img/s | against none | kept, MB an image |")
     print("|" + " --- |" * 5)
     whole = 0.0

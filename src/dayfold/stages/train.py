@@ -203,8 +203,8 @@ def _unseen(
     Returns their positions in `today`.
     """
     earlier = history.split("train").filter(pl.col("day") < day)
-    is_known = pl.col("label").is_in({*teacher.classes} & {*earlier["label"]})
-    is_seen = pl.col("group").is_in({*earlier["group"]} - {""})
+    is_known = pl.col("label").is_in({*teacher.classes} & {*earlier["label"].unique()})
+    is_seen = pl.col("group").is_in({*earlier["group"].unique()} - {""})
     chosen = _sample(today.with_row_index("place").filter(is_known & ~is_seen), day, seed)
     return chosen["place"].to_numpy().astype(np.int64)
 
