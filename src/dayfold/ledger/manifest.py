@@ -92,7 +92,7 @@ class History:
     def classes(self) -> dict[str, Classes]:
         """Return the classes of each day, under the labels of that day."""
         first = self.corrections.unique("image", keep="first").select("image", "day", "before")
-        uncorrected = self.images.join(first, on="image", how="anti").select("day", "label")
+        uncorrected = self.images.filter(~pl.col("image").is_in(first["image"].implode()))
         changes: dict[str, Counter[str]] = {day: Counter() for day in self.days}
         for table in (uncorrected, first.select("day", label="before")):
             for day, label, count in table.group_by("day", "label").len().iter_rows():
