@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dayfold import __version__
-from dayfold.errors import DayfoldError
 from dayfold.figures import charts, counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures import day as days
 from dayfold.figures.day import Day
@@ -33,18 +32,11 @@ CLASSES = 10  # lines in a chart of classes, those of the lowest F1; all, if it 
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
-def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | None = None) -> Path:
-    """Write the report of a day, by default the last that has figures; return its path."""
-    found = days.read(project, day)
-    path = project.report(found.day)
-    heat = None
-    if heat_of:
-        try:
-            heat = heat_of(found.day)
-        except DayfoldError as error:
-            found.missing[project.name(project.model)] = error.what
-    write_bytes(path, render(found, heat).encode())
-    write_index(project)
+def write(day: Day, heat: Heat | None = None) -> Path:
+    """Write the report of a day and return its path; `heat` draws heat maps over mistakes."""
+    path = day.project.report(day.day)
+    write_bytes(path, render(day, heat).encode())
+    write_index(day.project)
     return path
 
 
@@ -73,10 +65,9 @@ def write_index(project: Project) -> None:
     write_bytes(project.report("index"), text.encode())
 
 
-def write_curve(project: Project, day: str | None, path: Path) -> None:
+def write_curve(day: Day, path: Path) -> None:
     """Write a PNG file of the forgetting curve up to a day."""
-    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
-    charts.write_png(path, {CURVE: curve})
+    charts.write_png(path, {CURVE: charts.forgetting_curve(_cohorts(day))})
 
 
 def render(day: Day, heat: Heat | None = None) -> str:
