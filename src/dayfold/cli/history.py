@@ -27,8 +27,7 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     project = here()
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
-    forced = gate.forced(project)
-    verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
+    verdicts, forced = history.verdicts(project, lines), gate.forced(project)
     columns = history.ALL_COLUMNS if every else history.COLUMNS
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(

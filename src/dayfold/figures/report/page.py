@@ -20,7 +20,6 @@ from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project import params as params_file
-from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
@@ -44,7 +43,6 @@ def write_index(project: Project) -> None:
     """Write data/reports/index.html, the curve and a line for each day; fast, as each seal does."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
-    sealed = vcs.sealed_days(project.root)
     # The table of `curve`: reading all evaluations takes longer with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
@@ -59,7 +57,7 @@ def write_index(project: Project) -> None:
         titles=log.TITLES,
         columns=[(title, "number") for title in log.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
-        verdicts=log.verdicts(project, lines, sealed=sealed, forced=gate.forced(project)),
+        verdicts=log.verdicts(project, lines),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
     write_bytes(project.report("index"), text.encode())
