@@ -69,7 +69,8 @@ class Delivery:
     `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
     that has all of them. `opened` is the day's parent if the day was opened for this delivery.
     `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
-    changed. With `is_dry` nothing was written.
+    changed. With `is_dry` nothing was written. `guess` are the columns of a label file that a
+    person must agree to, and the option that would name them.
     """
 
     images: list[Found] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Delivery:
     relabels: bool = False
     ignored: int = 0
     opened: str = ""
+    guess: tuple[str, str] | None = None
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:
         """Note a file that cannot be taken, and why."""

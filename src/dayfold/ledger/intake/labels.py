@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -51,21 +51,19 @@ def read(
     *,
     columns: str = "",
     classes: Mapping[str, str] | None = None,
-    agree: Callable[[str, str], None],
 ) -> list[Found]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
-    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns. Where
-    they are guessed, `agree` is called with the guess and the option that would say it; it raises
-    if nobody agrees. `classes` maps their class names to ours. Several rows of an image, as from
-    several annotators, must agree.
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns; a guess
+    of them is the delivery's `guess`. `classes` maps their class names to ours. Several rows of an
+    image, as from several annotators, must agree.
     """
     table = formats.read(file)
     columns_of, guess = _columns(table, columns, file)
     if guess:
         shown = escaped(f"{file.name}: {guess.replace(',', ', ')}")
         delivery.said.append(f"columns of {shown}")
-        agree(shown, f"--columns {shlex.quote(guess)}")
+        delivery.guess = (shown, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
     for line in table.lines:
