@@ -64,7 +64,6 @@ def write_index(project: Project) -> None:
 
 
 def write_curve(day: Day, path: Path) -> None:
-    """Write a PNG file of the forgetting curve up to a day."""
     charts.write_png(path, {CURVE: charts.forgetting_curve(_cohorts(day))})
 
 

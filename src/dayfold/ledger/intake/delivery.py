@@ -89,11 +89,9 @@ class Delivery:
     guess: tuple[str, str] | None = None
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:
-        """Note a file that cannot be taken, and why."""
         self.refused.append(Remark(place, reason, image))
 
     def warn(self, place: str, what: str) -> None:
-        """Note what a person must know of a file that is taken."""
         self.warned.append(Remark(place, what))
 
     def table(self, day: str) -> Table:
@@ -158,7 +156,6 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
 
 
 def tally(found: Iterable[Found]) -> dict[str, int]:
-    """Return how many files each class has."""
     return dict(Counter(one.label for one in found))
 
 
@@ -239,7 +236,6 @@ def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
-    """Yield lines on the effect of a changed `data.group`."""
     yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
     if sealed:
         yield (
