@@ -214,7 +214,7 @@ def fuzz(project, scans, count, seed, every=5):
         file = written(scans, name, mutated(good[name], list(good.values()), draw))
         if number % every:
             with suppress(DayfoldError):
-                labels.read(file, scans, Delivery(), agree=lambda *_: None)
+                labels.read(file, scans, Delivery())
             continue
         shutil.rmtree(project.images(DAYS[0]))
         place(project.images(DAYS[0]), "dog", [0, 1])

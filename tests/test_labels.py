@@ -25,13 +25,11 @@ def folder(tmp_path):
     return made
 
 
-def agreed(guess, option):
-    raise AssertionError(f"{guess} was asked about")
-
-
-def read_file(file, folder, **options):
+def read_file(file, folder, *, may_guess=False, **options):
     delivery = Delivery()
-    return labels.read(file, folder, delivery, **{"agree": agreed, **options}), delivery
+    found = labels.read(file, folder, delivery, **options)
+    assert may_guess or not delivery.guess
+    return found, delivery
 
 
 def read(folder, text, encoding="utf-8", **options):
@@ -150,10 +148,9 @@ def test_rows_of_one_file_must_agree_and_name_it_alike(folder):
 
 def test_other_headers_are_guessed_and_asked_about_and_columns_says_what_they_are(folder):
     text = "filename,reader,Choice,patient_id\n3.png,me,cat,p1\n"
-    asked = []
-    found, _ = read(folder, text, agree=lambda *words: asked.append(words))
+    found, delivery = read(folder, text, may_guess=True)
     assert [(one.place, one.label, one.group) for one in found] == [("3.png", "cat", "p1")]
-    ((guess, option),) = asked
+    guess, option = delivery.guess
     assert guess == "labels.csv: path=filename, label=Choice, group=patient_id"
     assert option == "--columns path=filename,label=Choice,group=patient_id"
     found, _ = read(folder, text, columns="path=filename, label=reader")
@@ -211,7 +208,7 @@ def test_a_file_of_each_tool_is_read(flat, name, mark):
     data = tools.each(NAMES)[name]
     file = flat.parent / name
     file.write_bytes(data if data.startswith(b"PAR1") else mark + data)
-    found, delivery = read_file(file, flat, agree=lambda *_: None)
+    found, delivery = read_file(file, flat, may_guess=True)
     assert [(one.place, one.label) for one in found] == [
         ("0.png", "cat"),
         ("1.png", "dog"),

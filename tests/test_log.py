@@ -7,7 +7,7 @@ import polars as pl
 from rich.console import Console
 
 from builders import DAYS, IDENTITY, day_metrics, make_project
-from dayfold.figures import evidence, log
+from dayfold.figures import evidence, gate, log
 from dayfold.figures.evidence import Evidence
 from dayfold.figures.log import ALL_COLUMNS, DayLine
 from dayfold.ledger import tables
@@ -91,22 +91,22 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
     few = bad._replace(passed=None)
     tables.write(project.gate(DAYS[6]), Check, [few, few, bad._replace(passed=1)])
     lines = [DayLine(day, 1, 1, (), None) for day in DAYS[:7]]
-    sealed = (*DAYS[:3], DAYS[6])
-    assert log.verdicts(project, lines, sealed=sealed, forced=[TWO]) == {
+    vcs.git(project.root, "init", "--quiet")
+    project.manifest(DAYS[5]).touch()
+    vcs.git(project.root, "add", project.name(project.manifest(DAYS[5])))
+    vcs.git(project.root, "commit", "--quiet", "--message", "by hand", more=IDENTITY)
+    for day in (*DAYS[:3], DAYS[6]):
+        message = f"so be it\n\n{gate.FORCED}" if day == TWO else "as usual"
+        vcs.git(project.root, "tag", f"{vcs.TAG}{day}", "--message", message, more=IDENTITY)
+    assert log.verdicts(project, lines) == {
         ONE: "ok",
         TWO: "forced",
         THREE: "failed",
         FOUR: "failed",
         DAYS[4]: "open",
-        DAYS[5]: "open",
+        DAYS[5]: "committed",
         DAYS[6]: "1/3",
     }
-    vcs.git(project.root, "init", "--quiet")
-    project.manifest(DAYS[5]).touch()
-    vcs.git(project.root, "add", project.name(project.manifest(DAYS[5])))
-    vcs.git(project.root, "commit", "--quiet", "--message", "by hand", more=IDENTITY)
-    unsealed = log.verdicts(project, lines[4:6], sealed=(), forced=())
-    assert unsealed == {DAYS[4]: "open", DAYS[5]: "committed"}
     (note,) = log.notes([], {ONE: "ok", TWO: "1/3"}, {}, KNOWN)
     assert note == "1/3: 1 of 3 checks of the gate passed, the others are not judged"
 

@@ -25,7 +25,7 @@ def written(tmp_path_factory):
     """The report of the last of four days, with classes named as an attacker would."""
     root = tmp_path_factory.mktemp("report") / "scans"
     project = histories.write_history(root, days=histories.dates(4), labels=LABELS, files=True)
-    return page.write(project, None)
+    return page.write(days_of.read(project, None))
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_hundred_days_are_small_pages(chromium, tmp_path):
     labels = [f"class {number:02}" for number in range(14)]
     days = histories.dates(100)
     project = histories.write_history(tmp_path / "long", days=days, labels=labels, files=False)
-    path = page.write(project, None)
+    path = page.write(days_of.read(project, None))
     assert path.stat().st_size < 3_000_000
     shown = look(chromium, path)
     assert shown.get_log("browser") == []
@@ -179,7 +179,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         path.unlink()
     project.plot("flips").unlink()
     project.plot("near_duplicates").unlink()
-    shown = look(chromium, page.write(project, None))
+    shown = look(chromium, page.write(days_of.read(project, None)))
     assert shown.get_log("browser") == []
     said = find(shown, "body")[0].text
     for sentence in (
@@ -191,7 +191,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
     ):
         assert sentence in said, sentence
     with pytest.raises(CycleError, match="This project has no day"):
-        page.write(project, "2031-01-01")
+        days_of.read(project, "2031-01-01")
 
 
 def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tmp_path):
@@ -202,7 +202,7 @@ def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tm
     (project.root / two).write_bytes(b"no image")
     image = manifest.history(project, days[-1]).images.filter(path=three)["image"].item()
     corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
-    text = page.write(project, None).read_text()
+    text = page.write(days_of.read(project, None)).read_text()
     for why in (
         "not here: dvc checkout || dvc pull",
         "not the bytes that the manifest pins",
@@ -232,7 +232,7 @@ def test_what_became_of_test_images_is_said_with_what_chance_explains(
         (two, one, "a", "b", 9, worse, 0.9, worse),
     ]
     tables.write(project.evaluation(two), Evaluation, [row for row in rows if row[5]])
-    assert said in page.write(project, None).read_text()
+    assert said in page.write(days_of.read(project, None)).read_text()
 
 
 def test_no_verdict_is_spoken_on_too_few(written):

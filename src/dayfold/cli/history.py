@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dayfold.cli.top import HISTORY, command, days_of, here, option, warn_of_edits
-from dayfold.errors import CycleError
+from dayfold.errors import CycleError, DayfoldError
 from dayfold.project.console import say, show
 from dayfold.project.layout import check_day
 
 if TYPE_CHECKING:
+    from dayfold.figures.day import Day
     from dayfold.figures.report.pictures import Heat
-    from dayfold.project.layout import Project
 
 
 @command(HISTORY, "dayfold log --all")
@@ -27,8 +27,7 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     project = here()
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
-    forced = gate.forced(project)
-    verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
+    verdicts, forced = history.verdicts(project, lines), gate.forced(project)
     columns = history.ALL_COLUMNS if every else history.COLUMNS
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
@@ -79,18 +78,18 @@ def report(
     """Write a day's report: one self-contained HTML file."""
     import webbrowser
 
+    from dayfold.figures.day import read
     from dayfold.figures.report import page
     from dayfold.project import pins
 
     project = here()
     now = warn_of_edits(project)
-    chosen = check_day(day) if day else None
+    found = read(project, check_day(day) if day else None)
     if png:
-        page.write_curve(project, chosen, png)
+        page.write_curve(found, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    heat_of = partial(_heat, project) if now.params.report.heat else None
-    path = page.write(project, chosen, heat_of)
+    path = page.write(found, _heat(found) if now.params.report.heat else None)
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     days = [day for day in now.sealed if not project.images(day).is_dir()]
     if gone := [day for day in days if pins.of_images(project, day)]:
@@ -102,13 +101,16 @@ def report(
         print("no browser was found here; open the file in one")
 
 
-def _heat(project: "Project", day: str) -> "Heat":
-    """Return the function that draws heat maps by a day's model; ModelError without the model."""
+def _heat(day: "Day") -> "Heat | None":
+    """Return what draws heat maps by a day's model; None, noted as missing, without it."""
     from dayfold.serve import heat
     from dayfold.serve import model as models
 
-    # Nothing is fetched for a picture.
-    return partial(heat.heat_pictures, models.load_model(project, day, fetch=False))
+    try:  # nothing is fetched for a picture
+        return partial(heat.heat_pictures, models.load_model(day.project, day.day, fetch=False))
+    except DayfoldError as error:
+        day.missing[day.project.name(day.project.model)] = error.what
+        return None
 
 
 @command(HISTORY, "dayfold backtest --policy project --policy naive --seeds 3")

@@ -44,7 +44,7 @@ class Options:
     relabel: bool = False
     classes: Path | None = None
     group: str | None = None
-    # Asks whether a guess of columns is right, and raises where nobody says so (labels.read).
+    # Asks whether a guess of columns is right, and raises where nobody says so.
     agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
@@ -135,14 +135,10 @@ def _found(
     if not options.labels:
         found = finding.walk(folder, delivery)
         return [one._replace(label=classes.get(one.label, one.label)) for one in found]
-    return labels.read(
-        options.labels,
-        folder,
-        delivery,
-        columns=options.columns,
-        classes=classes,
-        agree=options.agree,
-    )
+    found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
+    if delivery.guess:
+        options.agree(*delivery.guess)
+    return found
 
 
 def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:

@@ -98,11 +98,9 @@ class Desk:
         return target.label if line is None else line.label
 
     def labels(self) -> set[str]:
-        """Return the classes that images of earlier days have now."""
         return {self.now(target) for target in self.earlier.values()} - {""}
 
     def of_class(self, label: str) -> list[Target]:
-        """Return all images that are of a class now, those of the open day too."""
         every = (*self.earlier.values(), *self._open.values())
         return [target for target in every if self.now(target) == label]
 
@@ -147,7 +145,6 @@ class Desk:
             self.moved.append(target.path)
 
     def has(self, target: Target, action: str) -> bool:
-        """Whether the day has this correction of the image."""
         line = self.lines.get(target.image)
         return line is not None and line.action == action
 
@@ -168,12 +165,10 @@ class Desk:
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
-        """Note what is wrong with a class's name."""
         wrong = corrections.label_problem(label)
         self.problems += [f"the class {label!r} {wrong}"] if wrong else []
 
     def check_reason(self, reason: str) -> None:
-        """Note a withdrawal without a reason, or with one that is not a line of text."""
         if not reason.strip() or not reason.isprintable():
             self.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
 

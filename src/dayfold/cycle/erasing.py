@@ -111,7 +111,6 @@ class Erasure:
             yield _Image(self.project.name(path), sha256_file(path), key, folder=key)
 
     def _places(self, one: _Image) -> list[Path]:
-        """Where its bytes are meant to lie: the cache's objects, and the file itself."""
         kept = [storage.object_path(self.project.root, one.md5)] if one.md5 else []
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 

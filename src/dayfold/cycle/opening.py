@@ -134,7 +134,6 @@ def _is_as(path: Path, key: str) -> bool:
 
 
 def inherit(project: Project) -> None:
-    """Make the day's model and predictions the parent's."""
     for made, target in project.handed_on().items():
         write_bytes(target, made.read_bytes())
 
@@ -231,6 +230,5 @@ def bring_back(project: Project, commit: str) -> None:
 
 
 def lay_out(project: Project) -> None:
-    """Have DVC lay out what the sealed day's stages made, and its parent."""
     parent = f"{project.name(project.parent)}.dvc"
     vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)

@@ -11,12 +11,6 @@ from dayfold.project.console import plural
 from dayfold.project.layout import Project
 
 
-def _unseen(now: Line) -> list[str]:
-    classes = now.params.origin.classes
-    unseen = evidence.unseen(now.sealed_history, classes) if classes else ()
-    return [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
-
-
 def advice(project: Project) -> list[str]:
     """Say where the project stands and what to run next, a line each."""
     try:
@@ -27,7 +21,9 @@ def advice(project: Project) -> list[str]:
         raise
     lost = finding.strays(project, now.params)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
-    known = _unseen(now)
+    classes = now.params.origin.classes
+    unseen = evidence.unseen(now.sealed_history, classes) if classes else ()
+    known = [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
     if now.is_unopened and not now.sealed:
         return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"

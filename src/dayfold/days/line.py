@@ -27,7 +27,6 @@ class Line:
 
     @classmethod
     def read(cls, project: Project) -> "Line":
-        """Read params.yaml, the tags and the last commit."""
         params, root = params_file.read(project.params), project.root
         days = (vcs.sealed_days(root), vcs.tagged_days(root), vcs.committed_days(root))
         return cls(project, params, *days)
@@ -47,17 +46,14 @@ class Line:
 
     @property
     def is_unopened(self) -> bool:
-        """Whether no day was ever opened."""
         return self.day == UNOPENED
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the day has its tag."""
         return self.day in self.sealed
 
     @property
     def is_open(self) -> bool:
-        """Whether the day was opened and has no tag yet."""
         return not (self.is_unopened or self.is_sealed)
 
     @property
@@ -67,12 +63,10 @@ class Line:
 
     @property
     def next_parent(self) -> str:
-        """The parent of the next day that is opened."""
         return ORIGIN if self.is_unopened else self.day
 
     @property
     def parent(self) -> str:
-        """The parent of the open day, or else of the next one."""
         return self.params.parent if self.is_open else self.next_parent
 
     @cached_property

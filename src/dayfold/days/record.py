@@ -45,7 +45,6 @@ class Sealed:
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        """The stages of dvc.lock, by name."""
         stages: dict[str, Any] = self._yaml(self.project.dvc_lock)["stages"]
         return stages
 
@@ -69,7 +68,6 @@ class Sealed:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """How and where the model was made."""
         values: dict[str, Any] = json.loads(self.file(self.project.name(self.project.provenance)))
         return values
 
@@ -111,7 +109,6 @@ class Sealed:
 
     @cached_property
     def parent_md5(self) -> str:
-        """The MD5 of the folder with the parent's model and predictions."""
         path = self.project.parent
         name = self.project.name(path.with_suffix(".dvc"))
         return str(pins.entries(self.file(name), name)[path.name]["md5"])

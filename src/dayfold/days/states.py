@@ -23,7 +23,6 @@ def check(line: Line, command: str) -> None:
 
 
 def _under_way(line: Line) -> None:
-    """A merge, a rebase or the like is under way."""
     vcs.check_nothing_under_way(line.project.root)
 
 

@@ -37,9 +37,7 @@ def card(
     distance above which an image is unknown, or why there is none. `erased` are paths of images.
     """
     line, known, history = day.line, day.evidence, day.history
-    checks, sealed = gate.read(day.project, line.day), [line.day] * day.is_sealed
-    forced = gate.forced(day.project)
-    word = log.verdicts(day.project, [line], sealed=sealed, forced=forced)[line.day]
+    checks, word = gate.read(day.project, line.day), log.verdicts(day.project, [line])[line.day]
     verdict, reasons = gate.verdict(checks), gate.reasons(checks)
     verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
     provenance = json.loads(day.file(day.project.provenance) or b"{}")

@@ -91,7 +91,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list[PolicyAccuracy]:
-    """Return the accuracy of every cohort after every day of a run."""
     cells = retention.cohorts(counts.read(scratch, days[-1]))
     return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
 
@@ -147,7 +146,6 @@ def table(runs: Sequence[BacktestRun], days: int, rests_on: RestsOn | None = Non
 
 
 def line(run: BacktestRun, rests_on: RestsOn | None = None) -> str:
-    """Return a line on a finished run."""
     acc, forgetting = (
         _spread([getattr(run, name)]) + _few([run], name, rests_on or {})
         for name in ("average_accuracy", "forgetting")

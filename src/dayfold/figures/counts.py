@@ -37,7 +37,6 @@ class Counts(NamedTuple):
             return self.right / self.images
 
     def part(self, *index: Any) -> "Counts":
-        """Return both, indexed alike."""
         return Counts(self.right[index], self.images[index])
 
 

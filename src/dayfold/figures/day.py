@@ -39,7 +39,6 @@ class Day:
 
     @property
     def day(self) -> str:
-        """The day, as in 2025-06-04."""
         return self.line.day
 
     @property
@@ -49,44 +48,36 @@ class Day:
 
     @property
     def is_current(self) -> bool:
-        """Whether it is the day of the working tree."""
         return self.day == self.params.day
 
     @cached_property
     def is_sealed(self) -> bool:
-        """Whether it is sealed here."""
         return self.day in vcs.sealed_days(self.project.root)
 
     @cached_property
     def evidence(self) -> Evidence:
-        """How many images or patients its figures rest on."""
         most, origin = self.params.evaluate.max_per_cohort, self.params.origin.classes
         return evidence.of(self.history, most=most, origin=origin)
 
     @cached_property
     def history(self) -> History:
-        """All images as they stand after this day."""
         return manifest.history(self.project, self.day)
 
     @cached_property
     def days(self) -> list[str]:
-        """The days with evaluations, up to this one."""
         return tables.evaluated(self.project, self.day)
 
     @property
     def before(self) -> str | None:
-        """The evaluated day before this one."""
         return self.days[-2] if len(self.days) > 1 else None
 
     @property
     def splits(self) -> dict[str, int]:
-        """How many of the day's own images are for training, validation and test."""
         mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
         return {split: mine[split] for split in manifest.SPLITS}
 
     @cached_property
     def counts(self) -> pl.DataFrame:
-        """The evaluations of this day's model."""
         return tables.evaluations(self.project, [self.day]).filter(model=self.day)
 
     @cached_property

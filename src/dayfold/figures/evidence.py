@@ -37,7 +37,6 @@ UNITS = (_IS_ALONE.sum() + pl.col("group").filter(~_IS_ALONE).n_unique()).alias(
 
 
 def unit_of(images: pl.DataFrame) -> str:
-    """Return the name of a unit: "patient" where any image has a group, else "image"."""
     return "patient" if (images["group"] != "").any() else "image"
 
 
@@ -61,7 +60,6 @@ class Evidence:
         return f"{FEW}: {plural(units, self.unit)}" if is_too_few(units) else ""
 
     def of_class(self, label: str) -> str:
-        """The `caveat` of a class."""
         return self.caveat(self.classes.get(label, 0))
 
     def on(self, images: int) -> str:
@@ -78,7 +76,6 @@ class Evidence:
         return found + [sentence for sentence in both if sentence]
 
     def of_classes(self) -> str:
-        """Name the classes that have too few units, if any."""
         return self._few("classes", self.classes)
 
     def _few(self, what: str, of: Mapping[str, int]) -> str:
@@ -88,7 +85,6 @@ class Evidence:
 
 
 def no_image(classes: Collection[str]) -> str:
-    """Return the remark on classes that the origin knows and that have no image here."""
     return f"{', '.join(classes)}: known to the model, no image here"
 
 

@@ -83,12 +83,10 @@ def reasons(found: Sequence[Check]) -> list[str]:
 
 
 def not_judged(found: Sequence[Check]) -> list[Check]:
-    """Return the checks that neither passed nor failed."""
     return [check for check in found if check.passed is None]
 
 
 def next_step(found: Sequence[Check]) -> str:
-    """Say what to do with an open day that is up to date."""
     if reasons(found):
         return 'another recipe and dvc repro; or as it is: dayfold seal --force -m "why"'
     return "dayfold diff, then dayfold seal"

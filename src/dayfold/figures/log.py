@@ -144,15 +144,13 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
     )
 
 
-def verdicts(
-    project: Project, days: list[DayLine], *, sealed: Collection[str], forced: Collection[str]
-) -> dict[str, str]:
+def verdicts(project: Project, days: list[DayLine]) -> dict[str, str]:
     """Return day → what became of it at the gate: ok, forced, failed; or open, committed.
 
     "3/8": of 8 checks 3 passed, the others are not judged.
     """
-    found = {}
-    committed = vcs.committed_days(project.root)
+    found, forced = {}, gate.forced(project)
+    sealed, committed = vcs.sealed_days(project.root), vcs.committed_days(project.root)
     for line in days:
         passed = (line.figures or {}).get("gate") == {"passed": True, "not_judged": 0}
         recorded = not passed and project.gate(line.day).exists()

@@ -84,13 +84,11 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def by_class(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of each class, with their intervals."""
     ends = figures["interval"]["classes"]
     return {label: {**own, "interval": ends[label]} for label, own in figures["classes"].items()}
 
 
 def of_the_day(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all figures but those of classes, with their intervals."""
     ends = {name: part for name, part in figures["interval"].items() if name != "classes"}
     return {key: value for key, value in figures.items() if key != "classes"} | {"interval": ends}
 

@@ -15,9 +15,7 @@ from dayfold.figures.counts import Counted, Counts, by_two
 from dayfold.figures.intervals import UNKNOWN, Ends, linear, wilson
 from dayfold.ledger.tables import CohortAccuracy
 
-Matrix = NDArray[np.float64]
 DRAWN = 128  # days of the accuracy matrix that are drawn
-Cells = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows and columns of a matrix
 Figures = dict[str, float | None]
 
 
@@ -60,68 +58,46 @@ def drawn(days: Sequence[str]) -> Sequence[str]:
     return days if step == 1 else [*days[:-1:step], days[-1]]
 
 
-# Each of these four is a mean of cells, or of cells less others, so that the figure and its
-# interval come from the same cells.
-def _last(matrix: Matrix) -> tuple[Cells, Cells | None]:
-    """ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017)."""
-    columns = np.flatnonzero(~np.isnan(matrix[-1]))
-    return (np.full_like(columns, len(matrix) - 1), columns), None
-
-
-def _diagonal(matrix: Matrix) -> tuple[Cells, Cells | None]:
-    """Mean_j R[j, j], in 0..1: how well each cohort was known on the evening it arrived."""
-    days = np.flatnonzero(~np.isnan(np.diagonal(matrix)))
-    return (days, days), None
-
-
-def _last_upon_first(matrix: Matrix) -> tuple[Cells, Cells | None]:
-    """BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017)."""
-    days = np.flatnonzero(~np.isnan(matrix[-1] - np.diagonal(matrix))[:-1])
-    return (np.full_like(days, len(matrix) - 1), days), (days, days)
-
-
-def _best_upon_last(matrix: Matrix) -> tuple[Cells, Cells | None]:
-    """Mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept (Chaudhry 2018)."""
-    if len(matrix) < 2:
-        none = np.empty(0, dtype=np.intp)
-        return (none, none), (none, none)
-    earlier = np.where(np.isnan(matrix[:-1, :-1]), -np.inf, matrix[:-1, :-1])
-    days = np.flatnonzero((earlier.max(axis=0) >= 0) & ~np.isnan(matrix[-1, :-1]))
-    return (earlier.argmax(axis=0)[days], days), (np.full_like(days, len(matrix) - 1), days)
-
-
-_CELLS = {
-    "average_accuracy": _last,
-    "forgetting": _best_upon_last,
-    "backward_transfer": _last_upon_first,
-    "learning_accuracy": _diagonal,
-}
-
-
 def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
-    """Return the four figures of the matrix by name, and their 95% intervals."""
-    matrix, values, ends = counts.accuracy, {}, {}
-    for name, of in _CELLS.items():
-        values[name], ends[name] = _mean(counts, matrix, *of(matrix))
-    return values, ends
+    """Return the four figures of the matrix by name, and their 95% intervals.
 
+    T is the last day, and each is a mean over the cohorts j whose cells are defined:
+    ACC = mean_j R[T, j], in 0..1 (Lopez-Paz & Ranzato 2017);
+    forgetting = mean_{j<T} (max_{j<=l<T} R[l, j] - R[T, j]), in -1..1, negatives kept
+    (Chaudhry 2018);
+    BWT = mean_{j<T} (R[T, j] - R[j, j]), in -1..1 (Lopez-Paz & Ranzato 2017);
+    learning accuracy = mean_j R[j, j], in 0..1: how well each cohort was known on the evening it
+    arrived.
 
-def _mean(
-    counts: Counts, matrix: Matrix, cells: Cells, less: Cells | None
-) -> tuple[float | None, Ends]:
-    """The mean of cells, or of cells less others, with MOVER over their Wilson intervals.
-
-    Both sides of a difference are taken as independent. They are measured on the same images, on
-    which two models mostly agree, so that the interval is too wide rather than too narrow.
+    The intervals are MOVER over the cells' Wilson intervals. Both sides of a difference are taken
+    as independent. They are measured on the same images, on which two models mostly agree, so that
+    the interval is too wide rather than too narrow.
     """
-    if not len(cells[0]):
-        return None, UNKNOWN
-    mean = float(np.mean(matrix[cells] if less is None else matrix[cells] - matrix[less]))
-    both = cells if less is None else tuple(np.hstack([cells, less]))
-    right, images = counts.right[both], counts.images[both]
-    weights = np.full(len(right), 1 / len(cells[0]))
-    weights[len(cells[0]) :] *= -1
-    return mean, linear(weights, right / images, *wilson(right, images))
+    matrix, days = counts.accuracy, np.arange(len(counts.accuracy))
+    last = np.full_like(days, days[-1])
+    earlier = np.where(np.isnan(matrix) | (days == last)[:, None], -np.inf, matrix)
+    best = earlier.argmax(axis=0)
+    means = {  # columns, the row of each and, of a difference, the row to take off
+        "average_accuracy": (days, last),
+        "forgetting": (days[:-1], best, last),
+        "backward_transfer": (days[:-1], last, days),
+        "learning_accuracy": (days, days),
+    }
+    values: Figures = {}
+    ends: dict[str, Ends] = {}
+    for name, (columns, *rows) in means.items():
+        of_all = [matrix[row[columns], columns] for row in rows]
+        defined = columns[~np.isnan(of_all).any(axis=0)]
+        if not len(defined):
+            values[name], ends[name] = None, UNKNOWN
+            continue
+        cells = np.concatenate([row[defined] for row in rows]), np.tile(defined, len(rows))
+        first, *less = matrix[cells].reshape(len(rows), -1)
+        values[name] = float(np.mean(first - sum(less)))
+        weights = np.repeat((1, -1)[: len(rows)], len(defined)) / len(defined)
+        right, images = counts.right[cells], counts.images[cells]
+        ends[name] = linear(weights, right / images, *wilson(right, images))
+    return values, ends
 
 
 def transfer(ahead: Counts, classes: NDArray[np.intp]) -> tuple[Figures, dict[str, Ends]]:

@@ -33,7 +33,6 @@ class AdamW:
         ]
 
     def zero_grad(self) -> None:
-        """Drop the gradients of the last update."""
         for parameter in self._parameters:
             parameter.grad = None
 

@@ -95,7 +95,6 @@ class CheckpointFile:
         return self._before + time.monotonic() - self._began
 
     def remove(self) -> None:
-        """Remove the checkpoint, if there is one."""
         self._path.unlink(missing_ok=True)
 
 

@@ -51,7 +51,6 @@ class Machine:
     processes: int = 1
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which forward passes run."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
 
 

@@ -139,7 +139,6 @@ class Training:
         self._at = (0, job.recipe.updates, 0.0)  # the last update, for error messages
 
     def resume(self, state: State) -> None:
-        """Continue from the state of a checkpoint."""
         for name, tensor in self._live_state().items():
             tensor.copy_(state[name])
 
@@ -171,7 +170,6 @@ class Training:
         return loss
 
     def state(self) -> State:
-        """Return the state that a checkpoint needs."""
         self.check_finite()
         return {name: one.detach().cpu().contiguous() for name, one in self._live_state().items()}
 

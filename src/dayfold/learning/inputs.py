@@ -79,7 +79,6 @@ class Images:
     job: Job
 
     def trained_part(self, net: nn.Module) -> nn.Module:
-        """Return the part of a network that is trained: all of it."""
         return net
 
     def train_batch(
@@ -101,7 +100,6 @@ class Images:
 
 
 def digests(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Return the sha256 of each tensor."""
     return {
         name: sha256(tensor.detach().cpu().contiguous().numpy().tobytes())
         for name, tensor in state.items()
@@ -136,7 +134,6 @@ class Activations:
         self._cache = ImageCache.of(folder, facts)
 
     def trained_part(self, net: nn.Module) -> nn.Module:
-        """Return the layers after the frozen ones."""
         *layers, head = list(net.children())[self._depth :]
         return nn.Sequential(*layers, nn.Flatten(), head)
 

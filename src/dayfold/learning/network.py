@@ -49,7 +49,6 @@ class Model:
 
     @property
     def network(self) -> str:
-        """Which network it is, as in `origin.network`."""
         return named_network(self.metadata)
 
     @property
@@ -250,7 +249,6 @@ def random_origin(seed: int, network: str = NETWORK) -> Model:
 
 
 def with_empty_head(body: State, network: str) -> State:
-    """Return the state dict with a head of no rows."""
     features = blank(network).fc.in_features
     return {**body, HEAD[0]: torch.zeros(0, features), HEAD[1]: torch.zeros(0)}
 

@@ -104,7 +104,6 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(512 * wide, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
         logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(features), 1))

@@ -32,14 +32,12 @@ class Correction(NamedTuple):
 
 
 def write_empty(project: Project, day: str) -> None:
-    """Write a day's files of corrections and of groups without any, unless they are there."""
     for path, kind in ((project.corrections(day), Correction), (project.groups(day), ImageGroup)):
         if not path.exists():
             tables.write(path, kind, [])
 
 
 def write(project: Project, day: str, lines: Iterable[Correction]) -> None:
-    """Write a day's corrections, sorted by action and image."""
     tables.write(project.corrections(day), Correction, sorted(lines))
 
 

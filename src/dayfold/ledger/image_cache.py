@@ -33,7 +33,6 @@ class ImageCache:
         return cache
 
     def path(self, image: str) -> Path:
-        """Return the path of an image's file, whether it exists or not."""
         return self.folder / image
 
     def read(self, image: str) -> bytes | None:

@@ -86,7 +86,6 @@ class History:
     sha256: str
 
     def split(self, *names: str) -> pl.DataFrame:
-        """Return the images of the named splits."""
         return self.images.filter(pl.col("split").is_in(names))
 
     def classes(self) -> dict[str, Classes]:
@@ -271,7 +270,6 @@ def _first(data: bytes, name: str) -> Row:
 
 
 def added(history: History, day: str) -> pl.DataFrame:
-    """Return the images of a history that arrived on `day`."""
     return history.images.filter(pl.col("day") == day)
 
 

@@ -287,7 +287,6 @@ def read_groups(project: Project, day: str) -> dict[str, str]:
 
 
 def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
-    """Write more groups, by image, into a day's file."""
     known = read_groups(project, day)
     rows = sorted((known | dict(groups)).items())
     tables.write(project.groups(day), ImageGroup, rows)

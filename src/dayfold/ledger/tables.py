@@ -286,12 +286,10 @@ class Doubt(NamedTuple):
 
 
 def schema(kind: type[NamedTuple]) -> dict[str, pl.DataType]:
-    """Return a table's columns and their types, in order."""
     return {name: _TYPES[hint] for name, hint in get_type_hints(kind).items()}
 
 
 def write(path: Path, kind: type[NamedTuple], rows: Iterable[tuple[object, ...]]) -> None:
-    """Write a table atomically, in the order of its rows."""
     write_csv(path, list(schema(kind)), rows)
 
 
@@ -321,12 +319,10 @@ def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def evaluated(project: Project, until: str) -> list[str]:
-    """Return the days up to `until` that have evaluations, in order."""
     return sorted(path.stem for path in project.evaluations.glob("*.csv") if path.stem <= until)
 
 
 def evaluations(project: Project, days: Iterable[str]) -> pl.DataFrame:
-    """Return the evaluations of these days as one table."""
     empty = pl.DataFrame(schema=schema(Evaluation))
     return pl.concat([empty, *(read(project.evaluation(day), Evaluation) for day in days)])
 

@@ -22,7 +22,6 @@ Say = Callable[[str], None]
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
     print(text, flush=True)
 
 
@@ -87,7 +86,6 @@ class Ticker:
             self._bar.stop()
 
     def advance(self, units: int, note: str = "") -> None:
-        """Count `units` more as done, with a short note beside the bar."""
         with self._lock:
             self.so_far(self._done + units, self._total, note)
 

@@ -28,7 +28,6 @@ def sha256(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -39,7 +38,6 @@ def md5(data: bytes) -> str:
 
 
 def md5_file(path: Path) -> str:
-    """MD5 of a file's bytes, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
@@ -100,7 +98,6 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write `csv_bytes` atomically."""
     write_bytes(path, csv_bytes(header, rows))
 
 
@@ -121,7 +118,6 @@ def from_spreadsheet(text: str) -> str:
 
 
 def who_changed(source: str) -> str:
-    """Return the way on where somebody edited a file that git keeps."""
     return f"git log -- {source} shows who changed it; git checkout -- {source} undoes it"
 
 

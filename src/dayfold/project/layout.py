@@ -142,5 +142,4 @@ class Project:
     undone = partialmethod(_file, folder="undone", ending="")
 
     def tracked_month(self, day: str) -> Path:
-        """Return the .dvc file of a sealed day's month."""
         return self.tracked(day[:7])

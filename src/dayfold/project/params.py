@@ -54,7 +54,6 @@ class Split(_Section):
         return self
 
     def fractions(self) -> dict[str, float]:
-        """Return the fraction of each split; they sum to 1."""
         train = round(1 - self.validation - self.test, 9)
         return {"train": train, "validation": self.validation, "test": self.test}
 

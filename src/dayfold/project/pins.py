@@ -41,7 +41,6 @@ def outputs(lock: bytes) -> dict[str, str]:
 
 
 def sealed_outputs(root: Path, day: str) -> dict[str, str]:
-    """The same of a sealed day, as its tag has them."""
     return outputs(vcs.blob(root, f"{vcs.TAG}{day}:dvc.lock"))
 
 

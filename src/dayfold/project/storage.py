@@ -42,7 +42,6 @@ def linked(link: Path, objects: Path) -> Path | None:
 
 
 def object_path(root: Path, key: str) -> Path:
-    """Return where the project's cache keeps the bytes of this MD5."""
     return _within(cache_folder(root), key)
 
 
@@ -51,7 +50,6 @@ def _within(cache: Path, key: str) -> Path:
 
 
 def has(root: Path, keys: Iterable[str]) -> bool:
-    """Whether the project's cache has all of these."""
     # DVC, which takes a second, is asked where its cache is only if it is not where it usually is.
     usual = root / ".dvc" / "cache"
     return all(_within(usual, key).exists() or object_path(root, key).exists() for key in keys)
@@ -182,7 +180,6 @@ def _config(root: Path) -> Any:
 
 
 def remote_urls(root: Path) -> dict[str, str]:
-    """Return the URL or folder of every remote, by its name."""
     return {name: str(one.get("url", "")) for name, one in _config(root)["remote"].items()}
 
 

@@ -27,7 +27,6 @@ def files() -> Iterator[tuple[Path, Path]]:
 
 
 def is_older(project: Project) -> bool:
-    """Return whether params.yaml is one of an older version."""
     try:
         values = yaml_file.load(project.params)[1]
     except ParamsError:
@@ -122,13 +121,11 @@ IGNORE = """\
 
 
 def lacking(root: Path) -> dict[Path, str]:
-    """Return what .gitattributes and .gitignore lack of this, by file."""
     wanted = {root / ".gitattributes": ATTRIBUTES, root / ".gitignore": IGNORE}
     return {path: text for path, text in wanted.items() if text not in _read(path)}
 
 
 def complete(root: Path) -> None:
-    """Complete .gitattributes and .gitignore."""
     for path, text in lacking(root).items():
         before = _read(path).strip("\n")
         write_bytes(path, f"{before}\n\n{text}".lstrip("\n").encode())

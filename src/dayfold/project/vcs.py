@@ -192,7 +192,6 @@ def split(said: str) -> list[str]:
 
 
 def changed(root: Path, *words: str) -> list[str]:
-    """The paths that `git diff` with these words names."""
     return split(git(root, "diff", "--name-only", "-z", *words))
 
 
@@ -262,7 +261,6 @@ def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
 
 
 def is_shallow(root: Path) -> bool:
-    """Whether the clone has the last commits only."""
     return git(root, "rev-parse", "--is-shallow-repository").strip() == "true"
 
 

@@ -56,13 +56,11 @@ class Rebuilt:
         return self.outcome in (IDENTICAL, WITHIN)
 
     def __str__(self) -> str:
-        """Return a line, or two where it differs."""
         between = ": " if self.outcome == NOT_MADE else "  "
         return f"{self.day}  {self.outcome}{between}{self.why}".rstrip()
 
 
 def summary(results: Sequence[Rebuilt]) -> str:
-    """Return the last line: how many days came out how."""
     counts = Counter(result.outcome for result in results)
     identical = f"{counts.pop(IDENTICAL, 0)} of {len(results)} days identical, to the bit"
     return "; ".join([identical, *(f"{count} {outcome}" for outcome, count in counts.items())])

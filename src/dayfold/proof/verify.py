@@ -46,7 +46,6 @@ class Kept:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is the list of a folder's files."""
         return self.key.endswith(storage.FOLDER)
 
 
@@ -143,7 +142,6 @@ def verify(project: Project, *, read_data: bool) -> Verified:
 
 
 def summary(found: Verified) -> str:
-    """Return in a line that nothing is damaged, and how much was read."""
     if not found.days:
         return "no sealed day yet"
     texts = f", {found.erased} of them placeholders of erased images" if found.erased else ""

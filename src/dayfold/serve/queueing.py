@@ -78,7 +78,6 @@ def in_order(
 
 
 def reason(answer: Answer, *, judged: bool) -> str:
-    """Say why an image is in the queue."""
     ranked = [f"{name} {part:.2f}" for name, part in answer.probabilities.items()][:2]
     if answer.unknown:
         return f"unlike anything known (distance {answer.distance:.2f}), most like {ranked[0]}"

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dayfold import __version__
-from dayfold.errors import DayfoldError
 from dayfold.figures import charts, counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures import day as days
 from dayfold.figures.day import Day
@@ -21,7 +20,6 @@ from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project import params as params_file
-from dayfold.project import vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
@@ -33,18 +31,11 @@ CLASSES = 10  # lines in a chart of classes, those of the lowest F1; all, if it 
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
-def write(project: Project, day: str | None, heat_of: Callable[[str], Heat] | None = None) -> Path:
-    """Write the report of a day, by default the last that has figures; return its path."""
-    found = days.read(project, day)
-    path = project.report(found.day)
-    heat = None
-    if heat_of:
-        try:
-            heat = heat_of(found.day)
-        except DayfoldError as error:
-            found.missing[project.name(project.model)] = error.what
-    write_bytes(path, render(found, heat).encode())
-    write_index(project)
+def write(day: Day, heat: Heat | None = None) -> Path:
+    """Write the report of a day and return its path; `heat` draws heat maps over mistakes."""
+    path = day.project.report(day.day)
+    write_bytes(path, render(day, heat).encode())
+    write_index(day.project)
     return path
 
 
@@ -52,7 +43,6 @@ def write_index(project: Project) -> None:
     """Write data/reports/index.html, the curve and a line for each day; fast, as each seal does."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
-    sealed = vcs.sealed_days(project.root)
     # The table of `curve`: reading all evaluations takes longer with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
@@ -67,16 +57,14 @@ def write_index(project: Project) -> None:
         titles=log.TITLES,
         columns=[(title, "number") for title in log.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
-        verdicts=log.verdicts(project, lines, sealed=sealed, forced=gate.forced(project)),
+        verdicts=log.verdicts(project, lines),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
     write_bytes(project.report("index"), text.encode())
 
 
-def write_curve(project: Project, day: str | None, path: Path) -> None:
-    """Write a PNG file of the forgetting curve up to a day."""
-    curve = charts.forgetting_curve(_cohorts(days.read(project, day)))
-    charts.write_png(path, {CURVE: curve})
+def write_curve(day: Day, path: Path) -> None:
+    charts.write_png(path, {CURVE: charts.forgetting_curve(_cohorts(day))})
 
 
 def render(day: Day, heat: Heat | None = None) -> str:

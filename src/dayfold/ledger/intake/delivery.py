@@ -69,7 +69,8 @@ class Delivery:
     `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
     that has all of them. `opened` is the day's parent if the day was opened for this delivery.
     `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
-    changed. With `is_dry` nothing was written.
+    changed. With `is_dry` nothing was written. `guess` are the columns of a label file that a
+    person must agree to, and the option that would name them.
     """
 
     images: list[Found] = field(default_factory=list)
@@ -85,13 +86,12 @@ class Delivery:
     relabels: bool = False
     ignored: int = 0
     opened: str = ""
+    guess: tuple[str, str] | None = None
 
     def refuse(self, place: str, reason: str, image: str = "") -> None:
-        """Note a file that cannot be taken, and why."""
         self.refused.append(Remark(place, reason, image))
 
     def warn(self, place: str, what: str) -> None:
-        """Note what a person must know of a file that is taken."""
         self.warned.append(Remark(place, what))
 
     def table(self, day: str) -> Table:
@@ -156,7 +156,6 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
 
 
 def tally(found: Iterable[Found]) -> dict[str, int]:
-    """Return how many files each class has."""
     return dict(Counter(one.label for one in found))
 
 
@@ -237,7 +236,6 @@ def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
-    """Yield lines on the effect of a changed `data.group`."""
     yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
     if sealed:
         yield (

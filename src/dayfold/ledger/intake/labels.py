@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -51,21 +51,19 @@ def read(
     *,
     columns: str = "",
     classes: Mapping[str, str] | None = None,
-    agree: Callable[[str, str], None],
 ) -> list[Found]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
-    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns. Where
-    they are guessed, `agree` is called with the guess and the option that would say it; it raises
-    if nobody agrees. `classes` maps their class names to ours. Several rows of an image, as from
-    several annotators, must agree.
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns; a guess
+    of them is the delivery's `guess`. `classes` maps their class names to ours. Several rows of an
+    image, as from several annotators, must agree.
     """
     table = formats.read(file)
     columns_of, guess = _columns(table, columns, file)
     if guess:
         shown = escaped(f"{file.name}: {guess.replace(',', ', ')}")
         delivery.said.append(f"columns of {shown}")
-        agree(shown, f"--columns {shlex.quote(guess)}")
+        delivery.guess = (shown, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
     for line in table.lines:
@@ -152,32 +150,27 @@ def _row(
     line: formats.Line, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
 ) -> _Row:
     cells = {meaning: line.cells.get(name) for meaning, name in columns_of.items()}
-    label, problem = _label(cells["label"])
-    label, path, group = classes.get(label, label), _text(cells["path"]), _text(cells.get("group"))
-    is_blank = partial and not label and not problem
-    if path is None or group is None:
-        problem = problem or "has a path or group that is neither text nor a whole number"
-    elif not problem and not is_blank and (wrong := name_problem(label, "class")):
-        problem = f"the label {escaped(label)!r} {wrong}"
-    elif not problem and (wrong := name_problem(group, "group")):
-        problem = f"the group {wrong}"
-    group = composed((group or "").strip())
-    given = None if is_blank else label
-    return _Row((path or "").strip(), given, group, line.where, line.problem or problem)
-
-
-def _label(cell: Any) -> tuple[str, str]:
-    """Return the label of a cell and "", or "" and the problem with it."""
+    cell, path, group = cells["label"], _text(cells["path"]), _text(cells.get("group"))
     if isinstance(cell, dict):  # JSON-MIN's several choices
         cell = cell.get("choices")
     given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
     names = list(dict.fromkeys(composed((name or "").strip()) for name in given))
+    name, problem = "".join(names[:1]), ""
+    label = classes.get(name, name)
+    is_blank = partial and not label
     if None in given:
-        return "", "has a label that is neither text nor a whole number"
-    if len(names) > 1:
+        problem = "has a label that is neither text nor a whole number"
+    elif len(names) > 1:
         shown = ", ".join(repr(escaped(name)) for name in first_few(names))
-        return "", f"has {len(names)} labels ({shown}); an image can have one"
-    return "".join(names), ""
+        problem = f"has {len(names)} labels ({shown}); an image can have one"
+    elif path is None or group is None:
+        problem = "has a path or group that is neither text nor a whole number"
+    elif not is_blank and (wrong := name_problem(label, "class")):
+        problem = f"the label {escaped(label)!r} {wrong}"
+    elif wrong := name_problem(group, "group"):
+        problem = f"the group {wrong}"
+    path, group = (path or "").strip(), composed((group or "").strip())
+    return _Row(path, None if is_blank else label, group, line.where, line.problem or problem)
 
 
 def _text(cell: Any) -> str | None:
