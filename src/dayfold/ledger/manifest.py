@@ -316,7 +316,8 @@ def _corrections(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
 
 def _kept(project: Project) -> History:
     """Return the kept history while its manifests are the same, else one without images."""
-    with suppress(OSError, ValueError, pl.exceptions.PolarsError):
+    # A TypeError: polars takes no path with letters that the locale has not.
+    with suppress(OSError, ValueError, TypeError, pl.exceptions.PolarsError):
         # By its path, polars maps the file into memory instead of copying it.
         kept = pl.read_ipc(project.kept_history)
         images, corrections, groups = (kept[name][0].struct.unnest() for name in _TABLES)
