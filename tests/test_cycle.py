@@ -160,6 +160,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert shell(root, "git", "rev-parse", f"day/{THREE}^{{commit}}") == head
     (root / "notes.txt").write_text("mine")
     (root / "data" / "notes.txt").write_text("mine too")
+    (root / "data" / "classes").mkdir()  # empty, as an undo leaves data/rejected
     shell(root, "git", "add", "notes.txt")
     assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
     assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
