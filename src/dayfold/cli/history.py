@@ -29,16 +29,18 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     lines = history.lines(project, now.params)
     forced = gate.forced(project)
     verdicts = history.verdicts(project, lines, sealed=now.sealed, forced=forced)
-    columns = history.ALL_COLUMNS if every else history.COLUMNS
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
         images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
     )
-    show(history.table(lines, verdicts, columns, unit=known.unit))
-    print(history.LEGEND)
+    show(history.table(lines, verdicts, unit=known.unit))
+    if every:
+        print()
+        show(history.more(lines))
+        print()
     gone = len(images.withdrawn)
-    for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
-        print(note)
+    notes = history.notes(lines, verdicts, forced, known, with_more=every, withdrawn=gone)
+    print(*history.LEGEND, *history.MORE_LEGEND * every, *notes, sep="\n")
 
 
 @command(HISTORY, "dayfold diff 2025-06-02 2025-06-04")

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Self
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -27,8 +28,18 @@ def say(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """Print a table: fitted to a terminal, and elsewhere as wide as it is."""
-    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+    """Print a table: fitted to a terminal, and elsewhere as wide as it is.
+
+    In a narrow terminal rich would cut columns to nothing: it has to wrap the lines instead.
+    """
+    wide = Console(width=FILE_COLUMNS)
+    for column in table.columns:
+        if column.no_wrap:
+            cells = [column.header, *column.cells]
+            widths = [Measurement.get(wide, wide.options, cell).maximum for cell in cells]
+            column.min_width = max(widths)
+    least = Measurement.get(wide, wide.options, table).minimum
+    Console(width=max(Console().width, least) if sys.stdout.isatty() else FILE_COLUMNS).print(table)
 
 
 def duration(seconds: float) -> str:
