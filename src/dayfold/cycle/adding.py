@@ -268,6 +268,8 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
         (reason,) = reasons
         if reason.startswith("is a folder"):
             return "give each of the folders inside by itself: one level deeper"
+        if splits.NO_GROUP in reason:
+            return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):
             if is_folder:
                 return "pass the parent folder, which contains the class folders"

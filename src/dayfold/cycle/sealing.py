@@ -220,7 +220,7 @@ def _unseal(now: Line, agree: Callable[[str], None]) -> str:
     if others := on - {vcs.branch(root)}:
         raise CycleError(
             f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
-            hint="go on with a new day, as others may build on it; or delete those that are yours",
+            hint="go on with a new day, as others may have the seal; or delete those branches",
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):
