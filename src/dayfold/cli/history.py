@@ -130,7 +130,7 @@ def backtest(
     days: Annotated[str, option("Which days; all by default.", metavar="A..B")] = "",
     seeds: Annotated[int, option("How many seeds, from the project's.", min=1)] = 1,
 ) -> None:
-    """Replay the project's history under other policies and compare the results."""
+    """Compare policies on the project's history; docs/retention.md explains them."""
     from dayfold import backtest as replayed
 
     project = here()

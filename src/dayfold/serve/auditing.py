@@ -257,7 +257,8 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
     ]
     yield from (*first_few(doubts, name), *audit.skipped)
     yield (
-        f"{audit.judged} labels judged, {audit.doubted} doubted, {audit.new} of them of {audit.day}"
+        f"{audit.judged} labels judged, {audit.doubted} doubted, "
+        f"{audit.new} of them from {audit.day}"
     )
     if audit.doubted > MANY * audit.judged:
         yield "so many doubts say more of the model than of the labels: train it better first"

@@ -176,7 +176,7 @@ def run(project: Project, params: Params) -> list[str]:
     if parent_of is not None:
         count = metrics.flips(table)
         flipped = f"{count.negative} newly wrong, {count.positive} newly right"
-        summary += f", also of today: {flipped}"
+        summary += f", today's included: {flipped}"
     print(summary)
     wrong = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
     for line in first_few(wrong, project.name(project.plot("flips"))):
