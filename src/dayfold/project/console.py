@@ -32,14 +32,17 @@ def show(table: Table) -> None:
 
     In a narrow terminal rich would cut columns to nothing: it has to wrap the lines instead.
     """
-    wide = Console(width=FILE_COLUMNS)
+    wide, least = Console(width=FILE_COLUMNS), 0
     for column in table.columns:
+        head, *cells = (
+            Measurement.get(wide, wide.options, cell) for cell in (column.header, *column.cells)
+        )
+        column.min_width = head.minimum
         if column.no_wrap:
-            cells = [column.header, *column.cells]
-            widths = [Measurement.get(wide, wide.options, cell).maximum for cell in cells]
-            column.min_width = max(widths)
-    least = Measurement.get(wide, wide.options, table).minimum
-    Console(width=max(Console().width, least) if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+            column.min_width = max(one.maximum for one in (head, *cells))
+        least += column.min_width + sum(table.padding)
+    console = Console(width=max(Console().width, least) if sys.stdout.isatty() else FILE_COLUMNS)
+    console.print(table, crop=False)
 
 
 def duration(seconds: float) -> str:
