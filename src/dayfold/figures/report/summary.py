@@ -142,7 +142,10 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             caveat = f" ({few})" * bool(few)
             yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
-        yield "It called nothing unknown: too few validation images or patients set its limit."
+        yield (
+            "It called nothing unknown: there were too few validation images or patients to set a "
+            "limit."
+        )
 
 
 def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
