@@ -202,7 +202,7 @@ def test_add_works_where_its_output_is_closed(receiving, source, shell):
 def test_with_its_input_closed_a_command_has_nobody_to_ask(receiving, shell):
     (receiving.root / "dvc.yaml").touch()
     said = shell(receiving.root, "bash", "-c", "dayfold undo <&-", code=1)
-    assert "Nobody is here to be asked, so nothing was done" in said
+    assert "There is no terminal to ask on, so nothing was done" in said
 
 
 @pytest.mark.parametrize("top", ["", "today/"])

@@ -8,7 +8,7 @@ import pytest
 from builders import DAYS, add, open_day, place, png, run_stages, taken
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
-from dayfold.errors import ParamsError
+from dayfold.errors import ParamsError, RefusedError
 from dayfold.ledger import manifest, splits
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.project import params as params_file
@@ -57,7 +57,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
     file.write_text("path,label,group\ncat/0.png,cat,p0\ncat/1.png,cat,p9\n")
     options = Options(labels=file)
     delivery = adding.add(receiving, source, day=DAYS[1], options=options)
-    assert [str(one) for one in delivery.warned if one.place != "."] == [
+    assert [str(one) for one in delivery.warned if one.place != "labels.csv"] == [
         "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
     ]
     assert splits.read_groups(receiving, DAYS[1]) == {}
@@ -92,6 +92,10 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     assert [str(remark) for remark in delivery.refused] == [
         "cyst/1.png has no patient id (data.group does not match)"
     ]
+    (source / "cyst" / "p7-1.dcm").unlink()
+    (source / "cyst" / "1.dcm").unlink()
+    with pytest.raises(RefusedError, match="write the patient's id into the names"):
+        add(receiving, source)
     run_stages(receiving, snapshot)
     groups = sorted(manifest.history(receiving, DAY).images["group"])
     assert groups[0] == "p7"
@@ -160,8 +164,8 @@ def test_an_expression_is_written_with_the_comments_kept_and_what_it_finds_is_sh
     patients_in(source)
     before = receiving.params.read_text()
     assert add(receiving, source, group=r"/(P\d+)_", dry_run=True).said == [
-        "patients by data.group: cyst/P000_0.png → P000; cyst/P000_1.png → P000; "
-        "cyst/P000_2.png → P000"
+        "4 patients by data.group: cyst/P000_0.png → P000; cyst/P001_0.png → P001; "
+        "cyst/P002_0.png → P002"
     ]
     assert receiving.params.read_text() == before
     said = add(receiving, source, group=r"/(P\d+)_").said
@@ -183,8 +187,8 @@ def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_show
     add(receiving, source)
     finds = add(receiving, source, group=r"/(P\d+)_")
     assert finds.said == [
-        "patients by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; "
-        "cyst/P000_1.png → P000",
+        "4 patients by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; "
+        "cyst/P001_0.png → P001",
         r"params.yaml: data.group is '/(P\d+)_'",
     ]
     assert finds.next_step() == "next: dvc repro"

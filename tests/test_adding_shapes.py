@@ -67,6 +67,7 @@ def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, so
     ("made", "hint"),
     [
         (["today/cat/1.png", "more/dog/2.png"], "one level deeper"),
+        (["2025-06-02/cat/1.png", "2025-06-03/dog/2.png"], "a folder of days is for dayfold run"),
         (["1.png", "2.png"], "pass the parent folder"),
     ],
 )

@@ -311,7 +311,7 @@ def test_figures_are_marked_where_they_rest_on_too_few_in_any_of_a_policy_s_runs
         ]
         for policy, cells in found.items()
     }
-    assert marked == {"naive": ["forgetting", "BWT"], "project": ["worst F1", "conf."]}
+    assert marked == {"naive": ["forgetting", "BWT"], "project": ["worst F1", "new conf."]}
     assert comparison.line(one, rest) == "naive (seed 0): ACC 0.500, forgetting 0.500, 1 s"
     assert comparison.line(runs[1], rest).startswith(
         "naive (seed 1): ACC 0.500, forgetting 0.500 few"

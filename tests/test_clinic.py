@@ -74,7 +74,7 @@ def test_a_new_class_of_one_patient_is_learnt_and_it_is_said_that_it_cannot_be_j
     assert patients_of(history, "CRL") == {"train": 1, "validation": 0, "test": 0}
     said = capsys.readouterr().out.splitlines()
     assert (
-        "warning: no test patient of CRL: nothing to judge by; add more such patients, or judge on "
+        "warning: no test patient of CRL: not judged; add more such patients, or judge on "
         "a later day"
     ) in said
     assert any(line.startswith("warning: no validation patient of CRL: ") for line in said)
@@ -98,4 +98,4 @@ def test_many_classes_without_a_test_patient_fold_at_five(clinic, capsys):
     day_of(clinic, 0, [(f"class {place:02}",) for place in range(12)])
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "no test patient" in one]
     names = ", ".join(f"class {place:02}" for place in range(5))
-    assert line.startswith(f"warning: no test patient of {names}, and 7 more: nothing to judge by")
+    assert line.startswith(f"warning: no test patient of {names}, and 7 more: not judged")

@@ -94,15 +94,15 @@ def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabe
     path = files(copy, ONE, "3")[0]
     said = relabel(path, "nowhere.png", f"data/images/{ONE}/9", "--to", " .x", code=1)
     assert "3 problems; nothing was corrected:" in said
-    assert "- nowhere.png is no image of this project" in said
-    assert f"- data/images/{ONE}/9 is no image of this project" in said
+    assert "- nowhere.png is not an image of this project" in said
+    assert f"- data/images/{ONE}/9 is not an image of this project" in said
     assert "- the class ' .x' is no class name (empty, with /, a dot first or a space" in said
     assert not copy.corrections(FOUR).exists()
     assert "needs a reason" in withdraw(path, code=1)
     assert f"has no withdraw on {FOUR} to undo" in withdraw(path, "--undo", code=1)
     assert f"{THREE} is sealed" in relabel(path, "--to", "5", code=1, day=THREE)
-    assert "Give either images, or --class, or --from" in relabel("--to", "5", code=1)
-    assert "--to CLASS goes with" in relabel(path, code=1)
+    assert "Name images, or use --class or --from" in relabel("--to", "5", code=1)
+    assert "need either --to CLASS" in relabel(path, code=1)
     withdraw(path, "--reason", "no consent")
     assert "was withdrawn; --undo that first" in relabel(path, "--to", "5", code=1)
     said = relabel(path, "--to", "5", code=1, day=DAYS[4])
@@ -145,7 +145,7 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     audit.write_text(f"{header},{first},3,5,0.9,5\n,{second},3,5,0.8,maybe\x07\n,no,3,5,0.8,5\n")
     said = relabel("--from", str(audit), code=1)
     assert r"line 3: the class 'maybe\x07' has unprintable letters" in said
-    assert "line 4: no is no image of this project" in said
+    assert "line 4: no is not an image of this project" in said
     assert not copy.corrections(FOUR).exists()
     rows = f",{first},3,5,0.9,5\n,{second},3,5,0.8,keep\n,{third},3,5,0.7,\n"
     audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
@@ -169,12 +169,15 @@ def test_a_merge_is_undone_as_one(copy, relabel):
     relabel("--class", "3", "--to", "5")
     said = relabel("--class", "5", "--undo", code=1)
     assert f"no image of '5' was given another class on {FOUR}" in said
-    assert "--undo stands for it" in relabel("--class", "3", "--to", "5", "--undo", code=1)
+    assert "need either --to CLASS or --undo" in relabel(
+        "--class", "3", "--to", "5", "--undo", code=1
+    )
     relabel("--class", "3", "--undo")
     assert lines_of(copy) == []
     said = relabel("--class", "12", "--to", "5", code=1)
     assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
-    relabel("--class", "3", "--to", "cafe\u0301")
+    said = relabel("--class", "3", "--to", "cafe\u0301")
+    assert "class without images until now: café\n" in said
     assert {line["label"] for line in lines_of(copy)} == {"café"}
     said = relabel("--class", "3", "--to", "5", code=1)
     assert "no image is of the class '3' (there are 0, 1, 2, 4, 5, 6, 7, café)" in said
@@ -265,9 +268,9 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     said = shell(corrected.root, "dayfold", "log").splitlines()
     lines = [line for line in said if not line.startswith("* ")]  # another mark's
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
-    assert lines[6].startswith(f"~ up to {test['image'].n_unique()} test image")
+    assert lines[8].startswith(f"~ up to {test['image'].n_unique()} test image")
     gone = len(manifest.history(corrected, FOUR).withdrawn)
-    assert lines[7] == f"{gone} withdrawn images are not counted: data/corrections/"
+    assert lines[9] == f"{gone} withdrawn images are not counted: data/corrections/"
     # What was new on a day goes by the names of then, and so do its figures.
     assert [line.split()[2] for line in lines[1:5]] == ["6", "7", "8", "8"]
     assert lines[4].split()[3] == "+8"

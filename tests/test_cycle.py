@@ -160,6 +160,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert shell(root, "git", "rev-parse", f"day/{THREE}^{{commit}}") == head
     (root / "notes.txt").write_text("mine")
     (root / "data" / "notes.txt").write_text("mine too")
+    (root / "data" / "classes").mkdir()  # empty, as an undo leaves data/rejected
     shell(root, "git", "add", "notes.txt")
     assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
     assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
@@ -188,7 +189,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     before = shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}")
     said = shell(root, "dayfold", "undo", code=1)
     assert f"{THREE} is sealed: its tag and its commit go" in said
-    assert "Nobody is here to be asked, so nothing was done" in said
+    assert "There is no terminal to ask on, so nothing was done" in said
     assert shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
     metrics = copy.metrics.read_text()
     copy.metrics.write_text("{}")

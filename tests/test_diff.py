@@ -25,9 +25,10 @@ def test_a_day_is_compared_with_the_one_before(three_days, shell):
     assert said[1].split() == [THREE, "95%", TWO, "→", THREE]
     assert said[2].split() == ["test", "images", "167", "125"]
     assert [line.split("  ")[0] for line in said[3:8]] == list(diff.FIGURES.values())
-    assert said[8].startswith("On the 125 test images of both days: ")
+    assert said[8].startswith("few: too few to judge, on fewer than 21 patients")
+    assert said[9].startswith("On the 125 test images of both days: ")
     # On the first day all of them, of course.
-    drawn = r"draws:   100% → \d+% of the day's own images"
+    drawn = r"training samples: 100% → \d+% from the day's own images"
     assert re.fullmatch(
         drawn, shell(three_days.root, "dayfold", "diff", ONE, THREE).splitlines()[-1]
     )

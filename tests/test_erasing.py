@@ -201,7 +201,7 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
     with pytest.raises(CycleError, match="No image is recorded as erased"):
         erase(small)
     said = shell(small.root, "dayfold", "withdraw", str(path), "--erase", "--reason", "x", code=1)
-    assert "Nobody is here to be asked, so nothing was done" in said
+    assert "There is no terminal to ask on, so nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
     assert corrections.lines(small, SMALL_DAYS[1]) == {}
 
@@ -373,7 +373,7 @@ def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(
     project, _, _ = erased
     status = vcs.git(project.root, "status", "--porcelain")
     said = shell(project.root, "dayfold", "backtest", "--policy", "project", "--days", f"{TWO}..")
-    assert "left out of every day: 2 images that were withdrawn by now" in said
+    assert "left out of every day: 2 images withdrawn by now" in said
     assert "the last day's figures: on 166 test images; few: too few to judge" in said
     [scratch] = [Project(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()

@@ -102,7 +102,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     monkeypatch.chdir(folder)
     found, delivery = read_file(Path("labels.csv"), folder)
     assert len(found) == 1
-    said = ". holds 2 files that labels.csv does not name; they are left"
+    said = "labels.csv leaves 2 files unnamed; only named files are taken"
     assert list(map(str, delivery.warned)) == [said]
 
 

@@ -1,6 +1,7 @@
 """The table of days: what its marks and its last column say."""
 
 import io
+import re
 from dataclasses import replace
 
 import polars as pl
@@ -9,10 +10,10 @@ from rich.console import Console
 from builders import DAYS, IDENTITY, day_metrics, make_project
 from dayfold.figures import evidence, gate, log
 from dayfold.figures.evidence import Evidence
-from dayfold.figures.log import ALL_COLUMNS, DayLine
+from dayfold.figures.log import DayLine
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check, Evaluation, schema
-from dayfold.project import vcs
+from dayfold.project import console, vcs
 
 ONE, TWO, THREE, FOUR = DAYS[:4]
 
@@ -24,6 +25,18 @@ def printed(table):
     text = io.StringIO()
     Console(file=text, width=200).print(table)
     return text.getvalue().splitlines()
+
+
+def test_a_narrow_terminal_cuts_no_figure_and_no_name(monkeypatch, capsys):
+    """Columns that do not fit were cut to nothing, the names of the rows first."""
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    console.show(log.more(history(worse=5)))
+    shown = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert shown[0].split()[0] == "day"
+    assert [line.split()[0] for line in shown[1:]] == [ONE, TWO, THREE]
+    assert all(name in shown[0] for name in log.MORE_COLUMNS)
+    assert "…" not in "".join(shown)
 
 
 def history(worse, known=KNOWN):
@@ -47,16 +60,16 @@ VERDICTS = dict.fromkeys(DAYS[:3], "ok")
 
 def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
     lines = history(worse=5)
-    first, second = printed(log.table(lines, VERDICTS, ALL_COLUMNS))[1:3]
+    first, second = printed(log.more(lines))[1:3]
     assert "*" not in first
     assert "0.125*" in second
-    (note,) = log.notes(lines, VERDICTS, {}, KNOWN, columns=ALL_COLUMNS)
+    (note,) = log.notes(lines, VERDICTS, {}, KNOWN, with_more=True)
     assert note.startswith("* worse than the day before")
     # Five figures are shown by default, and no star without its column.
     assert not any("*" in line for line in printed(log.table(lines, VERDICTS)))
     assert log.notes(lines, VERDICTS, {}, KNOWN) == []
     lines = history(worse=4)
-    assert not any("*" in line for line in printed(log.table(lines, VERDICTS, ALL_COLUMNS)))
+    assert not any("*" in line for line in printed(log.more(lines)))
     forced = {TWO: "so be it"}
     assert log.notes(lines, VERDICTS, forced, KNOWN) == [f"{TWO} was sealed by force: so be it"]
 
@@ -64,10 +77,13 @@ def test_a_star_marks_a_day_that_is_worse_than_chance_allows():
 def test_what_rests_on_too_few_is_no_figure_and_has_no_star():
     known = Evidence("patient", {ONE: 3}, {"cat": 3, "[dog]": 0}, all=3, earlier=3)
     lines = history(worse=5, known=known)
-    first, second = printed(log.table(lines, VERDICTS, ALL_COLUMNS))[1:3]
     # Of 40 images of 3 patients; what is undefined has its dash.
-    assert first.split()[4:] == ["few", "-", *["few"] * 3, "-", "few", *["-"] * 2, "ok"]
-    assert second.split()[4:] == ["3", "few", "few", "-", *["few"] * 3, *["-"] * 3, "ok"]
+    first, second = printed(log.table(lines, VERDICTS))[1:3]
+    assert first.split()[4:] == ["few", "-", "few", "ok"]
+    assert second.split()[4:] == ["3", "few", "few", "-", "ok"]
+    first, second = printed(log.more(lines))[1:3]
+    assert first.split()[1:] == ["few", "few", "-", "few", "-", "-"]
+    assert second.split()[1:] == ["few", "few", "few", "-", "-", "-"]
     assert log.notes(lines, VERDICTS, {}, known) == [
         "few: too few to judge; dayfold report --day DAY shows the figure and its interval",
         "Too few test patients to judge any figure: 3 in all.",

@@ -238,7 +238,7 @@ def test_what_became_of_test_images_is_said_with_what_chance_explains(
 def test_no_verdict_is_spoken_on_too_few(written):
     text = written.read_text()
     # Forgetting, flips, F1 of three classes, and of the new one.
-    assert '<strong class="verdict">Gate: not judged 6.</strong>' in text
+    assert '<strong class="verdict">Gate: 6 checks not judged.</strong>' in text
     assert text.count("<td>not judged</td>") == 6
     # 3 days of 4 images and one of 6.
     assert "On 18 test images, with 95% intervals" in text
@@ -249,8 +249,8 @@ def test_no_verdict_is_spoken_on_too_few(written):
     assert "chance" not in table
     headline = text.split('<p class="lede">')[1].split("</p>")[0]
     # Of its two test images, the new class had one or both right.
-    few = r"F1 \d\.\d{3} \(0\.\d{3} to 1\.000; too few to judge: 2 images\)\. Whether anything"
-    assert re.search(f"{few} got worse is too few to judge: 18 images", headline)
+    few = r"F1 \d\.\d{3} \(0\.\d{3} to 1\.000; too few to judge: 2 images\)\. Too few test"
+    assert re.search(f"{few} images to judge whether anything got worse: 18 in all", headline)
 
 
 @pytest.mark.slow
@@ -292,7 +292,7 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
         "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
         "judge: 6 images).",
         "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",
-        "Of 9 images of known classes it called 4 unknown: 44.4% (18.9% to 73.3%). This is too few "
+        "Of 9 images of known classes it called 4 unknown: 44.4% (18.9% to 73.3%). Too few "
         "to judge: 9 images.",
     ]
 
@@ -314,7 +314,7 @@ def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
     recipe, lacking = {"image_size_px": 16}, "2 validation images"
     metadata = {"classes": labels, "recipe": recipe, "not_calibrated": lacking}
     text = card(days_of.read(project, None), labels, metadata, limit=0.25, erased=[])
-    assert "Gate: open (not judged 5)." in text
+    assert "Gate: open (5 checks not judged)." in text
     assert "It is softmax(logits), not calibrated: 2 validation images." in text
     assert "its distance is above 0.2500" in text
     assert "| images of classes that were new to a day | 38 | 31 |" in text

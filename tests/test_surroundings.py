@@ -397,7 +397,7 @@ def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
         own.write_text(f"{line}\n")
         assert told in shell(copy.root, "dayfold", "check", code=1)
     own.write_text("*.csv diff=csv\n")
-    assert "git changes and ignores none" in shell(copy.root, "dayfold", "check")
+    assert "git neither changes nor ignores hashed files" in shell(copy.root, "dayfold", "check")
 
 
 def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):

@@ -255,15 +255,18 @@ def test_of_a_training_that_diverged_neither_a_model_nor_a_checkpoint_is_kept(pl
 
 def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned, tmp_path, capsys):
     run_stages(planned, train)
-    assert "Confidence is not calibrated: 0 validation images." in capsys.readouterr().out
+    assert (
+        "Confidence is not calibrated: 0 validation images; 30 are needed."
+        in capsys.readouterr().out
+    )
     model = network.load(planned.model)
     assert model.metadata["temperature"] == 1.0
     said = []
     (image,) = place(tmp_path / "asked", "cat", [5])
     asked = Classifier(model, Predict(threshold=0.5))
     predicting.predict(asked, [image], top=1, csv=None, say=said.append)
-    assert said[-2] == "No image is called unknown: too few validation images (0)."
-    assert said[-1] == "Confidence is not calibrated: 0 validation images."
+    assert said[-2] == "No image is called unknown: too few validation images (0); 21 are needed."
+    assert said[-1] == "Confidence is not calibrated: 0 validation images; 30 are needed."
 
 
 def test_too_few_validation_images_are_pooled_with_yesterday_s_answers_on_what_is_new_to_it(

@@ -27,7 +27,7 @@ from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
-from dayfold.project.console import Ticker
+from dayfold.project.console import Ticker, plural
 from dayfold.project.files import (
     canonical_json,
     json_bytes,
@@ -238,13 +238,13 @@ def compare(
         history = _sealed(project, Path(folder), first, last)
         if history.withdrawn:
             say(
-                f"left out of every day: {history.withdrawn} images that were withdrawn by now; "
-                "the project's own policy is not what the real days were"
+                f"left out of every day: {plural(history.withdrawn, 'image')} withdrawn by now, so "
+                "the policy project differs from the sealed days"
             )
         total = len(policies) * seeds * len(history.days)
         say(
-            f"{total} days to train: policies x seeds x days, {len(policies)} x {seeds} x "
-            f"{len(history.days)}"
+            f"{plural(total, 'day')} to train: {plural(len(policies), 'policy')} x "
+            f"{plural(seeds, 'seed')} x {plural(len(history.days), 'day')}"
         )
         with Ticker("backtest", total, "days") as ticker:
             for policy in policies:

@@ -97,8 +97,8 @@ def add(
     """Check today's images and take the good ones in; starts a new day if needed.
 
     Without SRC it only starts the day, for images that you put into data/images/DAY/CLASS by hand.
-    Exit code 4: files were refused, or known images have another label; the others were taken.
-    Exit code 1: nothing was added.
+    Exit code 4: files were refused, or known images have another label; the
+    others were taken. Exit code 1: an error, and nothing was added.
     """
     from dayfold.cycle import adding, opening
 
@@ -181,10 +181,13 @@ def run(
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
-    SRC may be a folder of dated folders, <day>/<class>/<image>; run again, it goes on where it was.
+    SRC may be a folder of dated folders, <day>/<class>/<image>. Stopped, it goes
+    on with the same command.
 
-    Exit code 0: the day is sealed, or there was nothing new; 3: it does not pass the gate and stays
-    open; 4: as 0, but files were refused, or known images have another label; 1: anything else.
+    Exit code 0: the day is sealed, or there was nothing new.
+    3: it does not pass the gate and stays open.
+    4: as 0, but files were refused, or known images have another label.
+    1: anything else.
     """
     from dayfold.cycle import unattended
 

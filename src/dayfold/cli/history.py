@@ -28,16 +28,18 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
     verdicts, forced = history.verdicts(project, lines), gate.forced(project)
-    columns = history.ALL_COLUMNS if every else history.COLUMNS
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
         images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
     )
-    show(history.table(lines, verdicts, columns, unit=known.unit))
-    print(history.LEGEND)
+    show(history.table(lines, verdicts, unit=known.unit))
+    if every:
+        print()
+        show(history.more(lines))
+        print()
     gone = len(images.withdrawn)
-    for note in history.notes(lines, verdicts, forced, known, columns=columns, withdrawn=gone):
-        print(note)
+    notes = history.notes(lines, verdicts, forced, known, with_more=every, withdrawn=gone)
+    print(*history.LEGEND, *history.MORE_LEGEND * every, *notes, sep="\n")
 
 
 @command(HISTORY, "dayfold diff 2025-06-02 2025-06-04")
@@ -130,7 +132,7 @@ def backtest(
     days: Annotated[str, option("Which days; all by default.", metavar="A..B")] = "",
     seeds: Annotated[int, option("How many seeds, from the project's.", min=1)] = 1,
 ) -> None:
-    """Replay the project's history under other policies and compare the results."""
+    """Compare policies on the project's history; docs/retention.md explains them."""
     from dayfold import backtest as replayed
 
     project = here()

@@ -51,12 +51,13 @@ def relabel(
     from dayfold.cycle import correcting
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
-        raise CycleError("Give either images, or --class, or --from FILE.", hint="relabel --help")
+        raise CycleError(
+            "Name images, or use --class or --from FILE.", hint="dayfold relabel --help"
+        )
     if bool(to) == (file is not None or undo) or (file and undo):
         raise CycleError(
-            "--to CLASS goes with images and with --class; --undo stands for it, and --from has "
-            "neither.",
-            hint="relabel --help",
+            "Images and --class need either --to CLASS or --undo; --from FILE takes neither.",
+            hint="dayfold relabel --help",
         )
     with changing("relabel") as project:
         desk = correcting.Desk(project, _day(project, day))
@@ -83,15 +84,15 @@ def withdraw(
 ) -> None:
     """Leave images out of training, replay and evaluation from the open day onwards.
 
-    The files stay, but for `--erase`. Without PATH, `--erase` erases here what is recorded as
-    erased, as in another clone.
+    The files stay, but for `--erase`. Without PATH, `--erase` erases here what
+    is recorded as erased, as in another clone.
     """
     from dayfold.cycle import correcting
 
     if not paths and not erase:
-        raise CycleError("Give images to withdraw.", hint="withdraw --help")
+        raise CycleError("Name the images to withdraw.", hint="dayfold withdraw --help")
     if undo and erase:
-        raise CycleError("What was erased cannot be brought back.", hint="withdraw --help")
+        raise CycleError("What was erased cannot be brought back.", hint="dayfold withdraw --help")
     with changing("withdraw") as project:
         today = _day(project, day)
         if erase:
@@ -134,5 +135,7 @@ def _print(desk: "Desk", thing: str, verb: str) -> None:
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
+    if desk.corrected + desk.moved and desk.new_classes:
+        print(f"class without images until now: {', '.join(desk.new_classes)}")
     changed = desk.corrected or desk.moved or desk.undone
     print("next: dvc repro" if changed else "nothing changed")

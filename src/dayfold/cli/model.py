@@ -10,7 +10,8 @@ from dayfold.errors import IntakeError
 from dayfold.project.console import say
 
 ModelDay = Annotated[
-    str | None, option("By default the last that passed its gate.", "--day", metavar="YYYY-MM-DD")
+    str | None,
+    option("By default the last that did not fail its gate.", "--day", metavar="YYYY-MM-DD"),
 ]
 
 

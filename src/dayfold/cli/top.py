@@ -169,7 +169,7 @@ def ask(question: str, *, yes: bool, hint: str) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise CycleError("Nobody is here to be asked, so nothing was done.", hint=hint)
+        raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
     # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
     signal.siginterrupt(signal.SIGINT, True)
     if not typer.confirm(question):

@@ -259,15 +259,19 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
-    reasons = {remark.said for remark in refused}
+    reasons, by_labels = {remark.said for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
         (reason,) = reasons
         if reason.startswith("is a folder"):
+            if all(is_day(remark.place.partition("/")[0]) for remark in refused):
+                return "a folder of days is for dayfold run; or pass the folder of one day"
             return "give each of the folders inside by itself: one level deeper"
+        if splits.NO_GROUP in reason:
+            return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):
             if is_folder:
-                return "pass the parent folder, which contains the class folders"
-            return "pack a folder that contains class folders, or give the classes by --labels FILE"
+                return f"pass the parent folder, which contains the class folders, {by_labels}"
+            return f"pack a folder that contains class folders, {by_labels}"
     return "fix or remove these files, then run the command again"
 
 

@@ -74,7 +74,7 @@ class Desk:
         for given in paths:
             some = self._named(given)
             if not some:
-                self.problems.append(f"{given} is no image of this project")
+                self.problems.append(f"{given} is not an image of this project")
             found |= {target.path: target for target in some}
         return list(found.values())
 
@@ -99,6 +99,14 @@ class Desk:
 
     def labels(self) -> set[str]:
         return {self.now(target) for target in self.earlier.values()} - {""}
+
+    @property
+    def new_classes(self) -> list[str]:
+        """The classes that no image had before the day's corrections."""
+        before = {target.label for target in (*self.earlier.values(), *self._open.values())}
+        after = {line.label for line in self.lines.values()}
+        after |= {goal.parent.name for goal in self._moves.values()}
+        return sorted(after - before - {""})
 
     def of_class(self, label: str) -> list[Target]:
         every = (*self.earlier.values(), *self._open.values())

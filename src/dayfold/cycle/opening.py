@@ -23,7 +23,7 @@ from dayfold.project.files import md5_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
-KEPT = "params.yaml keeps what you changed"
+KEPT = "What you changed in params.yaml stays."
 # What DVC lays out of a sealed day: the outputs of these stages, and the parent.
 _MADE = ("weights", "replay", "train", "evaluate")
 
@@ -87,8 +87,11 @@ def check_may_open(now: Line, day: str) -> None:
     """Raise CycleError, with the way on, where `day` cannot be the next open day."""
     check_day(day)
     if day in now.sealed:
-        back = "; or take its seal back: dayfold undo" * (day == now.day)
-        raise CycleError(f"{day} is sealed already.", hint=f"give a later --day{back}")
+        is_last = day == now.day
+        back = "take its seal back: dayfold undo; or wait for the next day"
+        raise CycleError(
+            f"{day} is sealed already.", hint=back if is_last else f"a --day after {now.day}"
+        )
     states.check(now, "open")
     states.check_free(now, day)
     if now.day == day:
@@ -171,8 +174,8 @@ def close(now: Line, agree: Callable[[str], None]) -> str:
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     agree(
-        f"{now.day} is open: its {images} images and its corrections move to {folder}/, and all "
-        f"else is as before\n{KEPT}"
+        f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
+        f"Everything else becomes as it was before {now.day}.\n{KEPT}"
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
     with journal.step(project, CLOSE, **facts):
@@ -205,7 +208,10 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     if parent != ORIGIN:
         with suppress(ToolError):  # what cannot be laid out here, `status` tells
             lay_out(project)
-    return f"{day} is closed; its images are in {facts['folder']}/images/{day}/"
+    kept = project.name(folder)
+    images = f"images are in {kept}/images/{day}/"
+    is_empty = not any(path.is_file() for path in (folder / "images").rglob("*"))
+    return f"{day} is closed; its {f'corrections are in {kept}/' if is_empty else images}"
 
 
 def _move(source: Path, target: Path) -> None:

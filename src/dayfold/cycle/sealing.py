@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
@@ -82,7 +83,10 @@ def _commit(now: Line, message: str) -> None:
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
             staged = vcs.git(root, "write-tree").strip()
-            # Only these paths, whatever else is staged.
+            # Only these paths, whatever else is staged; git refuses to commit an empty folder.
+            known = vcs.split(vcs.git(root, "ls-files", "-z", "--with-tree=HEAD", "--", *paths))
+            folders = {str(folder) for name in known for folder in PurePosixPath(name).parents}
+            paths = [path for path in paths if path in {*known, *folders, TRACKED_IMAGES}]
             try:
                 vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
             except ToolError:
@@ -216,7 +220,7 @@ def _unseal(now: Line, agree: Callable[[str], None]) -> str:
     if others := on - {vcs.branch(root)}:
         raise CycleError(
             f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
-            hint="go on with a new day, as others may build on it; or delete those that are yours",
+            hint="go on with a new day, as others may have the seal; or delete those branches",
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):

@@ -23,12 +23,12 @@ COLUMNS = {
     "forgetting": "forgetting",
     "BWT": "backward_transfer",
     "FWT": "forward_transfer",
-    "learning": "learning_accuracy",
-    "w. F1": "weighted_f1",
+    "learning ACC": "learning_accuracy",
+    "weighted F1": "weighted_f1",
     "worst F1": "worst_f1",
-    "neg. flips": "negative_flip_rate",
+    "newly wrong": "negative_flip_rate",
     "new F1": "new_f1",
-    "conf.": "new_confidence",
+    "new conf.": "new_confidence",
     "images": "images",
     "draws": "draws",
     "seconds": "seconds",
@@ -135,7 +135,7 @@ def table(runs: Sequence[BacktestRun], days: int, rests_on: RestsOn | None = Non
     """
     result = Table(box=None, pad_edge=False, header_style="bold")
     cells = means(runs, rests_on)
-    result.add_column("")
+    result.add_column("", no_wrap=True)
     for policy in cells:
         result.add_column(policy, justify="right")
     for row, name in enumerate(COLUMNS):

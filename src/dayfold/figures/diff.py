@@ -31,8 +31,8 @@ FIGURES = {
     "average_accuracy": "ACC",
     "forgetting": "forgetting",
     "weighted_f1": "weighted F1",
-    "worst_f1": "F1 of the worst class",
-    "new.f1": "F1 of new classes",
+    "worst_f1": "F1, worst class",
+    "new.f1": "F1, new classes",
 }
 COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # the figures that are compared
 LEAST_F1 = 0.01  # change of F1, below which a class is not named
@@ -133,7 +133,7 @@ def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
 def table(compared: list[Side], both: Shared | None) -> Table:
     """Return the later day's figures with their intervals, and both days' on the same images."""
     result = Table(box=None, pad_edge=False, header_style="bold")
-    result.add_column("")
+    result.add_column("", no_wrap=True)
     last = compared[-1].line
     figures = last.figures or {}
     result.add_column(last.day, justify="right", no_wrap=True)
@@ -141,9 +141,10 @@ def table(compared: list[Side], both: Shared | None) -> Table:
     tested = [str(sum(scores["images"] for scores in figures["classes"].values())), ""]
     if both:
         result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
-        tested.append(f"{len(both.images)}" + f", {both.few()}" * bool(both.few()))
+        tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
-    for key, name, *cells in evidence.told(figures, FIGURES):
+    for key, name, value, ends in evidence.told(figures, FIGURES):
+        cells = [value, ends.replace(FEW, "few")]
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
         result.add_row(name, *cells)
@@ -156,6 +157,8 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
     added = plural(last.line.images, "image")
     yield f"{last.line.day}: {added} added, {plural(last.line.classes, 'class')}{new}"
+    if any(FEW in ends for *_, ends in evidence.told(last.line.figures or {}, FIGURES)):
+        yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
         yield "It is the first day, so there is none to compare it with."
         return
@@ -175,7 +178,7 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
         yield f"params:  {', '.join(changed)}"
     was, drawn = before.drawn, last.drawn
     if was is not None and drawn is not None and abs(drawn - was) >= LEAST_DRAWS:
-        yield f"draws:   {was:.0%} → {drawn:.0%} of the day's own images"
+        yield f"training samples: {was:.0%} → {drawn:.0%} from the day's own images"
 
 
 def _changes(both: Shared) -> Iterator[str]:

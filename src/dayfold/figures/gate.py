@@ -14,7 +14,7 @@ from dayfold.figures.intervals import UNKNOWN
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import vcs
-from dayfold.project.console import first_few
+from dayfold.project.console import first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Gate
 
@@ -93,13 +93,15 @@ def next_step(found: Sequence[Check]) -> str:
 
 
 def verdict(found: Sequence[Check]) -> str:
-    """Return the outcome of the checks: "passed 3, not judged 5"."""
+    """Return the outcome of the checks: "3 checks passed, 5 not judged"."""
     outcomes = [
         check.passed for check in found if check.limit != "require_evidence" or not check.passed
     ]
     kinds = (("failed", 0), ("passed", 1), ("not judged", None))
-    counts = [(name, outcomes.count(kind)) for name, kind in kinds]
-    return ", ".join(f"{name} {n}" for name, n in counts if n) or "no limit is set"
+    counts = [(outcomes.count(kind), name) for name, kind in kinds]
+    first, *rest = [one for one in counts if one[0]] or [(0, "")]
+    said = [f"{plural(first[0], 'check')} {first[1]}", *(f"{n} {name}" for n, name in rest)]
+    return ", ".join(said) if first[0] else "no limit is set"
 
 
 def _name(check: Check) -> str:

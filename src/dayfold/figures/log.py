@@ -21,8 +21,14 @@ from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 
 LEGEND = (
-    "ACC: mean accuracy on each day's test images; forgetting: its mean fall from the best; "
-    "new F1: of the classes new that day"
+    "ACC: mean accuracy on each day's test images",
+    "forgetting: mean fall of a day's accuracy from its best",
+    "new F1: of the classes new that day",
+)
+MORE_LEGEND = (
+    "newly wrong: right with the previous model, wrong with this one",
+    "new conf.: mean confidence on images of new classes",
+    "found, false alarms: images of new and of known classes called unknown",
 )
 # What figures are, by the keys of metrics.json: in the model card and the report.
 MEANINGS = {
@@ -139,9 +145,8 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
     for line in reversed(days):
         if line.figures is not None and day in (None, line.day):
             return line
-    raise CycleError(
-        f"{day or 'This project'} has no figures.", hint="dayfold log shows the days that have some"
-    )
+    hint = "dayfold log shows the days that have some" if day else "dvc repro makes the first ones"
+    raise CycleError(f"{day or 'This project'} has no figures.", hint=hint)
 
 
 def verdicts(project: Project, days: list[DayLine]) -> dict[str, str]:
@@ -167,40 +172,48 @@ def verdicts(project: Project, days: list[DayLine]) -> dict[str, str]:
     return found
 
 
-# The figures of the table by the heads of their columns: those that are always shown, and all.
+# The figures of the tables by the heads of their columns: those that are always shown, and more.
 COLUMNS = {"ACC": "average_accuracy", "forgetting": "forgetting", "new F1": "new.f1"}
-ALL_COLUMNS = {
-    **COLUMNS,
-    "w. F1": "weighted_f1",
+MORE_COLUMNS = {
+    "weighted F1": "weighted_f1",
     "worst F1": "worst_f1",
     "newly wrong": "negative_flip_rate",
     "new conf.": "new.confidence",
     "found": "unknown.found",
-    "alarms": "unknown.false_alarms",
+    "false alarms": "unknown.false_alarms",
 }
 
 
-def table(
-    days: list[DayLine],
-    verdicts: Mapping[str, str],
-    columns: Mapping[str, str] = COLUMNS,
-    *,
-    unit: str = "image",
-) -> Table:
+def table(days: list[DayLine], verdicts: Mapping[str, str], *, unit: str = "image") -> Table:
     """Return the lines as a table for the terminal; what was tested is counted in `unit`s."""
     tested = "tested" if unit == "image" else f"{unit}s tested"
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("day", no_wrap=True)
-    for name in ("images", "classes", tested, *columns):
-        drawn.add_column(name, justify="right", no_wrap=name in columns)
+    drawn = _empty()
+    for name in ("images", "classes", tested, *COLUMNS):
+        drawn.add_column(name, justify="right", no_wrap=name in COLUMNS)
     drawn.add_column("gate")
     for line in days:
         # Names come from folders: nothing in them is markup.
         new = escape(", ".join(line.new)) if line is not days[0] else ""
         classes = f"{line.classes} +{new}" if new else str(line.classes)
         tested = str(line.figures["evidence"]["all"]) if line.figures else figure(None)
-        cells = [_cell(line, key) for key in columns.values()]
+        cells = [_cell(line, key) for key in COLUMNS.values()]
         drawn.add_row(line.day, str(line.images), classes, tested, *cells, verdicts[line.day])
+    return drawn
+
+
+def more(days: list[DayLine]) -> Table:
+    """Return the figures that `table` leaves out, as both fit a terminal of 80 columns."""
+    drawn = _empty()
+    for name in MORE_COLUMNS:
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for line in days:
+        drawn.add_row(line.day, *(_cell(line, key) for key in MORE_COLUMNS.values()))
+    return drawn
+
+
+def _empty() -> Table:
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("day", no_wrap=True)
     return drawn
 
 
@@ -227,11 +240,15 @@ def notes(
     forced: Mapping[str, str],
     known: Evidence,
     *,
-    columns: Mapping[str, str] = COLUMNS,
+    with_more: bool = False,
     withdrawn: int = 0,
 ) -> list[str]:
-    """Return the lines below the table: its marks, what is too few, why days were forced."""
-    starred = "newly wrong" in columns and any(_is_worse(line.figures) for line in days)
+    """Return the lines below the table: its marks, what is too few, why days were forced.
+
+    `with_more` says whether `more` is shown too.
+    """
+    keys = [*COLUMNS.values(), *(MORE_COLUMNS.values() if with_more else ())]
+    starred = with_more and any(_is_worse(line.figures) for line in days)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
     corrected = max((line.corrected for line in days), default=0)
     if corrected:
@@ -243,7 +260,7 @@ def notes(
     if withdrawn:
         are = "images are" if withdrawn > 1 else "image is"
         legend.append(f"{withdrawn} withdrawn {are} not counted: data/corrections/")
-    if any(_cell(line, key) == "few" for line in days for key in columns.values()):
+    if any(_cell(line, key) == "few" for line in days for key in keys):
         legend.append(f"few: {FEW}; dayfold report --day DAY shows the figure and its interval")
     for verdict in [one for one in verdicts.values() if "/" in one][-1:]:
         of = verdict.replace("/", " of ")

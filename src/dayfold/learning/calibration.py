@@ -52,6 +52,12 @@ def too_few(*labelled: Labelled) -> str:
     return ""
 
 
+def needed(problem: str) -> str:
+    """Return the reason why nothing was fitted, as a model keeps it, with what is needed."""
+    is_said = problem.endswith("needed")
+    return problem if is_said else f"{problem}; {LEAST_IMAGES} are needed"
+
+
 def fit(validation: Labelled, yesterday: Callable[[], Labelled]) -> Calibration:
     """Fit on today's validation logits; where these are too few, on yesterday's model's too."""
     if not (reason := too_few(validation)):

@@ -16,7 +16,7 @@ from torch.nn import Linear
 
 from dayfold import draws
 from dayfold.errors import ModelError
-from dayfold.learning import pixels
+from dayfold.learning import calibration, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.novelty import NoveltyDetector
 from dayfold.learning.resnet import blank
@@ -72,7 +72,7 @@ class Model:
     def calibration(self) -> str:
         """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
         if lacking := self.metadata.get("not_calibrated"):
-            return f"not calibrated: {lacking}"
+            return f"not calibrated: {calibration.needed(lacking)}"
         on = self.metadata.get("calibrated_on")  # which older versions did not record
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 

@@ -81,7 +81,10 @@ def load(
             problems=first_few(problems),
             hint="; ".join(
                 [vcs.bringing_back(folder) for folder in folders[:5]]
-                or ["days that used an erased image cannot be made again; dayfold undo"]
+                or [
+                    "days that used an erased image cannot be made again: dayfold undo takes an "
+                    "experiment back; dayfold check --read-data says more"
+                ]
             ),
         )
     return pixels

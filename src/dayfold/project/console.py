@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Self
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,8 +27,24 @@ def say(text: str) -> None:
 
 
 def show(table: Table) -> None:
-    """Print a table: fitted to a terminal, and elsewhere as wide as it is."""
-    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
+    """Print a table: fitted to a terminal, and elsewhere as wide as it is.
+
+    In a narrow terminal rich would cut columns to nothing: it has to wrap the lines instead.
+    """
+    wide = Console(width=FILE_COLUMNS)
+    if not sys.stdout.isatty():
+        wide.print(table)
+        return
+    least = 0
+    for column in table.columns:
+        head, *cells = (
+            Measurement.get(wide, wide.options, cell) for cell in (column.header, *column.cells)
+        )
+        column.min_width = head.minimum
+        if column.no_wrap:
+            column.min_width = max(one.maximum for one in (head, *cells))
+        least += column.min_width + sum(table.padding)
+    Console(width=max(Console().width, least)).print(table, crop=False)
 
 
 def duration(seconds: float) -> str:

@@ -115,7 +115,7 @@ def _git_files(root: Path) -> Sign:
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
         hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes, "
         return Sign("git files", found, hint + ".gitattributes or one in a folder below")
-    return Sign("git files", "git changes and ignores none of what is hashed")
+    return Sign("git files", "git neither changes nor ignores hashed files")
 
 
 def _changed_by_git(root: Path) -> list[str]:

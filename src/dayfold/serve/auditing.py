@@ -256,9 +256,7 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
         f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in audit.doubts
     ]
     yield from (*first_few(doubts, name), *audit.skipped)
-    yield (
-        f"{audit.judged} labels judged, {audit.doubted} doubted, {audit.new} of them of {audit.day}"
-    )
+    yield f"{audit.judged} labels judged, {audit.doubted} doubted ({audit.new} from {audit.day})"
     if audit.doubted > MANY * audit.judged:
         yield "so many doubts say more of the model than of the labels: train it better first"
     if audit.doubts:

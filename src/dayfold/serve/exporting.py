@@ -241,7 +241,7 @@ def _of_unknown(form: str, limit: float | str) -> str:
             f"Above {limit:.4f} `dayfold predict` calls an image unknown: of none of these classes."
         )
     why = limit if isinstance(limit, str) else "the distance from them is in the ONNX export only"
-    return f"It answers with one of its classes, whatever the image shows ({why})."
+    return f"It always picks one of its classes, even for unrelated images: {why}."
 
 
 def _readme(file: str, form: str, model: Model, limit: float | str, *, checked: str) -> str:
@@ -263,8 +263,8 @@ applied, alpha composited on black, 16-bit grey scaled to 8 bits. The model is m
 
 ## Output
 
-`probabilities`: float32 [n, {len(model.classes)}], a row an image,
-{model.calibration}; the columns, from 0, are the classes
+`probabilities`: float32 [n, {len(model.classes)}], a row an image. They are
+{model.calibration}. The columns, from 0, are the classes
 
 {classes}
 

@@ -175,7 +175,8 @@ def run(project: Project, params: Params) -> list[str]:
     summary = plural(int(table["images"].sum()), "test image")
     if parent_of is not None:
         count = metrics.flips(table)
-        summary += f": {count.negative} newly wrong, {count.positive} newly right"
+        flipped = f"{count.negative} newly wrong, {count.positive} newly right"
+        summary += f", today's included: {flipped}"
     print(summary)
     wrong = [f"{one.path}: {one.predicted} ({one.confidence:.2f}), is {one.label}" for one in flips]
     for line in first_few(wrong, project.name(project.plot("flips"))):

@@ -195,8 +195,8 @@ def _too_few(images: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[s
     sentences = {
         "no training image of {}: the model cannot learn it before one comes, and its test images "
         "count as wrong": none["train"],
-        f"no test {thing} of {{}}: nothing to judge by{more}{later}": none["test"],
-        f"no validation {thing} of {{}}: nothing to check confidence by{more}": none["validation"],
+        f"no test {thing} of {{}}: not judged{more}{later}": none["test"],
+        f"no validation {thing} of {{}}: confidence is not checked{more}": none["validation"],
         f"too few test {thing}s to judge {{}}: {evidence.ENOUGH} are needed{more}{later}": few,
     }
     for sentence, named in sentences.items():

@@ -286,7 +286,7 @@ def _write_model(
         basis += f" and {plural(added, 'image')} of {identity['day']} as yesterday's model saw them"
     found = f"Temperature {temperature:g}, of {basis}"
     if problem:
-        found = f"Confidence is not calibrated: {problem}"
+        found = f"Confidence is not calibrated: {calibration.needed(problem)}"
     print(f"Validation: {right} of {images} correct. " * bool(images) + f"{found}.")
     units, unit = day.validation.select(evidence.UNITS).item(), evidence.unit_of(day.validation)
     metadata = {

@@ -20,6 +20,7 @@ from dayfold.figures.report.pictures import Heat
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy
 from dayfold.project import params as params_file
+from dayfold.project.console import duration
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project
 
@@ -112,6 +113,7 @@ def filled(template: str, script: str = "page.js", **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
+    environment.filters["time"] = lambda minutes: duration(60 * minutes)
     return environment.get_template(template).render(
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file

@@ -85,7 +85,7 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
             heat,
         ),
         (
-            "Least like what was known",
+            "Least like earlier images",
             "Images of today, the farthest first from all that yesterday's model had learnt. A "
             "new class, or a wrong folder, a screenshot, another organ.",
             _unlike(day),
@@ -144,7 +144,7 @@ def _unlike(day: Day) -> list[Item] | str:
     items = []
     for path, label, predicted, distance in table.iter_rows():
         facts = {"label": label, "nearest": predicted, "distance": f"{distance:.3f}"}
-        command = shlex.join(("dayfold", "withdraw", path, "--reason", "no such image"))
+        command = shlex.join(("dayfold", "withdraw", path, "--reason", "does not belong here"))
         items.append(Item(path, facts, command))
     return items
 

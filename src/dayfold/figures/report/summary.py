@@ -105,8 +105,9 @@ def headline(day: Day, changed: list[Change]) -> str:
         return f"{first}Worse beyond chance: {', '.join(first_few(worse))}."
     if day.figures["worse_than_yesterday"]["significant"]:
         return f"{first}All classes together got worse beyond chance, no single one did."
-    if few := day.evidence.caveat(day.evidence.all):
-        return f"{first}Whether anything got worse is {few}."
+    if is_too_few(day.evidence.all):
+        few = f"Too few test {day.evidence.unit}s to judge whether anything got worse"
+        return f"{first}{few}: {day.evidence.all} in all."
     return f"{first}Nothing got worse beyond chance."
 
 
@@ -141,7 +142,10 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             caveat = f" ({few})" * bool(few)
             yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
-        yield "It called nothing unknown: it had too few validation images to draw a line."
+        yield (
+            "It called nothing unknown: there were too few validation images or patients to set a "
+            "limit."
+        )
 
 
 def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
@@ -151,7 +155,7 @@ def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
         f"{unknown / images:.1%} ({low:.1%} to {high:.1%})."
     )
     if few := day.evidence.caveat(units):
-        return f"{sentence} This is {few}."
+        return f"{sentence} {few.capitalize()}."
     if share is None:
         return sentence
     unlike = ": today's images look unlike those of before. Another device, other settings?"

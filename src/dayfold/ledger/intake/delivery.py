@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dayfold.ledger import splits, tables
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES, first_few
+from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
@@ -230,9 +230,13 @@ def patients_again(
 
 
 def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield a line with a path of each of the first patients, and how many patients there are."""
     if groups:
-        first = "; ".join(f"{place} → {group}" for place, group in groups[:SHOWN])
-        yield escaped(f"patients by data.group: {first}")
+        first = {group: place for place, group in reversed(groups)}
+        found = [(place, group) for place, group in groups if first[group] == place]
+        shown = "; ".join(f"{place} → {group}" for place, group in found[:SHOWN])
+        patients = plural(len(first.keys() - {NO_MATCH}), "patient")
+        yield escaped(f"{patients} by data.group: {shown}")
 
 
 def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:

@@ -92,7 +92,9 @@ def read(
             blank.append(place)
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
-        delivery.warn(".", f"holds {unnamed} files that {file.name} does not name; they are left")
+        delivery.warn(
+            file.name, f"leaves {plural(unnamed, 'file')} unnamed; only named files are taken"
+        )
     if blank:
         shown = ", ".join(first_few(blank))
         what = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
