@@ -74,6 +74,9 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - splits.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
+        known = history.images["group"].unique() if delivery.groups else ()
+        for names in deliveries.alike(delivery.groups.values(), known):
+            delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
         patients = deliveries.patients(paths, group, is_by_csv=options.labels is not None)

@@ -217,6 +217,16 @@ def patients(
             return
 
 
+def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Say which of these groups differ from another by case, signs or leading zeros only."""
+    new, same = set(groups), dict[tuple[str, ...], set[str]]()
+    for group in {*new, *known}:
+        parts = re.findall(r"\d+|[^\W\d_]+", group.casefold().removesuffix(".0"))
+        same.setdefault(tuple(part.lstrip("0") for part in parts), set()).add(group)
+    found = [sorted(names) for names in same.values() if len(names) > 1 and names & new]
+    return [" and ".join(map(repr, names)) for names in sorted(found)]
+
+
 def patients_again(
     known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
