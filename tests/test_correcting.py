@@ -165,6 +165,8 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     audit.write_text(f"path,decision\n{second},Keep\n{third},Withdraw\n")
     assert "1 label corrected" in relabel("--from", str(audit))
     assert not {"Keep", "Withdraw"} & {line["label"] for line in lines_of(copy)}
+    audit.write_text(f"path,decision\n{first},withdraw\n")
+    assert "1 correction undone" in relabel("--from", str(audit))
     audit.write_text(f'path,decision\n"{second},5\n{third},5\n')
     assert "cannot be read as CSV" in relabel("--from", str(audit), code=1)
     audit.write_text("path,verdict\n")

@@ -129,6 +129,8 @@ class Desk:
             del self.lines[target.image]
             self.undone.append(target.path)
         else:
+            if self.has(target, RELABEL) and action != RELABEL:
+                self.undone.append(target.path)  # an image has one correction a day
             self.lines[target.image] = Correction(action, target.image, label, reason)
             self.corrected.append(target.path)
 
