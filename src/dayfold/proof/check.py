@@ -18,7 +18,7 @@ from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
-from dayfold.proof import states, verify
+from dayfold.proof import hand_edits, states, verify
 from dayfold.proof.line import Line
 from dayfold.proof.record import span
 from dayfold.proof.verify import Verified
@@ -88,8 +88,13 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         yield Sign("days", f"{day}: {what}", fix)
     for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
-    if not found.damage:
-        yield Sign("history", verify.summary(found))
+    if found.damage:
+        return
+    try:
+        hand_edits.check(now)  # as `status`: a file that was added is in nobody's record
+    except CycleError as error:
+        yield Sign("days", f"{error.what} {', '.join(error.problems)}", error.hint)
+    yield Sign("history", verify.summary(found))
 
 
 def _tools(project: Project) -> Iterator[Sign]:
