@@ -170,8 +170,8 @@ def close(now: Line, agree: Callable[[str], None]) -> str:
     lines = corrections.lines(project, now.day).values()
     if erased := sum(line.action == corrections.ERASE for line in lines):
         raise CycleError(
-            f"{now.day} records that {plural(erased, 'image')} of earlier days were erased, which "
-            "cannot be taken back.",
+            f"On {now.day} {plural(erased, 'image')} of earlier days went for good: "
+            "this day cannot be taken back.",
             hint="dvc repro && dayfold seal",
         )
     # An earlier undo may have filled a folder.

@@ -75,7 +75,7 @@ def _check_no_stream(path: Path) -> None:
     """Refuse a device, a pipe and /dev/stdout, in whose place root would put a file."""
     is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
     if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise OSError(errno.EINVAL, "is no file, and only a file can be written", str(path))
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def escaped(text: str) -> str:
