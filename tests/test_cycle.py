@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 SMALL_DAY = SMALL_DAYS[0]
+SUNDAY = "2025-06-01"
 
 
 def write_scans(folder, count=3, label="cyst", shade=0):
@@ -252,6 +253,12 @@ def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, she
     next((late / THREE).iterdir()).joinpath("new.png").write_bytes(png(1))
     said = shell(copy.root, *words)
     assert f"{THREE} is sealed; 1 file came later, a later day takes them: dayfold run " in said
+    # An earlier folder without anything new, as of a Sunday, stops no later day.
+    shutil.copytree(digits / ONE, late / SUNDAY)
+    assert f"{SUNDAY} has nothing new\n" in shell(copy.root, *words)
+    next((late / SUNDAY).iterdir()).joinpath("new.png").write_bytes(png(2))
+    assert f"{SUNDAY} comes before {THREE}" in shell(copy.root, *words, code=1)
+    shutil.rmtree(late / SUNDAY)
     shutil.copytree(digits / FOUR, late / "2999-06-04")
     assert "2999-06-04 is in the future" in shell(copy.root, *words, code=1)
     assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import time
+from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
@@ -44,6 +45,9 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
             way = f"a later day takes them: dayfold run {shlex.quote(str(folder))}"
             say(f"{name} is sealed" + f"; {plural(late, 'file')} came later, {way}" * bool(late))
             continue
+        if not day and not now.is_unopened and name < now.day and not _has_new(now, folder):
+            say(f"{name} has nothing new")
+            continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
         delivery = adding.add(project, folder, day=name)
@@ -66,6 +70,18 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
 def is_dated(source: Path) -> bool:
     """Whether a folder holds folders that are named by day, and not classes."""
     return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
+
+
+def _has_new(now: Line, folder: Path) -> bool:
+    """Whether the folder of an earlier day has an image that no day has.
+
+    It had none on its own evening, so that its day was not opened, and can be no more.
+    """
+    day = now.day
+    if now.is_sealed:
+        day = (date.fromisoformat(now.day) + timedelta(days=1)).isoformat()
+    asked = adding.Options(dry_run=True, yes=True)
+    return bool(adding.add(now.project, folder, day=day, options=asked).images)
 
 
 def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int:
