@@ -173,7 +173,7 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     assert "without `decision` and `path`" in relabel("--from", str(audit), code=1)
 
 
-def test_a_merge_is_undone_as_one(copy, relabel):
+def test_a_merge_is_undone_as_one(copy, relabel, shell, digits):
     relabel("--class", "3", "--to", "5")
     said = relabel("--class", "5", "--undo", code=1)
     assert f"no image of '5' was given another class on {FOUR}" in said
@@ -184,6 +184,8 @@ def test_a_merge_is_undone_as_one(copy, relabel):
     assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
     relabel("--class", "3", "--to", "cafe\u0301")
     assert {line["label"] for line in lines_of(copy)} == {"café"}
+    said = shell(copy.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, "--dry-run")
+    assert "3 has new images, and all its earlier ones were relabelled café; if" in said
     said = relabel("--class", "3", "--to", "5", code=1)
     assert "no image is of the class '3' (there are 0, 1, 2, 4, 5, 6, 7, café)" in said
 
