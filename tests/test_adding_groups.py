@@ -37,6 +37,17 @@ def test_labels_of_a_csv_and_its_groups_reach_the_manifest(receiving, source):
     assert images.group_by("group").agg(split="split").explode("split").unique().height == 2
 
 
+def test_groups_that_are_spelt_in_two_ways_are_told(receiving, source):
+    place(source, "er", range(4))
+    file, spelt = source / "labels.csv", ("P01", "p1", "P-01", "P10")
+    rows = [f"er/{number}.png,cat,{group}\n" for number, group in enumerate(spelt)]
+    file.write_text("path,label,group\n" + "".join(rows))
+    (remark,) = add(receiving, source, labels=file).warned
+    assert str(remark).startswith("'P-01' and 'P01' and 'p1' are taken for different patients")
+    assert deliveries.alike(["1-12"], ["11-2", "P1", "112"]) == []
+    assert deliveries.alike(["17.0"], ["017", "18"]) == ["'017' and '17.0'"]
+
+
 def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
     receiving, source, capsys
 ):

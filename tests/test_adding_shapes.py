@@ -39,6 +39,10 @@ def test_classes_named_like_days_and_very_many_files_are_asked_about():
     (said,) = deliveries.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
     assert "dayfold run" in said
     assert deliveries.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
+    (said,) = deliveries.suspicions({"left  ovary": 9, "ER+": 9}, {"left ovary", "ER-"})
+    assert said == "classes differ by spaces only: 'left  ovary' and 'left ovary'"
+    (said,) = deliveries.suspicions({"=A1": 9, "#REF!": 9, "#1": 9}, {"#1"})
+    assert "formulas or errors of a spreadsheet: ['#REF!', '=A1']" in said
     assert deliveries.suspicions({"cat": deliveries.MANY - 1}, set()) == []
     (said,) = deliveries.suspicions({"cat": 100_000}, set())
     assert "100000 files" in said

@@ -161,11 +161,19 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     audit.write_text(f"\ufeffpath;decision\r\n{second};'=5\r\n")
     relabel("--from", str(audit))
     assert "=5" in {line["label"] for line in lines_of(copy)}
+    # It begins words with a capital, and a quote that is never closed hides all rows below.
+    audit.write_text(f"path,decision\n{second},Keep\n{third},Withdraw\n")
+    assert "1 label corrected" in relabel("--from", str(audit))
+    assert not {"Keep", "Withdraw"} & {line["label"] for line in lines_of(copy)}
+    audit.write_text(f"path,decision\n{first},withdraw\n")
+    assert "1 correction undone" in relabel("--from", str(audit))
+    audit.write_text(f'path,decision\n"{second},5\n{third},5\n')
+    assert "cannot be read as CSV" in relabel("--from", str(audit), code=1)
     audit.write_text("path,verdict\n")
     assert "without `decision` and `path`" in relabel("--from", str(audit), code=1)
 
 
-def test_a_merge_is_undone_as_one(copy, relabel):
+def test_a_merge_is_undone_as_one(copy, relabel, shell, digits):
     relabel("--class", "3", "--to", "5")
     said = relabel("--class", "5", "--undo", code=1)
     assert f"no image of '5' was given another class on {FOUR}" in said
@@ -179,6 +187,8 @@ def test_a_merge_is_undone_as_one(copy, relabel):
     said = relabel("--class", "3", "--to", "cafe\u0301")
     assert "class without images until now: café\n" in said
     assert {line["label"] for line in lines_of(copy)} == {"café"}
+    said = shell(copy.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, "--dry-run")
+    assert "3 has new images, and all its earlier ones were relabelled café; if" in said
     said = relabel("--class", "3", "--to", "5", code=1)
     assert "no image is of the class '3' (there are 0, 1, 2, 4, 5, 6, 7, café)" in said
 

@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 
 from builders import DAYS as SMALL_DAYS
-from builders import add
+from builders import add, png
 from dayfold.cycle import opening, unattended
 from dayfold.demo import DAYS
 from dayfold.errors import IntakeError, ToolError
-from dayfold.project import params
+from dayfold.project import params, vcs
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 SMALL_DAY = SMALL_DAYS[0]
+SUNDAY = "2025-06-01"
 
 
 def write_scans(folder, count=3, label="cyst", shade=0):
@@ -212,7 +213,11 @@ def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(cop
         source = str(write_scans(tmp_path / "new"))
         shell(copy.root, "dayfold", "add", source, "--day", FOUR)
         params.edit(copy.params, {"replay.size": 7})
-        assert f"/images/{FOUR}/\n" in shell(copy.root, "dayfold", "undo", "--yes")
+        if number == 1:  # what cannot be done now is finished by the same command, and no more
+            copy.undone("").write_text("in the way")
+            assert "Not a directory" in shell(copy.root, "dayfold", "undo", "--yes", code=1)
+            copy.undone("").unlink()
+        assert f"/images/{FOUR}" in shell(copy.root, "dayfold", "undo", "--yes")
         kept = copy.undone(FOUR if number == 1 else f"{FOUR}-2")
         assert len(list((kept / "images" / FOUR).rglob("*.png"))) == 3
         assert "relabel" in (kept / "corrections" / f"{FOUR}.csv").read_text()
@@ -241,6 +246,25 @@ def test_a_run_goes_on_where_it_was_and_says_a_line_a_stage_and_what_is_refused(
     assert [line.split(",")[1] for line in committed.splitlines()] == ["path", "0/page.png"]
 
 
+def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, shell, digits):
+    late = copy.root.parent / "late"
+    shutil.copytree(digits / THREE, late / THREE)
+    words = ("dayfold", "run", str(late))
+    assert f"{THREE} is sealed\n" in shell(copy.root, *words)
+    next((late / THREE).iterdir()).joinpath("new.png").write_bytes(png(1))
+    said = shell(copy.root, *words)
+    assert f"{THREE} is sealed; 1 file came later, a later day takes them: dayfold run " in said
+    # An earlier folder without anything new, as of a Sunday, stops no later day.
+    shutil.copytree(digits / ONE, late / SUNDAY)
+    assert f"{SUNDAY} has nothing new\n" in shell(copy.root, *words)
+    next((late / SUNDAY).iterdir()).joinpath("new.png").write_bytes(png(2))
+    assert f"{SUNDAY} comes before {THREE}" in shell(copy.root, *words, code=1)
+    shutil.rmtree(late / SUNDAY)
+    shutil.copytree(digits / FOUR, late / "2999-06-04")
+    assert "2999-06-04 is in the future" in shell(copy.root, *words, code=1)
+    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+
+
 def test_what_a_run_does_not_know_of_dvc_it_shows():
     shown = []
     stages = unattended.Stages(shown.append)
@@ -262,9 +286,22 @@ def test_init_refuses_a_folder_in_use(tmp_path, shell):
     assert (tmp_path / "scans" / "mine").read_text() == "mine"
 
 
-def test_what_dvc_cannot_lay_out_is_told_with_its_reason(copy):
+def test_what_dvc_cannot_lay_out_is_told_with_its_reason(copy, shell):
     shutil.rmtree(copy.root / ".dvc" / "cache")
     copy.model.unlink()
     with pytest.raises(ToolError) as caught:
         opening.lay_out(copy)
     assert copy.name(copy.model) in str(caught.value)
+    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    assert "data/model.safetensors" in said
+    assert "→ dvc checkout || dvc pull" in said
+
+
+def test_a_day_that_a_newer_dvc_made_is_told(copy, shell):
+    text = copy.dvc_lock.read_text()
+    copy.dvc_lock.write_text(text.replace("schema: '2.0'", "schema: '3.0'"))
+    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+    assert "not as it was sealed: dvc.lock" in said
+    with pytest.raises(ToolError) as caught:
+        vcs.dvc(copy.root, "status", "dvc.yaml")
+    assert caught.value.hint == "another version of DVC wrote it: pip install --upgrade dvc"

@@ -246,6 +246,27 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, s
     assert f"{small.name(text)} was erased: a line of text is in its place" in said
 
 
+def test_a_day_that_erased_is_not_closed_and_a_text_without_its_event_stops_nothing(small, shell):
+    day, path = SMALL_DAYS[1], small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    erase(small, path)
+    said = shell(small.root, "dayfold", "undo", "--yes", code=1)
+    assert "1 image of earlier days went for good: this day cannot be taken back" in said
+    small.corrections(day).write_text("action,image,label,reason\n")  # as after a git checkout
+    assert "edited" not in shell(small.root, "dayfold", "status")
+    erase(small, path)
+    assert corrections.lines(small, day)[sha256(png(3))].action == corrections.ERASE
+
+
+def test_a_remote_whose_disk_is_not_mounted_is_not_taken_for_an_empty_one(small, tmp_path):
+    (tmp_path / "store").rename(tmp_path / "unmounted")
+    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    with pytest.raises(CycleError, match="not everywhere") as caught:
+        erase(small, path)
+    assert "the folder is not there (is its disk mounted?)" in caught.value.problems[0]
+    (tmp_path / "unmounted").rename(tmp_path / "store")
+    assert "remote store: 1 erased" in erase(small)
+
+
 @pytest.mark.cold  # Ctrl-C is for the process that asks
 @pytest.mark.parametrize(("answer", "said"), [(b"n\n", "Nothing was done"), (b"", "Aborted")])
 def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answer, said):

@@ -39,6 +39,16 @@ def test_a_link_is_replaced_and_never_written_through(tmp_path):
     assert sorted(tmp_path.iterdir()) == [kept, path]
 
 
+def test_a_pipe_and_an_open_stream_are_no_place_for_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout, which root may replace
+    for name in ("pipe", "stdout"):
+        with pytest.raises(OSError, match="Not a regular file"):
+            write_bytes(tmp_path / name, b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "stdout").is_symlink()
+
+
 def test_the_longest_names_can_be_written_and_like_ones_do_not_get_into_each_others_way(tmp_path):
     names = [letter * count + ".png" for letter, count in (("a", 251), ("é", 125), ("猫", 83))]
     names += [f"{'a' * 230}{number}" for number in range(200)]

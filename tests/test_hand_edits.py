@@ -123,6 +123,14 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
     shell(root, "dayfold", "add", *given)
 
 
+def test_what_was_added_by_hand_is_told_by_check_too(copy, shell):
+    path = image(copy, ONE).with_name("new.png")
+    path.write_bytes(b"new")
+    assert f"{copy.name(path)} was added" in shell(copy.root, "dayfold", "check", code=1)
+    path.unlink()
+    assert "all is well" in shell(copy.root, "dayfold", "check")
+
+
 def test_a_full_disk_does_not_keep_anyone_from_looking(copy):
     with Disk() as disk:
         disk.fails_at, disk.error = 1, errno.ENOSPC

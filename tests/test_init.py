@@ -95,6 +95,14 @@ def test_a_new_project_is_whole_and_each_step_is_said_before_it_is_done(made, sh
     assert any(path.is_file() for path in store.rglob("*"))
 
 
+def test_where_no_day_has_a_model_nothing_sends_for_one(made, shell):
+    root, _, environment = made
+    for words in (("audit",), ("predict", "."), ("export", "model.onnx")):
+        said = shell(root, "dayfold", *words, code=1, **environment)
+        assert said.startswith(("dayfold: No day has a model", "dayfold: No day is sealed"))
+        assert "dayfold status" in said
+
+
 @pytest.mark.cold
 def test_the_first_line_comes_before_anything_is_done(tmp_path):
     began = time.monotonic()

@@ -55,6 +55,14 @@ def test_what_spreadsheets_write_is_read(folder, encoding, end):
     assert [(one.place, one.label) for one in found] == [("a/1.png", "cat, big"), ("3.png", "dog")]
 
 
+def test_empty_rows_and_columns_of_a_spreadsheet_are_nothing(folder):
+    found, delivery = read(folder, "path,label,,\na/1.png,cat,,\n3.png,dog,\n, ,,\n\n,,,\n")
+    assert [(one.place, one.label) for one in found] == [("a/1.png", "cat"), ("3.png", "dog")]
+    assert delivery.refused == []
+    with pytest.raises(IntakeError, match="rows that do not fit"):
+        read(folder, "path,label,,\na/1.png,cat,,more\n")
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -112,6 +120,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
         ("path,label\n3.png,Z\xe4hne\n", "is not UTF-8"),
         ("", "has the columns ''"),
         ("path;label\n3.png;cat\n", "separated by ';', it seems: 'path;label'"),
+        ("path;label;age\n3.png;cat;3,5\n", "separated by ';', it seems: 'path;label;age'"),
         ("path\tlabel\n3.png\tcat\n", r"separated by '\\t', it seems"),
         ("path,reader\n3.png,me\n", "has the columns 'path,reader'"),
         ("path,label\n3.png\n", "rows that do not fit"),
@@ -153,6 +162,9 @@ def test_other_headers_are_guessed_and_asked_about_and_columns_says_what_they_ar
     guess, option = delivery.guess
     assert guess == "labels.csv: path=filename, label=Choice, group=patient_id"
     assert option == "--columns path=filename,label=Choice,group=patient_id"
+    text_of_excel = "File Name,Label,Patient ID\n3.png,cat,p1\n"
+    (one,), _ = read(folder, text_of_excel, agree=lambda *_: None)
+    assert one.group == "p1"
     found, _ = read(folder, text, columns="path=filename, label=reader")
     assert [(one.label, one.group) for one in found] == [("me", "")]
     with pytest.raises(IntakeError) as caught:

@@ -53,6 +53,7 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
     assert days == f"{ONE} to {THREE}"
     assert fix.endswith(f"; or make it again here: {RESTORE} {THREE}")
     before = state(clone, "cache")
+    shell(clone.root, "git", "config", "core.worktree", str(clone.root))  # as in a submodule
     other = {"TZ": "Pacific/Chatham", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
     said = shell(clone.root, *RESTORE.split(), TWO, **other)
     for level in ("A  plans", "B  bits", "C  GPU", "D  figures"):

@@ -163,12 +163,14 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
     ("names", "code", "said"),
     [
         (["notes.txt"], 4, ["notes.txt is not an image"]),  # a file that was named
+        (["pipe"], 4, ["pipe is not a file"]),
         (["."], 1, ["There is no image in it"]),
         (["nix", "nox"], 1, ["nix does not exist", "nox does not exist"]),
     ],
 )
 def test_where_no_image_is_given_predict_says_so(three_days, shell, tmp_path, names, code, said):
     (tmp_path / "notes.txt").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")
     given = [str(tmp_path / name) for name in names]
     found = shell(three_days.root, "dayfold", "predict", *given, code=code)
     assert all(line in found for line in said)

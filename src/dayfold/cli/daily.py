@@ -98,7 +98,8 @@ def add(
 
     Without SRC it only starts the day, for images that you put into data/images/DAY/CLASS by hand.
     Exit code 4: files were refused, or known images have another label; the
-    others were taken. Exit code 1: an error, and nothing was added.
+    others were taken, with --strict none. Exit code 1: an error, and nothing
+    was added.
     """
     from dayfold.cycle import adding, opening
 
@@ -159,13 +160,17 @@ def undo(
 
     A seal can be undone until it is pushed. An open day's images move to data/undone/.
     """
-    from dayfold.cycle import sealing
+    from dayfold.cycle import opening, sealing
+    from dayfold.project import journal
 
     def agree(description: str) -> None:
         print(description)
         ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 
+    note = journal.read(here())
     with changing("undo") as project:
+        if note and note.step == opening.CLOSE:
+            return  # it has just been finished, and the same command is no second step back
         print(sealing.undo(project, agree, seal=seal))
 
 
@@ -195,6 +200,8 @@ def run(
         is_dated = unattended.is_dated(source)
         if is_dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
+        for path in unattended.dated(source) if is_dated else ():
+            day_of(path.name)  # none may be in the future
         today = None if is_dated else day_of(day)
         refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader

@@ -47,8 +47,8 @@ def predict(
             "--queue takes one folder and a file to write; --top does not go with it.",
             hint="dayfold predict FOLDER --queue 50 -o queue.csv",
         )
-    if output and output.is_dir():
-        raise IntakeError(f"{output} is a folder.", hint="name a file: --csv predicted.csv")
+    if output and (output.is_dir() or str(output) == "-"):
+        raise IntakeError(f"{output} is no file.", hint="name a file: --csv predicted.csv")
     paths, project = predicting.images(sources), here()
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))

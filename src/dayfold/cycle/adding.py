@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
+
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.days.line import Line
@@ -17,6 +19,7 @@ from dayfold.ledger import looks, splits, tables
 from dayfold.ledger.intake import checking, finding, labels
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
+from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
@@ -69,11 +72,15 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
         checking.inspect(found, delivery, history, today=lying, stage=stage)
+        _tell_old_names(delivery, history)
         # What it comes to.
         desk = _corrections(project, day, delivery, options)
         groups = delivery.groups.items() - splits.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
+        known = history.images["group"].unique() if delivery.groups else ()
+        for names in deliveries.alike(delivery.groups.values(), known):
+            delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
         patients = deliveries.patients(paths, group, is_by_csv=options.labels is not None)
@@ -162,6 +169,17 @@ def _tell_odd(
         )
     for line in odd:
         delivery.warn(str(source), f"is odd: {line}")
+
+
+def _tell_old_names(delivery: Delivery, history: History) -> None:
+    """Warn of new images of a class whose earlier images have all been given another name."""
+    live, now = history.images["label"].unique(), history.images.select("image", "label")
+    gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
+    names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
+    for label in deliveries.tally(delivery.images):
+        if later := sorted(names.filter(before=label)["label"]):
+            was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
+            delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +135,8 @@ class Desk:
             del self.lines[target.image]
             self.undone.append(target.path)
         else:
+            if self.has(target, RELABEL) and action != RELABEL:
+                self.undone.append(target.path)  # an image has one correction a day
             self.lines[target.image] = Correction(action, target.image, label, reason)
             self.corrected.append(target.path)
 
@@ -234,7 +236,7 @@ def decide(desk: Desk, file: Path) -> None:
     A row's `decision` is a class, `withdraw`, `keep` or nothing; `path` or `image` says of what.
     """
     first, reason = dict[str, int](), f"decided in {file.name}"
-    for number, which, decision in _decisions(file):
+    for number, which, decision in _decisions(file, desk.labels()):
         before = len(desk.problems)
         for target in desk.targets([which]):
             if first.setdefault(target.path, number) != number:
@@ -247,7 +249,7 @@ def decide(desk: Desk, file: Path) -> None:
         desk.problems[before:] = [f"line {number}: {one}" for one in desk.problems[before:]]
 
 
-def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
+def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -256,18 +258,25 @@ def _decisions(file: Path) -> Iterator[tuple[int, str, str]]:
         raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
     header = text.partition("\n")[0]
     # Some spreadsheets write semicolons.
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if "," not in header else ",")
-    names = set(rows.fieldnames or ())
-    if "decision" not in names or not names & {"path", "image"}:
-        raise CycleError(
-            f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
-            hint="fill in the column `decision` of what dayfold audit wrote",
-        )
-    for row in rows:
-        decision = composed(from_spreadsheet(row["decision"] or "").strip())
-        if decision and decision != KEEP:
-            which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
-            yield rows.line_num, which, decision
+    separator = ";" if "," not in header else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        names = set(rows.fieldnames or ())
+        if "decision" not in names or not names & {"path", "image"}:
+            raise CycleError(
+                f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
+                hint="fill in the column `decision` of what dayfold audit wrote",
+            )
+        for row in rows:
+            decision = composed(from_spreadsheet(row["decision"] or "").strip())
+            if decision.casefold() in (KEEP, WITHDRAW) and decision not in classes:
+                decision = decision.casefold()  # a spreadsheet begins cells with a capital
+            if decision and decision != KEEP:
+                which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
+                yield rows.line_num, which, decision
+    except csv.Error as error:
+        what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
+        raise CycleError(what, hint="a cell with a quote in it is in quotes") from None
 
 
 def withdraw(desk: Desk, paths: Sequence[str | Path], *, reason: str) -> None:

@@ -169,6 +169,13 @@ def opened(project: Project, day: str, parent: str, *, would: bool = False) -> I
 def close(now: Line, agree: Callable[[str], None]) -> str:
     """Close the open day (as `sealing.undo`)."""
     project = now.project
+    lines = corrections.lines(project, now.day).values()
+    if erased := sum(line.action == corrections.ERASE for line in lines):
+        raise CycleError(
+            f"On {now.day} {plural(erased, 'image')} of earlier days went for good: "
+            "this day cannot be taken back.",
+            hint="dvc repro && dayfold seal",
+        )
     # An earlier undo may have filled a folder.
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))

@@ -1,15 +1,17 @@
 """The cycle without a person."""
 
 import re
+import shlex
 import sys
 import time
+from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.cycle import adding, sealing
 from dayfold.days.line import Line
 from dayfold.days.open_day import check_no_pipe
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import workers
+from dayfold.ledger.intake import finding, workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, Say, plural
 from dayfold.project.layout import Project, is_day
@@ -32,13 +34,19 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
     said, with its time; all that they and DVC print with `verbose`.
     """
     refused = 0
-    folders = [(source, day)] if day else [(path, path.name) for path in _dated(source)]
+    folders = [(source, day)] if day else [(path, path.name) for path in dated(source)]
+    times = vcs.times_of_seals(project.root)
     for number, (folder, name) in enumerate(folders, start=1):
         if not day:
             say(f"day {number} of {len(folders)}: {name}")
         now = Line.read(project)
         if name in now.sealed:
-            say(f"{name} is sealed")
+            late = _late(project, folder, name, times.get(name))
+            way = f"a later day takes them: dayfold run {shlex.quote(str(folder))}"
+            say(f"{name} is sealed" + f"; {plural(late, 'file')} came later, {way}" * bool(late))
+            continue
+        if not day and not now.is_unopened and name < now.day and not _has_new(now, folder):
+            say(f"{name} has nothing new")
             continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
@@ -64,7 +72,33 @@ def is_dated(source: Path) -> bool:
     return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
 
 
-def _dated(source: Path) -> list[Path]:
+def _has_new(now: Line, folder: Path) -> bool:
+    """Whether the folder of an earlier day has an image that no day has.
+
+    It had none on its own evening, so that its day was not opened, and can be no more.
+    """
+    day = now.day
+    if now.is_sealed:
+        day = (date.fromisoformat(now.day) + timedelta(days=1)).isoformat()
+    asked = adding.Options(dry_run=True, yes=True)
+    return bool(adding.add(now.project, folder, day=day, options=asked).images)
+
+
+def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int:
+    """How many files came into a folder after its day was sealed; copies of what it has are none.
+
+    A job may start before all files are there.
+    """
+    if sealed is None or not folder.is_dir():
+        return 0
+    files = [path for path in folder.glob("*/*") if path.is_file()]
+    files = [path for path in files if not finding.is_clutter(path.name)]
+    young = [f"/{path.parent.name}/{path.name}" for path in files if path.stat().st_ctime > sealed]
+    text = project.manifest(day).read_text(encoding="utf-8") if young else ""
+    return sum(finding.composed(name) not in text for name in young)
+
+
+def dated(source: Path) -> list[Path]:
     """The folders of a folder of days, in order; IntakeError where it holds anything else."""
     found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     strangers = [

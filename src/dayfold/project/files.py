@@ -47,6 +47,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
     `mode` are its rights from the first moment that it is there, by default the usual ones.
     """
+    _check_no_stream(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, so that what a kill leaves is taken for no image; never too long; its own a name.
     part = path.with_name(f".{sha256(path.name.encode())[:32]}{PART}")
@@ -66,6 +67,13 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
         # A disk that is full gets its space back, and the message names the file that was meant.
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _check_no_stream(path: Path) -> None:
+    """Refuse a device, a pipe and /dev/stdout, in whose place root would put a file."""
+    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
+    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def escaped(text: str) -> str:

@@ -111,6 +111,8 @@ class Remote(NamedTuple):
         """
         with self._reached():
             fs, path = self.store.fs, self.store.oid_to_path(key)
+            if fs.protocol == "local" and not Path(self.store.path).exists():
+                raise OSError("the folder is not there (is its disk mounted?)")
             found = self._read(path)
             if found is None and self._read(self.store.oid_to_path(folder)) is None:
                 return 0

@@ -16,9 +16,13 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.project.console import BRIEF, first_few
 from dayfold.project.layout import is_day
 
-# What DVC and git say where one was killed before, or cannot sign, and what helps.
+# What DVC and git say where one was killed before, or cannot sign, and what helps: the first.
 _KILLED = "dayfold check --fix, if a command was killed here"
+_FOLDERS = [f"DVC_{name}" for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")]
 WAYS = {
+    "invalid schema version": "another version of DVC wrote it: pip install --upgrade dvc",
+    "unexpected error - [Errno": "can DVC read and write the folder? It may be the value of "
+    f"{' or '.join(_FOLDERS)}",
     **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
     "to sign": "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false",
 }
@@ -62,7 +66,7 @@ def environment() -> dict[str, str]:
     kept.pop("PYTHONWARNINGS", None)  # "error" stops DVC at its libraries' own
     return {
         **kept,
-        "PATH": here + os.pathsep + os.environ.get("PATH", ""),
+        "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
         "DVC_NO_ANALYTICS": "1",
         "LANGUAGE": "en",  # WAYS looks for English words
         "GIT_OPTIONAL_LOCKS": "0",  # a `git status` that is killed leaves no lock
@@ -148,7 +152,8 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     if running.returncode and said:
         raise _busy("dvc repro", said)
     if running.returncode:
-        raise ToolError(f"`dvc repro` failed (exit code {running.returncode}).")
+        what = f"`dvc repro` failed (exit code {running.returncode})."
+        raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
 
 
 def _pass_on(lines: Iterable[str], kept: list[str]) -> None:
@@ -275,6 +280,14 @@ def tagged_days(root: Path, *which: str) -> list[str]:
     """The days that have a tag on any line of history, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
+
+
+def times_of_seals(root: Path) -> dict[str, int]:
+    """When each day was tagged, in seconds since 1970, by day."""
+    form = "--format=%(refname:strip=3) %(creatordate:unix)"
+    lines = git(root, "for-each-ref", form, f"refs/tags/{TAG}").splitlines()
+    found = (line.rpartition(" ") for line in lines)
+    return {day: int(at) for day, _, at in found if is_day(day)}
 
 
 def sealed_days(root: Path) -> list[str]:

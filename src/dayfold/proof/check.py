@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.days import states
+from dayfold.days import hand_edits, states
 from dayfold.days.line import Line
 from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
@@ -89,8 +89,13 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         yield Sign("days", f"{day}: {what}", fix)
     for day, what, fix in verify.folded(found.absent):
         yield Sign("days", f"{day}: {what}; to get it: {fix}")
-    if not found.damage:
-        yield Sign("history", verify.summary(found))
+    if found.damage:
+        return
+    try:
+        hand_edits.check(now)  # as `status`: a file that was added is in nobody's record
+    except CycleError as error:
+        yield Sign("days", f"{error.what} {', '.join(error.problems)}", error.hint)
+    yield Sign("history", verify.summary(found))
 
 
 def _tools(project: Project) -> Iterator[Sign]:

@@ -200,9 +200,14 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
 
 def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     project = sealed.project
-    words = ("worktree", "add", "--quiet", "--detach", str(folder.root), vcs.TAG + sealed.day)
     # No hooks: DVC's own would check out every image and model.
-    vcs.git(project.root, "-c", "core.hooksPath=/dev/null", *words)
+    at, tag, no_hooks = str(folder.root), vcs.TAG + sealed.day, ("-c", "core.hooksPath=/dev/null")
+    words = ["worktree", "add", "--detach", at, tag]
+    if vcs.git_says(project.root, "config", "core.worktree"):
+        # A submodule, whose setting DVC's git takes for that of its worktrees too.
+        words = ["clone", "--shared", str(project.root), at]
+    vcs.git(project.root, *no_hooks, *words, "--quiet", "--no-checkout")
+    vcs.git(folder.root, *no_hooks, "checkout", "--quiet", "--detach", tag)
     # All that DVC notes of a folder of its own is to go with it.
     objects, home = storage.cache_folder(project.root), folder.root / ".dvc" / "tmp" / "site"
     local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'

@@ -6,6 +6,7 @@ default remote, or from the clone that has it.
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -290,8 +291,9 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
                 found.erased += 1
             else:
                 what = f"{one.path}: text in its place says that it was erased, and no event does"
-                fix = "git pull, if that was in another clone; or: dayfold withdraw --erase "
-                found.damage.append(Finding(one.day, f"{what} ({path})", fix + one.path))
+                fix = f'dayfold withdraw --erase {shlex.quote(one.path)} --reason "…"'
+                fix = f"git pull, if that was in another clone; or: {fix}"
+                found.damage.append(Finding(one.day, f"{what} ({path})", fix))
     return [one for one in stored if one.bad]
 
 

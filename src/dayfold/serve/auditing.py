@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
-from dayfold.errors import ImageMissingError, LedgerError
+from dayfold.errors import ImageMissingError, LedgerError, ModelError
 from dayfold.figures.report import page
 from dayfold.figures.report.pictures import thumbnail
 from dayfold.learning import calibration, device, network, pixels
@@ -26,6 +26,7 @@ from dayfold.ledger.decode import no_warnings
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
@@ -72,6 +73,8 @@ def run(project: Project, *, top: int | None) -> Audit:
     features that was fitted without them and their groups. The table has `top` rows, or all doubted
     labels, or the FEW least certain ones where none is doubted. Decisions already in it stay.
     """
+    if not project.model.exists() and not vcs.sealed_days(project.root):
+        raise ModelError("No day has a model yet.", hint="dayfold status")
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # Those withdrawn on the open day too, after the model's day.

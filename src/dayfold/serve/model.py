@@ -128,6 +128,8 @@ class Classifier:
 def _rgb(image: ImageLike) -> Image.Image:
     """Return an image as RGB, decoded as in training; OSError or IntakeError where it cannot be."""
     if isinstance(image, str | Path):
+        if Path(image).exists() and not Path(image).is_file():
+            raise IntakeError("is not a file")  # a pipe that nobody writes into has no end
         return decode.decode(Path(image).read_bytes())
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
@@ -155,6 +157,9 @@ def chosen_day(project: Project, day: str | None) -> str:
     sealed = vcs.sealed_days(project.root)
     if day is None:
         passed = gate.last_passed(project, sealed)
+        if not sealed:
+            what = "No day is sealed yet, so no model is the one to use."
+            raise CycleError(what, hint="dayfold status")
         if passed is None:
             raise CycleError(
                 f"None of the {len(sealed)} sealed days passed its gate, so no model is the one "
@@ -192,8 +197,8 @@ def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     `fetch`, a remote.
     """
     if day not in vcs.sealed_days(project.root):
-        model = network.load(project.model)
-        if model.metadata["day"] != day:
+        model = network.load(project.model) if project.model.exists() else None
+        if model is None or model.metadata["day"] != day:
             raise ModelError(f"{day} is open and has no model yet.", hint="dvc repro")
         return model
     name = project.name(project.model)

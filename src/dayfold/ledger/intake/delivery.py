@@ -23,6 +23,7 @@ SHOWN = 3  # paths that are shown with their patients
 NO_MATCH = "no match"
 WORDS = "patient|subject|subj|study|case|pat|pt|p"
 
+_COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 # The separator before a patient's id, and its prefix: P013_2.png, case-12/2.png, scan_pat7.png.
 _ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
@@ -175,6 +176,14 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
             f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
             "days, for dayfold run?"
         )
+    same = dict[str, set[str]]()
+    for label in {*counts, *known}:
+        same.setdefault("".join(label.split()), set()).add(label)
+    if spaced := [names for names in same.values() if len(names) > 1 and names & {*new}]:
+        shown = "; ".join(" and ".join(map(repr, sorted(names))) for names in spaced[:3])
+        found.append(f"classes differ by spaces only: {shown}")
+    if computed := list(filter(_COMPUTED.fullmatch, new)):
+        found.append(f"new classes are formulas or errors of a spreadsheet: {computed[:3]}")
     if NO_LABEL in new:
         found.append(
             f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged"
@@ -214,6 +223,16 @@ def patients(
                 f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
+
+
+def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Say which of these groups differ from another by case, signs or leading zeros only."""
+    new, same = set(groups), dict[tuple[str, ...], set[str]]()
+    for group in {*new, *known}:
+        parts = re.findall(r"\d+|[^\W\d_]+", group.casefold().removesuffix(".0"))
+        same.setdefault(tuple(part.lstrip("0") for part in parts), set()).add(group)
+    found = [sorted(names) for names in same.values() if len(names) > 1 and names & new]
+    return [" and ".join(map(repr, names)) for names in sorted(found)]
 
 
 def patients_again(

@@ -90,25 +90,29 @@ def _parquet(file: Path) -> Table:
 def _csv(file: Path, text: str) -> Table:
     try:
         table = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows = [(table.line_num, row) for row in table if row]
+        # Spreadsheets write rows of empty cells below the last row, and columns of them beside.
+        rows = [(table.line_num, row) for row in table if any(map(str.strip, row))]
     except csv.Error as error:
         raise IntakeError(
             f"{file} cannot be read as CSV: {error}.", hint=f"known: {KNOWN}"
         ) from None
     header = [cell.strip() for cell in rows[0][1]] if rows else []
+    width = max((at for at, cell in enumerate(header, start=1) if cell), default=0)
+    header = header[:width]
+    rows = [(number, row if any(row[width:]) else row[:width]) for number, row in rows]
+    hint = "columns are separated by commas; a cell with a comma is in double quotes"
+    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
+        what = f"{file} has its columns separated by {other[0]!r}, it seems: {header[0][:200]!r}."
+        raise IntakeError(what, hint=hint)
     problems = [
         f"line {number} has {len(row)} columns, not {len(header)}"
         for number, row in rows[1:]
         if len(row) != len(header)
     ]
-    hint = "columns are separated by commas; a cell with a comma is in double quotes"
     if problems:
         raise IntakeError(
             f"{file} has rows that do not fit:", problems=first_few(problems), hint=hint
         )
-    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
-        what = f"{file} has its columns separated by {other[0]!r}, it seems: {header[0][:200]!r}."
-        raise IntakeError(what, hint=hint)
     if len(set(header)) < len(header):
         raise IntakeError(f"{file} has two columns of one name.", hint="rename one of them")
     entries = [(f"line {number}", dict(zip(header, row, strict=True))) for number, row in rows[1:]]

@@ -21,7 +21,7 @@ COLUMNS = ("path", "label", "group")
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
-    "group": ("group", "patient", "patient_id", "study"),
+    "group": ("group", "patient", "patient_id", "study", "study_id"),
 }
 _PLAIN = ({"path", "label"}, {"path", "label", "group"}, {"file_name", "label"})
 _PREFIX = re.compile("[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
@@ -131,7 +131,7 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
             wrong.append(f"{part!r} is not path=, label= or group= and the name of a column")
     guessed: dict[str, str] = {}
     for meaning in COLUMNS:
-        fit = [name for name in table.names if name.strip().lower() in _OTHERS[meaning]]
+        fit = [name for name in table.names if _bare(name) in map(_bare, _OTHERS[meaning])]
         if meaning in certain or (columns and meaning == "group"):
             continue
         if len(fit) > 1:
@@ -146,6 +146,11 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
         raise IntakeError(f"{file} has the columns '{shown}'.", problems=wrong, hint=hint)
     is_guess = guessed and {*table.names} not in _PLAIN
     return found, ",".join(f"{meaning}={name}" for meaning, name in found.items()) * bool(is_guess)
+
+
+def _bare(name: str) -> str:
+    """Return a column's name without case, spaces and signs: "Patient ID" is "patient_id"."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _row(
