@@ -163,7 +163,7 @@ def test_other_headers_are_guessed_and_asked_about_and_columns_says_what_they_ar
     assert guess == "labels.csv: path=filename, label=Choice, group=patient_id"
     assert option == "--columns path=filename,label=Choice,group=patient_id"
     text_of_excel = "File Name,Label,Patient ID\n3.png,cat,p1\n"
-    (one,), _ = read(folder, text_of_excel, agree=lambda *_: None)
+    (one,), _ = read(folder, text_of_excel, may_guess=True)
     assert one.group == "p1"
     found, _ = read(folder, text, columns="path=filename, label=reader")
     assert [(one.label, one.group) for one in found] == [("me", "")]
