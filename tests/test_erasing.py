@@ -250,7 +250,7 @@ def test_a_day_that_erased_is_not_closed_and_a_text_without_its_event_stops_noth
     day, path = SMALL_DAYS[1], small.images(SMALL_DAYS[0]) / "cat" / "3.png"
     erase(small, path)
     said = shell(small.root, "dayfold", "undo", "--yes", code=1)
-    assert "1 image of earlier days went for good: this day cannot be taken back" in said
+    assert "erased 1 image of earlier days, so it cannot be undone" in said
     small.corrections(day).write_text("action,image,label,reason\n")  # as after a git checkout
     assert "edited" not in shell(small.root, "dayfold", "status")
     erase(small, path)

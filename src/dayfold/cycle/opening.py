@@ -90,7 +90,7 @@ def check_may_open(now: Line, day: str) -> None:
         is_last = day == now.day
         back = "take its seal back: dayfold undo; or wait for the next day"
         raise CycleError(
-            f"{day} is sealed already.", hint=back if is_last else f"a --day after {now.day}"
+            f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
         )
     states.check(now, "open")
     states.check_free(now, day)
@@ -172,8 +172,7 @@ def close(now: Line, agree: Callable[[str], None]) -> str:
     lines = corrections.lines(project, now.day).values()
     if erased := sum(line.action == corrections.ERASE for line in lines):
         raise CycleError(
-            f"On {now.day} {plural(erased, 'image')} of earlier days went for good: "
-            "this day cannot be taken back.",
+            f"{now.day} erased {plural(erased, 'image')} of earlier days, so it cannot be undone.",
             hint="dvc repro && dayfold seal",
         )
     # An earlier undo may have filled a folder.
