@@ -114,7 +114,7 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
     for day in (*DAYS[:3], DAYS[6]):
         message = f"so be it\n\n{gate.FORCED}" if day == TWO else "as usual"
         vcs.git(project.root, "tag", f"{vcs.TAG}{day}", "--message", message, more=IDENTITY)
-    assert log.verdicts(project, lines) == {
+    assert log.verdicts(project, lines, gate.forced(project)) == {
         ONE: "ok",
         TWO: "forced",
         THREE: "failed",

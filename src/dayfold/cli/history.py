@@ -27,7 +27,8 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
     project = here()
     now = warn_of_edits(project)
     lines = history.lines(project, now.params)
-    verdicts, forced = history.verdicts(project, lines), gate.forced(project)
+    forced = gate.forced(project)
+    verdicts = history.verdicts(project, lines, forced)
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
         images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes

@@ -202,16 +202,15 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
         again = "is not as it was sealed: its files come back as they were"
         agree(f"{now.day} {again}\n{opening.KEPT}")
         opening.bring_back(project, vcs.TAG + now.day)
-        lacks = False
+        hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
         try:
             opening.lay_out(project)
         except ToolError:  # as in a clone that has pulled nothing yet
-            lacks = True
+            hint = ""
         try:
             hand_edits.check_last(now)
         except CycleError as error:
-            hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
-            raise CycleError(error.what, hint=error.hint if lacks else hint) from None
+            raise CycleError(error.what, hint=hint or error.hint) from None
         return f"{now.day} is as it was sealed"
     return _unseal(now, agree)
 

@@ -19,7 +19,7 @@ from dayfold.days import record
 from dayfold.days.line import Line
 from dayfold.errors import CycleError, LedgerError
 from dayfold.ledger import corrections
-from dayfold.ledger.decode import placeholder
+from dayfold.ledger.decode import is_placeholder
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
@@ -198,22 +198,13 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
     return found, is_touched
 
 
-def _is_text(path: Path, image: str) -> bool:
-    """Whether a file is the text in an erased image's place, of whose event no day here knows.
-
-    `dayfold withdraw --erase` notes it then, so no command may stop at it.
-    """
-    text = placeholder(image)
-    return path.stat().st_size == len(text) and path.read_bytes() == text
-
-
 def _compared(
     now: Line, touched: dict[str, list[str]], gone: Collection[str]
 ) -> dict[str, list[str]]:
     """What became of the files of touched days, and of days that are gone, by the manifests.
 
     A withdrawn image may be there or not; a text stands in the place of one that was erased, on
-    the open day too.
+    the open day too. Where no day here knows of that, `dayfold withdraw --erase` notes it.
     """
     if not touched and not gone:
         return {}
@@ -230,6 +221,7 @@ def _compared(
         hashes = pool.map(lambda name: sha256_file(project.root / name), names)
         for done, (name, image) in enumerate(zip(names, hashes, strict=True), start=1):
             ticker.so_far(done, len(names))
-            if image != image_of[name] and not _is_text(project.root / name, image_of[name]):
+            sealed_as = image_of[name]
+            if image != sealed_as and not is_placeholder(project.root / name, sealed_as):
                 changed.append(name)
     return {CHANGED: changed, DELETED: sorted(sealed - files), ADDED: sorted(files - sealed)}

@@ -71,7 +71,7 @@ class Line:
 
     @cached_property
     def sealed_history(self) -> History:
-        """The history of the sealed days: of a million images it takes a second to read."""
+        """The history of the sealed days."""
         return manifest.history(self.project, self.parent)
 
     def history(self) -> History:

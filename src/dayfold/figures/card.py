@@ -37,7 +37,8 @@ def card(
     distance above which an image is unknown, or why there is none. `erased` are paths of images.
     """
     line, known, history = day.line, day.evidence, day.history
-    checks, word = gate.read(day.project, line.day), log.verdicts(day.project, [line])[line.day]
+    checks, forced = gate.read(day.project, line.day), gate.forced(day.project)
+    word = log.verdicts(day.project, [line], forced)[line.day]
     verdict, reasons = gate.verdict(checks), gate.reasons(checks)
     verdict = verdict if word == "ok" or "/" in word else f"{word} ({verdict})"
     provenance = json.loads(day.file(day.project.provenance) or b"{}")

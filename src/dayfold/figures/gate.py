@@ -99,9 +99,11 @@ def verdict(found: Sequence[Check]) -> str:
     ]
     kinds = (("failed", 0), ("passed", 1), ("not judged", None))
     counts = [(outcomes.count(kind), name) for name, kind in kinds]
-    first, *rest = [one for one in counts if one[0]] or [(0, "")]
-    said = [f"{plural(first[0], 'check')} {first[1]}", *(f"{n} {name}" for n, name in rest)]
-    return ", ".join(said) if first[0] else "no limit is set"
+    some = [(n, name) for n, name in counts if n]
+    if not some:
+        return "no limit is set"
+    (first, what), *rest = some
+    return ", ".join([f"{plural(first, 'check')} {what}", *(f"{n} {name}" for n, name in rest)])
 
 
 def _name(check: Check) -> str:

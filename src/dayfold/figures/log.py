@@ -149,12 +149,12 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
     raise CycleError(f"{day or 'This project'} has no figures.", hint=hint)
 
 
-def verdicts(project: Project, days: list[DayLine]) -> dict[str, str]:
+def verdicts(project: Project, days: list[DayLine], forced: Collection[str]) -> dict[str, str]:
     """Return day → what became of it at the gate: ok, forced, failed; or open, committed.
 
-    "3/8": of 8 checks 3 passed, the others are not judged.
+    "3/8": of 8 checks 3 passed, the others are not judged. `forced` are those of `gate.forced`.
     """
-    found, forced = {}, gate.forced(project)
+    found = {}
     sealed, committed = vcs.sealed_days(project.root), vcs.committed_days(project.root)
     for line in days:
         passed = (line.figures or {}).get("gate") == {"passed": True, "not_judged": 0}

@@ -75,6 +75,12 @@ def placeholder(image: str) -> bytes:
     return f"dayfold: image {image} was erased; data/corrections/ says when\n".encode()
 
 
+def is_placeholder(path: Path, image: str) -> bool:
+    """Whether a file is the text in the place of this erased image."""
+    text = placeholder(image)
+    return path.stat().st_size == len(text) and path.read_bytes() == text
+
+
 @contextmanager
 def no_warnings() -> Iterator[None]:
     """Suppress the decoders' warnings; to be used in the thread that starts the others."""

@@ -19,14 +19,7 @@ import polars as pl
 from dayfold.errors import LedgerError
 from dayfold.ledger.tables import schema
 from dayfold.project.console import first_few
-from dayfold.project.files import (
-    csv_bytes,
-    parse_csv,
-    sha256,
-    stamp,
-    who_changed,
-    write_bytes,
-)
+from dayfold.project.files import csv_bytes, parse_csv, sha256, stamp, who_changed, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 
 SPLITS = ("train", "validation", "test")

@@ -18,7 +18,7 @@ from dayfold.days.line import Line
 from dayfold.days.record import Sealed, span
 from dayfold.errors import ToolError
 from dayfold.ledger import corrections
-from dayfold.ledger.decode import placeholder
+from dayfold.ledger.decode import is_placeholder
 from dayfold.project import pins, storage, vcs
 from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.cpus import cpus
@@ -285,7 +285,7 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
                 found.damage.append(Finding(one.day, f"{what}: {path}", fix))
             elif whole:
                 continue
-            elif not (one.image and path.is_file() and path.read_bytes() == placeholder(one.image)):
+            elif not (one.image and path.is_file() and is_placeholder(path, one.image)):
                 one.bad.append(path)
             elif one.image in erased:
                 found.erased += 1

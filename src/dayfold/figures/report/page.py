@@ -58,7 +58,7 @@ def write_index(project: Project) -> None:
         titles=log.TITLES,
         columns=[(title, "number") for title in log.TITLES.values()],
         shown=lambda line, key: evidence.shown(line.figures, key),
-        verdicts=log.verdicts(project, lines),
+        verdicts=log.verdicts(project, lines, gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
     write_bytes(project.report("index"), text.encode())
