@@ -4,8 +4,10 @@ import csv
 import io
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partialmethod
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,7 @@ from dayfold.ledger import corrections, manifest, splits
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.files import sha256, sha256_file
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import snapshot
@@ -57,6 +60,34 @@ def benchmark(name: str) -> ModuleType:
     return module
 
 
+def shell(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
+    """Run a command as a user would, and return all that it prints; fail on its exit code."""
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env={**vcs.environment(), **IDENTITY, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1800,
+    )
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.stdout
+
+
+class RealProject(Project):
+    """A project in which commands are run, as a user would: `project.git("tag", code=1)`."""
+
+    def shell(self, *words: str, **options: object) -> str:
+        return shell(self.root, *words, **options)
+
+    dayfold = partialmethod(shell, "dayfold")
+    dvc = partialmethod(shell, "dvc")
+    git = partialmethod(shell, "git")
+    sh = partialmethod(shell, "sh")
+
+
 def a_free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as listening:
@@ -86,9 +117,9 @@ def place(folder: Path, label: str, numbers: Iterable[int], prefix: str = "") ->
     return paths
 
 
-def make_project(root: Path, **changes: object) -> Project:
+def make_project(root: Path, **changes: object) -> RealProject:
     """A project as `init` leaves it, without git and DVC; changes by `section__key=value`."""
-    project = Project(root)
+    project = RealProject(root)
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "params.yaml", project.params)
     project.manifests.mkdir(parents=True)
@@ -98,7 +129,7 @@ def make_project(root: Path, **changes: object) -> Project:
     return project
 
 
-def make_trainable(root: Path, **changes: object) -> Project:
+def make_trainable(root: Path, **changes: object) -> RealProject:
     """A project whose days can be trained in a moment; changes as above."""
     project = make_project(root, **{**TINY, **changes})
     create.make_origin(project, params_file.read(project.params))

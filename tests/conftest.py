@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from hypothesis import settings
 
 import warm  # isort: skip - before dayfold asks which Python this is
 
+import builders
 import touched
-from builders import DAYS, IDENTITY, NO_GATE, make_project, open_day
+from builders import DAYS, NO_GATE, RealProject, make_project, open_day
 from dayfold import demo
 from dayfold.project import params, vcs
 from dayfold.project.layout import Project
@@ -40,7 +40,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 # Begun first, so that no worker has one of them left when the others are done.
-LONG = ("test_shown", "test_demo", "test_tutorial", "test_erasing", "test_kill")
+LONG = ("test_shown", "test_demo", "test_tutorial", "test_erasing", "test_lifeline")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -100,23 +100,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shell() -> Shell:
-    """Run a command as a user would, and return all that it prints; fail on its exit code."""
-
-    def run(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            words,
-            cwd=folder,
-            env={**vcs.environment(), **IDENTITY, **environment},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=1800,
-        )
-        assert done.returncode == code, done.stdout
-        assert "Traceback" not in done.stdout, done.stdout
-        return done.stdout
-
-    return run
+    return builders.shell
 
 
 @pytest.fixture(scope="session")
@@ -146,36 +130,35 @@ def digits(once: Callable[..., Path]) -> Path:
 
 
 def write_three_days(folder: Path, shell: Shell, digits: Path) -> None:
-    root = folder / "scans"
     shell(folder, "dayfold", "init", "scans", "--weights", "random", "--image-size", "16")
-    project = Project(root)
+    project = RealProject(folder / "scans")
     small = {"train.updates": 4, "train.batch_size": 8}
     params.edit(project.params, {**small, "train.threads": 1, "replay.size": 100})
     # Trained so little, no day would pass.
     params.edit(project.params, NO_GATE)
     one, two, three = demo.DAYS[:3]
-    shell(root, "dayfold", "add", str(digits / one), "--day", one)
-    shell(root, "dvc", "repro")
-    shell(root, "dayfold", "seal", "-m", "the first day")
-    shell(root, "dayfold", "add", "--day", two)
+    project.dayfold("add", str(digits / one), "--day", one)
+    project.dvc("repro")
+    project.dayfold("seal", "-m", "the first day")
+    project.dayfold("add", "--day", two)
     shutil.copytree(digits / two, project.images(two), dirs_exist_ok=True)
-    shell(root, "dvc", "repro")
-    shell(root, "dayfold", "seal")
+    project.dvc("repro")
+    project.dayfold("seal")
     archive = folder / "archive"
     for day in (one, two, three):
         shutil.copytree(digits / day, archive / day)
     (archive / three / "0").mkdir(exist_ok=True)
     (archive / three / "0" / "page.png").write_text("<html>")
     # As if a backfill had been interrupted after the images of the third day were in.
-    shell(root, "dayfold", "add", str(archive / three), "--day", three, code=4)
-    said = shell(root, "dayfold", "run", str(archive), "--allow-refused")
+    project.dayfold("add", str(archive / three), "--day", three, code=4)
+    said = project.dayfold("run", str(archive), "--allow-refused")
     (folder / "backfill.log").write_text(said)
 
 
 @pytest.fixture(scope="session")
-def three_days(once: Callable[..., Path], shell: Shell, digits: Path) -> Project:
+def three_days(once: Callable[..., Path], shell: Shell, digits: Path) -> RealProject:
     """A real project with three sealed days, each come to in another way. Not to be changed."""
-    return Project(once("history", lambda to: write_three_days(to, shell, digits)) / "scans")
+    return RealProject(once("history", lambda to: write_three_days(to, shell, digits)) / "scans")
 
 
 def copied(source: str, target: str) -> None:
@@ -185,30 +168,30 @@ def copied(source: str, target: str) -> None:
 
 
 @pytest.fixture
-def copy(three_days: Project, tmp_path: Path) -> Project:
+def copy(three_days: RealProject, tmp_path: Path) -> RealProject:
     """A copy of the three days, to be changed at will; who damages cache or model unlinks first."""
     root = tmp_path / "scans"
     # Without the squares that were kept of images: a third of the files, and soon made again.
     left_out = shutil.ignore_patterns("squares")
     shutil.copytree(three_days.root, root, symlinks=True, copy_function=copied, ignore=left_out)
-    return Project(root)
+    return RealProject(root)
 
 
 @pytest.fixture(scope="session")
-def share(shell: Shell) -> Callable[[Project, Path, str], Project]:
+def share(shell: Shell) -> Callable[[Project, Path, str], RealProject]:
     """Copy a project into a folder, beside the git and the DVC remote that it is pushed to."""
 
-    def made(project: Project, folder: Path, store: str) -> Project:
-        copy = Project(shutil.copytree(project.root, folder / "scans", symlinks=True))
+    def made(project: Project, folder: Path, store: str) -> RealProject:
+        copy = RealProject(shutil.copytree(project.root, folder / "scans", symlinks=True))
         shell(folder, "git", "init", "--quiet", "--bare", "shared.git")
-        shell(copy.root, "git", "remote", "add", "origin", "../shared.git")
+        copy.git("remote", "add", "origin", "../shared.git")
         # Days of before there was a remote know it only from this machine's own settings.
         for words in ((), ("--local",)):
-            shell(copy.root, "dvc", "remote", "add", *words, "-d", "store", store)
-        shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share by a folder")
-        shell(copy.root, "dvc", "push", "--all-tags")
+            copy.dvc("remote", "add", *words, "-d", "store", store)
+        copy.git("commit", "--quiet", "--all", "--message", "Share by a folder")
+        copy.dvc("push", "--all-tags")
         branch = vcs.branch(copy.root)
-        shell(copy.root, "git", "push", "--quiet", "-u", "origin", branch, "--tags")
+        copy.git("push", "--quiet", "-u", "origin", branch, "--tags")
         vcs.git(folder / "shared.git", "symbolic-ref", "HEAD", f"refs/heads/{branch}")
         return copy
 

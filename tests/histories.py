@@ -11,14 +11,7 @@ from dayfold import draws
 from dayfold.figures import counts, evidence, gate, log, retention
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import Row
-from dayfold.ledger.tables import (
-    Check,
-    CohortAccuracy,
-    Evaluation,
-    Flip,
-    NearDuplicate,
-    Prediction,
-)
+from dayfold.ledger.tables import Check, CohortAccuracy, Evaluation, Flip, NearDuplicate, Prediction
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN, Project

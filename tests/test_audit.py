@@ -43,7 +43,7 @@ def test_a_group_is_never_on_both_sides_and_each_class_is_dealt_evenly():
     assert turned[::-1].tolist() == fold.tolist()
 
 
-def test_an_image_is_judged_by_what_was_fitted_without_it():
+def test_an_image_is_judged_by_what_was_fitted_without_it_or_not_at_all():
     # Noise: only a model that has seen an image could know its label.
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 64)).astype(np.float32)
@@ -52,10 +52,7 @@ def test_an_image_is_judged_by_what_was_fitted_without_it():
     chances, judged = auditing.out_of_sample(features, labels, fold, 2)
     assert judged.all()
     assert (chances.argmax(1) == labels).mean() == pytest.approx(0.5, abs=0.12)
-
-
-def test_a_class_that_stands_in_one_fold_only_is_not_judged():
-    rng = np.random.default_rng(0)
+    # A class that stands in one fold only.
     labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
     fold = np.array([*(np.arange(40) % auditing.FOLDS), 3, 3])
     chances, judged = auditing.out_of_sample(rng.normal(size=(42, 4)), labels, fold, 4)
@@ -63,7 +60,7 @@ def test_a_class_that_stands_in_one_fold_only_is_not_judged():
     assert (chances[:, 3] == 0).all()
 
 
-def test_a_wrong_label_is_doubted_and_the_right_one_suggested():
+def test_a_wrong_label_is_doubted_but_neither_a_hard_class_as_a_whole_nor_a_single_class():
     labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.7)
     chances[5] = [0.05, 0.9, 0.05]
     assert labels[5] == 2
@@ -71,9 +68,6 @@ def test_a_wrong_label_is_doubted_and_the_right_one_suggested():
     assert np.flatnonzero(found.doubted).tolist() == [5]
     assert found.suggested[5] == 1
     assert found.score.argmin() == 5
-
-
-def test_neither_a_hard_class_as_a_whole_nor_a_single_class_is_doubted():
     labels, chances = labelled(np.random.default_rng(0), 90, 3, sure=0.8)
     chances[labels == 2] = [0.15, 0.45, 0.40]
     assert not auditing.doubts(chances, labels).doubted.any()
@@ -130,8 +124,12 @@ def test_four_of_five_flipped_labels_are_among_the_worst_twentieth(noisy):
 
 @pytest.mark.slow
 def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(noisy, monkeypatch):
+    def certain(chances, labels):
+        """Doubts by which no label is counted as wrong."""
+        return Doubts(chances[np.arange(len(labels)), labels], chances.argmin(1), labels < 0)
+
     project, *_ = noisy
-    monkeypatch.setattr(auditing, "doubts", lambda *given: certain(*given))
+    monkeypatch.setattr(auditing, "doubts", certain)
     found = auditing.run(project, top=None)
     assert (found.doubted, len(found.doubts)) == (0, auditing.FEW)
     scores = [doubt.score for doubt in found.doubts]
@@ -140,11 +138,6 @@ def test_without_a_doubt_the_least_certain_are_shown_and_it_is_said(noisy, monke
     assert said[0] == "No label is doubted. The least certain ones:"
     assert said[1].startswith(found.doubts[0].path)
     assert len(tables.read(project.audit(found.day), Doubt)) == auditing.FEW
-
-
-def certain(chances, labels):
-    """Doubts by which no label is counted as wrong."""
-    return Doubts(chances[np.arange(len(labels)), labels], chances.argmin(1), labels < 0)
 
 
 @pytest.mark.slow
@@ -174,9 +167,9 @@ def test_decisions_are_kept_and_names_are_escaped_on_the_page(noisy):
 
 
 @pytest.mark.slow
-def test_images_that_are_not_here_are_not_judged_and_counted(copy, shell):
+def test_images_that_are_not_here_are_not_judged_and_counted(copy):
     shutil.rmtree(copy.images(DAYS[1]) / "3")
-    said = shell(copy.root, "dayfold", "audit", "--top", "4", "--html")
+    said = copy.dayfold("audit", "--top", "4", "--html")
     day = json.loads(copy.provenance.read_bytes())["day"]
     found = re.search(r"(\d+) images are not here", said)
     assert found
@@ -184,7 +177,7 @@ def test_images_that_are_not_here_are_not_judged_and_counted(copy, shell):
     assert len(tables.read(copy.audit(day), Doubt)) == 4
     assert copy.audit_page(day).exists()
     assert "dayfold relabel --from data/audit/" in said
-    assert shell(copy.root, "git", "status", "--porcelain", "data/audit") == ""
+    assert copy.git("status", "--porcelain", "data/audit") == ""
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from builders import DAYS, contents, encoded, make_trainable, open_day, run_stag
 from dayfold import backtest, demo
 from dayfold.backtest import POLICIES, History
 from dayfold.cli.top import days_of
-from dayfold.errors import CycleError, ImageMissingError, ParamsError
+from dayfold.errors import CycleError, ImageMissingError
 from dayfold.figures import comparison
 from dayfold.learning import frozen, network, pixels
 from dayfold.ledger import corrections, manifest, tables
@@ -217,17 +217,8 @@ def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
     assert not scratch.activations.exists()
 
 
-def test_the_ridge_head_is_defined_for_one_image_and_without_validation():
-    one, none = (
-        (torch.ones(1, 512), torch.tensor([0])),
-        (torch.zeros(0, 512), torch.zeros(0).long()),
-    )
-    weight, bias = frozen.ridge(*one, 1, torch.ones(1), *none)
-    assert (weight.abs().sum(), bias.tolist()) == (0, [1.0])
-
-
 def test_frozen_is_said_to_be_ahead_by_more_than_the_interval_of_patients_only():
-    """Thirty patients have two test images on each of two days; all are right but those named."""
+    # Thirty patients have two test images on each of two days; all are right but those named.
     columns = ("image", "day", "split", "label", "predicted", "confidence", "group")
 
     def table(wrong, images=60):
@@ -286,12 +277,8 @@ def test_all_that_cannot_be_compared_is_told_at_once():
     assert [policy.name for policy in backtest.policies([], [])] == list(POLICIES)
     with pytest.raises(CycleError) as caught:
         backtest.policies(["navie", "project"], ["seed=3", "replay.size", "replay.size=["])
-    assert [problem.split()[0] for problem in caught.value.problems] == [
-        "navie",
-        "seed=3",
-        "replay.size",
-        "replay.size=[:",
-    ]
+    told = [problem.split()[0] for problem in caught.value.problems]
+    assert told == ["navie", "seed=3", "replay.size", "replay.size=[:"]
     own, other = backtest.policies([], ["replay.size=1000", "weights.recent=2"])
     assert (own.name, other.changes) == ("project", {"replay.size": 1000, "weights.recent": 2})
 
@@ -305,24 +292,25 @@ def test_figures_are_marked_where_they_rest_on_too_few_in_any_of_a_policy_s_runs
     rest["naive", 1] = enough | {"earlier": 20}
     rest["project", 0] = enough | {"worst": 20, "new": 0}
     found = comparison.means(runs, rest)
-    marked = {
-        policy: [
-            name for name, cell in zip(comparison.COLUMNS, cells, strict=True) if "few" in cell
-        ]
-        for policy, cells in found.items()
-    }
-    assert marked == {"naive": ["forgetting", "BWT"], "project": ["worst F1", "new conf."]}
+    for policy, columns in (
+        ("naive", ["forgetting", "BWT"]),
+        ("project", ["worst F1", "new conf."]),
+    ):
+        cells = zip(comparison.COLUMNS, found[policy], strict=True)
+        assert [name for name, cell in cells if "few" in cell] == columns
     assert comparison.line(one, rest) == "naive (seed 0): ACC 0.500, forgetting 0.500, 1 s"
-    assert comparison.line(runs[1], rest).startswith(
-        "naive (seed 1): ACC 0.500, forgetting 0.500 few"
-    )
+    few = "naive (seed 1): ACC 0.500, forgetting 0.500 few"
+    assert comparison.line(runs[1], rest).startswith(few)
 
 
 def test_a_span_of_days_may_be_open_at_either_end():
-    assert days_of("") == (None, None)
-    assert days_of("2025-06-02..2025-06-04") == ("2025-06-02", "2025-06-04")
-    assert days_of("2025-06-02..") == ("2025-06-02", None)
-    assert days_of("2025-06-02") == ("2025-06-02", "2025-06-02")
+    for text, span in (
+        ("", (None, None)),
+        ("2025-06-02..2025-06-04", ("2025-06-02", "2025-06-04")),
+        ("2025-06-02..", ("2025-06-02", None)),
+        ("2025-06-02", ("2025-06-02", "2025-06-02")),
+    ):
+        assert days_of(text) == span
     with pytest.raises(CycleError, match="'june' is not a day"):
         days_of("june..july")
     with pytest.raises(CycleError, match="2025-06-04 comes after 2025-06-02"):
@@ -330,24 +318,10 @@ def test_a_span_of_days_may_be_open_at_either_end():
 
 
 @pytest.mark.slow
-def test_what_cannot_be_compared_of_a_real_project_is_told_and_leaves_nothing(three_days, shell):
+def test_what_cannot_be_compared_of_a_real_project_is_told_and_leaves_nothing(three_days):
     for words, said in (
         (("--set", "replay.sise=3"), "known here: policy, size"),
         (("--days", demo.DAYS[2]), "needs two sealed days or more; 1 of the 3 sealed days are"),
     ):
-        assert said in shell(three_days.root, "dayfold", "backtest", *words, code=1)
+        assert said in three_days.dayfold("backtest", *words, code=1)
     assert not three_days.backtest_curves.exists()
-
-
-def test_params_are_changed_by_dotted_keys_and_refused_all_at_once(project):
-    params = params_file.read(project.params)
-    found = params_file.changed(params, {"weights.recent": 2, "replay.policy": "uniform"})
-    assert (found.weights.recent, found.replay.policy) == (2.0, "uniform")
-    assert found.train == params.train
-    with pytest.raises(ParamsError) as caught:
-        params_file.changed(params, {"replay.sise": 3, "replay.size": -1, "train.updates": "two"})
-    assert [problem.split()[0] for problem in caught.value.problems] == [
-        "replay.size",
-        "replay.sise",
-        "train.updates",
-    ]

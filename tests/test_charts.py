@@ -43,6 +43,16 @@ def test_equal_lines_are_drawn_side_by_side_and_share_a_label_at_their_end():
     assert [re.findall(r'data-series="(.*?)"', label) for label in labels] == [[ONE, TWO], [THREE]]
 
 
+def test_an_axis_has_round_numbers_that_hold_both_ends():
+    for ends, marks in (
+        ((0.8, 1), [0.8, 0.85, 0.9, 0.95, 1]),
+        ((0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ((0, 37), [0, 10, 20, 30, 40]),
+        ((0, 0), [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    ):
+        assert charts.ticks(*ends) == marks
+
+
 def test_labels_name_as_many_lines_as_fit_in_a_third_and_count_the_others():
     cells = [CohortAccuracy(DAYS[20], cohort, 0.9, 10, 0.6, 1.0, 0) for cohort in DAYS[:20]]
     svg = str(charts.forgetting_curve(cells))
@@ -50,19 +60,6 @@ def test_labels_name_as_many_lines_as_fit_in_a_third_and_count_the_others():
     named = label.count("data-series")
     assert label.endswith(f"+{20 - named}")
     assert 2 < named < 8
-
-
-@pytest.mark.parametrize(
-    ("ends", "marks"),
-    [
-        ((0.8, 1), [0.8, 0.85, 0.9, 0.95, 1]),
-        ((0, 1), [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        ((0, 37), [0, 10, 20, 30, 40]),
-        ((0, 0), [0, 0.2, 0.4, 0.6, 0.8, 1]),
-    ],
-)
-def test_an_axis_has_round_numbers_that_hold_both_ends(ends, marks):
-    assert charts.ticks(*ends) == marks
 
 
 def test_policies_are_drawn_as_means_over_seeds(tmp_path):
@@ -80,8 +77,8 @@ def test_policies_are_drawn_as_means_over_seeds(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cohorts", "confusion", "classification"])
-def test_dvc_plots_draws_the_same_numbers(three_days, shell, name):
-    said = shell(three_days.root, "dvc", "plots", "show", f"data/plots/{name}.csv", "--show-vega")
+def test_dvc_plots_draws_the_same_numbers(three_days, name):
+    said = three_days.dvc("plots", "show", f"data/plots/{name}.csv", "--show-vega")
     spec = json.loads(said[said.index("{") :])
     assert spec["spec" if name == "confusion" else "layer"]
     svg = vl_convert.vegalite_to_svg(spec, vl_version="5.20")

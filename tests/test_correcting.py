@@ -3,15 +3,15 @@
 import json
 import re
 import shutil
+from functools import partial
 
 import polars as pl
 import pytest
 
 import dayfold
-from builders import table
+from builders import RealProject, table
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
-from dayfold.project.layout import Project
 from dayfold.serve import auditing
 
 pytestmark = pytest.mark.slow
@@ -30,24 +30,19 @@ def files(project, day, label):
 
 
 @pytest.fixture
-def relabel(copy, shell):
-    def run(*words, code=0, day=FOUR):
-        return shell(copy.root, "dayfold", "relabel", *words, "--day", day, code=code)
+def relabel(copy):
+    def run(*words, code=0, day=FOUR, command="relabel"):
+        return copy.dayfold(command, *words, "--day", day, code=code)
 
     return run
 
 
 @pytest.fixture
-def withdraw(copy, shell):
-    def run(*words, code=0, day=FOUR):
-        return shell(copy.root, "dayfold", "withdraw", *words, "--day", day, code=code)
-
-    return run
+def withdraw(relabel):
+    return partial(relabel, command="withdraw")
 
 
-def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(
-    copy, shell, relabel, withdraw
-):
+def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(copy, relabel, withdraw):
     path = files(copy, ONE, "3")[0]
     said = relabel(path, "--to", "5")
     assert f"1 label corrected, effective {FOUR}, in data/corrections/{FOUR}.csv:\n  {path}" in said
@@ -55,8 +50,8 @@ def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(
     row = manifest.history(copy, THREE).images.filter(path=path).row(0, named=True)
     assert (line["action"], line["image"], line["label"]) == ("relabel", row["image"], "5")
     # The open day is meant where none is named; the same again changes nothing.
-    assert "1 image already as asked" in shell(copy.root, "dayfold", "relabel", path, "--to", "5")
-    assert "1 correction undone" in shell(copy.root, "dayfold", "relabel", path, "--undo")
+    assert "1 image already as asked" in copy.dayfold("relabel", path, "--to", "5")
+    assert "1 correction undone" in copy.dayfold("relabel", path, "--undo")
     assert copy.corrections(FOUR).read_text() == HEADER
     relabel(path, "--to", "5")
     assert "1 correction undone" in relabel(path, "--to", "3")
@@ -105,19 +100,17 @@ def test_all_that_cannot_be_corrected_is_listed_and_nothing_is_done(copy, relabe
     assert "need either --to CLASS" in relabel(path, code=1)
     withdraw(path, "--reason", "no consent")
     assert "was withdrawn; --undo that first" in relabel(path, "--to", "5", code=1)
-    said = relabel(path, "--to", "5", code=1, day=DAYS[4])
-    assert f"{FOUR} is open and not sealed" in said
+    assert f"{FOUR} is open and not sealed" in relabel(path, "--to", "5", code=1, day=DAYS[4])
     withdraw(path, "--undo")
     assert lines_of(copy) == []
 
 
-def test_a_file_of_the_open_day_is_moved(copy, shell, relabel, withdraw, digits):
-    shell(copy.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
+def test_a_file_of_the_open_day_is_moved(copy, relabel, withdraw, digits):
+    copy.dayfold("add", str(digits / FOUR), "--day", FOUR)
     count = len(files(copy, FOUR, "*"))
     path, other = files(copy, FOUR, "*")[:2]
     name = path.rpartition("/")[2]
-    said = relabel(path, "--to", "new")
-    assert "1 image of the open day moved" in said
+    assert "1 image of the open day moved" in relabel(path, "--to", "new")
     assert files(copy, FOUR, "new") == [f"data/images/{FOUR}/new/{name}"]
     assert lines_of(copy) == []
     # A name that is taken is no reason to lose a file.
@@ -151,8 +144,7 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
     twice = f"{header}{rows},{first},3,,0.6,withdraw\n"
     audit.write_text(twice)
-    said = relabel("--from", str(audit), code=1)
-    assert f"line 5: {first} is decided on line 2" in said
+    assert f"line 5: {first} is decided on line 2" in relabel("--from", str(audit), code=1)
     audit.write_text(f"{header}{rows},{fourth},3,,0.6,withdraw\n")
     assert "2 labels corrected" in relabel("--from", str(audit))
     assert {line["action"] for line in lines_of(copy)} == {"relabel", "withdraw"}
@@ -173,7 +165,7 @@ def test_decisions_come_from_a_table_all_or_none(copy, relabel, tmp_path):
     assert "without `decision` and `path`" in relabel("--from", str(audit), code=1)
 
 
-def test_a_merge_is_undone_as_one(copy, relabel, shell, digits):
+def test_a_merge_is_undone_as_one(copy, relabel, digits):
     relabel("--class", "3", "--to", "5")
     said = relabel("--class", "5", "--undo", code=1)
     assert f"no image of '5' was given another class on {FOUR}" in said
@@ -184,10 +176,9 @@ def test_a_merge_is_undone_as_one(copy, relabel, shell, digits):
     assert lines_of(copy) == []
     said = relabel("--class", "12", "--to", "5", code=1)
     assert "no image is of the class '12' (there are 0, 1, 2, 3, 4, 5, 6, 7)" in said
-    said = relabel("--class", "3", "--to", "cafe\u0301")
-    assert "class without images until now: café\n" in said
+    assert "class without images until now: café\n" in relabel("--class", "3", "--to", "cafe\u0301")
     assert {line["label"] for line in lines_of(copy)} == {"café"}
-    said = shell(copy.root, "dayfold", "add", str(digits / FOUR), "--day", FOUR, "--dry-run")
+    said = copy.dayfold("add", str(digits / FOUR), "--day", FOUR, "--dry-run")
     assert "3 has new images, and all its earlier ones were relabelled café; if" in said
     said = relabel("--class", "3", "--to", "5", code=1)
     assert "no image is of the class '3' (there are 0, 1, 2, 4, 5, 6, 7, café)" in said
@@ -198,7 +189,7 @@ def corrected(three_days, shell, digits, tmp_path_factory):
     """Three days, and a fourth that renames 0, merges 1 into 2 and withdraws a third of 3."""
     root = tmp_path_factory.mktemp("corrected") / "scans"
     shutil.copytree(three_days.root, root, symlinks=True)
-    project = Project(root)
+    project = RealProject(root)
     shell(root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
     shell(root, "dayfold", "relabel", "--class", "0", "--to", "zero")
     shell(root, "dayfold", "relabel", "--class", "1", "--to", "2")
@@ -233,20 +224,19 @@ def test_all_that_is_measured_goes_by_the_corrected_labels(corrected):
     replayed = table(corrected.replay)
     old = {row["path"].split("/")[3] for row in replayed if row["label"] == "2"}
     assert old == {"1", "2"}
-
-
-def test_a_class_without_images_keeps_its_row_and_is_never_predicted(corrected):
+    # A class without images keeps its row and is never predicted, and another name is no new one.
     made = json.loads(corrected.provenance.read_bytes())
     assert made["classes"] == [*"01234567", "8", "zero"]
     assert made["retired_classes"] == ["0", "1"]
-    # Another name is no new class.
     assert made["new_classes"] == ["8"]
     assert "\nnew       8\n" in (corrected.root.parent / "repro.log").read_text()
-    predicted = {row["predicted"] for row in table(corrected.predictions)}
-    assert predicted <= {*"2345678", "zero"}
+    assert {row["predicted"] for row in table(corrected.predictions)} <= labels
+    # A sealed day of corrections comes back as it was.
+    assert "up to date" in corrected.dvc("repro")
+    assert corrected.git("status", "--porcelain") == ""
 
 
-def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected, tmp_path, shell):
+def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected, tmp_path):
     kept = (*"2345678", "zero")
     model = dayfold.load(corrected.root, FOUR)
     assert model.classes == kept
@@ -254,7 +244,7 @@ def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected
     assert set(answer.probabilities) == set(kept)
     assert sum(answer.probabilities.values()) == pytest.approx(1)
     assert auditing.run(corrected, top=1).classes == kept
-    shell(corrected.root, "dayfold", "export", str(tmp_path / "m.safetensors"), "--day", FOUR)
+    corrected.dayfold("export", str(tmp_path / "m.safetensors"), "--day", FOUR)
     readme = (tmp_path / "m.README.md").read_text()
     assert "0. `0` (retired: its probability is 0)\n1. `1` (retired" in readme
     assert "\n9. `zero`\n" in readme
@@ -264,7 +254,7 @@ def test_a_retired_class_is_no_answer_no_choice_and_said_on_the_papers(corrected
     assert not re.search(r"^\| [01] \|", card, re.MULTILINE)
 
 
-def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
+def test_earlier_rows_stay_and_are_marked(corrected, three_days):
     cells = {(row["day"], row["cohort"]): row for row in table(corrected.plot("cohorts"))}
     for row in table(three_days.plot("cohorts")):
         mine = cells[row["day"], row["cohort"]]
@@ -275,7 +265,7 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     counted = {cohort: part["image"].n_unique() for (cohort,), part in test.group_by("day")}
     for (day, cohort), row in cells.items():
         assert int(row["corrected"]) == (counted.get(cohort, 0) if day < FOUR else 0)
-    said = shell(corrected.root, "dayfold", "log").splitlines()
+    said = corrected.dayfold("log").splitlines()
     lines = [line for line in said if not line.startswith("* ")]  # another mark's
     assert [line.count("~") for line in lines[1:5]] == [1, 1, 1, 0]
     assert lines[8].startswith(f"~ up to {test['image'].n_unique()} test image")
@@ -284,8 +274,3 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days, shell):
     # What was new on a day goes by the names of then, and so do its figures.
     assert [line.split()[2] for line in lines[1:5]] == ["6", "7", "8", "8"]
     assert lines[4].split()[3] == "+8"
-
-
-def test_a_sealed_day_of_corrections_comes_back_as_it_was(corrected, shell):
-    assert "up to date" in shell(corrected.root, "dvc", "repro")
-    assert shell(corrected.root, "git", "status", "--porcelain") == ""

@@ -28,15 +28,18 @@ def write_scans(folder, count=3, label="cyst", shade=0):
     return folder
 
 
-def test_outside_a_project_every_command_says_how_to_make_one(tmp_path, shell):
+def test_outside_a_project_commands_say_how_to_make_one_not_in_a_folder_in_use(tmp_path, shell):
     for words in (["status"], ["snapshot"], ["add", "."]):
         said = shell(tmp_path, "dayfold", *words, code=1)
         assert "No dayfold project" in said
         assert "dayfold init" in said
-
-
-def test_nothing_is_reported_to_the_makers_of_dvc(tmp_path, shell):
-    """DVC leaves what it is about to send in a temporary file."""
+    (tmp_path / "scans").mkdir()
+    mine = tmp_path / "scans" / "mine"
+    mine.write_text("mine")
+    assert "is not an empty folder" in shell(tmp_path, "dayfold", "init", "scans", code=1)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    # Nothing is reported to the makers of DVC, which leaves what it sends in a temporary file.
     (tmp_path / "tmp").mkdir()
     words = ("dayfold", "init", "scans", "--weights", "random", "--image-size", "16")
     shell(tmp_path, *words, TMPDIR=str(tmp_path / "tmp"), DVC_NO_ANALYTICS="")
@@ -44,13 +47,13 @@ def test_nothing_is_reported_to_the_makers_of_dvc(tmp_path, shell):
     assert not any(b"cmd_class" in path.read_bytes() for path in reports)
 
 
-def test_days_come_in_order_and_each_step_refuses_what_is_not_its_turn(copy, shell, tmp_path):
-    root, source = copy.root, str(write_scans(tmp_path / "new"))
+def test_days_come_in_order_and_each_step_refuses_what_is_not_its_turn(copy, tmp_path):
+    source = str(write_scans(tmp_path / "new"))
 
     def add(*words, code=0):
-        return shell(root, "dayfold", "add", *words, code=code)
+        return copy.dayfold("add", *words, code=code)
 
-    said = shell(root, "dayfold", "status")
+    said = copy.dayfold("status")
     assert f"{THREE}, sealed; parent {TWO}" in said
     assert "dayfold add" in said
     assert f"2025-06-01 comes before {THREE}" in add("--day", "2025-06-01", code=1)
@@ -72,37 +75,37 @@ def test_days_come_in_order_and_each_step_refuses_what_is_not_its_turn(copy, she
     assert "dayfold seal" in said
     assert f"{FOUR} is already open" in add("--day", FOUR, code=1)
     add(source, "--day", FOUR)
-    said = shell(root, "dayfold", "status")
+    said = copy.dayfold("status")
     assert f"{FOUR}, open; parent {THREE}" in said
     assert "3 in 1 class; new: cyst" in said
     assert "next    dvc repro" in said
-    said = shell(root, "dayfold", "seal", code=1)
+    said = copy.dayfold("seal", code=1)
     assert f"{FOUR} is not up to date" in said
     assert "snapshot" in said
     assert "dvc repro" in said
     params.edit(copy.params, {"dayfold": "0.0.1"})
-    said = shell(root, "dayfold", "train", code=1)
+    said = copy.dayfold("train", code=1)
     assert "pinned to dayfold 0.0.1" in said
     assert "pip install dayfold==0.0.1" in said
 
 
-def test_a_sealed_day_that_was_made_again_or_changed_is_not_built_upon(copy, shell):
+def test_a_sealed_day_that_was_made_again_or_changed_is_not_built_upon(copy):
     data = bytearray(copy.model.read_bytes())
     data[-1] ^= 1
     copy.model.unlink()
     copy.model.write_bytes(data)
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+    said = copy.dayfold("add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/model.safetensors" in said
-    assert f"{THREE} is not as it was sealed" in shell(copy.root, "dayfold", "status")
-    shell(copy.root, "dvc", "checkout", "--force", "data/model.safetensors")
+    assert f"{THREE} is not as it was sealed" in copy.dayfold("status")
+    copy.dvc("checkout", "--force", "data/model.safetensors")
     edited = copy.evaluation(THREE).read_text()
     copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+    said = copy.dayfold("add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
     assert "dayfold undo, to have back what was sealed" in said
-    assert "is as it was sealed" in shell(copy.root, "dayfold", "undo", "--yes")
+    assert "is as it was sealed" in copy.dayfold("undo", "--yes")
     assert copy.evaluation(THREE).read_text() == edited
-    shell(copy.root, "dayfold", "add", "--day", FOUR)
+    copy.dayfold("add", "--day", FOUR)
 
 
 def test_a_taken_name_is_changed_unless_that_would_change_the_group(receiving, tmp_path):
@@ -120,33 +123,30 @@ def test_a_taken_name_is_changed_unless_that_would_change_the_group(receiving, t
     assert caught.value.problems == [f"cyst/0.png {said}"]
 
 
-def test_what_brings_nothing_in_opens_no_day(copy, shell, digits, tmp_path):
+def test_what_brings_nothing_in_opens_no_day(copy, digits, tmp_path):
     source = write_scans(tmp_path / "scans-of-today")
     (source / "stray.png").write_bytes(b"")
     words = ("dayfold", "add", str(source), "--day", FOUR)
-    said = shell(copy.root, *words, "--strict", code=4)
-    assert "stray.png lies in no class folder" in said
-    said = shell(copy.root, *words, "--dry-run", code=4)
+    assert "stray.png lies in no class folder" in copy.shell(*words, "--strict", code=4)
+    said = copy.shell(*words, "--dry-run", code=4)
     assert re.search(r"would be added +3 ", said)
     assert re.search(r"refused +1 ", said)
     assert not copy.rejected(FOUR).exists()
-    said = shell(copy.root, "dayfold", "add", str(digits / ONE), "--day", FOUR)
+    said = copy.dayfold("add", str(digits / ONE), "--day", FOUR)
     assert re.search(r"added +0 ", said)
     assert "has the same bytes as data/images" in said
     assert "nothing new" in said
     (tmp_path / "empty").mkdir()
-    said = shell(copy.root, "dayfold", "run", str(tmp_path / "empty"), "--day", FOUR)
-    assert f"{FOUR} was not opened" in said
+    assert f"{FOUR} was not opened" in copy.dayfold("run", str(tmp_path / "empty"), "--day", FOUR)
     # A folder of dated folders holds nothing else, and needs no day.
     for name in (FOUR, "notes"):
         (tmp_path / "archive" / name).mkdir(parents=True)
     archive, nowhere = str(tmp_path / "archive"), str(tmp_path / "nowhere")
-    assert "notes is not a day" in shell(copy.root, "dayfold", "run", archive, code=1)
-    said = shell(copy.root, "dayfold", "run", archive, "--day", FOUR, code=1)
-    assert "holds dated folders" in said
-    assert f"{nowhere} is not there" in shell(copy.root, "dayfold", "run", nowhere, code=1)
-    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
-    shell(copy.root, *words, code=4)
+    assert "notes is not a day" in copy.dayfold("run", archive, code=1)
+    assert "holds dated folders" in copy.dayfold("run", archive, "--day", FOUR, code=1)
+    assert f"{nowhere} is not there" in copy.dayfold("run", nowhere, code=1)
+    assert f"{THREE}, sealed" in copy.dayfold("status")
+    copy.shell(*words, code=4)
     assert len(copy.rejected(FOUR).read_text().splitlines()) == 2
     assert len(list(copy.images(FOUR).glob("*/*"))) == 3
     assert copy.groups(FOUR).read_text() == "image,group\n"
@@ -155,79 +155,79 @@ def test_what_brings_nothing_in_opens_no_day(copy, shell, digits, tmp_path):
 def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(copy, shell, tmp_path):
     root = copy.root
     # A seal that was stopped before its tag is finished by the same command.
-    head = shell(root, "git", "rev-parse", "HEAD")
-    shell(root, "git", "tag", "--delete", f"day/{THREE}")
-    assert f"sealed as day/{THREE}" in shell(root, "dayfold", "seal")
-    assert shell(root, "git", "rev-parse", f"day/{THREE}^{{commit}}") == head
+    head = copy.git("rev-parse", "HEAD")
+    copy.git("tag", "--delete", f"day/{THREE}")
+    assert f"sealed as day/{THREE}" in copy.dayfold("seal")
+    assert copy.git("rev-parse", f"day/{THREE}^{{commit}}") == head
     (root / "notes.txt").write_text("mine")
     (root / "data" / "notes.txt").write_text("mine too")
     (root / "data" / "classes").mkdir()  # empty, as an undo leaves data/rejected
-    shell(root, "git", "add", "notes.txt")
-    assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
-    assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
-    shell(root, "git", "add", "notes.txt")
-    shell(root, "dayfold", "seal", "-m", "again")
-    committed = shell(root, "git", "show", "--name-only", "--format=%b", "HEAD").split()
+    copy.git("add", "notes.txt")
+    assert f"{THREE} is open again" in copy.dayfold("undo", "--yes")
+    assert copy.git("tag", "--list", f"day/{THREE}") == ""
+    copy.git("add", "notes.txt")
+    copy.dayfold("seal", "-m", "again")
+    committed = copy.git("show", "--name-only", "--format=%b", "HEAD").split()
     assert committed[0] == "again"
     assert {"metrics.json", f"data/manifests/{THREE}.csv"} <= set(committed)
     assert not {"notes.txt", "data/notes.txt"} & set(committed)
-    assert shell(root, "git", "status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
+    assert copy.git("status", "--porcelain") == "A  notes.txt\n?? data/notes.txt\n"
     # Behind a commit that touches nothing of the day.
     (root / "README.md").write_text("more")
     params.edit(copy.params, {"train.learning_rate": 0.002})
-    shell(root, "git", "commit", "--quiet", "-m", "more", "README.md", "params.yaml")
+    copy.git("commit", "--quiet", "-m", "more", "README.md", "params.yaml")
     before = copy.params.read_text()
-    assert f"{THREE} is open again" in shell(root, "dayfold", "undo", "--yes")
+    assert f"{THREE} is open again" in copy.dayfold("undo", "--yes")
     assert copy.params.read_text() == before
-    subjects = shell(root, "git", "log", "-2", "--format=%s").splitlines()
+    subjects = copy.git("log", "-2", "--format=%s").splitlines()
     assert subjects == [f"Take back the seal of {THREE}", "more"]
-    assert "A  notes.txt" in shell(root, "git", "status", "--porcelain")
-    assert f"{THREE}, open; parent {TWO}" in shell(root, "dayfold", "status")
+    assert "A  notes.txt" in copy.git("status", "--porcelain")
+    assert f"{THREE}, open; parent {TWO}" in copy.dayfold("status")
     params.edit(copy.params, {"train.learning_rate": 0.001})
-    shell(root, "dayfold", "seal")
-    assert "nothing damaged" in shell(root, "dayfold", "check")
+    copy.dayfold("seal")
+    assert "nothing damaged" in copy.dayfold("check")
     # Unasked, behind a commit that changed what it has, or on another branch: not at all.
-    before = shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}")
-    said = shell(root, "dayfold", "undo", code=1)
+    before = copy.git("rev-parse", "HEAD", f"day/{THREE}")
+    said = copy.dayfold("undo", code=1)
     assert f"{THREE} is sealed: its tag and its commit go" in said
     assert "There is no terminal to ask on, so nothing was done" in said
-    assert shell(root, "git", "rev-parse", "HEAD", f"day/{THREE}") == before
+    assert copy.git("rev-parse", "HEAD", f"day/{THREE}") == before
     metrics = copy.metrics.read_text()
     copy.metrics.write_text("{}")
-    shell(root, "git", "commit", "--quiet", "-m", "more", "metrics.json")
-    said = shell(root, "dayfold", "undo", "--seal", "--yes", code=1)
+    copy.git("commit", "--quiet", "-m", "more", "metrics.json")
+    said = copy.dayfold("undo", "--seal", "--yes", code=1)
     assert f"Later commits changed what the seal of {THREE} has: metrics.json" in said
     copy.metrics.write_text(metrics)
     shell(tmp_path, "git", "init", "--quiet", "--bare", "shared.git")
-    shell(root, "git", "remote", "add", "origin", str(tmp_path / "shared.git"))
-    shell(root, "git", "push", "--quiet", "origin", "HEAD")
-    said = shell(root, "dayfold", "undo", "--seal", "--yes", code=1)
+    copy.git("remote", "add", "origin", str(tmp_path / "shared.git"))
+    copy.git("push", "--quiet", "origin", "HEAD")
+    said = copy.dayfold("undo", "--seal", "--yes", code=1)
     assert f"The seal of {THREE} is on other branches too: origin/" in said
 
 
-def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, shell, tmp_path):
-    before = shell(copy.root, "git", "status", "--porcelain")
+def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, tmp_path):
+    before = copy.git("status", "--porcelain")
     for number in (1, 2):
-        shell(copy.root, "dayfold", "relabel", str(sorted(copy.images(ONE).glob("*/*"))[0]),
+        copy.dayfold("relabel", str(sorted(copy.images(ONE).glob("*/*"))[0]),
               "--to", "9", "--day", FOUR)  # fmt: skip
         source = str(write_scans(tmp_path / "new"))
-        shell(copy.root, "dayfold", "add", source, "--day", FOUR)
+        copy.dayfold("add", source, "--day", FOUR)
         params.edit(copy.params, {"replay.size": 7})
         if number == 1:  # what cannot be done now is finished by the same command, and no more
             copy.undone("").write_text("in the way")
-            assert "Not a directory" in shell(copy.root, "dayfold", "undo", "--yes", code=1)
+            assert "Not a directory" in copy.dayfold("undo", "--yes", code=1)
             copy.undone("").unlink()
-        assert f"/images/{FOUR}" in shell(copy.root, "dayfold", "undo", "--yes")
+        assert f"/images/{FOUR}" in copy.dayfold("undo", "--yes")
         kept = copy.undone(FOUR if number == 1 else f"{FOUR}-2")
         assert len(list((kept / "images" / FOUR).rglob("*.png"))) == 3
         assert "relabel" in (kept / "corrections" / f"{FOUR}.csv").read_text()
         assert params.read(copy.params).replay.size == 7
         params.edit(copy.params, {"replay.size": 100})
-        assert shell(copy.root, "git", "status", "--porcelain") == before
-        assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+        assert copy.git("status", "--porcelain") == before
+        assert f"{THREE}, sealed" in copy.dayfold("status")
 
 
-def test_a_run_goes_on_where_it_was_and_says_a_line_a_stage_and_what_is_refused(three_days, shell):
+def test_a_run_goes_on_where_it_was_and_says_a_line_a_stage_and_what_is_refused(three_days):
     # The fixture gave it an archive of three days: two sealed, one of which the images were in.
     said = (three_days.root.parent / "backfill.log").read_text()
     assert f"day 1 of 3: {ONE}\n{ONE} is sealed" in said
@@ -242,27 +242,27 @@ def test_a_run_goes_on_where_it_was_and_says_a_line_a_stage_and_what_is_refused(
     for word in ("Running stage", "lock file", "git add", "autostage", "dvc push"):
         assert word not in said
     assert "  refused: 0/page.png is not an image" in said
-    committed = shell(three_days.root, "git", "show", f"day/{THREE}:data/rejected/{THREE}.csv")
+    committed = three_days.git("show", f"day/{THREE}:data/rejected/{THREE}.csv")
     assert [line.split(",")[1] for line in committed.splitlines()] == ["path", "0/page.png"]
 
 
-def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, shell, digits):
+def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, digits):
     late = copy.root.parent / "late"
     shutil.copytree(digits / THREE, late / THREE)
     words = ("dayfold", "run", str(late))
-    assert f"{THREE} is sealed\n" in shell(copy.root, *words)
+    assert f"{THREE} is sealed\n" in copy.shell(*words)
     next((late / THREE).iterdir()).joinpath("new.png").write_bytes(png(1))
-    said = shell(copy.root, *words)
+    said = copy.shell(*words)
     assert f"{THREE} is sealed; 1 file came later, a later day takes them: dayfold run " in said
     # An earlier folder without anything new, as of a Sunday, stops no later day.
     shutil.copytree(digits / ONE, late / SUNDAY)
-    assert f"{SUNDAY} has nothing new\n" in shell(copy.root, *words)
+    assert f"{SUNDAY} has nothing new\n" in copy.shell(*words)
     next((late / SUNDAY).iterdir()).joinpath("new.png").write_bytes(png(2))
-    assert f"{SUNDAY} comes before {THREE}" in shell(copy.root, *words, code=1)
+    assert f"{SUNDAY} comes before {THREE}" in copy.shell(*words, code=1)
     shutil.rmtree(late / SUNDAY)
     shutil.copytree(digits / FOUR, late / "2999-06-04")
-    assert "2999-06-04 is in the future" in shell(copy.root, *words, code=1)
-    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+    assert "2999-06-04 is in the future" in copy.shell(*words, code=1)
+    assert f"{THREE}, sealed" in copy.dayfold("status")
 
 
 def test_what_a_run_does_not_know_of_dvc_it_shows():
@@ -278,30 +278,19 @@ def test_what_a_run_does_not_know_of_dvc_it_shows():
     assert [line.split()[0] for line in shown] == ["train", "WARNING:", "curve"]
 
 
-def test_init_refuses_a_folder_in_use(tmp_path, shell):
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "scans" / "mine").write_text("mine")
-    said = shell(tmp_path, "dayfold", "init", "scans", code=1)
-    assert "is not an empty folder" in said
-    assert (tmp_path / "scans" / "mine").read_text() == "mine"
-
-
-def test_what_dvc_cannot_lay_out_is_told_with_its_reason(copy, shell):
+def test_what_dvc_cannot_lay_out_and_what_a_newer_dvc_made_are_told(copy):
+    text = copy.dvc_lock.read_text()
+    copy.dvc_lock.write_text(text.replace("schema: '2.0'", "schema: '3.0'"))
+    assert "not as it was sealed: dvc.lock" in copy.dayfold("add", "--day", FOUR, code=1)
+    with pytest.raises(ToolError) as caught:
+        vcs.dvc(copy.root, "status", "dvc.yaml")
+    assert caught.value.hint == "another version of DVC wrote it: pip install --upgrade dvc"
+    copy.dvc_lock.write_text(text)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     copy.model.unlink()
     with pytest.raises(ToolError) as caught:
         opening.lay_out(copy)
     assert copy.name(copy.model) in str(caught.value)
-    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    said = copy.dayfold("undo", "--yes", code=1)
     assert "data/model.safetensors" in said
     assert "→ dvc checkout || dvc pull" in said
-
-
-def test_a_day_that_a_newer_dvc_made_is_told(copy, shell):
-    text = copy.dvc_lock.read_text()
-    copy.dvc_lock.write_text(text.replace("schema: '2.0'", "schema: '3.0'"))
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert "not as it was sealed: dvc.lock" in said
-    with pytest.raises(ToolError) as caught:
-        vcs.dvc(copy.root, "status", "dvc.yaml")
-    assert caught.value.hint == "another version of DVC wrote it: pip install --upgrade dvc"

@@ -9,13 +9,13 @@ import yaml
 from sklearn.metrics import classification_report
 from torchvision.models import resnet18
 
-from builders import run_stages, table
-from conftest import IDENTITY
+from builders import IDENTITY, run_stages, table
 from dayfold import create
 from dayfold.cycle import adding
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
+from dayfold.project.files import dotted
 from dayfold.project.layout import Project
 from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
 
@@ -24,33 +24,30 @@ ONE, TWO, THREE = DAYS[:3]
 
 
 def test_a_day_is_one_commit_with_one_tag_and_its_pipeline_never_grows(
-    three_days, shell, repository
+    three_days, repository, digits
 ):
     assert three_days.dvc_yaml.read_bytes() == (repository / "dvc.yaml").read_bytes()
-    log = shell(three_days.root, "git", "log", "--format=%s %D", "--reverse").splitlines()
+    log = three_days.git("log", "--format=%s %D", "--reverse").splitlines()
     assert log[0] == "Begin a dayfold project "
     for day, line in zip((ONE, TWO, THREE), log[1:], strict=True):
-        figures = json.loads(shell(three_days.root, "git", "show", f"day/{day}:metrics.json"))
+        figures = json.loads(three_days.git("show", f"day/{day}:metrics.json"))
         said = f"{figures['images']['today']} images, ACC {figures['average_accuracy']:.3f}"
         if day != ONE:
             said += f", forgetting {figures['forgetting']:.3f}"
         assert line.startswith(f"day {day}: {said} ")
         assert f"tag: day/{day}" in line
-    body = shell(three_days.root, "git", "log", "-1", "--format=%b", f"day/{ONE}")
+    body = three_days.git("log", "-1", "--format=%b", f"day/{ONE}")
     assert body.strip() == "the first day"
-    assert shell(three_days.root, "git", "status", "--porcelain") == ""
-
-
-def test_hand_dropped_images_are_a_day_like_any_other(three_days, digits):
-    history = manifest.history(three_days, THREE)
-    dropped = manifest.added(history, TWO)
+    assert three_days.git("status", "--porcelain") == ""
+    # Images that were dropped in by hand are a day like any other.
+    dropped = manifest.added(manifest.history(three_days, THREE), TWO)
     assert len(dropped) == len(list((digits / TWO).glob("*/*.png")))
     assert set(dropped["split"]) == {"train", "validation", "test"}
 
 
-def test_dvc_compares_two_days_by_metrics_and_params(three_days, shell):
+def test_dvc_compares_two_days_by_metrics_and_params(three_days):
     def diff(kind, *words, days=(f"day/{ONE}", f"day/{THREE}")):
-        return json.loads(shell(three_days.root, "dvc", kind, "diff", "--json", *days, *words))
+        return json.loads(three_days.dvc(kind, "diff", "--json", *days, *words))
 
     everything = diff("metrics", "--all")
     assert everything.keys() == {"metrics.json"}
@@ -71,17 +68,16 @@ def test_dvc_compares_two_days_by_metrics_and_params(three_days, shell):
     assert changed["parent"] == {"old": "origin", "new": ONE}
 
 
-def test_plots_diff_draws_all_four_charts_of_both_days(three_days, shell, tmp_path):
+def test_plots_diff_draws_all_four_charts_of_both_days_and_exp_show_lists_them(
+    three_days, tmp_path
+):
     words = ("dvc", "plots", "diff", f"day/{TWO}", f"day/{THREE}", "--out", str(tmp_path / "page"))
-    shell(three_days.root, *words)
+    three_days.shell(*words)
     page = (tmp_path / "page" / "index.html").read_text()
     for title in ("Accuracy by cohort", "Confusion matrix", "F1 by class", "Training loss"):
         assert title in page
     assert page.count(f"day/{TWO}") > 3 < page.count(f"day/{THREE}")
-
-
-def test_exp_show_lists_the_days(three_days, shell):
-    said = shell(three_days.root, "dvc", "exp", "show", "-T", "--csv")
+    said = three_days.dvc("exp", "show", "-T", "--csv")
     shown = list(csv.DictReader(said.splitlines()))
     # The last day is HEAD: DVC shows it by its branch.
     assert [row["rev"] for row in shown][:3] == ["workspace", f"day/{ONE}", f"day/{TWO}"]
@@ -89,28 +85,22 @@ def test_exp_show_lists_the_days(three_days, shell):
     assert all(0 <= float(row["average_accuracy"]) <= 1 for row in shown)
 
 
-def test_an_experiment_with_another_replay_size_runs_in_place(copy, shell):
-    shell(copy.root, "dvc", "exp", "run", "-S", "replay.size=60", "replay")
+def test_an_experiment_with_another_replay_size_runs_in_place(copy):
+    copy.dvc("exp", "run", "-S", "replay.size=60", "replay")
     assert len(copy.replay.read_text().splitlines()) == 61
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"{THREE} is sealed already" in said
+    assert f"{THREE} is sealed already" in copy.dayfold("seal", code=1)
 
 
 def test_no_param_hides_from_the_run_cache(three_days):
     """DVC leaves keys called size or nfiles out of the run cache's key, at any depth."""
     params = yaml.safe_load(three_days.params.read_text())
     for name, stage in yaml.safe_load(three_days.dvc_yaml.read_text())["stages"].items():
-        for dotted in stage["params"]:
+        for key in stage["params"]:
             value = params
-            for key in dotted.split("."):
-                value = value[key]
-            assert not hides(value), f"{name}: {dotted}"
-
-
-def hides(value):
-    return isinstance(value, dict) and any(
-        key in ("size", "nfiles") or hides(inner) for key, inner in value.items()
-    )
+            for part in key.split("."):
+                value = value[part]
+            below = {part for one in dotted({"": value}) for part in one.split(".")[1:]}
+            assert not below & {"size", "nfiles"}, f"{name}: {key}"
 
 
 def test_the_scores_of_classes_are_those_of_scikit_learn(three_days):

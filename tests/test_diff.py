@@ -19,29 +19,25 @@ ONE, TWO, THREE = DAYS[:3]
 
 
 @pytest.mark.slow
-def test_a_day_is_compared_with_the_one_before(three_days, shell):
-    said = shell(three_days.root, "dayfold", "diff").splitlines()
+def test_a_day_is_compared_with_the_one_before(three_days):
+    said = three_days.dayfold("diff").splitlines()
     assert said[0] == f"{THREE}: 211 images added, 8 classes (new: 7)"
     assert said[1].split() == [THREE, "95%", TWO, "→", THREE]
     assert said[2].split() == ["test", "images", "167", "125"]
     assert [line.split("  ")[0] for line in said[3:8]] == list(diff.FIGURES.values())
     assert said[8].startswith("few: too few to judge, on fewer than 21 patients")
     assert said[9].startswith("On the 125 test images of both days: ")
-    # On the first day all of them, of course.
-    drawn = r"training samples: 100% → \d+% from the day's own images"
-    assert re.fullmatch(
-        drawn, shell(three_days.root, "dayfold", "diff", ONE, THREE).splitlines()[-1]
-    )
-    # Any two days, and a day by itself against the one before.
-    assert shell(three_days.root, "dayfold", "diff", TWO, THREE).splitlines() == said
-    assert shell(three_days.root, "dayfold", "diff", THREE).splitlines() == said
-    assert "It is the first day" in shell(three_days.root, "dayfold", "diff", ONE)
-    assert "has no figures" in shell(three_days.root, "dayfold", "diff", "2025-01-01", code=1)
-    assert "At most two days" in shell(three_days.root, "dayfold", "diff", ONE, TWO, THREE, code=1)
+    drawn = three_days.dayfold("diff", ONE, THREE).splitlines()[-1]
+    assert re.fullmatch(r"training samples: 100% → \d+% from the day's own images", drawn)
+    assert three_days.dayfold("diff", TWO, THREE).splitlines() == said
+    assert three_days.dayfold("diff", THREE).splitlines() == said
+    assert "It is the first day" in three_days.dayfold("diff", ONE)
+    assert "has no figures" in three_days.dayfold("diff", "2025-01-01", code=1)
+    assert "At most two days" in three_days.dayfold("diff", ONE, TWO, THREE, code=1)
 
 
 @pytest.mark.slow
-def test_images_that_turned_wrong_are_named_and_params_that_changed(copy, shell):
+def test_images_that_turned_wrong_are_named_and_params_that_changed_and_what_is_not_here(copy):
     before = tables.read(copy.parent_predictions, Prediction)
     right = before.filter(pl.col("split") == "test", pl.col("predicted") == pl.col("label"))
     paths = manifest.history(copy, THREE).images.select("image", "path")
@@ -53,18 +49,13 @@ def test_images_that_turned_wrong_are_named_and_params_that_changed(copy, shell)
     copy.predictions.unlink()
     tables.write(copy.predictions, Prediction, rows)
     params_file.edit(copy.params, {"train.updates": 7})
-    said = shell(copy.root, "dayfold", "diff")
+    said = copy.dayfold("diff")
     assert f"  newly wrong  {path}: was {label}, now nil, is {label}\n" in said
     assert "params:  train.updates 4 → 7\n" in said
-
-
-@pytest.mark.slow
-def test_predictions_that_are_not_here_are_told(copy, shell):
     shutil.rmtree(copy.root / ".dvc" / "cache")
-    said = shell(copy.root, "dayfold", "diff", ONE, THREE)
-    assert f"The predictions of {ONE} are not on this machine" in said
-    shell(copy.root, "git", "tag", "--delete", f"day/{TWO}")
-    assert f"day/{TWO} is not here" in shell(copy.root, "dayfold", "diff", code=1)
+    assert f"The predictions of {ONE} are not on this machine" in copy.dayfold("diff", ONE, THREE)
+    copy.git("tag", "--delete", f"day/{TWO}")
+    assert f"day/{TWO} is not here" in copy.dayfold("diff", code=1)
 
 
 def side(day, answers):

@@ -13,7 +13,7 @@ from select import select
 import pytest
 
 from builders import DAYS as SMALL_DAYS
-from builders import ROOT, make_project, open_day, place, png, table, take_in
+from builders import ROOT, RealProject, make_project, open_day, place, png, table, take_in
 from dayfold.cycle import erasing
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
@@ -21,7 +21,6 @@ from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import placeholder
 from dayfold.project import storage, vcs
 from dayfold.project.files import PART, sha256, sha256_file
-from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -64,16 +63,19 @@ def made(tmp_path_factory, shell) -> Path:
 
 
 @pytest.fixture
-def small(made, tmp_path) -> Project:
+def small(made, tmp_path) -> RealProject:
     """A copy of it, to be changed at will."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    return Project(tmp_path / "project")
+    return RealProject(tmp_path / "project")
 
 
-def erase(project: Project, *paths: str | Path, reason: str = "consent") -> list[str]:
+def erasure(project: RealProject, *paths: str | Path, reason: str = "consent") -> erasing.Erasure:
+    return erasing.Erasure(project, paths, reason=reason, day=SMALL_DAYS[1])
+
+
+def erase(project: RealProject, *paths: str | Path, reason: str = "consent") -> list[str]:
     said: list[str] = []
-    found = erasing.Erasure(project, paths, reason=reason, day=SMALL_DAYS[1])
-    found.carry_out(say=said.append)
+    erasure(project, *paths, reason=reason).carry_out(say=said.append)
     return said
 
 
@@ -95,7 +97,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(b"activations")
     assert len(holders(small.root, {image})) == 4
-    found = erasing.Erasure(small, [path], reason="consent", day=SMALL_DAYS[1])
+    found = erasure(small, path)
     text = "\n".join(found.described())
     assert "and copies: a link.png, .dvc/tmp/copy" in text
     assert "1 more hard links of the same file lie outside the project: find" in text
@@ -117,7 +119,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
 def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     small, tmp_path, monkeypatch
 ):
-    """One image is killed at each write and removal, the next one a step further."""
+    # One image is killed at each write and removal, the next one a step further.
     step, stop = 0, -1
 
     def counted(function):
@@ -139,10 +141,9 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     folder, killed = small.images(SMALL_DAYS[0]) / "cat", 0
     for number in range(10):
         (small.root / f"copy{number}.png").write_bytes(png(number))
-        found = erasing.Erasure(small, [folder / f"{number}.png"], reason="x", day=SMALL_DAYS[1])
         step, stop = 0, number + 1
         try:
-            found.carry_out(say=lambda _: None)
+            erase(small, folder / f"{number}.png")
         except KeyboardInterrupt:
             killed += 1
         stop = -1
@@ -164,11 +165,10 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
 
 def test_a_clone_without_images_erases_in_the_remote(small, tmp_path, shell):
     shell(tmp_path, "git", "clone", "--quiet", "project", "clone")
-    clone = Project(tmp_path / "clone")
+    clone = RealProject(tmp_path / "clone")
     open_day(clone, SMALL_DAYS[1])
     image = sha256(png(3))
-    said = erase(clone, image)
-    assert "remote store: 1 erased" in said
+    assert "remote store: 1 erased" in erase(clone, image)
     assert holders(tmp_path / "store", {image}) == []
     # The first clone still has the bytes, and is told how to erase them when it knows the event.
     assert len(holders(small.root, {image})) == 2
@@ -178,20 +178,28 @@ def test_a_clone_without_images_erases_in_the_remote(small, tmp_path, shell):
     assert holders(small.root, {image}) == []
 
 
-def test_a_remote_that_cannot_be_reached_is_told_and_the_rest_is_done(small, tmp_path, shell):
-    shell(small.root, "dvc", "remote", "add", "--local", "away", "http://127.0.0.1:9/store")
+def test_a_remote_that_cannot_be_reached_or_is_not_mounted_is_told_and_the_rest_is_done(
+    small, tmp_path
+):
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
-    found = erasing.Erasure(small, [path], reason="consent", day=SMALL_DAYS[1])
-    with pytest.raises(CycleError, match="Recorded, and erased here, but not everywhere") as caught:
-        found.carry_out(say=lambda _: None)
+    everywhere = "Recorded, and erased here, but not everywhere"
+    # It is not taken for an empty one.
+    (tmp_path / "store").rename(tmp_path / "unmounted")
+    with pytest.raises(CycleError, match=everywhere) as caught:
+        erase(small, path)
+    assert "the folder is not there (is its disk mounted?)" in caught.value.problems[0]
+    (tmp_path / "unmounted").rename(tmp_path / "store")
+    small.dvc("remote", "add", "--local", "away", "http://127.0.0.1:9/store")
+    with pytest.raises(CycleError, match=everywhere) as caught:
+        erase(small)
     assert caught.value.problems[0].startswith("remote away (http://127.0.0.1:9/store): ")
     assert caught.value.hint.endswith("dayfold withdraw --erase")
     assert holders(tmp_path, {sha256(png(3))}) == []
-    shell(small.root, "dvc", "remote", "remove", "--local", "away")
+    small.dvc("remote", "remove", "--local", "away")
     erase(small)
 
 
-def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
+def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small):
     (new,) = place(small.images(SMALL_DAYS[1]), "cat", [11])
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
     with pytest.raises(CycleError) as caught:
@@ -200,21 +208,21 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small, shell):
     assert new.exists()
     with pytest.raises(CycleError, match="No image is recorded as erased"):
         erase(small)
-    said = shell(small.root, "dayfold", "withdraw", str(path), "--erase", "--reason", "x", code=1)
+    said = small.dayfold("withdraw", str(path), "--erase", "--reason", "x", code=1)
     assert "There is no terminal to ask on, so nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
     assert corrections.lines(small, SMALL_DAYS[1]) == {}
 
 
-def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, tmp_path, shell):
+def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, tmp_path):
     day = SMALL_DAYS[1]
     new, other = place(small.images(day), "cat", [11, 12])
-    shell(small.root, "dvc", "add", "--quiet", small.name(small.images(day)))
-    shell(small.root, "dvc", "push", "--quiet")
+    small.dvc("add", "--quiet", small.name(small.images(day)))
+    small.dvc("push", "--quiet")
     shutil.copy(new, small.root / "copy.png")
     image = {sha256(png(11))}
     assert len(holders(small.root, image)) == 3
-    found = erasing.Erasure(small, [new], reason="", day=day)
+    found = erasure(small, new, reason="")
     text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
     assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
@@ -223,48 +231,34 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     assert holders(tmp_path / "store", image) == []
     assert other.exists()
     assert corrections.lines(small, day) == {}  # no sealed day has it, so no event tells of it
-    shell(small.root, "dvc", "add", "--quiet", small.name(small.images(day)))
+    small.dvc("add", "--quiet", small.name(small.images(day)))
     assert holders(small.root, image) == []
 
 
-def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small, shell):
-    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
-    shell(small.root, "dayfold", "withdraw", str(path), "--reason", "blurred")
+def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
+    day, path = SMALL_DAYS[1], small.images(SMALL_DAYS[0]) / "cat" / "3.png"
+    small.dayfold("withdraw", str(path), "--reason", "blurred")
     # The reason of today's withdrawal stands.
     erase(small, path, reason="")
-    (line,) = corrections.lines(small, SMALL_DAYS[1]).values()
+    (line,) = corrections.lines(small, day).values()
     assert (line.action, line.reason) == ("erase", "blurred")
-    said = shell(small.root, "dayfold", "withdraw", str(path), "--undo", code=1)
-    assert "was erased: that cannot be taken back" in said
-    assert "was erased" in shell(small.root, "dayfold", "relabel", str(path), "--to", "x", code=1)
-    said = shell(small.root, "dayfold", "withdraw", "--erase", "--undo", code=1)
-    assert "What was erased cannot be brought back" in said
-    (again,) = place(small.images(SMALL_DAYS[1]), "dog", [3])
-    text = again.with_name("text.png")
-    shutil.copy(path, text)
-    said = shell(small.root, "dayfold", "snapshot", code=1)
-    assert f"{small.name(text)} was erased: a line of text is in its place" in said
-
-
-def test_a_day_that_erased_is_not_closed_and_a_text_without_its_event_stops_nothing(small, shell):
-    day, path = SMALL_DAYS[1], small.images(SMALL_DAYS[0]) / "cat" / "3.png"
-    erase(small, path)
-    said = shell(small.root, "dayfold", "undo", "--yes", code=1)
-    assert "erased 1 image of earlier days, so it cannot be undone" in said
-    small.corrections(day).write_text("action,image,label,reason\n")  # as after a git checkout
-    assert "edited" not in shell(small.root, "dayfold", "status")
+    for words, told in (
+        (("withdraw", str(path), "--undo"), "was erased: that cannot be taken back"),
+        (("relabel", str(path), "--to", "x"), "was erased"),
+        (("withdraw", "--erase", "--undo"), "What was erased cannot be brought back"),
+        (("undo", "--yes"), "erased 1 image of earlier days, so it cannot be undone"),
+    ):
+        assert told in small.dayfold(*words, code=1)
+    # The text without its event, as after a git checkout, stops nothing.
+    small.corrections(day).write_text("action,image,label,reason\n")
+    assert "edited" not in small.dayfold("status")
     erase(small, path)
     assert corrections.lines(small, day)[sha256(png(3))].action == corrections.ERASE
-
-
-def test_a_remote_whose_disk_is_not_mounted_is_not_taken_for_an_empty_one(small, tmp_path):
-    (tmp_path / "store").rename(tmp_path / "unmounted")
-    path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
-    with pytest.raises(CycleError, match="not everywhere") as caught:
-        erase(small, path)
-    assert "the folder is not there (is its disk mounted?)" in caught.value.problems[0]
-    (tmp_path / "unmounted").rename(tmp_path / "store")
-    assert "remote store: 1 erased" in erase(small)
+    (again,) = place(small.images(day), "dog", [3])
+    text = again.with_name("text.png")
+    shutil.copy(path, text)
+    said = small.dayfold("snapshot", code=1)
+    assert f"{small.name(text)} was erased: a line of text is in its place" in said
 
 
 @pytest.mark.cold  # Ctrl-C is for the process that asks
@@ -301,24 +295,24 @@ def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answe
 
 
 @pytest.fixture(scope="module")
-def shared(three_days, tmp_path_factory, share) -> Project:
+def shared(three_days, tmp_path_factory, share) -> RealProject:
     """Three sealed days, pushed to a folder; nothing of them is open."""
     folder = tmp_path_factory.mktemp("erased")
     return share(three_days, folder, str(folder / "store"))
 
 
-def some(project: Project, day: str, split: str) -> dict[str, str]:
+def some(project: RealProject, day: str, split: str) -> dict[str, str]:
     rows = manifest.history(project, THREE).images.filter(day=day, split=split)
     return rows.row(0, named=True)
 
 
 @pytest.fixture(scope="module")
-def erased(shared, shell) -> tuple[Project, list[dict[str, str]], str]:
+def erased(shared) -> tuple[RealProject, list[dict[str, str]], str]:
     """A training and a test image of the second day, erased on the fourth, which is open."""
     images = [some(shared, TWO, split) for split in ("train", "test")]
     paths = [row["path"] for row in images]
     words = ("--erase", "--reason", "consent", "--yes", "--day", FOUR)
-    return shared, images, shell(shared.root, "dayfold", "withdraw", *paths, *words)
+    return shared, images, shared.dayfold("withdraw", *paths, *words)
 
 
 def test_the_days_that_saw_an_image_are_told(erased):
@@ -333,7 +327,7 @@ def test_the_days_that_saw_an_image_are_told(erased):
     assert holders(project.root.parent, ids) == []
 
 
-def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_path, shell):
+def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_path):
     project, (trained, tested), _ = erased
     found = verify(project, read_data=True)
     assert (found.damage, found.erased) == ([], 4)
@@ -351,7 +345,7 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     other.write_bytes(whole[:-1])
     [(_, what, hint)] = verify(project, read_data=True).damage
     assert what == f"{project.name(other)} is damaged"
-    shell(project.root, "sh", "-c", hint)
+    project.sh("-c", hint)
     # Without the event it is damage.
     lines = project.corrections(FOUR).read_text()
     project.corrections(FOUR).write_text("".join(lines.splitlines(keepends=True)[:2]))
@@ -367,36 +361,34 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     assert verify(project, read_data=True).damage == []
 
 
-def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_none(
-    erased, shell, tmp_path
-):
+def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_none(erased, tmp_path):
     project, images, _ = erased
     trained, _ = images
-    said = shell(project.root, "dayfold", "reproduce", ONE, TWO, code=1)
+    said = project.dayfold("reproduce", ONE, TWO, code=1)
     assert f"{ONE}  identical\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith(f"{TWO}  ")]
     assert line.startswith(f"{TWO}  not made: it needs images that were erased: ")
     assert all(row["path"] in line for row in images)
     card = tmp_path / "MODEL_CARD.md"
-    shell(project.root, "dayfold", "export", str(card), "--day", TWO)
+    project.dayfold("export", str(card), "--day", TWO)
     text = card.read_text(encoding="utf-8")
     assert "It cannot be made again: it was made with 2 images that were erased since" in text
     assert f"dayfold reproduce {TWO}" not in text
-    shell(project.root, "dayfold", "export", str(card), "--day", ONE)
+    project.dayfold("export", str(card), "--day", ONE)
     text = card.read_text(encoding="utf-8")
     assert "to the bit on such a machine" in text
-    shell(project.root, "dayfold", "report", "--day", TWO)
+    project.dayfold("report", "--day", TWO)
     page = project.report(TWO).read_text(encoding="utf-8")
     assert Path(trained["path"]).name not in page
 
 
-def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(erased, shell):
+def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(erased):
     project, _, _ = erased
     status = vcs.git(project.root, "status", "--porcelain")
-    said = shell(project.root, "dayfold", "backtest", "--policy", "project", "--days", f"{TWO}..")
+    said = project.dayfold("backtest", "--policy", "project", "--days", f"{TWO}..")
     assert "left out of every day: 2 images withdrawn by now" in said
     assert "the last day's figures: on 166 test images; few: too few to judge" in said
-    [scratch] = [Project(path.parent) for path in project.scratch.glob("backtest/*/data")]
+    [scratch] = [RealProject(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
     before, now = (tables.evaluations(one, [TWO]).filter(model=TWO) for one in (project, scratch))
     assert now["images"].sum() == before["images"].sum() - 1
@@ -408,26 +400,26 @@ def test_the_next_day_is_made_and_a_fresh_clone_goes_on(erased, shell, digits, t
     project, images, _ = erased
     ids = {row["image"] for row in images}
     gone = some(project, ONE, "train")
-    shell(project.root, "dayfold", "withdraw", gone["path"], "--reason", "x", "--day", FOUR)
-    shell(project.root, "dayfold", "run", str(digits / FOUR), "--day", FOUR)
+    project.dayfold("withdraw", gone["path"], "--reason", "x", "--day", FOUR)
+    project.dayfold("run", str(digits / FOUR), "--day", FOUR)
     assert ids <= manifest.history(project, FOUR).withdrawn
     for path in (project.replay, project.predictions):
         assert not {row["image"] for row in table(path)} & ids
-    shell(project.root, "dvc", "push", "--quiet")
-    shell(project.root, "git", "push", "--quiet", "--follow-tags")
+    project.dvc("push", "--quiet")
+    project.git("push", "--quiet", "--follow-tags")
     url = f"file://{project.root.parent / 'shared.git'}"
     shell(tmp_path, "git", "clone", "--quiet", url, "fresh")
-    fresh = Project(tmp_path / "fresh")
-    shell(fresh.root, "dvc", "pull", "--quiet")
+    fresh = RealProject(tmp_path / "fresh")
+    fresh.dvc("pull", "--quiet")
     assert vcs.stale(fresh.root) == []
     found = verify(fresh, read_data=True)
     assert (found.damage, found.erased) == ([], 4)
     # An image that an earlier day withdrew, and a day of that alone.
     words = ("--erase", "--yes", "--reason", "consent", "--day", FIVE)
-    said = shell(fresh.root, "dayfold", "withdraw", gone["image"], *words)
+    said = fresh.dayfold("withdraw", gone["image"], *words)
     assert f"the models of {ONE}" in said
     assert f"{FOUR} were trained" not in said
-    shell(fresh.root, "dvc", "repro", "snapshot")
+    fresh.dvc("repro", "snapshot")
     assert fresh.manifest(FIVE).read_text().splitlines()[1:] == [
         f"parent,{sha256_file(fresh.manifest(FOUR))},{FOUR},,,"
     ]

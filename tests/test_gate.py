@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
-from builders import make_project
 from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
@@ -57,16 +56,13 @@ def reasons(found, new=(), **limits):
     return gate.reasons(checks(found, new, **limits))
 
 
-def test_at_most_fails_only_where_the_whole_interval_is_above():
+def test_only_where_the_whole_interval_is_beyond_it_a_limit_fails():
     assert reasons(figures(forgetting=(0.08, 0.04, 0.12)), max_forgetting=0.05) == []
     assert reasons(figures(forgetting=(0.08, 0.05, 0.11)), max_forgetting=0.05) == []
     (reason,) = reasons(figures(forgetting=(0.08, 0.06, 0.1)), max_forgetting=0.05)
     assert reason == "forgetting is 0.080 (0.060 to 0.100), above max_forgetting 0.05"
     (reason,) = reasons(figures(flips=(0.2, 0.1, 0.3)), max_negative_flip_rate=0.05)
     assert reason.startswith("the negative flip rate is 0.200 (0.100 to 0.300), above")
-
-
-def test_at_least_fails_only_where_the_whole_interval_is_below():
     classes = {"cat": (0.4, 0.2, 0.6), "dog": (0.4, 0.3, 0.5), "eel": (0.3, 0.1, 0.49)}
     (reason,) = reasons(figures(classes=classes), min_class_f1=0.5)
     assert reason == "F1 of class eel is 0.300 (0.100 to 0.490), below min_class_f1 0.5"
@@ -129,30 +125,25 @@ def test_what_rests_on_too_few_neither_passes_nor_fails():
     assert gate.verdict([]) == "no limit is set"
 
 
-def test_who_requires_evidence_is_refused_a_day_without_it():
-    good = figures(classes={"cat": (1.0, 0.4, 1.0), "dog": (1.0, 0.9, 1.0)})
-    few = known(classes={"cat": 3, "dog": ENOUGH})
+def test_who_requires_evidence_is_refused_a_day_without_it_and_not_judged_is_an_empty_cell(project):
+    good = figures(classes={"cat": (1.0, 0.5, 1.0), "dog": (1.0, 0.9, 1.0)})
+    few = known(classes={"cat": 3, "dog": ENOUGH, "eel": 0})
     found = checks(good, rests_on=few, min_class_f1=0.5, require_evidence=True)
-    assert gate.reasons(found) == ["not judged, and require_evidence is set: F1 of class cat"]
-    assert gate.verdict(found) == "1 check failed, 1 passed, 1 not judged"
-    enough = checks(good, min_class_f1=0.5, require_evidence=True)
-    assert gate.reasons(enough) == []
-    assert gate.verdict(enough) == "2 checks passed"
-
-
-def test_what_is_not_judged_is_an_empty_cell_and_read_as_it_was_written(tmp_path):
-    project = make_project(tmp_path)
-    good = figures(classes={"cat": (1.0, 0.5, 1.0)})
-    few = known(classes={"cat": 3, "dog": 0})
-    found = checks(good, rests_on=few, min_class_f1=0.5, require_evidence=True)
+    said = "not judged, and require_evidence is set: F1 of class cat, F1 of class eel"
+    assert gate.reasons(found) == [said]
+    assert gate.verdict(found) == "1 check failed, 1 passed, 2 not judged"
     tables.write(project.gate(JUNE[0]), Check, found)
     assert project.gate(JUNE[0]).read_text() == (
         "limit,label,bound,value,low,high,passed\n"
         "min_class_f1,cat,0.5,1.0,0.5,1.0,\n"
-        "min_class_f1,dog,0.5,,,,\n"
+        "min_class_f1,dog,0.5,1.0,0.9,1.0,1\n"
+        "min_class_f1,eel,0.5,,,,\n"
         "require_evidence,,0,2,2,2,0\n"
     )
     assert gate.read(project, JUNE[0]) == found
+    enough = checks(good, min_class_f1=0.5, require_evidence=True)
+    assert gate.reasons(enough) == []
+    assert gate.verdict(enough) == "2 checks passed"
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.floats(0, 1))
@@ -168,45 +159,43 @@ def test_a_figure_that_keeps_its_limit_never_fails(hits, others, limit):
             assert reasons(found, min_class_f1=limit) == []
 
 
-def test_the_last_day_that_passed_is_neither_failed_nor_unsealed(tmp_path):
-    project = make_project(tmp_path)
+GOOD = Check("min_class_f1", "cat", 0.5, 0.8, 0.7, 0.9, 1)
+
+
+def test_the_last_day_that_passed_is_neither_failed_nor_unsealed(project):
     sealed = list(JUNE[:3])
     assert gate.last_passed(project, sealed) is None
-    good = Check("min_class_f1", "cat", 0.5, 0.8, 0.7, 0.9, 1)
-    bad = good._replace(value=0.1, low=0.0, high=0.2, passed=0)
-    for day, check in zip(JUNE[:4], (good, good, bad, good), strict=True):
+    bad = GOOD._replace(value=0.1, low=0.0, high=0.2, passed=0)
+    for day, check in zip(JUNE[:4], (GOOD, GOOD, bad, GOOD), strict=True):
         tables.write(project.gate(day), Check, [check])
     assert gate.read(project, JUNE[2]) == [bad]
     assert gate.last_passed(project, sealed) == JUNE[1]
     assert gate.last_passed(project, sealed[:1]) == JUNE[0]
     undefined = Check("max_forgetting", "", 0.05, None, None, None, 1)
-    tables.write(project.gate(JUNE[3]), Check, [undefined, good])
-    assert gate.read(project, JUNE[3]) == [undefined, good]
+    tables.write(project.gate(JUNE[3]), Check, [undefined, GOOD])
+    assert gate.read(project, JUNE[3]) == [undefined, GOOD]
     assert gate.last_passed(project, JUNE[:4]) == JUNE[3]
     # A day without any limit passed.
     tables.write(project.gate(JUNE[2]), Check, [])
     assert gate.last_passed(project, sealed) == JUNE[2]
 
 
-@pytest.mark.parametrize("line", ["x", "max_forgetting", "min_class_f1,cat,0.5,,,,0"])
-def test_a_line_that_no_gate_wrote_is_refused_by_name(tmp_path, line):
-    project = make_project(tmp_path)
-    tables.write(
-        project.gate(JUNE[0]), Check, [Check("min_class_f1", "cat", 0.5, 0.8, 0.7, 0.9, 1)]
-    )
-    with project.gate(JUNE[0]).open("a") as file:
-        file.write(f"{line}\n")
-    with pytest.raises(LedgerError, match=f"gates/{JUNE[0]}.csv"):
-        gate.read(project, JUNE[0])
+def test_a_line_that_no_gate_wrote_is_refused_by_name(project):
+    for line in ("x", "max_forgetting", "min_class_f1,cat,0.5,,,,0"):
+        tables.write(project.gate(JUNE[0]), Check, [GOOD])
+        with project.gate(JUNE[0]).open("a") as file:
+            file.write(f"{line}\n")
+        with pytest.raises(LedgerError, match=f"gates/{JUNE[0]}.csv"):
+            gate.read(project, JUNE[0])
 
 
 @pytest.mark.slow
 def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     root = copy.root
-    shell(root, "dayfold", "undo", "--yes")
+    copy.dayfold("undo", "--yes")
     strict = {"min_class_f1": 1.0, "max_forgetting": 0.5, "require_evidence": True}
     params.edit(copy.params, {f"gate.{key}": value for key, value in strict.items()})
-    said = shell(root, "dvc", "repro")
+    said = copy.dvc("repro")
     assert "Running stage 'curve'" in said
     assert "Running stage 'train'" not in said
     assert re.search(r"gate: \d+ checks? failed", said)
@@ -214,52 +203,47 @@ def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     assert json.loads(copy.figures.read_bytes())["gate"] == {"passed": False, "not_judged": 4}
     failing = gate.reasons(gate.read(copy, THREE))
     assert failing
-    said = shell(root, "dayfold", "seal", "-m", "enough", code=3)
+    said = copy.dayfold("seal", "-m", "enough", code=3)
     for reason in failing:
         assert reason in said
-        assert reason in shell(root, "dayfold", "status")
+        assert reason in copy.dayfold("status")
     assert 'dayfold seal --force -m "why"' in said
-    assert shell(root, "git", "tag", "--list", f"day/{THREE}") == ""
-    said = shell(root, "dayfold", "seal", "--force", code=1)
-    assert "--force needs a message" in said
+    assert copy.git("tag", "--list", f"day/{THREE}") == ""
+    assert "--force needs a message" in copy.dayfold("seal", "--force", code=1)
     assert "failed" in log_of(shell, root)[THREE]
-    shell(root, "dayfold", "seal", "--force", "-m", "#7: the class is rare")
+    copy.dayfold("seal", "--force", "-m", "#7: the class is rare")
     for words in (("log", "-1", "--format=%B"), ("tag", "-l", "--format=%(contents)")):
-        kept = shell(root, "git", *words)
+        kept = copy.git(*words)
         assert "#7: the class is rare" in kept
         assert "Gate: forced" in kept
         for reason in failing:
             assert reason in kept
     assert gate.forced(copy) == {THREE: "#7: the class is rare"}
     assert "forced" in log_of(shell, root)[THREE]
-    said = shell(root, "dayfold", "log")
-    assert f"{THREE} was sealed by force: #7: the class is rare" in said
+    assert f"{THREE} was sealed by force: #7: the class is rare" in copy.dayfold("log")
     assert gate.last_passed(copy, Line.read(copy).sealed) == TWO
-    assert shell(root, "git", "status", "--porcelain") == ""
+    assert copy.git("status", "--porcelain") == ""
 
 
 @pytest.mark.slow
-def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(
-    copy, shell, digits, tmp_path
-):
-    root = copy.root
+def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(copy, digits, tmp_path):
     params.edit(copy.params, {"gate.min_class_f1": 1.0, "gate.require_evidence": True})
-    said = shell(root, "dayfold", "run", str(digits / FOUR), "--day", FOUR, code=3)
+    said = copy.dayfold("run", str(digits / FOUR), "--day", FOUR, code=3)
     assert f"{FOUR} does not pass the gate" in said
-    assert f"{FOUR}, open" in shell(root, "dayfold", "status")
+    assert f"{FOUR}, open" in copy.dayfold("status")
     assert Line.read(copy).sealed == [ONE, TWO, THREE]
     # The next night: still that day's fault, and nothing of the next one is taken in.
-    said = shell(root, "dayfold", "run", str(digits / FIVE), "--day", FIVE, code=3)
+    said = copy.dayfold("run", str(digits / FIVE), "--day", FIVE, code=3)
     assert f"{FOUR} is still open: it does not pass the gate" in said
     assert not copy.images(FIVE).exists()
     archive = tmp_path / "archive"
     for day in (FOUR, FIVE):
         (archive / day).mkdir(parents=True)
-    said = shell(root, "dayfold", "run", str(archive), code=3)
+    said = copy.dayfold("run", str(archive), code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert FIVE not in said
     params.edit(copy.params, {"gate.min_class_f1": None, "gate.require_evidence": False})
-    shell(root, "dayfold", "run", str(archive))
+    copy.dayfold("run", str(archive))
     assert Line.read(copy).sealed == [ONE, TWO, THREE, FOUR]
     assert gate.forced(copy) == {}
 

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 
+from builders import RealProject
 from dayfold.days import hand_edits
 from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
-from dayfold.project.layout import Project
 from faults import Disk
 
 pytestmark = pytest.mark.slow
@@ -43,17 +43,17 @@ def checked(copy):
 @pytest.fixture
 def clone(copy, shell, tmp_path):
     """A clone of the copy and of its remote: what it pulls are hard links into its cache."""
-    shell(copy.root, "dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share")
-    shell(copy.root, "dvc", "push", "--quiet")
+    copy.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    copy.git("commit", "--quiet", "--all", "--message", "Share")
+    copy.dvc("push", "--quiet")
     shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "clone")
-    return Project(tmp_path / "clone")
+    return RealProject(tmp_path / "clone")
 
 
-def undo(project, shell):
+def undo(project):
     """Do as `status` says."""
-    shell(project.root, "sh", "-c", shell(project.root, "dayfold", "status").split("next    ")[1])
-    assert "by hand" not in shell(project.root, "dayfold", "status")
+    project.sh("-c", project.dayfold("status").split("next    ")[1])
+    assert "by hand" not in project.dayfold("status")
 
 
 def image(project, day=ONE, number=0):
@@ -70,10 +70,7 @@ def replace(path):
     new.replace(path)
 
 
-def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
-    checked, shell, digits
-):
-    root = checked.root
+def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(checked, digits):
     changed, deleted = image(checked), image(checked, number=1)
     replace(changed)
     deleted.unlink()
@@ -86,7 +83,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
     corrections, evaluation = checked.corrections(ONE), checked.evaluation(TWO)
     corrections.write_text("by hand")
     evaluation.unlink()
-    said = shell(root, "dayfold", "add", "--day", FOUR, code=1)
+    said = checked.dayfold("add", "--day", FOUR, code=1)
     assert ALL in said
     for path, what in (
         (corrections, "is not what git has"),
@@ -104,44 +101,59 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(
     )
     assert f"move what was added elsewhere (DVC deletes it), then: {steps}\n" in said
     for words in (("status",), ("relabel", str(changed), "--to", "1", "--day", FOUR)):
-        heard = shell(root, "dayfold", *words, code=int(words[0] == "relabel"))
+        heard = checked.dayfold(*words, code=int(words[0] == "relabel"))
         assert f"  - {checked.name(changed)} was changed\n" in heard
         assert steps in heard
     assert not checked.corrections(FOUR).exists()
-    shell(root, "sh", "-c", steps)
-    assert "by hand" not in shell(root, "dayfold", "status")
+    checked.sh("-c", steps)
+    assert "by hand" not in checked.dayfold("status")
     # While a day is open too.
-    shell(root, "dayfold", "add", "--day", FOUR)
+    checked.dayfold("add", "--day", FOUR)
     path = image(checked, THREE)
     replace(path)
     given = (str(digits / FOUR), "--day", FOUR)
     for words in (("add", *given), ("seal",), ("run", *given)):
-        said = shell(root, "dayfold", *words, code=1)
-        assert f"  - {checked.name(path)} was changed\n" in said
+        assert f"  - {checked.name(path)} was changed\n" in checked.dayfold(*words, code=1)
     assert list(checked.images(FOUR).iterdir()) == []
-    shell(root, "dvc", "checkout", "--force", f"data/images/{THREE}")
-    shell(root, "dayfold", "add", *given)
+    checked.dvc("checkout", "--force", f"data/images/{THREE}")
+    checked.dayfold("add", *given)
+    # An open day's pin that was committed by hand is none.
+    for message in ("by hand", ""):
+        checked.dvc("add", checked.name(checked.images(FOUR)))
+        if message:
+            checked.git("add", checked.name(checked.tracked(FOUR)))
+            checked.git("commit", "--quiet", "--message", message)
+            image(checked, FOUR).unlink()
+    check(checked)
 
 
-def test_what_was_added_by_hand_is_told_by_check_too(copy, shell):
-    path = image(copy, ONE).with_name("new.png")
-    path.write_bytes(b"new")
-    assert f"{copy.name(path)} was added" in shell(copy.root, "dayfold", "check", code=1)
-    path.unlink()
-    assert "all is well" in shell(copy.root, "dayfold", "check")
-
-
-def test_a_full_disk_does_not_keep_anyone_from_looking(copy):
+def test_of_very_many_days_some_are_looked_at_each_time_and_all_in_turn_on_a_full_disk_too(
+    copy, monkeypatch
+):
     with Disk() as disk:
         disk.fails_at, disk.error = 1, errno.ENOSPC
         check(copy)
         assert disk.count == 1
+    check(copy)
+    monkeypatch.setattr(hand_edits, "MOST_DAYS", 1)
+    for day in (ONE, TWO, THREE):
+        path = image(copy, day)
+        data = path.read_bytes()
+        replace(path)
+        found = set()
+        for _ in range(3):
+            try:
+                check(copy)
+            except CycleError as error:
+                found |= set(error.problems)
+        assert found == {f"{copy.name(path)} was changed"}
+        path.unlink()
+        path.write_bytes(data)
+        check(copy)
 
 
-def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_is_not(
-    checked, shell
-):
-    shell(checked.root, "dayfold", "add", "--day", FOUR)
+def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_is_not(checked):
+    checked.dayfold("add", "--day", FOUR)
     check(checked)  # the pin of the third day has moved from its own file to its month's
     month = checked.tracked_month(ONE)
     month.write_text(month.read_text().replace("md5: ", "md5: 0", 1))
@@ -159,28 +171,15 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
         checked.parent_predictions.unlink()
         checked.parent_predictions.write_bytes(data + b"x")
         if pinned:  # as `dvc repro` does before it trains
-            shell(root, "dvc", "repro", "data/parent.dvc")
+            checked.dvc("repro", "data/parent.dvc")
         assert problems(checked) == [what]
-        said = shell(root, "dayfold", "seal", code=1)
+        said = checked.dayfold("seal", code=1)
         assert what in said
         assert ("rm -rf data/parent" in said) == pinned
-        undo(checked, shell)
+        undo(checked)
     checked.parent_predictions.unlink()
     (checked.parent / "new.csv").write_text("")
     assert problems(checked) == [what]
-
-
-def test_an_open_day_s_pin_that_was_committed_by_hand_is_no_edit_of_a_sealed_day(
-    checked, shell, digits
-):
-    root = checked.root
-    shell(root, "dayfold", "add", str(digits / FOUR), "--day", FOUR)
-    shell(root, "dvc", "add", checked.name(checked.images(FOUR)))
-    shell(root, "git", "add", checked.name(checked.tracked(FOUR)))
-    shell(root, "git", "commit", "--quiet", "--message", "by hand")
-    image(checked, FOUR).unlink()
-    shell(root, "dvc", "add", checked.name(checked.images(FOUR)))
-    check(checked)
 
 
 def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeypatch, tmp_path):
@@ -213,53 +212,32 @@ def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeyp
     assert read == []
 
 
-def test_of_very_many_days_some_are_looked_at_each_time_and_all_in_turn(checked, monkeypatch):
-    monkeypatch.setattr(hand_edits, "MOST_DAYS", 1)
-    for day in (ONE, TWO, THREE):
-        path = image(checked, day)
-        data = path.read_bytes()
-        replace(path)
-        found = set()
-        for _ in range(3):
-            try:
-                check(checked)
-            except CycleError as error:
-                found |= set(error.problems)
-        assert found == {f"{checked.name(path)} was changed"}
-        path.unlink()
-        path.write_bytes(data)
-        check(checked)
-
-
-def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, shell, digits):
-    root = copy.root
-    shell(root, "git", "reset", "--quiet", "--hard", f"day/{ONE}")
-    shell(root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
-    shell(root, "dvc", "checkout", "--quiet", "--force")
-    shell(root, "dayfold", "undo", "--yes")
+def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, digits):
+    copy.git("reset", "--quiet", "--hard", f"day/{ONE}")
+    copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
+    copy.dvc("checkout", "--quiet", "--force")
+    copy.dayfold("undo", "--yes")
     copy.last_looks.unlink()
-    shell(root, "dayfold", "seal")
+    copy.dayfold("seal")
     path = image(copy)
     replace(path)
-    assert f"  - {copy.name(path)} was changed\n" in shell(root, "dayfold", "status")
+    assert f"  - {copy.name(path)} was changed\n" in copy.dayfold("status")
     given = (str(digits / TWO), "--day", TWO)
-    assert f"  - {copy.name(path)} was changed\n" in shell(root, "dayfold", "add", *given, code=1)
-    undo(copy, shell)
+    assert f"  - {copy.name(path)} was changed\n" in copy.dayfold("add", *given, code=1)
+    undo(copy)
     shutil.rmtree(copy.images(ONE))
-    assert f"{copy.name(path)} was deleted" in shell(root, "dayfold", "status")
-    undo(copy, shell)
+    assert f"{copy.name(path)} was deleted" in copy.dayfold("status")
+    undo(copy)
 
 
-def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_looked_at(
-    clone, shell
-):
-    assert "by hand" not in shell(clone.root, "dayfold", "status")
-    shell(clone.root, "dvc", "pull", "--quiet")
+def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_looked_at(clone):
+    assert "by hand" not in clone.dayfold("status")
+    clone.dvc("pull", "--quiet")
     path = image(clone)
     path.chmod(0o644)
     with path.open("ab") as file:  # and with it its object in the cache
         file.write(b"x")
-    said = shell(clone.root, "dayfold", "status")
+    said = clone.dayfold("status")
     folder = f"data/images/{ONE}"
     assert f"  - {clone.name(path)} was changed\n" in said
     assert (
@@ -267,47 +245,45 @@ def test_a_clone_that_pulled_nothing_is_as_it_was_sealed_and_one_that_did_is_loo
         in said
     )
     # DVC drops the object, cannot make the folder without it, and leaves none.
-    shell(clone.root, "dvc", "status", clone.name(clone.tracked_month(ONE)))
-    shell(clone.root, "dvc", "checkout", "--force", folder, code=255)
+    clone.dvc("status", clone.name(clone.tracked_month(ONE)))
+    clone.dvc("checkout", "--force", folder, code=255)
     assert not path.exists()
-    assert f"{clone.name(path)} was deleted\n" in shell(clone.root, "dayfold", "status")
-    undo(clone, shell)
+    assert f"{clone.name(path)} was deleted\n" in clone.dayfold("status")
+    undo(clone)
     assert path.exists()
 
 
-def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, shell, tmp_path):
-    root = copy.root
+def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, tmp_path):
     table = copy.evaluation(THREE)
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    said = shell(root, "dayfold", "log")
-    assert f"warning: {THREE} is not as it was sealed: {copy.name(table)}.\n" in said
-    shell(root, "git", "checkout", "HEAD", "--", copy.name(table))
-    assert "warning" not in shell(root, "dayfold", "log")
-    shell(root, "dayfold", "add", "--day", FOUR)
+    assert f"warning: {THREE} is not as it was sealed: {copy.name(table)}.\n" in copy.dayfold("log")
+    copy.git("checkout", "HEAD", "--", copy.name(table))
+    assert "warning" not in copy.dayfold("log")
+    copy.dayfold("add", "--day", FOUR)
     path = copy.manifest(THREE)
     path.write_text(path.read_text().replace(",train", ",test", 1))
     found = f"{ALL}\n  - {copy.name(path)} is not what git has\n→ git checkout HEAD -- "
     for stage in ("snapshot", "curve"):
-        assert found in shell(root, "dayfold", stage, code=1)
+        assert found in copy.dayfold(stage, code=1)
     card = ("export", str(tmp_path / "card.md"), "--day", THREE)
     for words in (("log",), ("report",), card):
-        assert f"warning: {found}" in shell(root, "dayfold", *words)
+        assert f"warning: {found}" in copy.dayfold(*words)
     # Where nothing can be sealed, in a worktree of `reproduce` say, they may be others.
-    shell(root, "git", "checkout", "--quiet", "--detach")
-    assert "There is no new image" in shell(root, "dayfold", "snapshot", code=1)
+    copy.git("checkout", "--quiet", "--detach")
+    assert "There is no new image" in copy.dayfold("snapshot", code=1)
 
 
-def test_a_name_is_told_on_one_line_and_a_withdrawn_image_is_no_edit_once_it_is_sealed(
-    checked, shell
-):
+def test_a_name_is_told_on_one_line_and_a_withdrawn_image_is_no_edit_once_it_is_sealed(checked):
     odd = image(checked).with_name("a\x1b[31mred\nb.png")
     shutil.copy(image(checked), odd)
-    said = shell(checked.root, "dayfold", "status")
+    said = checked.dayfold("status")
     assert r"/a\x1b[31mred\nb.png was added" in said
     assert "\x1b" not in said
+    assert "nb.png was added" in checked.dayfold("check", code=1)
     odd.unlink()
+    assert "all is well" in checked.dayfold("check")
     path = image(checked)
-    shell(checked.root, "dayfold", "withdraw", str(path), "--reason", "blurred", "--day", FOUR)
+    checked.dayfold("withdraw", str(path), "--reason", "blurred", "--day", FOUR)
     check(checked)
     path.unlink()
     assert problems(checked) == [f"{checked.name(path)} was deleted"]  # not sealed yet

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from builders import make_project
-from conftest import IDENTITY
+from builders import IDENTITY, make_project
 from dayfold import create
 from dayfold.errors import CycleError, ParamsError
 from dayfold.project import params as params_file
@@ -157,7 +156,7 @@ def outer(tmp_path, shell):
     return folder
 
 
-def test_in_another_repository_nothing_is_made_without_consent(outer, shell):
+def test_in_another_repository_nothing_is_made_without_consent_nor_by_no_expression(outer, shell):
     said = shell(outer, "dayfold", "init", "deep/scans", *RANDOM, code=1)
     assert f"is inside the git repository {outer}" in said
     assert f"add /deep/scans/ to {outer}/.gitignore" in said
@@ -165,6 +164,9 @@ def test_in_another_repository_nothing_is_made_without_consent(outer, shell):
     assert sorted(path.name for path in outer.iterdir()) == [".git", ".gitignore"]
     said = shell(outer.parent, "dayfold", "init", "work", *RANDOM, code=1)
     assert "is a git repository already" in said
+    with pytest.raises(ParamsError, match=r"data\.group is 'P': needs exactly one"):
+        create.init(outer.parent / "scans", create.Options("random", group="P"))
+    assert not (outer.parent / "scans").exists()
 
 
 @pytest.mark.slow
@@ -190,12 +192,6 @@ def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
         assert params_file.read(outer / place / "params.yaml").data.group == r"/(P\d+)_"
     # A repository within, as git calls it: none of its files is the outer one's.
     assert shell(outer, "git", "status", "--porcelain") == "?? .gitignore\n?? scans/\n"
-
-
-def test_what_is_no_expression_for_patients_makes_nothing(tmp_path):
-    with pytest.raises(ParamsError, match=r"data\.group is 'P': needs exactly one"):
-        create.init(tmp_path / "scans", create.Options("random", group="P"))
-    assert not (tmp_path / "scans").exists()
 
 
 def test_this_repository_is_a_project_with_the_same_files_for_git(repository):

@@ -42,14 +42,31 @@ def holding(project, process) -> str:
     return json.dumps({"write": {str(project.metrics): holder}})
 
 
-def test_an_rwlock_that_dvc_is_just_writing_is_not_broken(copy, monkeypatch):
+def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(copy, monkeypatch):
+    whole = copy.dvc_lock.read_bytes()
+    for keep in (0.0, 0.3, 0.7):
+        # In the middle of a line: "md5:" without a value.
+        end = whole.index(b"md5: ", int(keep * len(whole) * 0.9)) + 4 if keep else 0
+        killed(copy)
+        copy.dvc_lock.write_bytes(whole[:end])
+        [said] = begun(copy)
+        assert "dvc.lock is half written: that of the last commit is back" in said
+        assert copy.dvc_lock.read_bytes() == whole
+    # An rwlock that DVC is just writing is not broken.
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     path.write_text("")
-    monkeypatch.setattr(journal.time, "sleep", lambda _: path.write_text("{}"))
-    assert journal.find(copy) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(journal.time, "sleep", lambda _: path.write_text("{}"))
+        assert journal.find(copy) == []
+    vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
+    vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
+    killed(copy)
+    copy.dvc_lock.write_text("schema: '2.0'\nstages:\n  snapshot:\n    cmd: dayfold snap")
+    assert "removed; dvc repro makes it again" in begun(copy)[0]
+    assert not copy.dvc_lock.exists()
 
 
-def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, shell, capfd):
+def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, capfd):
     assert journal.find(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     for content in ("", '{"write": {"/data', "null"):
@@ -84,30 +101,12 @@ def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy
     assert begun(copy) == []
     killed(copy)
     path.write_text("")
-    shell(copy.root, "dvc", "repro", code=255)
-    assert f"opened {FOUR}" in shell(copy.root, "dayfold", "add", "--day", FOUR)
+    copy.dvc("repro", code=255)
+    assert f"opened {FOUR}" in copy.dayfold("add", "--day", FOUR)
 
 
-def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(copy):
-    whole = copy.dvc_lock.read_bytes()
-    for keep in (0.0, 0.3, 0.7):
-        # In the middle of a line: "md5:" without a value.
-        end = whole.index(b"md5: ", int(keep * len(whole) * 0.9)) + 4 if keep else 0
-        killed(copy)
-        copy.dvc_lock.write_bytes(whole[:end])
-        [said] = begun(copy)
-        assert "dvc.lock is half written: that of the last commit is back" in said
-        assert copy.dvc_lock.read_bytes() == whole
-    vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
-    vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
-    killed(copy)
-    copy.dvc_lock.write_text("schema: '2.0'\nstages:\n  snapshot:\n    cmd: dayfold snap")
-    assert "removed; dvc repro makes it again" in begun(copy)[0]
-    assert not copy.dvc_lock.exists()
-
-
-def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
-    """Older than the killed command, or without one: somebody else's."""
+def test_what_no_note_covers_is_told_with_its_age_and_left(copy):
+    # Older than the killed command, or without one: somebody else's.
     rwlock, lock = copy.root / ".dvc" / "tmp" / "rwlock", copy.root / ".git" / "index.lock"
     part = copy.data / f".abc{PART}"
     for path in (rwlock, lock, part):
@@ -126,22 +125,19 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy, shell):
         assert lock.exists()
         assert part.exists()
         assert copy.dvc_lock.read_bytes() == whole[:100]
-    said = shell(copy.root, "dayfold", "check", code=1)
-    assert said.count("FIX   half done") == 4
-    said = shell(copy.root, "dayfold", "check", "--fix")
-    assert said.count("fixed half done") == 4
+    assert copy.dayfold("check", code=1).count("FIX   half done") == 4
+    assert copy.dayfold("check", "--fix").count("fixed half done") == 4
     assert journal.find(copy) == []
     assert copy.dvc_lock.read_bytes() == whole
 
 
-def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(copy, shell):
+def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(copy):
     lock = copy.root / ".git" / "index.lock"
     for step, began in (("", 0.0), ("seal", time.time() - 1000)):
         killed(copy, step=step, step_began=began)
         lock.touch()
         assert "was left alone" in begun(copy)[0]
-        said = shell(copy.root, "dayfold", "check", "--fix", code=1)
-        assert "wait: a git may be at work" in said
+        assert "wait: a git may be at work" in copy.dayfold("check", "--fix", code=1)
         assert lock.exists()
     git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
     killed(copy, step="seal", step_began=time.time() - 1)
@@ -198,7 +194,7 @@ def stop(*_: object, **__: object) -> None:
     raise Killed
 
 
-def test_the_opening_of_a_day_is_finished_after_a_kill(copy, shell, monkeypatch):
+def test_the_opening_of_a_day_is_finished_after_a_kill(copy, monkeypatch):
     before, status = copy.model.read_bytes(), vcs.git(copy.root, "status", "--porcelain")
     for at in ("write_empty", "inherit", "put_in_index", "edit"):
         place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
@@ -208,11 +204,11 @@ def test_the_opening_of_a_day_is_finished_after_a_kill(copy, shell, monkeypatch)
         assert begun(copy) == [f"dayfold add was killed: {FOUR} is open"]
         assert copy.parent_model.read_bytes() == before
         assert vcs.stale(copy.root, "data/parent.dvc", copy.name(copy.tracked(FOUR))) == []
-        shell(copy.root, "dayfold", "undo", "--yes")
+        copy.dayfold("undo", "--yes")
         assert vcs.git(copy.root, "status", "--porcelain") == status
 
 
-def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy, shell):
+def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy):
     params = copy.params.read_text()
     for parent, reason in ((TWO, f"the last day is {THREE} now."), (THREE, "not as it was sealed")):
         if parent == THREE:
@@ -226,7 +222,7 @@ def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy
         assert not copy.corrections(FOUR).exists()
 
 
-def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatch):
+def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
     for number, at in enumerate(("_move", "bring_back", "edit", "lay_out"), start=1):
         opening.open_day(copy, FOUR)
@@ -239,13 +235,13 @@ def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatc
         undone = copy.undone(FOUR if number == 1 else f"{FOUR}-{number}")
         assert (undone / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"
         assert vcs.git(copy.root, "status", "--porcelain") == before
-    assert f"{THREE}, sealed" in shell(copy.root, "dayfold", "status")
+    assert f"{THREE}, sealed" in copy.dayfold("status")
 
 
 @pytest.mark.cold
-def test_one_command_works_at_a_time_and_none_beside_dvc_repro(copy, shell):
+def test_one_command_works_at_a_time_and_none_beside_dvc_repro(copy):
     with only_one(copy.cycle_lock, "testing"):
-        said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+        said = copy.dayfold("add", "--day", FOUR, code=1)
     assert "Another process is at work in this project (process " in said
     repro = subprocess.Popen(
         ["dvc", "repro", "--force"],
@@ -257,7 +253,7 @@ def test_one_command_works_at_a_time_and_none_beside_dvc_repro(copy, shell):
     )
     try:
         assert any(line.startswith("Running stage") for line in repro.stdout)
-        said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
+        said = copy.dayfold("add", "--day", FOUR, code=1)
     finally:
         os.killpg(repro.pid, signal.SIGKILL)
         repro.communicate()
@@ -266,7 +262,7 @@ def test_one_command_works_at_a_time_and_none_beside_dvc_repro(copy, shell):
 
 
 @pytest.mark.cold
-def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
+def test_a_read_only_project_is_refused_before_any_work(copy, tmp_path):
     mount = ["unshare", "--mount", "--map-root-user"]
     if subprocess.run([*mount, "true"], capture_output=True).returncode:
         pytest.skip("no right to mount here")
@@ -276,5 +272,5 @@ def test_a_read_only_project_is_refused_before_any_work(copy, shell, tmp_path):
         f"mount --bind {copy.root} {copy.root} && mount -o remount,ro,bind {copy.root} && "
         f"cd {copy.root} && dayfold add {source} --day {FOUR}"
     )
-    said = shell(copy.root, *mount, "sh", "-c", command, code=1)
+    said = copy.shell(*mount, "sh", "-c", command, code=1)
     assert said == f"dayfold: Read-only file system: {copy.cycle_lock}\n"

@@ -1,4 +1,4 @@
-"""DVC killed by -9 takes its stage with it, and the same command again finishes the day."""
+"""What is killed by -9 takes its stage with it, and the same command again finishes the day."""
 
 import os
 import re
@@ -13,10 +13,9 @@ import psutil
 import pytest
 
 import warm
-from builders import place
+from builders import RealProject, benchmark, place
 from dayfold.learning import checkpoint
 from dayfold.project import params, vcs
-from dayfold.project.layout import Project
 
 SHELL = "/bin/sh"  # which may stay between DVC and a stage; bash becomes the stage
 DAY = "2025-06-02"
@@ -80,10 +79,7 @@ def test_a_process_whose_starter_is_gone_does_nothing():
 
 
 def stop_dvc_at(root: Path, until: str, meanwhile: Meanwhile) -> None:
-    """Run `dvc repro`, kill -9 DVC alone at a moment of the training, and see the stage die.
-
-    `meanwhile` is called with the stage's process, which then does not move.
-    """
+    """Kill -9 DVC alone in the middle of a training, call `meanwhile`, and see the stage die."""
     # Cold: DVC and its stages are processes as a user's are.
     environment = {**vcs.environment(), warm.COLD: "1", "SHELL": SHELL}
     with subprocess.Popen(
@@ -125,27 +121,49 @@ def test_dvc_killed_in_the_middle_of_training_costs_no_update_that_was_kept(
     tmp_path, shell, monkeypatch
 ):
     shell(tmp_path, "dayfold", "init", "p", "--weights", "random", "--image-size", "16")
-    project = Project(tmp_path / "p")
+    project = RealProject(tmp_path / "p")
     recipe = {"updates": 12, "batch_size": 4, "threads": 1}
     params.edit(project.params, {f"train.{key}": value for key, value in recipe.items()})
     monkeypatch.setenv(checkpoint.INTERVAL, "0")  # after every update
     source = tmp_path / "images"
     for label, first in (("cyst", 0), ("lesion", 100)):
         place(source, label, range(first, first + 12))
-    shell(project.root, "dayfold", "add", str(source), "--day", DAY)
-    shell(project.root, "dvc", "repro", "replay")
+    project.dayfold("add", str(source), "--day", DAY)
+    project.dvc("repro", "replay")
 
     def see_a_second_trainer_refuse(stage: int) -> None:
-        said = shell(project.root, "dayfold", "train", code=1)
+        said = project.dayfold("train", code=1)
         assert f"Another process is training in this project (process {stage})" in said
-        assert "is busy, it is being blocked by" in shell(project.root, "dvc", "repro", code=255)
+        assert "is busy, it is being blocked by" in project.dvc("repro", code=255)
 
     # An update is kept for certain when the next one is told.
     stop_dvc_at(project.root, "update 7/12", see_a_second_trainer_refuse)
     # A kill in the middle of writing leaves a part beside it, which the next training removes.
     assert len(list(project.checkpoints.glob("*.checkpoint"))) == 1
-    said = shell(project.root, "dvc", "repro", "train")
+    said = project.dvc("repro", "train")
     # To the same bits: test_checkpoint.
     going_on = re.search(r"going on from update (\d+), where training was stopped", said)
     assert 6 <= int(going_on[1]) < 12
     assert list(project.checkpoints.iterdir()) == []
+
+
+# A sample, of one trial; hundreds of kills are in benchmarks/kill.py.
+@pytest.mark.slow
+def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path, monkeypatch):
+    kill = benchmark("kill")
+    base = kill.begin(tmp_path / "base")
+    monkeypatch.setenv(warm.COLD, "1")
+    again = kill.again
+
+    def again_warm(*words):
+        with monkeypatch.context() as patched:
+            patched.delenv(warm.COLD)
+            again(*words)
+
+    # What is killed are processes as a user's are; for time, what is given again starts warm.
+    monkeypatch.setattr(kill, "again", again_warm)
+    lost = kill.run(base, kills=3, seed=1, commands=2)
+    assert sum(lost.kills.values()) == 3
+    assert (lost.images, lost.days, lost.commits) == (0, 0, 0)
+    assert lost.steps == []
+    assert lost.hashes == []

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import dayfold
-from builders import DAYS, NO_GATE, place
+from builders import DAYS, NO_GATE, RealProject, place
 from dayfold.learning import network
 from dayfold.project import params as params_file
-from dayfold.project.layout import Project
 from dayfold.serve import exporting, heat
 
 pytestmark = pytest.mark.slow
@@ -21,25 +20,25 @@ SMALL = {"train.updates": 2, "train.batch_size": 8, "train.threads": 1, "train.p
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, shell) -> Project:
+def trained(tmp_path_factory, shell) -> RealProject:
     """A project of resnet50, with a sealed day of forty images of 16 px."""
     folder = tmp_path_factory.mktemp("networks")
     options = ("--weights", "random", "--network", "resnet50", "--image-size", "16")
     shell(folder, "dayfold", "init", "scans", *options)
-    project = Project(folder / "scans")
+    project = RealProject(folder / "scans")
     params_file.edit(project.params, {**SMALL, **NO_GATE})
     for label, first in (("cat", 0), ("dog", 20)):
         place(folder / "in", label, range(first, first + 20))
-    said = shell(project.root, "dayfold", "run", "../in", "--day", DAY, "--verbose")
+    said = project.dayfold("run", "../in", "--day", DAY, "--verbose")
     assert "origin, resnet50 with 2 classes" in said
     return project
 
 
-def test_a_day_of_resnet50_is_made_again_to_the_bit_from_its_random_origin(trained, shell):
+def test_a_day_of_resnet50_is_made_again_to_the_bit_from_its_random_origin(trained):
     model = network.load(trained.model)
     assert params_file.read(trained.params).origin.network == model.network == "resnet50"
     assert model.state["fc.weight"].shape == model.novelty.means.shape == (2, 2048)
-    said = shell(trained.root, "dayfold", "reproduce", DAY, "--from-scratch")
+    said = trained.dayfold("reproduce", DAY, "--from-scratch")
     assert f"fingerprint of {DAY}, as recorded" in said
     assert "1 of 1 days identical, to the bit" in said
 
@@ -71,11 +70,11 @@ def test_every_export_is_the_model_and_its_papers_name_the_network(trained, tmp_
         assert (chances.shape, far.shape) == ((1, 2), (1,))
 
 
-def test_another_network_needs_another_project(trained, shell):
+def test_another_network_needs_another_project(trained):
     before = trained.params.read_bytes()
     params_file.edit(trained.params, {"origin.network": "resnet34"})
     said = "origin.network is resnet34, but this project began with resnet50 and keeps it."
-    told = shell(trained.root, "dayfold", "train", code=1)
+    told = trained.dayfold("train", code=1)
     assert said in told
     assert "dayfold init DIR --network resnet34" in told
     trained.params.write_bytes(before)

@@ -12,13 +12,12 @@ from PIL import Image
 
 import dayfold
 import tools
-from builders import encoded, table
+from builders import RealProject, encoded, table
 from conftest import copied
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import RefusedError
 from dayfold.project import params as params_file
-from dayfold.project.layout import Project
 from dayfold.serve import queueing
 from dayfold.serve.model import Answer
 
@@ -47,9 +46,7 @@ def test_unknown_images_come_first_by_distance_then_the_others_by_confidence():
         answer(0.4),
     ]
     assert in_order(*answers) == [4, 2, 3, 5, 1, 0]
-
-
-def test_where_none_can_be_called_unknown_all_go_by_distance_or_else_by_confidence():
+    # Where none can be called unknown all go by distance, or else by confidence.
     answers = [answer(0.9, sure=True, distance=far) for far in (0.2, 0.7, 0.5)]
     assert in_order(*answers, judged=False) == [1, 2, 0]
     answers = [answer(chance, distance=None) for chance in (0.8, 0.4, 0.6)]
@@ -98,11 +95,11 @@ def take(project, folder, file):
 
 
 @pytest.fixture(scope="module")
-def trained(three_days, shell, tmp_path_factory):
+def trained(three_days, tmp_path_factory):
     """The three days and a fourth of images that came in every format, trained; its model."""
     top = tmp_path_factory.mktemp("queue")
     shutil.copytree(three_days.root, top / "scans", symlinks=True, copy_function=copied)
-    project = Project(top / "scans")
+    project = RealProject(top / "scans")
     (top / "synsets.txt").write_text("cat\ndog\n")
     for name in FORMATS:
         names = noise(top / f"in-{name}", f"{name}-in-", 4)
@@ -113,7 +110,7 @@ def trained(three_days, shell, tmp_path_factory):
         assert [labels[path] for path in names] == ["cat", "dog"] * 2
         again = take(project, top / f"in-{name}", top / name)
         assert (len(again.known), again.images, again.refused, again.changed) == (4, [], [], [])
-    shell(project.root, "dvc", "repro")
+    project.dvc("repro")
     return project, dayfold.load(project.root, DAY)
 
 
@@ -221,18 +218,18 @@ def test_what_cannot_be_used_is_named_and_odd_names_come_back(trained, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_command_writes_a_queue_spread_over_patients(copy, shell, tmp_path):
+def test_the_command_writes_a_queue_spread_over_patients(copy, tmp_path):
     params_file.edit(copy.params, {"data.group": "/(P[0-9])_"})
     noise(tmp_path / "new", "P1_", 4)
     noise(tmp_path / "new", "P2_", 2)
     words = ("dayfold", "predict", str(tmp_path / "new"), "--queue")
-    said = shell(copy.root, *words, "2", "-o", "queue.csv")
+    said = copy.shell(*words, "2", "-o", "queue.csv")
     assert "2 of 6 images" in said
     assert said.splitlines()[-1].startswith("next: fill in the column label, then dayfold add ")
     rows = table(copy.root / "queue.csv")
     assert list(rows[0]) == ["path", "label", "suggested", "confidence", "reason"]
     assert sorted(row["path"][:3] for row in rows) == ["P1_", "P2_"]
-    assert "takes one folder and a file" in shell(copy.root, *words, "2", code=1)
+    assert "takes one folder and a file" in copy.shell(*words, "2", code=1)
     wrong = (*words, "2", "-o", "q", "--format", "xml")
-    assert "is none of the formats" in shell(copy.root, *wrong, code=1)
+    assert "is none of the formats" in copy.shell(*wrong, code=1)
     assert Path(copy.root / "q").exists() is False

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from builders import a_free_port
-from conftest import Shell
+from builders import RealProject, a_free_port
 from dayfold import create
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.project import storage, vcs
 from dayfold.project.files import md5_file
-from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
 pytestmark = pytest.mark.slow
@@ -114,70 +112,69 @@ def ssh(folder: Path) -> Iterator[Store]:
         yield Store(url, {}, {"keyfile": str(folder / "user")}, held)
 
 
-def set_up(shell: Shell, project: Project, store: Store) -> None:
+def set_up(project: RealProject, store: Store) -> None:
     """Give a clone what each machine keeps to itself."""
     for name, value in store.own.items():
-        shell(project.root, "dvc", "remote", "modify", "--local", "store", name, value)
+        project.dvc("remote", "modify", "--local", "store", name, value)
 
 
 @pytest.mark.parametrize("kind", [s3, ssh])
 def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, shell):
     # Its first day alone, for time.
-    shell(copy.root, "git", "reset", "--quiet", "--hard", f"day/{ONE}")
-    shell(copy.root, "git", "tag", "--delete", f"day/{TWO}", f"day/{THREE}")
+    copy.git("reset", "--quiet", "--hard", f"day/{ONE}")
+    copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     for day in (TWO, THREE):
         shutil.rmtree(copy.images(day))
-    shell(copy.root, "dvc", "checkout", "--quiet")
+    copy.dvc("checkout", "--quiet")
     with kind(tmp_path) as store:
-        shell(copy.root, "dvc", "remote", "add", "--default", "store", store.url)
+        copy.dvc("remote", "add", "--default", "store", store.url)
         for name, value in store.options.items():
-            shell(copy.root, "dvc", "remote", "modify", "store", name, value)
-        shell(copy.root, "git", "commit", "--quiet", "--all", "--message", "Share")
-        set_up(shell, copy, store)
+            copy.dvc("remote", "modify", "store", name, value)
+        copy.git("commit", "--quiet", "--all", "--message", "Share")
+        set_up(copy, store)
         # Sealed before there was a remote: else DVC passes over their tags.
         storage.hold_everywhere(copy.root)
         assert verify(copy, read_data=False).unpushed == [ONE]
-        shell(copy.root, "dvc", "push", "--quiet", "--all-tags")
+        copy.dvc("push", "--quiet", "--all-tags")
         found = verify(copy, read_data=False)
         assert (found.unpushed, found.problem) == ([], "")
         shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "clone")
-        clone = Project(tmp_path / "clone")
-        set_up(shell, clone, store)
+        clone = RealProject(tmp_path / "clone")
+        set_up(clone, store)
         [one] = verify(clone, read_data=True).absent
         assert (one.fix, "the remote store has it" in one.what) == ("dvc pull", True)
-        shell(clone.root, "dvc", "pull", "--quiet")
+        clone.dvc("pull", "--quiet")
         # Erased in the clone, the image is in the bucket or folder no more.
         image = manifest.history(clone, ONE).images.row(0, named=True)
         key, before = md5_file(clone.root / image["path"]), store.held()
         assert key in before
         words = ("--erase", "--reason", "consent", "--yes", "--day", TWO)
-        said = shell(clone.root, "dayfold", "withdraw", image["path"], *words)
-        assert "remote store: 1 erased" in said
+        assert "remote store: 1 erased" in clone.dayfold("withdraw", image["path"], *words)
         after = store.held()
         assert key not in after
         assert len(after) == len(before)  # its text is in its place
         shell(tmp_path, "git", "clone", "--quiet", str(copy.root), "later")
-        later = Project(tmp_path / "later")
-        set_up(shell, later, store)
-        shell(later.root, "dvc", "pull", "--quiet")
+        later = RealProject(tmp_path / "later")
+        set_up(later, store)
+        later.dvc("pull", "--quiet")
         assert vcs.stale(later.root) == []
 
 
-def test_a_default_remote_that_is_not_set_up_counts_as_none(copy, shell):
-    shell(copy.root, "dvc", "config", "core.remote", "nowhere")
-    said = shell(copy.root, "dayfold", "check")
+def test_a_default_remote_that_is_not_set_up_counts_as_none(copy):
+    copy.dvc("config", "core.remote", "nowhere")
+    said = copy.dayfold("check")
     assert "ok    remote     none, so images and models are on this machine only" in said
     assert "Traceback" not in said
 
 
 def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp_path, shell):
     url = f"file://{tmp_path}/the%20store"
-    shell(copy.root, "dvc", "remote", "add", "--default", "store", url)
-    said = shell(copy.root, "dayfold", "check", code=1)
+    copy.dvc("remote", "add", "--default", "store", url)
+    said = copy.dayfold("check", code=1)
     fix = f"dvc remote modify store url '{tmp_path}/the store'"
     assert fix in said
-    shell(copy.root, "sh", "-c", fix)
-    assert "file:" not in shell(copy.root, "dayfold", "check", "--fix")
+    copy.sh("-c", fix)
+    assert "file:" not in copy.dayfold("check", "--fix")
     new = tmp_path / "new"
     new.mkdir()
     shell(new, "git", "init", "--quiet")
@@ -186,12 +183,12 @@ def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp
     assert storage.remote_urls(new)[create.REMOTE] == f"{tmp_path}/the store"
 
 
-def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path, shell):
+def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path):
     port = a_free_port()
-    shell(copy.root, "dvc", "remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
+    copy.dvc("remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
     storage.hold_everywhere(copy.root)
     shutil.rmtree(copy.root / ".dvc" / "cache")
-    said = shell(copy.root, "dayfold", "check")
+    said = copy.dayfold("check")
     assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said
     told = "not here; the remote store could not be asked (remote store (http"
     assert any(one.what.startswith(told) for one in verify(copy, read_data=False).absent)

@@ -174,11 +174,23 @@ def test_a_hundred_days_are_small_pages(chromium, tmp_path):
 
 def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
     days = histories.dates(2)
-    project = histories.write_history(tmp_path / "bare", days=days, labels=LABELS, files=False)
+    project = histories.write_history(tmp_path / "torn", days=days, labels=LABELS, files=True)
+    one, two, three, *_ = tables.read(project.plot("flips"), Flip)["path"].to_list()
+    (project.root / one).unlink()
+    (project.root / two).write_bytes(b"no image")
+    image = manifest.history(project, days[-1]).images.filter(path=three)["image"].item()
+    corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
+    text = page.write(days_of.read(project, None)).read_text()
+    for why in (
+        "not here: dvc checkout || dvc pull",
+        "not the bytes that the manifest pins",
+        "withdrawn since",
+    ):
+        assert why in text
     for path in (project.predictions, project.gate(days[-1])):
         path.unlink()
-    project.plot("flips").unlink()
-    project.plot("near_duplicates").unlink()
+    for name in ("flips", "near_duplicates"):
+        project.plot(name).unlink()
     shown = look(chromium, page.write(days_of.read(project, None)))
     assert shown.get_log("browser") == []
     said = find(shown, "body")[0].text
@@ -192,23 +204,6 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         assert sentence in said, sentence
     with pytest.raises(CycleError, match="This project has no day"):
         days_of.read(project, "2031-01-01")
-
-
-def test_an_image_that_is_withdrawn_damaged_or_missing_is_named_and_not_shown(tmp_path):
-    days = histories.dates(2)
-    project = histories.write_history(tmp_path / "torn", days=days, labels=("a", "b"), files=True)
-    one, two, three, *_ = tables.read(project.plot("flips"), Flip)["path"].to_list()
-    (project.root / one).unlink()
-    (project.root / two).write_bytes(b"no image")
-    image = manifest.history(project, days[-1]).images.filter(path=three)["image"].item()
-    corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
-    text = page.write(days_of.read(project, None)).read_text()
-    for why in (
-        "not here: dvc checkout || dvc pull",
-        "not the bytes that the manifest pins",
-        "withdrawn since",
-    ):
-        assert why in text
 
 
 @pytest.mark.parametrize(
@@ -254,7 +249,7 @@ def test_no_verdict_is_spoken_on_too_few(written):
 
 
 @pytest.mark.slow
-def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromium, copy, shell):
+def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromium, copy):
     first, second, third = DAYS[:3]
     # `seal` has written the index, and no report.
     shown = look(chromium, copy.report("index"))
@@ -262,8 +257,7 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     rows = [one.text.split() for one in find(shown, "[aria-label='Every day'] tbody tr")]
     assert [row[0] for row in rows] == [third, second, first]
     assert len(find(shown, ".cost rect")) == 3
-    said = shell(copy.root, "dayfold", "report", "--day", second)
-    assert f"data/reports/{second}.html" in said
+    assert f"data/reports/{second}.html" in copy.dayfold("report", "--day", second)
     shown = look(chromium, copy.report(second))
     assert shown.get_log("browser") == []
     text = find(shown, "body")[0].text
@@ -274,21 +268,26 @@ def test_the_report_of_an_earlier_day_is_that_days_and_of_a_real_project(chromiu
     assert re.search(r"Training samples: \d+\.\d% from today's images", text)
     assert len(find(shown, ".cost rect")) == 2
     picture = copy.root.parent / "curve.png"
-    shell(copy.root, "dayfold", "report", "--png", str(picture))
+    copy.dayfold("report", "--png", str(picture))
     with Image.open(picture) as image:
         assert image.format == "PNG"
-    shell(copy.root, "dayfold", "report")
+    copy.dayfold("report")
     assert f"Against {second}, on the same test images." in copy.report(third).read_text()
-    assert shell(copy.root, "git", "status", "--porcelain") == ""
+    assert copy.git("status", "--porcelain") == ""
 
 
-def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
+@pytest.fixture
+def few(tmp_path):
+    """Two days of two images a class to test on; the mass came on the second."""
     days, labels = histories.dates(2), ("cyst", "mass")
-    project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+    return histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+
+
+def test_what_was_unknown_is_not_judged_on_too_few(few):
     counts = [("", 0, 9, 9, 4, None), ("cyst", 0, 9, 9, 4, None), ("mass", 1, 6, 6, 5, 0.97)]
     rows = [Unknown(*one) for one in (*counts, ("", 1, 6, 6, 5, 0.97))]
-    tables.write(project.unknown(days[1]), Unknown, rows)
-    assert list(summary.unknown_sentences(days_of.read(project, None))) == [
+    tables.write(few.unknown(histories.dates(2)[1]), Unknown, rows)
+    assert list(summary.unknown_sentences(days_of.read(few, None))) == [
         "Yesterday's model would have flagged 5 of 6 images of the new class mass (too few to "
         "judge: 6 images).",
         "AUROC of new against known classes: 0.970 (too few to judge: 6 images).",
@@ -297,31 +296,26 @@ def test_what_was_unknown_is_not_judged_on_too_few(tmp_path):
     ]
 
 
-def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(tmp_path):
-    days, labels = histories.dates(2), ("cyst", "mass")
-    project = histories.write_history(tmp_path / "few", days=days, labels=labels, files=False)
+def test_the_card_says_what_is_too_few_to_judge_and_not_calibrated(few):
+    one, two = histories.dates(2)
     rows = [Unknown("", 1, 38, 8, 31, 0.97), Unknown("", 0, 120, 21, 6, None)]
-    tables.write(project.unknown(days[1]), Unknown, rows)
-    provenance = {
-        "day": days[1],
-        "parent": days[0],
-        "draws": {"today": 3, "all": 4},
-        "images": {"today": 14, "trained": 21, "replayed": 7},
-        "sha256": {},
-        "fingerprint": {},
-    }
-    project.provenance.write_text(json.dumps(provenance))
-    recipe, lacking = {"image_size_px": 16}, "2 validation images"
-    metadata = {"classes": labels, "recipe": recipe, "not_calibrated": lacking}
-    text = card(days_of.read(project, None), labels, metadata, limit=0.25, erased=[])
-    assert "Gate: open (5 checks not judged)." in text
-    assert "It is softmax(logits), not calibrated: 2 validation images." in text
-    assert "its distance is above 0.2500" in text
-    assert "| images of classes that were new to a day | 38 | 31 |" in text
-    assert "| images of classes that were known by then | 120 | 6 |" in text
-    # Two test images of a class and day; the mass came on the second.
-    assert "On 6 test images, which no model" in text
-    assert "- Too few test images to judge any figure: 6 in all." in text
+    tables.write(few.unknown(two), Unknown, rows)
+    made = {"day": two, "parent": one, "draws": {"today": 3, "all": 4}, "sha256": {}}
+    made |= {"images": {"today": 14, "trained": 21, "replayed": 7}, "fingerprint": {}}
+    few.provenance.write_text(json.dumps(made))
+    labels, lacking = ("cyst", "mass"), "2 validation images"
+    metadata = {"classes": labels, "recipe": {"image_size_px": 16}, "not_calibrated": lacking}
+    text = card(days_of.read(few, None), labels, metadata, limit=0.25, erased=[])
+    for said in (
+        "Gate: open (5 checks not judged).",
+        "It is softmax(logits), not calibrated: 2 validation images.",
+        "its distance is above 0.2500",
+        "| images of classes that were new to a day | 38 | 31 |",
+        "| images of classes that were known by then | 120 | 6 |",
+        "On 6 test images, which no model",
+        "- Too few test images to judge any figure: 6 in all.",
+    ):
+        assert said in text
     rows = [line for line in text.splitlines() if line.startswith(("| cyst |", "| mass |"))]
     assert rows[0].endswith("| too few to judge: 4 images |")
     assert rows[1].endswith("| too few to judge: 2 images |")

@@ -5,18 +5,22 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
+import torch
 
+from builders import RealProject
 from dayfold.days.record import Sealed
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.learning import device
+from dayfold.learning.device import Machine
 from dayfold.project import params, vcs
 from dayfold.project.files import write_bytes
-from dayfold.project.layout import Project
 from dayfold.proof import reproduce
-from dayfold.proof.reproduce import Rebuilt, line_of, summary
+from dayfold.proof.reproduce import line_of
 from dayfold.proof.reproduce import worktrees as making
 from dayfold.proof.verify import verify
 
@@ -24,11 +28,11 @@ ONE, TWO, THREE = DAYS[:3]
 RESTORE = "dayfold reproduce --from-scratch --restore"
 
 
-def worktrees(project: Project) -> list[str]:
+def worktrees(project: RealProject) -> list[str]:
     return vcs.git(project.root, "worktree", "list").splitlines()
 
 
-def state(project: Project, *but: str) -> dict[str, tuple[int, int]]:
+def state(project: RealProject, *but: str) -> dict[str, tuple[int, int]]:
     """Every file of a project but the scratch of this machine, with its size and time."""
     return {
         project.name(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
@@ -42,7 +46,7 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
     three_days, tmp_path, shell
 ):
     shell(tmp_path, "git", "clone", "--quiet", str(three_days.root), "elsewhere")
-    clone = Project(tmp_path / "elsewhere")
+    clone = RealProject(tmp_path / "elsewhere")
     for day in (ONE, TWO, THREE):
         shutil.copytree(three_days.images(day), clone.images(day))
     # Other times, another order on the disk, other rights.
@@ -53,9 +57,9 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
     assert days == f"{ONE} to {THREE}"
     assert fix.endswith(f"; or make it again here: {RESTORE} {THREE}")
     before = state(clone, "cache")
-    shell(clone.root, "git", "config", "core.worktree", str(clone.root))  # as in a submodule
+    clone.git("config", "core.worktree", str(clone.root))  # as in a submodule
     other = {"TZ": "Pacific/Chatham", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
-    said = shell(clone.root, *RESTORE.split(), TWO, **other)
+    said = clone.shell(*RESTORE.split(), TWO, **other)
     for level in ("A  plans", "B  bits", "C  GPU", "D  figures"):
         assert level in said
     assert "as recorded: expect A and B" in said
@@ -68,9 +72,9 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
 
 
 @pytest.mark.slow
-def test_another_thread_count_differs_in_bits_and_not_in_plans(copy, shell):
+def test_another_thread_count_differs_in_bits_and_not_in_plans(copy):
     copy.images(ONE).rename(copy.root / "away")
-    said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
+    said = copy.dayfold("reproduce", TWO, code=1)
     assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull\n" in said
     (copy.root / "away").rename(copy.images(ONE))
     # As if its params had been edited after it was made.
@@ -79,7 +83,7 @@ def test_another_thread_count_differs_in_bits_and_not_in_plans(copy, shell):
     vcs.git(copy.root, "commit", "--quiet", "--all", "--message", "forged")
     vcs.git(copy.root, "tag", "--force", "--annotate", "--message", "forged", f"day/{TWO}")
     before = state(copy)
-    said = shell(copy.root, "dayfold", "reproduce", TWO, code=1)
+    said = copy.dayfold("reproduce", TWO, code=1)
     assert "differs: threads 1 → 2" in said
     assert "expect A and D" in said
     assert f"{TWO}  A equal  B DIFFERS  data/model.safetensors; " in said
@@ -113,7 +117,11 @@ def test_interrupted_it_leaves_no_worktree(copy):
 
 
 @pytest.mark.slow
-def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
+def test_only_sealed_days_are_made_again_and_what_a_kill_left_is_removed(copy, tmp_path):
+    with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
+        line_of(copy, [ONE, "2024-01-01"])
+    for given, line in (([], DAYS[:3]), ([TWO], (ONE, TWO))):
+        assert [sealed.day for sealed in line_of(copy, given)] == list(line)
     theirs = tmp_path / "theirs"
     for path in (theirs, copy.rebuilt):
         vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(path))
@@ -124,14 +132,6 @@ def test_what_a_kill_left_is_removed_and_other_worktrees_stay(copy, tmp_path):
             pass
     assert theirs.is_dir()
     assert len(worktrees(copy)) == 2
-
-
-@pytest.mark.slow
-def test_only_sealed_days_are_made_again(three_days):
-    with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
-        line_of(three_days, [ONE, "2024-01-01"])
-    for given, line in (([], DAYS[:3]), ([TWO], (ONE, TWO))):
-        assert [sealed.day for sealed in line_of(three_days, given)] == list(line)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,51 @@ def test_figures_of_another_version_are_within_their_intervals_or_named(project,
     assert str(result).endswith("average_accuracy equal" if accuracy == 0.55 else outside)
 
 
-def test_a_summary_counts_days_by_outcome():
-    days = [
-        Rebuilt(ONE, reproduce.IDENTICAL),
-        Rebuilt(TWO, reproduce.NOT_MADE, "train failed"),
-        Rebuilt(THREE, reproduce.WITHIN),
+CODE = """
+import json
+from dayfold.learning import device
+machine = device.resolve(device="cpu", precision="fp32", threads=1)
+print(json.dumps(device.fingerprint(machine)))
+"""
+
+
+@pytest.fixture(scope="module")
+def here():
+    return device.fingerprint(device.resolve(device="cpu", precision="fp32", threads=1))
+
+
+def test_another_process_has_the_same_fingerprint(here):
+    said = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(said) == here
+    assert reproduce.differences(json.loads(said), here) == []
+    assert here["torch"] == torch.__version__
+    assert (here["device"], here["precision"]) == ("cpu", "fp32")
+    assert (here["threads"], here["processes"]) == (1, 1)
+    assert here["cpu_features"]
+
+
+def test_canaries_tell_one_arithmetic_one_kind_of_block_and_one_resize_from_another(
+    here, monkeypatch
+):
+    machine = Machine("cpu", "fp32", 1)
+    assert device.training_canary(machine) == here["training_canary"]
+    assert device.training_canary(Machine("cpu", "bf16", 1)) != here["training_canary"]
+    assert device.fingerprint(machine, "resnet34") == here
+    other = device.fingerprint(machine, "resnet50")
+    assert [key for key in here if other[key] != here[key]] == ["training_canary"]
+    squared = device.squared
+    monkeypatch.setattr(device, "squared", lambda image, size: squared(image, size + 1)[:, 1:, 1:])
+    assert device.decode_canary() != here["decode_canary"]
+
+
+def test_every_difference_is_named_and_of_features_only_what_one_of_them_lacks():
+    recorded = {"torch": "2.14.1", "cpu_features": "avx avx2 fma3", "threads": 2, "gone": "x"}
+    here = {"torch": "2.14.1", "cpu_features": "avx avx2 avx512_bf16", "threads": 4, "new": 1}
+    recorded["decode_canary"], here["decode_canary"] = "a" * 64, "b" * 64
+    assert reproduce.differences(recorded, here) == [
+        "cpu_features -fma3 +avx512_bf16",
+        "threads 2 → 4",
+        "decode_canary aaaaaaaaaaaa… → bbbbbbbbbbbb…",
     ]
-    assert summary(days[:1]) == "1 of 1 days identical, to the bit"
-    said = "1 of 3 days identical, to the bit; 1 not made; 1 D within the recorded intervals"
-    assert summary(days) == said
-    assert [day.is_as_expected for day in days] == [True, False, True]

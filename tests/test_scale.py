@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import arrived, place
+from builders import RealProject, arrived, place
 from dayfold.cycle import opening
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import Evaluation
@@ -35,10 +35,10 @@ sys.exit(code)
 """
 
 
-def with_history(base: Project, root: Path, days: int) -> Project:
+def with_history(base: Project, root: Path, days: int) -> RealProject:
     """A project on its `days`-th day, up to date: all files that DVC reads, and no training."""
     shutil.copytree(base.root, root, symlinks=True)
-    project = Project(root)
+    project = RealProject(root)
     pin = ""
     for number, day in enumerate(DAYS[:days]):
         place(project.images(day), "0", range(number * 10, number * 10 + 10))
@@ -76,7 +76,7 @@ def with_history(base: Project, root: Path, days: int) -> Project:
     return project
 
 
-def counted(project: Project, *words: str) -> dict[str, int]:
+def counted(project: RealProject, *words: str) -> dict[str, int]:
     command = [sys.executable, "-c", COUNTING, *words]
     said = subprocess.run(
         command, cwd=project.root, env=vcs.environment(), check=True, capture_output=True, text=True
@@ -87,11 +87,11 @@ def counted(project: Project, *words: str) -> dict[str, int]:
 
 def test_a_repro_with_nothing_to_do_asks_for_no_more_on_day_60_than_on_day_2(tmp_path, shell):
     shell(tmp_path, "dayfold", "init", "base", "--weights", "random", "--image-size", "16")
-    base = Project(tmp_path / "base")
+    base = RealProject(tmp_path / "base")
     found = []
     for days in (2, 60):
         project = with_history(base, tmp_path / str(days), days)
-        shell(project.root, "dvc", "repro")  # DVC remembers what it has hashed
+        project.dvc("repro")  # DVC remembers what it has hashed
         found.append(counted(project, "repro"))
     print(found)
     two, sixty = found

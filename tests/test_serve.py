@@ -1,9 +1,9 @@
 """Using the model: the day that is meant, the answers of evaluate, and files of every kind."""
 
-import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ def test_the_model_answers_what_evaluate_recorded(three_days, model, held):
     assert (model.day, model.classes) == (THREE, tuple("01234567"))
     answers = model.predict(three_days.root / path for path in held["path"])
     assert [answer.label for answer in answers] == held["predicted"].to_list()
+    assert model.temperature == network.load(three_days.model).metadata["temperature"]
     for answer in answers:
         chances = list(answer.probabilities.values())
         assert sum(chances) == pytest.approx(1, abs=1e-5)
@@ -91,14 +92,11 @@ def test_all_images_that_cannot_be_used_are_named_at_once(model, tmp_path):
         assert reason in problem
 
 
-def test_any_day_is_had_by_name_and_is_that_day_s(three_days):
-    first = dayfold.load(three_days.root, ONE)
+def test_any_day_is_had_by_name_and_without_one_the_last_that_passed_its_gate(copy):
+    first = dayfold.load(copy.root, ONE)
     assert (first.day, first.classes) == (ONE, tuple("012345"))
     with pytest.raises(CycleError, match=f"no model of {DAYS[28]}"):
-        dayfold.load(three_days.root, DAYS[28])
-
-
-def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
+        dayfold.load(copy.root, DAYS[28])
     fail(copy, THREE)
     assert dayfold.load(copy.root / "data").day == TWO
     assert models.describe_choice(copy, TWO, None) == (
@@ -109,6 +107,10 @@ def test_without_a_name_it_is_the_last_day_that_passed_its_gate(copy):
     with pytest.raises(CycleError, match="None of the 3 sealed days passed"):
         dayfold.load(copy.root)
     assert dayfold.load(copy.root, THREE).day == THREE
+    # Below the threshold the answer is not sure.
+    params_file.edit(copy.params, {"predict.threshold": 1.0})
+    (answer,) = dayfold.load(copy.root, THREE).predict(next(copy.images(ONE).rglob("*.png")))
+    assert not answer.sure
 
 
 def test_a_damaged_copy_in_the_cache_is_not_used(copy):
@@ -127,9 +129,7 @@ def test_a_damaged_copy_in_the_cache_is_not_used(copy):
         dayfold.load(copy.root, TWO)
 
 
-def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
-    three_days, shell, tmp_path
-):
+def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(three_days, tmp_path):
     folder = tmp_path / "new"
     shutil.copytree(three_days.images(ONE) / "3", folder / "3")
     first, *others = sorted(folder.rglob("*.png"))
@@ -141,7 +141,7 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
     os.mkfifo(folder / "pipe.png")  # nobody writes into it
     images, file = len(others) + 1, tmp_path / "said.csv"
     words = ("dayfold", "predict", str(folder), "--csv", str(file), "--top", "2", "--day", ONE)
-    said = shell(three_days.root, *words, code=4)
+    said = three_days.shell(*words, code=4)
     (line,) = [line for line in said.splitlines() if "passed over" in line]
     assert line.startswith("passed over 5 files, no images: ")
     assert line.count(", ") == 5
@@ -159,52 +159,31 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(
         assert row["sure"] in ("0", "1")
 
 
-@pytest.mark.parametrize(
-    ("names", "code", "said"),
-    [
+def test_where_no_image_is_given_predict_says_so(three_days, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")
+    for names, code, said in (
         (["notes.txt"], 4, ["notes.txt is not an image"]),  # a file that was named
         (["pipe"], 4, ["pipe is not a file"]),
         (["."], 1, ["There is no image in it"]),
         (["nix", "nox"], 1, ["nix does not exist", "nox does not exist"]),
-    ],
-)
-def test_where_no_image_is_given_predict_says_so(three_days, shell, tmp_path, names, code, said):
-    (tmp_path / "notes.txt").write_text("hello")
-    os.mkfifo(tmp_path / "pipe")
-    given = [str(tmp_path / name) for name in names]
-    found = shell(three_days.root, "dayfold", "predict", *given, code=code)
-    assert all(line in found for line in said)
-
-
-def test_below_the_threshold_the_answer_is_not_sure(copy):
-    params_file.edit(copy.params, {"predict.threshold": 1.0})
-    image = next(copy.images(ONE).rglob("*.png"))
-    (answer,) = dayfold.load(copy.root).predict(image)
-    assert not answer.sure
+    ):
+        found = three_days.dayfold("predict", *(str(tmp_path / name) for name in names), code=code)
+        assert all(line in found for line in said)
 
 
 def test_a_line_names_the_class_or_between_which_the_model_cannot_decide():
     chances = {"cat": 0.75, "dog": 0.2, "eel": 0.05}
-    sure, unsure, unknown = (
-        Answer("cat", 0.75, is_sure, chances, 0.125, is_unknown)
-        for is_sure, is_unknown in ((True, False), (False, False), (True, True))
-    )
+    sure = Answer("cat", 0.75, True, chances, 0.125, False)
     assert predicting.line(sure, 1, 4) == "cat   0.750"
     assert predicting.line(sure, 2, 4) == "cat   0.750  then dog 0.200"
+    unsure = replace(sure, sure=False)
     assert predicting.line(unsure, 1, 8) == "not sure  cat 0.750, dog 0.200"
     far = "unknown   distance 0.125, most like cat 0.750"
-    assert predicting.line(unknown, 1, 8) == far
-
-
-def test_no_cell_is_taken_for_a_formula():
+    assert predicting.line(replace(sure, unknown=True), 1, 8) == far
+    # No cell is taken for a formula.
     cells = {text: for_spreadsheet(text) for text in ("=1+1", "+a", "-a", "@a", "a=b", "")}
     assert list(cells.values()) == ["'=1+1", "'+a", "'-a", "'@a", "a=b", ""]
-
-
-def test_the_temperature_is_the_model_s_own_and_the_same_in_a_second_run(three_days, model):
-    header = three_days.model.read_bytes()[8:4000].decode(errors="ignore")
-    assert f'temperature\\":{json.dumps(model.temperature)}' in header
-    assert 0.05 <= model.temperature <= 20
 
 
 def test_the_example_of_the_docs_runs(three_days, repository, capsys, monkeypatch):

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import tools
-from builders import ROOT, a_free_port
-from conftest import IDENTITY, copied
+from builders import IDENTITY, ROOT, a_free_port
+from conftest import copied
 from dayfold.project import vcs
 from pages import PAGES, SPEAKING, commands
 

@@ -6,10 +6,9 @@ import subprocess
 
 import pytest
 
-from builders import place
+from builders import RealProject, place
 from dayfold.demo import DAYS
 from dayfold.project import params, pins, storage, vcs
-from dayfold.project.layout import Project
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
@@ -44,10 +43,6 @@ def images(tmp_path):
     return tmp_path / "in"
 
 
-def status(shell, project: Project, **environment: str) -> str:
-    return shell(project.root, "dayfold", "status", **environment)
-
-
 def test_no_setting_of_git_changes_what_is_read_or_sealed(copy, shell, tmp_path):
     (tmp_path / "ignored").write_text("data/\n*.csv\n*.lock\n*.dvc\n")
     config = tmp_path / "gitconfig"
@@ -55,13 +50,13 @@ def test_no_setting_of_git_changes_what_is_read_or_sealed(copy, shell, tmp_path)
         value = str(tmp_path / "ignored") if key == "core.excludesFile" else value
         shell(tmp_path, "git", "config", "--file", str(config), key, value)
     mine = {"GIT_CONFIG_GLOBAL": str(config), "LANG": "de_DE.UTF-8"}
-    before = shell(copy.root, "git", "rev-parse", "HEAD^{tree}")
-    assert status(shell, copy, **mine) == status(shell, copy)
-    shell(copy.root, "dayfold", "undo", "--yes", **mine)
-    assert "next    dayfold diff, then dayfold seal" in status(shell, copy, **mine)
-    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **mine)
-    assert shell(copy.root, "git", "rev-parse", "HEAD^{tree}") == before
-    assert "nothing damaged" in shell(copy.root, "dayfold", "check", **mine)
+    before = copy.git("rev-parse", "HEAD^{tree}")
+    assert copy.dayfold("status", **mine) == copy.dayfold("status")
+    copy.dayfold("undo", "--yes", **mine)
+    assert "next    dayfold diff, then dayfold seal" in copy.dayfold("status", **mine)
+    assert f"sealed as day/{THREE}" in copy.dayfold("seal", **mine)
+    assert copy.git("rev-parse", "HEAD^{tree}") == before
+    assert "nothing damaged" in copy.dayfold("check", **mine)
 
 
 def test_a_repository_that_the_environment_names_is_never_touched(copy, shell, tmp_path):
@@ -78,15 +73,13 @@ def test_a_repository_that_the_environment_names_is_never_touched(copy, shell, t
         "GIT_NAMESPACE": "elsewhere",
         "GIT_LITERAL_PATHSPECS": "1",
     }
-    shell(copy.root, "dayfold", "undo", "--yes", **inherited)
-    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal", **inherited)
+    copy.dayfold("undo", "--yes", **inherited)
+    assert f"sealed as day/{THREE}" in copy.dayfold("seal", **inherited)
     assert shell(other, "git", "rev-list", "--count", "--all") == "1\n"
     assert shell(other, "git", "tag") == ""
     # From a hook of another repository's worktree, which exports its own.
     shell(other, "git", "worktree", "add", "--quiet", str(tmp_path / "tree"))
-    hook = other / ".git" / "hooks" / "post-commit"
-    hook.write_text(f"#!/bin/sh\ncd {copy.root} && dayfold status > {tmp_path}/said\n")
-    hook.chmod(0o755)
+    hook(other, "post-commit", f"cd {copy.root} && dayfold status > {tmp_path}/said")
     shell(tmp_path / "tree", "git", "commit", "--quiet", "--allow-empty", "-m", "y")
     assert "sealed  3 days" in (tmp_path / "said").read_text()
 
@@ -103,20 +96,20 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
         assert "is the folder my lab of the git repository" in said
     command = said.rpartition("→ ")[2].strip()
     shell(tmp_path / "all" / "my lab", "sh", "-c", command)
-    cut = Project(tmp_path / "my lab")
-    shell(cut.root, "git", "fetch", "--quiet", "--tags", str(copy.root))
+    cut = RealProject(tmp_path / "my lab")
+    cut.git("fetch", "--quiet", "--tags", str(copy.root))
     (copy.root / ".dvc" / "cache").rename(cut.root / ".dvc" / "cache")
-    shell(cut.root, "dvc", "checkout")
-    assert f"{THREE}, sealed" in status(shell, cut)
+    cut.dvc("checkout")
+    assert f"{THREE}, sealed" in cut.dayfold("status")
 
 
 def test_a_seal_that_was_amended_or_rebased_is_told_and_tagged_again(copy, shell, tmp_path):
     what = f"day/{THREE} is on a commit that this branch has no longer"
-    kept = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
-    shell(copy.root, "git", "commit", "--quiet", "--amend", "-m", "better words")
-    assert what in status(shell, copy)
+    kept = copy.git("tag", "--list", "--format=%(contents)", f"day/{THREE}")
+    copy.git("commit", "--quiet", "--amend", "-m", "better words")
+    assert what in copy.dayfold("status")
     for words in (("check",), ("add", "--day", FOUR), ("undo", "--yes")):
-        assert what in shell(copy.root, "dayfold", *words, code=1)
+        assert what in copy.dayfold(*words, code=1)
     # A colleague who has the branch and not the tag.
     mate = tmp_path / "mate"
     shell(tmp_path, "git", "clone", "--quiet", "--no-tags", str(copy.root), "mate")
@@ -127,90 +120,84 @@ def test_a_seal_that_was_amended_or_rebased_is_told_and_tagged_again(copy, shell
     assert "git fetch --tags; if that brings none: dayfold seal" in said
     for how in ("amend", "rebase"):
         if how == "rebase":
-            shell(copy.root, "git", "checkout", "--quiet", "-b", "upstream", "HEAD^")
+            copy.git("checkout", "--quiet", "-b", "upstream", "HEAD^")
             (copy.root / "README.md").write_text("more")
-            shell(copy.root, "git", "commit", "--quiet", "-am", "readme")
-            shell(copy.root, "git", "checkout", "--quiet", "-")
-            shell(copy.root, "git", "rebase", "--quiet", "upstream")
-            assert what in status(shell, copy)
-        assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
-        new = shell(copy.root, "git", "rev-parse", f"day/{THREE}^{{commit}}")
-        assert new == shell(copy.root, "git", "rev-parse", "HEAD")
-        made = shell(copy.root, "git", "tag", "--list", "--format=%(contents)", f"day/{THREE}")
+            copy.git("commit", "--quiet", "-am", "readme")
+            copy.git("checkout", "--quiet", "-")
+            copy.git("rebase", "--quiet", "upstream")
+            assert what in copy.dayfold("status")
+        assert f"sealed as day/{THREE}" in copy.dayfold("seal")
+        new = copy.git("rev-parse", f"day/{THREE}^{{commit}}")
+        assert new == copy.git("rev-parse", "HEAD")
+        made = copy.git("tag", "--list", "--format=%(contents)", f"day/{THREE}")
         assert made.strip() == kept.strip()
-        assert f"{THREE}, sealed" in status(shell, copy)
-    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+        assert f"{THREE}, sealed" in copy.dayfold("status")
+    assert "nothing damaged" in copy.dayfold("check")
 
 
-def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_told(copy, shell):
+def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_told(copy):
     branch = vcs.branch(copy.root)
-    shell(copy.root, "git", "checkout", "--quiet", "-b", "work")
-    shell(copy.root, "git", "branch", "--quiet", "--force", branch, f"day/{ONE}")
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    shell(copy.root, "git", "merge", "--quiet", "--squash", "work")
-    shell(copy.root, "git", "commit", "--quiet", "-m", "two days at once")
-    said = status(shell, copy)
-    assert f"day/{TWO} is on a commit that this branch has no longer" in said
-    said = shell(copy.root, "dayfold", "seal", code=1)
+    copy.git("checkout", "--quiet", "-b", "work")
+    copy.git("branch", "--quiet", "--force", branch, f"day/{ONE}")
+    copy.git("checkout", "--quiet", branch)
+    copy.git("merge", "--quiet", "--squash", "work")
+    copy.git("commit", "--quiet", "-m", "two days at once")
+    assert f"day/{TWO} is on a commit that this branch has no longer" in copy.dayfold("status")
+    said = copy.dayfold("seal", code=1)
     assert "its params.yaml is of another day" in said
     command = said.rpartition("git merge")[2].split()
-    shell(copy.root, "git", "merge", *command, "-m", "Join what was sealed")
-    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
-    assert "sealed  3 days" in status(shell, copy)
-    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+    copy.git("merge", *command, "-m", "Join what was sealed")
+    assert f"sealed as day/{THREE}" in copy.dayfold("seal")
+    assert "sealed  3 days" in copy.dayfold("status")
+    assert "nothing damaged" in copy.dayfold("check")
 
 
 def test_another_history_goes_on_from_an_older_day_beside_the_first_and_edits_are_found(
-    copy, shell, images
+    copy, images
 ):
     branch = vcs.branch(copy.root)
-    status(shell, copy)
-    shell(copy.root, "git", "checkout", "--quiet", "-b", "mine", f"day/{TWO}")
-    image = sorted(copy.images(THREE).rglob("*.png"))[0]
-    image.chmod(0o644)
-    image.write_bytes(image.read_bytes() + b"edited")
-    assert "sealed  2 days" in status(shell, copy)
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    assert f"{copy.name(image)} was changed" in status(shell, copy)
-    shell(copy.root, "dvc", "checkout", "--force")
-    shell(copy.root, "git", "checkout", "--quiet", "mine")
-    shell(copy.root, "dvc", "checkout")
-    assert "sealed  2 days" in status(shell, copy)
-    said = shell(copy.root, "dayfold", "add", str(images), "--day", THREE, code=1)
-    assert f"{THREE} is sealed on another line of history" in said
-    assert f"git checkout {branch} && dvc checkout" in said
-    assert "next: dvc repro" in shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    assert f"{FOUR}, open; parent {TWO}" in status(shell, copy)
-    shell(copy.root, "dayfold", "undo", "--yes")
-    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
-    assert f"The seal of {TWO} is on other branches too: {branch}" in said
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    shell(copy.root, "dvc", "checkout")
-    assert "sealed  3 days" in status(shell, copy)
-
-
-def test_on_a_branch_without_a_commit_the_last_day_is_that_of_another_line(copy, shell):
-    branch = vcs.branch(copy.root)
-    shell(copy.root, "git", "checkout", "--quiet", "--orphan", "other")
-    for said in (status(shell, copy), shell(copy.root, "dayfold", "seal", code=1)):
+    copy.git("checkout", "--quiet", "--orphan", "other")
+    for said in (copy.dayfold("status"), copy.dayfold("seal", code=1)):
         assert f"{THREE} is sealed on another line of history" in said
         assert f"git checkout {branch} && dvc checkout" in said
     assert vcs.sealed_days(copy.root) == []
-    shell(copy.root, "git", "checkout", "--quiet", branch)
-    assert "sealed  3 days" in status(shell, copy)
+    copy.git("checkout", "--quiet", branch)
+    assert "sealed  3 days" in copy.dayfold("status")
+    copy.git("checkout", "--quiet", "-b", "mine", f"day/{TWO}")
+    image = sorted(copy.images(THREE).rglob("*.png"))[0]
+    image.chmod(0o644)
+    image.write_bytes(image.read_bytes() + b"edited")
+    assert "sealed  2 days" in copy.dayfold("status")
+    copy.git("checkout", "--quiet", branch)
+    assert f"{copy.name(image)} was changed" in copy.dayfold("status")
+    copy.dvc("checkout", "--force")
+    copy.git("checkout", "--quiet", "mine")
+    copy.dvc("checkout")
+    assert "sealed  2 days" in copy.dayfold("status")
+    said = copy.dayfold("add", str(images), "--day", THREE, code=1)
+    assert f"{THREE} is sealed on another line of history" in said
+    assert f"git checkout {branch} && dvc checkout" in said
+    assert "next: dvc repro" in copy.dayfold("add", str(images), "--day", FOUR)
+    assert f"{FOUR}, open; parent {TWO}" in copy.dayfold("status")
+    copy.dayfold("undo", "--yes")
+    said = copy.dayfold("undo", "--yes", code=1)
+    assert f"The seal of {TWO} is on other branches too: {branch}" in said
+    copy.git("checkout", "--quiet", branch)
+    copy.dvc("checkout")
+    assert "sealed  3 days" in copy.dayfold("status")
 
 
-def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(copy, shell, images):
+def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(copy, images):
     ours = vcs.branch(copy.root)
-    shell(copy.root, "git", "branch", "theirs", f"day/{TWO}")
+    copy.git("branch", "theirs", f"day/{TWO}")
     for text, branch in (("theirs", "theirs"), ("ours", ours)):
-        shell(copy.root, "git", "checkout", "--quiet", branch)
+        copy.git("checkout", "--quiet", branch)
         for path in (copy.dvc_lock, copy.metrics):
             path.write_text(path.read_text() + f"# {text}\n")
-        shell(copy.root, "git", "commit", "--quiet", "-am", text)
+        copy.git("commit", "--quiet", "-am", text)
     merge = ["git", "merge", "--quiet", "theirs"]
     assert subprocess.run(merge, cwd=copy.root, capture_output=True).returncode
-    before = shell(copy.root, "git", "status", "--porcelain")
+    before = copy.git("status", "--porcelain")
     # One of each kind: what writes, looks back, checks, makes again, uses a model, is a stage.
     for words in (
         ("add", str(images), "--day", FOUR),
@@ -220,187 +207,164 @@ def test_a_merge_in_conflict_is_named_by_every_command_and_nothing_is_written(co
         ("predict", str(images)),
         ("curve",),
     ):
-        said = shell(copy.root, "dayfold", *words, code=1)
+        said = copy.dayfold(*words, code=1)
         assert "A merge is under way in this project" in said
         assert "git merge --abort" in said
-    said = status(shell, copy)
+    said = copy.dayfold("status")
     assert "A merge is under way in this project, and 2 of its files are in conflict:" in said
     assert "  - dvc.lock" in said
     assert "next    to take it back: git merge --abort;" in said
-    assert shell(copy.root, "git", "status", "--porcelain") == before
-    shell(copy.root, "git", "checkout", "--ours", "dvc.lock", "metrics.json")
-    shell(copy.root, "git", "add", "dvc.lock", "metrics.json")
-    said = shell(copy.root, "dayfold", "add", "--day", FOUR, code=1)
-    assert "to go on: git merge --continue" in said
-    shell(copy.root, "dayfold", "log")
-    shell(copy.root, "git", "merge", "--abort")
-    assert "under way" not in status(shell, copy)
+    assert copy.git("status", "--porcelain") == before
+    copy.git("checkout", "--ours", "dvc.lock", "metrics.json")
+    copy.git("add", "dvc.lock", "metrics.json")
+    assert "to go on: git merge --continue" in copy.dayfold("add", "--day", FOUR, code=1)
+    copy.dayfold("log")
+    copy.git("merge", "--abort")
+    assert "under way" not in copy.dayfold("status")
+    # A revert may have params.yaml in conflict.
+    assert "params.yaml" in copy.git("revert", "--no-edit", f"day/{TWO}", code=1)
+    said = copy.dayfold("status", code=1)
+    assert "A revert is under way in this project" in said
+    assert "git revert --abort" in said
 
 
 def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_loses_nothing(
-    copy, shell, images
+    copy, images
 ):
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    before = shell(copy.root, "git", "status", "--porcelain")
-    shell(copy.root, "git", "stash", "push", "--quiet")
-    said = shell(copy.root, "dayfold", "check", "--fix", code=1)
+    copy.dayfold("add", str(images), "--day", FOUR)
+    before = copy.git("status", "--porcelain")
+    copy.git("stash", "push", "--quiet")
+    said = copy.dayfold("check", "--fix", code=1)
     assert f"data/images/{FOUR} holds 4 images that belong to no day" in said
-    shell(copy.root, "git", "stash", "pop", "--quiet", "--index")
-    assert shell(copy.root, "git", "status", "--porcelain") == before
-    assert f"{FOUR}, open" in status(shell, copy)
+    copy.git("stash", "pop", "--quiet", "--index")
+    assert copy.git("status", "--porcelain") == before
+    assert f"{FOUR}, open" in copy.dayfold("status")
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
     for how, size in (("--temp", 5), ("--queue", 6)):
-        shell(copy.root, "dvc", "exp", "run", how, "-S", f"replay.size={size}", "replay")
-    shell(copy.root, "dvc", "exp", "run", "--run-all")
-    names = shell(copy.root, "dvc", "exp", "list", "--name-only").split()
+        copy.dvc("exp", "run", how, "-S", f"replay.size={size}", "replay")
+    copy.dvc("exp", "run", "--run-all")
+    names = copy.dvc("exp", "list", "--name-only").split()
     sizes = set()
     for name in names:
-        shell(copy.root, "dvc", "exp", "apply", name)
+        copy.dvc("exp", "apply", name)
         sizes.add(params.read(copy.params).replay.size)
         assert copy.manifest(FOUR).read_text().count("add,") == 4
-        assert f"{FOUR}, open" in status(shell, copy)
+        assert f"{FOUR}, open" in copy.dayfold("status")
     assert sizes == {5, 6}
 
 
-def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
-    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    hook = copy.root / ".git" / "hooks" / "pre-commit"
-    hook.write_text("#!/bin/sh\necho no commits today\nexit 1\n")
-    hook.chmod(0o755)
-    assert "no commits today" in shell(copy.root, "dayfold", "seal", code=1)
-    assert "did not end" not in status(shell, copy)
-    hook.unlink()
-    assert "sealed as" in shell(copy.root, "dayfold", "seal")
+def hook(repository, name: str, *lines: str):
+    path = repository / ".git" / "hooks" / name
+    path.write_text("\n".join(("#!/bin/sh", *lines)))
+    path.chmod(0o755)
+    return path
 
 
-def test_a_hook_that_changes_what_is_committed_seals_nothing(copy, shell):
-    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    before = shell(copy.root, "git", "rev-parse", "HEAD")
-    hook = copy.root / ".git" / "hooks" / "pre-commit"
-    hook.write_text(f"#!/bin/sh\necho >> data/manifests/{THREE}.csv\ngit add data\n")
-    hook.chmod(0o755)
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"A hook of git changed files of {THREE}" in said
-    assert f"data/manifests/{THREE}.csv" in said
-    assert shell(copy.root, "git", "rev-parse", "HEAD") == before
-    assert "next    dayfold diff, then dayfold seal" in status(shell, copy)
-    hook.write_text(f"#!/bin/sh\necho >> data/manifests/{THREE}.csv\nexit 1\n")
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"A hook of git changed files of {THREE}" in said
-    hook.unlink()
-    assert "sealed as" in shell(copy.root, "dayfold", "seal")
-    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
-
-
-def test_undo_takes_a_commit_back_to_which_a_hook_added_words(copy, shell):
-    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    before = shell(copy.root, "git", "rev-parse", "HEAD")
-    hook = copy.root / ".git" / "hooks" / "commit-msg"
-    hook.write_text("#!/bin/sh\nsed -i '1s/^/SCAN-7 /' $1\necho 'Change-Id: I7' >> $1\n")
-    hook.chmod(0o755)
-    shell(copy.root, "dayfold", "seal")
-    assert shell(copy.root, "git", "log", "-1", "--format=%s").startswith("SCAN-7 day ")
-    assert "its tag and its commit go" in shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    assert shell(copy.root, "git", "rev-parse", "HEAD") == before
-
-
-def test_a_pipe_among_the_images_is_told_and_nothing_waits_for_it(copy, shell, images):
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    pipe = f"data/images/{FOUR}/cyst/pipe.png"
-    os.mkfifo(copy.root / pipe)
-    for words in (("status",), ("seal",), ("run", str(images), "--day", FOUR)):
-        said = shell(copy.root, "dayfold", *words, code=1)
-        assert f"{pipe} is a pipe or a socket" in said
-        assert f"rm -- {pipe}" in said
-    shell(copy.root, "dayfold", "undo", "--yes")
-
-
-def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_day(
-    copy, shell, images
-):
-    shutil.rmtree(copy.root / ".dvc" / "cache")
-    files = (copy.replay, copy.weights, copy.shares, copy.model, copy.predictions)
-    before = [path.read_bytes() for path in (*files, copy.parent_model)]
-    said = shell(copy.root, "dayfold", "check", code=1)
-    assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
-    assert "to get it: dvc commit --force weights replay train evaluate" in said
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    shell(copy.root, "dayfold", "undo", "--yes")
-    assert [path.read_bytes() for path in (*files, copy.parent_model)] == before
-    assert f"day     {THREE}, sealed" in status(shell, copy)
-    assert shell(copy.root, "git", "status", "--porcelain") == ""
-
-
-def test_a_day_with_a_frozen_stage_is_not_sealed(copy, shell):
-    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    text = copy.dvc_yaml.read_text()
-    copy.dvc_yaml.write_text(text.replace("\n  train:\n", "\n  train:\n    frozen: true\n"))
-    for word in ("status", "seal"):
-        said = shell(copy.root, "dayfold", word, code=1)
-        assert "dvc.yaml says frozen: true of train" in said
-    copy.dvc_yaml.write_text(text)
-    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
-
-
-def test_a_day_whose_images_dvc_is_told_to_ignore_is_not_sealed(copy, shell, images):
-    (copy.root / ".dvcignore").write_text("*.png\n")
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR)
-    shell(copy.root, "dvc", "repro")
-    said = shell(copy.root, "dayfold", "seal", code=1)
-    assert f"DVC keeps 0 of the 4 files in data/images/{FOUR}: .dvcignore" in said
-    (copy.root / ".dvcignore").write_text("")
-    shell(copy.root, "dvc", "repro")
-    assert f"sealed as day/{FOUR}" in shell(copy.root, "dayfold", "seal")
-
-
-def test_warnings_that_are_errors_do_not_stop_dvc(copy, shell, images):
-    words = ("dayfold", "add", str(images), "--day", FOUR)
-    assert f"opened {FOUR}" in shell(copy.root, *words, PYTHONWARNINGS="error")
-
-
-def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
-    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
-    shell(copy.root, "git", "config", "commit.gpgSign", "true")
-    shell(copy.root, "git", "config", "gpg.program", "false")
-    said = shell(copy.root, "dayfold", "seal", code=1)
+def test_hooks_that_refuse_or_change_a_commit_and_a_missing_key_seal_nothing(copy):
+    copy.dayfold("undo", "--seal", "--yes")
+    before = copy.git("rev-parse", "HEAD")
+    changes, told = f"echo >> data/manifests/{THREE}.csv", f"A hook of git changed files of {THREE}"
+    for lines, said in (
+        (("echo no commits today", "exit 1"), "no commits today"),
+        ((changes, "git add data"), told),
+        ((changes, "exit 1"), told),
+    ):
+        made = hook(copy.root, "pre-commit", *lines)
+        found = copy.dayfold("seal", code=1)
+        assert said in found
+        assert (f"data/manifests/{THREE}.csv" in found) == (said == told)
+        assert copy.git("rev-parse", "HEAD") == before
+        found = copy.dayfold("status")
+        assert "next    dayfold diff, then dayfold seal" in found
+        assert "did not end" not in found
+    made.unlink()
+    key = {"commit.gpgSign": "true", "gpg.program": "false"}
+    for name, value in key.items():
+        copy.git("config", name, value)
+    said = copy.dayfold("seal", code=1)
     assert "failed to sign" in said
     assert "git config commit.gpgSign false" in said
     assert max(map(len, said.splitlines())) < 160
+    copy.git("config", "commit.gpgSign", "false")
+    # A hook that adds words: undo takes such a commit back.
+    words = ("sed -i '1s/^/SCAN-7 /' $1", "echo 'Change-Id: I7' >> $1")
+    made = hook(copy.root, "commit-msg", *words)
+    copy.dayfold("seal")
+    assert copy.git("log", "-1", "--format=%s").startswith("SCAN-7 day ")
+    assert "its tag and its commit go" in copy.dayfold("undo", "--seal", "--yes")
+    assert copy.git("rev-parse", "HEAD") == before
+    made.unlink()
+    assert "sealed as" in copy.dayfold("seal")
+    assert "nothing damaged" in copy.dayfold("check")
+
+
+def test_a_pipe_among_the_images_is_told_and_warnings_that_are_errors_do_not_stop_dvc(copy, images):
+    words = ("dayfold", "add", str(images), "--day", FOUR)
+    assert f"opened {FOUR}" in copy.shell(*words, PYTHONWARNINGS="error")
+    pipe = f"data/images/{FOUR}/cyst/pipe.png"
+    os.mkfifo(copy.root / pipe)
+    for words in (("status",), ("seal",), ("run", str(images), "--day", FOUR)):
+        said = copy.dayfold(*words, code=1)
+        assert f"{pipe} is a pipe or a socket" in said
+        assert f"rm -- {pipe}" in said
+    copy.dayfold("undo", "--yes")
+
+
+def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_day(copy, images):
+    shutil.rmtree(copy.root / ".dvc" / "cache")
+    files = (copy.replay, copy.weights, copy.shares, copy.model, copy.predictions)
+    before = [path.read_bytes() for path in (*files, copy.parent_model)]
+    said = copy.dayfold("check", code=1)
+    assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
+    assert "to get it: dvc commit --force weights replay train evaluate" in said
+    copy.dayfold("add", str(images), "--day", FOUR)
+    copy.dayfold("undo", "--yes")
+    assert [path.read_bytes() for path in (*files, copy.parent_model)] == before
+    assert f"day     {THREE}, sealed" in copy.dayfold("status")
+    assert copy.git("status", "--porcelain") == ""
+
+
+def test_a_day_with_a_frozen_stage_or_of_images_that_dvc_is_told_to_ignore_is_not_sealed(
+    copy, images
+):
+    text = copy.dvc_yaml.read_text()
+    copy.dayfold("undo", "--seal", "--yes")
+    copy.dvc_yaml.write_text(text.replace("\n  train:\n", "\n  train:\n    frozen: true\n"))
+    for word in ("status", "seal"):
+        assert "dvc.yaml says frozen: true of train" in copy.dayfold(word, code=1)
+    copy.dvc_yaml.write_text(text)
+    assert f"sealed as day/{THREE}" in copy.dayfold("seal")
+    (copy.root / ".dvcignore").write_text("*.png\n")
+    copy.dayfold("add", str(images), "--day", FOUR)
+    copy.dvc("repro")
+    said = copy.dayfold("seal", code=1)
+    assert f"DVC keeps 0 of the 4 files in data/images/{FOUR}: .dvcignore" in said
+    (copy.root / ".dvcignore").write_text("")
+    copy.dvc("repro")
+    assert f"sealed as day/{FOUR}" in copy.dayfold("seal")
 
 
 def test_a_partial_clone_without_its_server_is_not_taken_for_a_moved_tag(copy, shell, tmp_path):
     server, clone = tmp_path / "server", tmp_path / "clone"
-    shell(copy.root, "git", "clone", "--quiet", "--bare", ".", str(server))
+    copy.git("clone", "--quiet", "--bare", ".", str(server))
     shell(server, "git", "config", "uploadpack.allowFilter", "true")
     words = ("clone", "--quiet", "--filter=blob:none", f"file://{server}", str(clone))
-    shell(copy.root, "git", *words)
+    copy.git(*words)
     server.rename(tmp_path / "gone")
     said = shell(clone, "dayfold", "status", code=1)
     assert "was moved" not in said
     assert "from promisor remote" in said
     (tmp_path / "gone").rename(server)
-    assert "sealed  3 days" in status(shell, Project(clone))
+    assert "sealed  3 days" in RealProject(clone).dayfold("status")
 
 
-def test_a_revert_that_ends_in_conflict_is_told_where_params_yaml_is_in_it(copy, shell):
-    words = ("git", "revert", "--no-edit", f"day/{TWO}")
-    said = shell(copy.root, *words, code=1)
-    assert "params.yaml" in said
-    said = shell(copy.root, "dayfold", "status", code=1)
-    assert "A revert is under way in this project" in said
-    assert "git revert --abort" in said
-
-
-def test_attributes_that_stand_above_the_project_s_own_are_told(copy, shell):
+def test_attributes_above_the_project_s_own_and_damage_that_an_undo_brings_back_are_told(copy):
     own, told = copy.root / ".git" / "info" / "attributes", "other attributes let git change"
     for line in ("*.csv text eol=crlf", "*.csv !text", "dvc.lock filter=lfs"):
         own.write_text(f"{line}\n")
-        assert told in shell(copy.root, "dayfold", "check", code=1)
+        assert told in copy.dayfold("check", code=1)
     own.write_text("*.csv diff=csv\n")
-    assert "git neither changes nor ignores hashed files" in shell(copy.root, "dayfold", "check")
-
-
-def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
+    assert "git neither changes nor ignores hashed files" in copy.dayfold("check")
     key = pins.outputs(copy.dvc_lock.read_bytes())["data/predictions.csv"]
     kept = storage.object_path(copy.root, key)
     for path in (kept, copy.predictions):
@@ -408,6 +372,6 @@ def test_an_undo_that_brings_back_damaged_files_says_so(copy, shell):
         path.unlink()
         path.write_bytes(data + b"x")
         path.chmod(0o444)
-    said = shell(copy.root, "dayfold", "undo", "--yes", code=1)
+    said = copy.dayfold("undo", "--yes", code=1)
     assert "is not as it was sealed: data/predictions.csv" in said
     assert "dayfold check --read-data" in said

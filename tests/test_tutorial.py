@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from builders import ROOT, table
-from conftest import IDENTITY
+from builders import IDENTITY, ROOT, table
 from dayfold.errors import RefusedError
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file

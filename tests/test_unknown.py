@@ -118,8 +118,10 @@ def test_yesterday_s_model_says_of_today_s_images_what_the_day_recorded(three_da
 
 
 @pytest.mark.slow
-def test_what_a_model_knows_is_in_its_file_and_an_older_file_says_that_it_has_none(three_days):
-    model = network.load(three_days.model)
+def test_predict_calls_unknown_what_is_farther_than_the_limit_of_what_the_file_knows(
+    copy, tmp_path
+):
+    model = network.load(copy.model)
     assert model.classes_with_means == frozenset(model.live)
     assert model.novelty.means.shape == (len(model.live), 512)
     assert model.novelty.means.norm(dim=1).tolist() == pytest.approx([1.0] * len(model.live))
@@ -127,13 +129,9 @@ def test_what_a_model_knows_is_in_its_file_and_an_older_file_says_that_it_has_no
     assert model.limit(None) == "predict.known_share is null"
     old = network.Model(model.state, model.classes, model.metadata)
     assert old.limit(0.95) == f"the model of {THREE} has no means of its classes"
-
-
-@pytest.mark.slow
-def test_predict_calls_unknown_what_is_farther_than_the_limit(copy, shell, tmp_path):
     params_file.edit(copy.params, {"predict.known_share": 0.05})  # nearly all is farther
     asked = copy.images(ONE)
-    said = shell(copy.root, "dayfold", "predict", str(asked), "--csv", str(tmp_path / "said.csv"))
+    said = copy.dayfold("predict", str(asked), "--csv", str(tmp_path / "said.csv"))
     rows = rows_of(tmp_path / "said.csv")
     called = sum(int(row["unknown"]) for row in rows)
     limit = dayfold.load(copy.root).limit

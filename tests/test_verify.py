@@ -15,9 +15,10 @@ ONE, TWO, THREE = DAYS[:3]
 flips = benchmark("flips")
 
 
-def test_every_flipped_bit_is_found_and_its_file_named(copy, shell):
-    said = shell(copy.root, "dayfold", "check", "--read-data")
-    assert f"3 days from {ONE} to {THREE}: nothing damaged; " in said
+def test_every_flipped_bit_is_found_and_its_file_named(copy):
+    assert f"3 days from {ONE} to {THREE}: nothing damaged; " in copy.dayfold(
+        "check", "--read-data"
+    )
     chance = np.random.default_rng(1)
     files = flips.stored(copy.root)
     assert set(files) == set(flips.KINDS)
@@ -44,7 +45,7 @@ def test_a_long_list_of_damage_is_folded_day_by_day():
     assert len(said) == 2 * 6
 
 
-def test_each_fix_brings_the_thing_back_and_what_a_gc_deleted_is_told(copy, shell):
+def test_each_fix_brings_the_thing_back_and_what_a_gc_deleted_is_told(copy):
     chance = np.random.default_rng(2)
     image = sorted(copy.images(TWO).rglob("*.png"))[0]
     for path in (image, copy.manifest(ONE), copy.groups(ONE), copy.predictions):
@@ -53,23 +54,23 @@ def test_each_fix_brings_the_thing_back_and_what_a_gc_deleted_is_told(copy, shel
         path.write_bytes(flips.flipped(data, chance))
         [(_, what, fix)] = verify(copy, read_data=True).damage
         assert copy.name(path) in what
-        shell(copy.root, "sh", "-c", fix)
+        copy.sh("-c", fix)
     for path in (copy.groups(ONE), copy.corrections(TWO), copy.looks(THREE)):
         path.unlink()
         [(_, what, fix)] = verify(copy, read_data=False).damage
         assert what == f"{copy.name(path)} is missing"
-        shell(copy.root, "sh", "-c", fix)
+        copy.sh("-c", fix)
     assert verify(copy, read_data=True).damage == []
     vcs.git(copy.root, "tag", "--delete", f"day/{THREE}")
-    shell(copy.root, "dvc", "gc", "--workspace", "--force")
-    shell(copy.root, "dayfold", "seal")
+    copy.dvc("gc", "--workspace", "--force")
+    copy.dayfold("seal")
     [(days, what, fix), *_] = verify(copy, read_data=False).damage
     assert (days, "no remote is set up to ask" in what) == (f"{ONE} to {TWO}", True)
     # That this brings them back is tested in test_reproduce.py.
     assert fix.endswith(f"here: dayfold reproduce --from-scratch --restore {TWO}")
 
 
-def test_a_parent_that_is_not_yesterdays_model_is_found_and_a_broken_git_told(copy, shell):
+def test_a_parent_that_is_not_yesterdays_model_is_found_and_a_broken_git_told(copy):
     # As if someone had sealed the second day once more, from other weights.
     vcs.git(copy.root, "checkout", "--quiet", f"day/{TWO}")
     text = copy.provenance.read_text()
@@ -86,4 +87,4 @@ def test_a_parent_that_is_not_yesterdays_model_is_found_and_a_broken_git_told(co
         if path.is_file() and path.stat().st_size > 300:
             path.chmod(0o644)
             path.write_bytes(b"")
-    shell(copy.root, "dayfold", "check", "--read-data", code=1)
+    copy.dayfold("check", "--read-data", code=1)
