@@ -65,34 +65,23 @@ def test_version_1_has_a_file_for_each(tmp_path, quotas, expected):
     assert cpus.quota(system(tmp_path, own=own, files=files)) == expected
 
 
-def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path):
-    assert cpus.quota(tmp_path) == math.inf
-
-
-def test_no_more_than_the_affinity_and_at_least_one():
+def test_no_more_than_the_affinity_and_at_least_one_of_which_some_are_idle(tmp_path):
+    assert cpus.quota(tmp_path) == math.inf  # where there are no control groups
     here = sorted(os.sched_getaffinity(0))
     assert 1 <= cpus.cpus() <= len(here)
+    assert 0 <= cpus.idle(0.05) <= len(here)
     code = "from dayfold.project.cpus import cpus; print(cpus())"
     words = ("taskset", "--cpu-list", str(here[0]), sys.executable, "-c", code)
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
 
-def test_the_cpus_that_are_idle_are_some_of_ours():
-    assert 0 <= cpus.idle(0.05) <= len(os.sched_getaffinity(0))
-
-
-def groups() -> list[tuple[Path, str, str]]:
-    """Where a group with a quota can be made here: folder, file of the quota, its text."""
-    return [
-        (Path("/sys/fs/cgroup/cpu"), "cpu.cfs_quota_us", "100000"),
-        (Path("/sys/fs/cgroup"), "cpu.max", "100000 100000"),
-    ]
-
-
 def test_a_real_quota_of_one_cpu_is_one_cpu():
-    for folder, file, text in groups():
-        group = folder / f"dayfold-test-{os.getpid()}"
+    for folder, file, text in (
+        ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "100000"),
+        ("/sys/fs/cgroup", "cpu.max", "100000 100000"),
+    ):
+        group = Path(folder) / f"dayfold-test-{os.getpid()}"
         try:
             group.mkdir()
         except OSError:

@@ -69,19 +69,12 @@ def test_grey_is_scaled_by_the_range_that_its_bits_span(pixels, photometric, bit
     assert greys(scan(pixels, photometric, bits)) == seen
 
 
-def test_a_window_says_what_is_black_and_what_is_white():
+def test_the_first_window_says_what_is_black_and_what_is_white_after_rescaling():
     # Centre 100, width 11 (PS3.3 C.11.2.1.2.1): black up to 94.5, white above 104.5, a tenth each.
-    data = scan(
-        np.array([[0, 94, 97, 104, 105, 4000]], np.uint16),
-        bits=12,
-        WindowCenter=100,
-        WindowWidth=11,
-    )
+    values = np.array([[0, 94, 97, 104, 105, 4000]], np.uint16)
     # 97 is (97 - 99.5) / 10 + 0.5 = 0.25 of white; 104 is 0.95.
-    assert greys(data) == [[0, 0, 63, 242, 255, 255]]
-
-
-def test_the_first_window_counts_after_rescaling():
+    seen = [[0, 0, 63, 242, 255, 255]]
+    assert greys(scan(values, bits=12, WindowCenter=100, WindowWidth=11)) == seen
     values = np.array([[99, 101]], np.uint16)
     several = {"WindowCenter": [100, 3000], "WindowWidth": [1, 1]}
     # Twice the value less 100: 100 becomes 100, and the window turns black to white there.
@@ -124,14 +117,11 @@ def test_ybr_becomes_rgb():
     assert grey == [90, 90, 90]
 
 
-def test_of_several_frames_the_first_is_taken_and_it_is_said():
+def test_of_several_frames_the_first_is_taken_and_it_is_said_in_colour_and_run_lengths_too():
     data = scan(np.array([[[10, 20]], [[30, 40]]], np.uint8))
     assert greys(data) == [[10, 20]]
     assert examine(data).has_frames
     assert not examine(scan(np.array([[10, 20]], np.uint8))).has_frames
-
-
-def test_a_multi_frame_ultrasound_in_colour_and_run_lengths_is_read():
     frames = np.zeros((3, 16, 16, 3), np.uint8)
     frames[0, :, :8] = (200, 100, 50)
     made = pydicom.dcmread(io.BytesIO(scan(frames, "RGB")))
@@ -141,20 +131,17 @@ def test_a_multi_frame_ultrasound_in_colour_and_run_lengths_is_read():
     assert found.has_frames
 
 
-def jpeg_scan(cut=0):
+def test_a_jpeg_inside_is_decoded_and_a_damaged_one_refused():
     picture = encoded(Image.new("L", (32, 32), 77), "JPEG", quality=95)
-    picture = picture[: len(picture) - cut]
     made = pydicom.dcmread(io.BytesIO(scan(np.zeros((32, 32), np.uint8))))
     made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     made.PixelData = encapsulate([picture])
     made["PixelData"].is_undefined_length = True
-    return written(made)
-
-
-def test_a_jpeg_inside_is_decoded_and_a_damaged_one_refused():
-    assert greys(jpeg_scan()) == [[77] * 32] * 32
+    assert greys(written(made)) == [[77] * 32] * 32
+    made.PixelData = encapsulate([picture[:-30]])
+    made["PixelData"].is_undefined_length = True
     with pytest.raises(IntakeError, match="is damaged"):
-        decode(jpeg_scan(cut=30))
+        decode(written(made))
 
 
 @pytest.mark.parametrize("left", [140, 300, -40, -2])
@@ -182,14 +169,18 @@ def test_training_sees_what_intake_saw(tmp_path):
         assert np.array_equal(given.permute(1, 2, 0).numpy(), expected)
 
 
-def test_a_file_without_a_picture_or_that_claims_to_be_huge_is_refused_before_it_is_decoded():
+def test_without_a_picture_or_pydicom_or_if_huge_it_is_refused_before_it_is_decoded(monkeypatch):
     made = pydicom.dcmread(io.BytesIO(scan(np.zeros((8, 8), np.uint8))))
     made.Rows = made.Columns = 60_000
     with pytest.raises(IntakeError, match="too large to be decoded safely: 60000 x 60000"):
         decode(written(made))
     del made.PixelData
+    data = written(made)
     with pytest.raises(IntakeError, match="no picture"):
-        decode(written(made))
+        decode(data)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(IntakeError, match=r"is DICOM, .*: pip install 'dayfold\[dicom\]'"):
+        decode(data)
 
 
 def test_the_group_is_the_patient_whatever_the_study_and_gives_no_name_away():
@@ -212,10 +203,3 @@ def test_what_a_person_must_know_of_a_file_is_said():
     burned = scan(np.zeros((8, 8), np.uint8), PatientID="1", BurnedInAnnotation="YES")
     (said,) = examine(burned).remarks
     assert "identifiers are burned into its pixels" in said
-
-
-def test_without_pydicom_the_way_to_install_it_is_said(monkeypatch):
-    data = scan(np.zeros((8, 8), np.uint8))
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(IntakeError, match=r"is DICOM, .*: pip install 'dayfold\[dicom\]'"):
-        decode(data)

@@ -20,12 +20,7 @@ from dayfold.project.layout import Project
 from faults import Disk
 
 DAY = DAYS[0]
-COMMANDS = (
-    ("add", "../in", "--day", DAY),
-    ("snapshot",),
-    ("weights",),
-    ("replay",),
-)
+COMMANDS = (("add", "../in", "--day", DAY), ("snapshot",), ("weights",), ("replay",))
 
 
 def run(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

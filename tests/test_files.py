@@ -28,18 +28,15 @@ def test_a_file_is_written_whole_or_stays_as_it_was_and_nothing_lies_beside_it(t
         write_bytes(path, "text")
     assert path.read_bytes() == b"two"
     assert [name for name in path.parent.iterdir() if not name.name.startswith(".")] == [path]
-
-
-def test_a_link_is_replaced_and_never_written_through(tmp_path):
-    kept, path = tmp_path / "cache", tmp_path / "out"
+    # A link is replaced and never written through.
+    kept = tmp_path / "new" / "folder" / "cache"
     kept.write_bytes(b"cached")
+    path.unlink()
     os.link(kept, path)
     write_bytes(path, b"new")
     assert (kept.read_bytes(), path.read_bytes()) == (b"cached", b"new")
-    assert sorted(tmp_path.iterdir()) == [kept, path]
-
-
-def test_a_pipe_and_an_open_stream_are_no_place_for_a_file(tmp_path):
+    assert sorted(path.parent.iterdir()) == [path, kept]
+    # A pipe and an open stream are no place for a file.
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "stdout").symlink_to("/proc/self/fd/1")  # as /dev/stdout, which root may replace
     for name in ("pipe", "stdout"):

@@ -57,14 +57,11 @@ def test_other_pictures_are_far_and_plain_ones_near_to_none():
     assert nearest(["", ""], [0, 1]) == []
 
 
-def test_the_nearest_of_another_kind_is_named_whatever_is_nearer_of_its_own():
+def test_the_nearest_of_another_kind_is_named_however_many_are_compared_at_once(monkeypatch):
     zero, one, four, five = (f"{number:032x}" for number in (0, 1, 15, 31))
     find = looks.nearest_of_another_kind
     assert find([zero], [5], [zero, four, one, one], [5, 6, 7, 8]) == [(0, 2, 1)]
     assert find([zero], [5], [zero, five], [5, 6]) == []
-
-
-def test_the_same_pairs_are_found_however_many_are_compared_at_once(monkeypatch):
     draw = np.random.default_rng(0)
     some = [f"{number:032x}" for number in draw.integers(0, 2**14, 300)]
     kinds = draw.integers(0, 3, 300).tolist()

@@ -10,24 +10,17 @@ from builders import png
 UPLOADED = "/data/upload/7/0f3a91bc-"  # what Label Studio puts before the name of an upload
 
 
+TIMES = {"created_at": "2025-06-01T09:12:40.1Z", "updated_at": "2025-06-01T09:12:40.1Z"}
+
+
 def task(number, image, *annotations, **more):
     """A task in Label Studio's JSON, as its page Export writes it."""
+    made = {**TIMES, "was_cancelled": False, "ground_truth": False, "lead_time": 8.65}
+    made |= {"result_count": 0, "task": number, "project": 7}
     return {
         "id": number,
         "annotations": [
-            {
-                "id": 100 * number + place,
-                "completed_by": place,
-                "was_cancelled": False,
-                "ground_truth": False,
-                "created_at": "2025-06-01T09:12:40.1Z",
-                "updated_at": "2025-06-01T09:12:40.1Z",
-                "lead_time": 8.65,
-                "result_count": 0,
-                "task": number,
-                "project": 7,
-                **annotation,
-            }
+            {"id": 100 * number + place, "completed_by": place, **made, **annotation}
             for place, annotation in enumerate(annotations, 1)
         ],
         "file_upload": image.rpartition("/")[2],
@@ -35,8 +28,7 @@ def task(number, image, *annotations, **more):
         "predictions": [],
         "data": {"image": image},
         "meta": {},
-        "created_at": "2025-06-01T09:11:40.1Z",
-        "updated_at": "2025-06-01T09:12:40.1Z",
+        **TIMES,
         "inner_id": number,
         "total_annotations": len(annotations),
         "cancelled_annotations": 0,
@@ -84,8 +76,7 @@ def json_min(number, image, **more):
         "id": number,
         "annotator": 1,
         "annotation_id": 100 * number,
-        "created_at": "2025-06-01T09:12:40.1Z",
-        "updated_at": "2025-06-01T09:12:40.1Z",
+        **TIMES,
         "lead_time": 8.65,
         **more,
     }
