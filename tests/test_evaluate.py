@@ -1,12 +1,15 @@
-"""evaluate's pure parts: counts by bin, and the flips that are listed."""
+"""Counts by bin, which are kept and on which no figure depends, and the flips that are listed."""
 
+import os
+
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import DAYS, image
-from dayfold.figures import evidence, metrics
+from builders import DAYS, image, make_project
+from dayfold.figures import counts, evidence, metrics
 from dayfold.ledger import tables
 from dayfold.ledger.tables import BINS, Evaluation, Flip, Prediction, schema
 from dayfold.project import params
@@ -37,9 +40,8 @@ def test_a_bin_holds_its_lower_end_and_the_last_one_the_upper_end_too():
     for tenth in range(BINS):
         upper = 1.0 if tenth == BINS - 1 else (tenth + 1) / BINS - 1e-9
         for confidence in (tenth / BINS, tenth / BINS + 0.05, upper):
-            (row,) = evaluate.count_cells(
-                predictions(("a", "a", confidence)), model=TWO, parent=None
-            )
+            asked = predictions(("a", "a", confidence))
+            (row,) = evaluate.count_cells(asked, model=TWO, parent=None)
             assert row.bin == tenth
 
 
@@ -120,3 +122,80 @@ def test_a_sample_that_grows_asks_yesterday_s_model_about_what_is_new_in_it(copy
     said = tables.read(copy.predictions, Prediction)
     assert said.drop("confidence").equals(whole.drop("confidence"))
     assert copy.plot("flips").read_bytes() == flips
+
+
+ARRIVED = ("cat", "dog", "eel")
+
+
+def write_counts(project, day, right=3):
+    """What a day's model said: `right` of 4 a class and cohort; and yesterday's of its images."""
+    at = DAYS.index(day)
+    rows = []
+    for cohort in DAYS[: at + 1]:
+        for label in ARRIVED[: at + 1]:
+            rows += [(day, cohort, label, label, 9, right, 0.9, None)]
+            rows += [(day, cohort, label, "cat" if label == "dog" else "dog", 9, 1, 0.9, None)]
+    before = DAYS[at - 1] if at else "origin"
+    tables.write(
+        project.evaluation(day), Evaluation, [*rows, (before, day, "cat", "cat", 9, 2, 0.9, None)]
+    )
+
+
+def afresh(project, until):
+    days = tables.evaluated(project, until)
+    return counts.counted(tables.evaluations(project, days), days)
+
+
+def same(found, expected):
+    assert found[:2] == expected[:2]
+    for mine, theirs in zip(found[2:], expected[2:], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = make_project(tmp_path)
+    for day in DAYS[:3]:
+        write_counts(project, day)
+    return project
+
+
+def test_only_files_that_came_since_and_today_s_are_read(project, monkeypatch):
+    same(counts.read(project, DAYS[1]), afresh(project, DAYS[1]))
+    read = []
+    real = tables.read
+    monkeypatch.setattr(
+        tables, "read", lambda path, kind: read.append(path.stem) or real(path, kind)
+    )
+    found = counts.read(project, DAYS[2])
+    assert read == list(DAYS[1:3])
+    same(found, afresh(project, DAYS[2]))
+    read.clear()
+    found = counts.read(project, DAYS[1])
+    assert read == [DAYS[1]]
+    same(found, afresh(project, DAYS[1]))
+
+
+def test_a_file_that_was_changed_removed_or_came_in_between_is_counted_anew(project):
+    counts.read(project, DAYS[2])
+    write_counts(project, DAYS[0], right=2)
+    same(counts.read(project, DAYS[2]), afresh(project, DAYS[2]))
+    project.evaluation(DAYS[1]).unlink()
+    same(counts.read(project, DAYS[2]), afresh(project, DAYS[2]))
+    write_counts(project, DAYS[1])
+    same(counts.read(project, DAYS[2]), afresh(project, DAYS[2]))
+    # Today's though its size and time are the same.
+    path = project.evaluation(DAYS[2])
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b",9,3,", b",9,1,"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    same(counts.read(project, DAYS[2]), afresh(project, DAYS[2]))
+
+
+def test_kept_counts_that_are_damaged_are_made_again(project):
+    counts.read(project, DAYS[2])
+    whole = project.counts.read_bytes()
+    for damaged in (b"", b"no archive", whole[: len(whole) // 2]):
+        project.counts.write_bytes(damaged)
+        same(counts.read(project, DAYS[2]), afresh(project, DAYS[2]))
+        assert project.counts.read_bytes() == whole

@@ -20,13 +20,9 @@ def proportions(draw):
 
 
 @given(proportions())
-def test_the_wilson_interval_is_scipys(counts):
+def test_the_wilson_interval_is_scipys_and_holds_the_proportion(counts):
     expected = binomtest(*counts).proportion_ci(method="wilson")
     assert proportion(*counts) == pytest.approx({"low": expected.low, "high": expected.high})
-
-
-@given(proportions())
-def test_a_proportion_lies_in_its_interval_and_that_in_0_to_1(counts):
     low, high = wilson(*counts)
     assert 0 <= low <= counts[0] / counts[1] <= high <= 1
     assert low < high
@@ -90,16 +86,9 @@ def test_the_mean_of_proportions_lies_in_its_interval_and_that_in_0_to_1(counts)
     assert -1e-12 <= ends["low"] <= np.mean(hits / images) <= ends["high"] <= 1 + 1e-12
 
 
-def test_a_figure_that_rounds_to_zero_has_no_sign():
-    assert [intervals.figure(value) for value in (-0.0004, 0.0004, -0.0006, None)] == [
-        "0.000",
-        "0.000",
-        "-0.001",
-        "-",
-    ]
-
-
-def test_of_nothing_nothing_is_known():
+def test_a_figure_that_rounds_to_zero_has_no_sign_and_of_nothing_nothing_is_known():
+    shown = [intervals.figure(value) for value in (-0.0004, 0.0004, -0.0006, None)]
+    assert shown == ["0.000", "0.000", "-0.001", "-"]
     assert linear([], [], [], []) == {"low": None, "high": None}
 
 

@@ -2,7 +2,6 @@
 
 import io
 import re
-from dataclasses import replace
 
 import polars as pl
 from rich.console import Console
@@ -28,7 +27,6 @@ def printed(table):
 
 
 def test_a_narrow_terminal_cuts_no_figure_and_no_name(monkeypatch, capsys):
-    """Columns that do not fit were cut to nothing, the names of the rows first."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     console.show(log.more(history(worse=5)))
@@ -125,16 +123,3 @@ def test_the_gate_column_says_what_became_of_a_day(tmp_path):
     }
     (note,) = log.notes([], {ONE: "ok", TWO: "1/3"}, {}, KNOWN)
     assert note == "1/3: 1 of 3 checks of the gate passed, the others are not judged"
-
-
-def test_figures_that_were_measured_before_a_correction_are_marked():
-    first, second, third = history(worse=0)
-    lines = [replace(first, corrected=4), second, third]
-    assert [line.count("~") for line in printed(log.table(lines, VERDICTS))] == [0, 1, 0, 0]
-    (note,) = log.notes(lines, VERDICTS, {}, KNOWN)
-    assert note.startswith("~ up to 4 test images were later corrected or withdrawn")
-
-
-def test_withdrawn_images_that_no_line_counts_are_told():
-    (note,) = log.notes(history(worse=0), VERDICTS, {}, KNOWN, withdrawn=2)
-    assert note == "2 withdrawn images are not counted: data/corrections/"

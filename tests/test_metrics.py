@@ -143,7 +143,12 @@ NEW = {ONE: ("cat", "dog"), TWO: ("eel",)}
 
 
 def test_the_figures_of_the_first_day_are_as_worked_out_by_hand():
-    found = day_metrics(HISTORY, [ONE, TWO], NEW)[ONE]
+    both = day_metrics(HISTORY, [ONE, TWO], NEW)
+    # They do not change with later days, nor by asking for one day only.
+    alone = HISTORY.filter((pl.col("model") == ONE) & (pl.col("cohort") == ONE))
+    assert day_metrics(alone, [ONE], {ONE: NEW[ONE]})[ONE] == both[ONE]
+    assert day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
+    found = both[ONE]
     for name in ("forgetting", "backward_transfer", "forward_transfer", "negative_flip_rate"):
         assert found[name] is None
         assert found["interval"][name] == {"low": None, "high": None}
@@ -193,13 +198,6 @@ def test_the_figures_of_the_second_day_are_as_worked_out_by_hand():
         }
     )
     assert list(found["classes"]) == ["cat", "dog", "eel"]
-
-
-def test_a_day_s_figures_do_not_change_with_later_days_or_by_asking_for_one_day_only():
-    alone = HISTORY.filter((pl.col("model") == ONE) & (pl.col("cohort") == ONE))
-    both = day_metrics(HISTORY, [ONE, TWO], NEW)
-    assert day_metrics(alone, [ONE], {ONE: NEW[ONE]})[ONE] == both[ONE]
-    assert day_metrics(HISTORY, [ONE, TWO], {TWO: NEW[TWO]}) == {TWO: both[TWO]}
 
 
 def test_the_intervals_of_the_second_day_are_those_of_their_counts():
@@ -285,16 +283,19 @@ def test_every_figure_lies_within_its_interval_and_both_within_their_range(histo
                 assert -1 <= value <= 1
 
 
-def test_a_day_without_test_images_has_the_same_keys_and_no_figures():
+def test_a_day_without_test_images_or_new_classes_has_the_same_keys_and_no_figures_of_them():
     found = day_metrics(HISTORY, [ONE, TWO], NEW)
     none = day_metrics(evaluations(), [ONE], {ONE: ["cat"]})[ONE]
     assert {value for _, value in leaves(none)} == {None}
     assert none["classes"] == none["interval"]["classes"] == {}
-    keys = [
+    third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
+    old = day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
+    assert old["new"] == dict.fromkeys(NEW_KEYS)
+    one, two, three, four = (
         {path for path, _ in leaves(figures) if "classes" not in path}
-        for figures in (*found.values(), none)
-    ]
-    assert keys[0] == keys[1] == keys[2]
+        for figures in (*found.values(), none, old)
+    )
+    assert one == two == three == four
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=80))
@@ -336,12 +337,6 @@ def test_a_class_s_forgetting_is_from_its_best_day_on_the_images_of_that_day():
     assert found["classes"]["cat"]["forgetting"] == pytest.approx(
         max(8 / 10 - 6 / 10, 10 / 20 - 16 / 20)
     )
-
-
-def test_a_day_without_a_new_class_has_no_figures_of_new_classes():
-    third = evaluations((THREE, ONE, "cat", "cat", 1, 0.9, 1))
-    found = day_metrics(pl.concat([HISTORY, third]), [ONE, TWO, THREE], {THREE: ()})[THREE]
-    assert found["new"] == dict.fromkeys(NEW_KEYS)
 
 
 def test_of_many_days_every_nth_is_drawn_and_the_last():

@@ -1,7 +1,7 @@
-"""A split is given once, for ever, by names alone, and meets its fractions day by day."""
+"""A split is given once, for ever, by names alone, and meets its fractions day by day; a clinic."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -12,10 +12,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from builders import DAYS, FRACTIONS, benchmark, image, make_project, simulate, write_day
+from builders import (
+    DAYS,
+    FRACTIONS,
+    benchmark,
+    image,
+    make_project,
+    open_day,
+    place,
+    run_stages,
+    simulate,
+    write_day,
+)
+from dayfold.cycle import sealing
 from dayfold.errors import IntakeError
 from dayfold.ledger import manifest, splits
 from dayfold.ledger.manifest import SPLITS, Row
+from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN
 from dayfold.stages import snapshot
 
@@ -87,26 +100,20 @@ def test_ten_images_meet_the_default_fractions_exactly_whenever_they_come(projec
     assert Counter(history.images["split"]) == {"train": 7, "validation": 1, "test": 2}
 
 
-def test_groups_count_by_their_images(project):
-    """40 images: one patient has 20, five have 4 each; 28, 4 and 8 are aimed at."""
+def test_groups_count_by_their_images_in_all_their_classes(tmp_path):
+    # 40 images: one patient has 20, five have 4 each; 28, 4 and 8 are aimed at.
     sizes = [20, 4, 4, 4, 4, 4]
     owners = [f"p{place}" for place, size in enumerate(sizes) for _ in range(size)]
-    (history,) = simulate(project, [[(n, "cat", owner) for n, owner in enumerate(owners)]])
+    one, other = (make_project(tmp_path / name) for name in ("one", "other"))
+    (history,) = simulate(one, [[(n, "cat", owner) for n, owner in enumerate(owners)]])
     assert Counter(history.images["split"]) == {"train": 28, "validation": 4, "test": 8}
-
-
-def test_a_group_counts_in_all_its_classes(project):
-    """Ten patients with three images of a cat and one of a dog each: 7, 1 and 2 of them."""
+    # Ten patients with three images of a cat and one of a dog each: 7, 1 and 2 of them.
     labels = ("cat", "cat", "cat", "dog")
-    arrived = [(n, labels[n % 4], f"p{n // 4}") for n in range(40)]
-    (history,) = simulate(project, [arrived])
+    (history,) = simulate(other, [[(n, labels[n % 4], f"p{n // 4}") for n in range(40)]])
     assert Counter(history.images.select("label", "split").iter_rows()) == {
-        ("cat", "train"): 21,
-        ("cat", "validation"): 3,
-        ("cat", "test"): 6,
-        ("dog", "train"): 7,
-        ("dog", "validation"): 1,
-        ("dog", "test"): 2,
+        (label, split): times * patients
+        for label, times in (("cat", 3), ("dog", 1))
+        for split, patients in (("train", 7), ("validation", 1), ("test", 2))
     }
 
 
@@ -127,12 +134,20 @@ def test_a_new_class_has_patients_in_the_splits_on_the_day_it_comes(project, gro
 
 
 def test_a_day_is_split_again_as_it_was_and_what_came_before_stays(project):
-    """Patients return, also in other classes; the manifest of a day is the same, made twice."""
+    # Patients return, also in other classes; the manifest of a day is the same, made twice.
     first = [(n, CLASSES[n % 2], f"p{n // 3}") for n in range(60)]
     second = [(100 + n, CLASSES[n % 3], f"p{n // 2}") for n in range(80)]
     before, after = simulate(project, [first, second])
     assert manifest.added(after, DAYS[0]).equals(before.images)
     assert simulate(project, [second], first=1)[0].sha256 == after.sha256
+    # With other fractions too.
+    (before,) = simulate(project, [[(number, "cat", "") for number in range(30)]])
+    later = [(number, "cat", "") for number in range(30, 60)]
+    parts = {"train": 0.1, "validation": 0.1, "test": 0.8}
+    (after,) = simulate(project, [later], parts, first=1)
+    assert manifest.added(after, DAYS[0]).equals(before.images)
+    # 21, 3 and 6 of the first 30, and the next 30 make up for what 60 lack of 6, 6 and 48.
+    assert Counter(manifest.added(after, DAYS[1])["split"]) == {"test": 30}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -141,17 +156,6 @@ def test_simulated_clinics_keep_their_promise(seed):
     clinic = CLINICS.Clinic(seed, most_images=2500)
     assert not clinic.broken
     assert max(clinic.off["whole"]) <= 1
-
-
-def test_other_fractions_leave_earlier_splits_alone(project):
-    first = [(number, "cat", "") for number in range(30)]
-    (before,) = simulate(project, [first])
-    later = [(number, "cat", "") for number in range(30, 60)]
-    parts = {"train": 0.1, "validation": 0.1, "test": 0.8}
-    (after,) = simulate(project, [later], parts, first=1)
-    assert manifest.added(after, DAYS[0]).equals(before.images)
-    # 21, 3 and 6 of the first 30, and the next 30 make up for what 60 lack of 6, 6 and 48.
-    assert Counter(manifest.added(after, DAYS[1])["split"]) == {"test": 30}
 
 
 def rows_of(images, earlier, parts=FRACTIONS, expression=""):
@@ -267,7 +271,7 @@ def test_in_histories_of_all_kinds_what_belongs_together_stays_together(project)
 
 
 def test_no_image_is_measured_on_whose_patient_was_learnt_from_before_the_expression_came(project):
-    """Ten images one by one, 7 of them for training; then it is told that they are two patients."""
+    # Ten images one by one, 7 of them for training; then it is told that they are two patients.
     first = [
         (image(n), f"data/images/{DAYS[0]}/cat/p{n % 2}_s0_{n}.png", "cat", "") for n in range(10)
     ]
@@ -291,3 +295,91 @@ def test_a_group_is_what_the_expression_finds_and_never_guessed():
     for expression in (r"(q\d+)", r"p07(x?)"):
         with pytest.raises(IntakeError, match=r"p07_1\.png: no patient id \(data\.group does not"):
             splits.group_of(path, expression)
+
+
+COMMON = ("AC", "BPD", "FL")
+
+
+@pytest.fixture
+def clinic(tmp_path):
+    return make_project(tmp_path / "clinic", data__group=r"/(P\d+)_")
+
+
+def day_of(clinic, number, classes):
+    """Take in a day: 12 patients with five images each, of the classes that are named for them."""
+    open_day(clinic, DAYS[number])
+    for patient, labels in enumerate(classes, start=12 * number):
+        for turn in range(5):
+            label = labels[turn % len(labels)]
+            place(clinic.images(DAYS[number]), label, [5 * patient + turn], f"P{patient:03}_")
+    run_stages(clinic, snapshot)
+    return manifest.history(clinic, DAYS[number])
+
+
+def patients_of(history, label):
+    """Class → split → patients."""
+    found = defaultdict(set)
+    for row in history.images.filter(label=label).iter_rows(named=True):
+        found[row["split"]].add(row["group"])
+    return {split: len(found[split]) for split in SPLITS}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_clinic_s_days_are_split_as_asked_and_its_new_class_has_a_test_patient(
+    clinic, capsys, several
+):
+    common = [(COMMON[place % 3], COMMON[(place + 1) % 3])[: 1 + several] for place in range(12)]
+    for number in range(2):
+        history = day_of(clinic, number, common)
+        assert patients_of(history, "AC")["test"] >= 1
+    history = day_of(clinic, 2, [*common[:8], *[("CRL", "AC")[: 1 + several]] * 4])
+    counts = dict(history.images.group_by("split").len().iter_rows())
+    for split, aim in zip(SPLITS, (126, 18, 36), strict=True):
+        assert abs(counts[split] - aim) <= 5
+    new = patients_of(history, "CRL")
+    assert new["train"] >= 1
+    assert new["test"] >= 1
+    said = capsys.readouterr().out
+    assert len(re.findall(r"60 images \(\d+ train in \d+ groups, \d+ validation in ", said)) == 3
+    line = said.splitlines()[-1]
+    assert line.startswith("warning: too few test patients to judge AC (")
+    assert f"CRL ({new['test']})" in line
+    assert line.endswith("21 are needed; add more such patients, or judge on a later day")
+
+
+def test_a_new_class_of_one_patient_is_learnt_and_it_is_said_that_it_cannot_be_judged(
+    clinic, capsys
+):
+    common = [(COMMON[place % 3],) for place in range(12)]
+    for number in range(2):
+        day_of(clinic, number, common)
+    capsys.readouterr()
+    history = day_of(clinic, 2, [*common[:11], ("CRL",)])
+    assert patients_of(history, "CRL") == {"train": 1, "validation": 0, "test": 0}
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "warning: no test patient of CRL: not judged; add more such patients, or judge on "
+        "a later day"
+    ) in said
+    assert any(line.startswith("warning: no validation patient of CRL: ") for line in said)
+
+
+def test_the_headline_of_a_day_s_commit_says_that_it_rests_on_too_few(clinic):
+    """Of forgetting the earlier patients count."""
+    figures = {
+        "images": {"today": 60},
+        "average_accuracy": 0.6,
+        "forgetting": 0.01,
+        "evidence": {"all": 21, "earlier": 3},
+    }
+    write_bytes(clinic.figures, json_bytes(figures))
+    assert sealing._subject(clinic, DAYS[1]) == (
+        f"day {DAYS[1]}: 60 images, ACC 0.600, forgetting 0.010 (too few to judge)"
+    )
+
+
+def test_many_classes_without_a_test_patient_fold_at_five(clinic, capsys):
+    day_of(clinic, 0, [(f"class {place:02}",) for place in range(12)])
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "no test patient" in one]
+    names = ", ".join(f"class {place:02}" for place in range(5))
+    assert line.startswith(f"warning: no test patient of {names}, and 7 more: not judged")
