@@ -1,6 +1,7 @@
 """Beside other work: how threads wait, what a slow training says, slices, kept squares."""
 
 import importlib.metadata
+import io
 import math
 import os
 import re
@@ -35,7 +36,9 @@ def waiting(**given):
     return said.stdout.split()
 
 
-def test_a_persons_own_waiting_policy_stays():
+@pytest.mark.cold
+def test_beside_busy_processes_waiting_threads_give_way_but_a_persons_own_policy_stays(burning):
+    assert waiting()[0] == "PASSIVE"
     assert waiting(OMP_WAIT_POLICY="ACTIVE") == ["ACTIVE", "None"]
     assert waiting(GOMP_SPINCOUNT="7") == ["None", "7"]
 
@@ -52,11 +55,6 @@ def burning():
     for other in others:
         other.kill()
         other.wait()
-
-
-@pytest.mark.cold
-def test_beside_busy_processes_waiting_threads_give_way(burning):
-    assert waiting()[0] == "PASSIVE"
 
 
 def test_a_slow_training_is_told_once_with_what_else_is_at_work(burning, monkeypatch):
@@ -156,18 +154,22 @@ def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch
 def test_a_kept_square_is_not_decoded_again_but_its_image_is_still_checked(tmp_path):
     (tmp_path / "a.png").write_bytes(png(1))
     image = sha256(png(1))
-    first = pixels.load(tmp_path, ["a.png"], [image], 16)
+
+    def load(size=16):
+        return pixels.load(tmp_path, ["a.png"], [image], size)
+
+    first = load()
     (path,) = (tmp_path / ".dvc/tmp/dayfold/squares").glob("*/*")
     assert path.name == image
     path.write_bytes(with_digest(bytes(3 * 16 * 16)))
-    assert not pixels.load(tmp_path, ["a.png"], [image], 16).any()
+    assert not load().any()
     path.write_bytes(b"damaged")
-    assert torch.equal(pixels.load(tmp_path, ["a.png"], [image], 16), first)
-    assert torch.equal(pixels.load(tmp_path, ["a.png"], [image], 16), first)
-    assert pixels.load(tmp_path, ["a.png"], [image], 32).shape == (1, 3, 32, 32)
+    assert torch.equal(load(), first)
+    assert torch.equal(load(), first)
+    assert load(32).shape == (1, 3, 32, 32)
     (tmp_path / "a.png").write_bytes(b"another")
     with pytest.raises(Exception, match="cannot be read"):
-        pixels.load(tmp_path, ["a.png"], [image], 16)
+        load()
 
 
 def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
@@ -175,15 +177,15 @@ def test_a_snapshot_keeps_the_squares_of_the_days_images(tmp_path):
     take_in(project, DAYS[0], {"heart": range(4)})
     size = params.read(project.params).train.image_size_px
     kept = square_cache(project.squares, size)
-    found = {path.name for path in kept.folder.iterdir()}
-    images = [path for path in project.images(DAYS[0]).glob("*/*") if path.suffix == ".png"]
-    assert len(found) == len(images) > 0
-    with Image.open(images[0]) as image:
-        wanted = squared(image.convert("RGB"), size)
-    assert any(np.array_equal(read_square(kept, name, size), wanted) for name in found)
+    for number in range(4):
+        wanted = squared(Image.open(io.BytesIO(png(number))), size)
+        assert np.array_equal(read_square(kept, sha256(png(number)), size), wanted)
+    assert len(list(kept.folder.iterdir())) == 4
 
 
-def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
+def test_squares_are_kept_without_the_extra_for_dicom_and_a_full_disk_stops_nothing(
+    tmp_path, monkeypatch
+):
     real, whole = importlib.metadata.version, square_cache(tmp_path, 16)
 
     def version(name):
@@ -195,9 +197,6 @@ def test_squares_are_kept_without_the_extra_for_dicom(tmp_path, monkeypatch):
     kept = square_cache(tmp_path, 16)
     assert kept.folder.is_dir()
     assert kept.folder != whole.folder
-
-
-def test_a_full_disk_keeps_no_square_and_stops_nothing(tmp_path):
     nowhere = ImageCache(tmp_path / "missing")
     write_square(nowhere, "0" * 64, np.zeros((3, 16, 16), np.uint8))
     assert read_square(nowhere, "0" * 64, 16) is None

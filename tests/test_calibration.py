@@ -15,29 +15,29 @@ def drawn(images, classes, scale, seed=0):
     return logits, np.array(targets)
 
 
-def test_the_temperature_by_which_labels_were_drawn_is_found():
+def test_the_temperature_by_which_labels_were_drawn_is_found_of_two_models_answers_too():
     for scale in (0.5, 1.0, 2.5):
         assert fit_temperature(drawn(4000, 5, scale)) == pytest.approx(scale, rel=0.05)
+    logits, targets = drawn(4000, 5, 2.0)
+    halves = (logits[:1000], targets[:1000]), (logits[1000:], targets[1000:])
+    assert fit_temperature(*halves) == fit_temperature((logits, targets))
+    assert fit_temperature(halves[0], drawn(3000, 3, 2.0, seed=1)) == pytest.approx(2.0, rel=0.05)
 
 
-def test_two_images_by_hand():
+def test_a_few_images_by_hand():
     # Right by 2 and wrong by 2: nothing is known of either class, so all chances are equal.
     logits = np.array([[2.0, 0.0], [2.0, 0.0]])
     assert fit_temperature((logits, np.array([0, 1]))) == 20.0
     # Right twice of 2: the label counts as 3/4, so 2 / T = log(3).
     assert fit_temperature((logits, np.array([0, 0]))) == round(2 / np.log(3), 4)
-
-
-def test_a_model_without_a_mistake_is_not_taken_for_infallible():
+    # A model without a mistake is not taken for infallible: the label counts as 31/32, each other
+    # class as 1/32/9: e^(4/T) = 31 * 9.
     logits = np.full((30, 10), -2.0)
     logits[:, 3] = 2.0
-    # The label counts as 31/32, each other class as 1/32/9: e^(4/T) = 31 * 9.
     found = fit_temperature((logits, np.full(30, 3)))
     assert found == pytest.approx(4 / np.log(31 * 9), abs=1e-4)
     assert softmax(logits, found)[0, 3] == pytest.approx(31 / 32, abs=1e-4)
-
-
-def test_nothing_to_fit_leaves_the_softmax_as_it_is():
+    # Nothing to fit leaves the softmax as it is.
     assert fit_temperature((np.zeros((0, 4)), np.zeros(0, dtype=np.int64))) == 1.0
     assert fit_temperature((np.ones((5, 1)), np.zeros(5, dtype=np.int64))) == 1.0
 
@@ -76,10 +76,3 @@ def test_yesterday_s_answers_are_pooled_only_where_today_s_are_too_few():
     assert fit_temperature(few, more) > fit_temperature(few)
     assert fit(few, lambda: answers(19, 10)) == (1.0, "10 validation images", 0)
     assert fit(few, lambda: answers(20, 2)) == (1.0, "10 validation images", 0)
-
-
-def test_answers_of_two_models_are_one_sample_whatever_their_classes():
-    logits, targets = drawn(4000, 5, 2.0)
-    halves = (logits[:1000], targets[:1000]), (logits[1000:], targets[1000:])
-    assert fit_temperature(*halves) == fit_temperature((logits, targets))
-    assert fit_temperature(halves[0], drawn(3000, 3, 2.0, seed=1)) == pytest.approx(2.0, rel=0.05)

@@ -74,7 +74,6 @@ def keeper(folder, **inputs):
 
 
 def test_stopped_after_every_single_update_it_is_the_training_that_was_not(train, tmp_path):
-    """At every boundary of an epoch and at instants within one, one after the other."""
     state, steps, drawn, batches = train()
     pieces = []
     for update in range(1, UPDATES):
@@ -117,33 +116,31 @@ SAVED = Saved(STEPS, {"net.a": torch.tensor([0.1, float("nan")]), "b": torch.ten
 WHOLE = checkpoint.to_bytes(SAVED)
 
 
-def test_what_is_read_is_what_was_kept():
+def test_what_is_read_is_what_was_kept_and_no_changed_byte_is_trusted():
     read = checkpoint.from_bytes(WHOLE)
     assert (read.steps, read.seconds) == (STEPS, 0.1)
     assert read.state.keys() == SAVED.state.keys()
     for name, tensor in SAVED.state.items():
         assert read.state[name].numpy().tobytes() == tensor.numpy().tobytes()
         assert read.state[name].dtype == tensor.dtype
-
-
-def test_no_changed_byte_is_trusted():
-    for place in range(len(WHOLE)):
-        damaged = bytearray(WHOLE)
+    flipped = [bytearray(WHOLE) for _ in WHOLE]
+    for place, damaged in enumerate(flipped):
         damaged[place] ^= 1
+    for damaged in (*flipped, *(WHOLE[:length] for length in (0, 1, 64, 65, len(WHOLE) - 1))):
         with pytest.raises(ValueError, match="is damaged"):
             checkpoint.from_bytes(bytes(damaged))
-    for length in (0, 1, 64, 65, len(WHOLE) - 1):
-        with pytest.raises(ValueError, match="is damaged"):
-            checkpoint.from_bytes(WHOLE[:length])
 
 
-@pytest.mark.parametrize("data", [b"", b"not one\n", WHOLE[:-2]])
-def test_a_damaged_checkpoint_is_ignored_with_a_word(tmp_path, capsys, data):
+def test_a_checkpoint_that_is_damaged_or_cannot_be_written_stops_no_training(tmp_path, capsys):
     kept = keeper(tmp_path)
-    kept._path.write_bytes(data)
-    assert kept.load(ALONE) is None
-    assert "is damaged; training begins anew" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    for data in (b"", b"not one\n", WHOLE[:-2]):
+        kept._path.write_bytes(data)
+        assert kept.load(ALONE) is None
+        assert "is damaged; training begins anew" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
+    keeper(tmp_path / "checkpoints").save_if_due(STEPS, dict)
+    assert "no checkpoint: " in capsys.readouterr().err
 
 
 def test_other_inputs_have_other_checkpoints_of_which_the_newest_two_are_kept(tmp_path):
@@ -154,9 +151,3 @@ def test_other_inputs_have_other_checkpoints_of_which_the_newest_two_are_kept(tm
     assert keeper(tmp_path, seed=9).load(ALONE) is None
     assert sorted(tmp_path.iterdir()) == sorted(newest)
     assert keeper(tmp_path, seed=4).load(ALONE).steps == STEPS
-
-
-def test_a_checkpoint_that_cannot_be_written_stops_no_training(tmp_path, capsys):
-    (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
-    keeper(tmp_path / "checkpoints").save_if_due(STEPS, dict)
-    assert "no checkpoint: " in capsys.readouterr().err

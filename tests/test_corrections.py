@@ -47,7 +47,7 @@ def test_an_empty_file_is_written_once_and_never_over_corrections(project):
 
 
 def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
-    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
+    simulate(project, [[(1, "cat", ""), (2, "cat", ""), (3, "cat", "")]])
     with pytest.raises(LedgerError, match="has lines that do not fit") as caught:
         correct(
             project,
@@ -64,6 +64,19 @@ def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
     assert f"no image '{image(9)[:12]}'… on an earlier day" in found[1]
     assert f"a second correction of data/images/{DAYS[0]}/cat/1.png" in found[2]
     assert "without a label" in found[3]
+    # A class has a name that a folder may have.
+    for label in (".hidden", "a/b", "a\\b", "bell\x07", "é" * 128, "cafe\u0301"):
+        with pytest.raises(LedgerError) as caught:
+            correct(project, f"relabel,{image(1)},{label},")
+        assert f"line 2: the class {label!r}" in caught.value.problems[0]
+    # What was withdrawn on an earlier day is not corrected again.
+    rows = correct(project, f"withdraw,{image(2)},,blurred")
+    earlier = write_day(project, DAYS[1], DAYS[0], rows)
+    project.corrections(DAYS[2]).write_text(f"{HEADER}withdraw,{image(2)},,again\n")
+    with pytest.raises(LedgerError) as caught:
+        corrections.read(project, DAYS[2], earlier)
+    (problem,) = caught.value.problems
+    assert f"data/images/{DAYS[0]}/cat/2.png was withdrawn on an earlier day" in problem
 
 
 def test_a_class_is_not_made_by_a_blank_or_another_case_but_may_change_its_case(project):
@@ -76,17 +89,22 @@ def test_a_class_is_not_made_by_a_blank_or_another_case_but_may_change_its_case(
     assert [row.label for row in rows] == ["Cat", "Cat"]
 
 
-def test_a_day_of_corrections_alone_is_a_data_version(project):
-    before = take_in(project, DAYS[0], {"cat": range(5)})
-    chosen = before.images["image"].to_list()
+def test_a_day_of_corrections_alone_is_a_data_version_and_a_class_that_nothing_teaches_is_told(
+    project, capsys
+):
+    before = take_in(project, DAYS[0], {"cat": range(20)})
+    withdrawn = before.split("train")["image"][0]
+    chosen = before.split("test")["image"][0]
     open_day(project, DAYS[1])
-    lines = f"relabel,{chosen[0]},dog,\nwithdraw,{chosen[1]},,\n"
+    lines = f"relabel,{chosen},dog,\nwithdraw,{withdrawn},,\n"
     project.corrections(DAYS[1]).write_text(HEADER + lines)
     run_stages(project, snapshot)
+    assert "warning: no training image of dog: the model cannot learn it" in capsys.readouterr().out
     after = manifest.history(project, DAYS[1])
     assert after.days == DAYS[:2]
+    others = set(before.images["image"]) - {chosen, withdrawn}
     labels = dict(after.images.select("image", "label").iter_rows())
-    assert labels == {chosen[0]: "dog", **dict.fromkeys(chosen[2:], "cat")}
+    assert labels == {chosen: "dog", **dict.fromkeys(others, "cat")}
 
 
 def test_what_was_corrected_today_counts_for_what_comes_today(project):
@@ -108,34 +126,6 @@ def test_what_was_corrected_today_counts_for_what_comes_today(project):
     run_stages(project, snapshot)
     added = manifest.added(manifest.history(project, DAYS[1]), DAYS[1])
     assert added["path"].to_list() == [f"data/images/{DAYS[1]}/dog/50.png"]
-
-
-def test_a_class_that_nothing_teaches_is_told(project, capsys):
-    tested = take_in(project, DAYS[0], {"cat": range(20)}).split("test")["image"][0]
-    open_day(project, DAYS[1])
-    project.corrections(DAYS[1]).write_text(f"{HEADER}relabel,{tested},dog,\n")
-    run_stages(project, snapshot)
-    assert "warning: no training image of dog: the model cannot learn it" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("label", [".hidden", "a/b", "a\\b", "bell\x07", "é" * 128, "cafe\u0301"])
-def test_a_class_has_a_name_that_a_folder_may_have(project, label):
-    simulate(project, [[(1, "cat", "")]])
-    with pytest.raises(LedgerError) as caught:
-        correct(project, f"relabel,{image(1)},{label},")
-    assert f"line 2: the class {label!r}" in caught.value.problems[0]
-
-
-def test_what_was_withdrawn_before_is_not_corrected_again(project):
-    simulate(project, [[(1, "cat", ""), (2, "cat", "")]])
-    rows = correct(project, f"withdraw,{image(2)},,blurred")
-    earlier = write_day(project, DAYS[1], DAYS[0], rows)
-    path = project.corrections(DAYS[2])
-    path.write_text(f"{HEADER}withdraw,{image(2)},,again\n")
-    with pytest.raises(LedgerError) as caught:
-        corrections.read(project, DAYS[2], earlier)
-    (problem,) = caught.value.problems
-    assert f"data/images/{DAYS[0]}/cat/2.png was withdrawn on an earlier day" in problem
 
 
 def test_an_erased_image_is_withdrawn_unless_it_was_and_a_day_may_hold_that_alone(project):

@@ -170,17 +170,19 @@ def test_with_all_layers_frozen_a_head_is_all_that_is_made(recipe, machine, tmp_
         assert torch.equal(one, third.state[name])
 
 
-def test_an_image_of_weight_two_counts_as_two_images():
+def test_an_image_of_weight_two_counts_as_two_images_and_one_is_enough():
     rows, held = torch.from_numpy(np.random.default_rng(0).normal(size=(14, 6))), torch.ones(2, 6)
     targets, wanted = torch.arange(14) % 3, torch.tensor([0, 1])
     weights = torch.ones(14)
     weights[3] = 2
     twice = frozen.ridge(rows, targets, 3, weights, held, wanted)
-    again = [torch.cat([one, one[3:4]]) for one in (rows, targets)]
-    for one, other in zip(
-        twice, frozen.ridge(*again, 3, torch.ones(15), held, wanted), strict=True
-    ):
-        assert torch.allclose(one, other)
+    more = [torch.cat([one, one[3:4]]) for one in (rows, targets)]
+    again = frozen.ridge(*more, 3, torch.ones(15), held, wanted)
+    assert all(torch.allclose(one, other) for one, other in zip(twice, again, strict=True))
+    # Of one image, and without validation.
+    none = (torch.zeros(0, 512), torch.zeros(0).long())
+    weight, bias = frozen.ridge(torch.ones(1, 512), torch.tensor([0]), 1, torch.ones(1), *none)
+    assert (weight.abs().sum(), bias.tolist()) == (0, [1.0])
 
 
 def test_a_random_origin_has_nothing_to_freeze_or_to_stay_near(recipe):

@@ -1,6 +1,5 @@
 """The network: a head that only grows, one form on disk, origins from anywhere."""
 
-import hashlib
 import json
 import re
 from typing import get_args
@@ -10,11 +9,19 @@ import torch
 from torch.nn import functional
 from torchvision.models import get_model, get_model_weights
 
+from builders import DAYS, TINY, make_project, make_trainable, open_day, place, run_stages, take_in
+from dayfold import create
 from dayfold.errors import ModelError
+from dayfold.figures import gate, log
 from dayfold.learning import device, network
 from dayfold.learning.network import HEAD, Model
 from dayfold.learning.resnet import NETWORKS, blank, network_of
+from dayfold.ledger import manifest
+from dayfold.project import params as params_file
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import Project
 from dayfold.project.params import NETWORK, Network
+from dayfold.stages import curve, evaluate, replay, snapshot, train, weights
 
 CPU = device.Machine("cpu", "fp32", 1)
 
@@ -28,13 +35,18 @@ def images(count: int) -> torch.Tensor:
     return values.to(torch.uint8).reshape(count, 3, 32, 32)
 
 
-def test_known_classes_keep_ids_and_rows_when_the_head_grows():
+def test_known_classes_keep_ids_and_rows_when_the_head_grows_and_a_renamed_one_its_old_row():
     before = trained_on(("cyst", "healthy"))
-    after = network.grown(before, ["fibrosis"], seed=0)
-    assert after.classes == ("cyst", "healthy", "fibrosis")
+    before.state["fc.bias"][0] = 0.25
+    after = network.grown(before, ["fibrosis", "tumour"], seed=0, like={"tumour": "cyst"})
+    assert after.classes == ("cyst", "healthy", "fibrosis", "tumour")
     for name in HEAD:
         assert torch.equal(after.state[name][:2], before.state[name])
-    assert after.state["fc.weight"].shape == (3, 512)
+        assert torch.equal(after.state[name][3], before.state[name][0])
+    assert after.state["fc.weight"].shape == (4, 512)
+    other = network.grown(before, ["tumour"], seed=0, like={"tumour": "not in the head"})
+    anew = trained_on(("cyst", "healthy", "tumour"))
+    assert torch.equal(other.state["fc.weight"], anew.state["fc.weight"])
 
 
 def test_a_new_row_depends_on_the_name_and_not_on_the_company():
@@ -141,16 +153,15 @@ def test_a_saved_model_is_the_same_bytes_whatever_the_order_with_one_key_of_meta
     assert header["__metadata__"] == {"dayfold": '{"classes":["a"],"day":"2025-06-02"}'}
 
 
+# Measured once; all arithmetic behind it is exact, so no machine may differ.
+ORIGIN_SHA256 = "a8a0e24147a0d46db746c9f3bebe98fad78635a5271b07b733fe8242e64160f7"
+
+
 def test_the_random_origin_is_the_same_bytes_everywhere(tmp_path):
     model = network.random_origin(seed=0)
     network.save(tmp_path / "m", model.state, model.metadata)
-    # Measured once; all arithmetic behind it is exact, so no machine may differ.
-    found = hashlib.sha256((tmp_path / "m").read_bytes()).hexdigest()
-    assert found == ORIGIN_SHA256
+    assert sha256_file(tmp_path / "m") == ORIGIN_SHA256
     assert network.load(tmp_path / "m").classes == ()
-
-
-ORIGIN_SHA256 = "a8a0e24147a0d46db746c9f3bebe98fad78635a5271b07b733fe8242e64160f7"
 
 
 def test_a_file_says_which_network_it_is_and_without_a_word_is_resnet18(tmp_path):
@@ -171,18 +182,6 @@ def test_a_file_that_is_no_model_of_ours_is_refused(tmp_path):
         network.load(tmp_path / "m.safetensors")
     with pytest.raises(ModelError, match="gone is not here yet"):
         network.load(tmp_path / "gone")
-
-
-def test_a_renamed_class_begins_with_the_row_of_its_old_name():
-    before = trained_on(("cyst", "healthy"))
-    before.state["fc.bias"][0] = 0.25
-    after = network.grown(before, ["tumour"], seed=0, like={"tumour": "cyst"})
-    for name in HEAD:
-        assert torch.equal(after.state[name][2], before.state[name][0])
-    other = network.grown(before, ["tumour"], seed=0, like={"tumour": "not in the head"})
-    assert torch.equal(
-        other.state["fc.weight"], trained_on(("cyst", "healthy", "tumour")).state["fc.weight"]
-    )
 
 
 def test_retired_classes_are_never_predicted_and_keep_their_rows():
@@ -206,11 +205,72 @@ def test_retired_classes_are_never_predicted_and_keep_their_rows():
     assert network.drop_classes(whole, set()) is whole
 
 
-def test_a_class_that_has_its_old_name_again_goes_on_with_the_row_of_the_other():
-    whole = trained_on(("a", "b", "c"))
-    whole.state["fc.bias"][1] = 0.5
-    state = network.restore_classes(network.drop_classes(whole, {"a"}).state, whole, {"a"})
-    back = network.grown(Model(state, whole.classes, {}), (), seed=0, like={"a": "b"})
-    for name in HEAD:
-        assert torch.equal(back.state[name][0], whole.state[name][1])
-        assert torch.equal(back.state[name][1:], whole.state[name][1:])
+HARDLY = {"train__learning_rate": 1e-7, "replay__size": 0, "gate__min_new_f1": 0.5}
+CAT, DOG, EEL = range(20), range(20, 40), range(40, 60)
+
+
+def inherit(project: Project) -> None:
+    project.parent_model.write_bytes(project.model.read_bytes())
+    project.parent_predictions.write_bytes(project.predictions.read_bytes())
+
+
+@pytest.fixture
+def begun(tmp_path) -> Project:
+    """A day of cats and dogs, trained."""
+    project = make_trainable(tmp_path / "project", **HARDLY)
+    take_in(project, DAYS[0], {"cat": CAT, "dog": DOG})
+    run_stages(project, weights, replay, train, evaluate)
+    inherit(project)
+    return project
+
+
+def rename(project: Project, day: str, old: str, new: str) -> None:
+    """Give all images of a class another name on a day that brings eels only."""
+    known = manifest.history(project, params_file.read(project.params).day)
+    open_day(project, day)
+    images = known.images.filter(label=old)["image"]
+    with project.corrections(day).open("a") as file:
+        file.writelines(f"relabel,{image},{new},\n" for image in images)
+    place(project.images(day), "eel", EEL if day == DAYS[1] else range(60, 70))
+    run_stages(project, snapshot, weights, replay, train, evaluate)
+
+
+def row(model: network.Model, name: str) -> torch.Tensor:
+    return model.state["fc.weight"][model.classes.index(name)]
+
+
+def test_a_renamed_class_keeps_its_row_though_no_image_of_it_is_in_the_pool(begun):
+    before = network.load(begun.model)
+    rename(begun, DAYS[1], "cat", "lynx")
+    after = network.load(begun.model)
+    assert after.live == ("dog", "eel", "lynx")
+    assert after.retired == ("cat",)
+    assert torch.allclose(row(after, "lynx"), row(before, "cat"), atol=1e-5)
+    inherit(begun)
+    # And under its old name again: that row goes on where the other one was.
+    rename(begun, DAYS[2], "lynx", "cat")
+    again = network.load(begun.model)
+    assert again.live == ("cat", "dog", "eel")
+    assert torch.allclose(row(again, "cat"), row(after, "lynx"), atol=1e-5)
+
+
+def test_what_is_new_is_what_the_ledger_saw_first_whatever_the_origin_knew(tmp_path):
+    project = make_project(tmp_path / "project", **TINY, **HARDLY)
+    team = network.grown(network.random_origin(1), ["cat", "dog"], seed=1)
+    torch.save(team.state, tmp_path / "team.pt")
+    origin = {"origin.weights": str(tmp_path / "team.pt"), "origin.classes": ["cat", "dog"]}
+    params_file.edit(project.params, origin)
+    create.make_origin(project, params_file.read(project.params))
+    take_in(project, DAYS[0], {"cat": CAT, "eel": EEL})
+    run_stages(project, weights, replay, train, evaluate, curve)
+    figures = json.loads(project.metrics.read_bytes())
+    (line,) = log.lines(project, params_file.read(project.params))
+    made = json.loads(project.provenance.read_bytes())
+    assert line.new == tuple(made["new_classes"]) == ("cat", "eel")
+    for name in ("f1", "confidence"):
+        assert figures["new"][name] == line.figures["new"][name] is not None
+    assert figures["new"]["share"] == 1.0
+    checked = [check.label for check in gate.read(project, DAYS[0]) if check.limit == "min_new_f1"]
+    assert checked == ["cat", "eel"]
+    # The origin's row of the class that is new here was kept, not drawn anew.
+    assert torch.allclose(row(network.load(project.model), "cat"), row(team, "cat"), atol=1e-5)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model, resnet18
 
+from builders import a_free_port
 from dayfold.errors import ModelError
 from dayfold.learning import origin
 from dayfold.learning.network import Model, save
@@ -116,17 +117,6 @@ def test_a_model_of_dayfold_s_is_taken_without_what_it_knows_of_its_images(tmp_p
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 
-def test_a_file_of_two_networks_or_none_is_refused(tmp_path, state):
-    path = tmp_path / "odd.pt"
-    torch.save({**state, **{f"module.{n}": t for n, t in state.items()}}, path)
-    with pytest.raises(ModelError, match=r"conv1\.weight more than once"):
-        origin.read(path)
-    torch.save({"weights": {"conv1.weight": torch.zeros(1)}, "epoch": 1}, path)
-    with pytest.raises(ModelError, match="no state dict of tensors") as caught:
-        origin.read(path)
-    assert "state_dict, model_state_dict or model" in caught.value.hint
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -145,13 +135,21 @@ def test_weights_that_are_not_finite_are_refused_by_name(state, name, value):
 
 
 def test_a_state_dict_that_does_not_fit_is_refused_with_every_tensor(tmp_path):
+    path = tmp_path / "odd.pth"
     state = resnet18(weights=None).state_dict()
+    torch.save({**state, **{f"module.{n}": t for n, t in state.items()}}, path)
+    with pytest.raises(ModelError, match=r"conv1\.weight more than once"):
+        origin.read(path)
+    torch.save({"weights": {"conv1.weight": torch.zeros(1)}, "epoch": 1}, path)
+    with pytest.raises(ModelError, match="no state dict of tensors") as caught:
+        origin.read(path)
+    assert "state_dict, model_state_dict or model" in caught.value.hint
     del state["bn1.weight"]
     state["layer9.weight"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(64, 1, 7, 7)
-    torch.save({"state_dict": state}, tmp_path / "odd.pth")
+    torch.save({"state_dict": state}, path)
     with pytest.raises(ModelError) as caught:
-        origin.make(str(tmp_path / "odd.pth"), network="resnet18", seed=0, classes=["one"])
+        origin.make(str(path), network="resnet18", seed=0, classes=["one"])
     for name in ("bn1.weight", "layer9.weight", "conv1.weight", "fc.weight"):
         assert any(name in problem for problem in caught.value.problems)
 
@@ -204,25 +202,8 @@ def test_any_damage_of_a_foreign_model_is_told(tmp_path, name):
     assert refused > len(damaged) / 2
 
 
-class Server(ThreadingHTTPServer):
-    """Serves one file on the loopback address; breaks off or refuses, as it is told, by turns."""
-
-    daemon_threads = True
-
-    def __init__(
-        self, data: bytes, breaks: Sequence[int] = (), refuses: Sequence[int] = ()
-    ) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.breaks, self.refuses = data, iter(breaks), iter(refuses)
-        self.asked = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{NAME}"
-
-
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    """Serves one file; breaks off or refuses, as its server is told, by turns."""
 
     def do_GET(self) -> None:
         self.server.asked += 1
@@ -242,8 +223,12 @@ class Handler(BaseHTTPRequestHandler):
 def serve(monkeypatch) -> Iterator:
     running = []
 
-    def start(data: bytes, **options: Sequence[int]) -> Server:
-        server = Server(data, **options)
+    def start(
+        data: bytes, breaks: Sequence[int] = (), refuses: Sequence[int] = ()
+    ) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.data, server.breaks, server.refuses = data, iter(breaks), iter(refuses)
+        server.url, server.asked = f"http://127.0.0.1:{server.server_port}/{NAME}", 0
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         running.append((server, thread))
@@ -289,8 +274,7 @@ def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18", sa
 def test_the_published_file_is_downloaded_checked_and_made_the_origin(
     tmp_path, monkeypatch, serve, cached, network, form
 ):
-    """Another file of its name in the cache is not used, and a broken connection is begun anew."""
-    cached.write_bytes(b"half a download")
+    cached.write_bytes(b"half a download")  # which is not used
     state = state_of(network)
     path = publish(tmp_path / "file", state, form)
     server, said = serve(path.read_bytes(), breaks=[0, 300_000]), []
@@ -318,32 +302,21 @@ def test_torchvision_s_own_copy_is_used_without_a_network(state, cached, monkeyp
     assert said == [f"found in torchvision's cache: {cached}"]
 
 
-@pytest.fixture
-def refused(monkeypatch):
-    """The error of a file that is served and is not the published one."""
-
-    def error(server: Server) -> ModelError:
+def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached, monkeypatch):
+    def refused(url):
         with pytest.raises(ModelError) as caught:
-            fetched(monkeypatch, server.url, "0" * 64)
+            fetched(monkeypatch, url, "0" * 64)
         return caught.value
 
-    return error
-
-
-def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached, refused):
     server = serve(b"0123456789", breaks=[9] * 99)
-    assert re.search(r"cannot be downloaded.*4 tries", refused(server).what)
+    assert re.search(r"cannot be downloaded.*4 tries", refused(server.url).what)
     assert server.asked == 4
-    assert "--weights FILE" in refused(server).hint
+    assert "--weights FILE" in refused(server.url).hint
     busy = serve(b"<html>please log in</html>", refuses=[503, 429])
-    assert "not the file that it should be" in refused(busy).what
+    assert "not the file that it should be" in refused(busy.url).what
     assert busy.asked == 3
     denied = serve(b"", refuses=[404])
-    assert "answers 404" in refused(denied).what
+    assert "answers 404" in refused(denied.url).what
     assert denied.asked == 1
-
-
-def test_where_nobody_answers_it_is_told_at_once(cached, refused):
-    server = Server(b"")
-    server.server_close()
-    assert re.search(r"cannot be downloaded.*refused", refused(server).what)
+    nobody = f"http://127.0.0.1:{a_free_port()}/{NAME}"
+    assert re.search(r"cannot be downloaded.*refused", refused(nobody).what)

@@ -1,6 +1,9 @@
-"""The plans of a day, weights and replay set, have the shares and chances that they claim."""
+"""Plans have the shares and chances that they claim, and the same bytes anywhere."""
 
 import math
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import polars as pl
@@ -8,12 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import DAYS, image, take_in
+from builders import (
+    DAYS,
+    FRACTIONS,
+    image,
+    make_project,
+    open_day,
+    place,
+    run_stages,
+    simulate,
+    take_in,
+)
 from dayfold.figures import metrics
 from dayfold.ledger import tables
 from dayfold.ledger.tables import PoolShare, Replayed, VersionWeight
 from dayfold.project import params as params_file
-from dayfold.stages import replay, weights
+from dayfold.project.files import sha256
+from dayfold.stages import replay, snapshot, weights
 
 TODAY = "2025-07-01"
 # 21 training images: cat 12 (10 + 2), dog 6 (0 + 6), eel 3 (1 + 2).
@@ -176,21 +190,24 @@ def test_every_image_is_replayed_with_its_exact_chance(policy, size, chance):
 
 
 def test_recent_images_are_replayed_more_often_under_recency():
-    """Of one image of weight 3 and one of weight 1, u/3 < v has the chance 5/6."""
+    # Of one image of weight 3 and one of weight 1, u/3 < v has the chance 5/6.
     pair = POOL.filter(pl.col("label") == "cat")[[0, 11]]
     assert pair["day"].to_list() == [DAYS[0], DAYS[1]]
-    seeds = 600
-    chosen = [
-        select(pair, policy="recency", size=1, seed=seed)["day"].item() for seed in range(seeds)
-    ]
-    error = math.sqrt(5 / 36 / seeds)
-    assert abs(chosen.count(DAYS[1]) / seeds - 5 / 6) < 4.5 * error
+    chosen = [select(pair, policy="recency", size=1, seed=n)["day"].item() for n in range(600)]
+    assert abs(chosen.count(DAYS[1]) / 600 - 5 / 6) < 4.5 * math.sqrt(5 / 36 / 600)
 
 
-def test_all_takes_every_image():
-    rows = select(policy="all", size=0)
-    assert rows["image"].to_list() == POOL["image"].to_list()
-    assert set(rows["reason"]) == {"all"}
+def test_a_smaller_replay_set_is_the_head_of_a_larger_one_which_is_balanced_from_there_on():
+    larger, smaller = (select(policy="uniform", size=size) for size in (15, 6))
+    assert larger[:6].equals(smaller)
+    assert larger["key"].to_list() == sorted(larger["key"])
+    assert select(size=9)[:6].equals(select(size=6))
+    labels = select(size=14)["label"].to_list()
+    assert labels[:9] == ["cat", "dog", "eel"] * 3
+    classes = Counter(labels)
+    assert classes["eel"] == 3
+    assert {classes["cat"], classes["dog"]} == {5, 6}
+    assert select(policy="all", size=0)["image"].to_list() == POOL["image"].to_list()
 
 
 @pytest.mark.parametrize("policy", RANDOM)
@@ -205,26 +222,14 @@ def test_a_minimum_of_every_class_is_always_in(policy):
     assert select(policy=policy, size=0, minimum=2).is_empty()
 
 
-def test_classes_are_balanced_from_the_head_of_the_list_on():
-    labels = select(size=14)["label"].to_list()
-    assert labels[:9] == ["cat", "dog", "eel"] * 3
-    classes = Counter(labels)
-    assert classes["eel"] == 3
-    assert {classes["cat"], classes["dog"]} == {5, 6}
-
-
 @pytest.mark.parametrize("policy", EVERY)
-def test_a_replay_set_holds_no_image_twice_and_each_as_it_is(policy):
+def test_a_replay_set_is_as_large_as_asked_and_holds_no_image_twice_and_each_as_it_is(policy):
     rows = named(select(policy=policy, size=15, minimum=2))
     known = {row["image"]: row for row in POOL.iter_rows(named=True)}
     assert len({row["image"] for row in rows}) == len(rows) == (21 if policy == "all" else 15)
     for row in rows:
         assert {**known[row["image"]], **row} == {**row, "group": "", "split": "train"}
-        assert row["reason"] in (policy, "minimum")
-
-
-@pytest.mark.parametrize("policy", EVERY)
-def test_a_replay_set_is_as_large_as_asked_or_all_there_is(policy):
+        assert row["reason"] in ("minimum", policy)
     for size in (0, 1, 21, 300):
         assert len(select(policy=policy, size=size)) == (21 if policy == "all" else min(size, 21))
     assert len(select(policy="uniform", size=1, minimum=99)) == len(POOL)
@@ -232,26 +237,15 @@ def test_a_replay_set_is_as_large_as_asked_or_all_there_is(policy):
 
 
 @pytest.mark.parametrize("policy", RANDOM)
-def test_a_replay_set_does_not_depend_on_row_order(policy):
-    expected = select(policy=policy, minimum=1)
-    for seed in range(5):
-        turned = POOL.sample(fraction=1, shuffle=True, seed=seed)
-        assert select(turned, policy=policy, minimum=1).equals(expected)
-
-
-@pytest.mark.parametrize("policy", RANDOM)
-def test_the_draw_is_fresh_each_day_and_for_each_seed(policy):
+def test_the_draw_is_fresh_each_day_and_for_each_seed_and_does_not_depend_on_row_order(policy):
     today = set(select(policy=policy, size=6)["image"])
     assert today == set(select(policy=policy, size=6)["image"])
     assert today != set(select(policy=policy, size=6, day="2025-07-02")["image"])
     assert today != set(select(policy=policy, size=6, seed=1)["image"])
-
-
-def test_a_smaller_replay_set_is_the_head_of_a_larger_one():
-    larger, smaller = (select(policy="uniform", size=size) for size in (15, 6))
-    assert larger[:6].equals(smaller)
-    assert larger["key"].to_list() == sorted(larger["key"])
-    assert select(size=9)[:6].equals(select(size=6))
+    expected = select(policy=policy, minimum=1)
+    for seed in range(5):
+        turned = POOL.sample(fraction=1, shuffle=True, seed=seed)
+        assert select(turned, policy=policy, minimum=1).equals(expected)
 
 
 def test_the_stages_write_what_the_functions_say(project, capsys):
@@ -290,3 +284,100 @@ def test_the_stages_write_what_the_functions_say(project, capsys):
 def test_a_first_day_has_no_recency_however_its_shares_round():
     assert metrics.recency(1 - 2**-53, today=3, old=0) is None
     assert metrics.recency(0.5, today=2, old=4) == 2.0
+
+
+PLANS = (f"data/manifests/{DAYS[0]}.csv", f"data/manifests/{DAYS[1]}.csv")
+PLANS += ("data/weights.csv", "data/replay.csv", "data/shares.csv")
+CLASSES = {"cat": range(30), "dög": range(30, 50), "a,b": range(50, 57)}
+
+STAGES = """
+import os, sys
+from pathlib import Path
+umask, root = int(sys.argv[1], 8), Path(sys.argv[2])
+os.umask(umask)
+sys.stdout.reconfigure(errors="backslashreplace")  # as the command line does
+from dayfold.project import params
+from dayfold.project.layout import Project
+from dayfold.stages import replay, snapshot, weights
+project = Project.find(root)
+found = params.read(project.params)
+for stage in (snapshot, weights, replay):
+    stage.run(project, found)
+"""
+
+
+def first_day(root, *, backwards=False):
+    """A project with a first day behind it and the images of a second one."""
+    project = make_project(root, replay__size=12, data__group=r"/(\d)\d*\.png$")
+    (root / "dvc.yaml").touch()
+    open_day(project, DAYS[0])
+    for label, numbers in sorted(CLASSES.items(), reverse=backwards):
+        place(project.images(DAYS[0]), label, sorted(numbers, reverse=backwards))
+    run_stages(project, snapshot)
+    open_day(project, DAYS[1])
+    place(project.images(DAYS[1]), "cat", sorted(range(60, 75), reverse=backwards))
+    return project
+
+
+def plans(project):
+    return [(project.root / name).read_bytes() for name in PLANS]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    project = first_day(tmp_path_factory.mktemp("expected") / "project")
+    run_stages(project, snapshot, weights, replay)
+    return plans(project)
+
+
+@pytest.mark.parametrize(
+    ("umask", "settings"),
+    [
+        (
+            "077",
+            "PYTHONHASHSEED=4711 TZ=Pacific/Kiritimati LC_ALL=tr_TR.UTF-8 POLARS_MAX_THREADS=1",
+        ),
+        ("002", "PYTHONHASHSEED=0 TZ=America/Adak LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"),
+    ],
+)
+def test_plans_do_not_depend_on_the_environment(tmp_path, expected, umask, settings):
+    project = first_day(tmp_path / "elsewhere and lönger")
+    subprocess.run(
+        [sys.executable, "-c", STAGES, umask, str(project.root / "data")],
+        env=os.environ | dict(setting.split("=") for setting in settings.split()),
+        cwd=tmp_path,
+        check=True,
+    )
+    assert plans(project) == expected
+
+
+def test_plans_do_not_depend_on_the_order_of_files_nor_on_what_was_made_before(tmp_path, expected):
+    project = first_day(tmp_path / "project", backwards=True)
+    for _ in range(2):
+        run_stages(project, snapshot, weights, replay)
+        assert plans(project) == expected
+
+
+def test_plans_have_the_bytes_that_they_had_when_this_test_was_written(tmp_path):
+    # Of simulated images: the bytes of real ones depend on the encoder's version.
+    parts = {f"data__split__{name}": FRACTIONS[name] for name in ("validation", "test")}
+    weight = {"recent": 3.0, "base": 1.0, "versions": 6, "over": "history", "class_balance": 0.3}
+    parts |= {f"weights__{name}": value for name, value in weight.items()}
+    parts |= {"replay__policy": "class_balanced", "replay__size": 10, "seed": 0}
+    project = make_project(tmp_path, **parts)
+    params_file.edit(project.params, {"day": DAYS[1], "parent": DAYS[0]})
+    simulate(
+        project,
+        [
+            [(number, ("cat", "dög")[number % 3 == 0], f"p{number % 7}") for number in range(60)],
+            [(number, "a,b", "") for number in range(60, 80)],
+        ],
+    )
+    run_stages(project, weights, replay)
+    assert [sha256(data)[:16] for data in plans(project)] == [
+        "cdabbf0af23b25a0",
+        "60d548163d82f3b9",
+        "1bfa8f379f070aa1",
+        "76c0afd37ea82faf",
+        "1ed2db2c1b60049a",
+    ]

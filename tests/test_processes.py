@@ -38,14 +38,13 @@ def test_the_slices_are_the_batch_in_even_pieces():
         assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
 
 
-def test_a_batch_too_small_for_its_processes_is_refused(project):
+def test_a_batch_too_small_and_machines_that_cannot_share_the_processes_are_refused(
+    project, monkeypatch
+):
     chosen = params_file.read(project.params)
     with pytest.raises(ParamsError) as caught:
         params_file.changed(chosen, {"train.batch_size": 8, "train.processes": 5})
     assert "batch_size 8 is too small for 5 processes: each needs 2" in caught.value.problems[0]
-
-
-def test_machines_that_cannot_share_the_processes_are_refused(monkeypatch):
     for machines in ("3", "0", "x", "1:4"):
         monkeypatch.setenv("PET_NNODES", machines)
         with pytest.raises(ParamsError, match="cannot share 4 processes"):
