@@ -319,4 +319,4 @@ def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached, 
     assert "answers 404" in refused(denied.url).what
     assert denied.asked == 1
     nobody = f"http://127.0.0.1:{a_free_port()}/{NAME}"
-    assert re.search(r"cannot be downloaded.*refused", refused(nobody).what)
+    assert re.search(r"cannot be downloaded.*refused\)", refused(nobody).what)  # at once
