@@ -9,7 +9,6 @@ from dayfold.create import require_identity
 from dayfold.cycle import opening
 from dayfold.days import hand_edits, states
 from dayfold.days.line import Line
-from dayfold.days.open_day import stale
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
@@ -53,7 +52,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     states.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
-        if changed := stale(project, now.day):
+        if changed := opening.stale(project, now.day):
             raise CycleError(
                 f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
             )

@@ -1,6 +1,7 @@
 """Where a project stands, what is next."""
 
-from dayfold.days import open_day, states
+from dayfold.cycle import opening
+from dayfold.days import states
 from dayfold.days.line import Line
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
@@ -47,7 +48,7 @@ def advice(project: Project) -> list[str]:
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:
-        changed = open_day.stale(project, now.day)
+        changed = opening.stale(project, now.day)
     except ToolError:
         if busy := journal.at_work(project):
             return [*lines, f"busy    {', '.join(busy)}", "next    wait for it, or stop it"]

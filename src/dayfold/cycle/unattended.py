@@ -7,9 +7,8 @@ import time
 from datetime import date, timedelta
 from pathlib import Path
 
-from dayfold.cycle import adding, sealing
+from dayfold.cycle import adding, opening, sealing
 from dayfold.days.line import Line
-from dayfold.days.open_day import check_no_pipe
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import finding, workers
 from dayfold.project import vcs
@@ -60,7 +59,7 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        check_no_pipe(project, name)
+        opening.count_files(project, name)  # DVC would wait for ever at a pipe
         vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)
