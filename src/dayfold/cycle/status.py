@@ -2,7 +2,7 @@
 
 from dayfold.cycle import opening
 from dayfold.days import states
-from dayfold.days.line import Line
+from dayfold.days.line import Line, strays
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.ledger import corrections
@@ -20,7 +20,7 @@ def advice(project: Project) -> list[str]:
     except (LedgerError, ParamsError):
         vcs.check_nothing_under_way(project.root, conflicts_only=True)  # their text is no file's
         raise
-    lost = finding.strays(project, now.params)
+    lost = strays(now)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     classes = now.params.origin.classes
     unseen = evidence.unseen(now.sealed_history, classes) if classes else ()

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
+from dayfold.days.line import Line, strays
 from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
-from dayfold.ledger.intake import finding
 from dayfold.project import journal, storage, template, vcs
 from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, multiplies_bf16
@@ -81,7 +80,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
     yield _computing(now.params)
-    for stray in finding.strays(project, now.params):
+    for stray in strays(now):
         yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)

@@ -9,18 +9,14 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from dayfold.errors import ToolError
-from dayfold.ledger import manifest
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery, Found, tally
-from dayfold.project import storage, vcs
-from dayfold.project.console import plural
-from dayfold.project.files import PART, escaped, sha256_file
-from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
-from dayfold.project.params import Params
+from dayfold.project import storage
+from dayfold.project.files import PART, escaped
+from dayfold.project.layout import Project
 
 # Unicode categories that no name may have: control characters, line separators, invalid UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
@@ -225,51 +221,3 @@ def clashing(classes: Iterable[str]) -> dict[str, str]:
         if len(names) > 1
         for name in names
     }
-
-
-class Stray(NamedTuple):
-    """Images in the folder of a day that is neither sealed nor open, so in no data version.
-
-    A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
-    `command` adds them.
-    """
-
-    folder: str
-    images: int
-    command: str
-
-    def __str__(self) -> str:
-        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
-        return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
-
-
-def strays(project: Project, params: Params) -> list[Stray]:
-    """Return the folders of stray images, in order.
-
-    A day is not stray if it has a tag, on any branch, or a manifest in git.
-    """
-    folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
-    known = {params.day, *vcs.tagged_days(project.root)}
-    days = sorted(filter(is_day, folders - known))
-    if not days:
-        return []
-    in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
-    committed = {Path(name).stem for name in vcs.split(in_git)}
-    is_open = params.day not in (UNOPENED, *vcs.sealed_days(project.root))
-    last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
-    history = manifest.history(project, last)
-    had = {*history.images["image"], *history.withdrawn}
-    found = []
-    for day in (day for day in days if day not in committed):
-        if files := walk_day(project, day, Delivery()):
-            is_new = any(sha256_file(one.path) not in had for one in files)
-            folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_how(day, params.day, is_open)}" if is_new else ""
-            found.append(Stray(folder, len(files), command))
-    return found
-
-
-def _how(stray: str, day: str, is_open: bool) -> str:
-    if is_open:
-        return f" --move --day {day}"
-    return f" --day {stray}" if day in (UNOPENED, min(day, stray)) else " --move"
