@@ -3,8 +3,8 @@
 import pytest
 
 from builders import DAYS, add, place, png, run_stages, taken
-from dayfold.days.line import Line, strays
 from dayfold.errors import IntakeError
+from dayfold.history.line import Line, strays
 from dayfold.ledger import manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import vcs

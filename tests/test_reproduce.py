@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from dayfold.days.record import Sealed
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.history.record import Sealed
 from dayfold.project import params, vcs
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project

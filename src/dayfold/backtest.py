@@ -20,9 +20,9 @@ from rich.table import Table
 
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
-from dayfold.days import record
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison
+from dayfold.history import record
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file

@@ -24,7 +24,7 @@ OpenDay = Annotated[
 
 def _day(project: Project, given: str | None) -> str:
     """Return the given day, by default the open one, else today."""
-    from dayfold.days.line import Line
+    from dayfold.history.line import Line
 
     now = Line.read(project)
     return now.day if given is None and now.is_open else day_of(given)

@@ -21,7 +21,7 @@ from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
-    from dayfold.days.line import Line
+    from dayfold.history.line import Line
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -153,8 +153,8 @@ def without_collector() -> Iterator[None]:
 
 def warn_of_edits(project: Project) -> "Line":
     """Warn on stderr of changed tables of sealed days; return the project's line of history."""
-    from dayfold.days import states
-    from dayfold.days.line import Line
+    from dayfold.history import states
+    from dayfold.history.line import Line
 
     now = Line.read(project)
     try:

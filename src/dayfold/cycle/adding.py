@@ -13,8 +13,8 @@ import polars as pl
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.days.line import Line
 from dayfold.errors import IntakeError, RefusedError
+from dayfold.history.line import Line
 from dayfold.ledger import looks, splits, tables
 from dayfold.ledger.intake import checking, finding, labels
 from dayfold.ledger.intake import delivery as deliveries

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
-from dayfold.days.line import Line
 from dayfold.errors import CycleError
+from dayfold.history.line import Line
 from dayfold.ledger import corrections, splits
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding

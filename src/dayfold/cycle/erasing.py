@@ -14,9 +14,9 @@ from typing import NamedTuple
 from markupsafe import escape
 
 from dayfold.cycle.correcting import Desk, Target
-from dayfold.days import record
-from dayfold.days.record import Usage, span, usage
 from dayfold.errors import CycleError, ToolError
+from dayfold.history import record
+from dayfold.history.record import Usage, span, usage
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
 from dayfold.ledger.intake.finding import WITHDRAW

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
 from dayfold.errors import CycleError, ToolError
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, pins, storage, vcs

@@ -7,12 +7,12 @@ from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural

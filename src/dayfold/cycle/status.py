@@ -1,10 +1,10 @@
 """Where a project stands, what is next."""
 
 from dayfold.cycle import opening
-from dayfold.days import states
-from dayfold.days.line import Line, strays
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
+from dayfold.history import states
+from dayfold.history.line import Line, strays
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs

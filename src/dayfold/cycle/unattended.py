@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.cycle import adding, opening, sealing
-from dayfold.days.line import Line
 from dayfold.errors import IntakeError
+from dayfold.history.line import Line
 from dayfold.ledger.intake import finding, workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, Say, plural

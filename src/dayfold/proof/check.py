@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line, strays
-from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line, strays
+from dayfold.history.record import span
 from dayfold.project import journal, storage, template, vcs
 from dayfold.project.console import duration, first_few, plural
 from dayfold.project.cpus import cpus, multiplies_bf16

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dayfold import __version__
-from dayfold.days import record
-from dayfold.days.record import PLANS, Sealed
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.history import record
+from dayfold.history.record import PLANS, Sealed
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project import pins, storage, template, vcs

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
-from dayfold.days import record
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import day as days
 from dayfold.figures.card import card
+from dayfold.history import record
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.learning.novelty import NoveltyDetector

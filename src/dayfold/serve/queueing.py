@@ -13,8 +13,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from dayfold.days.line import Line
 from dayfold.errors import IntakeError, RefusedError
+from dayfold.history.line import Line
 from dayfold.ledger import looks, splits
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell

@@ -1,0 +1,1 @@
+"""The line of sealed days: its records, its states, edits by hand."""
