@@ -15,10 +15,9 @@ from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
-from dayfold.ledger import looks, splits, tables
+from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import checking, finding, labels
-from dayfold.ledger.intake import delivery as deliveries
-from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
@@ -68,24 +67,24 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         # What is given, beside what is known.
         found = _found(project, source, scratch, delivery, options)
         history, lying = now.history(), _lying(project, day)
-        _tell_odd(source, deliveries.tally(found), {*history.images["label"]}, delivery, options)
+        _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
         checking.inspect(found, delivery, history, today=lying, stage=stage)
         _tell_old_names(delivery, history)
         # What it comes to.
         desk = _corrections(project, day, delivery, options)
-        groups = delivery.groups.items() - splits.read_groups(project, day).items()
+        groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
         known = history.images["group"].unique() if delivery.groups else ()
-        for names in deliveries.alike(delivery.groups.values(), known):
+        for names in grouping.alike(delivery.groups.values(), known):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
-        patients = deliveries.patients(paths, group, is_by_csv=options.labels is not None)
+        patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
-            patients = deliveries.patients_again(delivery.known, lying, group)
+            patients = grouping.patients_again(delivery.known, lying, group)
         delivery.said[:0] = patients
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
@@ -160,7 +159,7 @@ def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
 def _tell_odd(
     source: Path, counts: Mapping[str, int], known: set[str], delivery: Delivery, options: Options
 ) -> None:
-    odd = deliveries.suspicions(counts, known)
+    odd = checking.suspicions(counts, known)
     if odd and not (options.dry_run or options.yes):
         raise IntakeError(
             f"{source} looks odd, so nothing was added:",
@@ -176,7 +175,7 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
-    for label in deliveries.tally(delivery.images):
+    for label in tally(delivery.images):
         if later := sorted(names.filter(before=label)["label"]):
             was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
@@ -216,11 +215,11 @@ def _targets(
             target = own.with_name(finding.substitute(name, item.image))
         try:
             own_group, its_group = (
-                item.group or splits.group_of(project.name(path), group, item.ids)
+                item.group or grouping.group_of(project.name(path), group, item.ids)
                 for path in (own, target)
             )
         except IntakeError:
-            delivery.refuse(item.place, f"has {splits.NO_GROUP}", item.image)
+            delivery.refuse(item.place, f"has {grouping.NO_GROUP}", item.image)
             continue
         if own_group != its_group:
             said = "has a name that is taken today, and another would change its group"
@@ -252,7 +251,7 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
         path = project.rejected(open_day)
         _record_refused(path, os.path.relpath(source, project.root), said.pop("refused"))
         delivery.listed["refused"] = project.name(path)
-    delivery.listed |= dict.fromkeys(said, deliveries.write_down(project, said))
+    delivery.listed |= dict.fromkeys(said, write_down(project, said))
 
 
 def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
@@ -284,7 +283,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
             return "give each of the folders inside by itself: one level deeper"
-        if splits.NO_GROUP in reason:
+        if grouping.NO_GROUP in reason:
             return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):
             if is_folder:
@@ -300,12 +299,12 @@ def _record(now: Line, day: str, group: str, delivery: Delivery, options: Option
     if group != before and (now.is_open or delivery.opened):
         params_file.edit(project.params, {"data.group": group})
         delivery.is_regrouped = True
-        delivery.said += deliveries.regrouped(before, group, now.sealed)
+        delivery.said += grouping.regrouped(before, group, now.sealed)
     if options.classes:
         classes = labels.read_classes(options.classes)
         write_csv(project.classes, ("theirs", "ours"), sorted(classes.items()))
     if delivery.groups:
-        splits.add_groups(project, day, delivery.groups)
+        grouping.add_groups(project, day, delivery.groups)
 
 
 def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:

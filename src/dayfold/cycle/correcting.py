@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.errors import CycleError
 from dayfold.history.line import Line
-from dayfold.ledger import corrections, splits
+from dayfold.ledger import corrections, grouping
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.intake import finding
 from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
@@ -148,7 +148,7 @@ class Desk:
         name = self.project.name(goal)
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
-        elif splits.in_path(target.path, group) != splits.in_path(name, group):
+        elif grouping.in_path(target.path, group) != grouping.in_path(name, group):
             self.problems.append(f"{target.path}: as {name} it would be of another group")
         else:
             self._moves[source] = goal

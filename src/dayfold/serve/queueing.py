@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
-from dayfold.ledger import looks, splits
+from dayfold.ledger import grouping, looks
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import name_problem, walk_day
@@ -152,7 +152,7 @@ def _queued(
     for one, answer in zip(new, answers, strict=True):
         # The path that it would have in the project.
         path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
-        groups.append(splits.in_path(path, params.data.group) or one.ids)
+        groups.append(grouping.in_path(path, params.data.group) or one.ids)
     queued = []
     for at in in_order(answers, [one.look for one in new], groups, known_looks, judged=judged):
         answer = answers[at]

@@ -1,5 +1,6 @@
 """Files → images to add, decoded in workers."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,12 @@ from dayfold.ledger.intake.delivery import Delivery, Found, Remark
 from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
 from dayfold.project.console import Ticker
+
+MANY = 50_000  # files of a day, from which on a person is asked
+NO_LABEL = "no_label"
+FEW = 5  # new classes with a single file each, from which on they are suspicious
+_COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
+_LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
 
 def inspect(
@@ -138,6 +145,39 @@ def _note_group(item: Found, settled: str | None, delivery: Delivery) -> None:
     else:
         what = f"keeps the group {settled!r} of its day" if settled else "keeps to no group"
         delivery.warn(item.place, f"is known and {what}; {item.group!r} is not taken")
+
+
+def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
+    """Say what is suspicious about a delivery, by its number of files of each class."""
+    found = []
+    new = sorted(set(counts) - known)
+    single = [label for label in new if counts[label] == 1]
+    dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
+    if len(single) >= FEW and 2 * len(single) > len(counts):
+        found.append(
+            f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
+            "the wrong folder, one level too high or low?"
+        )
+    if dated:
+        found.append(
+            f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
+            "days, for dayfold run?"
+        )
+    same = dict[str, set[str]]()
+    for label in {*counts, *known}:
+        same.setdefault("".join(label.split()), set()).add(label)
+    if spaced := [names for names in same.values() if len(names) > 1 and names & {*new}]:
+        shown = "; ".join(" and ".join(map(repr, sorted(names))) for names in spaced[:3])
+        found.append(f"classes differ by spaces only: {shown}")
+    if computed := list(filter(_COMPUTED.fullmatch, new)):
+        found.append(f"new classes are formulas or errors of a spreadsheet: {computed[:3]}")
+    if NO_LABEL in new:
+        found.append(
+            f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged"
+        )
+    if sum(counts.values()) >= MANY:
+        found.append(f"{sum(counts.values())} files are a great many for one day")
+    return found
 
 
 def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:

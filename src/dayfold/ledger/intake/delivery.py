@@ -1,6 +1,5 @@
 """What became of each file of a delivery."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,23 +9,11 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from dayfold.ledger import splits, tables
+from dayfold.ledger import tables
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES, first_few, plural
+from dayfold.project.console import MOST_LINES, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
-
-MANY = 50_000  # files of a day, from which on a person is asked
-NO_LABEL = "no_label"
-FEW = 5  # new classes with a single file each, from which on they are suspicious
-SHOWN = 3  # paths that are shown with their patients
-NO_MATCH = "no match"
-WORDS = "patient|subject|subj|study|case|pat|pt|p"
-
-_COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
-_LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
-# The separator before a patient's id, and its prefix: P013_2.png, case-12/2.png, scan_pat7.png.
-_ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 class Found(NamedTuple):
@@ -158,125 +145,3 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
 
 def tally(found: Iterable[Found]) -> dict[str, int]:
     return dict(Counter(one.label for one in found))
-
-
-def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
-    """Say what is suspicious about a delivery, by its number of files of each class."""
-    found = []
-    new = sorted(set(counts) - known)
-    single = [label for label in new if counts[label] == 1]
-    dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
-    if len(single) >= FEW and 2 * len(single) > len(counts):
-        found.append(
-            f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
-            "the wrong folder, one level too high or low?"
-        )
-    if dated:
-        found.append(
-            f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
-            "days, for dayfold run?"
-        )
-    same = dict[str, set[str]]()
-    for label in {*counts, *known}:
-        same.setdefault("".join(label.split()), set()).add(label)
-    if spaced := [names for names in same.values() if len(names) > 1 and names & {*new}]:
-        shown = "; ".join(" and ".join(map(repr, sorted(names))) for names in spaced[:3])
-        found.append(f"classes differ by spaces only: {shown}")
-    if computed := list(filter(_COMPUTED.fullmatch, new)):
-        found.append(f"new classes are formulas or errors of a spreadsheet: {computed[:3]}")
-    if NO_LABEL in new:
-        found.append(
-            f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged"
-        )
-    if sum(counts.values()) >= MANY:
-        found.append(f"{sum(counts.values())} files are a great many for one day")
-    return found
-
-
-# Patients, before their images are split: what `data.group` finds in paths, or could find.
-
-
-def patients(
-    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
-) -> Iterator[str]:
-    """Yield a line on the patients that the expression finds in the first paths.
-
-    Without an expression it suggests one. Files whose group a CSV or DICOM names need neither.
-    """
-    paths = [(item, path) for item, path in paths if not item.group]
-    if expression:
-        yield from _examples(
-            [(item.place, splits.group_of(path, expression, item.ids)) for item, path in paths]
-        )
-        return
-    unknown = [(item, path) for item, path in paths if not item.ids]
-    places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
-    if is_by_csv:  # the folders of its paths are not in the project's paths
-        folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
-        places.append((folders, "give them as the column group of the CSV"))
-    for names, hint in places:
-        if likely := _likely(names):
-            regex, ids = likely
-            yield escaped(
-                f"{ids.total()} of {len(names)} names hold what looks like a patient's id "
-                f"({min(ids)}), and data.group is empty: images of one patient may be trained on "
-                f"and tested on. Before dvc repro: {hint.format(regex)}"
-            )
-            return
-
-
-def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Say which of these groups differ from another by case, signs or leading zeros only."""
-    new, same = set(groups), dict[tuple[str, ...], set[str]]()
-    for group in {*new, *known}:
-        parts = re.findall(r"\d+|[^\W\d_]+", group.casefold().removesuffix(".0"))
-        same.setdefault(tuple(part.lstrip("0") for part in parts), set()).add(group)
-    found = [sorted(names) for names in same.values() if len(names) > 1 and names & new]
-    return [" and ".join(map(repr, names)) for names in sorted(found)]
-
-
-def patients_again(
-    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
-) -> Iterator[str]:
-    """Yield a line on the patients that a new expression finds among images of the open day.
-
-    `lying` maps an image to its class and path there.
-    """
-    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
-    found = [(place, splits.in_path(path, expression) or NO_MATCH) for place, path in here]
-    # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
-    yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
-
-
-def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line with a path of each of the first patients, and how many patients there are."""
-    if groups:
-        first = {group: place for place, group in reversed(groups)}
-        found = [(place, group) for place, group in groups if first[group] == place]
-        shown = "; ".join(f"{place} → {group}" for place, group in found[:SHOWN])
-        patients = plural(len(first.keys() - {NO_MATCH}), "patient")
-        yield escaped(f"{patients} by data.group: {shown}")
-
-
-def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
-    yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
-    if sealed:
-        yield (
-            "images of sealed days keep their groups and splits; new ones join a patient whom this "
-            "or an earlier expression finds (docs/intake.md, Groups)"
-        )
-
-
-def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
-    """Return an expression that finds ids in most names, and how often it finds each id.
-
-    None where there is none, or where no id comes twice.
-    """
-    heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
-    if not heads:
-        return None
-    (before, head), _ = heads.most_common(1)[0]
-    expression = rf"{re.escape(before) if before == '.' else before}({head}\d+)"
-    ids = Counter(match[1] for name in names if (match := re.search(expression, name)))
-    is_likely = 2 * ids.total() >= len(names) and len(ids) < ids.total()
-    return (expression, ids) if is_likely else None
