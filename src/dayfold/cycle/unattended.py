@@ -1,9 +1,6 @@
 """The cycle without a person."""
 
-import re
 import shlex
-import sys
-import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,17 +9,8 @@ from dayfold.errors import IntakeError
 from dayfold.history.line import Line
 from dayfold.ledger.intake import finding, workers
 from dayfold.project import vcs
-from dayfold.project.console import PROGRESS, Say, plural
+from dayfold.project.console import Say, Stages, plural
 from dayfold.project.layout import Project, is_day
-
-PROGRESS_SECONDS = 60.0
-# What DVC says of a stage as it begins, and of itself.
-_BEGUN = re.compile(r"Running stage '(\w+)':")
-_OF_DVC = re.compile(
-    r"\s*$|> dayfold |Verifying data sources|.* didn't change, skipping"
-    r"|(Generat|Updat)ing lock file|To (track the changes|enable auto staging)"
-    r"|\t(git add|dvc config) |Use `dvc push`"
-)
 
 
 def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: bool = False) -> int:
@@ -112,31 +100,3 @@ def dated(source: Path) -> list[Path]:
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found
-
-
-class Stages:
-    """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
-
-    def __init__(self, say: Say) -> None:
-        self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
-
-    def hear(self, line: str) -> None:
-        """Take a line that DVC or a brief stage printed."""
-        begun = _BEGUN.match(line)
-        if line.startswith(PROGRESS):
-            self._progress(line.removeprefix(PROGRESS))
-        elif begun:
-            self._stage, self._began = begun[1], time.monotonic()
-        elif not _OF_DVC.match(line):
-            self._progress("")
-            at = f"{time.monotonic() - self._began:6.1f} s" if self._stage else ""
-            self._say(f"{self._stage:9}{at:8}  {line}")
-            self._stage = ""
-
-    def _progress(self, text: str) -> None:
-        """Show a line for a while: on a terminal until the next one, elsewhere one a minute."""
-        if sys.stdout.isatty():
-            print(f"\r\x1b[K{text}", end="", flush=True)
-        elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:
-            self._shown = time.monotonic()
-            self._say(f"{'':19}{text}")
