@@ -197,13 +197,13 @@ def run(
     from dayfold.cycle import unattended
 
     with changing("run") as project:
-        is_dated = unattended.is_dated(source)
-        if is_dated and day:
+        dated = unattended.dated(source)
+        if dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
-        for path in unattended.dated(source) if is_dated else ():
+        for path in dated:
             day_of(path.name)  # none may be in the future
-        today = None if is_dated else day_of(day)
-        refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
+        today = None if dated else day_of(day)
+        refused = unattended.run(project, dated or [source], day=today, verbose=verbose, say=say)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:

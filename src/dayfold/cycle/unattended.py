@@ -1,6 +1,7 @@
 """The cycle without a person."""
 
 import shlex
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,19 +14,21 @@ from dayfold.project.console import Say, Stages, plural
 from dayfold.project.layout import Project, is_day
 
 
-def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: bool = False) -> int:
-    """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
+def run(
+    project: Project, sources: Sequence[Path], *, day: str | None, say: Say, verbose: bool = False
+) -> int:
+    """Add, reproduce and seal `day`, or, without it, the day of each dated folder, in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
     said, with its time; all that they and DVC print with `verbose`.
     """
     refused = 0
-    folders = [(source, day)] if day else [(path, path.name) for path in dated(source)]
     times = vcs.times_of_seals(project.root)
-    for number, (folder, name) in enumerate(folders, start=1):
+    for number, folder in enumerate(sources, start=1):
+        name = day or folder.name
         if not day:
-            say(f"day {number} of {len(folders)}: {name}")
+            say(f"day {number} of {len(sources)}: {name}")
         now = Line.read(project)
         if name in now.sealed:
             late = _late(project, folder, name, times.get(name))
@@ -54,11 +57,6 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
     return refused
 
 
-def is_dated(source: Path) -> bool:
-    """Whether a folder holds folders that are named by day, and not classes."""
-    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
-
-
 def _has_new(now: Line, folder: Path) -> bool:
     """Whether the folder of an earlier day has an image that no day has.
 
@@ -78,7 +76,10 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
     """
     if sealed is None or not folder.is_dir():
         return 0
-    files = [path for path in folder.glob("*/*") if path.is_file()]
+    # A file that came has changed its folder too: most nights no file is looked at.
+    classes = [path for path in folder.iterdir() if path.is_dir()]
+    classes = [path for path in classes if path.stat().st_ctime > sealed]
+    files = [path for one in classes for path in one.iterdir() if path.is_file()]
     files = [path for path in files if not finding.is_clutter(path.name)]
     young = [f"/{path.parent.name}/{path.name}" for path in files if path.stat().st_ctime > sealed]
     text = project.manifest(day).read_text(encoding="utf-8") if young else ""
@@ -86,8 +87,14 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
 
 
 def dated(source: Path) -> list[Path]:
-    """The folders of a folder of days, in order; IntakeError where it holds anything else."""
-    found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    """The folders of a folder of days, in order; none where it holds no folder named by day.
+
+    IntakeError where it holds anything else too.
+    """
+    paths = source.iterdir() if source.is_dir() else ()
+    found = sorted(path for path in paths if not path.name.startswith("."))
+    if not any(is_day(path.name) and path.is_dir() for path in found):
+        return []
     strangers = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
