@@ -23,13 +23,12 @@ def run(
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
     said, with its time; all that they and DVC print with `verbose`.
     """
-    refused = 0
+    refused, now = 0, Line.read(project)
     times = vcs.times_of_seals(project.root)
     for number, folder in enumerate(sources, start=1):
         name = day or folder.name
         if not day:
             say(f"day {number} of {len(sources)}: {name}")
-        now = Line.read(project)
         if name in now.sealed:
             late = _late(project, folder, name, times.get(name))
             way = f"a later day takes them: dayfold run {shlex.quote(str(folder))}"
@@ -54,6 +53,7 @@ def run(
         vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)
+        now = Line.read(project)
     return refused
 
 
