@@ -15,6 +15,7 @@ from PIL import Image
 
 from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
+from dayfold.figures.evidence import ENOUGH
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
@@ -62,6 +63,8 @@ class Classifier:
         self.classes, self._outputs, self._novelty = model.live, model.classes, model.novelty
         self.temperature, self.calibration = model.temperature, model.calibration
         self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
+        if self.limit == model.metadata.get("no_limit"):  # it says how many there were
+            self.limit = f"{self.limit}; {ENOUGH} are needed"
         self.image_size_px: int = recipe["image_size_px"]
         # The precision that it was evaluated in, where the hardware has it.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"

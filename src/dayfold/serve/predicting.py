@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.figures.evidence import ENOUGH
 from dayfold.ledger import decode
 from dayfold.ledger.intake.finding import is_clutter
 from dayfold.project.console import Say, first_few, plural
@@ -70,8 +69,7 @@ def predict(
     speed = f"{seconds:.1f} s, {len(answers) / seconds:.0f} img/s"
     say(f"{plural(len(answers), 'image')} in {speed}; {counts}")
     if isinstance(model.limit, str):
-        needed = f"; {ENOUGH} are needed" * model.limit.startswith("too few validation")
-        say(f"No image is called {UNKNOWN}: {model.limit}{needed}.")
+        say(f"No image is called {UNKNOWN}: {model.limit}.")
     if model.calibration.startswith("not"):
         say(f"Confidence is {model.calibration}.")
     if problems := [result for result in results if isinstance(result, str)]:
