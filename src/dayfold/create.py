@@ -154,9 +154,9 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     make_origin(project, params, say=say)
     if options.classes:
         say(evidence.no_image(options.classes))
-    from dayfold.learning import precision
+    from dayfold.learning import speed
 
-    say(f"precision: {precision.pin(project, params)}")
+    say(f"precision: {speed.pin_precision(project, params)}")
     vcs.dvc(root, "add", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")

@@ -1,4 +1,4 @@
-"""The line of history: its days, their tags, images of no day."""
+"""The line of history: its days and their tags."""
 
 from dataclasses import dataclass
 from functools import cached_property

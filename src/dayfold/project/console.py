@@ -1,4 +1,4 @@
-"""What a person sees: tables, progress, and stages as lines."""
+"""What a person sees: tables, progress, stages."""
 
 import os
 import re
