@@ -49,13 +49,11 @@ def predict(
         )
     if output and (output.is_dir() or str(output) == "-"):
         raise IntakeError(f"{output} is no file.", hint="name a file: --csv predicted.csv")
-    paths, project = predicting.images(sources), here()
+    paths, project = [] if queue else predicting.images(sources), here()
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))
     if queue and output:
-        from dayfold.serve import queueing
-
-        queueing.write_queue(
+        predicting.write_queue(
             project, model, sources[0], count=queue, file=output, form=form, say=say
         )
         return
