@@ -121,7 +121,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     require_identity(root)
     # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
-    write_bytes(root / ".gitignore", template.IGNORE.encode())
+    write_bytes(root / ".gitignore", f"{template.IGNORED}\n{template.IGNORE}".encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     vcs.dvc(root, "init")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
@@ -133,8 +133,6 @@ def _fill(project: Project, options: Options, say: Say) -> None:
             copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile
             copy(shared / name, root / name)
         shutil.copyfile(own / "README.md", root / "README.md")
-        ignored = (own / "gitignore").read_bytes()
-        write_bytes(root / ".gitignore", ignored + b"\n" + template.IGNORE.encode())
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,

@@ -92,6 +92,8 @@ ATTRIBUTES = "\n".join(
         "",
     ]
 )
+# What a demo, `dvc plots` and a person put into a project, and git does not keep.
+IGNORED = "/incoming/\n/forgetting.png\n/dvc_plots/\n/.venv/\n"
 # Without a slash at the end where DVC asks about a folder that is not there yet.
 IGNORE = """\
 # What git keeps of a project, whatever the ignore file of a person's own (core.excludesFile) says.
