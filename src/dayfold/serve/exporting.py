@@ -70,8 +70,6 @@ def form_of(file: Path, form: str | None) -> str:
     if found in ENDINGS.values():
         return found
     hint = "one of these: " + ", ".join(f"{name} ({end})" for end, name in ENDINGS.items())
-    if found in (".pt", "torchscript"):
-        raise CycleError("TorchScript is no longer written: it is deprecated.", hint=hint)
     raise CycleError(f"{form or file.name} names no format of a model.", hint=hint)
 
 
