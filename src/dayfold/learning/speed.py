@@ -155,12 +155,8 @@ def others(seconds: float) -> str:
     for process in psutil.process_iter(["name", "cpu_percent"]):
         if process.pid != os.getpid():
             used[process.info["name"]] += process.info["cpu_percent"] or 0
-    most = used.most_common(3)
-    names = [f"{name} ({percent / 100:.1f})" for name, percent in most if percent >= 10]
-    if names:
-        spins = os.environ.get("OMP_WAIT_POLICY") != "PASSIVE"
-        hint = ". Stopped and started again, it goes on with threads that give way" * spins
-        return f"of {cpus()} CPUs, others use: {', '.join(names)}{hint}"
-    if unused < 0.5:
-        return "others use the CPUs, but their processes do not show here"
-    return "no other process uses the CPUs: they may run hot, or throttled by a quota"
+    most = [(name, percent / 100) for name, percent in used.most_common(3) if percent >= 10]
+    names = ", ".join(f"{name} ({count:.1f})" for name, count in most) or "none that shows here"
+    spins = most and os.environ.get("OMP_WAIT_POLICY") != "PASSIVE"
+    hint = ". Stopped and started again, it goes on with threads that give way" * bool(spins)
+    return f"of {cpus()} CPUs, others use: {names}; idle are {unused:.1f}{hint}"
