@@ -19,6 +19,7 @@ from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import checking, finding, labels
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
+from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
@@ -203,16 +204,16 @@ def _targets(
     An image without a group, or whose group another name would change, is refused.
     """
     folder = project.images(day)
-    taken = {finding.folded(path) for path in folder.glob("*/*")}
+    taken = {folded(path) for path in folder.glob("*/*")}
     # Where corrected ones may go.
-    taken |= {finding.folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
+    taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets = []
     for item in delivery.images:
-        name = finding.composed(item.path.name)
+        name = composed(item.path.name)
         own = target = folder / item.label / name
         # A composed name can be longer than the one it was.
-        if finding.folded(own) in taken or len(name.encode()) > finding.MOST_BYTES:
-            target = own.with_name(finding.substitute(name, item.image))
+        if folded(own) in taken or len(name.encode()) > MOST_BYTES:
+            target = own.with_name(substitute(name, item.image))
         try:
             own_group, its_group = (
                 item.group or grouping.group_of(project.name(path), group, item.ids)
@@ -225,7 +226,7 @@ def _targets(
             said = "has a name that is taken today, and another would change its group"
             delivery.refuse(item.place, said, item.image)
             continue
-        taken.add(finding.folded(target))
+        taken.add(folded(target))
         targets.append((item, target))
     delivery.images = [item for item, _ in targets]
     return targets

@@ -19,7 +19,7 @@ from dayfold.history import record
 from dayfold.history.record import Usage, span, usage
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
-from dayfold.ledger.intake.finding import WITHDRAW
+from dayfold.ledger.names import WITHDRAW
 from dayfold.project import storage, vcs
 from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes

@@ -16,6 +16,7 @@ from dayfold.history import hand_edits, states
 from dayfold.history.line import Line
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
+from dayfold.ledger.names import is_clutter
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import first_few, plural
@@ -225,7 +226,7 @@ def count_files(project: Project, day: str) -> int:
             hint=f"rm -- {shlex.join(pipes)}",
         )
     names = (path.relative_to(folder).parts for path in paths)
-    return sum(not any(map(finding.is_clutter, parts)) for parts in names)
+    return sum(not any(map(is_clutter, parts)) for parts in names)
 
 
 def close(now: Line, agree: Callable[[str], None]) -> str:

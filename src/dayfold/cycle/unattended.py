@@ -8,7 +8,8 @@ from pathlib import Path
 from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError
 from dayfold.history.line import Line
-from dayfold.ledger.intake import finding, workers
+from dayfold.ledger.intake import workers
+from dayfold.ledger.names import composed, is_clutter
 from dayfold.project import vcs
 from dayfold.project.console import Say, Stages, plural
 from dayfold.project.layout import Project, is_day
@@ -80,10 +81,10 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
     classes = [path for path in folder.iterdir() if path.is_dir()]
     classes = [path for path in classes if path.stat().st_ctime > sealed]
     files = [path for one in classes for path in one.iterdir() if path.is_file()]
-    files = [path for path in files if not finding.is_clutter(path.name)]
+    files = [path for path in files if not is_clutter(path.name)]
     young = [f"/{path.parent.name}/{path.name}" for path in files if path.stat().st_ctime > sealed]
     text = project.manifest(day).read_text(encoding="utf-8") if young else ""
-    return sum(finding.composed(name) not in text for name in young)
+    return sum(composed(name) not in text for name in young)
 
 
 def dated(source: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import polars as pl
 
 from dayfold.errors import LedgerError
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.names import clashes, composed, name_problem
 from dayfold.ledger.tables import ImageGroup
 from dayfold.project import vcs
 from dayfold.project.files import parse_csv
@@ -110,9 +110,9 @@ def applied(known: History, lines: Mapping[str, Correction]) -> History:
 
 def label_problem(label: str) -> str:
     """Say why a class cannot have this name; "" if it can."""
-    if wrong := finding.name_problem(label, "class"):
+    if wrong := name_problem(label, "class"):
         return wrong
-    if label != finding.composed(label):
+    if label != composed(label):
         return "is not in composed Unicode (NFC)"
     return "has a backslash in it" if "\\" in label else ""
 
@@ -154,7 +154,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
                 rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
     changed = [row.image for row in rows]
     unchanged = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
-    problems += finding.clashes({row.label for row in rows if row.label} | set(unchanged))
+    problems += clashes({row.label for row in rows if row.label} | set(unchanged))
     if problems:
         raise LedgerError(
             f"{name} has lines that do not fit:",

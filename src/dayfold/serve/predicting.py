@@ -21,7 +21,8 @@ from dayfold.history.line import Line
 from dayfold.ledger import decode, grouping, looks
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
-from dayfold.ledger.intake.finding import is_clutter, name_problem, walk_day
+from dayfold.ledger.intake.finding import walk_day
+from dayfold.ledger.names import is_clutter, name_problem
 from dayfold.project.console import Say, first_few, plural
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project

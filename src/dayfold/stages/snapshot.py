@@ -12,8 +12,9 @@ from dayfold.ledger.grouping import NewImage, Units
 from dayfold.ledger.image_cache import square_cache
 from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, tally, write_down
-from dayfold.ledger.intake.finding import composed, folded, walk_day
+from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.names import composed, folded
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped

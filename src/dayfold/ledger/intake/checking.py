@@ -12,8 +12,8 @@ import polars as pl
 from dayfold.ledger import looks
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark
-from dayfold.ledger.intake.finding import clashing
 from dayfold.ledger.manifest import History
+from dayfold.ledger.names import clashing
 from dayfold.project.console import Ticker
 
 MANY = 50_000  # files of a day, from which on a person is asked
