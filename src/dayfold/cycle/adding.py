@@ -91,7 +91,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or desk or lying.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.said[:0] = _of_the_day(project, day, len(lying), delivery)
+            delivery.said[:0] = opened(project, day, delivery.opened, would=delivery.is_dry)
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
         if stage:  # and now it is done, the images last
@@ -230,14 +230,6 @@ def _targets(
         targets.append((item, target))
     delivery.images = [item for item, _ in targets]
     return targets
-
-
-def _of_the_day(project: Project, day: str, lying: int, delivery: Delivery) -> Iterator[str]:
-    if delivery.opened:
-        yield from opened(project, day, delivery.opened, would=delivery.is_dry)
-    elif lying:
-        folder = project.name(project.images(day))
-        yield f"{plural(lying, 'image')} lay in {folder}, but earlier days have them too"
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
