@@ -1,12 +1,13 @@
 """Erased images: their bytes are nowhere, their event stays, and all that comes after goes on."""
 
+import io
 import os
 import pty
 import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from select import select
 
@@ -71,10 +72,10 @@ def small(made, tmp_path) -> Project:
 
 
 def erase(project: Project, *paths: str | Path, reason: str = "consent") -> list[str]:
-    said: list[str] = []
     found = erasing.Erasure(project, paths, reason=reason, day=SMALL_DAYS[1])
-    found.carry_out(say=said.append)
-    return said
+    with redirect_stdout(io.StringIO()) as said:
+        found.carry_out()
+    return said.getvalue().splitlines()
 
 
 def test_every_copy_goes_and_hard_links_too(small, tmp_path):
@@ -100,7 +101,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
     assert "and copies: a link.png, .dvc/tmp/copy" in text
     assert "1 more hard links of the same file lie outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
-    found.carry_out(say=lambda _: None)
+    found.carry_out()
     assert holders(small.root, {image}) == []
     assert holders(tmp_path / "store", {image}) == []
     assert path.read_bytes() == placeholder(image)
@@ -142,7 +143,7 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
         found = erasing.Erasure(small, [folder / f"{number}.png"], reason="x", day=SMALL_DAYS[1])
         step, stop = 0, number + 1
         try:
-            found.carry_out(say=lambda _: None)
+            found.carry_out()
         except KeyboardInterrupt:
             killed += 1
         stop = -1
@@ -183,7 +184,7 @@ def test_a_remote_that_cannot_be_reached_is_told_and_the_rest_is_done(small, tmp
     path = small.images(SMALL_DAYS[0]) / "cat" / "3.png"
     found = erasing.Erasure(small, [path], reason="consent", day=SMALL_DAYS[1])
     with pytest.raises(CycleError, match="Recorded, and erased here, but not everywhere") as caught:
-        found.carry_out(say=lambda _: None)
+        found.carry_out()
     assert caught.value.problems[0].startswith("remote away (http://127.0.0.1:9/store): ")
     assert caught.value.hint.endswith("dayfold withdraw --erase")
     assert holders(tmp_path, {sha256(png(3))}) == []
@@ -218,7 +219,7 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
     assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
-    found.carry_out(say=lambda _: None)
+    found.carry_out()
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []
     assert other.exists()

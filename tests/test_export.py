@@ -1,8 +1,10 @@
 """Exports: the same function in every format, checked before it is written, with its papers."""
 
+import io
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -25,13 +27,11 @@ def exported(three_days, tmp_path_factory):
     """The third day's model in every format, and what was said of each."""
     folder, said = tmp_path_factory.mktemp("exports"), {}
     for form, name in FORMATS.items():
-        lines = []
         (folder / form).mkdir()
-        written = exporting.export(
-            three_days, folder / form / name, day=THREE, form=form, say=lines.append
-        )
+        with redirect_stdout(io.StringIO()) as lines:
+            written = exporting.export(three_days, folder / form / name, day=THREE, form=form)
         assert all(path.is_file() for path in written)
-        said[form] = lines
+        said[form] = lines.getvalue().splitlines()
     return folder, said
 
 
@@ -83,18 +83,19 @@ def test_onnx_names_its_classes_and_takes_any_number_of_images(exported):
 def test_what_is_not_the_model_is_not_written(three_days, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="nothing was written"):
-        exporting.export(
-            three_days, tmp_path / "m.safetensors", day=THREE, form="safetensors", say=print
-        )
+        exporting.export(three_days, tmp_path / "m.safetensors", day=THREE, form="safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_any_image_it_is_checked_on_noise_and_says_so(copy, tmp_path):
-    lines = []
+def test_without_any_image_it_is_checked_on_noise_and_says_so(copy, tmp_path, capsys):
     shutil.rmtree(copy.data / "images")
     file = tmp_path / "m.safetensors"
-    exporting.export(copy, file, day=TWO, form="safetensors", say=lines.append)
-    assert lines[1].startswith("Checked on 8 images of noise (none of the ")
+    exporting.export(copy, file, day=TWO, form="safetensors")
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .startswith("Checked on 8 images of noise (none of the ")
+    )
 
 
 def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell):

@@ -1,9 +1,11 @@
 """What to label next: its order, its reasons, and the way out to a labelling tool and back."""
 
 import csv
+import io
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -120,11 +122,10 @@ def trained(three_days, shell, tmp_path_factory):
 def written(trained, folder, form, count=5):
     """A queue of a folder, its file and what is said."""
     project, model = trained
-    file, said = project.root.parent / f"{folder.name}.out", []
-    predicting.write_queue(
-        project, model, folder, count=count, file=file, form=form, say=said.append
-    )
-    return file, "\n".join(said)
+    file = project.root.parent / f"{folder.name}.out"
+    with redirect_stdout(io.StringIO()) as said:
+        predicting.write_queue(project, model, folder, count=count, file=file, form=form)
+    return file, said.getvalue()
 
 
 @pytest.mark.slow
@@ -209,9 +210,7 @@ def test_what_cannot_be_used_is_named_and_odd_names_come_back(trained, tmp_path)
     (tmp_path / "odd" / "bad.png").write_text("none")
     file = tmp_path / "queue.csv"
     with pytest.raises(RefusedError, match="2 of 5 files cannot be used") as caught:
-        predicting.write_queue(
-            *trained, tmp_path / "odd", count=9, file=file, form="csv", say=lambda _: None
-        )
+        predicting.write_queue(*trained, tmp_path / "odd", count=9, file=file, form="csv")
     assert [line.partition(" ")[0] for line in caught.value.problems] == [
         "bad.png",
         r"two\nlines.png",

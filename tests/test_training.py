@@ -261,10 +261,10 @@ def test_a_day_without_validation_images_says_that_it_is_not_calibrated(planned,
     )
     model = network.load(planned.model)
     assert model.metadata["temperature"] == 1.0
-    said = []
     (image,) = place(tmp_path / "asked", "cat", [5])
     asked = Classifier(model, Predict(threshold=0.5))
-    predicting.predict(asked, [image], top=1, csv=None, say=said.append)
+    predicting.predict(asked, [image], top=1, csv=None)
+    said = capsys.readouterr().out.splitlines()
     assert said[-2] == "No image is called unknown: too few validation images (0); 21 are needed."
     assert said[-1] == "Confidence is not calibrated: 0 validation images; 30 are needed."
 

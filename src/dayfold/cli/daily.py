@@ -203,7 +203,7 @@ def run(
         for path in dated:
             day_of(path.name)  # none may be in the future
         today = None if dated else day_of(day)
-        refused = unattended.run(project, dated or [source], day=today, verbose=verbose, say=say)
+        refused = unattended.run(project, dated or [source], day=today, verbose=verbose)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:

@@ -7,7 +7,7 @@ import typer
 
 from dayfold.cli.top import LABELS, ask, changing, command, day_of, option
 from dayfold.errors import CycleError
-from dayfold.project.console import first_few, plural, say
+from dayfold.project.console import first_few, plural
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     erasure = erasing.Erasure(project, paths, reason=reason, day=day)
     print("\n".join(erasure.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
-    erasure.carry_out(say=say)
+    erasure.carry_out()
     for line in opening.opened(project, day, erasure.desk.opened):
         print(line)
     is_new = erasure.desk.corrected or len(erasure.sealed) < len(erasure.images)

@@ -36,7 +36,7 @@ def reproduce(
     if everything == bool(days):
         raise CycleError("Which days?", hint="dayfold reproduce 2025-06-04, or --all")
     flags = {"from_scratch": from_scratch, "restore": restore, "here": here_}
-    results = rebuild.reproduce(here(), days or [], say=say, **flags)
+    results = rebuild.reproduce(here(), days or [], **flags)
     print(f"\n{rebuild.summary(results)}")
     if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
@@ -63,6 +63,6 @@ def check(
     if fix:
         with suppress(CycleError), ready(project, "check", say=say):
             pass  # what is not ready is told below
-    left = checks.examine(project, fix=fix, read_data=read_data, say=say)
+    left = checks.examine(project, fix=fix, read_data=read_data)
     if left:
         raise typer.Exit(1)

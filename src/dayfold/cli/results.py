@@ -153,9 +153,7 @@ def backtest(
     project = here()
     policies = replayed.policies(policy or [], changes or [])
     first, last = days_of(days)
-    table, notes = replayed.compare(
-        project, policies=policies, first=first, last=last, seeds=seeds, say=say
-    )
+    table, notes = replayed.compare(project, policies, first=first, last=last, seeds=seeds)
     show(table)
     stored = f"stored in {project.name(project.backtest_curves.parent)}/; curves in curves.png"
     print(*notes, stored, sep="\n")
@@ -170,7 +168,7 @@ def demo(
     """Run the whole cycle on scikit-learn's handwritten digits, six days in a few minutes."""
     from dayfold import demo as walkthrough
 
-    walkthrough.run(directory, say=say)
+    walkthrough.run(directory)
 
 
 @command(MODEL, "dayfold predict ~/scans/unlabelled --csv predicted.csv")
@@ -211,12 +209,10 @@ def predict(
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))
     if queue and output:
-        predicting.write_queue(
-            project, model, sources[0], count=queue, file=output, form=form, say=say
-        )
+        predicting.write_queue(project, model, sources[0], count=queue, file=output, form=form)
         return
     named = [path for path in sources if not path.is_dir()]
-    predicting.predict(model, paths, named=named, top=top, csv=output, say=say)
+    predicting.predict(model, paths, named=named, top=top, csv=output)
 
 
 @command(MODEL, "dayfold export scans.onnx --day 2025-06-04")
@@ -238,7 +234,7 @@ def export(
 
     meant, project = exporting.form_of(file, form), here()
     warn_of_edits(project)
-    for path in exporting.export(project, file, day=day, form=meant, say=say):
+    for path in exporting.export(project, file, day=day, form=meant):
         print(f"written: {path}")
 
 

@@ -11,13 +11,11 @@ from dayfold.history.line import Line
 from dayfold.ledger.intake import workers
 from dayfold.ledger.names import composed, is_clutter
 from dayfold.project import vcs
-from dayfold.project.console import Say, Stages, plural
+from dayfold.project.console import Stages, plural, say
 from dayfold.project.layout import Project, is_day
 
 
-def run(
-    project: Project, sources: Sequence[Path], *, day: str | None, say: Say, verbose: bool = False
-) -> int:
+def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: bool) -> int:
     """Add, reproduce and seal `day`, or, without it, the day of each dated folder, in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is

@@ -24,7 +24,7 @@ from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
-from dayfold.project.console import Say, Ticker
+from dayfold.project.console import Ticker, say
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.serve import model as models
@@ -73,7 +73,7 @@ def form_of(file: Path, form: str | None) -> str:
     raise CycleError(f"{form or file.name} names no format of a model.", hint=hint)
 
 
-def export(project: Project, file: Path, *, day: str | None, form: str, say: Say) -> list[Path]:
+def export(project: Project, file: Path, *, day: str | None, form: str) -> list[Path]:
     """Write a day's model to `file`, its README and its card beside it; return their paths.
 
     With the format "card" the file is the card alone.

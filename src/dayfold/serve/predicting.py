@@ -23,7 +23,7 @@ from dayfold.ledger.intake import checking
 from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
 from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.names import is_clutter, name_problem
-from dayfold.project.console import Say, first_few, plural
+from dayfold.project.console import first_few, plural, say
 from dayfold.project.files import escaped, for_spreadsheet, json_bytes, write_bytes, write_csv
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -57,14 +57,13 @@ def predict(
     named: Collection[Path] = (),
     top: int,
     csv: Path | None,
-    say: Say,
 ) -> None:
     """Predict each file and print the answers, or write them into the file `csv`.
 
     Files that are no images are passed over, except those that were `named`. Raises RefusedError at
     the end where a file cannot be read.
     """
-    files = only_images(paths, named, say)
+    files = only_images(paths, named)
     top = min(top, len(model.classes))
     began = time.monotonic()
     path_width = min(max(len(escaped(str(path))) for path in files), 60)
@@ -97,7 +96,7 @@ def predict(
         )
 
 
-def only_images(paths: Sequence[Path], named: Collection[Path], say: Say) -> list[Path]:
+def only_images(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Path]:
     """Return the files that may be images or were `named`; say which others there are."""
     with decode.no_warnings():
         chosen = [path for path in paths if path in named or _may_be_image(path)]
@@ -208,14 +207,7 @@ def reason(answer: Answer, *, judged: bool) -> str:
 
 
 def write_queue(
-    project: Project,
-    model: Classifier,
-    folder: Path,
-    *,
-    count: int,
-    file: Path,
-    form: str,
-    say: Say,
+    project: Project, model: Classifier, folder: Path, *, count: int, file: Path, form: str
 ) -> None:
     """Write the `count` images of a folder to label next, and print what was left out.
 
@@ -228,7 +220,7 @@ def write_queue(
     known = {*history.images["image"], *history.withdrawn}
     known_looks = looks.read(project, history.days)["look"].to_list()
     open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
-    paths = only_images(images([folder]), (), say)
+    paths = only_images(images([folder]))
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
     examined = checking.examine([*open_day, *files])
     for facts in examined[: len(open_day)]:
