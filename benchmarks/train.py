@@ -84,7 +84,7 @@ def planned(
     whole = {"origin__weights": "random", "train__image_size_px": size, "train__threads": cpus()}
     project = make_project(root, **(whole | changes))
     params = params_file.read(project.params)
-    create.make_origin(project, params, say=lambda _: None)
+    create.make_origin(project, params)
     if "train__precision" not in changes:
         pin_precision(project, params)
     open_day(project, DAYS[0])

@@ -169,7 +169,7 @@ def test_in_another_repository_nothing_is_made_without_consent(outer, shell):
 
 @pytest.mark.slow
 def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
-    outer, shell, monkeypatch
+    outer, shell, monkeypatch, capsys
 ):
     for name, value in IDENTITY.items():
         monkeypatch.setenv(name, value)
@@ -181,10 +181,9 @@ def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
         group=r"/(P\d+)_",
     )
     for place, questions in (("scratch/scans", 0), ("scans", 1)):
-        said = []
-        create.init(outer / place, options, say=said.append)
+        create.init(outer / place, options)
         assert len(asked) == questions
-        assert str(outer) in said[0]
+        assert str(outer) in capsys.readouterr().out.partition("\n")[0]
         top = shell(outer / place, "git", "rev-parse", "--show-toplevel")
         assert top == f"{outer / place}\n"
         assert params_file.read(outer / place / "params.yaml").data.group == r"/(P\d+)_"

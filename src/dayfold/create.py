@@ -9,8 +9,7 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
 from dayfold.project import storage, template, vcs
-from dayfold.project.console import Say
-from dayfold.project.console import say as at_once
+from dayfold.project.console import say
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
@@ -56,10 +55,10 @@ class Options:
     network: str = NETWORK
 
 
-def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
+def init(folder: Path, options: Options) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    `say` is called before every step. Raises CycleError where the folder is in use, is inside
+    It says every step. Raises CycleError where the folder is in use, is inside
     another repository without consent, or DVC rejects the remote; ModelError where the weights
     cannot be had. Then nothing is left behind.
     """
@@ -75,11 +74,11 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
         params_file.changed(params_file.read(shared / "params.yaml"), given)
     folder = folder.resolve()
     check_path(folder)
-    _check_outer(folder, options, say)
+    _check_outer(folder, options)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _fill(Project(folder), options, say)
+        _fill(Project(folder), options)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -88,7 +87,7 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
         raise
 
 
-def _check_outer(folder: Path, options: Options, say: Say) -> None:
+def _check_outer(folder: Path, options: Options) -> None:
     """Ask whether a project may be inside another repository, unless that one ignores it."""
     above = next(path for path in folder.parents if path.is_dir())
     try:
@@ -111,7 +110,7 @@ def _check_outer(folder: Path, options: Options, say: Say) -> None:
         )
 
 
-def _fill(project: Project, options: Options, say: Say) -> None:
+def _fill(project: Project, options: Options) -> None:
     root, weights = project.root, options.weights
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
@@ -126,7 +125,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     vcs.dvc(root, "init")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
-        set_remote(root, options.remote, say)
+        set_remote(root, options.remote)
     with template.files() as (shared, own):
         for name in SHARED:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +148,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     # `dvc metrics diff` compares the first day with it.
     write_bytes(project.metrics, json_bytes({}))
     params = params_file.read(project.params)
-    make_origin(project, params, say=say)
+    make_origin(project, params)
     if options.classes:
         say(evidence.no_image(options.classes))
     from dayfold.learning import speed
@@ -160,7 +159,7 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
 
 
-def set_remote(root: Path, url: str, say: Say) -> None:
+def set_remote(root: Path, url: str) -> None:
     """Make a URL or a folder DVC's default remote; CycleError where DVC cannot use it."""
     url = storage.folder_of_url(url) or url
     place = url if "://" in url else str(Path(url).expanduser().absolute())
@@ -178,13 +177,13 @@ def set_remote(root: Path, url: str, say: Say) -> None:
         ) from None
 
 
-def make_origin(project: Project, params: Params, *, say: Say = at_once) -> None:
+def make_origin(project: Project, params: Params) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     given = params.origin
     say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    origin.write(project, origin.make(seed=params.seed, say=say, **given.model_dump()))
+    origin.write(project, origin.make(seed=params.seed, **given.model_dump()))
 
 
 def require_identity(root: Path) -> None:

@@ -71,7 +71,7 @@ def init(
         return yes or (sys.stdin.isatty() and typer.confirm(question))
 
     options = create.Options(weights, names, image_size, remote, agreed, group or "", network)
-    create.init(directory, options, say=say)
+    create.init(directory, options)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {shlex.quote(str(directory))} && dayfold add FOLDER")
 
