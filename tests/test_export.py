@@ -91,11 +91,8 @@ def test_without_any_image_it_is_checked_on_noise_and_says_so(copy, tmp_path, ca
     shutil.rmtree(copy.data / "images")
     file = tmp_path / "m.safetensors"
     exporting.export(copy, file, day=TWO, form="safetensors")
-    assert (
-        capsys.readouterr()
-        .out.splitlines()[1]
-        .startswith("Checked on 8 images of noise (none of the ")
-    )
+    checked = capsys.readouterr().out.splitlines()[1]
+    assert checked.startswith("Checked on 8 images of noise (none of the ")
 
 
 def test_the_card_holds_what_is_recorded_of_the_day(three_days, tmp_path, shell):

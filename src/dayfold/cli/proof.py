@@ -7,7 +7,6 @@ import typer
 
 from dayfold.cli.top import PROOF, command, here, option
 from dayfold.errors import CycleError
-from dayfold.project.console import say
 
 
 @command(PROOF, "dayfold reproduce --all --from-scratch")
@@ -61,7 +60,7 @@ def check(
 
     project = here()
     if fix:
-        with suppress(CycleError), ready(project, "check", say=say):
+        with suppress(CycleError), ready(project, "check"):
             pass  # what is not ready is told below
     left = checks.examine(project, fix=fix, read_data=read_data)
     if left:

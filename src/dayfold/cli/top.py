@@ -16,7 +16,6 @@ import typer
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project import vcs
-from dayfold.project.console import say
 from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
@@ -134,7 +133,7 @@ def changing(command_name: str) -> Iterator[Project]:
     from dayfold.cycle.ready import ready
 
     project = here()
-    with ready(project, command_name, say=say):
+    with ready(project, command_name):
         yield project
 
 
