@@ -183,9 +183,7 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
-    """Take images of another label out of the refused; their corrections, if asked for."""
-    places = {one.place for one in delivery.changed}
-    delivery.refused = [one for one in delivery.refused if one.place not in places]
+    """Return the corrections of images that are given with another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
     desk = Desk(project, day)

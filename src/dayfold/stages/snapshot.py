@@ -1,5 +1,6 @@
 """The day's folder and corrections → its manifest."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -131,6 +132,9 @@ def _inspected(
         corrections.applied(earlier, noted),
         squares=(str(square_cache(project.squares, size).folder), size),
     )
+    for one in delivery.changed:
+        hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
+        delivery.refuse(one.place, f"{one.said}; to correct that: {hint}", one.image)
     for odd in checking.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery

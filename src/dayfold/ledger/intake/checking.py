@@ -1,7 +1,6 @@
 """Files → images to add, decoded in workers."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -32,13 +31,13 @@ def inspect(
     stage: Path | None = None,
     squares: tuple[str, int] = ("", 0),
 ) -> None:
-    """Check every found file and sort it into the delivery: an image, known, or refused.
+    """Check every found file and sort it into the delivery: an image, known, changed or refused.
 
     Each file is read once, hashed and decoded, in parallel. Its bytes are copied into `stage`,
     named by their sha256, and its square of the given size is cached in the folder of `squares`.
     Bytes that come twice, or that the history or `today` (image → class, path) has, are known if
-    they have the same class, or one from before a correction. Otherwise they are refused, and also
-    noted as changed if all copies have one other class.
+    they have the same class, or one from before a correction. If all copies have one other class,
+    they are changed, else refused.
     """
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
     twice = clashing(earlier | {one.label for one in found})
@@ -107,14 +106,10 @@ def _sort_out_copies(
                     delivery.known.append(_copy_of(item, place, since))
                     _note_group(item, group_of.get(image), delivery)
                 else:
-                    hint = shlex.join(["dayfold", "relabel", place, "--to", item.label])
-                    reason = f"is given as {item.label!r}, but {place} has the same bytes as "
-                    reason += f"{label!r}; to correct that: {hint}"
-                    delivery.refuse(item.place, reason, image)
-                    if all(one.label == item.label for one in items):
-                        what = f"is {label!r} as {place}, and given as {item.label!r}"
-                        remark = Remark(item.place, what, image, place, item.label)
-                        delivery.changed.append(remark)
+                    what = f"is {label!r} as {place}, and given as {item.label!r}"
+                    remark = Remark(item.place, what, image, place, item.label)
+                    is_same = all(one.label == item.label for one in items)
+                    (delivery.changed if is_same else delivery.refused).append(remark)
         elif {item.label for item in items} != {first.label}:
             # The right class is not guessed.
             for item in items:

@@ -53,7 +53,7 @@ class Remark(NamedTuple):
 class Delivery:
     """The outcome for each file: images to add, known ones, refused ones, warnings, ignored ones.
 
-    `changed` are known images given with another label; with `relabels` they become corrections.
+    `changed` are known images given with another label: with `relabels` they become corrections.
     `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
     that has all of them. `opened` is the day's parent if the day was opened for this delivery.
     `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
