@@ -237,7 +237,7 @@ def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, shell, monkeypatc
         (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
         with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo"):
             patched.setattr(opening.params_file if at == "edit" else opening, at, stop)
-            sealing.undo(copy, print)
+            sealing.undo(copy, yes=True)
         begun(copy)
         undone = copy.undone(FOUR if number == 1 else f"{FOUR}-{number}")
         assert (undone / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"

@@ -95,7 +95,7 @@ def noise(folder, prefix, count):
 
 
 def take(project, folder, file):
-    options = Options(labels=file, agree=lambda *_: None)
+    options = Options(labels=file, yes=True)
     return adding.add(project, folder, day=DAY, options=options)
 
 

@@ -1,7 +1,7 @@
 """A new project and its origin."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
 from dayfold.project import storage, template, vcs
-from dayfold.project.console import say
+from dayfold.project.console import ask, say
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
@@ -42,15 +42,15 @@ class Options:
     """The choices for a new project.
 
     `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
-    file's head. `remote` is the URL or folder of a DVC remote, or "". `agreed` is asked whether the
-    project is to be made inside another git repository. `group` becomes `data.group`.
+    file's head. `remote` is the URL or folder of a DVC remote, or "". With `yes` nobody is asked
+    whether it is to be made inside another git repository. `group` becomes `data.group`.
     """
 
     weights: str
     classes: Sequence[str] = ()
     image_size_px: int | None = None
     remote: str = ""
-    agreed: Callable[[str], bool] = lambda _question: False
+    yes: bool = False
     group: str = ""
     network: str = NETWORK
 
@@ -58,9 +58,8 @@ class Options:
 def init(folder: Path, options: Options) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    It says every step. Raises CycleError where the folder is in use, is inside
-    another repository without consent, or DVC rejects the remote; ModelError where the weights
-    cannot be had. Then nothing is left behind.
+    Raises CycleError where the folder is in use, is inside another repository without consent, or
+    DVC rejects the remote; ModelError where the weights cannot be had. Then nothing is left behind.
     """
     if (folder / ".git").exists():
         raise CycleError(
@@ -103,11 +102,8 @@ def _check_outer(folder: Path, options: Options) -> None:
         "The project gets a repository of its own in it. The outer one takes in none of its files: "
         f"it sees a nested repository.\nTo leave it out there: add /{inside}/ to {outer}/.gitignore"
     )
-    if not options.agreed("Make the project there?"):
-        raise CycleError(
-            f"{folder} is inside another git repository; nothing was made.",
-            hint="name a folder outside of it, or say that it is meant: dayfold init … --yes",
-        )
+    hint = "name a folder outside of it, or say that it is meant: dayfold init … --yes"
+    ask("Make the project there?", yes=options.yes, hint=hint)
 
 
 def _fill(project: Project, options: Options) -> None:

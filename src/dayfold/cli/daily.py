@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, option
+from dayfold.cli.top import CYCLE, Day, changing, command, day_of, here, option
 from dayfold.errors import CycleError, RefusedError
 from dayfold.project.console import plural, say, show
 
@@ -66,11 +66,7 @@ def init(
     from dayfold import create
 
     names = [name.strip() for name in classes.split(",")] if classes else []
-
-    def agreed(question: str) -> bool:
-        return yes or (sys.stdin.isatty() and typer.confirm(question))
-
-    options = create.Options(weights, names, image_size, remote, agreed, group or "", network)
+    options = create.Options(weights, names, image_size, remote, yes, group or "", network)
     create.init(directory, options)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {shlex.quote(str(directory))} && dayfold add FOLDER")
@@ -106,14 +102,7 @@ def add(
     if source and images:
         raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
     source = source or images
-    same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
-
-    def agree(guess: str, option: str) -> None:
-        ask(f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}")
-
-    options = adding.Options(
-        move, strict, dry_run, yes, labels, columns, relabel, classes, group, agree
-    )
+    options = adding.Options(move, strict, dry_run, yes, labels, columns, relabel, classes, group)
     today = day_of(day)
     if source is None:
         if options != adding.Options(yes=yes):
@@ -163,15 +152,11 @@ def undo(
     from dayfold.cycle import opening, sealing
     from dayfold.project import journal
 
-    def agree(description: str) -> None:
-        print(description)
-        ask("Undo it?", yes=yes, hint="dayfold undo --yes")
-
     note = journal.read(here())
     with changing("undo") as project:
         if note and note.step == opening.CLOSE:
             return  # it has just been finished, and the same command is no second step back
-        print(sealing.undo(project, agree, seal=seal))
+        print(sealing.undo(project, seal=seal, yes=yes))
 
 
 @command(CYCLE, "dayfold run ~/archive", "backfill", hidden=True)  # its name of before 0.2

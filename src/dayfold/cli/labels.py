@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, ask, changing, command, day_of, option
+from dayfold.cli.top import LABELS, changing, command, day_of, option
 from dayfold.errors import CycleError
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import ask, first_few, plural
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:

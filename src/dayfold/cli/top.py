@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -161,15 +160,3 @@ def warn_of_edits(project: Project) -> "Line":
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now
-
-
-def ask(question: str, *, yes: bool, hint: str) -> None:
-    """Raise CycleError unless `yes` is set or a person agrees."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
-    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
-    signal.siginterrupt(signal.SIGINT, True)
-    if not typer.confirm(question):
-        raise CycleError("Nothing was done.")

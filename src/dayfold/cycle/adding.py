@@ -2,11 +2,12 @@
 
 import errno
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -22,16 +23,12 @@ from dayfold.ledger.manifest import History
 from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import ask, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
 STAGE = "stage"  # where checked bytes wait
-
-
-def _nobody_agrees(guess: str, option: str) -> None:
-    raise IntakeError(f"The columns are guessed: {guess}.", hint=f"dayfold add … {option}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,6 @@ class Options:
     relabel: bool = False
     classes: Path | None = None
     group: str | None = None
-    # Asks whether a guess of columns is right, and raises where nobody says so.
-    agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
 def add(project: Project, source: Path, *, day: str, options: Options | None = None) -> Delivery:
@@ -144,7 +139,9 @@ def _found(
         return [one._replace(label=classes.get(one.label, one.label)) for one in found]
     found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
     if delivery.guess:
-        options.agree(*delivery.guess)
+        guess, option = delivery.guess
+        same = shlex.join(["dayfold", "add", str(source), "--labels", str(options.labels)])
+        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"{same} {option}")
     return found
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -19,7 +19,7 @@ from dayfold.ledger.intake import finding
 from dayfold.ledger.names import is_clutter
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import ask, first_few, plural, say
 from dayfold.project.files import escaped, md5_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project, check_day
 
@@ -229,7 +229,13 @@ def count_files(project: Project, day: str) -> int:
     return sum(not any(map(is_clutter, parts)) for parts in names)
 
 
-def close(now: Line, agree: Callable[[str], None]) -> str:
+def agree(description: str, *, yes: bool) -> None:
+    """Say what is to be undone; CycleError unless `yes` is set or a person agrees."""
+    say(description)
+    ask("Undo it?", yes=yes, hint="dayfold undo --yes")
+
+
+def close(now: Line, *, yes: bool) -> str:
     """Close the open day (as `sealing.undo`)."""
     project = now.project
     lines = corrections.lines(project, now.day).values()
@@ -244,7 +250,8 @@ def close(now: Line, agree: Callable[[str], None]) -> str:
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     agree(
         f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
-        f"Everything else becomes as it was before {now.day}.\n{KEPT}"
+        f"Everything else becomes as it was before {now.day}.\n{KEPT}",
+        yes=yes,
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
     with journal.step(project, CLOSE, **facts):

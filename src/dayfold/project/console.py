@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from dayfold.errors import CycleError
 
 LINE_EVERY_SECONDS = 15.0
 MOST_LINES = 5  # of a list that has more than a person reads at once
@@ -33,6 +36,20 @@ Say = Callable[[str], None]
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def ask(question: str, *, yes: bool, hint: str) -> None:
+    """Raise CycleError unless `yes` is set or a person agrees."""
+    if yes:
+        return
+    import typer  # here: few commands ask, and it takes a while
+
+    if not sys.stdin.isatty():
+        raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
+    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
+    signal.siginterrupt(signal.SIGINT, True)
+    if not typer.confirm(question):
+        raise CycleError("Nothing was done.")
 
 
 def show(table: Table) -> None:
