@@ -68,9 +68,8 @@ def init(folder: Path, options: Options) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
-    with template.files() as (shared, _):
-        given = {"data.group": options.group, "origin.network": options.network}
-        params_file.changed(params_file.read(shared / "params.yaml"), given)
+    given = {"data.group": options.group, "origin.network": options.network}
+    params_file.changed(params_file.read(template.shared() / "params.yaml"), given)
     folder = folder.resolve()
     check_path(folder)
     _check_outer(folder, options)
@@ -122,12 +121,11 @@ def _fill(project: Project, options: Options) -> None:
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
         set_remote(root, options.remote)
-    with template.files() as (shared, own):
-        for name in SHARED:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile
-            copy(shared / name, root / name)
-        shutil.copyfile(own / "README.md", root / "README.md")
+    for name in SHARED:
+        source = template.shared() / name
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, root / name)
+    shutil.copyfile(template.OWN / "README.md", root / "README.md")
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,

@@ -170,7 +170,7 @@ def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray
     order = np.lexsort((names, keys, labels[first]))
     dealt = np.empty(len(names), dtype=np.int64)
     dealt[order] = np.arange(len(names)) % FOLDS
-    return dealt[members.reshape(-1)]
+    return dealt[members]
 
 
 def out_of_sample(
