@@ -9,7 +9,7 @@ from PIL import Image
 
 from builders import DAYS, add, encoded, place, png, run_stages, taken
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import delivery as deliveries
 from dayfold.project.console import show
 from dayfold.stages import snapshot
 
@@ -22,42 +22,42 @@ def many(source, count):
 
 
 def test_a_class_an_image_is_asked_about(receiving, source):
-    many(source, checking.FEW - 1)
+    many(source, deliveries.FEW - 1)
     assert len(add(receiving, source, dry_run=True).warned) == 0  # a day like any other
-    many(source, checking.FEW)
+    many(source, deliveries.FEW)
     with pytest.raises(IntakeError, match="looks odd, so nothing was added") as caught:
         add(receiving, source)
     assert "wrong folder, one level too high or low?" in caught.value.problems[0]
     assert "--yes" in caught.value.hint
     assert taken(receiving) == {}
     delivery = add(receiving, source, yes=True)
-    assert len(delivery.images) == checking.FEW
+    assert len(delivery.images) == deliveries.FEW
     assert "is odd" in str(delivery.warned[0])
 
 
 def test_classes_named_like_days_and_very_many_files_are_asked_about():
-    (said,) = checking.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
+    (said,) = deliveries.suspicions({"2025-06-01": 9, "20250602": 9, "cat": 3}, {"cat"})
     assert "dayfold run" in said
-    assert checking.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
-    (said,) = checking.suspicions({"left  ovary": 9, "ER+": 9}, {"left ovary", "ER-"})
+    assert deliveries.suspicions({"2025-06-01": 9}, {"2025-06-01"}) == []
+    (said,) = deliveries.suspicions({"left  ovary": 9, "ER+": 9}, {"left ovary", "ER-"})
     assert said == "classes differ by spaces only: 'left  ovary' and 'left ovary'"
-    (said,) = checking.suspicions({"=A1": 9, "#REF!": 9, "#1": 9}, {"#1"})
+    (said,) = deliveries.suspicions({"=A1": 9, "#REF!": 9, "#1": 9}, {"#1"})
     assert "formulas or errors of a spreadsheet: ['#REF!', '=A1']" in said
-    assert checking.suspicions({"cat": checking.MANY - 1}, set()) == []
-    (said,) = checking.suspicions({"cat": 100_000}, set())
+    assert deliveries.suspicions({"cat": deliveries.MANY - 1}, set()) == []
+    (said,) = deliveries.suspicions({"cat": 100_000}, set())
     assert "100000 files" in said
 
 
 def test_very_many_files_are_asked_about_before_any_is_read(receiving, source, monkeypatch):
-    monkeypatch.setattr(checking, "MANY", 500)
+    monkeypatch.setattr(deliveries, "MANY", 500)
     (source / "cat").mkdir()
     first = source / "cat" / "0.png"
     first.write_bytes(b"not read")
-    for number in range(1, checking.MANY):
+    for number in range(1, deliveries.MANY):
         os.link(first, source / "cat" / f"{number}.png")
     with pytest.raises(IntakeError, match="looks odd") as caught:
         add(receiving, source)
-    assert caught.value.problems == [f"{checking.MANY} files are a great many for one day"]
+    assert caught.value.problems == [f"{deliveries.MANY} files are a great many for one day"]
 
 
 def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, source):

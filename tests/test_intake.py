@@ -8,7 +8,8 @@ import pytest
 from builders import DAYS, open_day, place, png, run_stages, take_in
 from dayfold.errors import IntakeError
 from dayfold.ledger import corrections, manifest
-from dayfold.ledger.intake import checking, workers
+from dayfold.ledger.intake import delivery as deliveries
+from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
 from dayfold.project import params as params_file
@@ -31,7 +32,7 @@ def nothing(project):
 
 def inspect(folder, history, **options):
     delivery = Delivery()
-    checking.inspect(walk(folder, delivery), delivery, history, **options)
+    deliveries.inspect(walk(folder, delivery), delivery, history, **options)
     return delivery
 
 

@@ -17,7 +17,8 @@ from dayfold.cycle.opening import check_may_change, make_open, opened
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
 from dayfold.ledger import grouping, looks, tables
-from dayfold.ledger.intake import checking, finding, labels
+from dayfold.ledger.intake import delivery as deliveries
+from dayfold.ledger.intake import finding, labels
 from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
@@ -66,7 +67,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
-        checking.inspect(found, delivery, history, today=lying, stage=stage)
+        deliveries.inspect(found, delivery, history, today=lying, stage=stage)
         _tell_old_names(delivery, history)
         # What it comes to.
         desk = _corrections(project, day, delivery, options)
@@ -76,7 +77,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         known = history.images["group"].unique() if delivery.groups else ()
         for names in grouping.alike(delivery.groups.values(), known):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
-        checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
         patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
@@ -157,7 +158,7 @@ def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
 def _tell_odd(
     source: Path, counts: Mapping[str, int], known: set[str], delivery: Delivery, options: Options
 ) -> None:
-    odd = checking.suspicions(counts, known)
+    odd = deliveries.suspicions(counts, known)
     if odd and not (options.dry_run or options.yes):
         raise IntakeError(
             f"{source} looks odd, so nothing was added:",

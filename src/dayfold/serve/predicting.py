@@ -19,8 +19,7 @@ from xml.sax.saxutils import quoteattr
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
 from dayfold.ledger import decode, grouping, looks
-from dayfold.ledger.intake import checking
-from dayfold.ledger.intake.delivery import Delivery, Found, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, Found, examine, safe_cell
 from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.names import is_clutter, name_problem
 from dayfold.project.console import first_few, plural, say
@@ -222,7 +221,7 @@ def write_queue(
     open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
     paths = only_images(images([folder]))
     files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
-    examined = checking.examine([*open_day, *files])
+    examined = examine([*open_day, *files])
     for facts in examined[: len(open_day)]:
         known.add(facts["image"])
         known_looks.append(facts.get("look", ""))

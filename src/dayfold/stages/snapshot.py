@@ -11,7 +11,7 @@ from dayfold.figures import evidence
 from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
 from dayfold.ledger.grouping import NewImage, Units
 from dayfold.ledger.image_cache import square_cache
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake.delivery import Delivery, tally, write_down
 from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History, Row
@@ -126,7 +126,7 @@ def _inspected(
     delivery = Delivery()
     found = walk_day(project, params.day, delivery)
     size = params.train.image_size_px
-    checking.inspect(
+    deliveries.inspect(
         found,
         delivery,
         corrections.applied(earlier, noted),
@@ -135,7 +135,7 @@ def _inspected(
     for one in delivery.changed:
         hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
         delivery.refuse(one.place, f"{one.said}; to correct that: {hint}", one.image)
-    for odd in checking.suspicions(tally(found), set(earlier.images["label"].unique())):
+    for odd in deliveries.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery
 

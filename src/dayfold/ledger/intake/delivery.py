@@ -1,19 +1,31 @@
-"""What became of each file of a delivery."""
+"""A delivery: each file checked, and what became of it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from dayfold.ledger import tables
+from dayfold.ledger import looks, tables
+from dayfold.ledger.intake import workers
+from dayfold.ledger.manifest import History
+from dayfold.ledger.names import clashing
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES, first_few
+from dayfold.project.console import MOST_LINES, Ticker, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
+
+MANY = 50_000  # files of a day, from which on a person is asked
+NO_LABEL = "no_label"
+FEW = 5  # new classes with a single file each, from which on they are suspicious
+_COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
+_LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
 
 class Found(NamedTuple):
@@ -145,3 +157,168 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
 
 def tally(found: Iterable[Found]) -> dict[str, int]:
     return dict(Counter(one.label for one in found))
+
+
+def inspect(
+    found: Sequence[Found],
+    delivery: Delivery,
+    history: History,
+    *,
+    today: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    stage: Path | None = None,
+    squares: tuple[str, int] = ("", 0),
+) -> None:
+    """Check every found file and sort it into the delivery: an image, known, changed or refused.
+
+    Each file is read once, hashed and decoded, in parallel. Its bytes are copied into `stage`,
+    named by their sha256, and its square of the given size is cached in the folder of `squares`.
+    Bytes that come twice, or that the history or `today` (image → class, path) has, are known if
+    they have the same class, or one from before a correction. If all copies have one other class,
+    they are changed, else refused.
+    """
+    earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
+    twice = clashing(earlier | {one.label for one in found})
+    takable = []
+    for one in found:
+        if one.label in twice and one.label not in earlier:
+            delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
+        else:
+            takable.append(one)
+    checked: list[Found] = []
+    results = examine(takable, stage=stage, squares=squares)
+    for one, facts in zip(takable, results, strict=True):
+        if "failed" in facts:
+            raise OSError(facts["failed"])
+        if "refused" in facts:
+            delivery.refuse(one.place, facts["refused"], facts["image"])
+            continue
+        for warning in facts["warnings"]:
+            delivery.warn(one.place, warning)
+        checked.append(one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"]))
+    _sort_out_copies(checked, history, today, delivery)
+
+
+def examine(
+    found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
+) -> list[dict[str, Any]]:
+    """Return the facts about each file as a dict: see `workers.check`."""
+    requests = [
+        {
+            "path": str(one.path.absolute()),
+            "real": str(one.real or ""),
+            "stage": str(stage or ""),
+            "squares": squares[0],
+            "size": squares[1],
+        }
+        for one in found
+    ]
+    with Ticker("checking", len(requests), "files") as ticker:
+        return workers.answers(requests, progress=ticker.so_far)
+
+
+def _sort_out_copies(
+    checked: Sequence[Found],
+    history: History,
+    today: Mapping[str, tuple[str, str]],
+    delivery: Delivery,
+) -> None:
+    earlier = history.images.filter(pl.col("image").is_in([item.image for item in checked]))
+    known = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
+    known |= today
+    corrected = {*history.corrections.select("image", "before").iter_rows()}
+    group_of = dict(earlier.select("image", "group").iter_rows())
+    copies: dict[str, list[Found]] = {}
+    for item in checked:
+        copies.setdefault(item.image, []).append(item)
+    for image, items in copies.items():
+        first, groups = items[0], sorted({repr(item.group) for item in items})
+        if image in history.withdrawn:
+            for item in items:
+                delivery.refuse(item.place, "was withdrawn", image)
+        elif image in known:
+            label, place = known[image]
+            for item in items:
+                if item.label == label or (image, item.label) in corrected:
+                    since = f", corrected to {label!r} since" * (item.label != label)
+                    delivery.known.append(_copy_of(item, place, since))
+                    _note_group(item, group_of.get(image), delivery)
+                else:
+                    what = f"is {label!r} as {place}, and given as {item.label!r}"
+                    remark = Remark(item.place, what, image, place, item.label)
+                    is_same = all(one.label == item.label for one in items)
+                    (delivery.changed if is_same else delivery.refused).append(remark)
+        elif {item.label for item in items} != {first.label}:
+            # The right class is not guessed.
+            for item in items:
+                other = next(one for one in items if one.label != item.label)
+                both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
+                delivery.refuse(item.place, f"{both}; keep one copy", image)
+        elif len(groups) > 1:
+            what = f"comes as the same bytes of groups {', '.join(groups)}"
+            for item in items:
+                delivery.refuse(item.place, what, image)
+        else:
+            delivery.images.append(first)
+            _note_group(first, None, delivery)
+            delivery.known += [_copy_of(item, first.place) for item in items[1:]]
+
+
+def _copy_of(item: Found, place: str, since: str = "") -> Remark:
+    what = "lies there already" if item.place == place else f"has the same bytes as {place}"
+    return Remark(item.place, what + since, item.image)
+
+
+def _note_group(item: Found, settled: str | None, delivery: Delivery) -> None:
+    """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
+    if not item.group or item.group == settled:
+        return
+    if settled is None:
+        delivery.groups[item.image] = item.group
+    else:
+        what = f"keeps the group {settled!r} of its day" if settled else "keeps to no group"
+        delivery.warn(item.place, f"is known and {what}; {item.group!r} is not taken")
+
+
+def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
+    """Say what is suspicious about a delivery, by its number of files of each class."""
+    found = []
+    new = sorted(set(counts) - known)
+    single = [label for label in new if counts[label] == 1]
+    dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
+    if len(single) >= FEW and 2 * len(single) > len(counts):
+        found.append(
+            f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
+            "the wrong folder, one level too high or low?"
+        )
+    if dated:
+        found.append(
+            f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
+            "days, for dayfold run?"
+        )
+    same = dict[str, set[str]]()
+    for label in {*counts, *known}:
+        same.setdefault("".join(label.split()), set()).add(label)
+    if spaced := [names for names in same.values() if len(names) > 1 and names & {*new}]:
+        shown = "; ".join(" and ".join(map(repr, sorted(names))) for names in spaced[:3])
+        found.append(f"classes differ by spaces only: {shown}")
+    if computed := list(filter(_COMPUTED.fullmatch, new)):
+        found.append(f"new classes are formulas or errors of a spreadsheet: {computed[:3]}")
+    if NO_LABEL in new:
+        found.append(
+            f"{NO_LABEL!r} is no class, but where CVAT's ImageNet export puts the untagged"
+        )
+    if sum(counts.values()) >= MANY:
+        found.append(f"{sum(counts.values())} files are a great many for one day")
+    return found
+
+
+def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
+    """Warn of each image that looks like one of another class, of this delivery or earlier.
+
+    `earlier` (image, look) says how the history's images look.
+    """
+    rows = [(item.look, item.place, item.label) for item in delivery.images]
+    found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
+    for (_, place, _), (_, other, label), bits in found:
+        what = f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)"
+        delivery.warn(place, what)
