@@ -143,6 +143,7 @@ def test_what_brings_nothing_in_opens_no_day(copy, shell, digits, tmp_path):
         (tmp_path / "archive" / name).mkdir(parents=True)
     archive, nowhere = str(tmp_path / "archive"), str(tmp_path / "nowhere")
     assert "notes is not a day" in shell(copy.root, "dayfold", "run", archive, code=1)
+    (tmp_path / "archive" / "notes").rmdir()
     said = shell(copy.root, "dayfold", "run", archive, "--day", FOUR, code=1)
     assert "holds dated folders" in said
     assert f"{nowhere} is not there" in shell(copy.root, "dayfold", "run", nowhere, code=1)
