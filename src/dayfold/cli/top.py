@@ -134,7 +134,8 @@ def changing(command_name: str) -> Iterator[Project]:
     from dayfold.cycle.ready import ready
 
     project = here()
-    with ready(project, command_name, say=say):
+    # Meanwhile DVC starts, which most of these commands ask for something.
+    with vcs.dvc_ready(project.root), ready(project, command_name, say=say):
         yield project
 
 
