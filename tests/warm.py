@@ -68,6 +68,7 @@ LATER = (
 MAINS = {
     "dayfold": "dayfold.__main__",
     "dvc": "dvc.cli",
+    "dvc_process": "dayfold.project.dvc_process",
     "worker": "dayfold.ledger.intake.workers",
 }
 LEARNING_PACKAGES = ("dayfold",)

@@ -19,7 +19,7 @@ from dayfold.cli.top import (
     without_collector,
 )
 from dayfold.errors import CycleError, DayfoldError, IntakeError
-from dayfold.project.console import say, show
+from dayfold.project.console import plural, say, show
 from dayfold.project.layout import check_day
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ ModelDay = Annotated[
 
 
 @command(HISTORY, "dayfold log --all")
-def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) -> None:
-    """Show all days and their figures; docs/metrics.md defines each."""
+def log(
+    last: Annotated[int, option("How many days.", "--last", "-n", metavar="N", min=1)] = 30,
+    every: Annotated[bool, option("More figures a day.", "--all")] = False,
+) -> None:
+    """Show the last days and their figures; docs/metrics.md defines each."""
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
     from dayfold.ledger import manifest
@@ -42,7 +45,7 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
 
     project = here()
     now = warn_of_edits(project)
-    lines = history.lines(project, now.params)
+    lines = history.lines(project, now.params, last)
     forced = gate.forced(project)
     verdicts = history.verdicts(project, lines, forced)
     images = manifest.history(project, lines[-1].day if lines else ORIGIN)
@@ -55,6 +58,8 @@ def log(every: Annotated[bool, option("More figures a day.", "--all")] = False) 
         show(history.more(lines))
         print()
     gone = len(images.withdrawn)
+    if earlier := len(images.days) - len(lines):
+        print(f"{plural(earlier, 'earlier day')}: dayfold log -n {len(images.days)}")
     notes = history.notes(lines, verdicts, forced, known, with_more=every, withdrawn=gone)
     print(*history.LEGEND, *history.MORE_LEGEND * every, *notes, sep="\n")
 

@@ -132,7 +132,8 @@ def changing(command_name: str) -> Iterator[Project]:
     from dayfold.cycle.ready import ready
 
     project = here()
-    with ready(project, command_name):
+    # Meanwhile DVC starts, which most of these commands ask for something.
+    with vcs.dvc_ready(project.root), ready(project, command_name):
         yield project
 
 

@@ -1,1 +1,1 @@
-"""The line of sealed days: its records, its states, edits by hand."""
+"""The line of sealed days: records, states, edits by hand."""

@@ -1,4 +1,4 @@
-"""Rules for the names of classes and files."""
+"""Rules for names of classes and files."""
 
 import sys
 import unicodedata

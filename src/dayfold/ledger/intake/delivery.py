@@ -1,4 +1,4 @@
-"""A delivery: each file checked, and what became of it."""
+"""A delivery: its files, checked and sorted."""
 
 import re
 from collections import Counter
