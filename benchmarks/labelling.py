@@ -28,7 +28,7 @@ from dayfold.ledger.intake.workers import look
 from dayfold.ledger.tables import Evaluation
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
-from dayfold.serve import queueing
+from dayfold.serve import predicting
 from dayfold.serve.model import Classifier
 
 WHEN = {"new classes": 3, "rare class": 2}  # days before the one that is chosen from
@@ -52,7 +52,7 @@ def chosen(
 
     model = Classifier(network.load(parent / project.parent_model.name), params.predict)
     answers = model.predict(project.root / path for path in pool["path"])
-    order = queueing.in_order(
+    order = predicting.in_order(
         answers,
         looks(pool["path"]),
         pool["group"].to_list(),

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from dayfold import create, draws
 from dayfold.backtest import History
-from dayfold.ledger import manifest, splits, tables
+from dayfold.ledger import grouping, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256, write_bytes
@@ -167,7 +167,7 @@ def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = 
             fractions = RARE if is_rare else usual
             # Alone: what other classes have of the splits would decide where its few images go.
             before = manifest.history(project, ORIGIN) if is_rare else earlier
-            units = splits.units(mine, earlier=before, expression="")
+            units = grouping.units(mine, earlier=before, expression="")
             rows += snapshot.rows_of(mine, units=units, earlier=before, fractions=fractions)
         manifest.write(
             project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows

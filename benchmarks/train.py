@@ -39,9 +39,9 @@ import numpy as np
 from PIL import Image
 
 from dayfold import create
-from dayfold.learning import device, network, precision
+from dayfold.learning import device, network
 from dayfold.learning.inputs import DEPTHS
-from dayfold.learning.precision import Bare
+from dayfold.learning.speed import Bare, pin_precision
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.layout import ORIGIN, Project
@@ -84,9 +84,9 @@ def planned(
     whole = {"origin__weights": "random", "train__image_size_px": size, "train__threads": cpus()}
     project = make_project(root, **(whole | changes))
     params = params_file.read(project.params)
-    create.make_origin(project, params, say=lambda _: None)
+    create.make_origin(project, params)
     if "train__precision" not in changes:
-        precision.pin(project, params)
+        pin_precision(project, params)
     open_day(project, DAYS[0])
     write_scans(project.images(DAYS[0]), images, side=side)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -20,7 +20,7 @@ from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.figures import metrics
 from dayfold.figures.counts import counted
-from dayfold.ledger import corrections, manifest, splits
+from dayfold.ledger import corrections, grouping, manifest
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
@@ -186,7 +186,7 @@ def simulate(
             (image(number), f"data/images/{DAYS[position]}/{label}/{number}.png", label, group)
             for number, label, group in arrived
         ]
-        units = splits.units(tuples, earlier=earlier, expression="")
+        units = grouping.units(tuples, earlier=earlier, expression="")
         rows = snapshot.rows_of(tuples, units=units, earlier=earlier, fractions=dict(fractions))
         histories.append(write_day(project, DAYS[position], parent, rows))
     return histories

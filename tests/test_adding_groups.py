@@ -9,8 +9,7 @@ from builders import DAYS, add, open_day, place, png, run_stages, taken
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import ParamsError, RefusedError
-from dayfold.ledger import manifest, splits
-from dayfold.ledger.intake import delivery as deliveries
+from dayfold.ledger import grouping, manifest
 from dayfold.project import params as params_file
 from dayfold.project.console import show
 from dayfold.project.files import sha256
@@ -44,8 +43,8 @@ def test_groups_that_are_spelt_in_two_ways_are_told(receiving, source):
     file.write_text("path,label,group\n" + "".join(rows))
     (remark,) = add(receiving, source, labels=file).warned
     assert str(remark).startswith("'P-01' and 'P01' and 'p1' are taken for different patients")
-    assert deliveries.alike(["1-12"], ["11-2", "P1", "112"]) == []
-    assert deliveries.alike(["17.0"], ["017", "18"]) == ["'017' and '17.0'"]
+    assert grouping.alike(["1-12"], ["11-2", "P1", "112"]) == []
+    assert grouping.alike(["17.0"], ["017", "18"]) == ["'017' and '17.0'"]
 
 
 def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
@@ -71,7 +70,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
     assert [str(one) for one in delivery.warned if one.place != "labels.csv"] == [
         "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
     ]
-    assert splits.read_groups(receiving, DAYS[1]) == {}
+    assert grouping.read_groups(receiving, DAYS[1]) == {}
 
 
 def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(receiving, source):
@@ -84,7 +83,7 @@ def test_the_patient_of_a_dicom_file_reaches_the_manifest_and_holds_by_hand_too(
         folder = source if number < 2 else receiving.images(DAY)
         (folder / "cyst" / f"{number}.dcm").write_bytes(data)
     add(receiving, source)
-    assert splits.read_groups(receiving, DAY) == {}
+    assert grouping.read_groups(receiving, DAY) == {}
     run_stages(receiving, snapshot)
     images = manifest.history(receiving, DAY).images
     groups = {path[-5]: group for path, group in images.select("path", "group").iter_rows()}
@@ -207,7 +206,19 @@ def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_show
     assert same.next_step() == "nothing new"
 
 
+def test_patients_of_earlier_days_are_told(receiving, source):
+    patients_in(source)
+    add(receiving, source, group=r"/(P\d+)_")
+    run_stages(receiving, snapshot)
+    open_day(receiving, DAYS[1])
+    patients_in(source, ids=range(3, 7), each=5)
+    said = adding.add(receiving, source, day=DAYS[1]).said
+    assert said[1:] == [
+        "1 of 4 patients is known from an earlier day: new images join the split of the old ones"
+    ]
+
+
 def test_another_expression_after_a_sealed_day_says_what_stays():
-    said = [*deliveries.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
+    said = [*grouping.regrouped(r"(P\d+)_", r"/(\d+)_", [DAYS[0]])]
     assert said[0] == r"params.yaml: data.group is '/(\d+)_', it was '(P\d+)_'"
     assert said[1].startswith("images of sealed days keep their groups and splits; new ones join")

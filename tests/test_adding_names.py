@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_read_is_listed_and_the_others_are_taken(elsewhe
 
 def test_a_name_that_an_old_locale_misreads_is_refused_with_the_way_out():
     code = (
-        "import os; from dayfold.ledger.intake.finding import misread\n"
+        "import os; from dayfold.ledger.names import misread\n"
         "print([misread(os.fsdecode(name.encode())) for name in ('big', 'gro\\u00df')])"
     )
     said = subprocess.check_output(

@@ -194,7 +194,7 @@ def test_a_name_in_another_encoding_is_refused_with_the_way_to_pack_it_again(
 ):
     path = make(tmp_path / "scans", [("cat/größe.png".encode("cp1252"), png(0)), GOOD[0]])
     with pytest.raises(IntakeError, match=r"Names in .* are not UTF-8") as caught:
-        unattended.run(receiving, path, day=DAYS[0], say=print)
+        unattended.run(receiving, [path], day=DAYS[0], verbose=False)
     assert caught.value.problems == [r"cat/gr\xf6\xdfe.png"]
     assert "7z a -mcu=on" in caught.value.hint
     assert contents(receiving.images(DAYS[0])) == {}

@@ -265,7 +265,7 @@ def test_scratch_begins_at_the_origin_and_still_asks_yesterday_s_model_after_a_s
 
 
 def test_a_second_backtest_of_a_project_refuses_with_the_process_of_the_first(project):
-    options = {"policies": [], "first": None, "last": None, "seeds": 1, "say": print}
+    options = {"policies": [], "first": None, "last": None, "seeds": 1}
     with (
         only_one(project.backtest_lock, "running a backtest"),
         pytest.raises(CycleError, match=rf"running a backtest .* \(process {os.getpid()}\)"),

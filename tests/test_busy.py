@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from builders import DAYS, make_project, png, take_in
-from dayfold.learning import device, network, pixels, precision, speed
+from dayfold.learning import device, network, pixels, speed
 from dayfold.learning.device import Machine
 from dayfold.learning.parallel import Slices, slices_of
 from dayfold.learning.speed import SpeedMonitor
@@ -129,7 +129,7 @@ def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_w
     if cpus.multiplies_bf16() or torch.cuda.is_available():
         pytest.skip("it is measured here")
     params.edit(project.params, {"train.precision": "auto"})
-    assert precision.pin(project, params.read(project.params)).startswith("fp32 (")
+    assert speed.pin_precision(project, params.read(project.params)).startswith("fp32 (")
     assert params.read(project.params).train.precision == "fp32"
     (line,) = [line for line in project.params.read_text().splitlines() if "precision:" in line]
     assert line.split("#")[1].startswith(" auto, fp32, bf16; here: ")
@@ -138,17 +138,17 @@ def test_what_does_not_multiply_in_bf16_is_pinned_to_fp32_and_the_comment_says_w
 
 def test_the_faster_precision_is_pinned_by_a_measurement(repository, monkeypatch):
     monkeypatch.setattr(device, "multiplies_bf16", lambda: True)
-    monkeypatch.setattr(precision, "MEASURED_SECONDS", 0.01)
+    monkeypatch.setattr(speed, "MEASURED_SECONDS", 0.01)
     whole = params.read(repository / "params.yaml")
     recipe, start = whole.train, whole.origin
     small = recipe.model_copy(update={"image_size_px": 16, "batch_size": 4, "device": "cpu"})
-    monkeypatch.setattr(precision, "SPEEDUP", 0.0)
-    chosen, why = precision.choose(small, start)
+    monkeypatch.setattr(speed, "SPEEDUP", 0.0)
+    chosen, why = speed.choose_precision(small, start)
     assert chosen == "bf16"
     assert re.match(r"bf16 is [\d.]+ times as fast at 16 px on ", why)
-    monkeypatch.setattr(precision, "SPEEDUP", math.inf)
+    monkeypatch.setattr(speed, "SPEEDUP", math.inf)
     deep = start.model_copy(update={"network": "resnet50"})
-    assert precision.choose(small, deep)[0] == "fp32"
+    assert speed.choose_precision(small, deep)[0] == "fp32"
 
 
 def test_a_kept_square_is_not_decoded_again_but_its_image_is_still_checked(tmp_path):

@@ -274,3 +274,6 @@ def test_earlier_rows_stay_and_are_marked(corrected, three_days):
     # What was new on a day goes by the names of then, and so do its figures.
     assert [line.split()[2] for line in lines[1:5]] == ["6", "7", "8", "8"]
     assert lines[4].split()[3] == "+8"
+    last = corrected.dayfold("log", "-n", "1").splitlines()
+    assert last[1].split() == lines[4].split()
+    assert last[2] == "3 earlier days: dayfold log -n 4"

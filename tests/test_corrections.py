@@ -120,7 +120,7 @@ def test_what_was_corrected_today_counts_for_what_comes_today(project):
         run_stages(project, snapshot)
     problems = sorted(caught.value.problems)
     assert problems[0] == f"{project.name(withdrawn)} was withdrawn"
-    assert "dog/2.png is given as 'dog', but" in problems[1]
+    assert "and given as 'dog'; to correct that: dayfold relabel data/images/" in problems[1]
     withdrawn.unlink()
     other.unlink()
     run_stages(project, snapshot)

@@ -8,10 +8,11 @@ from PIL import Image
 
 from builders import DAYS as SMALL_DAYS
 from builders import add, png
-from dayfold.cycle import opening, unattended
+from dayfold.cycle import opening
 from dayfold.demo import DAYS
 from dayfold.errors import IntakeError, ToolError
 from dayfold.project import params, vcs
+from dayfold.project.console import Stages
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR = DAYS[:4]
@@ -143,6 +144,7 @@ def test_what_brings_nothing_in_opens_no_day(copy, digits, tmp_path):
         (tmp_path / "archive" / name).mkdir(parents=True)
     archive, nowhere = str(tmp_path / "archive"), str(tmp_path / "nowhere")
     assert "notes is not a day" in copy.dayfold("run", archive, code=1)
+    (tmp_path / "archive" / "notes").rmdir()
     assert "holds dated folders" in copy.dayfold("run", archive, "--day", FOUR, code=1)
     assert f"{nowhere} is not there" in copy.dayfold("run", nowhere, code=1)
     assert f"{THREE}, sealed" in copy.dayfold("status")
@@ -267,7 +269,7 @@ def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, dig
 
 def test_what_a_run_does_not_know_of_dvc_it_shows():
     shown = []
-    stages = unattended.Stages(shown.append)
+    stages = Stages(shown.append)
     for line in (
         *("Running stage 'train':", "> dayfold train", "\x1etraining 32/64 images", "slow: 3"),
         *("", "WARNING: 'x' is empty.", "Updating lock file 'dvc.lock'", "Running stage 'curve':"),

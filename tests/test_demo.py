@@ -48,17 +48,17 @@ def test_a_new_digit_comes_on_four_later_days_and_digits_are_away_to_be_forgotte
 def test_the_demo_leaves_other_folders_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(CycleError, match="is not empty and not a demo"):
-        demo.run(tmp_path, say=print)
+        demo.run(tmp_path)
     project = make_project(tmp_path / "project")
     with pytest.raises(CycleError, match="is a project, but not a demo"):
-        demo.run(project.root, say=print)
+        demo.run(project.root)
 
 
 @pytest.mark.slow
 def test_make_demo_forgets_little_and_knows_every_class(tmp_path, shell):
     # As if a demo had been stopped as it had begun. For time: half of its updates, and one thread,
     # which waits for no other beside another test.
-    demo.begin(tmp_path / "demo", say=print)
+    demo.begin(tmp_path / "demo")
     params.edit(Project(tmp_path / "demo").params, {"train.updates": 75, "train.threads": 1})
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -1,12 +1,13 @@
 """Erased images: their bytes are nowhere, their event stays, and all that comes after goes on."""
 
+import io
 import os
 import pty
 import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from select import select
 
@@ -74,9 +75,9 @@ def erasure(project: RealProject, *paths: str | Path, reason: str = "consent") -
 
 
 def erase(project: RealProject, *paths: str | Path, reason: str = "consent") -> list[str]:
-    said: list[str] = []
-    erasure(project, *paths, reason=reason).carry_out(say=said.append)
-    return said
+    with redirect_stdout(io.StringIO()) as said:
+        erasure(project, *paths, reason=reason).carry_out()
+    return said.getvalue().splitlines()
 
 
 def test_every_copy_goes_and_hard_links_too(small, tmp_path):
@@ -102,7 +103,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
     assert "and copies: a link.png, .dvc/tmp/copy" in text
     assert "1 more hard links of the same file lie outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
-    found.carry_out(say=lambda _: None)
+    found.carry_out()
     assert holders(small.root, {image}) == []
     assert holders(tmp_path / "store", {image}) == []
     assert path.read_bytes() == placeholder(image)
@@ -226,7 +227,7 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
     assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
-    found.carry_out(say=lambda _: None)
+    found.carry_out()
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []
     assert other.exists()

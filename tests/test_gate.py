@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import DAYS as JUNE
-from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
 from dayfold.figures.evidence import Evidence
+from dayfold.history.line import Line
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import params

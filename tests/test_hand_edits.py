@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 from builders import RealProject
-from dayfold.days import hand_edits
-from dayfold.days.line import Line
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.history import hand_edits
+from dayfold.history.line import Line
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from faults import Disk

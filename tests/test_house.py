@@ -23,7 +23,7 @@ STOREYS = (
     ("cycle",),
     ("create",),
     ("stages", "proof"),
-    ("days",),
+    ("history",),
     ("figures", "learning"),
     ("ledger",),
     ("project",),

@@ -171,22 +171,15 @@ def test_in_another_repository_nothing_is_made_without_consent_nor_by_no_express
 
 @pytest.mark.slow
 def test_with_consent_or_where_it_is_ignored_it_has_a_repository_of_its_own(
-    outer, shell, monkeypatch
+    outer, shell, monkeypatch, capsys
 ):
     for name, value in IDENTITY.items():
         monkeypatch.setenv(name, value)
-    asked = []
-    options = create.Options(
-        "random",
-        image_size_px=16,
-        agreed=lambda question: asked.append(question) or True,
-        group=r"/(P\d+)_",
-    )
-    for place, questions in (("scratch/scans", 0), ("scans", 1)):
-        said = []
-        create.init(outer / place, options, say=said.append)
-        assert len(asked) == questions
-        assert str(outer) in said[0]
+    for place, state, yes in (("scratch/scans", "ignored by", False), ("scans", "inside", True)):
+        options = create.Options("random", image_size_px=16, yes=yes, group=r"/(P\d+)_")
+        create.init(outer / place, options)
+        said = capsys.readouterr().out.partition("\n")[0]
+        assert f"is {state} the git repository {outer}" in said
         top = shell(outer / place, "git", "rev-parse", "--show-toplevel")
         assert top == f"{outer / place}\n"
         assert params_file.read(outer / place / "params.yaml").data.group == r"/(P\d+)_"

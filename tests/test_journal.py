@@ -1,12 +1,13 @@
 """What a killed command leaves is repaired by its note, and what has no note is told and left."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 import pytest
 
@@ -29,11 +30,10 @@ def killed(project, command="run", **changes) -> None:
 
 def begun(project) -> list[str]:
     """Begin a command, and return what it says before it works."""
-    said: list[str] = []
-    with ready(project, "test", say=said.append):
+    with redirect_stdout(io.StringIO()) as said, ready(project, "test"):
         pass
     assert journal.read(project) is None
-    return said
+    return said.getvalue().splitlines()
 
 
 def holding(project, process) -> str:
@@ -131,7 +131,7 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy):
     assert copy.dvc_lock.read_bytes() == whole
 
 
-def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(copy):
+def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(copy, monkeypatch):
     lock = copy.root / ".git" / "index.lock"
     for step, began in (("", 0.0), ("seal", time.time() - 1000)):
         killed(copy, step=step, step_began=began)
@@ -148,7 +148,8 @@ def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(cop
         said.append(text)
         git.stdin.close()
 
-    with ready(copy, "test", say=say):
+    monkeypatch.setattr("dayfold.cycle.ready.say", say)
+    with ready(copy, "test"):
         pass
     git.wait()
     waited, removed = said
@@ -198,7 +199,7 @@ def test_the_opening_of_a_day_is_finished_after_a_kill(copy, monkeypatch):
     before, status = copy.model.read_bytes(), vcs.git(copy.root, "status", "--porcelain")
     for at in ("write_empty", "inherit", "put_in_index", "edit"):
         place = {"write_empty": opening.corrections, "edit": opening.params_file}.get(at, opening)
-        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add", say=print):
+        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "add"):
             patched.setattr(place, at, stop)
             opening.open_day(copy, FOUR)
         assert begun(copy) == [f"dayfold add was killed: {FOUR} is open"]
@@ -228,9 +229,9 @@ def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, monkeypatch):
         opening.open_day(copy, FOUR)
         (copy.images(FOUR) / "cyst").mkdir()
         (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")
-        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo", say=print):
+        with monkeypatch.context() as patched, suppress(Killed), ready(copy, "undo"):
             patched.setattr(opening.params_file if at == "edit" else opening, at, stop)
-            sealing.undo(copy, print)
+            sealing.undo(copy, yes=True)
         begun(copy)
         undone = copy.undone(FOUR if number == 1 else f"{FOUR}-{number}")
         assert (undone / "images" / FOUR / "cyst" / "1.png").read_bytes() == b"mine"

@@ -9,7 +9,7 @@ from builders import DAYS, encoded, open_day, run_stages
 from dayfold.errors import LedgerError
 from dayfold.ledger import looks, manifest, tables
 from dayfold.ledger.decode import decode
-from dayfold.ledger.intake import checking
+from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.intake.finding import walk
 from dayfold.ledger.intake.workers import look
@@ -117,9 +117,9 @@ def test_add_warns_of_another_class_in_the_history_and_in_the_delivery(project, 
     deliver(tmp_path / "new", "cat", [1], "BMP")
     delivery = Delivery()
     found = walk(tmp_path / "new", delivery)
-    checking.inspect(found, delivery, history)
+    deliveries.inspect(found, delivery, history)
     earlier = looks.read(project, history.days)
-    checking.warn_of_lookalikes(delivery, history, earlier)
+    deliveries.warn_of_lookalikes(delivery, history, earlier)
     said = sorted(map(str, delivery.warned))
     assert [line.partition(" (")[0] for line in said] == [
         "bird/2.png looks like dog/2.jpeg, which is 'dog'",

@@ -53,11 +53,12 @@ def test_it_predicts_and_shows_where_it_looks(trained):
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.safetensors"])
-def test_every_export_is_the_model_and_its_papers_name_the_network(trained, tmp_path, name):
-    file, said = tmp_path / name, []
+def test_every_export_is_the_model_and_its_papers_name_the_network(trained, tmp_path, name, capsys):
+    file = tmp_path / name
     form = exporting.form_of(file, None)
-    exporting.export(trained, file, day=DAY, form=form, say=said.append)
-    assert float(re.search(r"from the model is (\S+) ", said[1])[1]) <= 1e-5
+    exporting.export(trained, file, day=DAY, form=form)
+    said = capsys.readouterr().out
+    assert float(re.search(r"from the model is (\S+) ", said)[1]) <= 1e-5
     card = (tmp_path / "m.MODEL_CARD.md").read_text(encoding="utf-8")
     assert "A resnet50 that tells 2 classes apart" in card
     readme = (tmp_path / "m.README.md").read_text(encoding="utf-8")

@@ -260,11 +260,11 @@ def test_torchvision_s_cache_is_where_torch_says(monkeypatch):
         assert origin.torch_home() == Path(torch.hub.get_dir()).parent
 
 
-def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18", say=print) -> Model:
+def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18") -> Model:
     """The ImageNet origin, as if the network's file were published at this place."""
     kind = NETWORKS[network]._replace(url=url, sha256=sha256)
     monkeypatch.setitem(NETWORKS, network, kind)
-    return origin.make("imagenet", network=network, seed=0, classes=(), say=say)
+    return origin.make("imagenet", network=network, seed=0, classes=())
 
 
 @pytest.mark.parametrize(
@@ -272,14 +272,15 @@ def fetched(monkeypatch, url: str, sha256: str, *, network: str = "resnet18", sa
     [("resnet18", "a pickle of Parameters"), *((name, "a zip of tensors") for name in NETWORKS)],
 )
 def test_the_published_file_is_downloaded_checked_and_made_the_origin(
-    tmp_path, monkeypatch, serve, cached, network, form
+    tmp_path, monkeypatch, serve, cached, network, form, capsys
 ):
     cached.write_bytes(b"half a download")  # which is not used
     state = state_of(network)
     path = publish(tmp_path / "file", state, form)
-    server, said = serve(path.read_bytes(), breaks=[0, 300_000]), []
+    server = serve(path.read_bytes(), breaks=[0, 300_000])
     pin = sha256_file(path)
-    model = fetched(monkeypatch, server.url, pin, network=network, say=said.append)
+    model = fetched(monkeypatch, server.url, pin, network=network)
+    said = capsys.readouterr().out.splitlines()
     assert (model.classes, model.metadata["made"]) == ((), "imagenet")
     assert model.network == network
     for name, tensor in without_counters(state).items():
@@ -294,12 +295,12 @@ def test_the_published_file_is_downloaded_checked_and_made_the_origin(
     assert f"{len(server.data) / 1e6:.1f} MB, from {server.url}" in said[-1]
 
 
-def test_torchvision_s_own_copy_is_used_without_a_network(state, cached, monkeypatch):
-    pin, said = sha256_file(publish(cached, state)), []
+def test_torchvision_s_own_copy_is_used_without_a_network(state, cached, monkeypatch, capsys):
+    pin = sha256_file(publish(cached, state))
     nowhere = f"http://127.0.0.1:9/{NAME}"
-    model = fetched(monkeypatch, nowhere, pin, say=said.append)
+    model = fetched(monkeypatch, nowhere, pin)
     assert model.state["conv1.weight"].shape == (64, 3, 7, 7)
-    assert said == [f"found in torchvision's cache: {cached}"]
+    assert capsys.readouterr().out == f"found in torchvision's cache: {cached}\n"
 
 
 def test_tries_are_bounded_and_only_what_may_pass_is_tried_again(serve, cached, monkeypatch):

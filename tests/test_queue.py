@@ -1,9 +1,11 @@
 """What to label next: its order, its reasons, and the way out to a labelling tool and back."""
 
 import csv
+import io
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.errors import RefusedError
 from dayfold.project import params as params_file
-from dayfold.serve import queueing
+from dayfold.serve import predicting
 from dayfold.serve.model import Answer
 
 LOOKS = [f"{0xFF << 8 * place:032x}" for place in range(16)]  # any two differ in 16 bits
@@ -33,7 +35,7 @@ def answer(confidence, *, sure=False, distance=0.5, unknown=False):
 
 def in_order(*answers, looks=LOOKS, groups=("",) * 16, known=(), judged=True):
     count = len(answers)
-    return queueing.in_order(answers, looks[:count], groups[:count], known, judged=judged)
+    return predicting.in_order(answers, looks[:count], groups[:count], known, judged=judged)
 
 
 def test_unknown_images_come_first_by_distance_then_the_others_by_confidence():
@@ -69,13 +71,13 @@ def test_every_group_has_its_turn_before_one_has_a_second_within_its_part():
 
 
 def test_reasons_are_in_plain_words():
-    said = queueing.reason(answer(0.61, distance=0.912, unknown=True), judged=True)
+    said = predicting.reason(answer(0.61, distance=0.912, unknown=True), judged=True)
     assert said == "unlike anything known (distance 0.91), most like cat 0.61"
-    assert queueing.reason(answer(0.41), judged=True) == "not sure: cat 0.41, dog 0.59"
-    assert queueing.reason(answer(0.97, sure=True), judged=True) == "sure: cat 0.97"
-    said = queueing.reason(answer(0.41, distance=0.4), judged=False)
+    assert predicting.reason(answer(0.41), judged=True) == "not sure: cat 0.41, dog 0.59"
+    assert predicting.reason(answer(0.97, sure=True), judged=True) == "sure: cat 0.97"
+    said = predicting.reason(answer(0.41, distance=0.4), judged=False)
     assert said == "distance 0.40, not sure: cat 0.41, dog 0.59"
-    assert queueing.reason(answer(0.41, distance=None), judged=False)[:8] == "not sure"
+    assert predicting.reason(answer(0.41, distance=None), judged=False)[:8] == "not sure"
 
 
 def noise(folder, prefix, count):
@@ -90,7 +92,7 @@ def noise(folder, prefix, count):
 
 
 def take(project, folder, file):
-    options = Options(labels=file, agree=lambda *_: None)
+    options = Options(labels=file, yes=True)
     return adding.add(project, folder, day=DAY, options=options)
 
 
@@ -117,9 +119,10 @@ def trained(three_days, tmp_path_factory):
 def written(trained, folder, form, count=5):
     """A queue of a folder, its file and what is said."""
     project, model = trained
-    file, said = project.root.parent / f"{folder.name}.out", []
-    queueing.write_queue(project, model, folder, count=count, file=file, form=form, say=said.append)
-    return file, "\n".join(said)
+    file = project.root.parent / f"{folder.name}.out"
+    with redirect_stdout(io.StringIO()) as said:
+        predicting.write_queue(project, model, folder, count=count, file=file, form=form)
+    return file, said.getvalue()
 
 
 @pytest.mark.slow
@@ -204,9 +207,7 @@ def test_what_cannot_be_used_is_named_and_odd_names_come_back(trained, tmp_path)
     (tmp_path / "odd" / "bad.png").write_text("none")
     file = tmp_path / "queue.csv"
     with pytest.raises(RefusedError, match="2 of 5 files cannot be used") as caught:
-        queueing.write_queue(
-            *trained, tmp_path / "odd", count=9, file=file, form="csv", say=lambda _: None
-        )
+        predicting.write_queue(*trained, tmp_path / "odd", count=9, file=file, form="csv")
     assert [line.partition(" ")[0] for line in caught.value.problems] == [
         "bad.png",
         r"two\nlines.png",

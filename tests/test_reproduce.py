@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from builders import RealProject
-from dayfold.days.record import Sealed
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
+from dayfold.history.record import Sealed
 from dayfold.learning import device
 from dayfold.learning.device import Machine
 from dayfold.project import params, vcs

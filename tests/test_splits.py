@@ -26,7 +26,7 @@ from builders import (
 )
 from dayfold.cycle import sealing
 from dayfold.errors import IntakeError
-from dayfold.ledger import manifest, splits
+from dayfold.ledger import grouping, manifest
 from dayfold.ledger.manifest import SPLITS, Row
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN
@@ -159,7 +159,7 @@ def test_simulated_clinics_keep_their_promise(seed):
 
 
 def rows_of(images, earlier, parts=FRACTIONS, expression=""):
-    units = splits.units(images, earlier=earlier, expression=expression)
+    units = grouping.units(images, earlier=earlier, expression=expression)
     return snapshot.rows_of(images, units=units, earlier=earlier, fractions=parts)
 
 
@@ -191,7 +191,7 @@ def arrival(number, day, random, expression, told):
     """An image of a patient and study, its group read off its path or, as often as said, told."""
     label, patient = random.choice(CLASSES), random.randrange(9)
     path = f"data/images/{day}/{label}/p{patient}_s{random.randrange(3)}_{number}.png"
-    group = splits.group_of(path, expression)
+    group = grouping.group_of(path, expression)
     return (image(number), path, label, f"told {patient}" if random.random() < told else group)
 
 
@@ -279,7 +279,7 @@ def test_no_image_is_measured_on_whose_patient_was_learnt_from_before_the_expres
     assert set(known.images["split"]) == set(SPLITS)
     new = [(image(n), f"data/images/{DAYS[1]}/cat/p0_s0_{n}.png", "cat", "p0") for n in (90, 91)]
     new += [(image(n), f"data/images/{DAYS[1]}/cat/p9_s0_{n}.png", "cat", "p9") for n in (92, 93)]
-    units = splits.units(new, earlier=known, expression=PATIENT)
+    units = grouping.units(new, earlier=known, expression=PATIENT)
     assert units.in_several_splits() == ["p0"]
     mine = known.images.filter(pl.col("path").str.contains("/p0_"))
     assert units.live["p0"] == Counter(mine["split"])
@@ -290,11 +290,11 @@ def test_no_image_is_measured_on_whose_patient_was_learnt_from_before_the_expres
 def test_a_group_is_what_the_expression_finds_and_never_guessed():
     path = "data/images/2025-06-02/cat/p07_1.png"
     for expression in (r"(p\d+)_", r"/([^/]+)_\d+\.png$"):
-        assert splits.group_of(path, expression) == "p07"
-    assert splits.group_of(path, "") == ""
+        assert grouping.group_of(path, expression) == "p07"
+    assert grouping.group_of(path, "") == ""
     for expression in (r"(q\d+)", r"p07(x?)"):
         with pytest.raises(IntakeError, match=r"p07_1\.png: no patient id \(data\.group does not"):
-            splits.group_of(path, expression)
+            grouping.group_of(path, expression)
 
 
 COMMON = ("AC", "BPD", "FL")

@@ -57,7 +57,7 @@ AT_START = (b"PYTHON", b"LC_", b"LANG", b"LD_", b"OMP_", b"MKL_", b"POLARS_", b"
 # Without torch: packages, and what their functions import when they are called.
 PACKAGES = (
     *("dvc", "scmrepo", "dayfold.cli", "dayfold.project", "dayfold.ledger", "dayfold.figures"),
-    *("dayfold.cycle", "dayfold.days", "dayfold.proof"),
+    *("dayfold.cycle", "dayfold.history", "dayfold.proof"),
 )
 LATER = (
     *("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "dulwich.worktree", "networkx", "pyparsing"),
@@ -68,6 +68,7 @@ LATER = (
 MAINS = {
     "dayfold": "dayfold.__main__",
     "dvc": "dvc.cli",
+    "dvc_process": "dayfold.project.dvc_process",
     "worker": "dayfold.ledger.intake.workers",
 }
 LEARNING_PACKAGES = ("dayfold",)

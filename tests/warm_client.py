@@ -21,13 +21,13 @@ def main() -> None:
     """Be the program that this file is named as, with the arguments given to it."""
     folder, _, name = sys.argv[0].rpartition("/")
     words = sys.argv[1:]
-    if name == "python" and words[:2] == ["-Pm", "dayfold.project.lifeline"]:
-        words = ["-m", *words[2:]]  # DVC as dayfold starts it: the server ends it with the client
+    if name == "python" and words[:2] == ["-Pm", "dayfold.project.dvc_process"]:
+        name, words = "dvc_process", words[2:]
     if name == "python" and words[:1] == ["-m"] and set(words[1:2]) & set(PROGRAMS):
         name, words = words[1], words[2:]
     if name == "python" and words and words[-1].endswith(WORKER):
         name, words = "worker", []
-    if name in (*PROGRAMS, "worker") and COLD.encode() not in os.environ:
+    if name in (*PROGRAMS, "worker", "dvc_process") and COLD.encode() not in os.environ:
         run_warm(folder, name, words)
     program = f"{sys.executable.rpartition('/')[0]}/{sys.argv[0].rpartition('/')[2]}"
     os.execv(program, [program, *sys.argv[1:]])

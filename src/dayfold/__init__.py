@@ -11,7 +11,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(project: str | Path, day: str | None = None) -> "Classifier":
-    """Return the model of a project's day, ready to predict: the last that passed its gate.
+    """Return the model of a project's day, ready to predict: the last that did not fail its gate.
 
     `project` is the project's folder, `day` a sealed day as YYYY-MM-DD. The answer has `.day`,
     `.classes` and `.predict(images)`; docs/using.md shows it.

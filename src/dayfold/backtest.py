@@ -20,14 +20,14 @@ from rich.table import Table
 
 from dayfold import __version__
 from dayfold.cycle.opening import inherit
-from dayfold.days import record
 from dayfold.errors import CycleError
 from dayfold.figures import charts, comparison
+from dayfold.history import record
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import BacktestRun, PolicyAccuracy, Prediction
 from dayfold.project import params as params_file
 from dayfold.project import storage, vcs
-from dayfold.project.console import Ticker, plural
+from dayfold.project.console import Ticker, plural, say
 from dayfold.project.files import (
     canonical_json,
     json_bytes,
@@ -211,12 +211,11 @@ def _inherit(scratch: Project, day: str) -> None:
 
 def compare(
     project: Project,
-    *,
     policies: Sequence[Policy],
+    *,
     first: str | None,
     last: str | None,
     seeds: int,
-    say: Callable[[str], None],
 ) -> tuple[Table, list[str]]:
     """Run policies over the sealed days from `first` to `last`, with several seeds each.
 

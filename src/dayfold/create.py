@@ -1,7 +1,7 @@
 """A new project and its origin."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.figures import evidence
 from dayfold.project import params as params_file
 from dayfold.project import storage, template, vcs
-from dayfold.project.console import Say
-from dayfold.project.console import say as at_once
+from dayfold.project.console import ask, say
 from dayfold.project.cpus import cpus
 from dayfold.project.files import json_bytes, write_bytes
 from dayfold.project.layout import ORIGIN, UNOPENED, Project, check_path
@@ -43,25 +42,24 @@ class Options:
     """The choices for a new project.
 
     `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
-    file's head. `remote` is the URL or folder of a DVC remote, or "". `agreed` is asked whether the
-    project is to be made inside another git repository. `group` becomes `data.group`.
+    file's head. `remote` is the URL or folder of a DVC remote, or "". With `yes` nobody is asked
+    whether it is to be made inside another git repository. `group` becomes `data.group`.
     """
 
     weights: str
     classes: Sequence[str] = ()
     image_size_px: int | None = None
     remote: str = ""
-    agreed: Callable[[str], bool] = lambda _question: False
+    yes: bool = False
     group: str = ""
     network: str = NETWORK
 
 
-def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
+def init(folder: Path, options: Options) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    `say` is called before every step. Raises CycleError where the folder is in use, is inside
-    another repository without consent, or DVC rejects the remote; ModelError where the weights
-    cannot be had. Then nothing is left behind.
+    Raises CycleError where the folder is in use, is inside another repository without consent, or
+    DVC rejects the remote; ModelError where the weights cannot be had. Then nothing is left behind.
     """
     if (folder / ".git").exists():
         raise CycleError(
@@ -70,16 +68,16 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
-    with template.files() as (shared, _):
-        given = {"data.group": options.group, "origin.network": options.network}
-        params_file.changed(params_file.read(shared / "params.yaml"), given)
+    given = {"data.group": options.group, "origin.network": options.network}
+    params_file.changed(params_file.read(template.shared() / "params.yaml"), given)
     folder = folder.resolve()
     check_path(folder)
-    _check_outer(folder, options, say)
+    _check_outer(folder, options)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _fill(Project(folder), options, say)
+        with vcs.dvc_ready(folder):
+            _fill(Project(folder), options)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -88,7 +86,7 @@ def init(folder: Path, options: Options, *, say: Say = at_once) -> None:
         raise
 
 
-def _check_outer(folder: Path, options: Options, say: Say) -> None:
+def _check_outer(folder: Path, options: Options) -> None:
     """Ask whether a project may be inside another repository, unless that one ignores it."""
     above = next(path for path in folder.parents if path.is_dir())
     try:
@@ -104,14 +102,11 @@ def _check_outer(folder: Path, options: Options, say: Say) -> None:
         "The project gets a repository of its own in it. The outer one takes in none of its files: "
         f"it sees a nested repository.\nTo leave it out there: add /{inside}/ to {outer}/.gitignore"
     )
-    if not options.agreed("Make the project there?"):
-        raise CycleError(
-            f"{folder} is inside another git repository; nothing was made.",
-            hint="name a folder outside of it, or say that it is meant: dayfold init … --yes",
-        )
+    hint = "name a folder outside of it, or say that it is meant: dayfold init … --yes"
+    ask("Make the project there?", yes=options.yes, hint=hint)
 
 
-def _fill(project: Project, options: Options, say: Say) -> None:
+def _fill(project: Project, options: Options) -> None:
     root, weights = project.root, options.weights
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
@@ -121,20 +116,17 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     require_identity(root)
     # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
-    write_bytes(root / ".gitignore", template.IGNORE.encode())
+    write_bytes(root / ".gitignore", f"{template.IGNORED}\n{template.IGNORE}".encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     vcs.dvc(root, "init")
     (root / ".dvc" / "config").write_text(DVC_CONFIG, encoding="utf-8")
     if options.remote:
-        set_remote(root, options.remote, say)
-    with template.files() as (shared, own):
-        for name in SHARED:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            copy = shutil.copytree if (shared / name).is_dir() else shutil.copyfile
-            copy(shared / name, root / name)
-        shutil.copyfile(own / "README.md", root / "README.md")
-        ignored = (own / "gitignore").read_bytes()
-        write_bytes(root / ".gitignore", ignored + b"\n" + template.IGNORE.encode())
+        set_remote(root, options.remote)
+    for name in SHARED:
+        source = template.shared() / name
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, root / name)
+    shutil.copyfile(template.OWN / "README.md", root / "README.md")
     changes: dict[str, object] = {
         "day": UNOPENED,
         "parent": ORIGIN,
@@ -151,18 +143,18 @@ def _fill(project: Project, options: Options, say: Say) -> None:
     # `dvc metrics diff` compares the first day with it.
     write_bytes(project.metrics, json_bytes({}))
     params = params_file.read(project.params)
-    make_origin(project, params, say=say)
+    make_origin(project, params)
     if options.classes:
         say(evidence.no_image(options.classes))
-    from dayfold.learning import precision
+    from dayfold.learning import speed
 
-    say(f"precision: {precision.pin(project, params)}")
+    say(f"precision: {speed.pin_precision(project, params)}")
     vcs.dvc(root, "add", project.name(project.parent))
     vcs.git(root, "add", "--all")
     vcs.git(root, "commit", "--quiet", "--message", "Begin a dayfold project")
 
 
-def set_remote(root: Path, url: str, say: Say) -> None:
+def set_remote(root: Path, url: str) -> None:
     """Make a URL or a folder DVC's default remote; CycleError where DVC cannot use it."""
     url = storage.folder_of_url(url) or url
     place = url if "://" in url else str(Path(url).expanduser().absolute())
@@ -180,13 +172,13 @@ def set_remote(root: Path, url: str, say: Say) -> None:
         ) from None
 
 
-def make_origin(project: Project, params: Params, *, say: Say = at_once) -> None:
+def make_origin(project: Project, params: Params) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     given = params.origin
     say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
     from dayfold.learning import origin
 
-    origin.write(project, origin.make(seed=params.seed, say=say, **given.model_dump()))
+    origin.write(project, origin.make(seed=params.seed, **given.model_dump()))
 
 
 def require_identity(root: Path) -> None:

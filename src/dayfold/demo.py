@@ -16,7 +16,7 @@ from dayfold.figures import charts
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project import vcs
-from dayfold.project.console import Say
+from dayfold.project.console import say
 from dayfold.project.layout import Project
 
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
@@ -50,7 +50,7 @@ def write_digits(folder: Path) -> None:
         Image.fromarray(image).save(path)
 
 
-def run(folder: Path, *, say: Say) -> None:
+def run(folder: Path) -> None:
     """Make the project in `folder` and run its days; go on where an earlier demo was stopped.
 
     Raises CycleError where `folder` holds something else, ToolError where a command fails.
@@ -60,7 +60,7 @@ def run(folder: Path, *, say: Say) -> None:
     if not project.params.exists():
         if folder.exists() and any(folder.iterdir()):
             raise CycleError(f"{folder} is not empty and not a demo.", hint="name another folder")
-        begin(folder, say=say)
+        begin(folder)
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
@@ -80,24 +80,24 @@ def run(folder: Path, *, say: Say) -> None:
             f"digit {new[0]} is new" if new else "no new class" if number > 1 else "digits 0 to 5"
         )
         say(f"\n── day {number} of {len(DAYS)}: {news} " + "─" * 40)
-        _shell(project.root, ("dayfold", "run", f"{INCOMING}/{day}", "--day", day), say)
+        _shell(project.root, ("dayfold", "run", f"{INCOMING}/{day}", "--day", day))
     if not sealed:
         say(f"\n── {len(DAYS)} days in {time.monotonic() - began:.0f} s " + "─" * 50)
-    _finish(project, folder, say)
+    _finish(project, folder)
 
 
-def begin(folder: Path, *, say: Say) -> None:
+def begin(folder: Path) -> None:
     """Make the project and the folder of digits for each day."""
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
-    _shell(Path.cwd(), words, say)
+    _shell(Path.cwd(), words)
     part = folder / f"{INCOMING}.part"
     write_digits(part)
     part.rename(folder / INCOMING)
     say(f"1,797 digits written to {folder / INCOMING}/<day>/<class>/<image>.png")
 
 
-def _shell(root: Path, words: Sequence[str], say: Say) -> None:
+def _shell(root: Path, words: Sequence[str]) -> None:
     say(f"$ {shlex.join(words)}")
     has_identity = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")
     identity = {
@@ -114,19 +114,18 @@ def _shell(root: Path, words: Sequence[str], say: Say) -> None:
         )
 
 
-def _finish(project: Project, folder: Path, say: Say) -> None:
+def _finish(project: Project, folder: Path) -> None:
     """Show the days, make the last two again without replay, and draw both curves."""
-    _shell(project.root, ("dayfold", "diff"), say)
+    _shell(project.root, ("dayfold", "diff"))
     say("")
-    _shell(project.root, ("dayfold", "log"), say)
+    _shell(project.root, ("dayfold", "log"))
     say(f"\n── {FORGETTING[0]} and {FORGETTING[1]} once more, without replay " + "─" * 30)
     backtest.compare(
         project,
-        policies=[backtest.POLICIES["naive"]],
+        [backtest.POLICIES["naive"]],
         first=FORGETTING[0],
         last=FORGETTING[1],
         seeds=1,
-        say=lambda _: None,
     )
     replay = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy))
     naive = _of_first_day(tables.read(project.backtest("cohorts"), PolicyAccuracy))

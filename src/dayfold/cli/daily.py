@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, ask, changing, command, day_of, here, option
+from dayfold.cli.top import CYCLE, Day, changing, command, day_of, here, option
 from dayfold.errors import CycleError, RefusedError
 from dayfold.project.console import plural, say, show
 
@@ -66,12 +66,8 @@ def init(
     from dayfold import create
 
     names = [name.strip() for name in classes.split(",")] if classes else []
-
-    def agreed(question: str) -> bool:
-        return yes or (sys.stdin.isatty() and typer.confirm(question))
-
-    options = create.Options(weights, names, image_size, remote, agreed, group or "", network)
-    create.init(directory, options, say=say)
+    options = create.Options(weights, names, image_size, remote, yes, group or "", network)
+    create.init(directory, options)
     print(f"{directory} is ready, from {weights} weights")
     print(f"next: cd {shlex.quote(str(directory))} && dayfold add FOLDER")
 
@@ -106,14 +102,7 @@ def add(
     if source and images:
         raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
     source = source or images
-    same = shlex.join(["dayfold", "add", str(source), "--labels", str(labels)])
-
-    def agree(guess: str, option: str) -> None:
-        ask(f"{guess}. Is this right?", yes=yes, hint=f"{same} {option}")
-
-    options = adding.Options(
-        move, strict, dry_run, yes, labels, columns, relabel, classes, group, agree
-    )
+    options = adding.Options(move, strict, dry_run, yes, labels, columns, relabel, classes, group)
     today = day_of(day)
     if source is None:
         if options != adding.Options(yes=yes):
@@ -163,15 +152,11 @@ def undo(
     from dayfold.cycle import opening, sealing
     from dayfold.project import journal
 
-    def agree(description: str) -> None:
-        print(description)
-        ask("Undo it?", yes=yes, hint="dayfold undo --yes")
-
     note = journal.read(here())
     with changing("undo") as project:
         if note and note.step == opening.CLOSE:
             return  # it has just been finished, and the same command is no second step back
-        print(sealing.undo(project, agree, seal=seal))
+        print(sealing.undo(project, seal=seal, yes=yes))
 
 
 @command(CYCLE, "dayfold run ~/archive", "backfill", hidden=True)  # its name of before 0.2
@@ -197,13 +182,13 @@ def run(
     from dayfold.cycle import unattended
 
     with changing("run") as project:
-        is_dated = unattended.is_dated(source)
-        if is_dated and day:
+        dated = unattended.dated(source)
+        if dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
-        for path in unattended.dated(source) if is_dated else ():
+        for path in dated:
             day_of(path.name)  # none may be in the future
-        today = None if is_dated else day_of(day)
-        refused = unattended.run(project, source, day=today, verbose=verbose, say=say)
+        today = None if dated else day_of(day)
+        refused = unattended.run(project, dated or [source], day=today, verbose=verbose)
     if sys.stdout.isatty():  # a job at night has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:

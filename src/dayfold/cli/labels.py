@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dayfold.cli.top import LABELS, ask, changing, command, day_of, option
+from dayfold.cli.top import LABELS, changing, command, day_of, option
 from dayfold.errors import CycleError
-from dayfold.project.console import first_few, plural, say
+from dayfold.project.console import ask, first_few, plural
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OpenDay = Annotated[
 
 def _day(project: Project, given: str | None) -> str:
     """Return the given day, by default the open one, else today."""
-    from dayfold.days.line import Line
+    from dayfold.history.line import Line
 
     now = Line.read(project)
     return now.day if given is None and now.is_open else day_of(given)
@@ -113,7 +113,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     erasure = erasing.Erasure(project, paths, reason=reason, day=day)
     print("\n".join(erasure.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
-    erasure.carry_out(say=say)
+    erasure.carry_out()
     for line in opening.opened(project, day, erasure.desk.opened):
         print(line)
     is_new = erasure.desk.corrected or len(erasure.sealed) < len(erasure.images)

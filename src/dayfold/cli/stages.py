@@ -37,8 +37,8 @@ def _run(context: typer.Context) -> None:
     if params.day == UNOPENED:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if name in READ_SEALED_TABLES and vcs.branch(project.root):
-        from dayfold.days import states
-        from dayfold.days.line import Line
+        from dayfold.history import states
+        from dayfold.history.line import Line
 
         states.check(Line.read(project), "stage")
     with without_collector():

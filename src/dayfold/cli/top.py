@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ import typer
 from dayfold import __version__
 from dayfold.errors import CycleError, DayfoldError
 from dayfold.project import vcs
-from dayfold.project.console import say
 from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
-    from dayfold.days.line import Line
+    from dayfold.history.line import Line
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -134,7 +132,8 @@ def changing(command_name: str) -> Iterator[Project]:
     from dayfold.cycle.ready import ready
 
     project = here()
-    with ready(project, command_name, say=say):
+    # Meanwhile DVC starts, which most of these commands ask for something.
+    with vcs.dvc_ready(project.root), ready(project, command_name):
         yield project
 
 
@@ -153,8 +152,8 @@ def without_collector() -> Iterator[None]:
 
 def warn_of_edits(project: Project) -> "Line":
     """Warn on stderr of changed tables of sealed days; return the project's line of history."""
-    from dayfold.days import states
-    from dayfold.days.line import Line
+    from dayfold.history import states
+    from dayfold.history.line import Line
 
     now = Line.read(project)
     try:
@@ -162,15 +161,3 @@ def warn_of_edits(project: Project) -> "Line":
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now
-
-
-def ask(question: str, *, yes: bool, hint: str) -> None:
-    """Raise CycleError unless `yes` is set or a person agrees."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
-    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
-    signal.siginterrupt(signal.SIGINT, True)
-    if not typer.confirm(question):
-        raise CycleError("Nothing was done.")

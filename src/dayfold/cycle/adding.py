@@ -2,36 +2,34 @@
 
 import errno
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.days.line import Line
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.ledger import looks, splits, tables
-from dayfold.ledger.intake import checking, finding, labels
+from dayfold.history.line import Line
+from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import delivery as deliveries
-from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell
+from dayfold.ledger.intake import finding, labels
+from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
+from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import ask, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
 STAGE = "stage"  # where checked bytes wait
-
-
-def _nobody_agrees(guess: str, option: str) -> None:
-    raise IntakeError(f"The columns are guessed: {guess}.", hint=f"dayfold add … {option}")
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,6 @@ class Options:
     relabel: bool = False
     classes: Path | None = None
     group: str | None = None
-    # Asks whether a guess of columns is right, and raises where nobody says so.
-    agree: Callable[[str, str], None] = field(default=_nobody_agrees, compare=False)
 
 
 def add(project: Project, source: Path, *, day: str, options: Options | None = None) -> Delivery:
@@ -68,30 +64,30 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         # What is given, beside what is known.
         found = _found(project, source, scratch, delivery, options)
         history, lying = now.history(), _lying(project, day)
-        _tell_odd(source, deliveries.tally(found), {*history.images["label"]}, delivery, options)
+        _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
-        checking.inspect(found, delivery, history, today=lying, stage=stage)
+        deliveries.inspect(found, delivery, history, today=lying, stage=stage)
         _tell_old_names(delivery, history)
         # What it comes to.
         desk = _corrections(project, day, delivery, options)
-        groups = delivery.groups.items() - splits.read_groups(project, day).items()
+        groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        known = history.images["group"].unique() if delivery.groups else ()
-        for names in deliveries.alike(delivery.groups.values(), known):
+        known = history.images["group"].unique().to_list()
+        for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
-        checking.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
-        patients = deliveries.patients(paths, group, is_by_csv=options.labels is not None)
+        patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
-            patients = deliveries.patients_again(delivery.known, lying, group)
-        delivery.said[:0] = patients
+            patients = grouping.patients_again(delivery.known, lying, group)
+        delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or desk or lying.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.said[:0] = _of_the_day(project, day, len(lying), delivery)
+            delivery.said[:0] = opened(project, day, delivery.opened, would=delivery.is_dry)
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
         if stage:  # and now it is done, the images last
@@ -144,7 +140,9 @@ def _found(
         return [one._replace(label=classes.get(one.label, one.label)) for one in found]
     found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
     if delivery.guess:
-        options.agree(*delivery.guess)
+        guess, option = delivery.guess
+        same = shlex.join(["dayfold", "add", str(source), "--labels", str(options.labels)])
+        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"{same} {option}")
     return found
 
 
@@ -176,16 +174,14 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
-    for label in deliveries.tally(delivery.images):
+    for label in tally(delivery.images):
         if later := sorted(names.filter(before=label)["label"]):
             was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
-    """Take images of another label out of the refused; their corrections, if asked for."""
-    places = {one.place for one in delivery.changed}
-    delivery.refused = [one for one in delivery.refused if one.place not in places]
+    """Return the corrections of images that are given with another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
     desk = Desk(project, day)
@@ -204,40 +200,32 @@ def _targets(
     An image without a group, or whose group another name would change, is refused.
     """
     folder = project.images(day)
-    taken = {finding.folded(path) for path in folder.glob("*/*")}
+    taken = {folded(path) for path in folder.glob("*/*")}
     # Where corrected ones may go.
-    taken |= {finding.folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
+    taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets = []
     for item in delivery.images:
-        name = finding.composed(item.path.name)
+        name = composed(item.path.name)
         own = target = folder / item.label / name
         # A composed name can be longer than the one it was.
-        if finding.folded(own) in taken or len(name.encode()) > finding.MOST_BYTES:
-            target = own.with_name(finding.substitute(name, item.image))
+        if folded(own) in taken or len(name.encode()) > MOST_BYTES:
+            target = own.with_name(substitute(name, item.image))
         try:
             own_group, its_group = (
-                item.group or splits.group_of(project.name(path), group, item.ids)
+                item.group or grouping.group_of(project.name(path), group, item.ids)
                 for path in (own, target)
             )
         except IntakeError:
-            delivery.refuse(item.place, f"has {splits.NO_GROUP}", item.image)
+            delivery.refuse(item.place, f"has {grouping.NO_GROUP}", item.image)
             continue
         if own_group != its_group:
             said = "has a name that is taken today, and another would change its group"
             delivery.refuse(item.place, said, item.image)
             continue
-        taken.add(finding.folded(target))
+        taken.add(folded(target))
         targets.append((item, target))
     delivery.images = [item for item, _ in targets]
     return targets
-
-
-def _of_the_day(project: Project, day: str, lying: int, delivery: Delivery) -> Iterator[str]:
-    if delivery.opened:
-        yield from opened(project, day, delivery.opened, would=delivery.is_dry)
-    elif lying:
-        folder = project.name(project.images(day))
-        yield f"{plural(lying, 'image')} lay in {folder}, but earlier days have them too"
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
@@ -252,7 +240,7 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
         path = project.rejected(open_day)
         _record_refused(path, os.path.relpath(source, project.root), said.pop("refused"))
         delivery.listed["refused"] = project.name(path)
-    delivery.listed |= dict.fromkeys(said, deliveries.write_down(project, said))
+    delivery.listed |= dict.fromkeys(said, write_down(project, said))
 
 
 def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
@@ -284,7 +272,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
             return "give each of the folders inside by itself: one level deeper"
-        if splits.NO_GROUP in reason:
+        if grouping.NO_GROUP in reason:
             return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):
             if is_folder:
@@ -300,12 +288,12 @@ def _record(now: Line, day: str, group: str, delivery: Delivery, options: Option
     if group != before and (now.is_open or delivery.opened):
         params_file.edit(project.params, {"data.group": group})
         delivery.is_regrouped = True
-        delivery.said += deliveries.regrouped(before, group, now.sealed)
+        delivery.said += grouping.regrouped(before, group, now.sealed)
     if options.classes:
         classes = labels.read_classes(options.classes)
         write_csv(project.classes, ("theirs", "ours"), sorted(classes.items()))
     if delivery.groups:
-        splits.add_groups(project, day, delivery.groups)
+        grouping.add_groups(project, day, delivery.groups)
 
 
 def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
-from dayfold.days.line import Line
 from dayfold.errors import CycleError
-from dayfold.ledger import corrections, splits
+from dayfold.history.line import Line
+from dayfold.ledger import corrections, grouping
 from dayfold.ledger.corrections import ERASE, Correction
-from dayfold.ledger.intake import finding
-from dayfold.ledger.intake.finding import KEEP, WITHDRAW, composed
+from dayfold.ledger.names import KEEP, WITHDRAW, clashes, composed, substitute
 from dayfold.project.console import plural
 from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
 from dayfold.project.layout import Project
@@ -144,11 +143,11 @@ class Desk:
         source, group = self.project.root / target.path, self._now.params.data.group
         goal = self.project.images(self.day) / label / source.name
         if goal in self._moves.values() or goal.exists():
-            goal = goal.with_name(finding.substitute(goal.name, sha256_file(source)))
+            goal = goal.with_name(substitute(goal.name, sha256_file(source)))
         name = self.project.name(goal)
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
-        elif splits.in_path(target.path, group) != splits.in_path(name, group):
+        elif grouping.in_path(target.path, group) != grouping.in_path(name, group):
             self.problems.append(f"{target.path}: as {name} it would be of another group")
         else:
             self._moves[source] = goal
@@ -187,7 +186,7 @@ class Desk:
         if self._moves or any(line.label for line in self.lines.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
-            self.problems += finding.clashes(labels | self.labels())
+            self.problems += clashes(labels | self.labels())
         if self.problems:
             raise CycleError(
                 f"{plural(len(self.problems), 'problem')}; nothing was corrected:",

@@ -14,14 +14,14 @@ from typing import NamedTuple
 from markupsafe import escape
 
 from dayfold.cycle.correcting import Desk, Target
-from dayfold.days import record
-from dayfold.days.record import Usage, span, usage
 from dayfold.errors import CycleError, ToolError
+from dayfold.history import record
+from dayfold.history.record import Usage, span, usage
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import placeholder
-from dayfold.ledger.intake.finding import WITHDRAW
+from dayfold.ledger.names import WITHDRAW
 from dayfold.project import storage, vcs
-from dayfold.project.console import Say, first_few, plural
+from dayfold.project.console import first_few, plural, say
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
 from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
@@ -177,7 +177,7 @@ class Erasure:
 
     # The walk: the event, remotes, pages and copies, the cache, and the files last; then the proof.
 
-    def carry_out(self, *, say: Say) -> None:
+    def carry_out(self) -> None:
         """Record the event, then erase every copy, and look for the bytes once more.
 
         Raises CycleError that lists the remotes that could not be reached; the rest is done then.

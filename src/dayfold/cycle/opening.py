@@ -1,7 +1,8 @@
-"""Opening a day, closing it."""
+"""The open day: opened, checked, closed."""
 
+import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -10,17 +11,17 @@ from typing import Any
 import yaml
 
 from dayfold.create import make_origin
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
-from dayfold.days.open_day import check_no_pipe
 from dayfold.errors import CycleError, ToolError
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
+from dayfold.ledger.names import is_clutter
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
-from dayfold.project.console import plural
-from dayfold.project.files import md5_file, write_bytes
-from dayfold.project.layout import DAY_PATHS, ORIGIN, UNOPENED, Project, check_day
+from dayfold.project.console import ask, first_few, plural, say
+from dayfold.project.files import escaped, md5_file, write_bytes
+from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
 KEPT = "What you changed in params.yaml stays."
@@ -106,7 +107,7 @@ def check_may_open(now: Line, day: str) -> None:
             f"{day} comes before {now.day}, which is sealed; days are added in order.",
             hint=f"give a day after {now.day}",
         )
-    check_no_pipe(now.project, day)
+    count_files(now.project, day)
 
 
 def keep_made(project: Project) -> None:
@@ -166,7 +167,75 @@ def opened(project: Project, day: str, parent: str, *, would: bool = False) -> I
         yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
 
 
-def close(now: Line, agree: Callable[[str], None]) -> str:
+def stale(project: Project, day: str) -> list[str]:
+    """What of the open day DVC finds changed; the images of other days are not looked at."""
+    count = count_files(project, day)
+    _check_nothing_frozen(project)
+    tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
+    changed = vcs.stale(project.root, "dvc.yaml", *map(project.name, tracked))
+    if not changed:
+        _check_none_ignored(project, day, count)
+    return changed
+
+
+def _check_none_ignored(project: Project, day: str, count: int) -> None:
+    """Raise CycleError where DVC leaves some of the open day's files out, by .dvcignore.
+
+    They would be in no cache and in no clone.
+    """
+    pinned = (pins.of_images(project, day) or {}).get("nfiles", count)
+    if pinned < count:
+        folder = project.name(project.images(day))
+        raise CycleError(
+            f"DVC keeps {pinned} of the {count} files in {folder}: .dvcignore leaves the others "
+            "out.",
+            hint=f"find {folder} -type f | dvc check-ignore --details --stdin shows the lines; "
+            "take them out, then dvc repro",
+        )
+
+
+def _check_nothing_frozen(project: Project) -> None:
+    """Raise CycleError where dvc.yaml freezes a stage: DVC takes it for up to date, come what may.
+
+    A day would be sealed whose model was made from other images or settings than it says.
+    """
+    try:
+        stages = yaml.load(project.dvc_yaml.read_bytes(), Loader=yaml.CSafeLoader)["stages"]
+        frozen = [name for name in STAGES if stages[name].get("frozen")]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return  # DVC tells what is wrong with it
+    if frozen:
+        raise CycleError(
+            f"dvc.yaml says frozen: true of {', '.join(frozen)}, so DVC does not make that again.",
+            hint="take the line out of dvc.yaml, then dvc repro",
+        )
+
+
+def count_files(project: Project, day: str) -> int:
+    """Count the files of a day's folder, without hidden and system files.
+
+    Raises CycleError where a pipe or socket is among them: DVC waits for ever at a pipe, and fails
+    at a socket. `add` takes neither; a person's copy of a folder brings them along.
+    """
+    folder = project.images(day)
+    paths = [path for path in folder.rglob("*") if not path.is_dir()]
+    if pipes := sorted(project.name(one) for one in paths if one.is_fifo() or one.is_socket()):
+        raise CycleError(
+            f"{project.name(folder)} holds what DVC cannot read:",
+            problems=first_few([f"{escaped(name)} is a pipe or a socket" for name in pipes]),
+            hint=f"rm -- {shlex.join(pipes)}",
+        )
+    names = (path.relative_to(folder).parts for path in paths)
+    return sum(not any(map(is_clutter, parts)) for parts in names)
+
+
+def agree(description: str, *, yes: bool) -> None:
+    """Say what is to be undone; CycleError unless `yes` is set or a person agrees."""
+    say(description)
+    ask("Undo it?", yes=yes, hint="dayfold undo --yes")
+
+
+def close(now: Line, *, yes: bool) -> str:
     """Close the open day (as `sealing.undo`)."""
     project = now.project
     lines = corrections.lines(project, now.day).values()
@@ -181,7 +250,8 @@ def close(now: Line, agree: Callable[[str], None]) -> str:
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     agree(
         f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
-        f"Everything else becomes as it was before {now.day}.\n{KEPT}"
+        f"Everything else becomes as it was before {now.day}.\n{KEPT}",
+        yes=yes,
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
     with journal.step(project, CLOSE, **facts):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dayfold.cycle import opening
 from dayfold.errors import CycleError
 from dayfold.project import journal, vcs
-from dayfold.project.console import Say, duration
+from dayfold.project.console import duration, say
 from dayfold.project.files import only_one
 from dayfold.project.journal import Note
 from dayfold.project.layout import Project
@@ -19,7 +19,7 @@ WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by i
 
 
 @contextmanager
-def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
+def ready(project: Project, command: str) -> Iterator[None]:
     """Work on a project alone, with a note of the command in the journal.
 
     Repairs first what an earlier command that was killed left half done, and says so. The note
@@ -27,7 +27,7 @@ def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
     """
     vcs.check_nothing_under_way(project.root)
     with only_one(project.cycle_lock, "at work"):
-        _repair(project, say)
+        _repair(project)
         _refuse([one for one in journal.at_work(project) if not one.startswith("git ")])
         journal.write(project, Note(command, time.time()))
         try:
@@ -37,11 +37,11 @@ def ready(project: Project, command: str, *, say: Say) -> Iterator[None]:
                 journal.write(project, None)
 
 
-def _repair(project: Project, say: Say) -> None:
+def _repair(project: Project) -> None:
     """Repair what the note of a killed command covers, and tell all else that is half done."""
     note, found = journal.read(project), journal.find(project)
     if any(one.is_covered_by(note) for one in found):
-        _wait(project, say)
+        _wait(project)
         found = journal.find(project)
     for one in found:
         if note and one.is_covered_by(note):
@@ -58,7 +58,7 @@ def _repair(project: Project, say: Say) -> None:
     journal.write(project, None)
 
 
-def _wait(project: Project, say: Say) -> None:
+def _wait(project: Project) -> None:
     """Wait for what a killed command had started and what is still at work, if anything is."""
     until, busy = time.monotonic() + WAIT_SECONDS, journal.at_work(project)
     if busy:

@@ -2,18 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
-from dayfold.days.open_day import stale
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
@@ -53,7 +52,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     states.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
-        if changed := stale(project, now.day):
+        if changed := opening.stale(project, now.day):
             raise CycleError(
                 f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
             )
@@ -181,11 +180,11 @@ def afterwards(project: Project) -> Iterator[str]:
         )
 
 
-def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) -> str:
+def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
     """Take back the last step: an experiment on a sealed day, its seal, or the opening of a day.
 
-    With `seal` it is the seal, and all files stay as they are. `agree` is given what is to be done
-    and raises unless that is meant. Returns what was done.
+    With `seal` it is the seal, and all files stay as they are. Unless `yes` is set a person is
+    asked. Returns what was done.
     """
     now = Line.read(project)
     states.check(now, "undo")
@@ -194,13 +193,13 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
     if not now.is_sealed:
         if seal:
             raise CycleError(f"{now.day} is open, so it has no seal.", hint="dayfold status")
-        return opening.close(now, agree)
+        return opening.close(now, yes=yes)
     try:
         if not seal:
             hand_edits.check_last(now)
     except CycleError:
         again = "is not as it was sealed: its files come back as they were"
-        agree(f"{now.day} {again}\n{opening.KEPT}")
+        opening.agree(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
         opening.bring_back(project, vcs.TAG + now.day)
         hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
         try:
@@ -212,10 +211,10 @@ def undo(project: Project, agree: Callable[[str], None], *, seal: bool = False) 
         except CycleError as error:
             raise CycleError(error.what, hint=hint or error.hint) from None
         return f"{now.day} is as it was sealed"
-    return _unseal(now, agree)
+    return _unseal(now, yes=yes)
 
 
-def _unseal(now: Line, agree: Callable[[str], None]) -> str:
+def _unseal(now: Line, *, yes: bool) -> str:
     project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
     states.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
@@ -236,7 +235,7 @@ def _unseal(now: Line, agree: Callable[[str], None]) -> str:
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
     is_own = vcs.seals(root)[day].strip() in words
     goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
-    agree(f"{day} is sealed: {goes}; all files stay as they are")
+    opening.agree(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
     if is_own:
         _drop(project, commit, day)
     else:

@@ -1,9 +1,10 @@
 """Where a project stands, what is next."""
 
-from dayfold.days import open_day, states
-from dayfold.days.line import Line
+from dayfold.cycle import opening
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
+from dayfold.history import states
+from dayfold.history.line import Line, strays
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
@@ -19,7 +20,7 @@ def advice(project: Project) -> list[str]:
     except (LedgerError, ParamsError):
         vcs.check_nothing_under_way(project.root, conflicts_only=True)  # their text is no file's
         raise
-    lost = finding.strays(project, now.params)
+    lost = strays(now)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
     classes = now.params.origin.classes
     unseen = evidence.unseen(now.sealed_history, classes) if classes else ()
@@ -47,7 +48,7 @@ def advice(project: Project) -> list[str]:
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:
-        changed = open_day.stale(project, now.day)
+        changed = opening.stale(project, now.day)
     except ToolError:
         if busy := journal.at_work(project):
             return [*lines, f"busy    {', '.join(busy)}", "next    wait for it, or stop it"]

@@ -1,45 +1,33 @@
 """The cycle without a person."""
 
-import re
 import shlex
-import sys
-import time
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from dayfold.cycle import adding, sealing
-from dayfold.days.line import Line
-from dayfold.days.open_day import check_no_pipe
+from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError
-from dayfold.ledger.intake import finding, workers
+from dayfold.history.line import Line
+from dayfold.ledger.intake import workers
+from dayfold.ledger.names import composed, is_clutter
 from dayfold.project import vcs
-from dayfold.project.console import PROGRESS, Say, plural
+from dayfold.project.console import Stages, plural, say
 from dayfold.project.layout import Project, is_day
 
-PROGRESS_SECONDS = 60.0
-# What DVC says of a stage as it begins, and of itself.
-_BEGUN = re.compile(r"Running stage '(\w+)':")
-_OF_DVC = re.compile(
-    r"\s*$|> dayfold |Verifying data sources|.* didn't change, skipping"
-    r"|(Generat|Updat)ing lock file|To (track the changes|enable auto staging)"
-    r"|\t(git add|dvc config) |Use `dvc push`"
-)
 
-
-def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: bool = False) -> int:
-    """Add, reproduce and seal a day, or, without `day`, every dated folder of `source` in order.
+def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: bool) -> int:
+    """Add, reproduce and seal `day`, or, without it, the day of each dated folder, in order.
 
     Returns how many files were refused, or are known with another label. A day that is sealed is
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
     said, with its time; all that they and DVC print with `verbose`.
     """
-    refused = 0
-    folders = [(source, day)] if day else [(path, path.name) for path in dated(source)]
+    refused, now = 0, Line.read(project)
     times = vcs.times_of_seals(project.root)
-    for number, (folder, name) in enumerate(folders, start=1):
+    for number, folder in enumerate(sources, start=1):
+        name = day or folder.name
         if not day:
-            say(f"day {number} of {len(folders)}: {name}")
-        now = Line.read(project)
+            say(f"day {number} of {len(sources)}: {name}")
         if name in now.sealed:
             late = _late(project, folder, name, times.get(name))
             way = f"a later day takes them: dayfold run {shlex.quote(str(folder))}"
@@ -60,16 +48,12 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        check_no_pipe(project, name)
+        opening.count_files(project, name)  # DVC would wait for ever at a pipe
         vcs.repro(project.root, None if verbose else Stages(say).hear)
         for line in sealing.seal(project):
             say(line)
+        now = Line.read(project)
     return refused
-
-
-def is_dated(source: Path) -> bool:
-    """Whether a folder holds folders that are named by day, and not classes."""
-    return source.is_dir() and any(is_day(path.name) for path in source.iterdir() if path.is_dir())
 
 
 def _has_new(now: Line, folder: Path) -> bool:
@@ -91,16 +75,25 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
     """
     if sealed is None or not folder.is_dir():
         return 0
-    files = [path for path in folder.glob("*/*") if path.is_file()]
-    files = [path for path in files if not finding.is_clutter(path.name)]
+    # A file that came has changed its folder too: most nights no file is looked at.
+    classes = [path for path in folder.iterdir() if path.is_dir()]
+    classes = [path for path in classes if path.stat().st_ctime > sealed]
+    files = [path for one in classes for path in one.iterdir() if path.is_file()]
+    files = [path for path in files if not is_clutter(path.name)]
     young = [f"/{path.parent.name}/{path.name}" for path in files if path.stat().st_ctime > sealed]
     text = project.manifest(day).read_text(encoding="utf-8") if young else ""
-    return sum(finding.composed(name) not in text for name in young)
+    return sum(composed(name) not in text for name in young)
 
 
 def dated(source: Path) -> list[Path]:
-    """The folders of a folder of days, in order; IntakeError where it holds anything else."""
-    found = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    """The folders of a folder of days, in order; none where it holds no folder named by day.
+
+    IntakeError where it holds anything else too.
+    """
+    paths = source.iterdir() if source.is_dir() else ()
+    found = sorted(path for path in paths if not path.name.startswith("."))
+    if not any(is_day(path.name) and path.is_dir() for path in found):
+        return []
     strangers = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
@@ -113,31 +106,3 @@ def dated(source: Path) -> list[Path]:
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found
-
-
-class Stages:
-    """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
-
-    def __init__(self, say: Say) -> None:
-        self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
-
-    def hear(self, line: str) -> None:
-        """Take a line that DVC or a brief stage printed."""
-        begun = _BEGUN.match(line)
-        if line.startswith(PROGRESS):
-            self._progress(line.removeprefix(PROGRESS))
-        elif begun:
-            self._stage, self._began = begun[1], time.monotonic()
-        elif not _OF_DVC.match(line):
-            self._progress("")
-            at = f"{time.monotonic() - self._began:6.1f} s" if self._stage else ""
-            self._say(f"{self._stage:9}{at:8}  {line}")
-            self._stage = ""
-
-    def _progress(self, text: str) -> None:
-        """Show a line for a while: on a terminal until the next one, elsewhere one a minute."""
-        if sys.stdout.isatty():
-            print(f"\r\x1b[K{text}", end="", flush=True)
-        elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:
-            self._shown = time.monotonic()
-            self._say(f"{'':19}{text}")

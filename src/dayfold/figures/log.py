@@ -69,8 +69,8 @@ class DayLine:
     corrected: int = 0
 
 
-def lines(project: Project, params: Params) -> list[DayLine]:
-    """Return a line a day, oldest first, up to the open day.
+def lines(project: Project, params: Params, most: int | None = None) -> list[DayLine]:
+    """Return a line a day, oldest first, up to the open day: of all days, or of the last `most`.
 
     A sealed day's figures are those that its tag has. Those of other days are counted from the
     evaluations, which takes longer with each day before.
@@ -90,9 +90,9 @@ def lines(project: Project, params: Params) -> list[DayLine]:
             figures=None,
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )
-        for day, classes in history.classes().items()
+        for day, classes in [*history.classes().items()][-most if most else 0 :]
     ]
-    figures = _sealed_figures(project)
+    figures = _sealed_figures(project, [line.day for line in found])
     figures |= counted(project, [line for line in found if line.day not in figures])
     tests = replace(history, images=history.split("test"))
     for line in found:
@@ -126,10 +126,10 @@ def measured(
     return found
 
 
-def _sealed_figures(project: Project) -> dict[str, dict[str, Any]]:
+def _sealed_figures(project: Project, days: Collection[str]) -> dict[str, dict[str, Any]]:
     if not (project.root / ".git").exists():
         return {}  # the folder of a backtest: the tags around it are of the project's own days
-    sealed = vcs.sealed_days(project.root)
+    sealed = [day for day in vcs.sealed_days(project.root) if day in days]
     names = [*map(project.name, (project.figures, project.class_figures, project.metrics))]
     found = {}
     for day, kept in vcs.at_tags(project.root, sealed, lambda _: names).items():
@@ -193,7 +193,7 @@ def table(days: list[DayLine], verdicts: Mapping[str, str], *, unit: str = "imag
     drawn.add_column("gate")
     for line in days:
         # Names come from folders: nothing in them is markup.
-        new = escape(", ".join(line.new)) if line is not days[0] else ""
+        new = escape(", ".join(line.new)) if len(line.new) < line.classes else ""
         classes = f"{line.classes} +{new}" if new else str(line.classes)
         tested = str(line.figures["evidence"]["all"]) if line.figures else figure(None)
         cells = [_cell(line, key) for key in COLUMNS.values()]

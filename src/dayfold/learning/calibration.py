@@ -11,7 +11,6 @@ ECE of 320 other images from 0.113 (T = 1) to 0.089, and the cross-entropy on si
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +22,6 @@ STEPS = 60  # of bisection, to the last bit of a float
 
 
 Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]  # logits [n, classes], class ids [n]
-
-
-class Calibration(NamedTuple):
-    """A temperature; `problem` says why it is 1; `added` counts images of yesterday's model."""
-
-    temperature: float
-    problem: str
-    added: int
 
 
 def errors(labelled: Labelled) -> int:
@@ -58,14 +49,17 @@ def needed(problem: str) -> str:
     return problem if is_said else f"{problem}; {LEAST_IMAGES} are needed"
 
 
-def fit(validation: Labelled, yesterday: Callable[[], Labelled]) -> Calibration:
-    """Fit on today's validation logits; where these are too few, on yesterday's model's too."""
+def fit(validation: Labelled, yesterday: Callable[[], Labelled]) -> tuple[float, str, int]:
+    """Fit on today's validation logits; where these are too few, on yesterday's model's too.
+
+    Returns the temperature, why it is 1, and how many images yesterday's model added.
+    """
     if not (reason := too_few(validation)):
-        return Calibration(fit_temperature(validation), "", 0)
+        return fit_temperature(validation), "", 0
     more = yesterday()
     if too_few(validation, more):
-        return Calibration(1.0, reason, 0)
-    return Calibration(fit_temperature(validation, more), "", len(more[1]))
+        return 1.0, reason, 0
+    return fit_temperature(validation, more), "", len(more[1])
 
 
 def fit_temperature(*labelled: Labelled) -> float:

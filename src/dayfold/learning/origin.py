@@ -6,7 +6,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,12 +28,10 @@ from dayfold.learning.network import (
 from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
-from dayfold.project.console import Ticker, first_few, plural
+from dayfold.project.console import Ticker, first_few, plural, say
 from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 from dayfold.project.params import NETWORK
-
-Say = Callable[[str], None]
 
 TIMEOUT_SECONDS = 15  # without a byte
 WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
@@ -54,9 +52,7 @@ def write(project: Project, model: Model) -> None:
     save(project.parent_model, model.state, model.metadata)
 
 
-def make(
-    weights: str, *, network: str, seed: int, classes: Sequence[str], say: Say = lambda _line: None
-) -> Model:
+def make(weights: str, *, network: str, seed: int, classes: Sequence[str]) -> Model:
     """Return the origin for `weights`: "imagenet", "random" or the path of a file of weights.
 
     `network` is one of NETWORKS; `classes` names the rows of the file's head; without it the head
@@ -65,7 +61,7 @@ def make(
     if classes and weights in ("imagenet", "random"):
         raise ModelError(f"Classes name the rows of a file's head; {weights} weights have none.")
     if weights == "imagenet":
-        return published(network, say=say)
+        return published(network)
     if weights == "random":
         return random_origin(seed, network)
     return of_state(read(Path(weights)), classes, Path(weights).name, network)
@@ -77,7 +73,7 @@ def torch_home() -> Path:
     return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
 
 
-def published(network: str, *, say: Say) -> Model:
+def published(network: str) -> Model:
     """Return the origin from a network's published weights, in torchvision's cache or downloaded.
 
     The file's full sha256 is checked before it is parsed.
@@ -92,7 +88,7 @@ def published(network: str, *, say: Say) -> Model:
         say(f"{cached} is another file than the published one, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
-        download(url, path, say=say)
+        download(url, path)
         if (found := sha256_file(path)) != sha256:
             raise ModelError(
                 f"{url} is not the file that it should be (sha256 {found[:12]}…, expected "
@@ -103,11 +99,11 @@ def published(network: str, *, say: Say) -> Model:
         return of_state(read(path), (), "imagenet", network)
 
 
-def download(url: str, path: Path, *, say: Say) -> None:
+def download(url: str, path: Path) -> None:
     """Download ImageNet's weights to `path`; a broken download starts again from the beginning."""
     for number, wait in enumerate((*WAITS_SECONDS, None), start=1):
         try:
-            _transfer(url, path, say)
+            _transfer(url, path)
             return
         except urllib.error.HTTPError as error:
             error.close()
@@ -130,7 +126,7 @@ def download(url: str, path: Path, *, say: Say) -> None:
         time.sleep(wait)
 
 
-def _transfer(url: str, path: Path, say: Say) -> None:
+def _transfer(url: str, path: Path) -> None:
     headers = {"User-Agent": f"dayfold/{__version__}"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own constant
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310

@@ -8,8 +8,8 @@ import polars as pl
 
 from dayfold.errors import LedgerError
 from dayfold.ledger import manifest, tables
-from dayfold.ledger.intake import finding
 from dayfold.ledger.manifest import History, Row
+from dayfold.ledger.names import clashes, composed, name_problem
 from dayfold.ledger.tables import ImageGroup
 from dayfold.project import vcs
 from dayfold.project.files import parse_csv
@@ -64,6 +64,8 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
             files[path.stem] = path.read_bytes()
     found = {}
     for day, data in sorted(files.items()):
+        if b"\n" not in data.strip():
+            continue  # the columns alone, as on most days
         try:
             table = parse_csv(data, tables.schema(Correction), day)
         except LedgerError:
@@ -110,9 +112,9 @@ def applied(known: History, lines: Mapping[str, Correction]) -> History:
 
 def label_problem(label: str) -> str:
     """Say why a class cannot have this name; "" if it can."""
-    if wrong := finding.name_problem(label, "class"):
+    if wrong := name_problem(label, "class"):
         return wrong
-    if label != finding.composed(label):
+    if label != composed(label):
         return "is not in composed Unicode (NFC)"
     return "has a backslash in it" if "\\" in label else ""
 
@@ -154,7 +156,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
                 rows.append(Row("withdraw" if action == ERASE else action, image, *kept))
     changed = [row.image for row in rows]
     unchanged = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
-    problems += finding.clashes({row.label for row in rows if row.label} | set(unchanged))
+    problems += clashes({row.label for row in rows if row.label} | set(unchanged))
     if problems:
         raise LedgerError(
             f"{name} has lines that do not fit:",

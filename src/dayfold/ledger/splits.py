@@ -1,21 +1,13 @@
 """Train, validation or test: once per group.
 
-All images of a patient share a split, or the figures would be too good. A patient whom an older
-`data.group` knew by another name, or did not know, keeps the earlier split.
+All images of a patient share a split, or the figures would be too good (grouping.py).
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from dayfold import draws
-from dayfold.errors import IntakeError, LedgerError
-from dayfold.ledger import tables
-from dayfold.ledger.manifest import SPLITS, History
-from dayfold.ledger.tables import ImageGroup
-from dayfold.project.layout import Project
+from dayfold.ledger.manifest import SPLITS
 
 SIDES = range(len(SPLITS))
 WHOLE = ""  # all classes as one; no class has this name
@@ -23,108 +15,9 @@ WHOLE = ""  # all classes as one; no class has this name
 WEIGHTS = (0.5, 1.0, 0.25, 2.0, 0.1, 4.0)
 GAP = (100, 1, 2)  # the penalty of a split without a group, as SPLITS: training matters most
 MOST_TURNS = 8
-NO_GROUP = "no patient id (data.group does not match)"
 
 ClassCounts = Sequence[tuple[str, int]]  # the classes of a group and its images; WHOLE last
 SplitCounts = Mapping[str, tuple[int, int]]  # split → images, groups
-
-
-class NewImage(NamedTuple):
-    """An image of today that has no split yet; `image` is its sha256."""
-
-    image: str
-    path: str
-    label: str
-    group: str
-
-
-def group_of(path: str, expression: str, dicom_group: str = "") -> str:
-    """Return the group that `data.group` finds in a path, else that of the DICOM ids, else "".
-
-    Raises IntakeError where there is an expression and no group.
-    """
-    group = in_path(path, expression) or dicom_group
-    if expression and not group:
-        raise IntakeError(f"{path}: {NO_GROUP}")
-    return group
-
-
-def in_path(path: str, expression: str) -> str:
-    """Return the text that the expression's only (…) matches in a path, or ""."""
-    found = re.search(expression, path) if expression else None
-    return (found and found.group(1)) or ""
-
-
-@dataclass(frozen=True)
-class Units:
-    """Groups of images that share a split: `of` maps each new image to its unit.
-
-    `settled` maps a unit to the split of its earlier images. Where `data.group` was changed, `live`
-    maps a unit to the number of its earlier images in each split; a unit that joins two earlier
-    ones may be in two splits.
-    """
-
-    of: Mapping[str, str]
-    settled: Mapping[str, str]
-    live: Mapping[str, Mapping[str, int]]
-
-    def in_several_splits(self) -> list[str]:
-        """Return the units of new images whose earlier images are in more than one split."""
-        return sorted({unit for unit in self.of.values() if len(self.live.get(unit, ())) > 1})
-
-
-def units(images: Iterable[NewImage], *, earlier: History, expression: str) -> Units:
-    """Return the units of new images, joined with those of all earlier images.
-
-    Two images are in one unit if they have a name in common, directly or through other images. The
-    names of an image are its group and all that the project's expressions, past and present, find
-    in its path. So a patient whom another expression names differently, or not at all, stays one
-    unit. Where a unit joins images of several splits, train wins: no model is tested on images that
-    it was trained on.
-    """
-    is_unchanged = set(earlier.expressions) <= {expression}
-    expressions = () if is_unchanged else (*earlier.expressions, expression)
-    parents: dict[str, str] = {}  # a union-find forest: name → a lesser name of the same unit
-    settling = list(earlier.groups.iter_rows())
-    living: list[tuple[str, str]] = []
-    columns = ("path", "group", "split")
-    if not is_unchanged:
-        withdrawn = earlier.corrections.filter(action="withdraw")
-        for table, into in ((earlier.images, living), (withdrawn, settling)):
-            for path, group, split in table.select(columns).iter_rows():
-                if names := _names(path, group, expressions):
-                    into.append((_join(parents, names), split))
-    of = {
-        image: _join(parents, _names(path, group, expressions) or [image])
-        for image, path, _, group in images
-    }
-    live: dict[str, Counter[str]] = {}
-    for name, split in living:
-        live.setdefault(_root(parents, name), Counter())[split] += 1
-    settled = {unit: min(splits, key=SPLITS.index) for unit, splits in live.items()}
-    for name, split in settling:
-        unit = _root(parents, name)
-        settled[unit] = min(settled.get(unit, split), split, key=SPLITS.index)
-    return Units({image: _root(parents, name) for image, name in of.items()}, settled, live)
-
-
-def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
-    found = (in_path(path, expression) for expression in expressions)
-    return [name for name in (group, *found) if name]
-
-
-def _root(parents: dict[str, str], name: str) -> str:
-    """Return the least name of a name's unit."""
-    while (parent := parents.get(name, name)) != name:
-        parents[name] = parents.get(parent, parent)
-        name = parent
-    return name
-
-
-def _join(parents: dict[str, str], names: Sequence[str]) -> str:
-    roots = {_root(parents, name) for name in names}
-    parents |= dict.fromkeys(roots, min(roots))
-    return min(roots)
 
 
 @dataclass
@@ -269,24 +162,3 @@ def _deal(
 def _by_hash(names: Sequence[str]) -> list[str]:
     keys = draws.uniforms("split", ids=names)
     return [name for _, name in sorted(zip(keys, names, strict=True))]
-
-
-def read_groups(project: Project, day: str) -> dict[str, str]:
-    """Return the groups that label files named, by image; none where the file is missing."""
-    if not project.groups(day).exists():
-        return {}
-    groups: dict[str, str] = {}
-    twice = []
-    for image, group in tables.read(project.groups(day), ImageGroup).iter_rows():
-        if groups.setdefault(image, group) != group:
-            twice.append(f"{image[:12]}… is in {groups[image]!r} and {group!r}")
-    if twice:
-        name = project.name(project.groups(day))
-        raise LedgerError(f"{name} names two groups of an image:", problems=twice)
-    return groups
-
-
-def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
-    known = read_groups(project, day)
-    rows = sorted((known | dict(groups)).items())
-    tables.write(project.groups(day), ImageGroup, rows)

@@ -1,6 +1,8 @@
-"""What a person sees: progress and tables."""
+"""What a person sees: tables, progress, stages."""
 
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,18 +14,42 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dayfold.errors import CycleError
+
 LINE_EVERY_SECONDS = 15.0
 MOST_LINES = 5  # of a list that has more than a person reads at once
 FILE_COLUMNS = 200  # characters a line, where the output is no terminal
 # Set in the environment of stages that are to say their most important lines alone.
 BRIEF = "DAYFOLD_BRIEF"
 PROGRESS = "\x1e"  # begins a line of a brief stage that the next one replaces
+PROGRESS_SECONDS = 60.0  # between two such lines, where the output is no terminal
+# What DVC says of a stage as it begins, and of itself.
+_BEGUN = re.compile(r"Running stage '(\w+)':")
+_OF_DVC = re.compile(
+    r"\s*$|> dayfold |Verifying data sources|.* didn't change, skipping"
+    r"|(Generat|Updat)ing lock file|To (track the changes|enable auto staging)"
+    r"|\t(git add|dvc config) |Use `dvc push`"
+)
 
 Say = Callable[[str], None]
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def ask(question: str, *, yes: bool, hint: str) -> None:
+    """Raise CycleError unless `yes` is set or a person agrees."""
+    if yes:
+        return
+    import typer  # here: few commands ask, and it takes a while
+
+    if not sys.stdin.isatty():
+        raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
+    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
+    signal.siginterrupt(signal.SIGINT, True)
+    if not typer.confirm(question):
+        raise CycleError("Nothing was done.")
 
 
 def show(table: Table) -> None:
@@ -131,3 +157,31 @@ class Ticker:
             print(text, flush=True)
             if BRIEF in os.environ:
                 print(PROGRESS * (not lasts) + text, file=sys.__stdout__, flush=True)
+
+
+class Stages:
+    """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
+
+    def hear(self, line: str) -> None:
+        """Take a line that DVC or a brief stage printed."""
+        begun = _BEGUN.match(line)
+        if line.startswith(PROGRESS):
+            self._progress(line.removeprefix(PROGRESS))
+        elif begun:
+            self._stage, self._began = begun[1], time.monotonic()
+        elif not _OF_DVC.match(line):
+            self._progress("")
+            at = f"{time.monotonic() - self._began:6.1f} s" if self._stage else ""
+            self._say(f"{self._stage:9}{at:8}  {line}")
+            self._stage = ""
+
+    def _progress(self, text: str) -> None:
+        """Show a line for a while: on a terminal until the next one, elsewhere one a minute."""
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{text}", end="", flush=True)
+        elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:
+            self._shown = time.monotonic()
+            self._say(f"{'':19}{text}")

@@ -36,17 +36,6 @@ def tie() -> None:
     threading.Thread(target=_watch, args=(starter,), daemon=True).start()
 
 
-def main() -> None:
-    """Run DVC's command line in this process, which ends with the dayfold that started it.
-
-    As `python -Pm dayfold.project.lifeline dvc …`: a `dvc repro` must not outlive `dayfold run`.
-    """
-    tie()
-    from dvc.cli import main as dvc
-
-    sys.exit(dvc(sys.argv[2:]))
-
-
 def _starter() -> psutil.Process | None:
     with suppress(psutil.Error):  # one of them ended as it was looked at
         for process in psutil.Process().parents():
@@ -61,7 +50,3 @@ def _watch(starter: psutil.Process) -> None:
         while starter in psutil.Process().parents():
             time.sleep(LOOK_EVERY_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,9 +3,7 @@
 Sealed days are read as they are: each has the params.yaml of its own commit.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ from dayfold.project.layout import STAGES, Project
 
 OLDER = ("0.1.0",)  # versions whose files are brought up to date here
 FIX = "dayfold check --fix"
+OWN = Path(__file__).parents[1] / "template"  # with the README of a new project
 
 
-@contextmanager
-def files() -> Iterator[tuple[Path, Path]]:
-    """The folder of the files that every project begins with, and that of its own README."""
-    with resources.as_file(resources.files("dayfold") / "template") as own:
-        packaged = (own / "dvc.yaml").is_file()
-        yield (own if packaged else Path(__file__).parents[3]), own
+def shared() -> Path:
+    """Return the folder of the files that every project begins with; in a wheel it is OWN."""
+    return OWN if (OWN / "dvc.yaml").is_file() else Path(__file__).parents[3]
 
 
 def is_older(project: Project) -> bool:
@@ -46,8 +42,7 @@ def upgrade(project: Project) -> None:
             f"{project.dvc_yaml.name} has stages of your own: {', '.join(own)}.",
             hint="move them into a dvc.yaml of their own, then run the command again",
         )
-    with files() as (shared, _):
-        text, pipeline = ((shared / f"{name}.yaml").read_bytes() for name in ("params", "dvc"))
+    text, pipeline = ((shared() / f"{name}.yaml").read_bytes() for name in ("params", "dvc"))
     known = dotted(yaml_file.parse(text.decode(), project.params.name)[1])
     kept = {key: value for key, value in old.items() if key in known and key != "dayfold"}
     write_bytes(project.params, text)
@@ -92,6 +87,8 @@ ATTRIBUTES = "\n".join(
         "",
     ]
 )
+# What a demo, `dvc plots` and a person put into a project, and git does not keep.
+IGNORED = "/incoming/\n/forgetting.png\n/dvc_plots/\n/.venv/\n"
 # Without a slash at the end where DVC asks about a folder that is not there yet.
 IGNORE = """\
 # What git keeps of a project, whatever the ignore file of a person's own (core.excludesFile) says.

@@ -7,13 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
-from threading import Thread
 
 from dayfold.errors import CycleError, ToolError
 from dayfold.project.console import BRIEF, first_few
+from dayfold.project.dvc_process import DVC, DvcProcess
 from dayfold.project.layout import is_day
 
 # What DVC and git say where one was killed before, or cannot sign, and what helps: the first.
@@ -49,9 +50,7 @@ _PINNED = {
     "log.showSignature": "false",
 }
 _GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{key}={value}"))]
-# DVC's own command line, ended with this process even by kill -9. With -P a person's script at the
-# project's top, calendar.py for one, is not taken for the module of that name.
-_DVC = [sys.executable, "-Pm", "dayfold.project.lifeline", "dvc"]
+_STARTED: dict[Path, DvcProcess] = {}  # by `dvc_ready`, by their project
 
 
 def is_foreign(name: str) -> bool:
@@ -73,39 +72,18 @@ def environment() -> dict[str, str]:
     }
 
 
-def _run(
-    tool: Sequence[str],
-    words: Sequence[str],
-    root: Path,
-    *,
-    more: Mapping[str, str] | None = None,
-    given: str | None = None,
-) -> str:
-    try:
-        done = subprocess.run(
-            [*tool, *words],
-            cwd=root,
-            env={**environment(), **(more or {})},
-            input=given,
-            encoding="utf-8",  # paths, whatever the locale
-            errors="surrogateescape",
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ToolError(f"{tool[0]} is not installed.", hint=f"install {tool[0]}") from None
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        command = " ".join(["dvc" if tool is _DVC else "git", *words])
-        if any(map(_is_busy, said)):
-            raise _busy(command, said)
-        ways = [way for trace, way in WAYS.items() if any(trace in line for line in said)]
-        raise ToolError(
-            f"`{shorten(command, 100, placeholder=' …')}` failed (exit code {done.returncode}).",
-            problems=said[-12:],
-            hint=ways[0] if ways else "",
-        )
-    return done.stdout
+def _failed(tool: str, words: Sequence[str], code: int, errors: Iterable[str]) -> ToolError:
+    """The error of a command that failed, by what it printed to stderr."""
+    command = " ".join([tool, *words])
+    said = [line for line in errors if line.strip()]
+    if any(map(_is_busy, said)):
+        return _busy(command, said)
+    ways = [way for trace, way in WAYS.items() if any(trace in line for line in said)]
+    return ToolError(
+        f"`{shorten(command, 100, placeholder=' …')}` failed (exit code {code}).",
+        problems=said[-12:],
+        hint=ways[0] if ways else "",
+    )
 
 
 def _is_busy(line: str) -> bool:
@@ -123,46 +101,53 @@ def _busy(command: str, said: Iterable[str]) -> ToolError:
     )
 
 
+@contextmanager
+def dvc_ready(root: Path) -> Iterator[DvcProcess]:
+    """Have DVC started at a project's top; every command of it there takes no start of its own."""
+    if root in _STARTED:
+        yield _STARTED[root]
+        return
+    _STARTED[root] = DvcProcess(root, environment())
+    try:
+        yield _STARTED[root]
+    finally:
+        _STARTED.pop(root).end()
+
+
 def dvc(root: Path, *words: str) -> str:
     """Run a DVC command at the project's top and return what it prints.
 
     Never with --quiet: it keeps errors to itself, too.
     """
-    return _run(_DVC, words, root)
+    out, err = list[str](), list[str]()
+    with dvc_ready(root) as process:
+        code = process.run(words, out.append, err.append)
+    if code:
+        raise _failed("dvc", words, code, err)
+    return "\n".join(out)
 
 
 def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
-    said: list[str] = []
-    with subprocess.Popen(
-        [*_DVC, "repro"],
-        cwd=root,
-        env={**environment(), **({BRIEF: "1"} if each else {})},
-        stdout=subprocess.PIPE if each else None,
-        stderr=subprocess.PIPE if each else None,
-        encoding="utf-8",
-        errors="surrogateescape",
-    ) as running:
-        errors = Thread(target=_pass_on, args=(running.stderr or (), said))
-        errors.start()
-        for line in running.stdout or ():
-            if each:
-                each(line.rstrip("\n"))
-        errors.join()
-    if running.returncode and said:
-        raise _busy("dvc repro", said)
-    if running.returncode:
-        what = f"`dvc repro` failed (exit code {running.returncode})."
-        raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
+    busy = list[str]()
 
-
-def _pass_on(lines: Iterable[str], kept: list[str]) -> None:
-    """Print lines to stderr at once; keep them instead from one on that tells of another DVC."""
-    for line in lines:
-        if kept or _is_busy(line):
-            kept.append(line)
+    def pass_on(line: str) -> None:
+        """Print a line to stderr; keep it instead from one on that tells of another DVC."""
+        if busy or _is_busy(line):
+            busy.append(line)
         else:
-            print(line, end="", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
+
+    if each:
+        with dvc_ready(root) as process:
+            code = process.run(["repro"], each, pass_on, {BRIEF: "1"})
+    else:  # its progress bars are for the terminal
+        code = subprocess.run([*DVC, "repro"], cwd=root, env=environment(), check=False).returncode
+    if code and busy:
+        raise _busy("dvc repro", busy)
+    if code:
+        what = f"`dvc repro` failed (exit code {code})."
+        raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
 
 
 def bringing_back(*targets: str) -> str:
@@ -179,7 +164,22 @@ def git(
     root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
     """Run a git command at the project's top and return what it prints."""
-    return _run(_GIT, words, root, more=more, given=given)
+    try:
+        done = subprocess.run(
+            [*_GIT, *words],
+            cwd=root,
+            env={**environment(), **(more or {})},
+            input=given,
+            encoding="utf-8",  # paths, whatever the locale
+            errors="surrogateescape",
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ToolError("git is not installed.", hint="install git") from None
+    if done.returncode:
+        raise _failed("git", words, done.returncode, done.stderr.splitlines())
+    return done.stdout
 
 
 def git_says(root: Path, *words: str) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dayfold.days import record
-from dayfold.days.record import UNREADABLE, Sealed
 from dayfold.errors import DayfoldError
+from dayfold.history import record
+from dayfold.history.record import UNREADABLE, Sealed
 from dayfold.ledger import manifest
 from dayfold.ledger.corrections import ERASE
 from dayfold.project import pins, storage, vcs

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.days import hand_edits, states
-from dayfold.days.line import Line
-from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
-from dayfold.ledger.intake import finding
+from dayfold.history import hand_edits, states
+from dayfold.history.line import Line, strays
+from dayfold.history.record import span
 from dayfold.project import journal, storage, template, vcs
-from dayfold.project.console import duration, first_few, plural
+from dayfold.project.console import duration, first_few, plural, say
 from dayfold.project.cpus import cpus, multiplies_bf16
 from dayfold.project.files import is_free
 from dayfold.project.layout import Project
@@ -25,7 +24,6 @@ from dayfold.proof import verify
 from dayfold.proof.verify import Verified
 
 SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
-Say = Callable[[str], None]
 
 
 class Sign(NamedTuple):
@@ -37,7 +35,7 @@ class Sign(NamedTuple):
     fix: Callable[[], object] | None = None
 
 
-def examine(project: Project, *, fix: bool, say: Say, read_data: bool = False) -> int:
+def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
     """Look at everything and say it, a line each; return how many things are left to fix.
 
     With `fix` what is safe is fixed at once: nothing that a person made is changed or removed.
@@ -81,7 +79,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
         yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
     yield _computing(now.params)
-    for stray in finding.strays(project, now.params):
+    for stray in strays(now):
         yield Sign("images", str(stray), stray.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)

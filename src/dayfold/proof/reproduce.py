@@ -8,24 +8,23 @@ there either.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dayfold import __version__
-from dayfold.days import record
-from dayfold.days.record import PLANS, Sealed
 from dayfold.errors import CycleError, DayfoldError
+from dayfold.history import record
+from dayfold.history.record import PLANS, Sealed
 from dayfold.ledger import manifest
 from dayfold.project import params as params_file
 from dayfold.project import pins, storage, template, vcs
-from dayfold.project.console import Ticker, first_few
+from dayfold.project.console import Ticker, first_few, say
 from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
 from dayfold.proof import chain
 
-Say = Callable[[str], None]
 TAIL = 3  # lines of what `dvc repro` says that are shown where a stage fails
 LEVELS = """\
 A  plans    manifest, weights, replay set, shares, draws: equal on every machine
@@ -70,7 +69,6 @@ def reproduce(
     project: Project,
     days: Sequence[str],
     *,
-    say: Say,
     from_scratch: bool = False,
     restore: bool = False,
     here: bool = False,

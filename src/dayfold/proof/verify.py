@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from dayfold.days.line import Line
-from dayfold.days.record import Sealed, span
 from dayfold.errors import ToolError
+from dayfold.history.line import Line
+from dayfold.history.record import Sealed, span
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import is_placeholder
 from dayfold.project import pins, storage, vcs

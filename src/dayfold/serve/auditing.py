@@ -23,7 +23,7 @@ from dayfold.learning import calibration, device, network, pixels
 from dayfold.learning.network import Model
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.decode import no_warnings
-from dayfold.ledger.intake.finding import KEEP, WITHDRAW
+from dayfold.ledger.names import KEEP, WITHDRAW
 from dayfold.ledger.tables import Doubt
 from dayfold.project import params as params_file
 from dayfold.project import vcs
@@ -170,7 +170,7 @@ def folds(labels: NDArray[np.int64], groups: Sequence[str], day: str) -> NDArray
     order = np.lexsort((names, keys, labels[first]))
     dealt = np.empty(len(names), dtype=np.int64)
     dealt[order] = np.arange(len(names)) % FOLDS
-    return dealt[members.reshape(-1)]
+    return dealt[members]
 
 
 def out_of_sample(

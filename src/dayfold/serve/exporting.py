@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from dayfold import draws
-from dayfold.days import record
 from dayfold.errors import CycleError, ModelError, ToolError
 from dayfold.figures import day as days
 from dayfold.figures.card import card
+from dayfold.history import record
 from dayfold.learning import network, pixels
 from dayfold.learning.network import Model
 from dayfold.learning.novelty import NoveltyDetector
 from dayfold.ledger import manifest
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
-from dayfold.project.console import Say, Ticker
+from dayfold.project.console import Ticker, say
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.layout import Project
 from dayfold.serve import model as models
@@ -70,12 +70,10 @@ def form_of(file: Path, form: str | None) -> str:
     if found in ENDINGS.values():
         return found
     hint = "one of these: " + ", ".join(f"{name} ({end})" for end, name in ENDINGS.items())
-    if found in (".pt", "torchscript"):
-        raise CycleError("TorchScript is no longer written: it is deprecated.", hint=hint)
     raise CycleError(f"{form or file.name} names no format of a model.", hint=hint)
 
 
-def export(project: Project, file: Path, *, day: str | None, form: str, say: Say) -> list[Path]:
+def export(project: Project, file: Path, *, day: str | None, form: str) -> list[Path]:
     """Write a day's model to `file`, its README and its card beside it; return their paths.
 
     With the format "card" the file is the card alone.

@@ -15,12 +15,14 @@ from PIL import Image
 
 from dayfold.errors import CycleError, IntakeError, ModelError, ToolError
 from dayfold.figures import gate
+from dayfold.figures.evidence import ENOUGH
 from dayfold.learning import device, network
 from dayfold.learning.network import Model
 from dayfold.ledger import decode
 from dayfold.ledger.decode import squared
 from dayfold.project import params as params_file
 from dayfold.project import pins, storage, vcs
+from dayfold.project.console import first_few
 from dayfold.project.cpus import cpus
 from dayfold.project.files import md5_file
 from dayfold.project.layout import Project, check_day
@@ -62,6 +64,8 @@ class Classifier:
         self.classes, self._outputs, self._novelty = model.live, model.classes, model.novelty
         self.temperature, self.calibration = model.temperature, model.calibration
         self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
+        if self.limit == model.metadata.get("no_limit"):  # it says how many there were
+            self.limit = f"{self.limit}; {ENOUGH} are needed"
         self.image_size_px: int = recipe["image_size_px"]
         # The precision that it was evaluated in, where the hardware has it.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
@@ -143,14 +147,14 @@ def _rgb(image: ImageLike) -> Image.Image:
 
 
 def load(project: str | Path, day: str | None = None) -> Classifier:
-    """Return the model of a project's day: by default the last that passed its gate."""
+    """Return the model of a project's day: by default the last that did not fail its gate."""
     found = Project.find(Path(project))
     model = load_model(found, chosen_day(found, day))
     return Classifier(model, params_file.read(found.params).predict)
 
 
 def chosen_day(project: Project, day: str | None) -> str:
-    """Return `day`, or without one the last sealed day that passed its gate.
+    """Return `day`, or without one the last sealed day that did not fail its gate.
 
     Raises CycleError where there is no such day.
     """
@@ -182,12 +186,9 @@ def describe_choice(project: Project, day: str, named: str | None) -> str:
     if named:
         return f"model of {day}"
     later = [one for one in vcs.sealed_days(project.root) if one > day]
-    failed = f"; {', '.join(later[:3])}{' …' * (len(later) > 3)} failed" if later else ""
-    checks = gate.read(project, day)
-    unjudged = gate.not_judged(checks)
-    few = f" ({gate.verdict(checks)})" if unjudged else ""
-    passed = "did not fail" if unjudged and len(unjudged) == len(checks) else "passed"
-    return f"model of {day}, the last day that {passed} its gate{few}{failed}"
+    failed = f"; {', '.join(first_few(later))} failed" if later else ""
+    verdict = gate.verdict(gate.read(project, day))
+    return f"model of {day}, the last day that did not fail its gate ({verdict}){failed}"
 
 
 def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:

@@ -1,5 +1,6 @@
 """The day's folder and corrections → its manifest."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,13 +8,14 @@ import polars as pl
 
 from dayfold.errors import IntakeError
 from dayfold.figures import evidence
-from dayfold.ledger import corrections, looks, manifest, splits, tables
+from dayfold.ledger import corrections, grouping, looks, manifest, splits, tables
+from dayfold.ledger.grouping import NewImage, Units
 from dayfold.ledger.image_cache import square_cache
-from dayfold.ledger.intake import checking
-from dayfold.ledger.intake.delivery import Delivery, suspicions, tally, write_down
-from dayfold.ledger.intake.finding import composed, folded, walk_day
+from dayfold.ledger.intake import delivery as deliveries
+from dayfold.ledger.intake.delivery import Delivery, tally, write_down
+from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History, Row
-from dayfold.ledger.splits import NewImage, Units
+from dayfold.ledger.names import composed, folded
 from dayfold.ledger.tables import Look, NearDuplicate
 from dayfold.project.console import MOST_LINES, first_few, plural
 from dayfold.project.files import escaped
@@ -92,7 +94,7 @@ def run(project: Project, params: Params) -> list[str]:
     if not arrived and not noted:
         raise IntakeError(f"There is no new image in {folder}.", hint="dayfold add FOLDER")
     corrected = corrections.read(project, day, earlier)
-    units = splits.units(arrived, earlier=earlier, expression=expression)
+    units = grouping.units(arrived, earlier=earlier, expression=expression)
     fractions = params.data.split.fractions()
     added = rows_of(arrived, units=units, earlier=earlier, fractions=fractions)
     look_of = {item.image: item.look for item in delivery.images}
@@ -124,13 +126,16 @@ def _inspected(
     delivery = Delivery()
     found = walk_day(project, params.day, delivery)
     size = params.train.image_size_px
-    checking.inspect(
+    deliveries.inspect(
         found,
         delivery,
         corrections.applied(earlier, noted),
         squares=(str(square_cache(project.squares, size).folder), size),
     )
-    for odd in suspicions(tally(found), set(earlier.images["label"].unique())):
+    for one in delivery.changed:
+        hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
+        delivery.refuse(one.place, f"{one.said}; to correct that: {hint}", one.image)
+    for odd in deliveries.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery
 
@@ -139,7 +144,7 @@ def _new_images(
     project: Project, day: str, delivery: Delivery, expression: str
 ) -> Iterator[NewImage]:
     """Yield the day's images; refuse those without a good name or a group."""
-    groups, names = splits.read_groups(project, day), dict[tuple[str, str], str]()
+    groups, names = grouping.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
         first = names.setdefault(folded(item.path), path)  # of the files with this name
@@ -151,9 +156,9 @@ def _new_images(
             delivery.refuse(path, reason)
         else:
             try:
-                group = groups.get(item.image) or splits.group_of(path, expression, item.ids)
+                group = groups.get(item.image) or grouping.group_of(path, expression, item.ids)
             except IntakeError:
-                delivery.refuse(path, f"has {splits.NO_GROUP}", item.image)
+                delivery.refuse(path, f"has {grouping.NO_GROUP}", item.image)
             else:
                 yield NewImage(item.image, path, item.label, group)
 

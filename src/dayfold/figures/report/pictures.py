@@ -28,25 +28,20 @@ class Thumbnail(NamedTuple):
 
     uri: str | None
     why: str
-    is_small: bool
-
-
-class Item(NamedTuple):
-    """An image of a gallery: its path, facts about it, the command that corrects it."""
-
-    path: str
-    facts: dict[str, str]
-    command: str
+    is_small: bool = False
 
 
 class Picture(NamedTuple):
-    """An item as it is drawn: with its thumbnail, and its heat map as a data URI if it has one."""
+    """An image of a gallery: its path, facts about it, the command that corrects it.
 
-    thumbnail: Thumbnail
-    heat: str | None
+    Those that are shown have a thumbnail, and a heat map as a data URI if there is one.
+    """
+
     path: str
     facts: dict[str, str]
     command: str
+    thumbnail: Thumbnail = Thumbnail(None, "not shown")
+    heat: str | None = None
 
 
 class Gallery(NamedTuple):
@@ -103,23 +98,22 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
         if isinstance(items, str):
             yield Gallery(title, items, 0, [])
             continue
-        shown = items[:SHOWN]
         with no_warnings():
-            thumbnails = [thumbnail(project, ids, one.path, withdrawn=gone) for one in shown]
-            here = [one.path for one, made in zip(shown, thumbnails, strict=True) if made.uri]
+            shown = [
+                one._replace(thumbnail=thumbnail(project, ids, one.path, withdrawn=gone))
+                for one in items[:SHOWN]
+            ]
+            here = [one.path for one in shown if one.thumbnail.uri]
             maps = its_heat([project.root / path for path in here]) if its_heat and here else []
         heats = {path: _drawn(image).uri for path, image in zip(here, maps, strict=False)}
-        pictures = [
-            Picture(made, heats.get(one.path), *one)
-            for one, made in zip(shown, thumbnails, strict=True)
-        ]
+        pictures = [one._replace(heat=heats.get(one.path)) for one in shown]
         yield Gallery(title, says if items else empty, len(items), pictures)
 
 
-# Each of the following returns its items, or the reason why their table cannot be had.
+# Each of the following returns its pictures, or the reason why their table cannot be had.
 
 
-def _mistakes(day: Day, path: Path, kind: type[NamedTuple]) -> list[Item] | str:
+def _mistakes(day: Day, path: Path, kind: type[NamedTuple]) -> list[Picture] | str:
     table = day.table(path, kind)
     if table is None:
         return f"{day.project.name(path)} of this day is not here."
@@ -132,11 +126,11 @@ def _mistakes(day: Day, path: Path, kind: type[NamedTuple]) -> list[Item] | str:
         facts |= {"confidence": f"{row['confidence']:.3f}"}
         facts |= {"split": row["split"]} if "split" in row else {}
         command = shlex.join(("dayfold", "relabel", row["path"], "--to", row["predicted"]))
-        items.append(Item(row["path"], facts, command))
+        items.append(Picture(row["path"], facts, command))
     return items
 
 
-def _unlike(day: Day) -> list[Item] | str:
+def _unlike(day: Day) -> list[Picture] | str:
     path = day.project.plot("unlike")
     table = day.table(path, Unlike) if day.file(path) is not None else None
     if table is None:
@@ -145,11 +139,11 @@ def _unlike(day: Day) -> list[Item] | str:
     for path, label, predicted, distance in table.iter_rows():
         facts = {"label": label, "nearest": predicted, "distance": f"{distance:.3f}"}
         command = shlex.join(("dayfold", "withdraw", path, "--reason", "does not belong here"))
-        items.append(Item(path, facts, command))
+        items.append(Picture(path, facts, command))
     return items
 
 
-def _near_duplicates(day: Day) -> list[Item] | str:
+def _near_duplicates(day: Day) -> list[Picture] | str:
     path, items = day.project.plot("near_duplicates"), []
     table = day.table(path, NearDuplicate) if day.file(path) is not None else None
     if table is None:
@@ -160,7 +154,7 @@ def _near_duplicates(day: Day) -> list[Item] | str:
             path = row[f"{prefix}path"]
             facts = {key: row[prefix + key] for key in ("label", "split")} | {"bits apart": of}
             withdraw = shlex.join(("dayfold", "withdraw", path, "--reason", same))
-            items.append(Item(path, facts, "" if prefix else withdraw))
+            items.append(Picture(path, facts, "" if prefix else withdraw))
     return items
 
 
@@ -169,16 +163,16 @@ def thumbnail(
 ) -> Thumbnail:
     """Return the thumbnail of an image whose sha256 is that of `ids`, and that is not withdrawn."""
     if name in withdrawn:
-        return Thumbnail(None, "withdrawn since", is_small=False)
+        return Thumbnail(None, "withdrawn since")
     try:
         data = (project.root / name).read_bytes()
         if sha256(data) != ids.get(name):
-            return Thumbnail(None, "not the bytes that the manifest pins", is_small=False)
+            return Thumbnail(None, "not the bytes that the manifest pins")
         return _drawn(decode(data))
     except OSError:
-        return Thumbnail(None, "not here: dvc checkout || dvc pull", is_small=False)
+        return Thumbnail(None, "not here: dvc checkout || dvc pull")
     except IntakeError as error:
-        return Thumbnail(None, error.what, is_small=False)
+        return Thumbnail(None, error.what)
 
 
 def _drawn(image: Image.Image) -> Thumbnail:

@@ -1,32 +1,31 @@
-"""What became of each file of a delivery."""
+"""A delivery: its files, checked and sorted."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from dayfold.ledger import splits, tables
+from dayfold.ledger import looks, tables
+from dayfold.ledger.intake import workers
+from dayfold.ledger.manifest import History
+from dayfold.ledger.names import clashing
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES, first_few, plural
+from dayfold.project.console import MOST_LINES, Ticker, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
 MANY = 50_000  # files of a day, from which on a person is asked
 NO_LABEL = "no_label"
 FEW = 5  # new classes with a single file each, from which on they are suspicious
-SHOWN = 3  # paths that are shown with their patients
-NO_MATCH = "no match"
-WORDS = "patient|subject|subj|study|case|pat|pt|p"
-
 _COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
-# The separator before a patient's id, and its prefix: P013_2.png, case-12/2.png, scan_pat7.png.
-_ID = re.compile(rf"([/_. -])((?:{WORDS})[_-]?)\d+(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 class Found(NamedTuple):
@@ -66,7 +65,7 @@ class Remark(NamedTuple):
 class Delivery:
     """The outcome for each file: images to add, known ones, refused ones, warnings, ignored ones.
 
-    `changed` are known images given with another label; with `relabels` they become corrections.
+    `changed` are known images given with another label: with `relabels` they become corrections.
     `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
     that has all of them. `opened` is the day's parent if the day was opened for this delivery.
     `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
@@ -160,6 +159,126 @@ def tally(found: Iterable[Found]) -> dict[str, int]:
     return dict(Counter(one.label for one in found))
 
 
+def inspect(
+    found: Sequence[Found],
+    delivery: Delivery,
+    history: History,
+    *,
+    today: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    stage: Path | None = None,
+    squares: tuple[str, int] = ("", 0),
+) -> None:
+    """Check every found file and sort it into the delivery: an image, known, changed or refused.
+
+    Each file is read once, hashed and decoded, in parallel. Its bytes are copied into `stage`,
+    named by their sha256, and its square of the given size is cached in the folder of `squares`.
+    Bytes that come twice, or that the history or `today` (image → class, path) has, are known if
+    they have the same class, or one from before a correction. If all copies have one other class,
+    they are changed, else refused.
+    """
+    earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
+    twice = clashing(earlier | {one.label for one in found})
+    takable = []
+    for one in found:
+        if one.label in twice and one.label not in earlier:
+            delivery.refuse(one.place, f"is of a class of two names: {twice[one.label]}")
+        else:
+            takable.append(one)
+    checked: list[Found] = []
+    results = examine(takable, stage=stage, squares=squares)
+    for one, facts in zip(takable, results, strict=True):
+        if "failed" in facts:
+            raise OSError(facts["failed"])
+        if "refused" in facts:
+            delivery.refuse(one.place, facts["refused"], facts["image"])
+            continue
+        for warning in facts["warnings"]:
+            delivery.warn(one.place, warning)
+        checked.append(one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"]))
+    _sort_out_copies(checked, history, today, delivery)
+
+
+def examine(
+    found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
+) -> list[dict[str, Any]]:
+    """Return the facts about each file as a dict: see `workers.check`."""
+    requests = [
+        {
+            "path": str(one.path.absolute()),
+            "real": str(one.real or ""),
+            "stage": str(stage or ""),
+            "squares": squares[0],
+            "size": squares[1],
+        }
+        for one in found
+    ]
+    with Ticker("checking", len(requests), "files") as ticker:
+        return workers.answers(requests, progress=ticker.so_far)
+
+
+def _sort_out_copies(
+    checked: Sequence[Found],
+    history: History,
+    today: Mapping[str, tuple[str, str]],
+    delivery: Delivery,
+) -> None:
+    earlier = history.images.filter(pl.col("image").is_in([item.image for item in checked]))
+    known = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
+    known |= today
+    corrected = {*history.corrections.select("image", "before").iter_rows()}
+    group_of = dict(earlier.select("image", "group").iter_rows())
+    copies: dict[str, list[Found]] = {}
+    for item in checked:
+        copies.setdefault(item.image, []).append(item)
+    for image, items in copies.items():
+        first, groups = items[0], sorted({repr(item.group) for item in items})
+        if image in history.withdrawn:
+            for item in items:
+                delivery.refuse(item.place, "was withdrawn", image)
+        elif image in known:
+            label, place = known[image]
+            for item in items:
+                if item.label == label or (image, item.label) in corrected:
+                    since = f", corrected to {label!r} since" * (item.label != label)
+                    delivery.known.append(_copy_of(item, place, since))
+                    _note_group(item, group_of.get(image), delivery)
+                else:
+                    what = f"is {label!r} as {place}, and given as {item.label!r}"
+                    remark = Remark(item.place, what, image, place, item.label)
+                    is_same = all(one.label == item.label for one in items)
+                    (delivery.changed if is_same else delivery.refused).append(remark)
+        elif {item.label for item in items} != {first.label}:
+            # The right class is not guessed.
+            for item in items:
+                other = next(one for one in items if one.label != item.label)
+                both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
+                delivery.refuse(item.place, f"{both}; keep one copy", image)
+        elif len(groups) > 1:
+            what = f"comes as the same bytes of groups {', '.join(groups)}"
+            for item in items:
+                delivery.refuse(item.place, what, image)
+        else:
+            delivery.images.append(first)
+            _note_group(first, None, delivery)
+            delivery.known += [_copy_of(item, first.place) for item in items[1:]]
+
+
+def _copy_of(item: Found, place: str, since: str = "") -> Remark:
+    what = "lies there already" if item.place == place else f"has the same bytes as {place}"
+    return Remark(item.place, what + since, item.image)
+
+
+def _note_group(item: Found, settled: str | None, delivery: Delivery) -> None:
+    """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
+    if not item.group or item.group == settled:
+        return
+    if settled is None:
+        delivery.groups[item.image] = item.group
+    else:
+        what = f"keeps the group {settled!r} of its day" if settled else "keeps to no group"
+        delivery.warn(item.place, f"is known and {what}; {item.group!r} is not taken")
+
+
 def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
     """Say what is suspicious about a delivery, by its number of files of each class."""
     found = []
@@ -193,90 +312,13 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
     return found
 
 
-# Patients, before their images are split: what `data.group` finds in paths, or could find.
+def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
+    """Warn of each image that looks like one of another class, of this delivery or earlier.
 
-
-def patients(
-    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
-) -> Iterator[str]:
-    """Yield a line on the patients that the expression finds in the first paths.
-
-    Without an expression it suggests one. Files whose group a CSV or DICOM names need neither.
+    `earlier` (image, look) says how the history's images look.
     """
-    paths = [(item, path) for item, path in paths if not item.group]
-    if expression:
-        yield from _examples(
-            [(item.place, splits.group_of(path, expression, item.ids)) for item, path in paths]
-        )
-        return
-    unknown = [(item, path) for item, path in paths if not item.ids]
-    places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
-    if is_by_csv:  # the folders of its paths are not in the project's paths
-        folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
-        places.append((folders, "give them as the column group of the CSV"))
-    for names, hint in places:
-        if likely := _likely(names):
-            regex, ids = likely
-            yield escaped(
-                f"{ids.total()} of {len(names)} names hold what looks like a patient's id "
-                f"({min(ids)}), and data.group is empty: images of one patient may be trained on "
-                f"and tested on. Before dvc repro: {hint.format(regex)}"
-            )
-            return
-
-
-def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Say which of these groups differ from another by case, signs or leading zeros only."""
-    new, same = set(groups), dict[tuple[str, ...], set[str]]()
-    for group in {*new, *known}:
-        parts = re.findall(r"\d+|[^\W\d_]+", group.casefold().removesuffix(".0"))
-        same.setdefault(tuple(part.lstrip("0") for part in parts), set()).add(group)
-    found = [sorted(names) for names in same.values() if len(names) > 1 and names & new]
-    return [" and ".join(map(repr, names)) for names in sorted(found)]
-
-
-def patients_again(
-    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
-) -> Iterator[str]:
-    """Yield a line on the patients that a new expression finds among images of the open day.
-
-    `lying` maps an image to its class and path there.
-    """
-    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
-    found = [(place, splits.in_path(path, expression) or NO_MATCH) for place, path in here]
-    # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
-    yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
-
-
-def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line with a path of each of the first patients, and how many patients there are."""
-    if groups:
-        first = {group: place for place, group in reversed(groups)}
-        found = [(place, group) for place, group in groups if first[group] == place]
-        shown = "; ".join(f"{place} → {group}" for place, group in found[:SHOWN])
-        patients = plural(len(first.keys() - {NO_MATCH}), "patient")
-        yield escaped(f"{patients} by data.group: {shown}")
-
-
-def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
-    yield escaped(f"params.yaml: data.group is '{now}'" + f", it was '{before}'" * bool(before))
-    if sealed:
-        yield (
-            "images of sealed days keep their groups and splits; new ones join a patient whom this "
-            "or an earlier expression finds (docs/intake.md, Groups)"
-        )
-
-
-def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
-    """Return an expression that finds ids in most names, and how often it finds each id.
-
-    None where there is none, or where no id comes twice.
-    """
-    heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
-    if not heads:
-        return None
-    (before, head), _ = heads.most_common(1)[0]
-    expression = rf"{re.escape(before) if before == '.' else before}({head}\d+)"
-    ids = Counter(match[1] for name in names if (match := re.search(expression, name)))
-    is_likely = 2 * ids.total() >= len(names) and len(ids) < ids.total()
-    return (expression, ids) if is_likely else None
+    rows = [(item.look, item.place, item.label) for item in delivery.images]
+    found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
+    for (_, place, _), (_, other, label), bits in found:
+        what = f"looks like {other}, which is {label!r} ({bits} of {looks.BITS} bits differ)"
+        delivery.warn(place, what)

@@ -1,34 +1,24 @@
-"""A folder or archive → the files to check; rules for names.
+"""A folder or archive → the files to check.
 
 No link is followed, and no file is opened, except an archive by a worker.
 """
 
 import functools
 import stat
-import sys
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from dayfold.errors import ToolError
-from dayfold.ledger import manifest
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import workers
 from dayfold.ledger.intake.delivery import Delivery, Found, tally
-from dayfold.project import storage, vcs
-from dayfold.project.console import plural
-from dayfold.project.files import PART, escaped, sha256_file
-from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
-from dayfold.project.params import Params
+from dayfold.ledger.names import composed, is_clutter, misread, name_problem
+from dayfold.project import storage
+from dayfold.project.files import escaped
+from dayfold.project.layout import Project
 
-# Unicode categories that no name may have: control characters, line separators, invalid UTF-8.
-_CONTROL = {"Cc", "Cs", "Zl", "Zp"}
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
-KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit; so no class may have these names
 SHAPE = "(expected <class>/<image>)"
 LINK = "is a link; links are not followed"
-MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
 
 def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: bool) -> Path:
@@ -152,124 +142,6 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
             delivery.refuse(f"{place}/{escaped(entry.name)}", f"cannot be read ({error.strerror})")
 
 
-def is_clutter(name: str) -> bool:
-    """Whether a name is that of a hidden or system file, or of an interrupted copy."""
-    return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
-
-
-def misread(name: str) -> str:
-    """Why the name of a file or folder cannot be told; nothing where it can.
-
-    In the locale of an old server it is read as other letters than on other machines.
-    """
-    encoding = sys.getfilesystemencoding()
-    if name.isascii() or encoding == "utf-8":
-        return ""
-    return f"has a name that this locale ({encoding}) misreads: export PYTHONUTF8=1"
-
-
-def name_problem(name: str, kind: str) -> str:
-    """Say why a class or a file cannot have a name; "" if it can."""
-    if any(unicodedata.category(letter) in _CONTROL for letter in name):
-        return f"has unprintable letters in its {kind} name"
-    if kind == "class" and not name.isprintable():
-        return "has unprintable letters in its class name"
-    if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
-        return "is no class name (empty, with /, a dot first or a space at an end)"
-    if kind == "class" and name in (KEEP, WITHDRAW):
-        return f"is no class name: in an audit's table it is a decision; call it {name}_ say"
-    if kind == "class" and len(name.encode()) > MOST_BYTES:
-        return f"is too long for a class name (more than {MOST_BYTES} bytes)"
-    return ""
-
-
-def composed(name: str) -> str:
-    """Return a name in its composed Unicode form (NFC), which all classes have."""
-    return unicodedata.normalize("NFC", name)
-
-
-def substitute(name: str, image: str) -> str:
-    """Return a file's name with the start of its image's id, for a name that is taken."""
-    path = Path(name)
-    stem = path.stem.encode()[:200].decode(errors="ignore")
-    ending = path.suffix.encode()[:40].decode(errors="ignore")
-    return f"{stem}-{image[:8]}{ending}"
-
-
-def folded(path: Path) -> tuple[str, str]:
-    """Return a file's class and name as a file system sees them that ignores case and NFC/NFD."""
-    return composed(path.parent.name), composed(path.name).casefold()
-
-
 def count(project: Project, day: str) -> dict[str, int]:
     """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))
-
-
-def clashes(classes: Iterable[str]) -> list[str]:
-    """Return a line for each set of class names that differ by case or Unicode form only."""
-    return sorted({f"classes {said}" for said in clashing(classes).values()})
-
-
-def clashing(classes: Iterable[str]) -> dict[str, str]:
-    """Return each class name that differs from another by case or Unicode form only, and a remark.
-
-    Such names are one folder on some machines and two on others.
-    """
-    same: dict[str, list[str]] = {}
-    for name in sorted(set(classes)):
-        same.setdefault(composed(name).casefold(), []).append(name)
-    return {
-        name: f"{' and '.join(map(repr, names))} differ by case or Unicode form only"
-        for names in same.values()
-        if len(names) > 1
-        for name in names
-    }
-
-
-class Stray(NamedTuple):
-    """Images in the folder of a day that is neither sealed nor open, so in no data version.
-
-    A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
-    `command` adds them.
-    """
-
-    folder: str
-    images: int
-    command: str
-
-    def __str__(self) -> str:
-        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
-        return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
-
-
-def strays(project: Project, params: Params) -> list[Stray]:
-    """Return the folders of stray images, in order.
-
-    A day is not stray if it has a tag, on any branch, or a manifest in git.
-    """
-    folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
-    known = {params.day, *vcs.tagged_days(project.root)}
-    days = sorted(filter(is_day, folders - known))
-    if not days:
-        return []
-    in_git = vcs.git(project.root, "ls-files", "-z", "--", project.name(project.manifests))
-    committed = {Path(name).stem for name in vcs.split(in_git)}
-    is_open = params.day not in (UNOPENED, *vcs.sealed_days(project.root))
-    last = ORIGIN if params.day == UNOPENED else params.parent if is_open else params.day
-    history = manifest.history(project, last)
-    had = {*history.images["image"], *history.withdrawn}
-    found = []
-    for day in (day for day in days if day not in committed):
-        if files := walk_day(project, day, Delivery()):
-            is_new = any(sha256_file(one.path) not in had for one in files)
-            folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_how(day, params.day, is_open)}" if is_new else ""
-            found.append(Stray(folder, len(files), command))
-    return found
-
-
-def _how(stray: str, day: str, is_open: bool) -> str:
-    if is_open:
-        return f" --move --day {day}"
-    return f" --day {stray}" if day in (UNOPENED, min(day, stray)) else " --move"

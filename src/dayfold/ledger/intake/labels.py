@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import formats
 from dayfold.ledger.intake.delivery import Delivery, Found
-from dayfold.ledger.intake.finding import composed, is_clutter, name_problem
+from dayfold.ledger.names import composed, is_clutter, name_problem
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from dayfold.ledger import corrections, manifest
+from dayfold.ledger.intake.delivery import Delivery
+from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History
 from dayfold.project import params as params_file
 from dayfold.project import vcs
-from dayfold.project.layout import ORIGIN, UNOPENED, Project
+from dayfold.project.console import plural
+from dayfold.project.files import sha256_file
+from dayfold.project.layout import ORIGIN, UNOPENED, Project, is_day
 from dayfold.project.params import Params
 
 
@@ -78,3 +83,46 @@ class Line:
         """Return the history of the sealed days, as the open day's corrections leave it."""
         lines = corrections.lines(self.project, self.day) if self.is_open else {}
         return corrections.applied(self.sealed_history, lines)
+
+
+class Stray(NamedTuple):
+    """Images in the folder of a day that is neither sealed nor open, so in no data version.
+
+    A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
+    `command` adds them.
+    """
+
+    folder: str
+    images: int
+    command: str
+
+    def __str__(self) -> str:
+        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
+        return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
+
+
+def strays(now: Line) -> list[Stray]:
+    """Return the folders of stray images, in order.
+
+    A day is not stray if it has a tag, on any branch, or its manifest is committed.
+    """
+    project = now.project
+    folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
+    days = sorted(filter(is_day, folders - {now.day, *now.tagged, *now.committed}))
+    if not days:
+        return []
+    had = {*now.sealed_history.images["image"], *now.sealed_history.withdrawn}
+    found = []
+    for day in days:
+        if files := walk_day(project, day, Delivery()):
+            is_new = any(sha256_file(one.path) not in had for one in files)
+            folder = project.name(project.images(day))
+            command = f"dayfold add {folder}{_how(now, day)}" if is_new else ""
+            found.append(Stray(folder, len(files), command))
+    return found
+
+
+def _how(now: Line, stray: str) -> str:
+    if now.is_open:
+        return f" --move --day {now.day}"
+    return f" --day {stray}" if now.is_unopened or now.day <= stray else " --move"

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
-from dayfold.days import record
-from dayfold.days.line import Line
 from dayfold.errors import CycleError, LedgerError
+from dayfold.history import record
+from dayfold.history.line import Line
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import is_placeholder
-from dayfold.ledger.intake.finding import is_clutter
+from dayfold.ledger.names import is_clutter
 from dayfold.project import pins, storage, vcs
 from dayfold.project.console import Ticker, first_few
 from dayfold.project.cpus import cpus

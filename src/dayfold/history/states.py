@@ -8,9 +8,9 @@ line is in it. REFUSED names those of each command.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from dayfold.days import hand_edits
-from dayfold.days.line import Line
 from dayfold.errors import CycleError
+from dayfold.history import hand_edits
+from dayfold.history.line import Line
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import is_free

@@ -1,1 +1,0 @@
-"""The sealed days: their line, their records, and what commands refuse."""

@@ -1,0 +1,110 @@
+"""DVC's command line in a process of its own, which takes one command after another.
+
+To start DVC takes half a second, and a day asks three things of it. So one process answers all
+three, and it starts beside what dayfold does meanwhile.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+
+from dayfold.project import lifeline
+
+# With -P a person's script at the project's top, calendar.py for one, is not taken for the module
+# of that name.
+DVC = [sys.executable, "-Pm", __name__]  # and a command's words, if it is to be the only one
+Hear = Callable[[str], object]  # is given each line that a command prints
+_END = "\0"  # stands before a command's exit code, where its output ends
+_PATIENCE_SECONDS = 10.0  # with a command that Ctrl-C interrupted
+
+
+class DvcProcess:
+    """A DVC at the top of a project; `end` it."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            DVC,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",  # paths, whatever the locale
+            errors="surrogateescape",
+        )
+        self._errors: Thread | None = None  # of a command that is at work
+
+    def run(
+        self, words: Sequence[str], out: Hear, err: Hear, more: Mapping[str, str] | None = None
+    ) -> int:
+        """Run a command, with `more` in its environment, and return its exit code."""
+        process = self._process
+        with suppress(BrokenPipeError):  # it was killed: its exit code says so
+            print(json.dumps([words, more or {}]), file=process.stdin, flush=True)
+        self._errors = Thread(target=_hear, args=(process.stderr or (), err), daemon=True)
+        self._errors.start()
+        code = _hear(process.stdout or (), out)
+        self._errors.join()
+        self._errors = None
+        return process.wait() if code is None else code
+
+    def end(self) -> None:
+        """End the process: at once between two commands, else as soon as Ctrl-C has ended one."""
+        with self._process as process:
+            if self._errors and process.stdin:
+                process.stdin.close()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_PATIENCE_SECONDS)
+            process.kill()
+            if self._errors:
+                self._errors.join()
+
+
+def _hear(stream: Iterable[str], hear: Hear) -> int | None:
+    """Pass on what a command prints; return its exit code, None where the process has ended."""
+    for line in stream:
+        text, end, code = line.partition(_END)
+        if text or not end:
+            hear(text.rstrip("\n"))
+        if end:
+            return int(code)
+    return None
+
+
+def main() -> None:
+    """Run one command, or those that standard input has, one a line.
+
+    It ends with the dayfold that started it, and so do its stages: a `dvc repro` must not outlive
+    `dayfold run`.
+    """
+    lifeline.tie()
+    from dvc.cli import main as dvc
+
+    if words := sys.argv[1:]:
+        sys.exit(dvc(words))
+    for name in ("dvc.cli.parser", "dvc.repo.add", "networkx", "scmrepo.git"):
+        import_module(name)  # DVC does so as it runs a command
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # of the stages
+    with suppress(KeyboardInterrupt):
+        for line in commands:
+            words, more = json.loads(line)
+            os.environ.update(more)
+            try:
+                code = dvc(words)
+            except SystemExit as end:  # of --version
+                code = end.code
+            for name in more:
+                del os.environ[name]
+            for stream in (sys.stdout, sys.stderr):
+                print(f"{_END}{code or 0}", file=stream, flush=True)
+
+
+if __name__ == "__main__":
+    main()
