@@ -205,6 +205,16 @@ def test_retired_classes_are_never_predicted_and_keep_their_rows():
     assert network.drop_classes(whole, set()) is whole
 
 
+def test_a_class_that_has_its_old_name_again_goes_on_with_the_row_of_the_other():
+    whole = trained_on(("a", "b", "c"))
+    whole.state["fc.bias"][1] = 0.5
+    state = network.restore_classes(network.drop_classes(whole, {"a"}).state, whole, {"a"})
+    back = network.grown(Model(state, whole.classes, {}), (), seed=0, like={"a": "b"})
+    for name in HEAD:
+        assert torch.equal(back.state[name][0], whole.state[name][1])
+        assert torch.equal(back.state[name][1:], whole.state[name][1:])
+
+
 HARDLY = {"train__learning_rate": 1e-7, "replay__size": 0, "gate__min_new_f1": 0.5}
 CAT, DOG, EEL = range(20), range(20, 40), range(40, 60)
 
