@@ -207,6 +207,18 @@ def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_show
     assert same.next_step() == "nothing new"
 
 
+def test_patients_of_earlier_days_are_told(receiving, source):
+    patients_in(source)
+    add(receiving, source, group=r"/(P\d+)_")
+    run_stages(receiving, snapshot)
+    open_day(receiving, DAYS[1])
+    patients_in(source, ids=range(3, 7), each=5)
+    said = adding.add(receiving, source, day=DAYS[1]).said
+    assert said[1:] == [
+        "1 of 4 patients is known from an earlier day: new images join the split of the old ones"
+    ]
+
+
 def test_what_is_no_expression_adds_nothing(receiving, source):
     patients_in(source)
     for expression in ("P", "(P", "(P)(x)"):

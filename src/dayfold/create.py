@@ -76,7 +76,8 @@ def init(folder: Path, options: Options) -> None:
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        _fill(Project(folder), options)
+        with vcs.dvc_ready(folder):
+            _fill(Project(folder), options)
     except BaseException:
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

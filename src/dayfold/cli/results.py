@@ -127,8 +127,9 @@ def report(
 
 def _heat(day: "Day") -> "Heat | None":
     """Return what draws heat maps by a day's model; None, noted as missing, without it."""
-    from dayfold.serve import heat
-    from dayfold.serve import model as models
+    with without_collector():
+        from dayfold.serve import heat
+        from dayfold.serve import model as models
 
     try:  # nothing is fetched for a picture
         return partial(heat.heat_pictures, models.load_model(day.project, day.day, fetch=False))

@@ -74,15 +74,15 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        known = history.images["group"].unique() if delivery.groups else ()
-        for names in grouping.alike(delivery.groups.values(), known):
+        known = history.images["group"].unique().to_list()
+        for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         paths = [(item, project.name(path)) for item, path in targets]
         patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
             patients = grouping.patients_again(delivery.known, lying, group)
-        delivery.said[:0] = patients
+        delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or desk or lying.keys() - had)

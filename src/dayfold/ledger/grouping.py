@@ -6,7 +6,7 @@ DICOM ids. A patient whom an older `data.group` knew by another name, or did not
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -177,6 +177,17 @@ def patients(
                 f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
+
+
+def returning(
+    paths: Sequence[tuple[Found, str]], expression: str, known: Collection[str]
+) -> Iterator[str]:
+    """Yield a line on the patients among these files of whom an earlier day has images."""
+    groups = {item.group or group_of(path, expression, item.ids) for item, path in paths} - {""}
+    if again := groups.intersection(known):
+        are = "is known from an earlier day" if len(again) == 1 else "are known from earlier days"
+        of = plural(len(groups), "patient")
+        yield f"{len(again)} of {of} {are}: new images join the split of the old ones"
 
 
 def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
