@@ -1,4 +1,4 @@
-"""DVC's command line in a process of its own, which takes one command after another.
+"""DVC in a process of its own, for several commands.
 
 To start DVC takes half a second, and a day asks three things of it. So one process answers all
 three, and it starts beside what dayfold does meanwhile.
