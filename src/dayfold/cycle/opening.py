@@ -12,7 +12,7 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.days import hand_edits, states
 from dayfold.days.line import Line
-from dayfold.days.open_day import check_no_pipe
+from dayfold.days.open_day import check_no_pipe, put_in_index
 from dayfold.errors import CycleError, ToolError
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -67,12 +67,6 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
             return f"{day} was not opened: {error.what}"
         make_open(now, day)
     return f"{day} is open"
-
-
-def put_in_index(project: Project, day: str) -> None:
-    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others."""
-    own = (project.tracked(day), project.corrections(day), project.groups(day))
-    vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
 
 def check_may_change(now: Line, day: str) -> None:

@@ -7,9 +7,8 @@ from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
-from dayfold.days import hand_edits, states
+from dayfold.days import hand_edits, open_day, states
 from dayfold.days.line import Line
-from dayfold.days.open_day import stale
 from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
@@ -53,7 +52,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     states.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
-        if changed := stale(project, now.day):
+        if changed := open_day.stale(project, now.day):
             raise CycleError(
                 f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
             )
@@ -241,7 +240,7 @@ def _unseal(now: Line, agree: Callable[[str], None]) -> str:
         _drop(project, commit, day)
     else:
         vcs.git(root, "tag", "--delete", tag)
-    opening.put_in_index(project, day)
+    open_day.put_in_index(project, day)
     return f"{day} is open again. Change it, then dvc repro and dayfold seal"
 
 

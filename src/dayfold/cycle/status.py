@@ -40,6 +40,7 @@ def advice(project: Project) -> list[str]:
         return [*lines, error.what, *problems, f"next    {error.hint}"]
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
+    open_day.put_in_index(project, now.day)
     labels = finding.count(project, now.day)
     new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"

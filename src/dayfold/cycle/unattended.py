@@ -10,7 +10,7 @@ from pathlib import Path
 from dayfold.cycle import adding, sealing
 from dayfold.days.line import Line
 from dayfold.days.open_day import check_no_pipe
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, RefusedError
 from dayfold.ledger.intake import finding, workers
 from dayfold.project import vcs
 from dayfold.project.console import PROGRESS, Say, plural
@@ -50,7 +50,14 @@ def run(project: Project, source: Path, *, day: str | None, say: Say, verbose: b
             continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
-        delivery = adding.add(project, folder, day=name)
+        try:
+            delivery = adding.add(project, folder, day=name)
+        except RefusedError as error:  # all files; the days after it may be good
+            if day:
+                raise
+            say(str(error))
+            refused += error.count
+            continue
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
         head, *said = [name] * (not delivery.opened) + delivery.said

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dayfold import __version__
-from dayfold.days import hand_edits, states
+from dayfold.days import hand_edits, open_day, states
 from dayfold.days.line import Line
 from dayfold.days.record import span
 from dayfold.errors import CycleError, ParamsError
@@ -80,6 +80,10 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     except CycleError as error:
         yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
+    if now.is_open and (names := open_day.gone(project, now.day)):
+        back = partial(open_day.bring_back, project, now.day)
+        hint = "bring it back; or, to close the day: dayfold undo"
+        yield Sign("open day", f"gone: {', '.join(names)}", hint, back)
     yield _computing(now.params)
     for stray in finding.strays(project, now.params):
         yield Sign("images", str(stray), stray.command)
