@@ -374,6 +374,13 @@ def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
     assert "git config commit.gpgSign false" in shell(copy.root, "dayfold", "seal", code=1)
 
 
+def test_too_little_memory_is_told_in_two_lines(copy, shell):
+    for command in ("status", "predict .", "train"):
+        said = shell(copy.root, "sh", "-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
+        assert "There is too little memory" in said
+        assert "Traceback" not in said
+
+
 def test_the_moved_tag_of_an_old_day_is_told_with_the_way_back(copy, shell):
     shell(copy.root, "git", "tag", "--force", "--annotate", "-m", "x", f"day/{ONE}", f"day/{THREE}")
     for command, code in (("check", 1), ("log", 0)):
