@@ -108,6 +108,15 @@ def reset(copy, shell, images):
     shell(copy.root, "dvc", "checkout", "--quiet")
 
 
+def without_what_it_was_opened_with(copy, shell, images):
+    open_with_images(copy, shell, images)
+    shell(copy.root, "dvc", "add", f"data/images/{FOUR}")  # as `dvc repro` does
+    shutil.rmtree(copy.images(FOUR))
+    copy.corrections(FOUR).unlink()
+    copy.groups(FOUR).unlink()
+    shutil.rmtree(copy.parent)
+
+
 def reverted(copy, shell, images):
     shell(copy.root, "git", "revert", "--no-edit", f"day/{THREE}")
 
@@ -142,6 +151,7 @@ def test_what_status_advises_leads_to_a_day_that_lacks_its_training_alone(copy, 
         killed_while_opening,
         open_with_images,
         with_a_correction_taken_back,
+        without_what_it_was_opened_with,
         reset,
         on_another_branch,
     ):

@@ -1,6 +1,7 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -249,6 +250,9 @@ def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_lo
     assert shell(copy.root, "git", "status", "--porcelain") == before
     assert f"{FOUR}, open" in status(shell, copy)
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+    # In place it takes the day's files out of git's index.
+    shell(copy.root, "dvc", "exp", "run", "-S", "replay.size=7", "replay")
+    assert f"{FOUR}, open" in status(shell, copy)
     for how, size in (("--temp", 5), ("--queue", 6)):
         shell(copy.root, "dvc", "exp", "run", how, "-S", f"replay.size={size}", "replay")
     shell(copy.root, "dvc", "exp", "run", "--run-all")
@@ -259,7 +263,7 @@ def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_lo
         sizes.add(params.read(copy.params).replay.size)
         assert copy.manifest(FOUR).read_text().count("add,") == 4
         assert f"{FOUR}, open" in status(shell, copy)
-    assert sizes == {5, 6}
+    assert sizes == {5, 6, 7}
 
 
 def test_a_hook_that_refuses_the_commit_leaves_nothing_to_repair(copy, shell):
@@ -366,6 +370,30 @@ def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
     assert "failed to sign" in said
     assert "git config commit.gpgSign false" in said
     assert max(map(len, said.splitlines())) < 160
+    shell(copy.root, "git", "config", "gpg.format", "ssh")
+    assert "git config commit.gpgSign false" in shell(copy.root, "dayfold", "seal", code=1)
+
+
+def test_too_little_memory_is_told_in_two_lines(copy, shell):
+    for command in ("status", "predict .", "train"):
+        said = shell(copy.root, "sh", "-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
+        assert "There is too little memory" in said
+        assert "Traceback" not in said
+
+
+def test_the_moved_tag_of_an_old_day_is_told_with_the_way_back(copy, shell):
+    shell(copy.root, "git", "tag", "--force", "--annotate", "-m", "x", f"day/{ONE}", f"day/{THREE}")
+    for command, code in (("check", 1), ("log", 0)):
+        said = shell(copy.root, "dayfold", command, code=code)
+        assert f"The tag day/{ONE} was moved: to a commit whose params.yaml says {THREE}" in said
+        way = re.search(r"→ (git tag .*); or", said)[1]
+    shell(copy.root, "sh", "-c", way)
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_a_branch_that_is_called_as_a_tag_is_no_other_branch(copy, shell):
+    shell(copy.root, "git", "branch", "--move", f"day/{THREE}")
+    assert f"{THREE} is open again" in shell(copy.root, "dayfold", "undo", "--yes")
 
 
 def test_a_partial_clone_without_its_server_is_not_taken_for_a_moved_tag(copy, shell, tmp_path):
