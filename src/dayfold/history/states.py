@@ -14,6 +14,7 @@ from dayfold.history.line import Line
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import is_free
+from dayfold.project.layout import LOG_DAYS
 
 
 def check(line: Line, command: str) -> None:
@@ -31,9 +32,12 @@ def _moved(line: Line) -> None:
     _check_not_moved(line, [line.params.parent, line.day])
 
 
-def _any_moved(line: Line) -> None:
-    """As `_moved`, the tag of any day: a partial clone fetches the params of all for it."""
-    _check_not_moved(line, line.sealed)
+def _any_moved(line: Line, last: int = 0) -> None:
+    """As `_moved`, the tag of any of the `last` days, of all by default.
+
+    A partial clone fetches the params of each for it.
+    """
+    _check_not_moved(line, line.sealed[-last:])
 
 
 def _check_not_moved(line: Line, days: Sequence[str]) -> None:
@@ -197,7 +201,7 @@ REFUSED: Mapping[str, tuple[Callable[[Line], None], ...]] = {
     "check": (_any_moved, _no_branch),
     "stage": (hand_edits.check_tables,),
     "log": (
-        *(_any_moved, hand_edits.check_tables),
+        *(partial(_any_moved, last=LOG_DAYS), hand_edits.check_tables),
         partial(hand_edits.check_last, tables_alone=True),
     ),
 }
