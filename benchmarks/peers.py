@@ -209,7 +209,7 @@ def main() -> None:
         f"{recipe.updates} updates of {recipe.batch_size} at {recipe.image_size_px} px, "
         f"{machine.threads} threads, {machine.precision}"
     )
-    show(comparison.table(runs, options.days))
+    show(comparison.table([*map(comparison.Result, runs)], options.days))
 
 
 if __name__ == "__main__":

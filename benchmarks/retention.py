@@ -157,7 +157,7 @@ def run(
             done[key(one)] = keys[one[0], one[1].name], figures
             lines = [(*at[:2], *made, *figures) for at, (*made, figures) in sorted(done.items())]
             write_csv(RESULTS, list(COLUMNS), lines)
-            ticker.line(f"{one[0]}: {comparison.line(figures)}")
+            ticker.line(f"{one[0]}: {comparison.line(comparison.Result(figures))}")
             ticker.advance(1)
     found: dict[str, list[BacktestRun]] = {}
     for one in jobs:
@@ -207,7 +207,7 @@ def main() -> None:
     ]
     for stream, runs in run(options.folder, options.judge, jobs, options.processes).items():
         print(f"\n{stream}, {options.seeds} seeds")
-        show(comparison.table(runs, ALL[stream].days))
+        show(comparison.table([*map(comparison.Result, runs)], ALL[stream].days))
         if options.part == "policies":
             print(*claims(stream, runs), sep="\n")
 

@@ -17,6 +17,7 @@ from dayfold.backtest import POLICIES, History
 from dayfold.cli.top import days_of
 from dayfold.errors import CycleError, ImageMissingError
 from dayfold.figures import comparison
+from dayfold.figures.comparison import Result
 from dayfold.learning import frozen, network, pixels
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
@@ -287,20 +288,20 @@ def test_figures_are_marked_where_they_rest_on_too_few_in_any_of_a_policy_s_runs
     one = BacktestRun("naive", 0, *[0.5] * 11, images=10, draws=20, seconds=1.0)
     runs = [one, one._replace(seed=1), one._replace(policy="project", new_f1=None)]
     enough = {"all": 21, "earlier": 21, "worst": 21, "new": 21}
-    rest = {(run.policy, run.seed): enough for run in runs}
-    assert not any("few" in "".join(cells) for cells in comparison.means(runs, rest).values())
-    rest["naive", 1] = enough | {"earlier": 20}
-    rest["project", 0] = enough | {"worst": 20, "new": 0}
-    found = comparison.means(runs, rest)
+    results = [Result(run, enough) for run in runs]
+    assert not any("few" in "".join(cells) for cells in comparison.means(results).values())
+    results[1] = Result(runs[1], enough | {"earlier": 20})
+    results[2] = Result(runs[2], enough | {"worst": 20, "new": 0})
+    found = comparison.means(results)
     for policy, columns in (
         ("naive", ["forgetting", "BWT"]),
         ("project", ["worst F1", "new conf."]),
     ):
         cells = zip(comparison.COLUMNS, found[policy], strict=True)
         assert [name for name, cell in cells if "few" in cell] == columns
-    assert comparison.line(one, rest) == "naive (seed 0): ACC 0.500, forgetting 0.500, 1 s"
+    assert comparison.line(results[0]) == "naive (seed 0): ACC 0.500, forgetting 0.500, 1 s"
     few = "naive (seed 1): ACC 0.500, forgetting 0.500 few"
-    assert comparison.line(runs[1], rest).startswith(few)
+    assert comparison.line(results[1]).startswith(few)
 
 
 def test_a_span_of_days_may_be_open_at_either_end():

@@ -15,7 +15,7 @@ from dayfold.project import params, vcs
 from dayfold.project.console import Stages
 
 pytestmark = pytest.mark.slow
-ONE, TWO, THREE, FOUR = DAYS[:4]
+ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 SMALL_DAY = SMALL_DAYS[0]
 SUNDAY = "2025-06-01"
@@ -262,6 +262,14 @@ def test_a_run_tells_what_came_after_the_seal_and_opens_no_day_to_come(copy, dig
     next((late / SUNDAY).iterdir()).joinpath("new.png").write_bytes(png(2))
     assert f"{SUNDAY} comes before {THREE}" in copy.shell(*words, code=1)
     shutil.rmtree(late / SUNDAY)
+    # Nor does one of which every file is refused.
+    (late / FOUR / "0").mkdir(parents=True)
+    (late / FOUR / "0" / "page.png").write_bytes(b"<html>")
+    (late / FIVE).mkdir()
+    said = copy.shell(*words, code=4)
+    assert "page.png is not an image" in said
+    assert f"\nnothing new, so {FIVE} was not opened\n1 file refused: exit code 4" in said
+    shutil.rmtree(late / FOUR)
     shutil.copytree(digits / FOUR, late / "2999-06-04")
     assert "2999-06-04 is in the future" in copy.shell(*words, code=1)
     assert f"{THREE}, sealed" in copy.dayfold("status")

@@ -98,7 +98,12 @@ def test_what_torchvision_loads_strictly_is_taken_to_the_same_weights(
 
 @pytest.mark.parametrize(
     ("key", "prefix"),
-    [("", "module."), ("state_dict", "model.backbone."), ("model", "_orig_mod.")],
+    [
+        ("", "module."),
+        ("state_dict", "model.backbone."),
+        ("model", "_orig_mod."),
+        ("net", "0.encoder."),
+    ],
 )
 def test_a_key_around_it_and_prefixes_are_taken_off(tmp_path, state, key, prefix):
     named = {prefix + name: tensor for name, tensor in without_counters(state).items()}
@@ -107,6 +112,49 @@ def test_a_key_around_it_and_prefixes_are_taken_off(tmp_path, state, key, prefix
     model = origin.of_state(origin.read(tmp_path / "weights.pt"), (), "weights")
     assert torch.equal(model.state["conv1.weight"], state["conv1.weight"])
     assert model.state["fc.weight"].shape == (0, 512)
+
+
+def test_what_lies_beside_a_wrapped_network_is_left_out_and_said(tmp_path, state, capsys):
+    named = {f"model.{name}": tensor for name, tensor in without_counters(state).items()}
+    whole = {
+        "hyper_parameters": {"rate": 0.1},
+        "state_dict": {**named, "loss.weight": state["fc.bias"]},
+    }
+    torch.save(whole, tmp_path / "last.ckpt")
+    read = origin.read(tmp_path / "last.ckpt")
+    assert read.keys() == without_counters(state).keys()
+    said = "left out of last.ckpt: 1 tensor beside the network, loss.weight\n"
+    assert capsys.readouterr().out == said
+
+
+def test_a_head_of_several_layers_is_dropped_and_never_guessed(tmp_path, state):
+    other = {name.replace("fc.", "fc.1."): tensor for name, tensor in state.items()}
+    assert origin.of_state(other, (), "weights").state["fc.weight"].shape == (0, 512)
+    with pytest.raises(ModelError, match="with 7 classes") as caught:
+        origin.of_state(other, list("abcdefg"), "weights")
+    assert "without --classes" in caught.value.hint
+
+
+def test_the_content_of_a_file_decides_and_not_its_name(tmp_path, state):
+    save_file(state, tmp_path / "weights.pth")
+    torch.save(state, tmp_path / "weights.safetensors")
+    for name in ("weights.pth", "weights.safetensors"):
+        assert origin.read(tmp_path / name).keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.Tensor.to_sparse, lambda t: t.to("meta"), lambda t: t.to(torch.complex64)]
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, state, odd):
+    torch.save({**state, "fc.weight": odd(state["fc.weight"])}, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match="holds no state dict of tensors"):
+        origin.read(tmp_path / "odd.pt")
+
+
+def test_weights_that_make_nan_of_an_image_are_refused(state):
+    broken = {**state, "bn1.running_var": -1 - state["bn1.running_var"]}
+    with pytest.raises(ModelError, match="makes NaN or infinite numbers of an image"):
+        origin.of_state(broken, list("abcdefg"), "weights.pt")
 
 
 def test_a_model_of_dayfold_s_is_taken_without_what_it_knows_of_its_images(tmp_path, state):

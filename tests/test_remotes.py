@@ -179,7 +179,7 @@ def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp
     new.mkdir()
     shell(new, "git", "init", "--quiet")
     shell(new, "dvc", "init", "--quiet")
-    create.set_remote(new, url, print)
+    create.set_remote(new, url)
     assert storage.remote_urls(new)[create.REMOTE] == f"{tmp_path}/the store"
 
 

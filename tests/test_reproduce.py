@@ -75,7 +75,7 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
 def test_another_thread_count_differs_in_bits_and_not_in_plans(copy):
     copy.images(ONE).rename(copy.root / "away")
     said = copy.dayfold("reproduce", TWO, code=1)
-    assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull\n" in said
+    assert f"{TWO}  not made: images of {ONE} are not here: dvc checkout || dvc pull" in said
     (copy.root / "away").rename(copy.images(ONE))
     # As if its params had been edited after it was made.
     params.edit(copy.params, {"day": TWO, "parent": ONE, "train.threads": 2})

@@ -34,11 +34,12 @@ def clone(shared, folder, *words) -> RealProject:
 def test_a_clone_says_what_is_not_here_and_gets_any_day_and_runs_today(shared, tmp_path, digits):
     fresh = clone(shared, tmp_path / "fresh")
     gone = f"{THREE} is sealed, but not here yet: data/model.safetensors, data/predictions.csv."
-    assert f"{gone}\nnext    dvc checkout || dvc pull\n" in fresh.dayfold("status")
+    get = "dvc checkout || dvc pull || dayfold check\n"
+    assert f"{gone}\nnext    {get}" in fresh.dayfold("status")
     said = fresh.dayfold("add", str(digits / FOUR), "--day", FOUR, code=1)
-    assert f"{gone}\n→ dvc checkout || dvc pull\n" in said
+    assert f"{gone}\n→ {get}" in said
     said = fresh.dayfold("audit", code=1)
-    assert "data/model.safetensors is not here yet.\n→ dvc checkout || dvc pull\n" in said
+    assert f"data/model.safetensors is not here yet.\n→ {get}" in said
     said = fresh.dayfold("log").splitlines()
     lines = said[:4]
     assert said[-1].startswith("Too few test images to judge these classes: 0 (18 images), ")

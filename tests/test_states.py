@@ -69,6 +69,11 @@ TYPED = {
         git clean -fdq
         dvc checkout --quiet
     """,
+    "without what it was opened with": f"""
+        dayfold add $IMAGES --day {FOUR}
+        dvc add data/images/{FOUR}  # as `dvc repro` does
+        rm -r data/images/{FOUR} data/corrections/{FOUR}.csv data/groups/{FOUR}.csv data/parent
+    """,
     "reverted": f"git revert --no-edit day/{THREE}",
     "with a moved tag": f"git tag --force day/{TWO} day/{THREE}~2",
     "edited": f"rm {FIRST}",
@@ -106,6 +111,7 @@ def test_what_status_advises_leads_to_a_day_that_lacks_its_training_alone(copy, 
         "killed while opening",
         "open with images",
         "with a correction taken back",
+        "without what it was opened with",
         "reset",
         "on another branch",
     ):

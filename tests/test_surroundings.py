@@ -1,6 +1,7 @@
 """git and DVC as people have them: settings, hooks, branches, rebases, merges, experiments."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -240,6 +241,9 @@ def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_lo
     assert copy.git("status", "--porcelain") == before
     assert f"{FOUR}, open" in copy.dayfold("status")
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+    # In place it takes the day's files out of git's index.
+    copy.dvc("exp", "run", "-S", "replay.size=7", "replay")
+    assert f"{FOUR}, open" in copy.dayfold("status")
     for how, size in (("--temp", 5), ("--queue", 6)):
         copy.dvc("exp", "run", how, "-S", f"replay.size={size}", "replay")
     copy.dvc("exp", "run", "--run-all")
@@ -250,7 +254,7 @@ def test_an_open_day_is_tried_in_a_temporary_folder_and_the_queue_and_a_stash_lo
         sizes.add(params.read(copy.params).replay.size)
         assert copy.manifest(FOUR).read_text().count("add,") == 4
         assert f"{FOUR}, open" in copy.dayfold("status")
-    assert sizes == {5, 6}
+    assert sizes == {5, 6, 7}
 
 
 def hook(repository, name: str, *lines: str):
@@ -285,6 +289,8 @@ def test_hooks_that_refuse_or_change_a_commit_and_a_missing_key_seal_nothing(cop
     assert "failed to sign" in said
     assert "git config commit.gpgSign false" in said
     assert max(map(len, said.splitlines())) < 160
+    copy.git("config", "gpg.format", "ssh")
+    assert "git config commit.gpgSign false" in copy.dayfold("seal", code=1)
     copy.git("config", "commit.gpgSign", "false")
     # A hook that adds words: undo takes such a commit back.
     words = ("sed -i '1s/^/SCAN-7 /' $1", "echo 'Change-Id: I7' >> $1")
@@ -342,6 +348,28 @@ def test_a_day_with_a_frozen_stage_or_of_images_that_dvc_is_told_to_ignore_is_no
     (copy.root / ".dvcignore").write_text("")
     copy.dvc("repro")
     assert f"sealed as day/{FOUR}" in copy.dayfold("seal")
+
+
+def test_too_little_memory_is_told_in_two_lines(copy):
+    for command in ("status", "predict .", "train"):
+        said = copy.sh("-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
+        assert "There is too little memory" in said
+        assert "Traceback" not in said
+
+
+def test_the_moved_tag_of_an_old_day_is_told_with_the_way_back(copy):
+    copy.git("tag", "--force", "--annotate", "-m", "x", f"day/{ONE}", f"day/{THREE}")
+    for command, code in (("check", 1), ("log", 0)):
+        said = copy.dayfold(command, code=code)
+        assert f"The tag day/{ONE} was moved: to a commit whose params.yaml says {THREE}" in said
+        way = re.search(r"→ (git tag .*); or", said)[1]
+    copy.sh("-c", way)
+    assert "nothing damaged" in copy.dayfold("check")
+
+
+def test_a_branch_that_is_called_as_a_tag_is_no_other_branch(copy):
+    copy.git("branch", "--move", f"day/{THREE}")
+    assert f"{THREE} is open again" in copy.dayfold("undo", "--yes")
 
 
 def test_a_partial_clone_without_its_server_is_not_taken_for_a_moved_tag(copy, shell, tmp_path):

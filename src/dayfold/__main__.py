@@ -1,8 +1,14 @@
-"""Where `dayfold` starts, and how Ctrl-C ends it."""
+"""Where `dayfold` starts, and how Ctrl-C and a lack of memory end it."""
 
 import sys
 
 INTERRUPTED = 128 + 2  # the exit code after Ctrl-C, as shells have it
+# What the system, PyTorch and Python say where there is too little memory, besides MemoryError.
+_NO_MEMORY = (
+    *("failed to map segment", "cannot allocate memory", "can't allocate memory"),
+    *("not enough memory", "could not create a primitive", "can't start new thread"),
+    *("error return without exception set", "returned null without setting an exception"),
+)
 
 
 def main() -> None:
@@ -17,6 +23,17 @@ def main() -> None:
             raise
         print("dayfold: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not _is_of_memory(said):
+            raise
+        print(f"dayfold: There is too little memory{f' ({said})' * bool(said)}.", file=sys.stderr)
+        print("→ see ulimit -v, and the limit of the container or batch job", file=sys.stderr)
+        sys.exit(1)
+
+
+def _is_of_memory(said: str) -> bool:
+    return any(words in said.lower() for words in _NO_MEMORY)
 
 
 if __name__ == "__main__":

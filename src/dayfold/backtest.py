@@ -227,9 +227,9 @@ def compare(
     params = params_file.read(project.params)
     for policy in policies:
         params_file.changed(params, policy.changes)
-    runs, cells, tested = list[BacktestRun](), list[PolicyAccuracy](), ""
+    results, cells = list[comparison.Result](), list[PolicyAccuracy]()
     project.backtests.mkdir(parents=True, exist_ok=True)
-    rests_on, predictions = comparison.RestsOn(), dict[str, list[pl.DataFrame]]()
+    predictions = dict[str, list[pl.DataFrame]]()
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=project.backtests) as folder,
@@ -252,22 +252,20 @@ def compare(
                     scratch = Project(project.backtests / _key(history, seeded, policy))
                     run_days(history, scratch, seeded, policy, tick=lambda: ticker.advance(1))
                     of = (policy.name, seed)
-                    result = comparison.summary(scratch, seeded, *of, history.days)
-                    rests_on[of], tested = result.rests_on, result.tested
-                    runs.append(result.run)
+                    results.append(comparison.summary(scratch, seeded, *of, history.days))
                     cells += comparison.curve(scratch, *of, history.days)
                     predicted = tables.read(scratch.predictions, Prediction)
                     predictions.setdefault(policy.name, []).append(predicted)
-                    ticker.line(comparison.line(result.run, rests_on))
-    tables.write(project.backtest("runs"), BacktestRun, runs)
+                    ticker.line(comparison.line(results[-1]))
+    tables.write(project.backtest("runs"), BacktestRun, [one.run for one in results])
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    notes = [f"the last day's figures: on {tested}; few: too few to judge"]
+    notes = [f"the last day's figures: on {results[-1].tested}; few: too few to judge"]
     if {"frozen", "project"} <= predictions.keys():
         groups = manifest.history(project, history.days[-1]).images.select("image", "group")
         frozen = predictions["frozen"][0].join(groups, on="image")
         notes += comparison.frozen_ahead(frozen, predictions["project"])
-    return comparison.table(runs, len(history.days), rests_on), notes
+    return comparison.table(results, len(history.days)), notes
 
 
 def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:

@@ -26,11 +26,12 @@ def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
 
 
 def _digests(purpose: str, scope: Sequence[Scope], ids: Sequence[str]) -> bytes:
-    prefix = _keyed(purpose, scope)
-    digests = []
+    prefix, digests = _keyed(purpose, scope), []
+    prefix.update(b":")  # no length begins with a colon
+    copy = prefix.copy  # of a million ids every lookup counts
     for name in ids:
-        hasher = prefix.copy()
-        hasher.update(b":" + name.encode())  # no length begins with a colon
+        hasher = copy()
+        hasher.update(name.encode())
         digests.append(hasher.digest())
     return b"".join(digests)
 

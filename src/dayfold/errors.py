@@ -46,6 +46,7 @@ class RefusedError(IntakeError):
     """Files were refused: of too many none was taken; the others to be predicted are answered."""
 
     exit_code = 4  # its own: there may be answers, and others may have been taken
+    count = 0  # of all that `problems` may name the first of
 
 
 class LedgerError(DayfoldError):

@@ -20,7 +20,7 @@ from dayfold.cli.top import (
 )
 from dayfold.errors import CycleError, DayfoldError, IntakeError
 from dayfold.project.console import plural, say, show
-from dayfold.project.layout import check_day
+from dayfold.project.layout import LOG_DAYS, check_day
 
 if TYPE_CHECKING:
     from dayfold.figures.day import Day
@@ -34,21 +34,18 @@ ModelDay = Annotated[
 
 @command(HISTORY, "dayfold log --all")
 def log(
-    last: Annotated[int, option("How many days.", "--last", "-n", metavar="N", min=1)] = 30,
+    last: Annotated[int, option("How many days.", "--last", "-n", metavar="N", min=1)] = LOG_DAYS,
     every: Annotated[bool, option("More figures a day.", "--all")] = False,
 ) -> None:
     """Show the last days and their figures; docs/metrics.md defines each."""
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
-    from dayfold.ledger import manifest
-    from dayfold.project.layout import ORIGIN
 
     project = here()
     now = warn_of_edits(project)
-    lines = history.lines(project, now.params, last)
+    images, lines = history.read(project, now.params, last)
     forced = gate.forced(project)
     verdicts = history.verdicts(project, lines, forced)
-    images = manifest.history(project, lines[-1].day if lines else ORIGIN)
     known = evidence.of(
         images, most=now.params.evaluate.max_per_cohort, origin=now.params.origin.classes
     )

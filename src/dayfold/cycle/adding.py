@@ -257,11 +257,13 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
     refused = delivery.refused + delivery.changed * (options.strict and not options.relabel)
     is_all = not (delivery.images or delivery.known or delivery.changed or options.dry_run)
     if refused and (options.strict or is_all):
-        raise RefusedError(
+        error = RefusedError(
             f"{plural(len(refused), 'problem')} in {source}; nothing was added:",
             problems=first_few([str(one) for one in refused], delivery.listed["refused"]),
             hint=_hint(refused, is_folder=source.is_dir()),
         )
+        error.count = len(refused)
+        raise error
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:

@@ -13,6 +13,7 @@ import yaml
 from dayfold.create import make_origin
 from dayfold.errors import CycleError, ToolError
 from dayfold.history import hand_edits, states
+from dayfold.history.day_files import put_in_index
 from dayfold.history.line import Line
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
@@ -68,12 +69,6 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
             return f"{day} was not opened: {error.what}"
         make_open(now, day)
     return f"{day} is open"
-
-
-def put_in_index(project: Project, day: str) -> None:
-    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others."""
-    own = (project.tracked(day), project.corrections(day), project.groups(day))
-    vcs.git_says(project.root, "add", "--", *map(project.name, own))
 
 
 def check_may_change(now: Line, day: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -12,6 +13,7 @@ from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
 from dayfold.history import hand_edits, states
+from dayfold.history.day_files import put_in_index
 from dayfold.history.line import Line
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
@@ -60,12 +62,19 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             check_gate(project, now.day)
         _commit(now, message.strip())
         days = [*days, now.day]
-        from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
-
-        page.write_index(project)
+        _write_index(project)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *afterwards(project)]
+
+
+def _write_index(project: Project) -> None:
+    from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
+
+    try:
+        page.write_index(project)
+    except OSError as error:  # the day is sealed; what comes after it, as `dvc push`, goes on
+        print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
 def _commit(now: Line, message: str) -> None:
@@ -240,7 +249,7 @@ def _unseal(now: Line, *, yes: bool) -> str:
         _drop(project, commit, day)
     else:
         vcs.git(root, "tag", "--delete", tag)
-    opening.put_in_index(project, day)
+    put_in_index(project, day)
     return f"{day} is open again. Change it, then dvc repro and dayfold seal"
 
 

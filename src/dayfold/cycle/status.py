@@ -4,6 +4,7 @@ from dayfold.cycle import opening
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
 from dayfold.history import states
+from dayfold.history.day_files import put_in_index
 from dayfold.history.line import Line, strays
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
@@ -41,6 +42,7 @@ def advice(project: Project) -> list[str]:
         return [*lines, error.what, *problems, f"next    {error.hint}"]
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
+    put_in_index(project, now.day)
     labels = finding.count(project, now.day)
     new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"

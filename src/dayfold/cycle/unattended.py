@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.cycle import adding, opening, sealing
-from dayfold.errors import IntakeError
+from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
 from dayfold.ledger.intake import workers
 from dayfold.ledger.names import composed, is_clutter
@@ -38,7 +38,14 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
             continue
         if now.is_open and now.day != name and project.gate(now.day).exists():
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
-        delivery = adding.add(project, folder, day=name)
+        try:
+            delivery = adding.add(project, folder, day=name)
+        except RefusedError as error:  # all files; the days after it may be good
+            if day:
+                raise
+            say(str(error))
+            refused += error.count
+            continue
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
         head, *said = [name] * (not delivery.opened) + delivery.said

@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -35,9 +36,6 @@ COLUMNS = {
 }
 COSTS = ("images", "draws", "seconds")  # the columns that are no figures of the test
 
-# Policy and seed → the units that the figures of the run rest on, as `evidence.judge` counts them.
-RestsOn = dict[tuple[str, int], dict[str, int]]
-
 
 def finished_day(scratch: Project, day: str) -> Path:
     """Return the file that says that a day of a run is done."""
@@ -47,13 +45,13 @@ def finished_day(scratch: Project, day: str) -> Path:
 class Result(NamedTuple):
     """The figures of a finished run; `tested` says on how many test images.
 
-    `rests_on` are the units of the figures, as in `evidence.judge`; its `new` is the smallest of
-    all days.
+    `rests_on` are the units of the figures, as in `evidence.judge`, if they are known; its `new` is
+    the smallest of all days.
     """
 
     run: BacktestRun
-    rests_on: dict[str, int]
-    tested: str
+    rests_on: Mapping[str, int] = MappingProxyType({})
+    tested: str = ""
 
 
 def summary(
@@ -95,26 +93,24 @@ def curve(scratch: Project, policy: str, seed: int, days: Sequence[str]) -> list
     return [PolicyAccuracy(policy, seed, cell.day, cell.cohort, cell.accuracy) for cell in cells]
 
 
-def means(runs: Sequence[BacktestRun], rests_on: RestsOn | None = None) -> dict[str, list[str]]:
+def means(results: Sequence[Result]) -> dict[str, list[str]]:
     """Return policy → mean ± standard deviation over its seeds, for each of COLUMNS."""
-    found: dict[str, list[str]] = {}
-    for policy in dict.fromkeys(run.policy for run in runs):
-        own = [run for run in runs if run.policy == policy]
-        found[policy] = [
-            _spread([getattr(run, name) for run in own]) + _few(own, name, rests_on or {})
-            for name in COLUMNS.values()
-        ]
-    return found
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.run.policy, []).append(result)
+    return {
+        policy: [_mark(own, name) for name in COLUMNS.values()] for policy, own in found.items()
+    }
 
 
-def _few(runs: Sequence[BacktestRun], name: str, rests_on: RestsOn) -> str:
+def _mark(results: Sequence[Result], name: str) -> str:
+    """Return a figure of several runs, and "few" where one of them has too few to judge it by."""
     key = "new.f1" if name.startswith("new_") else name
-    is_few = any(
-        not evidence.is_judged({"evidence": rests_on[run.policy, run.seed]}, key)
-        for run in runs
-        if (run.policy, run.seed) in rests_on and getattr(run, name) is not None
+    defined = [result for result in results if getattr(result.run, name) is not None]
+    is_few = name not in COSTS and any(
+        one.rests_on and not evidence.is_judged({"evidence": one.rests_on}, key) for one in defined
     )
-    return " few" * (is_few and name not in COSTS)
+    return _spread([getattr(result.run, name) for result in results]) + " few" * is_few
 
 
 def _spread(values: Sequence[float | int | None]) -> str:
@@ -128,28 +124,26 @@ def _spread(values: Sequence[float | int | None]) -> str:
     return f"{figure(mean)} ±{figure(stdev(known))}"
 
 
-def table(runs: Sequence[BacktestRun], days: int, rests_on: RestsOn | None = None) -> Table:
+def table(results: Sequence[Result], days: int) -> Table:
     """Return the comparison as a table for the terminal: a policy a column, a figure a row.
 
     The last row has the seconds of reading and training a day, of so many.
     """
-    result = Table(box=None, pad_edge=False, header_style="bold")
-    cells = means(runs, rests_on)
-    result.add_column("", no_wrap=True)
+    drawn, runs = Table(box=None, pad_edge=False, header_style="bold"), [one.run for one in results]
+    cells = means(results)
+    drawn.add_column("", no_wrap=True)
     for policy in cells:
-        result.add_column(policy, justify="right")
+        drawn.add_column(policy, justify="right")
     for row, name in enumerate(COLUMNS):
-        result.add_row(name, *(column[row] for column in cells.values()))
+        drawn.add_row(name, *(column[row] for column in cells.values()))
     seconds = {name: [run.seconds / days for run in runs if run.policy == name] for name in cells}
-    result.add_row("seconds a day", *map(_spread, seconds.values()))
-    return result
+    drawn.add_row("seconds a day", *map(_spread, seconds.values()))
+    return drawn
 
 
-def line(run: BacktestRun, rests_on: RestsOn | None = None) -> str:
-    acc, forgetting = (
-        _spread([getattr(run, name)]) + _few([run], name, rests_on or {})
-        for name in ("average_accuracy", "forgetting")
-    )
+def line(result: Result) -> str:
+    run = result.run
+    acc, forgetting = (_mark([result], name) for name in ("average_accuracy", "forgetting"))
     figures = f"ACC {acc}, forgetting {forgetting}, {run.seconds:.0f} s"
     return f"{run.policy} (seed {run.seed}): {figures}"
 

@@ -16,8 +16,9 @@ from dayfold.figures.counts import Counted
 from dayfold.figures.evidence import FEW, Evidence
 from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
+from dayfold.ledger.manifest import History
 from dayfold.project import vcs
-from dayfold.project.layout import ORIGIN, Project
+from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 LEGEND = (
@@ -69,15 +70,20 @@ class DayLine:
     corrected: int = 0
 
 
-def lines(project: Project, params: Params, most: int | None = None) -> list[DayLine]:
-    """Return a line a day, oldest first, up to the open day: of all days, or of the last `most`.
+def lines(project: Project, params: Params) -> list[DayLine]:
+    """Return a line a day, oldest first, up to the open day."""
+    return read(project, params)[1]
+
+
+def read(
+    project: Project, params: Params, most: int | None = None
+) -> tuple[History, list[DayLine]]:
+    """Return the history and a line a day, oldest first: of all days, or of the last `most`.
 
     A sealed day's figures are those that its tag has. Those of other days are counted from the
     evaluations, which takes longer with each day before.
     """
     until = params.day if project.manifest(params.day).exists() else params.parent
-    if until == ORIGIN:
-        return []
     history = manifest.history(project, until)
     images = dict(history.images.group_by("day").len().iter_rows())
     tested = history.corrections.filter(split="test").select("day", "on", "image").rows()
@@ -100,7 +106,7 @@ def lines(project: Project, params: Params, most: int | None = None) -> list[Day
         if line.day in figures and "worst" not in figures[line.day].get("evidence", {}):
             known = evidence.of(tests, day=line.day, most=params.evaluate.max_per_cohort)
             evidence.judge(figures[line.day], known, line.new)
-    return [replace(line, figures=figures.get(line.day)) for line in found]
+    return history, [replace(line, figures=figures.get(line.day)) for line in found]
 
 
 def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:

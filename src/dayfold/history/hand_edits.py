@@ -91,7 +91,7 @@ def check_last(now: Line, *, tables_alone: bool = False) -> None:
     if gone and not changed:
         raise CycleError(
             f"{now.day} is sealed, but not here yet: {', '.join(gone)}.",
-            hint="dvc checkout || dvc pull",
+            hint=vcs.TO_FETCH,
         )
     if changed:
         raise CycleError(

@@ -5,15 +5,16 @@ undo the wrong day. Each such state is a function, which raises CycleError with 
 line is in it. REFUSED names those of each command.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from dayfold.errors import CycleError
-from dayfold.history import hand_edits
+from dayfold.history import day_files, hand_edits
 from dayfold.history.line import Line
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import is_free
+from dayfold.project.layout import LOG_DAYS
 
 
 def check(line: Line, command: str) -> None:
@@ -28,9 +29,21 @@ def _under_way(line: Line) -> None:
 
 def _moved(line: Line) -> None:
     """The tag of the day or of its parent is on the commit of another."""
+    _check_not_moved(line, [line.params.parent, line.day])
+
+
+def _any_moved(line: Line, last: int = 0) -> None:
+    """As `_moved`, the tag of any of the `last` days, of all by default.
+
+    A partial clone fetches the params of each for it.
+    """
+    _check_not_moved(line, line.sealed[-last:])
+
+
+def _check_not_moved(line: Line, days: Sequence[str]) -> None:
     root, name = line.project.root, line.project.name(line.project.params)
-    days = {line.params.parent, line.day} & {*line.sealed}
-    for day, files in vcs.at_tags(root, sorted(days), lambda _: [name]).items():
+    days = sorted({*days} & {*line.sealed})
+    for day, files in vcs.at_tags(root, days, lambda _: [name]).items():
         tag = vcs.TAG + day
         if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
             # A partial clone asks its server for it; or git's object is damaged.
@@ -153,6 +166,17 @@ def _not_sealable(line: Line) -> None:
         _behind(line)
 
 
+def _incomplete(line: Line) -> None:
+    """The open day lacks what it was opened with, as after `git clean` or `rm`."""
+    if not line.is_open or line.untagged:
+        return
+    if names := day_files.gone(line.project, line.day):
+        raise CycleError(
+            f"{line.day} is open, and this is gone: {', '.join(names)}.",
+            hint="dayfold check --fix; or, to close the day: dayfold undo",
+        )
+
+
 def _killed(line: Line) -> None:
     """A command was killed, and its note says what is to be repaired."""
     note = journal.pending(line.project) if is_free(line.project.cycle_lock) else None
@@ -168,13 +192,16 @@ def _killed(line: Line) -> None:
 REFUSED: Mapping[str, tuple[Callable[[Line], None], ...]] = {
     "open": (
         *(_under_way, _moved, _untagged, _taken, _not_last, _not_sealable, _killed),
-        *(hand_edits.check, hand_edits.check_last),
+        *(_incomplete, hand_edits.check, hand_edits.check_last),
     ),
     "change": (hand_edits.check,),
-    "seal": (_no_branch, _behind, _moved, _shallow, _taken, hand_edits.check),
+    "seal": (_no_branch, _behind, _moved, _shallow, _taken, _incomplete, hand_edits.check),
     "undo": (_moved, _lost, _not_last),
     "unseal": (_no_branch,),
-    "check": (_no_branch,),
+    "check": (_any_moved, _no_branch),
     "stage": (hand_edits.check_tables,),
-    "log": (hand_edits.check_tables, partial(hand_edits.check_last, tables_alone=True)),
+    "log": (
+        *(partial(_any_moved, last=LOG_DAYS), hand_edits.check_tables),
+        partial(hand_edits.check_last, tables_alone=True),
+    ),
 }

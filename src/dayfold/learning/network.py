@@ -20,6 +20,7 @@ from dayfold.learning import calibration, pixels
 from dayfold.learning.device import Machine
 from dayfold.learning.novelty import NoveltyDetector
 from dayfold.learning.resnet import blank
+from dayfold.project import vcs
 from dayfold.project.files import canonical_json, write_bytes
 from dayfold.project.params import NETWORK, named_network
 
@@ -282,7 +283,7 @@ def load(path: Path, days: Sequence[str] = ()) -> Model:
             novelty = {name.removeprefix(NOVELTY): state.pop(name) for name in extra}
     except FileNotFoundError:
         what = f"{os.path.relpath(path)} is not here yet."
-        raise ModelError(what, hint="dvc checkout || dvc pull") from None
+        raise ModelError(what, hint=vcs.TO_FETCH) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
             f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"

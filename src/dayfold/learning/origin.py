@@ -6,9 +6,11 @@ import socket
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Any
 
 import safetensors.torch
@@ -17,7 +19,6 @@ import torch
 from dayfold import __version__
 from dayfold.errors import ModelError
 from dayfold.learning.network import (
-    HEAD,
     NOVELTY,
     Model,
     State,
@@ -40,9 +41,9 @@ PIECE_BYTES = 1 << 16  # read at a time
 MB = 1_000_000
 # Training scripts store the state dict under one of these keys, beside an optimizer's state.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-# Wrappers of networks (DataParallel, DistributedDataParallel, torch.compile, a class with a member
-# `model` or `backbone`) put one or more of these before the names of tensors.
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+# What every network here has once. Wrappers (DataParallel, torch.compile, a class with a member for
+# the network) put their own words before the names of tensors: those before this one.
+LANDMARK = "layer1.0.conv1.weight"
 
 
 def write(project: Project, model: Model) -> None:
@@ -146,46 +147,79 @@ def read(path: Path) -> State:
     """Read a state dict from safetensors or .pt/.pth, without running any code in the file.
 
     Parameters become plain tensors. The key around a state dict and the prefixes of wrapped
-    networks are removed. Raises ModelError where the file holds no state dict of tensors.
+    networks are removed; what lies beside a wrapped network is left out, and said. Raises
+    ModelError where the file holds no state dict of tensors.
     """
     try:
-        if path.suffix.lower() == ".safetensors":
-            found: Any = safetensors.torch.load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if file.read(9)[8:] == b"{":  # the content decides, not the name
+                found: Any = safetensors.torch.load_file(path)
+            else:
+                file.seek(0)
+                found = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist.") from None
     except MemoryError:
         raise
     # The readers raise about anything on damaged bytes.
     except Exception as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        # Without torch's advice to run what the file says.
+        said = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
         raise ModelError(
             f"{path} holds no plain tensors: {said}",
             hint="save it with torch.save(model.state_dict(), …) or as safetensors",
         ) from None
-    while isinstance(found, Mapping):
-        inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
-            break
-        found = inner
-    if not isinstance(found, Mapping) or not all(torch.is_tensor(v) for v in found.values()):
+    found = _state_dict(found)
+    if not isinstance(found, Mapping) or not all(map(_is_plain, found.values())):
         raise ModelError(
             f"{path} holds no state dict of tensors.",
             hint=f"save it with torch.save(model.state_dict(), …), alone or under the key "
             f"{', '.join(WRAPPERS[:-1])} or {WRAPPERS[-1]}",
         )
-    state: State = {}
-    for name, tensor in found.items():
-        bare = str(name)
-        while prefix := next((one for one in PREFIXES if bare.startswith(one)), ""):
-            bare = bare.removeprefix(prefix)
-        if bare.startswith(NOVELTY):  # a model of dayfold's: what it knows of its images
-            continue
-        if bare in state:
-            raise ModelError(f"{path} holds {bare} more than once, under several prefixes.")
-        state[bare] = tensor.detach()
-    return state
+    prefixes = {str(name).removesuffix(LANDMARK) for name in found if _is_landmark(name)}
+    if len(prefixes) > 1:
+        raise ModelError(f"{path} holds {LANDMARK} more than once, under several prefixes.")
+    prefix = next(iter(prefixes), "")
+    if others := [str(name) for name in found if not str(name).startswith(prefix)]:
+        count = plural(len(others), "tensor")
+        say(f"left out of {path.name}: {count} beside the network, {', '.join(first_few(others))}")
+    return {
+        str(name).removeprefix(prefix): tensor.detach()
+        for name, tensor in found.items()
+        # What a model of dayfold's knows of its images is not the network's.
+        if str(name).startswith(prefix) and not str(name).startswith(NOVELTY)
+    }
+
+
+def _is_landmark(name: object) -> bool:
+    return f".{name}".endswith(f".{LANDMARK}")
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor of real numbers that are there: no sparse, meta or such one."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return not (value.is_meta or value.is_quantized or value.is_complex())
+
+
+def _state_dict(found: Any) -> Any:
+    """What is under the keys around a state dict: those of WRAPPERS, or the only network's."""
+    while isinstance(found, Mapping):
+        inside = {key: one for key, one in found.items() if isinstance(one, Mapping)}
+        networks = {key: one for key, one in inside.items() if _has_network(one)}
+        keys = [key for some in (networks, inside) for key in WRAPPERS if key in some]
+        if not keys and len(networks) == 1:
+            keys = [*networks]
+        if not keys:
+            break
+        found = inside[keys[0]]
+    return found
+
+
+def _has_network(found: Mapping[Any, Any]) -> bool:
+    within = (one for one in found.values() if isinstance(one, Mapping))
+    return any(map(_is_landmark, found)) or any(map(_has_network, within))
 
 
 def of_state(state: State, classes: Sequence[str], source: str, network: str = NETWORK) -> Model:
@@ -206,14 +240,16 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
     expected = net.state_dict()
     if not classes:
         net.fc = torch.nn.Identity()  # type: ignore[assignment]
-        state = {name: tensor for name, tensor in state.items() if name not in HEAD}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     try:
         net.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         of = f" with {plural(len(classes), 'class')}" if classes else ""
+        lines = [shorten(line, 300, placeholder=" …") for line in str(error).splitlines()[1:]]
         raise ModelError(
             f"{source} does not hold the weights of torchvision's {network}{of}:",
-            problems=first_few([line.strip() for line in str(error).splitlines()[1:]]),
+            problems=first_few(lines),
+            hint="if it is the head alone: without --classes that is dropped" if classes else "",
         ) from None
     made = {
         name: tensor.detach().to(expected[name].dtype).contiguous()
@@ -223,12 +259,18 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
     problems = [
         f"{name}: {count} of {made[name].numel()}" for name, count in broken.items() if count
     ]
+    failed = "its training had failed: use the weights of an earlier epoch, or others"
     if problems:
         raise ModelError(
             f"{source} has weights that are not finite (NaN or infinite):",
             problems=first_few(problems),
-            hint="its training had failed: use the weights of an earlier epoch, or others",
+            hint=failed,
         )
+    net.load_state_dict(made, strict=True, assign=True)
+    with torch.inference_mode():  # a variance below zero, for one, makes NaN of every image
+        answer = net.eval()(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))
+    if not answer.isfinite().all():
+        raise ModelError(f"{source} makes NaN or infinite numbers of an image.", hint=failed)
     if not classes:
         made = with_empty_head(made, network)
     metadata = {"classes": list(classes), "day": "origin", "made": source, "network": network}

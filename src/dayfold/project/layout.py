@@ -9,6 +9,7 @@ from dayfold.errors import CycleError
 
 ORIGIN = "origin"  # the parent of the first day
 UNOPENED = "none"  # the day of a project that has not begun
+LOG_DAYS = 30  # that `dayfold log` shows by default
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")  # in order
 
 # What a day makes, in git: the same in the tag and in the working tree, or the day was made again.

@@ -19,16 +19,21 @@ from dayfold.project.layout import is_day
 
 # What DVC and git say where one was killed before, or cannot sign, and what helps: the first.
 _KILLED = "dayfold check --fix, if a command was killed here"
+_UNSIGNED = "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false"
 _FOLDERS = [f"DVC_{name}" for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")]
 WAYS = {
     "invalid schema version": "another version of DVC wrote it: pip install --upgrade dvc",
     "unexpected error - [Errno": "can DVC read and write the folder? It may be the value of "
     f"{' or '.join(_FOLDERS)}",
     **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
-    "to sign": "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false",
+    # With gpg.format ssh it says neither "gpg" nor "sign".
+    **dict.fromkeys(("to sign", "user.signingkey", "Couldn't load public key"), _UNSIGNED),
+    "sparse-checkout definition": "git sparse-checkout disable",
 }
 # What DVC says where another one holds its locks; the lines after name the processes.
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+# What lays out the files that a clone lacks, or says why they are nowhere.
+TO_FETCH = "dvc checkout || dvc pull || dayfold check"
 TAG = "day/"  # the tag of a sealed day is day/<day>
 
 # Of git's environment variables these reach a child: who commits, how a server is reached, where
@@ -261,7 +266,8 @@ def branch(root: Path) -> str:
 def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
     """The branches that a commit is on: the local ones, or those of remotes as last fetched."""
     where = "refs/remotes" if remote else "refs/heads"
-    words = ("for-each-ref", f"--contains={commit}", "--format=%(refname:short)", where)
+    # Not refname:short, which is another name where a tag is called as the branch is.
+    words = ("for-each-ref", f"--contains={commit}", "--format=%(refname:strip=2)", where)
     return git(root, *words).split()
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError
-from dayfold.history import hand_edits, states
+from dayfold.history import day_files, hand_edits, states
 from dayfold.history.line import Line, strays
 from dayfold.history.record import span
 from dayfold.project import journal, storage, template, vcs
@@ -78,6 +78,10 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     except CycleError as error:
         yield Sign("branch", error.what, error.hint)
     yield from _half_done(project)
+    if now.is_open and (names := day_files.gone(project, now.day)):
+        back = partial(day_files.bring_back, project, now.day)
+        hint = "bring it back; or, to close the day: dayfold undo"
+        yield Sign("open day", f"gone: {', '.join(names)}", hint, back)
     yield _computing(now.params)
     for stray in strays(now):
         yield Sign("images", str(stray), stray.command)

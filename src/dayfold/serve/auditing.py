@@ -85,7 +85,8 @@ def run(project: Project, *, top: int | None) -> Audit:
     rows = images.filter(here & known)
     if rows.is_empty():
         raise ImageMissingError(
-            f"None of the {len(images)} images is here.", hint="dvc checkout || dvc pull"
+            f"None of the {len(images)} images is here.",
+            hint=vcs.TO_FETCH,
         )
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))

@@ -207,7 +207,7 @@ def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     if project.model.exists() and md5_file(project.model) == pinned:
         return network.load(project.model)
     if not fetch and not storage.object_path(project.root, pinned).is_file():
-        raise ModelError(f"The model of {day} is not here.", hint="dvc checkout || dvc pull")
+        raise ModelError(f"The model of {day} is not here.", hint=vcs.TO_FETCH)
     try:
         cached = storage.bring(project.root, pinned)
     except ToolError as error:
