@@ -375,7 +375,7 @@ def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
 
 
 def test_too_little_memory_is_told_in_two_lines(copy, shell):
-    for command in ("status", "predict .", "train"):
+    for command in ("predict .", "train"):
         said = shell(copy.root, "sh", "-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
         assert "There is too little memory" in said
         assert "Traceback" not in said

@@ -27,6 +27,7 @@ WAYS = {
     **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
     # With gpg.format ssh it says neither "gpg" nor "sign".
     **dict.fromkeys(("to sign", "user.signingkey", "Couldn't load public key"), _UNSIGNED),
+    "config file error": "edit .dvc/config and .dvc/config.local, or git checkout -- .dvc/config",
     "sparse-checkout definition": "git sparse-checkout disable",
 }
 # What DVC says where another one holds its locks; the lines after name the processes.
