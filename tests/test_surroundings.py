@@ -374,6 +374,17 @@ def test_a_missing_key_to_sign_with_is_told_in_a_few_lines(copy, shell):
     assert "git config commit.gpgSign false" in shell(copy.root, "dayfold", "seal", code=1)
 
 
+def test_what_git_is_told_not_to_look_at_is_sealed_as_it_is(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    before = copy.params.read_bytes(), copy.dvc_lock.read_bytes()
+    shell(copy.root, "git", "update-index", "--assume-unchanged", "params.yaml")
+    shell(copy.root, "git", "update-index", "--skip-worktree", "dvc.lock")
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+    assert (copy.params.read_bytes(), copy.dvc_lock.read_bytes()) == before
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+@pytest.mark.cold
 def test_too_little_memory_is_told_in_two_lines(copy, shell):
     for command in ("predict .", "train"):
         said = shell(copy.root, "sh", "-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
