@@ -26,6 +26,7 @@ SETTINGS = {
     "diff.external": "false",
     "diff.mnemonicPrefix": "true",
     "diff.noprefix": "true",
+    "diff.orderFile": "/nowhere",
     "diff.relative": "true",
     "diff.renames": "copies",
     "log.decorate": "full",
@@ -382,6 +383,20 @@ def test_what_git_is_told_not_to_look_at_is_sealed_as_it_is(copy, shell):
     assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
     assert (copy.params.read_bytes(), copy.dvc_lock.read_bytes()) == before
     assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_a_new_project_keeps_an_index_that_dvc_reads_whatever_a_person_asks_for(
+    shell, images, tmp_path
+):
+    config = tmp_path / "gitconfig"
+    config.write_text("[core]\nsplitIndex = true\n[index]\nskipHash = true\n")
+    mine = {"GIT_CONFIG_GLOBAL": str(config)}
+    shell(tmp_path, "dayfold", "init", "new", "--weights", "random", "--image-size", "16", **mine)
+    shell(tmp_path / "new", "git", "rm", "--quiet", "--cached", "README.md", **mine)
+    shell(tmp_path / "new", "git", "add", "README.md", **mine)
+    assert b"link" not in (tmp_path / "new" / ".git" / "index").read_bytes()  # of a split one
+    shell(tmp_path / "new", "dayfold", "add", str(images), "--day", FOUR, **mine)
+    assert "next    dvc repro" in shell(tmp_path / "new", "dayfold", "status", **mine)
 
 
 @pytest.mark.cold
