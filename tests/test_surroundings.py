@@ -25,6 +25,7 @@ SETTINGS = {
     "diff.external": "false",
     "diff.mnemonicPrefix": "true",
     "diff.noprefix": "true",
+    "diff.orderFile": "/nowhere",
     "diff.relative": "true",
     "diff.renames": "copies",
     "log.decorate": "full",
@@ -350,9 +351,34 @@ def test_a_day_with_a_frozen_stage_or_of_images_that_dvc_is_told_to_ignore_is_no
     assert f"sealed as day/{FOUR}" in copy.dayfold("seal")
 
 
-def test_too_little_memory_is_told_in_two_lines(copy):
-    for command in ("status", "predict .", "train"):
-        said = copy.sh("-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
+def test_what_git_is_told_not_to_look_at_is_sealed_as_it_is(copy, shell):
+    shell(copy.root, "dayfold", "undo", "--seal", "--yes")
+    before = copy.params.read_bytes(), copy.dvc_lock.read_bytes()
+    shell(copy.root, "git", "update-index", "--assume-unchanged", "params.yaml")
+    shell(copy.root, "git", "update-index", "--skip-worktree", "dvc.lock")
+    assert f"sealed as day/{THREE}" in shell(copy.root, "dayfold", "seal")
+    assert (copy.params.read_bytes(), copy.dvc_lock.read_bytes()) == before
+    assert "nothing damaged" in shell(copy.root, "dayfold", "check")
+
+
+def test_a_new_project_keeps_an_index_that_dvc_reads_whatever_a_person_asks_for(
+    shell, images, tmp_path
+):
+    config = tmp_path / "gitconfig"
+    config.write_text("[core]\nsplitIndex = true\n[index]\nskipHash = true\n")
+    mine = {"GIT_CONFIG_GLOBAL": str(config)}
+    shell(tmp_path, "dayfold", "init", "new", "--weights", "random", "--image-size", "16", **mine)
+    shell(tmp_path / "new", "git", "rm", "--quiet", "--cached", "README.md", **mine)
+    shell(tmp_path / "new", "git", "add", "README.md", **mine)
+    assert b"link" not in (tmp_path / "new" / ".git" / "index").read_bytes()  # of a split one
+    shell(tmp_path / "new", "dayfold", "add", str(images), "--day", FOUR, **mine)
+    assert "next    dvc repro" in shell(tmp_path / "new", "dayfold", "status", **mine)
+
+
+@pytest.mark.cold
+def test_too_little_memory_is_told_in_two_lines(copy, shell):
+    for command in ("predict .", "train"):
+        said = shell(copy.root, "sh", "-c", f"ulimit -v 500000; exec dayfold {command}", code=1)
         assert "There is too little memory" in said
         assert "Traceback" not in said
 

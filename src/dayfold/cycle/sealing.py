@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
@@ -86,6 +86,7 @@ def _commit(now: Line, message: str) -> None:
     # As it is: git would leave out lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal"):
+        _look_at_all(project, paths)
         # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
@@ -106,6 +107,19 @@ def _commit(now: Line, message: str) -> None:
                 _take_back(project, now.day, staged, different)
         commit = _commit_of(now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
+
+
+def _look_at_all(project: Project, paths: Sequence[str]) -> None:
+    """Have git see changes of files that are here, though a person has told it not to look.
+
+    By `git update-index --assume-unchanged` or `--skip-worktree`, against conflicts in params.yaml
+    for one: the commit would have another content than the day.
+    """
+    said = vcs.split(vcs.git(project.root, "ls-files", "-v", "-z", "--", *paths))
+    unseen = [one[2:] for one in said if one[0] == "S" or one[0].islower()]
+    names = "".join(f"{name}\0" for name in unseen if (project.root / name).exists())
+    for flag in ("--no-assume-unchanged", "--no-skip-worktree") if names else ():
+        vcs.git(project.root, "update-index", flag, "-z", "--stdin", given=names)
 
 
 def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:

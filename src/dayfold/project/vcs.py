@@ -28,6 +28,10 @@ WAYS = {
     **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
     # With gpg.format ssh it says neither "gpg" nor "sign".
     **dict.fromkeys(("to sign", "user.signingkey", "Couldn't load public key"), _UNSIGNED),
+    "config file error": "edit .dvc/config and .dvc/config.local, or git checkout -- .dvc/config",
+    # An index of git's that DVC cannot read: split, or (from git 2.40 on) without its checksum.
+    "Checksum mismatch": "git config core.splitIndex false && git config index.skipHash false && "
+    "git update-index --no-split-index --force-write-index",
     "sparse-checkout definition": "git sparse-checkout disable",
 }
 # What DVC says where another one holds its locks; the lines after name the processes.
@@ -50,6 +54,9 @@ _PINNED = {
     "color.ui": "never",
     "column.ui": "never",
     "core.quotePath": "false",
+    "core.splitIndex": "false",  # DVC reads neither a split index nor one without its checksum
+    "index.skipHash": "false",
+    "diff.orderFile": os.devnull,
     "diff.relative": "false",
     "diff.renames": "false",
     "log.showSignature": "false",
