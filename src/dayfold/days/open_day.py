@@ -1,4 +1,4 @@
-"""The open day's own files: what DVC finds changed, what it misses, and what is gone."""
+"""The open day's files: what is changed, missed by DVC, or gone."""
 
 import shlex
 from contextlib import suppress
