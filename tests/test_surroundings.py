@@ -375,6 +375,15 @@ def test_a_new_project_keeps_an_index_that_dvc_reads_whatever_a_person_asks_for(
     assert "next    dvc repro" in shell(tmp_path / "new", "dayfold", "status", **mine)
 
 
+def test_images_that_were_moved_in_are_kept_by_dvc_before_they_leave_their_place(
+    copy, shell, images
+):
+    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR, "--move")
+    assert not list(images.rglob("*.png"))
+    shell(copy.root, "dvc", "checkout", "--force", f"data/images/{FOUR}.dvc")
+    assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+
+
 @pytest.mark.cold
 def test_too_little_memory_is_told_in_two_lines(copy, shell):
     for command in ("predict .", "train"):

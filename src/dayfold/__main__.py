@@ -1,4 +1,4 @@
-"""Where `dayfold` starts, and how Ctrl-C and a lack of memory end it."""
+"""Where `dayfold` starts, and what ends it."""
 
 import sys
 

@@ -24,6 +24,7 @@ from dayfold.ledger.manifest import History
 from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
 from dayfold.project import params as params_file
+from dayfold.project import vcs
 from dayfold.project.console import ask, first_few, plural
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
@@ -100,6 +101,9 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _record(now, day, group, delivery, options)
             _take_in(targets, stage)
             if options.move:
+                if project.tracked(day).exists():
+                    # First a copy in DVC's cache: a forced checkout would leave none of them.
+                    vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
 
