@@ -114,9 +114,8 @@ def _fill(project: Project, options: Options) -> None:
     # DVC reads neither sha256 repositories nor reftables, which a person's settings may ask for.
     kind = {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
-    # Nor a split index, or one without its checksum, as a person's own git would write it here.
-    vcs.git(root, "config", "core.splitIndex", "false")
-    vcs.git(root, "config", "index.skipHash", "false")
+    for name, value in vcs.READABLE_INDEX.items():  # for a person's own git, too
+        vcs.git(root, "config", name, value)
     require_identity(root)
     # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
     write_bytes(root / ".gitignore", f"{template.IGNORED}\n{template.IGNORE}".encode())

@@ -49,13 +49,14 @@ _KEPT = (
     *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
     *("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"),
 )
+# DVC reads neither a split index nor one without its checksum.
+READABLE_INDEX = {"core.splitIndex": "false", "index.skipHash": "false"}
 # What a person's configuration would change in what is read or committed here.
 _PINNED = {
+    **READABLE_INDEX,
     "color.ui": "never",
     "column.ui": "never",
     "core.quotePath": "false",
-    "core.splitIndex": "false",  # DVC reads neither a split index nor one without its checksum
-    "index.skipHash": "false",
     "diff.orderFile": os.devnull,
     "diff.relative": "false",
     "diff.renames": "false",

@@ -215,10 +215,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     for file in sorted((folder.data / "images").glob("*.dvc")):
         for day in pins.here(folder, file):
             if not project.images(day).is_dir():
-                raise CycleError(
-                    f"images of {day} are not here:",
-                    hint=vcs.TO_FETCH,
-                )
+                raise CycleError(f"images of {day} are not here:", hint=vcs.TO_FETCH)
             # A whole folder by one link: its images are read only.
             folder.images(day).symlink_to(project.images(day))
     # The parent: the one just made, an origin of its seed, or the recorded one.

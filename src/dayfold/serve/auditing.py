@@ -84,10 +84,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     known = pl.Series(images["label"].is_in(list(model.classes)))
     rows = images.filter(here & known)
     if rows.is_empty():
-        raise ImageMissingError(
-            f"None of the {len(images)} images is here.",
-            hint=vcs.TO_FETCH,
-        )
+        raise ImageMissingError(f"None of the {len(images)} images is here.", hint=vcs.TO_FETCH)
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
