@@ -117,7 +117,11 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     for line in opening.opened(project, day, erasure.desk.opened):
         print(line)
     is_new = erasure.desk.corrected or len(erasure.sealed) < len(erasure.images)
-    print("next: dvc repro" if is_new else "nothing new was recorded")
+    if is_new:
+        print("next: dvc repro, then dayfold seal")
+        print("in every other clone, after git pull there: dayfold withdraw --erase")
+    else:
+        print("nothing new was recorded")
 
 
 def _print(desk: "Desk", thing: str, verb: str) -> None:
@@ -127,15 +131,19 @@ def _print(desk: "Desk", thing: str, verb: str) -> None:
     for line in opening.opened(desk.project, desk.day, desk.opened):
         print(line)
     record = desk.project.name(desk.project.corrections(desk.day))
+    to = ", ".join(f"{count} to {label}" for label, count in desk.undone_to.most_common() if label)
     for paths, one, effect in (
         (desk.corrected, thing, f"{verb}, effective {desk.day}, in {record}"),
         (desk.moved, "image", "of the open day moved to the other class's folder"),
-        (desk.undone, "correction", "undone"),
+        (desk.undone, "correction", "undone" + f" ({to})" * bool(to)),
         (desk.unchanged, "image", "already as asked"),
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
     if desk.corrected + desk.moved and desk.new_classes:
         print(f"class without images until now: {', '.join(desk.new_classes)}")
+    if desk.staying:
+        folders = ", ".join(sorted({str(Path(path).parent) for path in desk.staying}))
+        print(f"not moved back: {plural(len(desk.staying), 'image')} of the open day in {folders}")
     changed = desk.corrected or desk.moved or desk.undone
     print("next: dvc repro" if changed else "nothing changed")

@@ -150,14 +150,22 @@ class Erasure:
             for used, what in (
                 (one.usage.trained, "the models of {} were trained on it"),
                 (one.usage.tested, "the models of {} were calibrated or tested with it"),
-                (one.usage.unknown, "whether {} replayed it is not known here: dvc fetch"),
+                (
+                    one.usage.unknown,
+                    "whether {} replayed it is not known here: dvc fetch --all-tags",
+                ),
             ):
                 if used:
                     yield f"    {what.format(span(used, days))}"
-        for name, paths in (("copies", self.copies), ("pages that show them", self.pages)):
+        caches = (self.project.activations, self.project.squares)
+        cached = [path for path in self.copies if path.parents[1] in caches]
+        copies = [path for path in self.copies if path not in cached]
+        for name, paths in (("copies", copies), ("pages that show them", self.pages)):
             if paths:
                 shown = [os.path.relpath(path, self.project.root) for path in paths]
                 yield f"and {name}: {', '.join(first_few(shown))}"
+        if cached:
+            yield f"and {plural(len(cached), 'file')} computed from them, in .dvc/tmp"
         where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in self.remotes)]
         yield f"from {', '.join(where)}"
         yield from _outside(self.holders)
@@ -185,7 +193,7 @@ class Erasure:
         project, noted = self.project, self.project.corrections(self.desk.day)
         self.desk.close()
         if self.desk.corrected:
-            say(f"recorded in {project.name(noted)}; dayfold seal settles it")
+            say(f"recorded in {project.name(noted)}; final after dayfold seal")
         problems = []
         for remote in self.remotes:
             try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
+from dayfold.create import require_identity
 from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.line import Line
@@ -22,6 +23,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
     passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
     said, with its time; all that they and DVC print with `verbose`.
     """
+    require_identity(project.root)  # not after hours of training
     refused, now = 0, Line.read(project)
     times = vcs.times_of_seals(project.root)
     for number, folder in enumerate(sources, start=1):
