@@ -55,10 +55,10 @@ def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving,
     assert len(delivery.known) == len(delivery.images) == 1
     assert delivery.refused == []
     assert [str(one) for one in delivery.changed] == [
-        f"0.png is 'cat' as data/images/{DAYS[0]}/cat/0.png, and given as 'dog'"
+        f"0.png is given as 'dog', and is 'cat' in the project: data/images/{DAYS[0]}/cat/0.png"
     ]
     show(delivery.table(DAYS[0]))
-    assert "another label      1  0.png is 'cat'" in capsys.readouterr().out
+    assert "another label      1  0.png is given as 'dog'" in capsys.readouterr().out
     assert delivery.next_step().endswith("the same command with --relabel")
     path = f"data/images/{DAYS[0]}/eel/2.png"
     assert contents(receiving.root) == before | {path: png(2)}
@@ -103,7 +103,10 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])
         path = f"data/images/{DAYS[1]}/cat/0.png"
-        assert given["eel"].changed[0].said == f"is 'dog' as {path}, and given as 'eel'"
+        assert (
+            given["eel"].changed[0].said
+            == f"is given as 'eel', and is 'dog' in the project: {path}"
+        )
 
 
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):
@@ -149,7 +152,7 @@ def test_without_anybody_to_ask_guessed_columns_are_refused_with_the_command(rec
     file = written(scans, "json-min.json")
     with pytest.raises(CycleError) as caught:
         add(receiving, scans, labels=file)
-    assert caught.value.hint.endswith(" --columns path=image,label=choice")
+    assert caught.value.hint == "the same command with --columns path=image,label=choice"
     with pytest.raises(IntakeError, match="--columns says which columns --labels has"):
         add(receiving, scans, columns="path=image")
 
@@ -169,7 +172,9 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans):
         words = ("dayfold", "add", str(scans), "--day", DAYS[0], "--labels", str(file))
         return receiving.shell(*words, *options, code=code)
 
-    assert f"→ dayfold add {scans} --labels" in run(written(scans, "json-min.json"), code=1)
+    assert "→ the same command with --columns path=image,label=choice" in run(
+        written(scans, "json-min.json"), code=1
+    )
     said = run(scans.parent / "json-min.json", "--yes")
     assert "columns of" in said
     assert "path=image, label=choice" in said

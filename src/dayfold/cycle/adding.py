@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
+_OF_LABELS = (".csv", ".json", ".jsonl", ".parquet", ".xml")
 STAGE = "stage"  # where checked bytes wait
 
 
@@ -79,10 +79,13 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        earlier = {*history.images["label"]}
+        delivery.new = sorted({item.label for item, _ in targets} - earlier) if earlier else []
         paths = [(item, project.name(path)) for item, path in targets]
-        patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
+        patients = [*grouping.patients(paths, group, is_by_csv=options.labels is not None)]
+        delivery.asks_patients = bool(patients) and not group
         if options.group is not None and not paths:
-            patients = grouping.patients_again(delivery.known, lying, group)
+            patients = [*grouping.patients_again(delivery.known, lying, group)]
         delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
@@ -145,8 +148,7 @@ def _found(
     found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
     if delivery.guess:
         guess, option = delivery.guess
-        same = shlex.join(["dayfold", "add", str(source), "--labels", str(options.labels)])
-        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"{same} {option}")
+        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"the same command with {option}")
     return found
 
 
@@ -271,13 +273,18 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
+    given = [one.place for one in refused if one.place.lower().endswith(_OF_LABELS)]
+    if len(given) == 1:
+        first = "" if is_folder else "unpack it, then "
+        return f"if {given[0]} has the labels: {first}dayfold add FOLDER --labels FILE"
     reasons, by_labels = {remark.said for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
         (reason,) = reasons
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
-            return "give each of the folders inside by itself: one level deeper"
+            one = refused[0].place.partition("/")[0]
+            return f"add each folder inside on its own: dayfold add FOLDER/{one}"
         if grouping.NO_GROUP in reason:
             return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):

@@ -17,7 +17,7 @@ from dayfold.ledger.intake import workers
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import clashing
 from dayfold.ledger.tables import Told
-from dayfold.project.console import MOST_LINES, Ticker, first_few
+from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
@@ -68,9 +68,11 @@ class Delivery:
     `changed` are known images given with another label: with `relabels` they become corrections.
     `groups` maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file
     that has all of them. `opened` is the day's parent if the day was opened for this delivery.
-    `said` are lines on the day, patients and columns. `is_regrouped` says whether `data.group` was
-    changed. With `is_dry` nothing was written. `guess` are the columns of a label file that a
-    person must agree to, and the option that would name them.
+    `said` are lines on the day, patients and columns. `new` are the classes that no earlier day
+    has, unless it is the first day. `is_regrouped` says whether `data.group` was changed,
+    `asks_patients` whether names seem to hold patients and nothing says how. With `is_dry` nothing
+    was written. `guess` are the columns of a label file that a person must agree to, and the option
+    that would name them.
     """
 
     images: list[Found] = field(default_factory=list)
@@ -81,7 +83,9 @@ class Delivery:
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
     is_regrouped: bool = False
+    asks_patients: bool = False
     is_dry: bool = False
     relabels: bool = False
     ignored: int = 0
@@ -103,9 +107,12 @@ class Delivery:
         would = "would be " * self.is_dry
         classes = sorted(tally(self.images).items())
         counts = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+        if self.new:
+            counts += f"; new: {', '.join(map(escaped, self.new))}"
         result.add_row(f"{would}added", str(len(self.images)), Text(counts))
         if self.groups:
-            result.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
+            of = f"images of {plural(len({*self.groups.values()}), 'patient')}, as the file says"
+            result.add_row(f"{would}grouped", str(len(self.groups)), of)
         other = f"{would}relabelled" if self.relabels else "another label"
         for name, kind in (
             ("already known", "known"),
@@ -129,10 +136,12 @@ class Delivery:
     def next_step(self) -> str:
         """Return what to do next."""
         if self.is_dry:
-            return "nothing was changed; without --dry-run it is done"
+            return "nothing was changed; next: the same command without --dry-run"
         corrected = self.changed if self.relabels else []
         new = (self.images, self.groups, self.opened, corrected, self.is_regrouped)
         step = "next: dvc repro" if any(new) else "nothing new"
+        if self.asks_patients and any(new):
+            step = "next: name the patients as said above; or, if there are none, dvc repro"
         if self.changed and not self.relabels:
             step += "; to take the other labels as corrections: the same command with --relabel"
         return step
@@ -243,7 +252,7 @@ def _sort_out_copies(
                     delivery.known.append(_copy_of(item, place, since))
                     _note_group(item, group_of.get(image), delivery)
                 else:
-                    what = f"is {label!r} as {place}, and given as {item.label!r}"
+                    what = f"is given as {item.label!r}, and is {label!r} in the project: {place}"
                     remark = Remark(item.place, what, image, place, item.label)
                     is_same = all(one.label == item.label for one in items)
                     (delivery.changed if is_same else delivery.refused).append(remark)
