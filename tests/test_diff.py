@@ -88,7 +88,7 @@ def test_two_days_are_compared_on_the_images_that_both_tested_also_of_a_renamed_
     assert said[1:3] == [
         "On the 23 test images of both days: 1 newly wrong, 1 newly right; no more than chance "
         "(McNemar, p = 1.000)",
-        "  worse: F1 of dog: 0.800 → 0.667 (too few to judge: 1 patient)",
+        "  worse  F1 of dog: 0.800 → 0.667 (too few to judge: 1 patient)",
     ]
 
 

@@ -9,7 +9,7 @@ from dayfold.history.line import Line, strays
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
-from dayfold.project.console import plural
+from dayfold.project.console import arrows, plural
 from dayfold.project.layout import Project
 
 
@@ -44,9 +44,13 @@ def advice(project: Project) -> list[str]:
         return [*lines, f"next    {begin}"]
     put_in_index(project, now.day)
     labels = finding.count(project, now.day)
-    new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
+    history = now.sealed_history
+    renamed = corrections.renamed(history, corrections.lines(project, now.day), labels)
+    new = sorted(set(labels) - {*history.images["label"].unique(), *renamed.values()})
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
-    lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
+    said += f"; new: {', '.join(new)}" * bool(new)
+    said += f"; renamed: {arrows(renamed)}" * bool(renamed)
+    lines.append(f"images  {said}")
     if not labels and not corrections.lines(project, now.day):
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -68,6 +68,7 @@ class DayLine:
     new: tuple[str, ...]
     figures: dict[str, Any] | None
     corrected: int = 0
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
@@ -93,6 +94,7 @@ def read(
             images=images.get(day, 0),
             classes=len(classes.live),
             new=classes.new,
+            renamed=classes.renamed,
             figures=None,
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )
