@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,8 +36,9 @@ class Desk:
     """A day's corrections while they are worked on, and the paths of what is done.
 
     These are images that are `corrected` or were as asked already (`unchanged`), files of the open
-    day that are `moved`, and corrections that are `undone`. Nothing is written before `close`,
-    which opens `day` if it is not open; `opened` is then its parent.
+    day that are `moved`, corrections that are `undone` (`undone_to`: how many by their class), and
+    files of the open day that an undo leaves in the class's folder (`staying`). Nothing is written
+    before `close`, which opens `day` if it is not open; `opened` is then its parent.
     """
 
     def __init__(self, project: Project, day: str) -> None:
@@ -61,6 +63,7 @@ class Desk:
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
         self.undone, self.unchanged = list[str](), list[str]()
+        self.undone_to, self.staying = Counter[str](), list[str]()
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
@@ -110,6 +113,9 @@ class Desk:
     def of_class(self, label: str) -> list[Target]:
         every = (*self.earlier.values(), *self._open.values())
         return [target for target in every if self.now(target) == label]
+
+    def of_open_day(self, labels: Container[str]) -> list[str]:
+        return [target.path for target in self._open.values() if target.label in labels]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
         """Give an image another class, or take it out of every data version from today's on.
@@ -170,7 +176,7 @@ class Desk:
                 + sealed * self._now.is_sealed
             )
         else:
-            del self.lines[target.image]
+            self.undone_to[self.lines.pop(target.image).label] += 1
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
@@ -266,13 +272,20 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
                 f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
                 hint="fill in the column `decision` of what dayfold audit wrote",
             )
+        is_blank = True
         for row in rows:
             decision = composed(from_spreadsheet(row["decision"] or "").strip())
             if decision.casefold() in (KEEP, WITHDRAW) and decision not in classes:
                 decision = decision.casefold()  # a spreadsheet begins cells with a capital
+            is_blank = is_blank and not decision
             if decision and decision != KEEP:
                 which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
                 yield rows.line_num, which, decision
+        if is_blank:
+            raise CycleError(
+                f"{file} holds no decision.",
+                hint="fill in its column `decision`: a class, keep or withdraw",
+            )
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
         raise CycleError(what, hint="a cell with a quote in it is in quotes") from None
@@ -295,6 +308,7 @@ def undo(desk: Desk, paths: Sequence[str | Path], action: str, *, old: str = "")
         mine = [one for one in every if one.label == old and desk.has(one, action)]
         paths = [target.path for target in mine]
         desk.problems += [f"no image of {old!r} was given another class on {desk.day}"] * (not mine)
+        desk.staying = desk.of_open_day({desk.lines[one.image].label for one in mine})
     meant = dict[str, Target]()
     for found in (desk.targets([given]) for given in paths):
         mine = [target for target in found if desk.has(target, action)]
