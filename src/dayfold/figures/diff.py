@@ -161,11 +161,11 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     last = compared[-1]
     notes = [f"new: {', '.join(last.line.new)}"] * bool(last.line.new)
     notes += [f"renamed: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
-    added = plural(last.line.images, "image")
     classes = plural(last.line.classes, "class") + f" ({'; '.join(notes)})" * bool(notes)
-    yield f"{last.line.day}: {added} added, {classes}"
+    added = f"{plural(last.line.images, 'image')} added"
+    yield f"{last.line.day}: {', '.join([added, *last.line.events, classes])}"
     if worst := _worst(last.line.figures or {}):
-        yield f"worst class: {', '.join(first_few(worst))}"
+        yield f"worst class{'es' * (len(worst) > 1)}: {', '.join(first_few(worst))}"
     if any(FEW in ends for *_, ends in evidence.told(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:

@@ -18,6 +18,7 @@ from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.project import vcs
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
@@ -59,7 +60,8 @@ class DayLine:
 
     `figures` are those of `metrics.day_metrics`, and what `evidence.judge` says of them.
     `corrected` counts the test images behind the figures whose labels were corrected, or which were
-    withdrawn, on a later day: the figures stay as they were measured.
+    withdrawn, on a later day: the figures stay as they were measured. `corrections` counts what the
+    day itself corrected of earlier days, by action: relabel, withdraw.
     """
 
     day: str
@@ -69,6 +71,17 @@ class DayLine:
     figures: dict[str, Any] | None
     corrected: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict)
+    corrections: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> list[str]:
+        """Return what was done to images of earlier days: "60 labels corrected" and so on."""
+        kinds = {"relabel": ("label", "corrected"), "withdraw": ("image", "withdrawn")}
+        return [
+            f"{plural(self.corrections[action], thing)} {done}"
+            for action, (thing, done) in kinds.items()
+            if action in self.corrections
+        ]
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
@@ -88,6 +101,9 @@ def read(
     history = manifest.history(project, until)
     images = dict(history.images.group_by("day").len().iter_rows())
     tested = history.corrections.filter(split="test").select("day", "on", "image").rows()
+    corrections: dict[str, dict[str, int]] = {}
+    for day, action, count in history.corrections.group_by("on", "action").len().iter_rows():
+        corrections.setdefault(day, {})[action] = count
     found = [
         DayLine(
             day,
@@ -95,6 +111,7 @@ def read(
             classes=len(classes.live),
             new=classes.new,
             renamed=classes.renamed,
+            corrections=corrections.get(day, {}),
             figures=None,
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )

@@ -12,7 +12,7 @@ from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.log import MEANINGS, TITLES
 from dayfold.ledger import tables
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import arrows, first_few, plural
 
 WORSE = "worse beyond chance"  # the note on a class with a significant drop
 KINDS = {1: "new", 0: "known"}  # by `new` of `tables.Unknown`
@@ -103,6 +103,7 @@ def headline(day: Day, changed: list[Change]) -> str:
     """Say in a sentence or two how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
+    first += f"Renamed: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
     if day.before is None:
         return f"The first day. {first}".strip()
     if worse := [change.label for change in changed if change.says == WORSE]:
