@@ -246,8 +246,8 @@ def close(now: Line, *, yes: bool) -> str:
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     agree(
-        f"{now.day} is open: {plural(images, 'image')} and {plural(len(lines), 'correction')} of "
-        f"it move to {folder}/. Everything else becomes as it was before {now.day}.\n{KEPT}",
+        f"{now.day} is open: its {plural(images, 'image')} and {plural(len(lines), 'correction')} "
+        f"move to {folder}/. Everything else becomes as it was before {now.day}.\n{KEPT}",
         yes=yes,
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}

@@ -24,7 +24,7 @@ from dayfold.project.params import Params
 
 LEGEND = (
     "ACC: mean accuracy on each day's test images",
-    "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "new F1: of the classes new that day",
 )
 MORE_LEGEND = (
@@ -39,7 +39,7 @@ MEANINGS = {
     "weighted_f1": "F1, weighted by test images",
     "macro_f1": "F1, mean of the classes",
     "worst_f1": "F1 of the worst class",
-    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "negative_flip_rate": "right with the previous model, wrong with this one",
     "calibration_error": "expected calibration error, before the temperature",
 }

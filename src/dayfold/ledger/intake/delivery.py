@@ -131,7 +131,11 @@ class Delivery:
             yield from (f"  {word}: {line}" for line in self._first(kind))
 
     def _first(self, kind: str) -> list[str]:
-        return first_few([str(remark) for remark in getattr(self, kind)], self.listed[kind])
+        lines = [str(remark) for remark in getattr(self, kind)]
+        if kind == "known" and len(lines) > 1:  # nothing is to be done about them
+            where = f" in {self.listed[kind]}" * (len(lines) > MOST_LINES)
+            return [lines[0], f"and {len(lines) - 1} more{where}"]
+        return first_few(lines, self.listed[kind])
 
     def next_step(self) -> str:
         """Return what to do next."""
