@@ -174,7 +174,7 @@ def _summary(
     for split in manifest.SPLITS:
         groups = [row.group for row in added if row.split == split]
         distinct = len({*groups} - {""})
-        inside = f" in {plural(distinct, 'group')}" if any(row.group for row in added) else ""
+        inside = f" of {plural(distinct, 'patient')}" if any(row.group for row in added) else ""
         parts.append(f"{len(groups)} {split}{inside}")
     classes = {row.label for row in added}
     new = sorted(classes - {*earlier.images["label"].unique(), *renamed.values()})
