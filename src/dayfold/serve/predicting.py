@@ -247,7 +247,7 @@ def write_queue(
     say(f"written: {file}, {len(queued[:count])} of {plural(len(files), 'image')}")
     say(f"left out: {repeated} known already, {plural(duplicates, 'near duplicate')}")
     if isinstance(model.limit, str):
-        say(f"By distance, and no image is called {UNKNOWN}: {model.limit}.")
+        say(f"The first are the farthest. No image is called {UNKNOWN}: {model.limit}.")
     command = shlex.join(["dayfold", "add", str(folder), "--labels", labels])
     say(f"next: {by_hand}, then {command}")
     if problems:
