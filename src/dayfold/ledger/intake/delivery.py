@@ -147,7 +147,8 @@ class Delivery:
         if self.asks_patients and any(new):
             step = "next: name the patients as said above; or, if there are none, dvc repro"
         if self.changed and not self.relabels:
-            step += "; to take the other labels as corrections: the same command with --relabel"
+            labels = ", ".join(first_few(sorted({escaped(one.label) for one in self.changed})))
+            step += f"; to correct to the given labels ({labels}): the same command with --relabel"
         return step
 
 
