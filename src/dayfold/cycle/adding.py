@@ -79,8 +79,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
             delivery.warn(names, "are taken for different patients: is one of them misspelt?")
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
-        earlier = {*history.images["label"]}
-        delivery.new = sorted({item.label for item, _ in targets} - earlier) if earlier else []
+        delivery.new = _new_classes(delivery, history)
         paths = [(item, project.name(path)) for item, path in targets]
         patients = [*grouping.patients(paths, group, is_by_csv=options.labels is not None)]
         delivery.asks_patients = bool(patients) and not group
@@ -184,6 +183,12 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
         if later := sorted(names.filter(before=label)["label"]):
             was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
+
+
+def _new_classes(delivery: Delivery, history: History) -> list[str]:
+    """Return the classes that no earlier day has; none on the first day, when all are new."""
+    earlier = {*history.images["label"]}
+    return sorted({one.label for one in delivery.images} - earlier) if earlier else []
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
