@@ -29,8 +29,18 @@ Network = Literal["resnet18", "resnet34", "resnet50"]
 NETWORK: Network = "resnet18"  # of a project or model file that names none: there was no other once
 
 
+GONE = ("max_pixels", "report")  # keys of earlier days' params.yaml, which are passed over
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_gone(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in GONE}
 
 
 class Origin(_Section):
@@ -64,14 +74,6 @@ class Data(_Section):
 
     split: Split
     group: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_max_pixels(cls, values: Any) -> Any:
-        """Pass over a limit of before, which is Pillow's own now: sealed days have it."""
-        if not isinstance(values, dict):
-            return values
-        return {key: value for key, value in values.items() if key != "max_pixels"}
 
     @field_validator("group")
     @classmethod
@@ -172,12 +174,6 @@ class Gate(_Section):
     require_evidence: bool = False  # as in params.yaml of before this key
 
 
-class Report(_Section):
-    """What `dayfold report` draws; `heat`: where the model looks, which takes PyTorch."""
-
-    heat: bool = True
-
-
 class Params(_Section):
     """All of params.yaml."""
 
@@ -193,7 +189,6 @@ class Params(_Section):
     evaluate: Evaluate
     predict: Predict
     gate: Gate
-    report: Report = Report()  # as before this section
 
     @field_validator("day", "parent")
     @classmethod

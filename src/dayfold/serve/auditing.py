@@ -106,7 +106,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     ]
     tables.write(project.audit(day), Doubt, tables.for_people(doubts))
     left_out = (
-        (here, "images that are not here (dvc checkout || dvc pull)"),
+        (here, f"images that are not here ({vcs.TO_FETCH})"),
         (known | ~here, "images of classes that the model has not learnt"),
         (pl.Series(judged), "images of classes with too few images or patients to judge by"),
     )
