@@ -136,7 +136,7 @@ def test_move_from_where_nothing_can_be_taken_away_adds_all_and_says_so(
     delivery = add(receiving, source, move=True)
     assert len(taken(receiving)) == len(delivery.images) == 2
     assert list(map(str, delivery.warned)) == [
-        "cat/1.png was added, but stays where it is, too (Permission denied)"
+        "cat/1.png was added, but cannot be removed from its place (Permission denied)"
     ]
     assert [path.name for path in source.glob("*/*")] == ["1.png"]
 

@@ -178,7 +178,7 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans):
     assert "relabelled         1" in run(other, "--relabel")
     words = ("add", "--images", str(scans), "--labels", str(other), "--day", DAYS[0])
     assert "known" in receiving.dayfold(*words)
-    assert "--images stands for SRC" in run(other, "--images", str(scans), code=1)
+    assert "--images is another name for SRC" in run(other, "--images", str(scans), code=1)
     assert "3 problems" in run(csv_of(scans, _7="dog", _8="dog", _9="cat"), code=4)
 
 

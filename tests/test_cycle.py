@@ -120,7 +120,7 @@ def test_a_taken_name_is_changed_unless_that_would_change_the_group(receiving, t
     params.edit(receiving.params, {"data.group": r"/([^/]+)\.png$"})
     with pytest.raises(IntakeError) as caught:
         add(receiving, write_scans(tmp_path / "evening", 1, shade=55))
-    said = "has a name that is taken today, and another would change its group"
+    said = "has a name that is taken today; another name would change its group"
     assert caught.value.problems == [f"cyst/0.png {said}"]
 
 
@@ -191,7 +191,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     # Unasked, behind a commit that changed what it has, or on another branch: not at all.
     before = copy.git("rev-parse", "HEAD", f"day/{THREE}")
     said = copy.dayfold("undo", code=1)
-    assert f"{THREE} is sealed: its tag and its commit go" in said
+    assert f"{THREE} is sealed: its tag and commit are removed" in said
     assert "There is no terminal to ask on, so nothing was done" in said
     assert copy.git("rev-parse", "HEAD", f"day/{THREE}") == before
     metrics = copy.metrics.read_text()

@@ -226,7 +226,7 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     found = erasure(small, new, reason="")
     text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
-    assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
+    assert f"  {small.name(new)} (of the open day only)" in text
     found.carry_out()
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []

@@ -99,7 +99,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
         f"git checkout HEAD -- {checked.name(corrections)} {checked.name(evaluation)} && "
         f"dvc checkout --force {folders} || dvc pull --force {folders} || dayfold check --read-data"
     )
-    assert f"move what was added elsewhere (DVC deletes it), then: {steps}\n" in said
+    assert f"move added files elsewhere (DVC deletes them), then: {steps}\n" in said
     for words in (("status",), ("relabel", str(changed), "--to", "1", "--day", FOUR)):
         heard = checked.dayfold(*words, code=int(words[0] == "relabel"))
         assert f"  - {checked.name(changed)} was changed\n" in heard

@@ -120,7 +120,9 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy):
             killed(copy, step="seal", step_began=time.time() - 1)
         said = begun(copy)
         assert len(said) == 4
-        assert all("since 5 min; it is not dayfold's and was left alone" in line for line in said)
+        assert all(
+            "since 5 min; dayfold did not begin it, so it was left alone" in line for line in said
+        )
         assert rwlock.exists()
         assert lock.exists()
         assert part.exists()

@@ -114,7 +114,7 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
 ):
     assert [*sealing.afterwards(copy)] == []  # it was said after the first
     copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
-    assert "Nothing leaves this machine" in next(sealing.afterwards(copy))
+    assert "There is no DVC remote" in next(sealing.afterwards(copy))
     copy.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
     assert [*sealing.afterwards(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
     storage.hold_everywhere(copy.root)

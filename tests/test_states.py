@@ -162,7 +162,7 @@ def test_what_earlier_or_later_days_have_is_no_stray_and_opens_no_day(copy, digi
     said = copy.dayfold("add", str(digits / TWO), "--day", FOUR)
     assert said.endswith("nothing new\n")
     said = copy.dayfold("status")
-    assert "that earlier days have too; it is not needed\n" in said
+    assert "that earlier days have too; the folder is not needed\n" in said
     assert said.endswith("next    dayfold add FOLDER\n")
     # Of the checkout of an earlier day the later ones are not: they are sealed.
     for path in copy.images(FOUR).rglob("*.png"):

@@ -94,9 +94,9 @@ TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may cha
 class History:
     """The sealed days that a backtest trains again.
 
-    `parent` is the folder of the model before the first day and its predictions, `origin` the
-    origin's model. Where images were `withdrawn` later, `manifests` are those of all days without
-    them; else they are empty, and the project's own are used.
+    `parent` is the folder with the model and predictions from before the first day; `origin` is the
+    origin's model. If images were withdrawn later, `withdrawn` counts them and `manifests` has all
+    days' manifests without them; otherwise the project's manifests are used.
     """
 
     project: Project
@@ -142,10 +142,10 @@ def run_days(
 def _run_day(
     history: History, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
-    # Imported here as it takes seconds, and a finished run needs none of them.
+    # Slow to import, and a finished run needs none of them.
     from dayfold.stages import evaluate, replay, train, weights
 
-    _restore_yesterday(scratch)  # where an earlier run was stopped
+    _restore_yesterday(scratch)  # if an earlier run was stopped
     days = manifest.history(scratch, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
@@ -175,7 +175,7 @@ def _restore_yesterday(scratch: Project) -> None:
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
-    """Return the params with the updates in proportion to all images, not to the usual pool."""
+    """Return params whose updates are in proportion to all images, not to the usual pool."""
     images = manifest.history(scratch, params.day).split("train")
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
@@ -196,7 +196,7 @@ def _lay_out(history: History, scratch: Project) -> None:
     for source in history.project.evaluations.glob("*.csv"):
         if source.stem < history.days[0]:
             write_bytes(scratch.evaluation(source.stem), source.read_bytes())
-    # The model last: it says that the rest is there.
+    # The model is written last: it marks the folder as complete.
     for name in (scratch.parent_predictions.name, scratch.parent_model.name):
         if (history.parent / name).exists():
             write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
@@ -303,8 +303,8 @@ def _key(history: History, params: Params, policy: Policy) -> str:
 def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     """Return the policies of these names, and the project's own with `changes` ("key=value").
 
-    Without names and changes it returns all policies, with changes alone the project's own beside
-    the changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
+    Without names it returns all policies or, if there are changes, the project's own and the
+    changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
     problems = [
         f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES

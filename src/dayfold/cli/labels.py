@@ -18,12 +18,12 @@ Paths = Annotated[
 ]
 Undo = Annotated[bool, option("Undo it, until the day is sealed.", "--undo")]
 OpenDay = Annotated[
-    str | None, option("The day that is open, or else today.", "--day", metavar="YYYY-MM-DD")
+    str | None, option("The day; the open one or today by default.", "--day", metavar="YYYY-MM-DD")
 ]
 
 
 def _day(project: Project, given: str | None) -> str:
-    """Return the given day, by default the open one, else today."""
+    """Return the given day, or the open one, or today."""
     from dayfold.history.line import Line
 
     now = Line.read(project)
@@ -84,8 +84,8 @@ def withdraw(
 ) -> None:
     """Leave images out of training, replay and evaluation from the open day onwards.
 
-    The files stay, but for `--erase`. Without PATH, `--erase` erases here what
-    is recorded as erased, as in another clone.
+    The files stay, except with `--erase`. Without PATH, `--erase` erases what
+    another clone recorded as erased.
     """
     from dayfold.cycle import correcting
 

@@ -123,12 +123,12 @@ def report(
 
 
 def _heat(day: "Day") -> "Heat | None":
-    """Return what draws heat maps by a day's model; None, noted as missing, without it."""
+    """Return a function that draws heat maps with a day's model; None if the model is missing."""
     with without_collector():
         from dayfold.serve import heat
         from dayfold.serve import model as models
 
-    try:  # nothing is fetched for a picture
+    try:  # do not fetch a model for pictures
         return partial(heat.heat_pictures, models.load_model(day.project, day.day, fetch=False))
     except DayfoldError as error:
         day.missing[day.project.name(day.project.model)] = error.what
@@ -147,7 +147,7 @@ def backtest(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        option("The project's params with this change.", "--set", metavar="KEY=VALUE"),
+        option("Also run params.yaml with this change.", "--set", metavar="KEY=VALUE"),
     ] = None,
     days: Annotated[str, option("Which days; all by default.", metavar="A..B")] = "",
     seeds: Annotated[int, option("How many seeds, from the project's.", min=1)] = 1,
@@ -209,7 +209,7 @@ def predict(
             hint="dayfold predict FOLDER --queue 50 -o queue.csv",
         )
     if output and (output.is_dir() or str(output) == "-"):
-        raise IntakeError(f"{output} is no file.", hint="name a file: --csv predicted.csv")
+        raise IntakeError(f"{output} is not a file.", hint="name a file: --csv predicted.csv")
     paths, project = [] if queue else predicting.images(sources), here()
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))
@@ -272,14 +272,15 @@ def reproduce(
     ] = None,
     everything: Annotated[bool, option("All sealed days.", "--all")] = False,
     from_scratch: Annotated[
-        bool, option("Each day from the one just made, with an empty cache.", "--from-scratch")
+        bool,
+        option("Start each day from the one just made, with an empty cache.", "--from-scratch"),
     ] = False,
     restore: Annotated[
         bool, option("Put outputs of identical days back into DVC's cache.", "--restore")
     ] = False,
     here_: Annotated[
         bool,
-        option("Make days of another version by this one; compare figures (level D).", "--here"),
+        option("Make days of another version with this one; compare figures.", "--here"),
     ] = False,
 ) -> None:
     """Make sealed days again and compare every output with what was recorded.
@@ -297,7 +298,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-# Names of before 0.2, hidden; they go with 0.3.
+# Hidden names from before 0.2, until 0.3.
 @command(PROOF, "dayfold check --read-data", "verify", hidden=True)
 @command(PROOF, "dayfold check --fix", "doctor", hidden=True)
 @command(PROOF, "dayfold check --fix")
@@ -317,7 +318,7 @@ def check(
     project = here()
     if fix:
         with suppress(CycleError), ready(project, "check"):
-            pass  # what is not ready is told below
+            pass  # `examine` reports below why it is not ready
     left = checks.examine(project, fix=fix, read_data=read_data)
     if left:
         raise typer.Exit(1)

@@ -20,8 +20,8 @@ _HELP = {
     "evaluate": "Today's model on every held-out image → counts, and the classification report.",
     "curve": "All days' counts → metrics.json and the data of the plots.",
 }
-# These read tables of sealed days, which must be as they were sealed. Not so in a worktree of
-# `dayfold reproduce`, which has no branch.
+# These stages check that the tables of sealed days that they read are unchanged. A worktree of
+# `dayfold reproduce` has no branch and skips the check.
 READ_SEALED_TABLES = ("snapshot", "curve")
 
 

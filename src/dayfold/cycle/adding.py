@@ -1,4 +1,4 @@
-"""Adding images: checked, the good taken."""
+"""Adding images: check all, take the good ones."""
 
 import errno
 import os
@@ -30,12 +30,12 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
-STAGE = "stage"  # where checked bytes wait
+STAGE = "stage"  # the folder of checked bytes
 
 
 @dataclass(frozen=True)
 class Options:
-    """How `add` is to behave: see its options on the command line (docs/cli.md)."""
+    """The options of `dayfold add` (docs/cli.md)."""
 
     move: bool = False
     strict: bool = False
@@ -52,17 +52,18 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
-    bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
+    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in the
+    day's folder. Checked bytes wait in .dvc/tmp until all files are checked. Returns the outcome
+    for each file.
     """
     options, now = options or Options(), Line.read(project)
     check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
-    params_file.changed(now.params, {"data.group": group})  # it refuses what is no expression
+    params_file.changed(now.params, {"data.group": group})  # raises if it is no regular expression
     _check_given(source, options)
     delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
     with _scratch(project) as scratch:
-        # What is given, beside what is known.
+        # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
         history, lying = now.history(), _lying(project, day)
         _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
@@ -70,7 +71,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         stage = None if options.dry_run else scratch / STAGE
         deliveries.inspect(found, delivery, history, today=lying, stage=stage)
         _tell_old_names(delivery, history)
-        # What it comes to.
+        # Decide what to do with each file.
         desk = _corrections(project, day, delivery, options)
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
@@ -91,7 +92,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             delivery.said[:0] = opened(project, day, delivery.opened, would=delivery.is_dry)
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
-        if stage:  # and now it is done, the images last
+        if stage:  # write everything, the images last
             if desk:
                 desk.close()
             if delivery.opened:
@@ -102,7 +103,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _take_in(targets, stage)
             if options.move:
                 if project.tracked(day).exists():
-                    # First a copy in DVC's cache: a forced checkout would leave none of them.
+                    # Copy them into DVC's cache first: a forced checkout would delete the only
+                    # copy.
                     vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
@@ -121,7 +123,7 @@ def _check_given(source: Path, options: Options) -> None:
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Path]:
-    """A new folder on the project's own disk; what an earlier `add` was killed over goes too."""
+    """Make an empty folder on the project's disk; remove it afterwards."""
     top = project.scratch / "adding"
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir(parents=True)
@@ -151,7 +153,7 @@ def _found(
 
 
 def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
-    """The images that are in the day's folder already: sha256 → (class, place)."""
+    """Return the images in the day's folder: sha256 → (class, path)."""
     there = finding.walk_day(project, day, Delivery())
     with ThreadPoolExecutor(cpus()) as pool:
         images = pool.map(sha256_file, (one.path for one in there))
@@ -167,14 +169,14 @@ def _tell_odd(
         raise IntakeError(
             f"{source} looks odd, so nothing was added:",
             problems=odd,
-            hint="if it is as you mean it: dayfold add … --yes",
+            hint="if this is what you mean: dayfold add … --yes",
         )
     for line in odd:
         delivery.warn(str(source), f"is odd: {line}")
 
 
 def _tell_old_names(delivery: Delivery, history: History) -> None:
-    """Warn of new images of a class whose earlier images have all been given another name."""
+    """Warn of new images of a class whose earlier images were all relabelled."""
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
@@ -185,7 +187,7 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
-    """Return the corrections of images that are given with another label, if asked for."""
+    """Return corrections of the known images that have another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
     desk = Desk(project, day)
@@ -199,19 +201,19 @@ def _corrections(project: Project, day: str, delivery: Delivery, options: Option
 def _targets(
     project: Project, day: str, delivery: Delivery, group: str
 ) -> list[tuple[Found, Path]]:
-    """Where each image goes: its own name (NFC), with the head of its id where that is taken.
+    """Return where each image goes: its own name (NFC), or one with part of its id if it is taken.
 
-    An image without a group, or whose group another name would change, is refused.
+    Refuses an image without a group, and one whose group another name would change.
     """
     folder = project.images(day)
     taken = {folded(path) for path in folder.glob("*/*")}
-    # Where corrected ones may go.
+    # Corrected images may take these names.
     taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets = []
     for item in delivery.images:
         name = composed(item.path.name)
         own = target = folder / item.label / name
-        # A composed name can be longer than the one it was.
+        # Composing can make a name longer.
         if folded(own) in taken or len(name.encode()) > MOST_BYTES:
             target = own.with_name(substitute(name, item.image))
         try:
@@ -223,7 +225,7 @@ def _targets(
             delivery.refuse(item.place, f"has {grouping.NO_GROUP}", item.image)
             continue
         if own_group != its_group:
-            said = "has a name that is taken today, and another would change its group"
+            said = "has a name that is taken today; another name would change its group"
             delivery.refuse(item.place, said, item.image)
             continue
         taken.add(folded(target))
@@ -233,10 +235,10 @@ def _targets(
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
-    """Write down what is said of files, so that what is printed may be short.
+    """Write all remarks on files to a table, as only the first ones are printed.
 
-    What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp;
-    `listed` says where.
+    Refused files of an open day go to data/rejected/<day>.csv, everything else to .dvc/tmp.
+    `delivery.listed` names the table of each kind.
     """
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
@@ -248,7 +250,7 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
 
 
 def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
-    """Bring data/rejected/<day>.csv up to date: of the same source these are refused now."""
+    """Replace the rows of this source in data/rejected/<day>.csv."""
     given = safe_cell(escaped(source))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
@@ -288,7 +290,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
 
 
 def _record(now: Line, day: str, group: str, delivery: Delivery, options: Options) -> None:
-    """Keep what was said of classes and groups, where the day that it is said of is open."""
+    """Record the classes, groups and `data.group` that were given."""
     project = now.project
     before = now.params.data.group
     if group != before and (now.is_open or delivery.opened):
@@ -324,5 +326,5 @@ def _remove_given(delivery: Delivery) -> None:
         try:
             item.path.unlink()
         except OSError as error:
-            said = f"was added, but stays where it is, too ({error.strerror})"
+            said = f"was added, but cannot be removed from its place ({error.strerror})"
             delivery.warn(item.place, said)

@@ -21,9 +21,9 @@ RELABEL = "relabel"
 
 
 class Target(NamedTuple):
-    """An image that is meant: of an earlier day, or, without an id, a file of the open one.
+    """An image to correct: one of an earlier day or, without an id, a file of the open day.
 
-    `label` is its class as of the last sealed day; none if it was withdrawn.
+    `label` is its class as of the last sealed day; empty if it was withdrawn.
     """
 
     path: str
@@ -32,18 +32,18 @@ class Target(NamedTuple):
 
 
 class Desk:
-    """A day's corrections while they are worked on, and the paths of what is done.
+    """A draft of a day's corrections; nothing is written before `save`.
 
-    These are images that are `corrected` or were as asked already (`unchanged`), files of the open
-    day that are `moved`, and corrections that are `undone`. Nothing is written before `close`,
-    which opens `day` if it is not open; `opened` is then its parent.
+    `save` opens `day` if it is not open; `opened` is then its parent. The lists hold paths: images
+    that are `corrected` or were already as asked (`unchanged`), files of the open day that are
+    `moved`, images whose correction is `undone`.
     """
 
     def __init__(self, project: Project, day: str) -> None:
         now = Line.read(project)
         self.project, self.day, self._now = project, day, now
         if now.is_open and now.day != day:
-            check_may_change(now, day)  # which it refuses
+            check_may_change(now, day)  # raises, as another day is open
         self.history = now.sealed_history
         self.lines = corrections.lines(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
@@ -64,10 +64,10 @@ class Desk:
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
-        """Return the images that are meant by files, folders or ids, each once.
+        """Return the images that files, folders or ids stand for, each once.
 
-        A file that the history does not name is looked up by its bytes. What is no image is noted
-        as a problem.
+        A file that the history does not name is looked up by its bytes. A path that is no image is
+        noted as a problem.
         """
         found: dict[str, Target] = {}
         for given in paths:
@@ -78,7 +78,8 @@ class Desk:
         return list(found.values())
 
     def _named(self, given: str | Path) -> list[Target]:
-        # As typed here, and from the project's top. Not resolved: a link is not what it points to.
+        # A path is relative to the current folder, or to the project. Links are not resolved: a
+        # link does not stand for its target.
         here = Path(os.path.abspath(given))  # noqa: PTH100
         inside = [self.project.name(here)] if here.is_relative_to(self.project.root) else []
         for name in (*inside, str(given).rstrip("/")):
@@ -92,7 +93,7 @@ class Desk:
         return [self._by_image[image]] if image in self._by_image else []
 
     def now(self, target: Target) -> str:
-        """Return an image's class with the day's corrections; none if it is withdrawn."""
+        """Return an image's class after the day's corrections; empty if it is withdrawn."""
         line = self.lines.get(target.image)
         return target.label if line is None else line.label
 
@@ -112,9 +113,10 @@ class Desk:
         return [target for target in every if self.now(target) == label]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
-        """Give an image another class, or take it out of every data version from today's on.
+        """Give an image another class, or withdraw it from today's data version and all later ones.
 
-        A file of the open day moves to its class's folder; what was erased before is noted anew.
+        A file of the open day moves to the folder of its class. An erasure is recorded even if the
+        image was withdrawn before.
         """
         if self.now(target) == label and action != ERASE:
             self.unchanged.append(target.path)
@@ -122,15 +124,15 @@ class Desk:
             self._move(target, label)
         elif not target.image:
             self.problems.append(
-                f"{target.path} is of the open day and in no sealed one: take the file away, "
-                "or withdraw --erase for its bytes in DVC's cache too"
+                f"{target.path} belongs to the open day only: delete the file, or use "
+                "withdraw --erase, which removes its bytes from DVC's cache too"
             )
         elif not self.now(target) and action == RELABEL:
             undo = "; --undo that first" if target.label else " on an earlier day"
             said = "was erased" if self.has(target, ERASE) else f"was withdrawn{undo}"
             self.problems.append(f"{target.path} {said}")
         elif target.label == label and action == RELABEL:
-            # Back to what it was: nothing is left to correct.
+            # It has its old class again, so no correction is left.
             del self.lines[target.image]
             self.undone.append(target.path)
         else:
@@ -158,11 +160,11 @@ class Desk:
         return line is not None and line.action == action
 
     def undo(self, target: Target, action: str) -> None:
-        """Take a correction of the day's back."""
+        """Undo a correction of this day."""
         if not target.image:
             self.problems.append(f"{target.path} is of the open day: move it back with relabel")
         elif self.has(target, ERASE):
-            self.problems.append(f"{target.path} was erased: that cannot be taken back")
+            self.problems.append(f"{target.path} was erased: that cannot be undone")
         elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
             self.problems.append(
@@ -182,7 +184,7 @@ class Desk:
             self.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
 
     def check(self) -> None:
-        """Raise CycleError with every problem, or where the day takes no corrections."""
+        """Raise CycleError with every problem, or if the day cannot be changed."""
         if self._moves or any(line.label for line in self.lines.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
@@ -196,7 +198,7 @@ class Desk:
             check_may_change(self._now, self.day)
 
     def close(self) -> None:
-        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
+        """Write all corrections; if there is any problem, raise CycleError and write nothing."""
         self.check()
         if (self.corrected or self.undone) and not self._now.is_open:
             make_open(self._now, self.day)
@@ -214,9 +216,9 @@ class Desk:
 def relabel(
     desk: Desk, paths: Sequence[str | Path], *, to: str, reason: str = "", old: str = ""
 ) -> None:
-    """Give images another class from the day on; files of the open day are moved to its folder.
+    """Give images another class; files of the open day move to its folder.
 
-    Without `paths` all images of the class `old`: it is renamed, or merged into one that exists.
+    `old` selects all images of a class instead, to rename it or to merge it into another one.
     """
     to = composed(to)
     desk.check_class(to)
@@ -230,9 +232,9 @@ def relabel(
 
 
 def decide(desk: Desk, file: Path) -> None:
-    """Do what a table of decisions says, as `dayfold audit` wrote it and a person filled it in.
+    """Apply a table of decisions that `dayfold audit` wrote and a person filled in.
 
-    A row's `decision` is a class, `withdraw`, `keep` or nothing; `path` or `image` says of what.
+    A row's `decision` is a class, `withdraw`, `keep` or empty; `path` or `image` names the image.
     """
     first, reason = dict[str, int](), f"decided in {file.name}"
     for number, which, decision in _decisions(file, desk.labels()):
@@ -275,29 +277,29 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
                 yield rows.line_num, which, decision
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
-        raise CycleError(what, hint="a cell with a quote in it is in quotes") from None
+        raise CycleError(what, hint="put a cell that has a quote in it in quotes") from None
 
 
 def withdraw(desk: Desk, paths: Sequence[str | Path], *, reason: str) -> None:
-    """Take images out of every data version from the day on; their files stay where they are."""
+    """Withdraw images from today's data version and all later ones; their files stay."""
     desk.check_reason(reason)
     for target in desk.targets(paths):
         desk.correct(WITHDRAW, target, reason=reason)
 
 
 def undo(desk: Desk, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
-    """Take the day's corrections of these images back; of a folder those that have one.
+    """Undo the day's corrections of these images; in a folder, of those that have one.
 
-    Without `paths` those of all images of the class `old`.
+    `old` selects all images of a class instead.
     """
     if old:
         every = desk.earlier.values()
-        mine = [one for one in every if one.label == old and desk.has(one, action)]
-        paths = [target.path for target in mine]
-        desk.problems += [f"no image of {old!r} was given another class on {desk.day}"] * (not mine)
-    meant = dict[str, Target]()
+        paths = [one.path for one in every if one.label == old and desk.has(one, action)]
+        if not paths:
+            desk.problems.append(f"no image of {old!r} was given another class on {desk.day}")
+    targets = dict[str, Target]()
     for found in (desk.targets([given]) for given in paths):
-        mine = [target for target in found if desk.has(target, action)]
-        meant |= {target.path: target for target in mine or found}
-    for target in meant.values():
+        corrected = [target for target in found if desk.has(target, action)]
+        targets |= {target.path: target for target in corrected or found}
+    for target in targets.values():
         desk.undo(target, action)

@@ -20,7 +20,7 @@ from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project
 
-# What `seal` commits: these paths of the project's own, never a stranger's.
+# `seal` commits these paths and no others.
 OWN_PATHS = (
     *DAY_PATHS,
     ".gitattributes",
@@ -33,15 +33,15 @@ OWN_PATHS = (
     "data/.gitignore",
     "data/images/.gitignore",
 )
-# Whatever a person's own ignore file says.
+# Add the files even if the user's own ignore file names them.
 _NOT_IGNORED = ("-c", f"core.excludesFile={os.devnull}")
 
 
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
-    """Commit the project's own paths and tag the open day; return what to say of it.
+    """Commit the project's paths and tag the open day; return the lines to print.
 
-    Days that are committed without their tag are tagged first (`_tag_again`). A day that fails the
-    gate is sealed with `force` only: `message` then says why, and the tag keeps it.
+    Committed days without a tag are tagged first (`_tag_again`). `force` seals a day that fails the
+    gate; `message` then gives the reason, which the tag keeps.
     """
     now = Line.read(project)
     if now.is_unopened:
@@ -69,11 +69,11 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
 
 
 def _write_index(project: Project) -> None:
-    from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
+    from dayfold.figures.report import page  # slow to import, and only a seal needs it
 
     try:
         page.write_index(project)
-    except OSError as error:  # the day is sealed; what comes after it, as `dvc push`, goes on
+    except OSError as error:  # the day is sealed, so the command succeeds
         print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
@@ -83,11 +83,12 @@ def _commit(now: Line, message: str) -> None:
     if reasons := gate.reasons(gate.read(project, now.day)):
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{gate.FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
-    # As it is: git would leave out lines that begin with #.
+    # By default git drops lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal"):
         _look_at_all(project, paths)
-        # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
+        # There is nothing to commit if an earlier `seal` was stopped before the tag, or a person
+        # committed.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
@@ -99,7 +100,7 @@ def _commit(now: Line, message: str) -> None:
             try:
                 vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
             except ToolError:
-                # As pre-commit does: a hook changes files, and then refuses the commit.
+                # A hook such as pre-commit may change files and then refuse the commit.
                 _take_back(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
                 raise
             if different := vcs.changed(root, staged, "HEAD", "--", *paths):
@@ -110,10 +111,10 @@ def _commit(now: Line, message: str) -> None:
 
 
 def _look_at_all(project: Project, paths: Sequence[str]) -> None:
-    """Have git see changes of files that are here, though a person has told it not to look.
+    """Make git see changes that it was told to hide.
 
-    By `git update-index --assume-unchanged` or `--skip-worktree`, against conflicts in params.yaml
-    for one: the commit would have another content than the day.
+    A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
+    against conflicts in params.yaml. The commit would then lack the day's changes.
     """
     said = vcs.split(vcs.git(project.root, "ls-files", "-v", "-z", "--", *paths))
     unseen = [one[2:] for one in said if one[0] == "S" or one[0].islower()]
@@ -123,27 +124,27 @@ def _look_at_all(project: Project, paths: Sequence[str]) -> None:
 
 
 def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:
-    """Bring back what a hook of git changed of the files to be committed; CycleError names them."""
+    """Restore the files that a git hook changed during the commit; raise CycleError if any."""
     if not different:
         return
     back = ("restore", f"--source={staged}", "--staged", "--worktree")
     vcs.git(project.root, *back, "--", *different)
     raise CycleError(
-        f"A hook of git changed files of {day} as they were committed, so it is not sealed, and "
-        f"they are again as they were: {', '.join(different[:5])}.",
+        f"A git hook changed files of {day} during the commit. They were restored, and the day "
+        f"is not sealed: {', '.join(different[:5])}.",
         hint="have the hook leave data/, dvc.lock and metrics.json as they are, then dayfold seal",
     )
 
 
 def check_gate(project: Project, day: str, what: str = "does not pass the gate:") -> None:
-    """Raise GateError, whose exit code is its own, where the open day fails the gate."""
+    """Raise GateError if the open day fails the gate."""
     checks = gate.read(project, day)
     if reasons := gate.reasons(checks):
         raise GateError(f"{day} {what}", problems=reasons, hint=gate.next_step(checks))
 
 
 def _subject(project: Project, day: str) -> str:
-    """The first line of a day's commit: what it brought, and its first figures."""
+    """Return the first line of a day's commit message: its images and first figures."""
     figures = json.loads(project.figures.read_bytes())
     said = [plural(figures["images"]["today"], "image")]
     for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
@@ -153,10 +154,10 @@ def _subject(project: Project, day: str) -> str:
 
 
 def _tag_again(now: Line) -> list[str]:
-    """Tag the days of this branch whose tag it has lost; return which.
+    """Tag the days of this branch that have lost their tag; return them.
 
-    A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
-    has the day now, with its message, if that is the day as it was sealed.
+    A rebase, an amended commit or a squash merge leaves a tag behind. The tag moves, with its
+    message, to the commit that has the day now, if the day's files are as they were sealed.
     """
     root = now.project.root
     for day in now.lost_tags:
@@ -173,7 +174,7 @@ def _tag_again(now: Line) -> list[str]:
                 f"({', '.join(different[:5])}).",
                 hint=ours if day in now.tagged else fetch,
             )
-        # Of no tag there are no contents.
+        # A missing tag has no contents.
         text = vcs.git(root, "for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
         text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
@@ -189,14 +190,14 @@ def _commit_of(now: Line, day: str) -> str:
 
 
 def afterwards(project: Project) -> Iterator[str]:
-    """Yield what to say after a seal: what to push next; without a remote how to set one up."""
+    """Yield the lines after a seal: what to push, or how to set up a remote."""
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
         late = storage.is_late(root, sealed)
         first = "dayfold check --fix; " * late
         yield f"next: {first}{storage.pushing(root, all_tags=late)}"
     elif not storage.remote_urls(root) and len(sealed) == 1:
-        yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
+        yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
@@ -204,10 +205,9 @@ def afterwards(project: Project) -> Iterator[str]:
 
 
 def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
-    """Take back the last step: an experiment on a sealed day, its seal, or the opening of a day.
+    """Undo the last step: an experiment on a sealed day, a seal, or the opening of a day.
 
-    With `seal` it is the seal, and all files stay as they are. Unless `yes` is set a person is
-    asked. Returns what was done.
+    With `seal` only a seal is undone. Asks unless `yes` is set. Returns what was done.
     """
     now = Line.read(project)
     states.check(now, "undo")
@@ -221,10 +221,10 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
         if not seal:
             hand_edits.check_last(now)
     except CycleError:
-        again = "is not as it was sealed: its files come back as they were"
+        again = "is not as it was sealed: its sealed files are restored"
         opening.agree(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
         opening.bring_back(project, vcs.TAG + now.day)
-        hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
+        hint = "dayfold check --read-data; DVC's cache may be damaged"
         try:
             opening.lay_out(project)
         except ToolError:  # as in a clone that has pulled nothing yet
@@ -253,11 +253,11 @@ def _unseal(now: Line, *, yes: bool) -> str:
             f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
             hint="go on with a new day",
         )
-    # A commit with other words is a person's: the day was committed by hand, or amended. Hooks add
-    # words: the number of a ticket, a Change-Id.
+    # If the commit's message does not contain the tag's, a person made or amended the commit. Hooks
+    # may add to a message: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
     is_own = vcs.seals(root)[day].strip() in words
-    goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
+    goes = "its tag and commit are removed" if is_own else "its tag is removed, its commit stays"
     opening.agree(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
     if is_own:
         _drop(project, commit, day)
@@ -268,10 +268,10 @@ def _unseal(now: Line, *, yes: bool) -> str:
 
 
 def _drop(project: Project, commit: str, day: str) -> None:
-    """Take a seal's commit out of the branch, and its tag away, at once; no file is touched.
+    """Remove a seal's commit from the branch, and its tag, in one step; no file is changed.
 
-    The last commit goes. Behind others, which stay, a new one takes its changes back: but what
-    they changed again, params.yaml for one, is left to them.
+    If it is the last commit, the branch moves back. If later commits follow, a new commit reverts
+    its changes, except in files that the later ones changed too, such as params.yaml.
     """
     root = project.root
     before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
@@ -286,7 +286,7 @@ def _drop(project: Project, commit: str, day: str) -> None:
         text = f"Take back the seal of {day}"
         new = vcs.git(root, "commit-tree", tree, "-p", head, "-m", text).strip()
         (project.scratch / "undo-index").unlink()
-    # One transaction: a kill leaves both as they were, or neither.
+    # In one transaction: a kill never leaves only one of them done.
     moves = f"update HEAD {new} {head}\ndelete refs/tags/{vcs.TAG}{day}\n"
     vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
     vcs.git(root, "reset", "--quiet", "--", *names)

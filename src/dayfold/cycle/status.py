@@ -14,12 +14,12 @@ from dayfold.project.layout import Project
 
 
 def advice(project: Project) -> list[str]:
-    """Say where the project stands and what to run next, a line each."""
+    """Return lines on where the project stands and what to run next."""
     try:
         now = Line.read(project)
         is_untagged = now.day in now.untagged
     except (LedgerError, ParamsError):
-        vcs.check_nothing_under_way(project.root, conflicts_only=True)  # their text is no file's
+        vcs.check_nothing_under_way(project.root, conflicts_only=True)  # a conflict is no YAML
         raise
     lost = strays(now)
     begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")

@@ -1,8 +1,8 @@
 """States of history that commands refuse.
 
 After a rebase, in a clone without tags, or while files are edited, a command would open, seal or
-undo the wrong day. Each such state is a function, which raises CycleError with the way on where the
-line is in it. REFUSED names those of each command.
+undo the wrong day. Each function raises CycleError, with the next step, for one such state. REFUSED
+lists the states that each command refuses.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from dayfold.project.layout import LOG_DAYS
 
 
 def check(line: Line, command: str) -> None:
-    """Raise CycleError for the first state that a command refuses, by REFUSED."""
+    """Raise CycleError for the first state that REFUSED has for a command."""
     for state in REFUSED[command]:
         state(line)
 
@@ -28,14 +28,14 @@ def _under_way(line: Line) -> None:
 
 
 def _moved(line: Line) -> None:
-    """The tag of the day or of its parent is on the commit of another."""
+    """Raise if the tag of the day or of its parent is on another day's commit."""
     _check_not_moved(line, [line.params.parent, line.day])
 
 
 def _any_moved(line: Line, last: int = 0) -> None:
-    """As `_moved`, the tag of any of the `last` days, of all by default.
+    """Raise if the tag of any of the `last` days (0: all) is on another day's commit.
 
-    A partial clone fetches the params of each for it.
+    A partial clone fetches the params of each day for this.
     """
     _check_not_moved(line, line.sealed[-last:])
 
@@ -46,7 +46,7 @@ def _check_not_moved(line: Line, days: Sequence[str]) -> None:
     for day, files in vcs.at_tags(root, days, lambda _: [name]).items():
         tag = vcs.TAG + day
         if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
-            # A partial clone asks its server for it; or git's object is damaged.
+            # This fetches the file in a partial clone, and fails if git's object is damaged.
             vcs.git(root, "cat-file", "blob", f"{tag}:{name}")
         found = params_file.day_of(files.get(name, b""))
         if found != day:
@@ -60,9 +60,10 @@ def _check_not_moved(line: Line, days: Sequence[str]) -> None:
 
 
 def _untagged(line: Line) -> None:
-    """A day has no tag on this line.
+    """Raise if a committed day has no tag on this branch.
 
-    A rebase, an amended commit and a squash merge make a commit again, and leave its tag behind.
+    A rebase, an amended commit or a squash merge makes a new commit and leaves the tag on the old
+    one.
     """
     if not line.untagged:
         return
@@ -82,19 +83,19 @@ def _untagged(line: Line) -> None:
 
 
 def _lost(line: Line) -> None:
-    """As `_untagged`, unless it is the open day that a person has committed."""
+    """Raise as `_untagged`, but not for the open day if a person has committed it."""
     if line.lost_tags:
         _untagged(line)
 
 
 def _shallow(line: Line) -> None:
-    """As `_untagged`, where the history that this clone lacks may have the tag."""
+    """Raise as `_untagged` if a shallow clone may lack the history that has the tag."""
     if line.untagged and vcs.is_shallow(line.project.root):
         _untagged(line)
 
 
 def check_free(line: Line, day: str) -> None:
-    """A day that this line does not have is sealed on another one."""
+    """Raise if a day that this branch does not have is sealed elsewhere."""
     if day not in line.tagged or day in {*line.sealed, *line.untagged}:
         return
     root, tag = line.project.root, vcs.TAG + day
@@ -112,12 +113,12 @@ def check_free(line: Line, day: str) -> None:
 
 
 def _taken(line: Line) -> None:
-    """The day of params.yaml is sealed on another line."""
+    """Raise if the day of params.yaml is sealed on another branch."""
     check_free(line, line.day)
 
 
 def _not_last(line: Line) -> None:
-    """No day is open, and the day of params.yaml is not the last of the sealed ones."""
+    """Raise if no day is open and params.yaml does not name the last sealed day."""
     last = line.sealed[-1] if line.sealed else line.day
     if line.is_open or last == line.day:
         return
@@ -130,14 +131,14 @@ def _not_last(line: Line) -> None:
     words = ("log", "--max-count=1", "--format=%h", *gone)
     commit = vcs.git(line.project.root, *words).strip()
     raise CycleError(
-        f"{last} is sealed, and the commit {commit} took its files out again.",
-        hint=f"to have it back: git revert --no-edit {commit} && dvc checkout; to go on without "
+        f"{last} is sealed, and the commit {commit} removed its files.",
+        hint=f"to restore it: git revert --no-edit {commit} && dvc checkout; to go on without "
         f"it: git tag --delete {vcs.TAG}{last} && dvc checkout",
     )
 
 
 def _no_branch(line: Line) -> None:
-    """No branch is checked out: what is sealed then is on none."""
+    """Raise if no branch is checked out: a day sealed then would be on none."""
     if vcs.branch(line.project.root):
         return
     branches = vcs.branches_of(line.project.root, "HEAD")
@@ -149,10 +150,10 @@ def _no_branch(line: Line) -> None:
 
 
 def _behind(line: Line) -> None:
-    """The upstream branch has commits that this one has not."""
+    """Raise if the upstream branch has commits that this branch lacks."""
     if behind := vcs.behind(line.project.root):
         raise CycleError(
-            f"The upstream branch has {behind} commits that this clone has not: a day sealed here "
+            f"The upstream branch has {behind} commits that this clone lacks: a day sealed here "
             "would begin a second history.",
             hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
             "otherwise docs/operations.md, two clones that sealed",
@@ -160,14 +161,14 @@ def _behind(line: Line) -> None:
 
 
 def _not_sealable(line: Line) -> None:
-    """No day is open, and the next one could not be sealed."""
+    """Raise if no day is open and the next one could not be sealed."""
     if not line.is_open:
         _no_branch(line)
         _behind(line)
 
 
 def _incomplete(line: Line) -> None:
-    """The open day lacks what it was opened with, as after `git clean` or `rm`."""
+    """Raise if files of the open day are missing, for example after `git clean` or `rm`."""
     if not line.is_open or line.untagged:
         return
     if names := day_files.gone(line.project, line.day):
@@ -178,7 +179,7 @@ def _incomplete(line: Line) -> None:
 
 
 def _killed(line: Line) -> None:
-    """A command was killed, and its note says what is to be repaired."""
+    """Raise if a command was killed and its note says what to repair."""
     note = journal.pending(line.project) if is_free(line.project.cycle_lock) else None
     if note:
         raise CycleError(
@@ -187,8 +188,9 @@ def _killed(line: Line) -> None:
         )
 
 
-# The first to be told first. `open`: to open the next day, by `add` or `relabel`; `status` tells
-# the same. `change`: to change the open day. `unseal`: `undo` of a seal. `seal` makes lost tags.
+# In the order of the checks. `open` is for opening the next day, by `add` or `relabel`, and for
+# `status`; `change` is for changing the open day; `unseal` is for undoing a seal. `seal` restores
+# lost tags itself.
 REFUSED: Mapping[str, tuple[Callable[[Line], None], ...]] = {
     "open": (
         *(_under_way, _moved, _untagged, _taken, _not_last, _not_sealable, _killed),
