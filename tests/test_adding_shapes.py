@@ -121,5 +121,5 @@ def test_snapshot_refuses_names_that_add_would_have_changed_and_says_what_is_odd
     with pytest.raises(IntakeError, match="2 problems") as caught:
         run_stages(receiving, snapshot)
     case, form = sorted(caught.value.problems)
-    assert "cat/A.png where case is not told apart" in case
+    assert "cat/A.png where case is ignored" in case
     assert "not in composed Unicode (NFC)" in form

@@ -139,7 +139,7 @@ def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(cop
         killed(copy, step=step, step_began=began)
         lock.touch()
         assert "was left alone" in begun(copy)[0]
-        assert "wait: a git may be at work" in copy.dayfold("check", "--fix", code=1)
+        assert "wait: git may be at work" in copy.dayfold("check", "--fix", code=1)
         assert lock.exists()
     git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
     killed(copy, step="seal", step_began=time.time() - 1)

@@ -139,7 +139,7 @@ def test_a_queue_comes_back_labelled_in_every_format(trained, name):
     (folder / "notes.txt").write_text("none")
     form = "label-studio" if name == "queue.json" else "csv"
     file, said = written(trained, folder, form)
-    assert "passed over 1 file" in said
+    assert "skipped 1 file" in said
     assert "5 of 8 images" in said
     assert "1 known already, 1 near duplicate" in said
     again, _ = written(trained, folder, form)

@@ -189,6 +189,6 @@ def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path)
     storage.hold_everywhere(copy.root)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = copy.dayfold("check")
-    assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said
+    assert f"store did not say what it has: remote store (http://127.0.0.1:{port}/x)" in said
     told = "not here; the remote store could not be asked (remote store (http"
     assert any(one.what.startswith(told) for one in verify(copy, read_data=False).absent)

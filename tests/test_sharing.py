@@ -97,7 +97,7 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     push = "dayfold check --fix; dvc push --all-tags"
     assert hint.startswith(f"in the clone that sealed it: {push}; or make it again here")
     said = copy.dayfold("check", code=1)
-    assert f"set up after {ONE} was sealed, so that dvc push and dvc fetch --all-tags pass" in said
+    assert f"set up after {ONE} was sealed, so dvc push --all-tags and dvc fetch" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
     copy.sh("-c", push)
     assert "store has all that this machine has" in copy.dayfold("check")

@@ -106,7 +106,7 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
 
 
 def test_a_seal_that_was_amended_or_rebased_is_told_and_tagged_again(copy, shell, tmp_path):
-    what = f"day/{THREE} is on a commit that this branch has no longer"
+    what = f"day/{THREE} is on a commit that is no longer on this branch"
     kept = copy.git("tag", "--list", "--format=%(contents)", f"day/{THREE}")
     copy.git("commit", "--quiet", "--amend", "-m", "better words")
     assert what in copy.dayfold("status")
@@ -144,7 +144,7 @@ def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_
     copy.git("checkout", "--quiet", branch)
     copy.git("merge", "--quiet", "--squash", "work")
     copy.git("commit", "--quiet", "-m", "two days at once")
-    assert f"day/{TWO} is on a commit that this branch has no longer" in copy.dayfold("status")
+    assert f"day/{TWO} is on a commit that is no longer on this branch" in copy.dayfold("status")
     said = copy.dayfold("seal", code=1)
     assert "its params.yaml is of another day" in said
     command = said.rpartition("git merge")[2].split()

@@ -68,7 +68,7 @@ def _untagged(line: Line) -> None:
     if not line.untagged:
         return
     problems = [
-        f"{vcs.TAG}{day} is on a commit that this branch has no longer"
+        f"{vcs.TAG}{day} is on a commit that is no longer on this branch"
         if day in line.tagged
         else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
         for day in line.untagged

@@ -23,11 +23,11 @@ from dayfold.project.params import Params
 from dayfold.proof import verify
 from dayfold.proof.verify import Verified
 
-SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
+SPARE_BYTES = 2 << 30  # a day writes its model three times: output, cache and parent
 
 
 class Sign(NamedTuple):
-    """One thing that was looked at: `hint` says what to do, and `fix` does it if that is safe."""
+    """The result of one check: `hint` says what to do, and `fix` does it if that is safe."""
 
     name: str
     found: str
@@ -36,9 +36,9 @@ class Sign(NamedTuple):
 
 
 def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
-    """Look at everything and say it, a line each; return how many things are left to fix.
+    """Run all checks and print a line for each; return how many problems are left.
 
-    With `fix` what is safe is fixed at once: nothing that a person made is changed or removed.
+    `fix` fixes at once what is safe: nothing that a person made is changed or removed.
     """
     left = 0
     for sign in _signs(project, read_data=read_data):
@@ -94,7 +94,7 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
     if found.damage:
         return
     try:
-        hand_edits.check(now)  # as `status`: a file that was added is in nobody's record
+        hand_edits.check(now)  # as `status` does: no record has an added file
     except CycleError as error:
         yield Sign("days", f"{error.what} {', '.join(error.problems)}", error.hint)
     yield Sign("history", verify.summary(found))
@@ -126,11 +126,11 @@ def _git_files(root: Path) -> Sign:
 
 
 def _changed_by_git(root: Path) -> list[str]:
-    # git is asked, as .git/info/attributes and those of a folder stand above the project's own.
+    # Only git knows: .git/info/attributes and those of a subfolder override the project's.
     files = vcs.git(root, "ls-files", "-z", "--", "data", "dvc.lock", "metrics.json", "params.yaml")
     words = ("text", "ident", "filter", "working-tree-encoding")
     said = vcs.split(vcs.git(root, "check-attr", "-z", "--stdin", *words, given=files))
-    kept = {"unset": words, "unspecified": words[1:]}  # without a word on text core.autocrlf holds
+    kept = {"unset": words, "unspecified": words[1:]}  # else core.autocrlf decides
     told = zip(said[::3], said[1::3], said[2::3], strict=True)
     return sorted({name for name, word, value in told if word not in kept.get(value, ())})
 
@@ -149,7 +149,7 @@ def _half_done(project: Project) -> Iterator[Sign]:
     for one in found:
         said = f"{one.what}, since {duration(one.age)}"
         if one.is_lock and one.age < journal.YOUNG_SECONDS:
-            yield Sign("half done", said, "wait: a git may be at work, also in another container")
+            yield Sign("half done", said, "wait: git may be at work here or in another container")
         else:
             yield Sign("half done", said, one.said, one.fix)
     note = journal.pending(project) if is_free(project.cycle_lock) else None
@@ -161,12 +161,12 @@ def _half_done(project: Project) -> Iterator[Sign]:
 
 
 def _computing(params: Params) -> Sign:
-    # torch, which takes 3 s to import, is not asked.
+    # Without torch, whose import takes 3 s.
     recipe, here = params.train, cpus()
     found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
     found += f" on {plural(here, 'CPU')}"
     if recipe.precision == "bf16" and not multiplies_bf16():
-        found += "; this CPU does not multiply in bf16: fp32 is faster, and changes the bits"
+        found += "; this CPU does not multiply in bf16: fp32 is faster, but changes the bits"
     if recipe.threads <= here:
         return Sign("device", found)
     hint = f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)"
@@ -191,13 +191,13 @@ def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
     if late := storage.is_late(project.root, found.days):
         yield Sign(
             "remote",
-            f"{name} was set up after {found.days[0]} was sealed, so that dvc push and dvc fetch "
-            "--all-tags pass over such days",
+            f"{name} was set up after {found.days[0]} was sealed, so dvc push --all-tags and "
+            "dvc fetch --all-tags skip such days",
             f"dvc remote add --local --default {name} URL",
             partial(storage.hold_everywhere, project.root),
         )
     if found.problem:
-        yield Sign("remote", f"{name} could not be asked what it has: {found.problem}")
+        yield Sign("remote", f"{name} did not say what it has: {found.problem}")
     elif found.unpushed:
         days = span(found.unpushed, found.days)
         push = storage.pushing(project.root, all_tags=True)

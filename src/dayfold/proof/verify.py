@@ -1,7 +1,7 @@
-"""Whether what is kept is what was recorded.
+"""Checks of all that is kept against its hashes.
 
-What is missing or damaged is told with the command that brings it: from DVC's cache, from the
-default remote, or from the clone that has it.
+Anything missing or damaged is reported with the command that restores it: from DVC's cache, from
+the default remote, or from the clone that has it.
 """
 
 import os
@@ -30,11 +30,11 @@ from dayfold.proof.chain import Finding
 
 @dataclass(eq=False)
 class Kept:
-    """Bytes that are kept: as which file they are known, of which day, and where they lie.
+    """One stored thing: its day and path, its hashes, and the places that should hold its bytes.
 
-    `key` is the MD5 by which DVC's cache has them, `image` the sha256 of an image's; `is_pulled`:
-    `dvc pull` brings them today. `places` are files of the working tree and objects of the cache;
-    what those of `bad` have is not the bytes.
+    `key` is its MD5 in DVC's cache, `image` the sha256 of an image. `is_pulled` says whether `dvc
+    pull` fetches it today. `places` are files of the working tree and objects of the cache; `bad`
+    are those with other bytes.
     """
 
     day: str
@@ -52,10 +52,10 @@ class Kept:
 
 @dataclass(frozen=True)
 class Source:
-    """The default remote, by name ("": none), as what brings things that are missing or damaged.
+    """The default remote ("": none), from which missing and damaged things are restored.
 
-    It was asked for objects and is `lacking` some, or there was a `problem` with asking. Where it
-    `is_late` DVC passes over the days that were sealed before it was set up.
+    It was asked for objects: it is `lacking` some, or a `problem` prevented the answer. If it
+    `is_late`, DVC skips the days that were sealed before it was set up.
     """
 
     remote: str
@@ -64,11 +64,11 @@ class Source:
     is_late: bool
 
     def has(self, key: str) -> bool:
-        """Whether the remote has an object, as far as it could be asked."""
+        """Return whether the remote has an object, as far as is known."""
         return bool(self.remote) and key not in self.lacking
 
     def bringing(self, key: str, command: str) -> str:
-        """Return the command that brings an object by the remote, or how to get it there."""
+        """Return the command that fetches an object from the remote, or how to get it there."""
         late = "dayfold check --fix; " if not self.remote or self.is_late else ""
         if self.has(key):
             return late * ("--all-tags" in command) + command
@@ -76,7 +76,7 @@ class Source:
         return f"in the clone that sealed it: {add}{late}dvc push --all-tags"
 
     def state(self, key: str) -> str:
-        """Return, of an object that is not here, what is known of it."""
+        """Return what is known of an object that is not here."""
         if not self.remote:
             return "not here, and no remote is set up to ask"
         if not self.has(key):
@@ -88,11 +88,10 @@ class Source:
 
 @dataclass
 class Verified:
-    """What was found: `damage`, what is not here but may come, and in words what was read.
+    """The outcome: `damage`, what is `absent` but can be fetched, and in words what was `read`.
 
-    `unpushed` are the days of which the default remote lacks something, as far as it was asked, and
-    `problem` says why it could not be. `erased` files and objects are the text in an erased image's
-    place.
+    `unpushed` are the days of which the default remote lacks something; `problem` says why it did
+    not answer. `erased` counts the placeholders of erased images.
     """
 
     days: list[str]
@@ -105,10 +104,10 @@ class Verified:
 
 
 def verify(project: Project, *, read_data: bool) -> Verified:
-    """Check the chain from today to the origin; with `read_data` read every file that is kept.
+    """Check the chain from today to the origin; with `read_data` read every stored file.
 
-    Nothing is changed. The open day is not looked at but for its parent: it is not settled. The
-    default remote is asked for everything.
+    Changes nothing. The open day itself is not checked, only its parent. The default remote is
+    asked for everything.
     """
     now = Line.read(project)
     if now.is_unopened:
@@ -118,7 +117,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     days, line, broken = chain.walk(project, now.sealed, last)
     found = Verified(days, broken)
     found.damage += chain.check(project, line, current=now.day)
-    line = [one for one in line if one.is_readable]  # of the others the chain has told
+    line = [one for one in line if one.is_readable]  # `chain.check` has reported the others
     for day in now.sealed:
         if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
@@ -151,7 +150,7 @@ def summary(found: Verified) -> str:
 
 
 def folded(found: Sequence[Finding]) -> Iterator[Finding]:
-    """Return the first findings of each day, and how many more there are of it."""
+    """Yield the first findings of each day, and how many more there are."""
     for day, some in groupby(found, key=lambda one: one.day):
         whole = list(some)
         yield from whole[:MOST_LINES]
@@ -164,7 +163,7 @@ def _git(project: Project) -> Iterator[Finding]:
     words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     refs = Path(vcs.git(project.root, *words).strip()) / "refs"
     for path in sorted(path for path in refs.rglob("*") if path.is_file()):
-        # git reads over a letter's case; it writes one form only.
+        # git accepts either case, but writes one form only.
         if not re.fullmatch(rb"([0-9a-f]{40,64}|ref: refs/\S+)\n", path.read_bytes()):
             what = f"the ref {path.relative_to(refs).as_posix()} is damaged"
             back = "git fetch --tags --force, or git update-ref with the commit of another clone"
@@ -181,7 +180,7 @@ def _pins(sealed: Sealed, current: str) -> Iterator[Kept]:
     project, is_current = sealed.project, sealed.day == current
     images, parent = project.name(project.images(sealed.day)), project.name(project.parent)
     for path, key in sealed.pins.items():
-        # What git keeps is no object, and a parent of before is what another day made.
+        # git's own files are no objects, and an earlier parent is another day's output.
         if path not in sealed.files and (is_current or path != parent):
             yield Kept(sealed.day, path, key, is_pulled=is_current or path == images)
 
@@ -198,8 +197,8 @@ def _missing(
     cached: Collection[Kept],
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
-    """What the cache, or of folders the working tree, lacks, and whether the source has it not."""
-    # A folder that lies here is read there: its object in the cache is not missed.
+    """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
+    # A folder in the working tree needs no object in the cache.
     away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
     alike: dict[tuple[str, str, bool], list[Kept]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
@@ -227,13 +226,13 @@ def _missing(
 def _stored(
     project: Project, line: Sequence[Sealed], pinned: Sequence[Kept], current: str
 ) -> list[Kept]:
-    """All that is kept: images that a manifest added, withdrawn ones too, outputs and objects."""
+    """Return all that is kept: images of all manifests, withdrawn ones too, outputs and objects."""
     found: dict[str, Kept] = {}
     for one in pinned:
         found.setdefault(one.key, one)
         path, object_ = project.root / one.path, storage.object_path(project.root, one.key)
         if one.is_folder:
-            with suppress(OSError, ValueError, TypeError):  # told as missing, or as damaged
+            with suppress(OSError, ValueError, TypeError):  # reported as missing or damaged
                 for name, key in storage.listed(object_.read_bytes()).items():
                     found.setdefault(key, Kept(one.day, f"{one.path}/{name}", key))
         elif one.day == current and (path.exists() or object_.exists()):  # else it is missing
@@ -252,14 +251,14 @@ def _stored(
             if project.parent.is_dir():
                 mine = found.setdefault(key, Kept(parent.day, project.name(file), key))
                 mine.places.append(file)
-    # Every object against its name, of experiments and the open day too.
+    # Every object is checked, also those of experiments and of the open day.
     for key, path in storage.objects(project.root):
         found.setdefault(key, Kept("no sealed day", "file", key)).places.append(path)
     return list(found.values())
 
 
 def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[Kept]:
-    """Read files; return what is damaged, and note in `found` what of erased images is here."""
+    """Read files; return the damaged ones, and note in `found` placeholders and erased bytes."""
     erased = corrections.gone(project, corrections.ERASE)
     reads = [(one, path) for one in stored for path in one.places]
     sizes = [path.stat().st_size if path.exists() else 0 for _, path in reads]
@@ -269,7 +268,7 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
     def is_whole(read: tuple[Kept, Path]) -> bool:
         one, path = read
         with suppress(OSError):
-            # DVC knows an object by its key, whatever it is.
+            # DVC hashes an object by MD5, also an image.
             if one.image and path != storage.object_path(project.root, one.key):
                 return sha256_file(path) == one.image
             return md5_file(path) == one.key.removesuffix(storage.FOLDER)
@@ -290,7 +289,7 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
             elif one.image in erased:
                 found.erased += 1
             else:
-                what = f"{one.path}: text in its place says that it was erased, and no event does"
+                what = f"{one.path}: its placeholder says that it was erased, but no event does"
                 fix = f'dayfold withdraw --erase {shlex.quote(one.path)} --reason "…"'
                 fix = f"git pull, if that was in another clone; or: {fix}"
                 found.damage.append(Finding(one.day, f"{what} ({path})", fix))
@@ -298,7 +297,7 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
 
 
 def _finding(project: Project, one: Kept, source: Source) -> Finding:
-    """Damaged bytes and what brings them: whole ones that are here, or else the source."""
+    """Return the finding for damaged bytes, with the command that restores them."""
     here = [os.path.relpath(path, project.root) for path in one.bad]
     kept = storage.object_path(project.root, one.key)
     files = [path for path in one.bad if path != kept]

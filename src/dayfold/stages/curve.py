@@ -18,7 +18,7 @@ from dayfold.project.params import Params
 def run(project: Project, params: Params) -> list[str]:
     """Read evaluations, manifests, provenance; write the day's figures, its gate, two plots.
 
-    Returns the first figures in a line.
+    Returns one line with the main figures.
     """
     counted = counts.read(project, params.day)
     if params.day not in counted.days:
@@ -41,7 +41,7 @@ def run(project: Project, params: Params) -> list[str]:
     checks = gate.checks(figures, new=new, known=known, limits=params.gate)
     reasons = gate.reasons(checks)
     few = len(gate.not_judged(checks))
-    # None: nothing failed, and nothing passed.
+    # None if there are checks and none of them is judged.
     passed = None if checks and few == len(checks) else not reasons
     figures["gate"] = {"passed": passed, "not_judged": few}
     write_bytes(project.metrics, json_bytes(metrics.headline(figures)))

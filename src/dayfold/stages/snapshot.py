@@ -58,9 +58,10 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return class → split → images and groups: the history, and `returning` (label, split, group).
+    """Return class → split → images and groups, of the history and of `returning` images.
 
-    `returning` are today's images whose split is settled. splits.WHOLE has all classes together.
+    `returning` (label, split, group) are today's images whose split is settled. splits.WHOLE has
+    all classes together.
     """
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
@@ -76,7 +77,7 @@ def run(project: Project, params: Params) -> list[str]:
     """Read data/images/<day> and the day's corrections; write data/manifests/<day>.csv.
 
     Writes the day's looks and near duplicates too. Returns the summary and the warnings. Raises
-    IntakeError with the whole list where a file cannot be taken.
+    IntakeError that lists every file that cannot be taken.
     """
     day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent, keep=True)
@@ -143,16 +144,16 @@ def _inspected(
 def _new_images(
     project: Project, day: str, delivery: Delivery, expression: str
 ) -> Iterator[NewImage]:
-    """Yield the day's images; refuse those without a good name or a group."""
+    """Yield the day's images; refuse those with an unusable name or without a group."""
     groups, names = grouping.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
-        first = names.setdefault(folded(item.path), path)  # of the files with this name
+        first = names.setdefault(folded(item.path), path)  # the first file of this name
         if path != composed(path):
             reason = "has letters that are not in composed Unicode (NFC); dayfold add composes them"
             delivery.refuse(path, reason)
         elif path != first:
-            reason = f"is {first} where case is not told apart; give one of them another name"
+            reason = f"has the name of {first} where case is ignored; give one of them another name"
             delivery.refuse(path, reason)
         else:
             try:
@@ -186,7 +187,7 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
 
 
 def _too_few(images: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    """Warn of classes that have too few images or patients, or none, in a split."""
+    """Yield warnings of classes that have no or too few images or patients in a split."""
     table = images.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(images["label"].unique()), evidence.unit_of(images)
@@ -217,7 +218,7 @@ def _remarks(delivery: Delivery, listed: str) -> Iterator[str]:
 
 
 def _regrouped(units: Units) -> Iterator[str]:
-    """Warn of today's patients whose earlier images another `data.group` put into two splits."""
+    """Yield warnings of patients whose earlier images another `data.group` put into two splits."""
     affected = units.in_several_splits()
     for unit in affected[:MOST_LINES]:
         counts = units.live[unit]
@@ -225,12 +226,12 @@ def _regrouped(units: Units) -> Iterator[str]:
         new = list(units.of.values()).count(unit)
         yield escaped(
             f"warning: {unit!r} joins images that another data.group had split ({parts}); its "
-            f"{new} of today are for {units.settled[unit]}"
+            f"{new} of today go to {units.settled[unit]}"
         )
     if affected:
         yield (
-            f"{len(affected)} such groups: figures on their held-out images are better than the "
-            "truth; dayfold withdraw takes these out (docs/intake.md, Groups)"
+            f"{len(affected)} such groups: figures on their held-out images are too good; "
+            "dayfold withdraw removes these images (docs/intake.md, Groups)"
         )
 
 
