@@ -31,7 +31,7 @@ def card(
     limit: float | str,
     erased: Sequence[str],
 ) -> str:
-    """Return a day's card as Markdown, made of recorded facts only.
+    """Return a day's card as Markdown, from recorded facts only.
 
     `metadata` is that of its model, `live` are the classes that it can predict. `limit` is the
     distance above which an image is unknown, or why there is none. `erased` are paths of images.
@@ -186,5 +186,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    # Names come from folders; Markdown or HTML in them is escaped.
+    # Names come from folders, so Markdown and HTML in them are escaped.
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

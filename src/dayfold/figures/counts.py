@@ -1,7 +1,7 @@
 """All days' evaluations as counts: by cohort and by class, a row a day.
 
-After 1,000 days the evaluations are 200 MB. So the counts of earlier days are kept, 8 MB, and only
-files that came or changed since are read. Today's is read each time.
+After 1,000 days the evaluations are 200 MB. So the counts of earlier days are cached (8 MB), and
+only new and changed files are read. Today's file is read each time.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ RIGHT = pl.col("images").filter(HIT).sum()
 
 
 class Counts(NamedTuple):
-    """How many test images were called right, of how many; float64, both of one shape."""
+    """How many test images were right, and how many there were: float64, of one shape."""
 
     right: NDArray[np.float64]
     images: NDArray[np.float64]
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """The part called right, 0..1; NaN where there is no test image."""
+        """The part that was right, 0..1; NaN without test images."""
         with np.errstate(invalid="ignore"):
             return self.right / self.images
 
@@ -41,11 +41,11 @@ class Counts(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the models of `days` said of their test images of those days.
+    """The counts of the models of `days` on the test images of these days.
 
     `cohorts` [days, days]: row i is the model of day i, column j the images that arrived on day j;
-    nothing right of the diagonal. `classes` [days, labels] has the same by label. `ahead` [days] is
-    what the model of the day before had right of a day's own images.
+    it is 0 right of the diagonal. `classes` [days, labels] has the same by label. `ahead` [days]
+    counts the previous day's model on the images of each day.
     """
 
     days: list[str]
@@ -55,7 +55,7 @@ class Counted(NamedTuple):
     ahead: Counts
 
     def first(self, count: int) -> "Counted":
-        """Return what the first days alone make."""
+        """Return the counts of the first days alone."""
         rows, (days, labels, cohorts, classes, ahead) = slice(count), self
         columns = np.flatnonzero(classes.images[rows].sum(axis=0))
         return Counted(
@@ -68,8 +68,8 @@ class Counted(NamedTuple):
 
 
 def counted(evaluations: pl.DataFrame, days: Sequence[str], kept: Counted | None = None) -> Counted:
-    """Count the evaluations of `days`; of the first ones, those of `kept`, these take the place."""
-    # The origin as a model is in none of these: it is no day, and it sorts after every date.
+    """Count the evaluations of `days`; the counts in `kept` are used for the first days."""
+    # The origin as a model is left out: it is no day, and it sorts after every date.
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(days))
     labels = sorted({*own["label"], *(kept.labels if kept else ())})
     ahead = evaluations.filter(pl.col("model") < pl.col("cohort")).with_columns(all=pl.lit(""))
@@ -89,7 +89,7 @@ def counted(evaluations: pl.DataFrame, days: Sequence[str], kept: Counted | None
 
 
 def by_two(evaluations: pl.DataFrame, **keys: Sequence[str]) -> Counts:
-    """Count by two columns: the rows and columns are these values of them, in their order."""
+    """Count by two columns; rows and columns have the given values, in their order."""
     row_of, column_of = ({name: n for n, name in enumerate(names)} for names in keys.values())
     found = np.zeros((2, len(row_of), len(column_of)))
     cells = evaluations.group_by(*keys).agg(right=RIGHT, images=pl.col("images").sum())
@@ -112,7 +112,7 @@ def read(project: Project, until: str) -> Counted:
 
 
 def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
-    """What is kept of the first days whose files are still the same; None where nothing is."""
+    """Return the cached counts of the first days whose files are unchanged; None without any."""
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         kept = np.load(BytesIO(path.read_bytes()))
         both = zip(kept["stamps"].tolist(), stamps, strict=False)
