@@ -68,7 +68,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
     options = Options(labels=file)
     delivery = adding.add(receiving, source, day=DAYS[1], options=options)
     assert [str(one) for one in delivery.warned if one.place != "labels.csv"] == [
-        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
+        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is ignored"
     ]
     assert grouping.read_groups(receiving, DAYS[1]) == {}
 

@@ -159,7 +159,7 @@ def test_the_untagged_of_cvat_s_imagenet_export_are_asked_about(receiving, sourc
     place(source, "no_label", [2])
     with pytest.raises(IntakeError, match="looks odd") as caught:
         add(receiving, source)
-    assert "puts the untagged" in caught.value.problems[0]
+    assert "puts untagged images" in caught.value.problems[0]
 
 
 def test_exit_codes_tell_whether_all_was_taken(receiving, scans):

@@ -49,7 +49,7 @@ def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tm
     assert "a.png is a link; links are not followed" in said
     assert "d.png is a link; links are not followed" in said
     assert "c.png is a link; links are not followed" in said
-    assert "2.png is a link to what DVC's cache has lost: dvc pull" in said
+    assert "2.png is a link to a file that DVC's cache has lost: dvc pull" in said
 
 
 def test_links_of_a_day_that_nobody_has_can_be_taken_in(linked):

@@ -133,7 +133,7 @@ def test_a_changed_earlier_manifest_is_found_also_beside_a_kept_history(project)
     for kept in (True, False):
         if not kept:
             project.kept_history.unlink()
-        with pytest.raises(LedgerError, match="was changed after the next day had") as caught:
+        with pytest.raises(LedgerError, match="was changed after the next day was made") as caught:
             manifest.history(project, DAYS[2])
         assert caught.value.what.startswith(name)
         assert f"{DAYS[1]} pins" in caught.value.what

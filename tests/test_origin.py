@@ -153,7 +153,7 @@ def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, state, odd):
 
 def test_weights_that_make_nan_of_an_image_are_refused(state):
     broken = {**state, "bn1.running_var": -1 - state["bn1.running_var"]}
-    with pytest.raises(ModelError, match="makes NaN or infinite numbers of an image"):
+    with pytest.raises(ModelError, match="gives NaN or infinite numbers for an image"):
         origin.of_state(broken, list("abcdefg"), "weights.pt")
 
 

@@ -47,7 +47,7 @@ def test_a_batch_too_small_and_machines_that_cannot_share_the_processes_are_refu
     assert "batch_size 8 is too small for 5 processes: each needs 2" in caught.value.problems[0]
     for machines in ("3", "0", "x", "1:4"):
         monkeypatch.setenv("PET_NNODES", machines)
-        with pytest.raises(ParamsError, match="cannot share 4 processes"):
+        with pytest.raises(ParamsError, match="does not divide 4 processes"):
             parallel.launch("nothing", [], processes=4, threads=1)
 
 

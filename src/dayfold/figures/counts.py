@@ -131,5 +131,5 @@ def _keep(path: Path, found: Counted, stamps: Sequence[str]) -> None:
     kept = {name: np.array(getattr(found, name), np.int32) for name in _COUNTS}
     kept |= {"stamps": np.array(stamps, "U"), "labels": np.array(found.labels, "U")}
     np.savez(file, allow_pickle=False, **kept)
-    with suppress(OSError):  # a full disk stops nothing
+    with suppress(OSError):  # the cache is optional on a full disk
         write_bytes(path, file.getvalue())

@@ -101,9 +101,9 @@ class Day:
         return vcs.at_tags(self.project.root, [self.day], lambda _: [name])[self.day].get(name)
 
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
-        """Return a table that this day's stages wrote, also from git, DVC's cache or a remote.
+        """Return a table that this day's stages wrote: from data/, git, DVC's cache or a remote.
 
-        None, with the reason in `missing`, where it cannot be had.
+        If it cannot be read, returns None and notes the reason in `missing`.
         """
         name = self.project.name(path)
         try:

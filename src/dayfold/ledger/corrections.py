@@ -42,7 +42,7 @@ def write(project: Project, day: str, lines: Iterable[Correction]) -> None:
 
 
 def lines(project: Project, day: str) -> dict[str, Correction]:
-    """Return a day's corrections by image, unchecked; empty where there is no file."""
+    """Return a day's corrections by image, unchecked; empty if there is no file."""
     if not project.corrections(day).exists():
         return {}
     table = tables.read(project.corrections(day), Correction)
@@ -65,7 +65,7 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     found = {}
     for day, data in sorted(files.items()):
         if b"\n" not in data.strip():
-            continue  # the columns alone, as on most days
+            continue  # only the header, as on most days
         try:
             table = parse_csv(data, tables.schema(Correction), day)
         except LedgerError:
@@ -91,7 +91,7 @@ def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, 
 
 
 def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history with the open day's corrections, by image, which no manifest has yet."""
+    """Return a history with the open day's corrections, which no manifest has yet."""
     if not lines:
         return known
     labels = {image: line.label for image, line in lines.items() if line.label}

@@ -1,6 +1,6 @@
 """A folder or archive → the files to check.
 
-No link is followed, and no file is opened, except an archive by a worker.
+No link is followed. No file is opened, except archives, in a child process.
 """
 
 import functools
@@ -24,7 +24,7 @@ LINK = "is a link; links are not followed"
 def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: bool) -> Path:
     """Return the source if it is a folder, else the folder in `scratch` that it is unpacked to.
 
-    Of an archive without a label file it is the folder of class folders.
+    Without a label file, the folder of class folders in an archive is returned.
     """
     if source.is_dir():
         return source
@@ -37,7 +37,7 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 def _below_the_top(folder: Path) -> Path:
     """Return the one folder in an archive if it was packed by that name, else `folder`."""
-    # It is a class folder, and stays, if files in it may be images.
+    # If it has files that may be images, it is a class folder and stays.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
@@ -51,21 +51,21 @@ def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
     """Return the files of a day's folder as `walk` does; none if there is no such folder.
 
     Their places begin at the project's top. A link of DVC's into its cache (cache.type symlink)
-    stands for the file that it leads to.
+    stands for its target.
     """
     folder = project.images(day)
     if not folder.is_dir():
         return []
-    # DVC is asked for its cache at the first link, so in most projects never.
+    # DVC is asked for its cache at the first link, which most projects do not have.
     objects = functools.cache(lambda: storage.cache_folder(project.root).resolve())
 
     def real(link: Path) -> Path | str:
         try:
             return storage.linked(link, objects()) or LINK
         except ToolError:
-            return LINK  # no project of DVC's
+            return LINK  # not in a DVC project
         except OSError:
-            return "is a link to what DVC's cache has lost: dvc pull"
+            return "is a link to a file that DVC's cache has lost: dvc pull"
 
     return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
 
@@ -79,8 +79,8 @@ def walk(
 ) -> list[Found]:
     """Return the files of `folder`/<class>/, by class and name; refuse or count all other entries.
 
-    `within` is the prefix of their places. `real` returns the file that a link stands for, or the
-    reason why it is refused.
+    `within` is the prefix of their places. `real` returns the target of an accepted link, or the
+    reason why a link is refused.
     """
     found: list[Found] = []
     entries = list(_entries(folder, within or ".", delivery))

@@ -23,11 +23,11 @@ KNOWN = (
     "CSV, Parquet, JSON and JSON lines of such columns; Label Studio's JSON and JSON-MIN; CVAT for "
     "images 1.1 (XML); CVAT's ImageNet text file beside its synsets.txt; COCO JSON"
 )
-_MOST_BYTES = 2**28  # of a label file: a row of a hundred for more than two million images
+_MOST_BYTES = 2**28  # of a label file: enough for two million rows of a hundred bytes
 
 
 class Line(NamedTuple):
-    """A row of a label file: its cells by column, its place for messages.
+    """A row of a label file: its place for messages, and its cells by column.
 
     `problem` is the reason why it cannot be used, or "".
     """
@@ -40,8 +40,8 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A label file: its lines and the names of their columns.
 
-    `columns` maps path and label to their columns, where the format defines them. In a `partial`
-    file an empty label means that nobody has labelled the image yet.
+    `columns` maps path and label to their columns, if the format defines them. In a `partial` file
+    an empty label means that nobody has labelled the image yet.
     """
 
     lines: list[Line]
@@ -51,7 +51,7 @@ class Table(NamedTuple):
 
 
 def read(file: Path) -> Table:
-    """Return what a label file holds; IntakeError where it is damaged or of no known format."""
+    """Read a label file; raise IntakeError if it is damaged or of no known format."""
     try:
         info = file.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_BYTES:
@@ -90,7 +90,8 @@ def _parquet(file: Path) -> Table:
 def _csv(file: Path, text: str) -> Table:
     try:
         table = csv.reader(io.StringIO(text, newline=""), strict=True)
-        # Spreadsheets write rows of empty cells below the last row, and columns of them beside.
+        # Spreadsheets write empty rows below the last row, and empty columns beside the last
+        # column.
         rows = [(table.line_num, row) for row in table if any(map(str.strip, row))]
     except csv.Error as error:
         raise IntakeError(
@@ -142,7 +143,7 @@ def _json(file: Path, text: str) -> Table:
 
 
 def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]) -> Table:
-    """A table of one image a line: an ImageFolder's metadata, JSON-MIN, or a queue.
+    """Return a table of one image a line: an ImageFolder's metadata, JSON-MIN, or a queue.
 
     https://huggingface.co/docs/datasets/image_dataset#imagefolder and
     https://labelstud.io/guide/export. JSON-MIN, and the CSV that Label Studio makes of it, have the
@@ -167,7 +168,7 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
 
 
 def _label_studio(tasks: list[dict[str, Any]]) -> Table:
-    """Label Studio's JSON: tasks with annotations, and annotations with results of any kind.
+    """Read Label Studio's JSON: tasks with annotations, and annotations with results of any kind.
 
     https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices: a column of
     choices has the name of its control; `data` has the image under a key that the team chose.
@@ -200,14 +201,14 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
         if not done:
             lines.append(Line(where, data))
     paths = ["image"] if "image" in fields else list(fields)
-    labels = list(controls) or ["choice"]  # a column that is empty, as nothing is labelled yet
+    labels = list(controls) or ["choice"]  # empty, as nothing is labelled yet
     found = {"path": paths, "label": labels}
     columns = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
     return Table(lines, [*fields, *controls], columns, partial=True)
 
 
 def _cvat(file: Path, text: str) -> Table:
-    """CVAT for images 1.1: an `image` has a `tag` for each label of the whole image, and shapes.
+    """Read CVAT for images 1.1: an `image` has a `tag` for each label of it, and shapes.
 
     https://docs.cvat.ai/docs/other/xml_format. The format has no document type, which could hold
     entities.
@@ -235,14 +236,14 @@ def _cvat(file: Path, text: str) -> Table:
 
 
 class _Plain(ElementTree.TreeBuilder):
-    """Builds elements and refuses a document type before anything that it declares is used."""
+    """Builds elements, and refuses a document type before anything in it is used."""
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a document type (DOCTYPE), which is not read")
 
 
 def _imagenet(text: str, synsets: str) -> Table:
-    """CVAT's ImageNet export without images: each line has an image and its label numbers.
+    """Read CVAT's ImageNet export without images: each line has an image and its label numbers.
 
     https://docs.cvat.ai/docs/dataset_management/formats/format-imagenet. A name with a space is in
     quotes, and its ending follows them. An export with images is a folder for each label.
@@ -264,7 +265,7 @@ def _imagenet(text: str, synsets: str) -> Table:
 
 
 def _coco(file: Path, value: Mapping[str, Any]) -> Table:
-    """COCO with a category for each image: annotations without box, outline or keypoints.
+    """Read COCO with a category for each image: annotations without box, outline or keypoints.
 
     https://cocodataset.org/#format-data has no such annotations; Datumaro calls them coco_labels:
     https://openvinotoolkit.github.io/datumaro/stable/docs/data-formats/formats/coco.html

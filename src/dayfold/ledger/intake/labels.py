@@ -17,18 +17,19 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 
 COLUMNS = ("path", "label", "group")
-# Other names of these columns. Of _PLAIN headers nothing is asked; the last is an ImageFolder's.
+# Other names of these columns. Headers in _PLAIN need no confirmation; the last is an
+# ImageFolder's.
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
     "group": ("group", "patient", "patient_id", "study", "study_id"),
 }
 _PLAIN = ({"path", "label"}, {"path", "label", "group"}, {"file_name", "label"})
-_PREFIX = re.compile("[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+_PREFIX = re.compile("[0-9a-f]{8}-")  # Label Studio puts it before the name of an upload
 
 
 class _Row(NamedTuple):
-    """The label of a path, or None where nobody has given one yet; `problem` says why not.
+    """The label of a path, or None if nobody has given one yet; `problem` says why it is unusable.
 
     `place` is its name in messages.
     """
@@ -54,9 +55,9 @@ def read(
 ) -> list[Found]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
-    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns; a guess
-    of them is the delivery's `guess`. `classes` maps their class names to ours. Several rows of an
-    image, as from several annotators, must agree.
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns;
+    otherwise they are guessed, and a guess is noted as the delivery's `guess`. `classes` maps their
+    class names to ours. Several rows of an image, as from several annotators, must agree.
     """
     table = formats.read(file)
     columns_of, guess = _columns(table, columns, file)
@@ -73,7 +74,7 @@ def read(
             named.setdefault(path, []).append(row)
         elif row.label is None and not row.problem:
             blank.append(escaped(row.path))
-        elif row.path not in missing:  # once, though several annotators name it
+        elif row.path not in missing:  # once, even if several annotators name it
             missing.add(row.path)
             delivery.refuse(row.place, row.problem or path)
     found = []
@@ -149,7 +150,7 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
 
 
 def _bare(name: str) -> str:
-    """Return a column's name without case, spaces and signs: "Patient ID" is "patient_id"."""
+    """Return a column's name without case, spaces and signs: "Patient ID" equals "patient_id"."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 
@@ -158,7 +159,7 @@ def _row(
 ) -> _Row:
     cells = {meaning: line.cells.get(name) for meaning, name in columns_of.items()}
     cell, path, group = cells["label"], _text(cells["path"]), _text(cells.get("group"))
-    if isinstance(cell, dict):  # JSON-MIN's several choices
+    if isinstance(cell, dict):  # JSON-MIN with several choices
         cell = cell.get("choices")
     given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
     names = list(dict.fromkeys(composed((name or "").strip()) for name in given))
@@ -181,7 +182,7 @@ def _row(
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell of text or of a whole number as text, else None."""
+    """Return a cell with text or a whole number as text, else None."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
@@ -202,7 +203,7 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
     A path may begin above the folder, with the names of the folders that it is in (`home`). A URL
     of Label Studio (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) stands
-    for the path in it; the name of an upload is tried without its prefix too.
+    for the path in it; the name of an upload is also tried without its prefix.
     """
     name, last = given, ""
     is_url = given.startswith("/data/") or "://" in given
@@ -224,7 +225,7 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
         names.append(_PREFIX.sub("", last))
     found = [_inside(folder, one) for one in names]
     there = [one for one in found if isinstance(one, Path)]
-    if len(there) > 1 and is_url and not last:  # a plain path means the first one
+    if len(there) > 1 and is_url and not last:  # for a plain path the first one is meant
         both = " or ".join(repr(escaped(one.relative_to(folder).as_posix())) for one in there)
         return f"may be {both}"
     return there[0] if there else found[0]
@@ -238,8 +239,8 @@ def _inside(folder: Path, name: str) -> Path | str:
     if problem := name_problem(name, "file"):
         return problem
     if is_clutter(parts[-1]) and not name.startswith(".\\"):
-        return "is hidden, or of what desktops leave behind; such files are never taken"
-    # A Mac may store é as two letters (NFD), a spreadsheet as one (NFC).
+        return "is a hidden or system file; such files are never taken"
+    # A Mac may store é as two letters (NFD), a spreadsheet as one letter (NFC).
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
         path = folder / form
         if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
