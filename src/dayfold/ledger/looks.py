@@ -99,7 +99,7 @@ def _are_near(looks: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
 def _differences(
     a: NDArray[np.uint64], b: NDArray[np.uint64]
 ) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Yield rows of `a`, and how many bits each differs by from each of `b`: uint8 [rows, n]."""
+    """Yield a slice of `a`, and how many bits differ from each row of `b`: uint8 [rows, len(b)]."""
     step = max(1, _AT_ONCE // max(1, len(b)))
     for start in range(0, len(a) if len(b) else 0, step):
         block = slice(start, start + step)

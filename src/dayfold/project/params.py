@@ -25,7 +25,7 @@ from dayfold.project.yaml_file import edit as edit
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Network = Literal["resnet18", "resnet34", "resnet50"]
-NETWORK: Network = "resnet18"  # of a project or model file that names none: there was no other once
+NETWORK: Network = "resnet18"  # for projects and models from when it was the only network
 
 
 class _Section(BaseModel):
@@ -41,7 +41,7 @@ class Origin(_Section):
 
 
 class Split(_Section):
-    """Fractions of the images, each in 0..1, whole groups at a time; the rest is for training."""
+    """Fractions of the images, each in 0..1, for whole groups; the rest is for training."""
 
     validation: Share
     test: Share
@@ -67,7 +67,7 @@ class Data(_Section):
     @model_validator(mode="before")
     @classmethod
     def _without_max_pixels(cls, values: Any) -> Any:
-        """Pass over a limit of before, which is Pillow's own now: sealed days have it."""
+        """Ignore a key of older versions, which sealed days still have."""
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if key != "max_pixels"}
@@ -149,16 +149,16 @@ class Evaluate(_Section):
 
 
 class Predict(_Section):
-    """How the model is used, and what it calls unknown: null = nothing."""
+    """How the model is used, and what it calls unknown (null: nothing)."""
 
     threshold: Share
-    known_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.95  # as before this key
+    known_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.95  # its value before it was a key
 
 
 class Gate(_Section):
-    """What a day has to keep, each compared with an interval; a limit of null is not asked.
+    """Limits that a day has to meet, each compared with an interval; null is not checked.
 
-    Where `require_evidence` is true, a limit on a figure that rests on too few is not kept.
+    If `require_evidence` is true, a limit on a figure that rests on too few units is not met.
     """
 
     max_forgetting: Share | None
@@ -170,7 +170,7 @@ class Gate(_Section):
 
 
 class Report(_Section):
-    """What `dayfold report` draws; `heat`: where the model looks, which takes PyTorch."""
+    """What `dayfold report` draws; `heat` maps show where the model looks and need PyTorch."""
 
     heat: bool = True
 
@@ -190,7 +190,7 @@ class Params(_Section):
     evaluate: Evaluate
     predict: Predict
     gate: Gate
-    report: Report = Report()  # as before this section
+    report: Report = Report()  # the value before this section existed
 
     @field_validator("day", "parent")
     @classmethod
@@ -212,20 +212,20 @@ class Params(_Section):
 def read(path: Path) -> Params:
     """Read and check params.yaml.
 
-    Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
-    its line, or that the project is pinned to another version of dayfold.
+    Raises ParamsError if the project is pinned to another version of dayfold, or with every unknown
+    key, wrong type and value out of range, each with its line.
     """
     node, values = yaml_file.load(path)
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", hint=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
     if isinstance(pin, str) and pin != __version__:
-        # First: what another version knows must not be called unknown.
+        # Checked first, so that keys of another version are not called unknown.
         by_hand = f'set  dayfold: "{__version__}"  in {path.name}'
         go_on = template.FIX if pin in template.OLDER else by_hand
         raise ParamsError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
-            hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
+            hint=f"pip install dayfold=={pin}, or, to use the installed one, {go_on} "
             "(today is then made again)",
         )
     problems = [f"{path.name}:{line}" for line in yaml_file.twice(node)]
@@ -250,7 +250,7 @@ def named_network(facts: Mapping[str, Any]) -> str:
 
 
 def check_network(params: Params, facts: Mapping[str, Any]) -> None:
-    """Raise CycleError where params.yaml asks for another network than a model's metadata names."""
+    """Raise CycleError if params.yaml has another network than a model's metadata."""
     asked, made = params.origin.network, named_network(facts)
     if asked != made:
         raise CycleError(
@@ -261,7 +261,7 @@ def check_network(params: Params, facts: Mapping[str, Any]) -> None:
 
 
 def day_of(text: bytes) -> str:
-    """Return the day that a params.yaml names, unchecked; empty where it names none."""
+    """Return the day in a params.yaml, unchecked; "" if there is none."""
     try:
         return str(yaml.load(text, Loader=yaml.CSafeLoader)["day"])
     except (yaml.YAMLError, KeyError, TypeError):
@@ -269,14 +269,14 @@ def day_of(text: bytes) -> str:
 
 
 def changed(params: Params, changes: Mapping[str, object]) -> Params:
-    """Return params with dotted keys set; ParamsError lists all that is wrong."""
+    """Return params with dotted keys set; raise ParamsError that lists all problems."""
     values = params.model_dump()
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place: Any = values
         for section in sections:
             if not isinstance(place.get(section), dict):
-                place[section] = {}  # no section: pydantic says so
+                place[section] = {}  # not a section: pydantic reports it
             place = place[section]
         place[key] = value
     try:
