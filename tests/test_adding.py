@@ -14,7 +14,7 @@ import pytest
 from builders import DAYS, add, contents, open_day, place, png, rejected, taken
 from dayfold.errors import IntakeError
 from dayfold.ledger import tables
-from dayfold.ledger.tables import Told
+from dayfold.ledger.tables import RemarkRow
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES, first_few, show
 from dayfold.project.files import sha256
@@ -25,7 +25,7 @@ DAY = DAYS[0]
 
 def left_over(project):
     """What is in the scratch folder, beside what is noted of sealed days."""
-    return [path for path in project.scratch.iterdir() if path != project.last_looks]
+    return [path for path in project.scratch.iterdir() if path != project.last_checked]
 
 
 def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source):
@@ -104,7 +104,7 @@ def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, sour
     assert contents(project.root) == before
     assert not project.images(DAY).exists()
     assert caught.value.problems[-1] == "and 3 more in .dvc/tmp/dayfold/remarks.csv"
-    assert len(tables.read(project.remarks, Told)) == MOST_LINES + 3
+    assert len(tables.read(project.remarks, RemarkRow)) == MOST_LINES + 3
 
 
 def test_a_long_list_is_five_lines_and_how_many_more_where():

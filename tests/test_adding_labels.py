@@ -79,7 +79,7 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     assert list(contents(project.images(DAYS[2]))) == ["eel/2.png"]
     image = sha256(png(0))
     line = Correction("relabel", image, "dog", "given in labels.csv")
-    assert corrections.lines(project, DAYS[2]) == {image: line}
+    assert corrections.of_day(project, DAYS[2]) == {image: line}
     again = adding.add(project, scans, day=DAYS[2], options=options)
     assert (len(again.known), again.changed, again.refused) == (4, [], [])
     run_stages(project, snapshot)
@@ -113,7 +113,7 @@ def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):
     assert "another label      1" in copy.dayfold(*words, code=4)
     assert not copy.corrections("2025-06-05").exists()
     assert "opened 2025-06-05" in copy.dayfold(*words, "--relabel")
-    assert list(corrections.lines(copy, "2025-06-05")) == [sha256(path.read_bytes())]
+    assert list(corrections.of_day(copy, "2025-06-05")) == [sha256(path.read_bytes())]
 
 
 def test_labels_that_differ_or_that_cannot_be_corrected_leave_all_as_it_was(receiving, scans):

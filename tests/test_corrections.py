@@ -142,10 +142,10 @@ def test_an_erased_image_is_withdrawn_unless_it_was_and_a_day_may_hold_that_alon
     run_stages(project, snapshot)
     after = manifest.history(project, DAYS[2])
     assert (after.days, after.withdrawn) == (DAYS[:3], {image(1), image(2)})
-    found = corrections.gone(project)
+    found = corrections.withdrawals(project)
     # The first day's line stands alone, of the second image the last one counts.
     assert {key: (day, line.action) for key, (day, line) in found.items()} == {
         image(1): (DAYS[1], "erase"),
         image(2): (DAYS[2], "erase"),
     }
-    assert corrections.gone(project, "withdraw").keys() == {image(2)}
+    assert corrections.withdrawals(project, "withdraw").keys() == {image(2)}

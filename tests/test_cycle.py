@@ -283,7 +283,7 @@ def test_what_a_run_does_not_know_of_dvc_it_shows():
         *("", "WARNING: 'x' is empty.", "Updating lock file 'dvc.lock'", "Running stage 'curve':"),
         "ACC 1.000",
     ):
-        stages.hear(line)
+        stages.handle(line)
     assert [line[19:] for line in shown] == ["slow: 3", "WARNING: 'x' is empty.", "ACC 1.000"]
     assert [line.split()[0] for line in shown] == ["train", "WARNING:", "curve"]
 
@@ -299,7 +299,7 @@ def test_what_dvc_cannot_lay_out_and_what_a_newer_dvc_made_are_told(copy):
     shutil.rmtree(copy.root / ".dvc" / "cache")
     copy.model.unlink()
     with pytest.raises(ToolError) as caught:
-        opening.lay_out(copy)
+        opening.checkout(copy)
     assert copy.name(copy.model) in str(caught.value)
     said = copy.dayfold("undo", "--yes", code=1)
     assert "data/model.safetensors" in said

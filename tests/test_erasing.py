@@ -154,7 +154,7 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     said = erase(small, folder)
     assert holders(tmp_path, everything) == []
     assert vcs.stale(small.root, f"data/images/{SMALL_DAYS[0]}.dvc") == []
-    lines = corrections.lines(small, SMALL_DAYS[1]).values()
+    lines = corrections.of_day(small, SMALL_DAYS[1]).values()
     assert {line.image for line in lines if line.action == "erase"} == everything
     # And once more there is nothing left to do.
     assert [line for line in erase(small) if "erased" in line] == [
@@ -212,7 +212,7 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small):
     said = small.dayfold("withdraw", str(path), "--erase", "--reason", "x", code=1)
     assert "There is no terminal to ask on, so nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
-    assert corrections.lines(small, SMALL_DAYS[1]) == {}
+    assert corrections.of_day(small, SMALL_DAYS[1]) == {}
 
 
 def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, tmp_path):
@@ -231,7 +231,7 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []
     assert other.exists()
-    assert corrections.lines(small, day) == {}  # no sealed day has it, so no event tells of it
+    assert corrections.of_day(small, day) == {}  # no sealed day has it, so no event tells of it
     small.dvc("add", "--quiet", small.name(small.images(day)))
     assert holders(small.root, image) == []
 
@@ -241,7 +241,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
     small.dayfold("withdraw", str(path), "--reason", "blurred")
     # The reason of today's withdrawal stands.
     erase(small, path, reason="")
-    (line,) = corrections.lines(small, day).values()
+    (line,) = corrections.of_day(small, day).values()
     assert (line.action, line.reason) == ("erase", "blurred")
     for words, told in (
         (("withdraw", str(path), "--undo"), "was erased: that cannot be taken back"),
@@ -254,7 +254,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
     small.corrections(day).write_text("action,image,label,reason\n")
     assert "edited" not in small.dayfold("status")
     erase(small, path)
-    assert corrections.lines(small, day)[sha256(png(3))].action == corrections.ERASE
+    assert corrections.of_day(small, day)[sha256(png(3))].action == corrections.ERASE
     (again,) = place(small.images(day), "dog", [3])
     text = again.with_name("text.png")
     shutil.copy(path, text)
@@ -289,7 +289,7 @@ def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answe
     assert process.wait(60) == 1, shown
     assert said in shown.decode()
     assert sha256_file(path) == sha256(png(3))
-    assert corrections.lines(small, SMALL_DAYS[1]) == {}
+    assert corrections.of_day(small, SMALL_DAYS[1]) == {}
 
 
 # The three real days, shared by a folder; then a fourth that erases, and a clone's fifth.

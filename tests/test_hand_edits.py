@@ -11,7 +11,7 @@ from builders import RealProject
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.history import hand_edits
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from faults import Disk
@@ -24,7 +24,7 @@ ALL = (
 
 
 def check(project):
-    hand_edits.check(Line.read(project))
+    hand_edits.check(ProjectState.read(project))
 
 
 def problems(project):
@@ -203,7 +203,7 @@ def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeyp
     replace(path)
     assert problems(copy) == problems(copy) == [f"{copy.name(path)} was changed"]
     # What nothing is known of is read once.
-    copy.last_looks.unlink()
+    copy.last_checked.unlink()
     assert problems(copy) == [f"{copy.name(path)} was changed"]
     vcs.dvc(copy.root, "checkout", "--force", f"data/images/{ONE}")
     check(copy)
@@ -217,7 +217,7 @@ def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, digits):
     copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     copy.dvc("checkout", "--quiet", "--force")
     copy.dayfold("undo", "--yes")
-    copy.last_looks.unlink()
+    copy.last_checked.unlink()
     copy.dayfold("seal")
     path = image(copy)
     replace(path)

@@ -77,7 +77,7 @@ def test_no_class_is_called_as_an_audit_s_decision(source, nothing):
     assert [item.label for item in delivery.images] == ["keep_", "withdraw_"]
     for decision, refused in zip(("keep", "withdraw"), map(str, delivery.refused), strict=True):
         assert f"{decision} is no class name: it is a decision in audits" in refused
-        assert f"call it {decision}_" in refused
+        assert f"use {decision}_" in refused
         assert corrections.label_problem(decision)
 
 

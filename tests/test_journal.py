@@ -227,7 +227,7 @@ def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy
 
 def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
-    for number, at in enumerate(("_move", "bring_back", "edit", "lay_out"), start=1):
+    for number, at in enumerate(("_move", "restore_files", "edit", "checkout"), start=1):
         opening.open_day(copy, FOUR)
         (copy.images(FOUR) / "cyst").mkdir()
         (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")

@@ -83,7 +83,7 @@ def test_what_spreadsheets_write_is_read_and_empty_rows_and_columns_are_nothing(
         ("a/1.png,..", "the label '..' is no class name"),
         ('a/1.png,"c\na"', "the label 'c\\\\na' has unprintable letters"),
         ("a/1.png,c\0t", "the label 'c\\\\x00t' has unprintable letters"),
-        (".hidden.png,cat", "is hidden"),
+        (".hidden.png,cat", "is a hidden"),
         ("a/Thumbs.db,cat", "is a hidden or system file"),
         ("a/1.png," + "c" * 256, f"the label {'c' * 256!r} is too long for a class name"),
     ],

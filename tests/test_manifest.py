@@ -169,7 +169,7 @@ def test_a_parent_that_is_no_day_or_a_later_one_becomes_no_path(project):
             lambda: manifest.history(project, DAYS[0]),
             lambda: manifest.parent_of(path.read_bytes(), "a manifest"),
         ):
-            with pytest.raises(LedgerError, match="as its parent, which is no day") as caught:
+            with pytest.raises(LedgerError, match="as its parent, which is not a day") as caught:
                 read()
             assert repr(parent) in str(caught.value)
 

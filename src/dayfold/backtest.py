@@ -91,7 +91,7 @@ TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may cha
 
 
 @dataclass(frozen=True)
-class History:
+class BacktestDays:
     """The sealed days that a backtest trains again.
 
     `parent` is the folder with the model and predictions from before the first day; `origin` is the
@@ -108,7 +108,7 @@ class History:
 
 
 def run_days(
-    history: History,
+    history: BacktestDays,
     scratch: Project,
     params: Params,
     policy: Policy,
@@ -123,7 +123,7 @@ def run_days(
     changed = params_file.changed(params, policy.changes)
     done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
     if len(done) < len(history.days):
-        _lay_out(history, scratch)
+        _prepare(history, scratch)
         if done:
             _inherit(scratch, done[-1])
     for day in history.days:
@@ -140,7 +140,7 @@ def run_days(
 
 
 def _run_day(
-    history: History, scratch: Project, params: Params, policy: Policy, day: str
+    history: BacktestDays, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
     # Slow to import, and a finished run needs none of them.
     from dayfold.stages import evaluate, replay, train, weights
@@ -183,7 +183,7 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
     return params_file.changed(params, {"train.updates": math.ceil(params.train.updates * factor)})
 
 
-def _lay_out(history: History, scratch: Project) -> None:
+def _prepare(history: BacktestDays, scratch: Project) -> None:
     if scratch.parent_model.exists():
         return
     scratch.data.mkdir(parents=True, exist_ok=True)
@@ -268,7 +268,7 @@ def compare(
     return comparison.table(results, len(history.days)), notes
 
 
-def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
+def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> BacktestDays:
     sealed = vcs.sealed_days(project.root)
     days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
     if len(days) < 2:
@@ -279,13 +279,13 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         )
     recorded = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        storage.bring_folder(project.root, recorded[day].parent_md5, folder / name)
+        storage.fetch_folder(project.root, recorded[day].parent_md5, folder / name)
     origin = folder / "origin" / project.parent_model.name
     manifests, withdrawn = corrections.manifests_without_withdrawn(project, days[-1])
-    return History(project, days, folder / "parent", origin, manifests, withdrawn)
+    return BacktestDays(project, days, folder / "parent", origin, manifests, withdrawn)
 
 
-def _key(history: History, params: Params, policy: Policy) -> str:
+def _key(history: BacktestDays, params: Params, policy: Policy) -> str:
     """Return a digest of all that a run's figures depend on: the name of its folder."""
     last = history.days[-1]
     pin = sha256_file(history.project.manifest(last))

@@ -94,7 +94,7 @@ def _check_outer(folder: Path, options: Options) -> None:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
     except ToolError:
         return  # in no repository
-    if vcs.git_says(above, "check-ignore", "--quiet", "--", f"{folder}/"):
+    if vcs.git_succeeds(above, "check-ignore", "--quiet", "--", f"{folder}/"):
         say(f"{folder} is ignored by the git repository {outer}; it gets a repository of its own")
         return
     inside = folder.relative_to(outer).as_posix()
@@ -186,7 +186,7 @@ def make_origin(project: Project, params: Params) -> None:
 
 def require_identity(root: Path) -> None:
     """Raise ToolError if git does not know who commits."""
-    if not vcs.git_says(root, "var", "GIT_COMMITTER_IDENT"):
+    if not vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT"):
         raise ToolError(
             "git does not know who you are, so it cannot commit.",
             hint='git config --global user.name "…" && git config --global user.email "…"',

@@ -99,7 +99,7 @@ def begin(folder: Path) -> None:
 
 def _shell(root: Path, words: Sequence[str]) -> None:
     say(f"$ {shlex.join(words)}")
-    has_identity = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")
+    has_identity = vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT")
     identity = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, changing, command, day_of, here, option
+from dayfold.cli.top import CYCLE, Day, changing, command, current_project, day_of, option
 from dayfold.errors import CycleError, RefusedError
 from dayfold.project.console import plural, say, show
 
@@ -111,7 +111,7 @@ def add(
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         with changing("add") as project:
             parent = opening.open_day(project, today)
-        for line in opening.opened(project, today, parent):
+        for line in opening.describe_opening(project, today, parent):
             say(line)
         say(f"images go to {project.name(project.images(today))}/<class>/")
         return
@@ -154,7 +154,7 @@ def undo(
     from dayfold.cycle import opening, sealing
     from dayfold.project import journal
 
-    note = journal.read(here())
+    note = journal.read(current_project())
     with changing("undo") as project:
         if note and note.step == opening.CLOSE:
             return  # the repair has just finished it; do not undo another step
@@ -184,7 +184,7 @@ def run(
     from dayfold.cycle import unattended
 
     with changing("run") as project:
-        dated = unattended.dated(source)
+        dated = unattended.dated_folders(source)
         if dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
         for path in dated:
@@ -203,7 +203,7 @@ def status() -> None:
     """Show the day, whether it is sealed, and what to run next."""
     from dayfold.cycle.status import advice
 
-    print("\n".join(advice(here(in_conflict=True))))
+    print("\n".join(advice(current_project(in_conflict=True))))
 
 
 # Hidden names from before 0.2, until 0.3.

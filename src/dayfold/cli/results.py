@@ -12,8 +12,8 @@ from dayfold.cli.top import (
     MODEL,
     PROOF,
     command,
+    current_project,
     days_of,
-    here,
     option,
     warn_of_edits,
     without_collector,
@@ -41,7 +41,7 @@ def log(
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
 
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     images, lines = history.read(project, now.params, last)
     forced = gate.forced(project)
@@ -76,7 +76,7 @@ def diff(
 
     if len(days or ()) > 2:
         raise CycleError("At most two days can be compared.", hint="dayfold diff DAY DAY")
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     sides = compared.sides(project, now.params, [check_day(day) for day in days or ()])
     both = compared.shared(project, sides)
@@ -103,7 +103,7 @@ def report(
     from dayfold.figures.report import page
     from dayfold.project import pins
 
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     found = read(project, check_day(day) if day else None)
     if png:
@@ -155,7 +155,7 @@ def backtest(
     """Compare policies on the project's history; docs/retention.md explains them."""
     from dayfold import backtest as replayed
 
-    project = here()
+    project = current_project()
     policies = replayed.policies(policy or [], changes or [])
     first, last = days_of(days)
     table, notes = replayed.compare(project, policies, first=first, last=last, seeds=seeds)
@@ -210,7 +210,7 @@ def predict(
         )
     if output and (output.is_dir() or str(output) == "-"):
         raise IntakeError(f"{output} is not a file.", hint="name a file: --csv predicted.csv")
-    paths, project = [] if queue else predicting.images(sources), here()
+    paths, project = [] if queue else predicting.images(sources), current_project()
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))
     if queue and output:
@@ -237,7 +237,7 @@ def export(
     with without_collector():
         from dayfold.serve import exporting
 
-    meant, project = exporting.form_of(file, form), here()
+    meant, project = exporting.form_of(file, form), current_project()
     warn_of_edits(project)
     for path in exporting.export(project, file, day=day, form=meant):
         print(f"written: {path}")
@@ -257,7 +257,7 @@ def audit(
     with without_collector():
         from dayfold.serve import auditing
 
-    project = here()
+    project = current_project()
     found = auditing.run(project, top=top)
     print(*auditing.summary(found, project), sep="\n")
     if html:
@@ -292,7 +292,7 @@ def reproduce(
     if everything == bool(days):
         raise CycleError("Which days?", hint="dayfold reproduce 2025-06-04, or --all")
     flags = {"from_scratch": from_scratch, "restore": restore, "here": here_}
-    results = rebuild.reproduce(here(), days or [], **flags)
+    results = rebuild.reproduce(current_project(), days or [], **flags)
     print(f"\n{rebuild.summary(results)}")
     if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
@@ -315,7 +315,7 @@ def check(
     from dayfold.cycle.ready import ready
     from dayfold.proof import check as checks
 
-    project = here()
+    project = current_project()
     if fix:
         with suppress(CycleError), ready(project, "check"):
             pass  # `examine` reports below why it is not ready

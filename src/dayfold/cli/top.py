@@ -19,7 +19,7 @@ from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
-    from dayfold.history.line import Line
+    from dayfold.history.state import ProjectState
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -113,7 +113,7 @@ def command(
     return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
 
 
-def here(*, in_conflict: bool = False) -> Project:
+def current_project(*, in_conflict: bool = False) -> Project:
     """Return the project of the current folder.
 
     Raises CycleError if there is none, if it is not the top of a git repository, or if it has merge
@@ -131,7 +131,7 @@ def changing(command_name: str) -> Iterator[Project]:
     """Lock and repair the project of the current folder, for a command that changes it."""
     from dayfold.cycle.ready import ready
 
-    project = here()
+    project = current_project()
     # DVC starts in the meantime; most of these commands use it.
     with vcs.dvc_ready(project.root), ready(project, command_name):
         yield project
@@ -150,14 +150,14 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-def warn_of_edits(project: Project) -> "Line":
+def warn_of_edits(project: Project) -> "ProjectState":
     """Warn on stderr of changed tables of sealed days; return the project's state."""
-    from dayfold.history import states
-    from dayfold.history.line import Line
+    from dayfold.history import refusals
+    from dayfold.history.state import ProjectState
 
-    now = Line.read(project)
+    now = ProjectState.read(project)
     try:
-        states.check(now, "log")
+        refusals.check(now, "log")
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import polars as pl
 
-from dayfold.cycle.correcting import Desk, relabel
-from dayfold.cycle.opening import check_may_change, make_open, opened
+from dayfold.cycle.correcting import Draft, relabel
+from dayfold.cycle.opening import check_may_change, describe_opening, make_open
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake import finding, labels
-from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
@@ -56,7 +56,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     day's folder. Checked bytes wait in .dvc/tmp until all files are checked. Returns the outcome
     for each file.
     """
-    options, now = options or Options(), Line.read(project)
+    options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
     params_file.changed(now.params, {"data.group": group})  # raises if it is no regular expression
@@ -65,14 +65,14 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     with _scratch(project) as scratch:
         # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
-        history, lying = now.history(), _lying(project, day)
-        _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
+        history, present = now.history(), _present_images(project, day)
+        _check_odd(source, tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
-        deliveries.inspect(found, delivery, history, today=lying, stage=stage)
-        _tell_old_names(delivery, history)
+        deliveries.inspect(found, delivery, history, today=present, stage=stage)
+        _warn_of_old_names(delivery, history)
         # Decide what to do with each file.
-        desk = _corrections(project, day, delivery, options)
+        draft = _corrections(project, day, delivery, options)
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
@@ -83,20 +83,22 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         paths = [(item, project.name(path)) for item, path in targets]
         patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
-            patients = grouping.patients_again(delivery.known, lying, group)
+            patients = grouping.patients_again(delivery.known, present, group)
         delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
-            is_new = bool(targets or desk or lying.keys() - had)
+            is_new = bool(targets or draft or present.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.said[:0] = opened(project, day, delivery.opened, would=delivery.is_dry)
+            delivery.said[:0] = describe_opening(
+                project, day, delivery.opened, would=delivery.is_dry
+            )
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
         if stage:  # write everything, the images last
-            if desk:
-                desk.close()
+            if draft:
+                draft.save()
             if delivery.opened:
-                if not (desk and desk.opened):
+                if not (draft and draft.opened):
                     make_open(now, day)
                 _list(project, source, day, delivery)
             _record(now, day, group, delivery, options)
@@ -135,7 +137,7 @@ def _scratch(project: Project) -> Iterator[Path]:
 
 def _found(
     project: Project, source: Path, scratch: Path, delivery: Delivery, options: Options
-) -> list[Found]:
+) -> list[FoundFile]:
     kept = options.classes or project.classes
     classes = labels.read_classes(kept) if options.classes or kept.exists() else {}
     if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
@@ -152,7 +154,7 @@ def _found(
     return found
 
 
-def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
+def _present_images(project: Project, day: str) -> dict[str, tuple[str, str]]:
     """Return the images in the day's folder: sha256 → (class, path)."""
     there = finding.walk_day(project, day, Delivery())
     with ThreadPoolExecutor(cpus()) as pool:
@@ -161,7 +163,7 @@ def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
         return dict(zip(images, places, strict=True))
 
 
-def _tell_odd(
+def _check_odd(
     source: Path, counts: Mapping[str, int], known: set[str], delivery: Delivery, options: Options
 ) -> None:
     odd = deliveries.suspicions(counts, known)
@@ -175,7 +177,7 @@ def _tell_odd(
         delivery.warn(str(source), f"is odd: {line}")
 
 
-def _tell_old_names(delivery: Delivery, history: History) -> None:
+def _warn_of_old_names(delivery: Delivery, history: History) -> None:
     """Warn of new images of a class whose earlier images were all relabelled."""
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
@@ -186,21 +188,21 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
 
 
-def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
+def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Draft | None:
     """Return corrections of the known images that have another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
-    desk = Desk(project, day)
+    draft = Draft(project, day)
     reason = f"given in {escaped(options.labels.name)}" if options.labels else "given again"
     for path, label in {one.known: one.label for one in delivery.changed}.items():
-        relabel(desk, [project.root / path], to=label, reason=reason)
-    desk.check()
-    return desk
+        relabel(draft, [project.root / path], to=label, reason=reason)
+    draft.check()
+    return draft
 
 
 def _targets(
     project: Project, day: str, delivery: Delivery, group: str
-) -> list[tuple[Found, Path]]:
+) -> list[tuple[FoundFile, Path]]:
     """Return where each image goes: its own name (NFC), or one with part of its id if it is taken.
 
     Refuses an image without a group, and one whose group another name would change.
@@ -289,7 +291,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
     return "fix or remove these files, then run the command again"
 
 
-def _record(now: Line, day: str, group: str, delivery: Delivery, options: Options) -> None:
+def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options: Options) -> None:
     """Record the classes, groups and `data.group` that were given."""
     project = now.project
     before = now.params.data.group
@@ -304,7 +306,7 @@ def _record(now: Line, day: str, group: str, delivery: Delivery, options: Option
         grouping.add_groups(project, day, delivery.groups)
 
 
-def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
+def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):

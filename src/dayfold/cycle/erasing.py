@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from markupsafe import escape
 
-from dayfold.cycle.correcting import Desk, Target
+from dayfold.cycle.correcting import Draft, Target
 from dayfold.errors import CycleError, ToolError
 from dayfold.history import record
 from dayfold.history.record import Usage, span, usage
@@ -24,7 +24,7 @@ from dayfold.project import storage, vcs
 from dayfold.project.console import first_few, plural, say
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
+from dayfold.project.storage import READ_ONLY, Remote, fetch, remotes
 
 ONCE = 500  # paths in one DVC command, as the length of a command line is limited
 
@@ -43,7 +43,7 @@ class _Image(NamedTuple):
     usage: Usage | None = None
 
     @property
-    def text(self) -> bytes:
+    def placeholder(self) -> bytes:
         """The placeholder that replaces it."""
         return placeholder(self.image)
 
@@ -64,8 +64,8 @@ class Erasure:
         Without `paths` these are the images recorded as erased, here or in another clone. Raises
         CycleError that lists all problems.
         """
-        self.project, self.desk = project, Desk(project, day)
-        targets = _recorded(self.desk, paths, reason)
+        self.project, self.draft = project, Draft(project, day)
+        targets = _recorded(self.draft, paths, reason)
         self.remotes = remotes(project.root)
         self.images = [*self._of_sealed_days(targets), *self._of_the_open_day(targets)]
         self.sealed = [one for one in self.images if one.usage]  # placeholders replace these
@@ -87,15 +87,15 @@ class Erasure:
 
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
         sealed = vcs.sealed_days(self.project.root)
-        days = [day for day in self.desk.history.days if day in sealed]
+        days = [day for day in self.draft.history.days if day in sealed]
         line = list(record.read(self.project, days).values())
         keys = {one.day: one.images_md5 for one in line}
         images = {one.image for one in targets if one.image}
-        found = usage(self.desk.history, images, line)
+        found = usage(self.draft.history, images, line)
         lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
-                lists[day] = storage.listed(bring(self.project.root, keys[day]).read_bytes())
+                lists[day] = storage.listed(fetch(self.project.root, keys[day]).read_bytes())
         for used in found:
             path = self.project.root / used.path
             name = path.relative_to(self.project.images(used.day)).as_posix()
@@ -122,11 +122,11 @@ class Erasure:
         held = dict[Path, None]()
         for one in self.images:
             places = self._places(one)
-            held |= dict.fromkeys(path for path in places if path.read_bytes() != one.text)
+            held |= dict.fromkeys(path for path in places if path.read_bytes() != one.placeholder)
         yield from held
         sizes = {path.stat().st_size for path in held}
         wanted = {one.image for one in self.images}
-        history, objects = self.desk.history, storage.cache_folder(self.project.root)
+        history, objects = self.draft.history, storage.cache_folder(self.project.root)
         known = {*history.images["path"], *history.corrections["path"]}
         for folder, folders, names in os.walk(self.project.root) if held else ():
             here = Path(folder)
@@ -140,7 +140,7 @@ class Erasure:
 
     def described(self) -> Iterator[str]:
         """Yield lines on what will be erased, which days' models used it, and what follows."""
-        days = self.desk.history.days
+        days = self.draft.history.days
         yield f"to be erased: {plural(len(self.images), 'image')}"
         for one in self.images:
             if not one.usage:
@@ -184,9 +184,9 @@ class Erasure:
         Raises CycleError that lists the remotes that could not be reached; everything else is
         erased by then.
         """
-        project, noted = self.project, self.project.corrections(self.desk.day)
-        self.desk.close()
-        if self.desk.corrected:
+        project, noted = self.project, self.project.corrections(self.draft.day)
+        self.draft.save()
+        if self.draft.corrected:
             say(f"recorded in {project.name(noted)}; dayfold seal makes it final")
         problems = []
         for remote in self.remotes:
@@ -197,8 +197,8 @@ class Erasure:
         for path in (*self.pages, *self.copies):
             path.unlink(missing_ok=True)
         for one in self.sealed:
-            self._text_into_cache(one)
-        self._texts_into_days()
+            self._placeholder_into_cache(one)
+        self._placeholders_into_days()
         count = len({*self.holders} - {*self.copies})
         say(f"here: {count} files and objects erased, {plural(len(self.copies), 'copy')} removed")
         for page in self.pages:
@@ -213,7 +213,7 @@ class Erasure:
                 hint="when they can be reached: dayfold withdraw --erase",
             )
 
-    def _text_into_cache(self, one: _Image) -> None:
+    def _placeholder_into_cache(self, one: _Image) -> None:
         """Replace an image's object in the cache by its placeholder, also if the object is missing.
 
         DVC checks out nothing of a folder that lacks an object.
@@ -224,51 +224,51 @@ class Erasure:
         # Under the placeholder's own MD5 too: DVC replaces a file without asking only if the cache
         # has it.
         own, place, listed = (
-            storage.object_path(root, key) for key in (md5(one.text), one.md5, one.folder)
+            storage.object_path(root, key) for key in (md5(one.placeholder), one.md5, one.folder)
         )
         for path in (own, place):
             is_gap = not path.exists() and (path == own or listed.exists())
-            if is_gap or (path.exists() and path.read_bytes() != one.text):
-                write_bytes(path, one.text, mode=READ_ONLY)
+            if is_gap or (path.exists() and path.read_bytes() != one.placeholder):
+                write_bytes(path, one.placeholder, mode=READ_ONLY)
 
-    def _texts_into_days(self) -> None:
+    def _placeholders_into_days(self) -> None:
         """Put the placeholders into the days' folders that are here.
 
         DVC checks them out, so that it takes the folders as unchanged.
         """
         project = self.project
         sealed = {project.images(day) for day in vcs.sealed_days(project.root)}
-        texts = {project.root / one.path: one for one in self.sealed}
-        texts = {path: one for path, one in texts.items() if path.parents[1].is_dir()}
-        for path in texts.keys() & {*self.holders}:
+        placeholders = {project.root / one.path: one for one in self.sealed}
+        placeholders = {path: one for path, one in placeholders.items() if path.parents[1].is_dir()}
+        for path in placeholders.keys() & {*self.holders}:
             path.unlink()
         # DVC also expects the copies in a sealed day's folder.
-        files = [*texts, *(path for path in self.copies if sealed & set(path.parents))]
+        files = [*placeholders, *(path for path in self.copies if sealed & set(path.parents))]
         missing = [project.name(path) for path in files if not path.exists()]
         for first in range(0, len(missing), ONCE):
             # The next `dvc status` reports a folder that cannot be checked out.
             with suppress(ToolError):
                 vcs.dvc(project.root, "checkout", *missing[first : first + ONCE])
-        for path, one in texts.items():
+        for path, one in placeholders.items():
             if not path.exists():
-                write_bytes(path, one.text, mode=READ_ONLY)
+                write_bytes(path, one.placeholder, mode=READ_ONLY)
 
 
-def _recorded(desk: Desk, paths: Sequence[str | Path], reason: str) -> list[Target]:
+def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:
     """Return the images to erase; draft an event for those that have none."""
-    known = corrections.gone(desk.project, corrections.ERASE)
-    mine = {*desk.history.images["image"], *desk.history.corrections["image"]}
-    targets = desk.targets(paths or sorted(mine & known.keys()))
-    if not targets and not desk.problems:
+    known = corrections.withdrawals(draft.project, corrections.ERASE)
+    mine = {*draft.history.images["image"], *draft.history.corrections["image"]}
+    targets = draft.targets(paths or sorted(mine & known.keys()))
+    if not targets and not draft.problems:
         raise CycleError("No image is recorded as erased.", hint="dayfold withdraw --erase PATH…")
     for target in targets:
         if target.image and target.image not in known:
             # Without a new reason, that of today's withdrawal stays.
-            is_withdrawn = desk.has(target, WITHDRAW) and not reason
-            why = desk.lines[target.image].reason if is_withdrawn else reason
-            desk.check_reason(why)
-            desk.correct(corrections.ERASE, target, reason=why)
-    desk.check()
+            is_withdrawn = draft.has(target, WITHDRAW) and not reason
+            why = draft.corrections[target.image].reason if is_withdrawn else reason
+            draft.check_reason(why)
+            draft.correct(corrections.ERASE, target, reason=why)
+    draft.check()
     return targets
 
 
@@ -293,4 +293,4 @@ def _from_remote(remote: Remote, images: Sequence[_Image]) -> int:
     if unknown := [one.path for one in images if not one.md5]:
         paths = ", ".join(first_few(unknown))
         raise ToolError(f"{what}: DVC's list of the day of {paths} cannot be read")
-    return sum(remote.replace(one.md5, one.text, folder=one.folder) for one in images)
+    return sum(remote.replace(one.md5, one.placeholder, folder=one.folder) for one in images)

@@ -12,9 +12,9 @@ import yaml
 
 from dayfold.create import make_origin
 from dayfold.errors import CycleError, ToolError
-from dayfold.history import hand_edits, states
+from dayfold.history import hand_edits, refusals
 from dayfold.history.day_files import put_in_index
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import corrections, manifest
 from dayfold.ledger.intake import finding
 from dayfold.ledger.names import is_clutter
@@ -32,13 +32,13 @@ _MADE = ("weights", "replay", "train", "evaluate")
 
 def open_day(project: Project, day: str) -> str:
     """Open `day` and return its parent."""
-    now = Line.read(project)
+    now = ProjectState.read(project)
     check_may_open(now, day)
     make_open(now, day)
     return now.next_parent
 
 
-def make_open(now: Line, day: str) -> None:
+def make_open(now: ProjectState, day: str) -> None:
     """Open a day that has passed `check_may_open`; each step can be repeated."""
     project = now.project
     with journal.step(project, OPEN, day=day, parent=now.next_parent):
@@ -59,7 +59,7 @@ def make_open(now: Line, day: str) -> None:
 
 def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
     """Finish opening a day after a kill, by the journal's note; return what was done."""
-    day, now = facts["day"], Line.read(project)
+    day, now = facts["day"], ProjectState.read(project)
     if now.day != day:
         try:
             if now.next_parent != facts.get("parent"):
@@ -71,15 +71,15 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
     return f"{day} is open"
 
 
-def check_may_change(now: Line, day: str) -> None:
+def check_may_change(now: ProjectState, day: str) -> None:
     """Raise CycleError unless the day is open or can be opened next."""
     if now.is_open and now.day == check_day(day):
-        states.check(now, "change")
+        refusals.check(now, "change")
     else:
         check_may_open(now, day)
 
 
-def check_may_open(now: Line, day: str) -> None:
+def check_may_open(now: ProjectState, day: str) -> None:
     """Raise CycleError unless `day` can be the next open day."""
     check_day(day)
     if day in now.sealed:
@@ -88,8 +88,8 @@ def check_may_open(now: Line, day: str) -> None:
         raise CycleError(
             f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
         )
-    states.check(now, "open")
-    states.check_free(now, day)
+    refusals.check(now, "open")
+    refusals.check_free(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
@@ -153,7 +153,9 @@ def fold_into_month(project: Project, day: str) -> None:
         own.unlink()
 
 
-def opened(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
+def describe_opening(
+    project: Project, day: str, parent: str, *, would: bool = False
+) -> Iterator[str]:
     """Yield the lines to print about a day that was opened; none if `parent` is empty."""
     if not parent:
         return
@@ -226,16 +228,16 @@ def count_files(project: Project, day: str) -> int:
     return sum(not any(map(is_clutter, parts)) for parts in names)
 
 
-def agree(description: str, *, yes: bool) -> None:
+def confirm_undo(description: str, *, yes: bool) -> None:
     """Print what would be undone; raise CycleError unless `yes` is set or a person agrees."""
     say(description)
     ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 
 
-def close(now: Line, *, yes: bool) -> str:
+def close(now: ProjectState, *, yes: bool) -> str:
     """Close the open day (see `sealing.undo`); return what was done."""
     project = now.project
-    lines = corrections.lines(project, now.day).values()
+    lines = corrections.of_day(project, now.day).values()
     if erased := sum(line.action == corrections.ERASE for line in lines):
         raise CycleError(
             f"{now.day} erased {plural(erased, 'image')} of earlier days, so it cannot be undone.",
@@ -245,7 +247,7 @@ def close(now: Line, *, yes: bool) -> str:
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
-    agree(
+    confirm_undo(
         f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
         f"Everything else becomes as it was before {now.day}.\n{KEPT}",
         yes=yes,
@@ -271,8 +273,8 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
         own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
     for path in (*own, *project.images(day).parent.glob("*.dvc"), project.dvc_lock):
         path.unlink(missing_ok=True)
-    bring_back(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
-    vcs.git_says(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
+    restore_files(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
+    vcs.git_succeeds(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
     before: dict[str, object] = {"day": UNOPENED, "parent": ORIGIN}
     if parent != ORIGIN:
         data = project.manifest(parent).read_bytes()
@@ -280,7 +282,7 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     params_file.edit(project.params, before)
     if parent != ORIGIN:
         with suppress(ToolError):  # `status` reports what cannot be checked out here
-            lay_out(project)
+            checkout(project)
     kept = project.name(folder)
     images = f"images are in {kept}/images/{day}/"
     is_empty = not any(path.is_file() for path in (folder / "images").rglob("*"))
@@ -297,7 +299,7 @@ def _move(source: Path, target: Path) -> None:
         shutil.move(source, target)
 
 
-def bring_back(project: Project, commit: str) -> None:
+def restore_files(project: Project, commit: str) -> None:
     """Restore what a day made, and DVC's pins, from a commit; in the index too."""
     found = vcs.split(vcs.git(project.root, "ls-tree", "-r", "-z", "--name-only", commit))
     pins = [name for name in found if name.startswith(("data/images/", "data/parent.dvc"))]
@@ -308,6 +310,6 @@ def bring_back(project: Project, commit: str) -> None:
     vcs.git(project.root, "checkout", "--quiet", commit, *paths, given=given)
 
 
-def lay_out(project: Project) -> None:
+def checkout(project: Project) -> None:
     parent = f"{project.name(project.parent)}.dvc"
     vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)

@@ -46,7 +46,7 @@ def _repair(project: Project) -> None:
     for one in found:
         if note and one.is_covered_by(note):
             one.fix()
-            say(f"dayfold {note.command} was killed: {one.what}: {one.said}")
+            say(f"dayfold {note.command} was killed: {one.what}: {one.repair}")
         else:
             say(
                 f"warning: {one.what}, since {duration(one.age)}; dayfold did not begin it, so it "

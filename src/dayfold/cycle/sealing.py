@@ -12,9 +12,9 @@ from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
-from dayfold.history import hand_edits, states
+from dayfold.history import hand_edits, refusals
 from dayfold.history.day_files import put_in_index
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
@@ -43,7 +43,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     Committed days without a tag are tagged first (`_tag_again`). `force` seals a day that fails the
     gate; `message` then gives the reason, which the tag keeps.
     """
-    now = Line.read(project)
+    now = ProjectState.read(project)
     if now.is_unopened:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if now.is_sealed and not now.untagged:
@@ -51,7 +51,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     if force and not message.strip():
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
-    states.check(now, "seal")
+    refusals.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := opening.stale(project, now.day):
@@ -65,7 +65,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         _write_index(project)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
-    return [*said, *afterwards(project)]
+    return [*said, *next_steps(project)]
 
 
 def _write_index(project: Project) -> None:
@@ -77,7 +77,7 @@ def _write_index(project: Project) -> None:
         print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
-def _commit(now: Line, message: str) -> None:
+def _commit(now: ProjectState, message: str) -> None:
     project, root = now.project, now.project.root
     text = _subject(project, now.day) + f"\n\n{message}" * bool(message)
     if reasons := gate.reasons(gate.read(project, now.day)):
@@ -86,7 +86,7 @@ def _commit(now: Line, message: str) -> None:
     # By default git drops lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal"):
-        _look_at_all(project, paths)
+        _unhide_changes(project, paths)
         # There is nothing to commit if an earlier `seal` was stopped before the tag, or a person
         # committed.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
@@ -101,16 +101,16 @@ def _commit(now: Line, message: str) -> None:
                 vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
             except ToolError:
                 # A hook such as pre-commit may change files and then refuse the commit.
-                _take_back(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
+                _restore_changed(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
                 raise
             if different := vcs.changed(root, staged, "HEAD", "--", *paths):
                 vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
-                _take_back(project, now.day, staged, different)
+                _restore_changed(project, now.day, staged, different)
         commit = _commit_of(now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
 
 
-def _look_at_all(project: Project, paths: Sequence[str]) -> None:
+def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
     """Make git see changes that it was told to hide.
 
     A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
@@ -123,7 +123,7 @@ def _look_at_all(project: Project, paths: Sequence[str]) -> None:
         vcs.git(project.root, "update-index", flag, "-z", "--stdin", given=names)
 
 
-def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:
+def _restore_changed(project: Project, day: str, staged: str, different: list[str]) -> None:
     """Restore the files that a git hook changed during the commit; raise CycleError if any."""
     if not different:
         return
@@ -153,7 +153,7 @@ def _subject(project: Project, day: str) -> str:
     return f"day {day}: {', '.join(said)}"
 
 
-def _tag_again(now: Line) -> list[str]:
+def _tag_again(now: ProjectState) -> list[str]:
     """Tag the days of this branch that have lost their tag; return them.
 
     A rebase, an amended commit or a squash merge leaves a tag behind. The tag moves, with its
@@ -182,20 +182,20 @@ def _tag_again(now: Line) -> list[str]:
     return now.lost_tags
 
 
-def _commit_of(now: Line, day: str) -> str:
+def _commit_of(now: ProjectState, day: str) -> str:
     project = now.project
     own = (project.manifest(day), project.evaluation(day), project.gate(day))
     paths = DAY_PATHS if day == now.day else tuple(map(project.name, own))
     return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
 
 
-def afterwards(project: Project) -> Iterator[str]:
+def next_steps(project: Project) -> Iterator[str]:
     """Yield the lines after a seal: what to push, or how to set up a remote."""
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
-        late = storage.is_late(root, sealed)
+        late = storage.remote_is_newer(root, sealed)
         first = "dayfold check --fix; " * late
-        yield f"next: {first}{storage.pushing(root, all_tags=late)}"
+        yield f"next: {first}{storage.push_command(root, all_tags=late)}"
     elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
@@ -209,8 +209,8 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
 
     With `seal` only a seal is undone. Asks unless `yes` is set. Returns what was done.
     """
-    now = Line.read(project)
-    states.check(now, "undo")
+    now = ProjectState.read(project)
+    refusals.check(now, "undo")
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:
@@ -222,11 +222,11 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
             hand_edits.check_last(now)
     except CycleError:
         again = "is not as it was sealed: its sealed files are restored"
-        opening.agree(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
-        opening.bring_back(project, vcs.TAG + now.day)
+        opening.confirm_undo(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
+        opening.restore_files(project, vcs.TAG + now.day)
         hint = "dayfold check --read-data; DVC's cache may be damaged"
         try:
-            opening.lay_out(project)
+            opening.checkout(project)
         except ToolError:  # as in a clone that has pulled nothing yet
             hint = ""
         try:
@@ -237,9 +237,9 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
     return _unseal(now, yes=yes)
 
 
-def _unseal(now: Line, *, yes: bool) -> str:
+def _unseal(now: ProjectState, *, yes: bool) -> str:
     project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
-    states.check(now, "unseal")
+    refusals.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
     on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
     if others := on - {vcs.branch(root)}:
@@ -258,7 +258,7 @@ def _unseal(now: Line, *, yes: bool) -> str:
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
     is_own = vcs.seals(root)[day].strip() in words
     goes = "its tag and commit are removed" if is_own else "its tag is removed, its commit stays"
-    opening.agree(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
+    opening.confirm_undo(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
     if is_own:
         _drop(project, commit, day)
     else:

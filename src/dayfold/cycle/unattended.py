@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger.intake import workers
 from dayfold.ledger.names import composed, is_clutter
 from dayfold.project import vcs
@@ -22,7 +22,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
     and DVC print. Returns how many files were refused or are known under another label. Raises
     GateError at the first day that fails the gate.
     """
-    refused, now = 0, Line.read(project)
+    refused, now = 0, ProjectState.read(project)
     times = vcs.times_of_seals(project.root)
     for number, folder in enumerate(sources, start=1):
         name = day or folder.name
@@ -56,14 +56,14 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
             say(f"nothing new, so {name} was not opened")
             continue
         opening.count_files(project, name)  # raises for pipes: DVC would hang
-        vcs.repro(project.root, None if verbose else Stages(say).hear)
+        vcs.repro(project.root, None if verbose else Stages(say).handle)
         for line in sealing.seal(project):
             say(line)
-        now = Line.read(project)
+        now = ProjectState.read(project)
     return refused
 
 
-def _has_new(now: Line, folder: Path) -> bool:
+def _has_new(now: ProjectState, folder: Path) -> bool:
     """Return whether the folder of an earlier day has an image that no day has.
 
     Its day was skipped because the folder had none then, and it cannot be opened now.
@@ -92,7 +92,7 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
     return sum(composed(name) not in text for name in young)
 
 
-def dated(source: Path) -> list[Path]:
+def dated_folders(source: Path) -> list[Path]:
     """Return the dated folders in `source`, in order; none if no folder is named by day.
 
     Raises IntakeError if it holds anything else too.
@@ -101,15 +101,15 @@ def dated(source: Path) -> list[Path]:
     found = sorted(path for path in paths if not path.name.startswith("."))
     if not any(is_day(path.name) and path.is_dir() for path in found):
         return []
-    strangers = [
+    others = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
         if not (is_day(path.name) and path.is_dir())
     ]
-    if strangers:
+    if others:
         raise IntakeError(
             f"{source} must hold folders named by day only:",
-            problems=strangers,
+            problems=others,
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found

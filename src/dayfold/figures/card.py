@@ -121,7 +121,7 @@ def _unknown(day: Day, limit: float | str) -> str:
 
 def _figures(line: DayLine) -> str:
     new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
+    rows = evidence.text_rows(line.figures or {}, MEANINGS | {"new.f1": new})
     return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 

@@ -112,7 +112,7 @@ class Day:
             if data := self.file(path):
                 return parse_csv(data, tables.schema(kind), name)
             pinned = pins.sealed_outputs(self.project.root, self.day)
-            return tables.read(storage.bring(self.project.root, pinned[name]), kind)
+            return tables.read(storage.fetch(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
             self.missing[name] = error.problems[-1] if error.problems else error.what
             return None

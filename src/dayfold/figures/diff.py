@@ -143,7 +143,7 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
-    for key, name, value, ends in evidence.told(figures, FIGURES):
+    for key, name, value, ends in evidence.text_rows(figures, FIGURES):
         cells = [value, ends.replace(FEW, "few")]
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
@@ -157,7 +157,7 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
     added = plural(last.line.images, "image")
     yield f"{last.line.day}: {added} added, {plural(last.line.classes, 'class')}{new}"
-    if any(FEW in ends for *_, ends in evidence.told(last.line.figures or {}, FIGURES)):
+    if any(FEW in ends for *_, ends in evidence.text_rows(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
         yield "It is the first day, so there is none to compare it with."

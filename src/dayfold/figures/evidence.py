@@ -177,7 +177,9 @@ def value_of(figures: Any, key: str) -> Any:
     return figures
 
 
-def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+def text_rows(
+    figures: Mapping[str, Any], names: Mapping[str, str]
+) -> list[tuple[str, str, str, str]]:
     """Return (key, name, value, interval) as text for each key of `names` that is defined."""
     found = []
     for key, name in names.items():
@@ -188,7 +190,7 @@ def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str
     return found
 
 
-def shown(figures: Mapping[str, Any], key: str) -> str:
+def as_text(figures: Mapping[str, Any], key: str) -> str:
     """Return a figure of a day as text; "few" where it is not judged."""
     value = value_of(figures, key)
     return figure(value) if value is None or is_judged(figures, key) else "few"

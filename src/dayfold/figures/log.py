@@ -231,7 +231,7 @@ def _cell(line: DayLine, key: str) -> str:
     figures = line.figures
     if figures is None:
         return figure(None)
-    shown = evidence.shown(figures, key)
+    shown = evidence.as_text(figures, key)
     if key == "average_accuracy":
         low, high = figures["interval"][key].values()
         if evidence.is_judged(figures, key) and low is not None:

@@ -17,7 +17,7 @@ import polars as pl
 
 from dayfold.errors import CycleError, LedgerError
 from dayfold.history import record
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import is_placeholder
 from dayfold.ledger.names import is_clutter
@@ -35,7 +35,7 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
-def check(now: Line) -> None:
+def check(now: ProjectState) -> None:
     """Raise CycleError, with how to restore it, if a file of a sealed day was changed.
 
     Outputs of the last sealed day are skipped while no other day is open, as they may be made
@@ -60,19 +60,19 @@ def check(now: Line) -> None:
     if not (parent_back or any(found.values())):
         noted |= dict.fromkeys(due, began)
     try:
-        write_bytes(project.last_looks, json_bytes(noted))
+        write_bytes(project.last_checked, json_bytes(noted))
     except OSError as error:
         if error.errno not in UNWRITABLE:  # `status` works in a read-only project too
             raise
     _refuse(found, now.params.parent, parent_back)
 
 
-def check_tables(now: Line) -> None:
+def check_tables(now: ProjectState) -> None:
     """Raise CycleError if a table of a sealed day was changed; images are not checked."""
     _refuse({EDITED: _in_git(now, DAY_PATHS)})
 
 
-def check_last(now: Line, *, tables_alone: bool = False) -> None:
+def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
     """Raise CycleError unless the last sealed day's files are here, and as its tag has them.
 
     A `dvc repro` with other params makes the day again in place. `tables_alone` skips the files
@@ -118,7 +118,7 @@ def _refuse(
     images = [name for what, names in found.items() if what != EDITED for name in names]
     steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
     if folders := pins.tracked(images):
-        steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
+        steps += [f"{vcs.restore_command(*folders)} || dayfold check --read-data"]
     steps += parent_back
     first = "move added files elsewhere (DVC deletes them), then: " * bool(found.get(ADDED))
     raise CycleError(
@@ -132,12 +132,12 @@ def _refuse(
 def _noted(project: Project) -> dict[str, int]:
     """Return day → time in ns at which its images were last found unchanged; 0 for never."""
     try:
-        return dict(json.loads(project.last_looks.read_bytes()))
+        return dict(json.loads(project.last_checked.read_bytes()))
     except (FileNotFoundError, ValueError):
         return {}  # or the file is of an earlier version
 
 
-def _parent_back(now: Line) -> list[str]:
+def _parent_back(now: ProjectState) -> list[str]:
     """Return the commands that restore data/parent; none if it is as the day before made it.
 
     None either if it is not here, or if no sealed day made it.
@@ -151,8 +151,8 @@ def _parent_back(now: Line) -> list[str]:
     if {path.name: md5_file(path) for path in files} == made:
         return []
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
-    if pins.here(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
-        return [vcs.bringing_back(name)]  # after `git checkout` without `dvc checkout`
+    if pins.read(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
+        return [vcs.restore_command(name)]  # after `git checkout` without `dvc checkout`
     # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
     gets = [
         f"dvc get . {project.name(one)} --rev {vcs.TAG}{day} --out {project.name(kept)}"
@@ -161,7 +161,7 @@ def _parent_back(now: Line) -> list[str]:
     return [f"rm -rf {name}", *gets, f"dvc add {name}"]
 
 
-def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
+def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:
     project, days = now.project, {day for day in now.sealed if day != now.day}
     if not days:
         return []
@@ -200,7 +200,7 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
 
 
 def _compared(
-    now: Line, touched: dict[str, list[str]], gone: Collection[str]
+    now: ProjectState, touched: dict[str, list[str]], gone: Collection[str]
 ) -> dict[str, list[str]]:
     """Return the changed, deleted and added files of days: `touched` ones, and those `gone`.
 
@@ -212,7 +212,7 @@ def _compared(
     project, known = now.project, now.sealed_history
     mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
     image_of = dict(mine.select("path", "image").iter_rows())
-    erased = corrections.gone(project, corrections.ERASE)
+    erased = corrections.withdrawals(project, corrections.ERASE)
     free = set(known.corrections.filter(action="withdraw")["path"])
     free |= {name for name, image in image_of.items() if image in erased}
     sealed = image_of.keys() - free

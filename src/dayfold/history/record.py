@@ -218,10 +218,12 @@ def _replayed(sealed: Sealed) -> set[str] | None:
         return None
 
 
-def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[str, list[str]]:
+def erased_inputs(
+    project: Project, history: History, days: Sequence[Sealed]
+) -> dict[str, list[str]]:
     """Return day → paths of the erased images that the day cannot be made again without."""
     found: dict[str, list[str]] = {}
-    erased = corrections.gone(project, corrections.ERASE)
+    erased = corrections.withdrawals(project, corrections.ERASE)
     for one in usage(history, erased, days):
         for day in one.days:
             found.setdefault(day, []).append(one.path)

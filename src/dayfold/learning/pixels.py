@@ -80,7 +80,7 @@ def load(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),
             hint="; ".join(
-                [vcs.bringing_back(folder) for folder in folders[:5]]
+                [vcs.restore_command(folder) for folder in folders[:5]]
                 or [
                     "days that used an erased image cannot be made again: dayfold undo ends an "
                     "experiment; dayfold check --read-data says more"

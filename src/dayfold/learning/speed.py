@@ -40,7 +40,7 @@ DEPENDS = {
 }
 
 
-class Bare:
+class BareTraining:
     """A day's updates on one batch in memory, to time the network alone."""
 
     def __init__(self, model: Model, recipe: Train, machine: Machine) -> None:
@@ -77,7 +77,9 @@ def choose_precision(recipe: Train, origin: Origin) -> tuple[str, str]:
     if found.precision == "fp32":
         return "fp32", f"{where} does not multiply in bf16"
     model = network.grown(network.random_origin(0, origin.network), CLASSES, 0)
-    fp32, bf16 = (Bare(model, recipe, replace(found, precision=name)) for name in ("fp32", "bf16"))
+    fp32, bf16 = (
+        BareTraining(model, recipe, replace(found, precision=name)) for name in ("fp32", "bf16")
+    )
     for bare in (fp32, bf16):
         bare.update()
     ratios: list[float] = []
@@ -141,14 +143,14 @@ class SpeedMonitor:
         self._said = True
         return (
             f"slow: {speed:.3g} images a second, {self._usual:.3g} {self._of}; "
-            f"{others(WATCHED_SECONDS)}"
+            f"{busy_processes(WATCHED_SECONDS)}"
         )
 
     def _begin(self) -> None:
         self._updates, self._images, self._began = 0, 0, time.monotonic()
 
 
-def others(seconds: float) -> str:
+def busy_processes(seconds: float) -> str:
     """Watch all processes for some seconds; return a text on which others use the CPU."""
     list(psutil.process_iter(["cpu_percent"]))  # the first call starts the measurement
     unused, used = idle(seconds), Counter[str]()

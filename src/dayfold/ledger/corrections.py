@@ -41,7 +41,7 @@ def write(project: Project, day: str, lines: Iterable[Correction]) -> None:
     tables.write(project.corrections(day), Correction, sorted(lines))
 
 
-def lines(project: Project, day: str) -> dict[str, Correction]:
+def of_day(project: Project, day: str) -> dict[str, Correction]:
     """Return a day's corrections by image, unchecked; empty if there is no file."""
     if not project.corrections(day).exists():
         return {}
@@ -49,14 +49,14 @@ def lines(project: Project, day: str) -> dict[str, Correction]:
     return {row[1]: Correction(*row) for row in table.iter_rows()}
 
 
-def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
+def withdrawals(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     """Return image → day and correction, for all images withdrawn or erased on any day.
 
     Sealed days are read at their tags, other days from files. `actions` are "withdraw" and "erase",
     by default both. A file that cannot be read is skipped.
     """
     # A backtest's folder has no git.
-    sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
+    sealed = vcs.sealed_days(project.root) if vcs.git_succeeds(project.root, "rev-parse") else []
     tagged = vcs.at_tags(project.root, sealed, lambda day: [project.name(project.corrections(day))])
     files = {day: data for day, of_day in tagged.items() for data in of_day.values()}
     for path in project.corrections("").parent.glob("*.csv"):
@@ -82,7 +82,7 @@ def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, 
     The origin's manifest is among them. Where nothing was withdrawn, there are no manifests and 0.
     """
     history = manifest.history(project, last)
-    withdrawn = gone(project).keys() & {*history.images["image"], *history.withdrawn}
+    withdrawn = withdrawals(project).keys() & {*history.images["image"], *history.withdrawn}
     if not withdrawn:
         return {}, 0
     chain = [(day, project.manifest(day).read_bytes()) for day in history.days]

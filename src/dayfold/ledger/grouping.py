@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import tables
-from dayfold.ledger.intake.delivery import Found, Remark
+from dayfold.ledger.intake.delivery import FoundFile, Remark
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.ledger.tables import ImageGroup
 from dayfold.project.console import plural
@@ -151,7 +151,7 @@ def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
 
 
 def patients(
-    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
+    paths: Sequence[tuple[FoundFile, str]], expression: str, *, is_by_csv: bool
 ) -> Iterator[str]:
     """Yield a line on the patients that the expression finds in the first paths.
 
@@ -180,7 +180,7 @@ def patients(
 
 
 def returning(
-    paths: Sequence[tuple[Found, str]], expression: str, known: Collection[str]
+    paths: Sequence[tuple[FoundFile, str]], expression: str, known: Collection[str]
 ) -> Iterator[str]:
     """Yield a line on the patients among these files that earlier days have images of."""
     groups = {item.group or group_of(path, expression, item.ids) for item, path in paths} - {""}
@@ -201,13 +201,13 @@ def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def patients_again(
-    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
+    known: Sequence[Remark], present: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
     """Yield a line on the patients that a new expression finds among images of the open day.
 
-    `lying` maps an image to its class and path there.
+    `present` maps an image to its class and path there.
     """
-    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
+    here = [(one.place, present[one.image][1]) for one in known if one.image in present]
     found = [(place, in_path(path, expression) or NO_MATCH) for place, path in here]
     # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
     yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])

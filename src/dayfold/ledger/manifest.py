@@ -221,7 +221,7 @@ def _read(project: Project, day: str, child: str, pin: str) -> bytes:
     )
 
 
-def line(project: Project, day: str, parent: str) -> Iterator[str]:
+def ancestors(project: Project, day: str, parent: str) -> Iterator[str]:
     """Yield the days from `day`, whose manifest may be missing, back to the first one."""
     while day not in (ORIGIN, UNOPENED):
         yield day

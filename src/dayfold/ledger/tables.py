@@ -29,7 +29,7 @@ class ImageGroup(NamedTuple):
     group: str
 
 
-class Told(NamedTuple):
+class RemarkRow(NamedTuple):
     """.dvc/tmp/dayfold/remarks.csv: all remarks of `add` or snapshot, if too many to print."""
 
     kind: str
@@ -307,14 +307,14 @@ def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
     return parse_csv(data, schema(kind), name)
 
 
-def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+def spreadsheet_rows(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
     """Yield rows for a table that people open in a spreadsheet: no cell becomes a formula."""
     for row in rows:
         yield tuple(for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row)
 
 
-def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as they were before `for_people`."""
+def from_spreadsheet_rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as they were before `spreadsheet_rows`."""
     texts = table.with_columns(pl.col(pl.String).map_elements(from_spreadsheet, pl.String))
     return texts.rows(named=True)
 

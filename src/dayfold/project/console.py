@@ -165,7 +165,7 @@ class Stages:
     def __init__(self, say: Say) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
-    def hear(self, line: str) -> None:
+    def handle(self, line: str) -> None:
         """Handle a line that DVC or a brief stage printed."""
         begun = _BEGUN.match(line)
         if line.startswith(PROGRESS):

@@ -19,7 +19,7 @@ from dayfold.project import lifeline
 # -P keeps Python from importing a script at the project's top, such as calendar.py, instead of the
 # module of that name.
 DVC = [sys.executable, "-Pm", __name__]  # followed by a command's words, if it is the only one
-Hear = Callable[[str], object]  # called with each printed line
+LineHandler = Callable[[str], object]  # called with each printed line
 _END = "\0"  # precedes a command's exit code at the end of its output
 _PATIENCE_SECONDS = 10.0  # for a command that Ctrl-C interrupted
 
@@ -41,15 +41,19 @@ class DvcProcess:
         self._errors: Thread | None = None  # reads the errors of the running command
 
     def run(
-        self, words: Sequence[str], out: Hear, err: Hear, more: Mapping[str, str] | None = None
+        self,
+        words: Sequence[str],
+        out: LineHandler,
+        err: LineHandler,
+        more: Mapping[str, str] | None = None,
     ) -> int:
         """Run a command, with `more` in its environment, and return its exit code."""
         process = self._process
         with suppress(BrokenPipeError):  # if it was killed, its exit code says so
             print(json.dumps([words, more or {}]), file=process.stdin, flush=True)
-        self._errors = Thread(target=_hear, args=(process.stderr or (), err), daemon=True)
+        self._errors = Thread(target=_forward, args=(process.stderr or (), err), daemon=True)
         self._errors.start()
-        code = _hear(process.stdout or (), out)
+        code = _forward(process.stdout or (), out)
         self._errors.join()
         self._errors = None
         return process.wait() if code is None else code
@@ -66,12 +70,12 @@ class DvcProcess:
                 self._errors.join()
 
 
-def _hear(stream: Iterable[str], hear: Hear) -> int | None:
+def _forward(stream: Iterable[str], handle: LineHandler) -> int | None:
     """Pass on what a command prints; return its exit code, None if the process has ended."""
     for line in stream:
         text, end, code = line.partition(_END)
         if text or not end:
-            hear(text.rstrip("\n"))
+            handle(text.rstrip("\n"))
         if end:
             return int(code)
     return None

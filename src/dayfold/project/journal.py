@@ -88,7 +88,7 @@ class HalfDone(NamedTuple):
 
     what: str
     path: Path
-    said: str
+    repair: str
     fix: Callable[[], object]
     is_lock: bool = False  # of git, which may be running
 

@@ -88,7 +88,7 @@ class Project:
         self.remarks = self.scratch / "remarks.csv"
         self.counts = self.scratch / "counts.npz"
         self.kept_history = self.scratch / "history.arrow"
-        self.last_looks = self.scratch / "settled.json"
+        self.last_checked = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"

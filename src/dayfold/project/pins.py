@@ -44,7 +44,7 @@ def sealed_outputs(root: Path, day: str) -> dict[str, str]:
     return outputs(vcs.blob(root, f"{vcs.TAG}{day}:dvc.lock"))
 
 
-def here(project: Project, path: Path) -> Entries:
+def read(project: Project, path: Path) -> Entries:
     """Return what a .dvc file says of each path now; nothing if it cannot be read."""
     try:
         return entries(path.read_bytes(), project.name(path))
@@ -60,7 +60,7 @@ def tracking(project: Project, day: str) -> Path:
 
 def of_images(project: Project, day: str) -> dict[str, Any] | None:
     """Return what pins the day's images now; None if nothing does, or it cannot be read."""
-    return here(project, tracking(project, day)).get(day)
+    return read(project, tracking(project, day)).get(day)
 
 
 def tracked(names: Iterable[str]) -> list[str]:

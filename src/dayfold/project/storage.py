@@ -200,7 +200,7 @@ def folder_of_url(url: str) -> str:
     return unquote(urlsplit(url).path) if url.startswith("file://") else ""
 
 
-def is_late(root: Path, days: Sequence[str]) -> bool:
+def remote_is_newer(root: Path, days: Sequence[str]) -> bool:
     """Return whether the default remote is unknown at the tag of the first of these sealed days.
 
     DVC reads a tag's remotes from the tag's .dvc/config, so `dvc push --all-tags` and `dvc fetch
@@ -218,7 +218,7 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 
-def hold_everywhere(root: Path) -> None:
+def configure_locally(root: Path) -> None:
     """Copy the default remote into the machine's own configuration, which holds at every tag.
 
     Also drops DVC's record of earlier pushes and fetches, by which it would say that all is up to
@@ -235,13 +235,13 @@ def hold_everywhere(root: Path) -> None:
         repo.drop_data_index()
 
 
-def pushing(root: Path, *, all_tags: bool = False) -> str:
+def push_command(root: Path, *, all_tags: bool = False) -> str:
     """Return the command that pushes sealed days, with git's part only if git has a remote."""
     git_too = " && git push --follow-tags" * bool(vcs.git(root, "remote").strip())
     return f"dvc push{' --all-tags' * all_tags}{git_too}"
 
 
-def bring(root: Path, key: str) -> Path:
+def fetch(root: Path, key: str) -> Path:
     """Return the path of an object in DVC's cache; fetch it from a remote if it is missing.
 
     `dvc get` is not used: it finds no remote at a day that was sealed before there was one. Raises
@@ -269,14 +269,14 @@ def bring(root: Path, key: str) -> Path:
     )
 
 
-def bring_folder(root: Path, key: str, target: Path) -> None:
-    """Write the files of a folder of DVC's into `target`; raise ToolError as `bring`."""
+def fetch_folder(root: Path, key: str, target: Path) -> None:
+    """Write the files of a folder of DVC's into `target`; raise ToolError as `fetch`."""
     target.mkdir(parents=True)
-    for name, found in listed(bring(root, key).read_bytes()).items():
-        shutil.copyfile(bring(root, found), target / name)
+    for name, found in listed(fetch(root, key).read_bytes()).items():
+        shutil.copyfile(fetch(root, found), target / name)
 
 
-def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
+def missing_in_remote(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
     """Return which of these objects the default remote lacks, or why it did not answer.
 
     This runs in a thread for at most PATIENCE_S, as not every storage client gives up.

@@ -21,7 +21,7 @@ from dayfold.project.layout import is_day
 _KILLED = "dayfold check --fix, if a command was killed here"
 _UNSIGNED = "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false"
 _FOLDERS = [f"DVC_{name}" for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")]
-WAYS = {
+HINTS = {
     "invalid schema version": "another version of DVC wrote it: pip install --upgrade dvc",
     "unexpected error - [Errno": "can DVC read and write the folder? It may be the value of "
     f"{' or '.join(_FOLDERS)}",
@@ -80,7 +80,7 @@ def environment() -> dict[str, str]:
         **kept,
         "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
         "DVC_NO_ANALYTICS": "1",
-        "LANGUAGE": "en",  # WAYS looks for English words
+        "LANGUAGE": "en",  # HINTS looks for English words
         "GIT_OPTIONAL_LOCKS": "0",  # a killed `git status` then leaves no lock
     }
 
@@ -91,7 +91,7 @@ def _failed(tool: str, words: Sequence[str], code: int, errors: Iterable[str]) -
     said = [line for line in errors if line.strip()]
     if any(map(_is_busy, said)):
         return _busy(command, said)
-    ways = [way for trace, way in WAYS.items() if any(trace in line for line in said)]
+    ways = [way for trace, way in HINTS.items() if any(trace in line for line in said)]
     return ToolError(
         f"`{shorten(command, 100, placeholder=' …')}` failed (exit code {code}).",
         problems=said[-12:],
@@ -163,7 +163,7 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
         raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
 
 
-def bringing_back(*targets: str) -> str:
+def restore_command(*targets: str) -> str:
     """Return the command that restores DVC's files, whatever happened to them.
 
     Without --force DVC keeps a file that was changed. If a checkout finds a damaged object in the
@@ -195,7 +195,7 @@ def git(
     return done.stdout
 
 
-def git_says(root: Path, *words: str) -> bool:
+def git_succeeds(root: Path, *words: str) -> bool:
     """Return whether a git command succeeds (exit code 0)."""
     try:
         git(root, *words)
@@ -285,7 +285,7 @@ def is_shallow(root: Path) -> bool:
 
 def behind(root: Path) -> int:
     """Return how many commits the upstream branch is ahead, as of the last fetch."""
-    if not git_says(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
+    if not git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
         return 0
     return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
 
@@ -321,7 +321,7 @@ def committed_days(root: Path) -> list[str]:
 
 
 def _has_commit(root: Path) -> bool:
-    return git_says(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    return git_succeeds(root, "rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def seals(root: Path) -> dict[str, str]:
@@ -374,7 +374,7 @@ def check_is_top(root: Path) -> None:
     """Raise CycleError where a project is not the top of a git repository."""
     if (root / ".git").exists():
         return
-    if not git_says(root, "rev-parse"):
+    if not git_succeeds(root, "rev-parse"):
         raise CycleError(f"{root} is no git repository.", hint="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
     folder = Path(git(root, "rev-parse", "--show-prefix").strip())

@@ -80,10 +80,10 @@ def reproduce(
     compares figures. A day that needs an erased image is reported and not made. Raises CycleError
     if a day is not sealed.
     """
-    line = line_of(project, days)
+    line = records_until(project, days)
     wanted = [one for one in line if from_scratch or not days or one.day in days]
     say(f"{LEVELS}\n\n{_expected(wanted[-1])}\n")
-    erased = record.needed(project, manifest.history(project, line[-1].day), wanted)
+    erased = record.erased_inputs(project, manifest.history(project, line[-1].day), wanted)
     results: list[Rebuilt] = []
     with worktrees(project), Ticker("reproducing", len(wanted), "days") as ticker:
         for sealed in wanted:
@@ -100,7 +100,7 @@ def reproduce(
     return results
 
 
-def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
+def records_until(project: Project, days: Sequence[str]) -> list[Sealed]:
     """Return the sealed days from the first to the last of these, or to the last of all.
 
     Raises CycleError if they are not sealed, or not in one history.
@@ -170,14 +170,14 @@ def _remove(project: Project) -> None:
     # rmtree removes links to images and never follows them.
     shutil.rmtree(project.rebuilt, ignore_errors=True)
     # It may be gone, or unknown to git.
-    vcs.git_says(project.root, "worktree", "remove", "--force", str(project.rebuilt))
+    vcs.git_succeeds(project.root, "worktree", "remove", "--force", str(project.rebuilt))
 
 
 def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -> Rebuilt:
     """Make a day and compare it; `since` is the first day before it that came out different."""
     project, folder = sealed.project, Project(sealed.project.rebuilt)
     try:
-        _lay_out(sealed, folder, from_scratch)
+        _prepare(sealed, folder, from_scratch)
         vcs.dvc(folder.root, "repro", "--force", "--no-commit")
         result = compare(sealed, folder, inherited=since if from_scratch else "")
         if restore and result.outcome == IDENTICAL:
@@ -195,12 +195,12 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
         _remove(project)
 
 
-def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
+def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     project = sealed.project
     # No hooks: DVC's own would check out every image and model.
     at, tag, no_hooks = str(folder.root), vcs.TAG + sealed.day, ("-c", "core.hooksPath=/dev/null")
     words = ["worktree", "add", "--detach", at, tag]
-    if vcs.git_says(project.root, "config", "core.worktree"):
+    if vcs.git_succeeds(project.root, "config", "core.worktree"):
         # In a submodule DVC would use core.worktree for its worktrees too.
         words = ["clone", "--shared", str(project.root), at]
     vcs.git(project.root, *no_hooks, *words, "--quiet", "--no-checkout")
@@ -212,7 +212,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     if sealed.params.get("dayfold") != __version__:
         template.upgrade(folder)
     for file in sorted((folder.data / "images").glob("*.dvc")):
-        for day in pins.here(folder, file):
+        for day in pins.read(folder, file):
             if not project.images(day).is_dir():
                 raise CycleError(f"images of {day} are not here:", hint=vcs.TO_FETCH)
             # One link for a whole folder, as its images are only read.
@@ -227,7 +227,7 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         made = origin.make(seed=params.seed, **params.origin.model_dump())
         origin.write(folder, made)
     else:
-        storage.bring_folder(project.root, sealed.parent_md5, folder.parent)
+        storage.fetch_folder(project.root, sealed.parent_md5, folder.parent)
 
 
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:

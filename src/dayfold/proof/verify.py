@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 
 from dayfold.errors import ToolError
-from dayfold.history.line import Line
 from dayfold.history.record import Sealed, span
+from dayfold.history.state import ProjectState
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import is_placeholder
 from dayfold.project import pins, storage, vcs
@@ -29,7 +29,7 @@ from dayfold.proof.chain import Finding
 
 
 @dataclass(eq=False)
-class Kept:
+class StoredFile:
     """One stored thing: its day and path, its hashes, and the places that should hold its bytes.
 
     `key` is its MD5 in DVC's cache, `image` the sha256 of an image. `is_pulled` says whether `dvc
@@ -51,39 +51,39 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Source:
+class DefaultRemote:
     """The default remote ("": none), from which missing and damaged things are restored.
 
     It was asked for objects: it is `lacking` some, or a `problem` prevented the answer. If it
-    `is_late`, DVC skips the days that were sealed before it was set up.
+    `remote_is_newer`, DVC skips the days that were sealed before it was set up.
     """
 
-    remote: str
+    name: str
     lacking: frozenset[str]
     problem: str
-    is_late: bool
+    remote_is_newer: bool
 
     def has(self, key: str) -> bool:
         """Return whether the remote has an object, as far as is known."""
-        return bool(self.remote) and key not in self.lacking
+        return bool(self.name) and key not in self.lacking
 
-    def bringing(self, key: str, command: str) -> str:
+    def fetch_command(self, key: str, command: str) -> str:
         """Return the command that fetches an object from the remote, or how to get it there."""
-        late = "dayfold check --fix; " if not self.remote or self.is_late else ""
+        late = "dayfold check --fix; " if not self.name or self.remote_is_newer else ""
         if self.has(key):
             return late * ("--all-tags" in command) + command
-        add = "" if self.remote else "add a remote (docs/operations.md, Sharing), then "
+        add = "" if self.name else "add a remote (docs/operations.md, Sharing), then "
         return f"in the clone that sealed it: {add}{late}dvc push --all-tags"
 
     def state(self, key: str) -> str:
         """Return what is known of an object that is not here."""
-        if not self.remote:
+        if not self.name:
             return "not here, and no remote is set up to ask"
         if not self.has(key):
-            return f"not here, and never pushed to the remote {self.remote}"
+            return f"not here, and never pushed to the remote {self.name}"
         if self.problem:
-            return f"not here; the remote {self.remote} could not be asked ({self.problem})"
-        return f"not here yet; the remote {self.remote} has it"
+            return f"not here; the remote {self.name} could not be asked ({self.problem})"
+        return f"not here yet; the remote {self.name} has it"
 
 
 @dataclass
@@ -109,7 +109,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     Changes nothing. The open day itself is not checked, only its parent. The default remote is
     asked for everything.
     """
-    now = Line.read(project)
+    now = ProjectState.read(project)
     if now.is_unopened:
         return Verified([])
     is_settled = now.day in (*now.sealed, *now.committed)
@@ -123,20 +123,20 @@ def verify(project: Project, *, read_data: bool) -> Verified:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
     pinned = [one for sealed in line for one in _pins(sealed, now.day)]
-    bad: list[Kept] = []
+    bad: list[StoredFile] = []
     if read_data:
         found.damage += _git(project)
         bad = _damaged(project, _stored(project, line, pinned, now.day), found)
     cached = {one for one in pinned if storage.object_path(project.root, one.key).exists()}
     wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
-    is_late = storage.is_late(project.root, found.days)
-    answer = storage.ask(project.root, wanted)
-    source = Source(storage.default_remote(project.root), *answer, is_late)
-    found.problem = source.problem
-    found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
-    for finding, is_lost in _missing(project, line, pinned, cached, source):
+    remote_is_newer = storage.remote_is_newer(project.root, found.days)
+    answer = storage.missing_in_remote(project.root, wanted)
+    remote = DefaultRemote(storage.default_remote(project.root), *answer, remote_is_newer)
+    found.problem = remote.problem
+    found.unpushed = sorted({one.day for one in cached if one.key in remote.lacking})
+    for finding, is_lost in _missing(project, line, pinned, cached, remote):
         (found.damage if is_lost else found.absent).append(finding)
-    found.damage += [_finding(project, one, source) for one in bad]
+    found.damage += [_finding(project, one, remote) for one in bad]
     found.damage.sort()
     return found
 
@@ -149,7 +149,7 @@ def summary(found: Verified) -> str:
     return f"{span}: nothing damaged; {found.read}{texts}"
 
 
-def folded(found: Sequence[Finding]) -> Iterator[Finding]:
+def shortened(found: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the first findings of each day, and how many more there are."""
     for day, some in groupby(found, key=lambda one: one.day):
         whole = list(some)
@@ -176,16 +176,16 @@ def _git(project: Project) -> Iterator[Finding]:
         yield Finding("git", what, fix)
 
 
-def _pins(sealed: Sealed, current: str) -> Iterator[Kept]:
+def _pins(sealed: Sealed, current: str) -> Iterator[StoredFile]:
     project, is_current = sealed.project, sealed.day == current
     images, parent = project.name(project.images(sealed.day)), project.name(project.parent)
     for path, key in sealed.pins.items():
         # git's own files are no objects, and an earlier parent is another day's output.
         if path not in sealed.files and (is_current or path != parent):
-            yield Kept(sealed.day, path, key, is_pulled=is_current or path == images)
+            yield StoredFile(sealed.day, path, key, is_pulled=is_current or path == images)
 
 
-def _is_here(project: Project, one: Kept) -> bool:
+def _is_here(project: Project, one: StoredFile) -> bool:
     path = project.root / one.path
     return path.is_file() and md5_file(path) == one.key
 
@@ -193,14 +193,14 @@ def _is_here(project: Project, one: Kept) -> bool:
 def _missing(
     project: Project,
     line: Sequence[Sealed],
-    pinned: Sequence[Kept],
-    cached: Collection[Kept],
-    source: Source,
+    pinned: Sequence[StoredFile],
+    cached: Collection[StoredFile],
+    remote: DefaultRemote,
 ) -> Iterator[tuple[Finding, bool]]:
     """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
     # A folder in the working tree needs no object in the cache.
     away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
-    alike: dict[tuple[str, str, bool], list[Kept]] = {}
+    alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
     are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
     for one in sorted(away, key=lambda one: not one.is_pulled):
@@ -211,8 +211,8 @@ def _missing(
             alike.setdefault(like, []).append(one)
         elif one not in cached:
             command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
-            way = source.bringing(one.key, command)
-            like = (source.state(one.key), way, not source.has(one.key))
+            way = remote.fetch_command(one.key, command)
+            like = (remote.state(one.key), way, not remote.has(one.key))
             alike.setdefault(like, []).append(one)
     has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in line)
     for (state, way, is_lost), some in alike.items():
@@ -224,24 +224,24 @@ def _missing(
 
 
 def _stored(
-    project: Project, line: Sequence[Sealed], pinned: Sequence[Kept], current: str
-) -> list[Kept]:
+    project: Project, line: Sequence[Sealed], pinned: Sequence[StoredFile], current: str
+) -> list[StoredFile]:
     """Return all that is kept: images of all manifests, withdrawn ones too, outputs and objects."""
-    found: dict[str, Kept] = {}
+    found: dict[str, StoredFile] = {}
     for one in pinned:
         found.setdefault(one.key, one)
         path, object_ = project.root / one.path, storage.object_path(project.root, one.key)
         if one.is_folder:
             with suppress(OSError, ValueError, TypeError):  # reported as missing or damaged
                 for name, key in storage.listed(object_.read_bytes()).items():
-                    found.setdefault(key, Kept(one.day, f"{one.path}/{name}", key))
+                    found.setdefault(key, StoredFile(one.day, f"{one.path}/{name}", key))
         elif one.day == current and (path.exists() or object_.exists()):  # else it is missing
             found[one.key].places.append(path)
     known = {one.path: one for one in found.values()}
     for sealed in line:
         rows = sealed.rows().filter(action="add").select("path", "image")
         for name, image in rows.iter_rows():
-            mine = known.get(name) or found.setdefault(name, Kept(sealed.day, name))
+            mine = known.get(name) or found.setdefault(name, StoredFile(sealed.day, name))
             mine.image = image
             if project.images(sealed.day).is_dir():
                 mine.places.append(project.root / name)
@@ -249,23 +249,23 @@ def _stored(
         for name, key in parent.handed_on.items():
             file = project.parent / name
             if project.parent.is_dir():
-                mine = found.setdefault(key, Kept(parent.day, project.name(file), key))
+                mine = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
                 mine.places.append(file)
     # Every object is checked, also those of experiments and of the open day.
     for key, path in storage.objects(project.root):
-        found.setdefault(key, Kept("no sealed day", "file", key)).places.append(path)
+        found.setdefault(key, StoredFile("no sealed day", "file", key)).places.append(path)
     return list(found.values())
 
 
-def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[Kept]:
+def _damaged(project: Project, stored: Sequence[StoredFile], found: Verified) -> list[StoredFile]:
     """Read files; return the damaged ones, and note in `found` placeholders and erased bytes."""
-    erased = corrections.gone(project, corrections.ERASE)
+    erased = corrections.withdrawals(project, corrections.ERASE)
     reads = [(one, path) for one in stored for path in one.places]
     sizes = [path.stat().st_size if path.exists() else 0 for _, path in reads]
     done, total = 0, sum(sizes)
     found.read = f"{len(reads)} files read, {total / 2**20:.0f} MiB"
 
-    def is_whole(read: tuple[Kept, Path]) -> bool:
+    def is_whole(read: tuple[StoredFile, Path]) -> bool:
         one, path = read
         with suppress(OSError):
             # DVC hashes an object by MD5, also an image.
@@ -296,7 +296,7 @@ def _damaged(project: Project, stored: Sequence[Kept], found: Verified) -> list[
     return [one for one in stored if one.bad]
 
 
-def _finding(project: Project, one: Kept, source: Source) -> Finding:
+def _finding(project: Project, one: StoredFile, remote: DefaultRemote) -> Finding:
     """Return the finding for damaged bytes, with the command that restores them."""
     here = [os.path.relpath(path, project.root) for path in one.bad]
     kept = storage.object_path(project.root, one.key)
@@ -311,7 +311,7 @@ def _finding(project: Project, one: Kept, source: Source) -> Finding:
     steps = [f"rm -f {' '.join(here)}"]
     if not whole:
         steps.append(f"dvc pull {targets}" if targets else "dvc fetch --all-tags")
-        return Finding(one.day, "; ".join(said), source.bringing(one.key, " && ".join(steps)))
+        return Finding(one.day, "; ".join(said), remote.fetch_command(one.key, " && ".join(steps)))
     if kept not in whole:
         back = (os.path.relpath(path, project.root) for path in (whole[0], kept))
         steps.append(f"install -D -m 444 {' '.join(back)}")

@@ -78,7 +78,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
     # The open day's withdrawals count too, though it comes after the model's day.
-    withdrawn = list(corrections.gone(project))
+    withdrawn = list(corrections.withdrawals(project))
     images = manifest.history(project, day).images.filter(~pl.col("image").is_in(withdrawn))
     here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
     known = pl.Series(images["label"].is_in(list(model.classes)))
@@ -104,7 +104,7 @@ def run(project: Project, *, top: int | None) -> Audit:
         for image, doubt in decided.items()
         if image not in listed and label_of.get(image, doubt.decision) != doubt.decision
     ]
-    tables.write(project.audit(day), Doubt, tables.for_people(doubts))
+    tables.write(project.audit(day), Doubt, tables.spreadsheet_rows(doubts))
     left_out = (
         (here, "are not here (dvc checkout || dvc pull)"),
         (known | ~here, "are of classes that the model has not learnt"),
@@ -244,7 +244,9 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
             f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
             hint=f"dayfold relabel --from {name}, or move it away",
         ) from None
-    return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
+    return {
+        row["image"]: Doubt(**row) for row in tables.from_spreadsheet_rows(table) if row["decision"]
+    }
 
 
 def summary(audit: Audit, project: Project) -> Iterator[str]:

@@ -110,7 +110,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     found, erased = days.read(project, day), list[str]()
     if found.is_sealed:
         pinned = list(record.read(project, [day]).values())
-        erased = record.needed(project, history, pinned).get(day, [])
+        erased = record.erased_inputs(project, history, pinned).get(day, [])
     return card(found, model.live, model.metadata, limit=limit, erased=erased)
 
 

@@ -208,7 +208,7 @@ def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     if not fetch and not storage.object_path(project.root, pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint=vcs.TO_FETCH)
     try:
-        cached = storage.bring(project.root, pinned)
+        cached = storage.fetch(project.root, pinned)
     except ToolError as error:
         raise ModelError(
             f"The model of {day} is neither in DVC's cache here nor in a remote:",

@@ -17,9 +17,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import decode, grouping, looks
-from dayfold.ledger.intake.delivery import Delivery, Found, examine, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, examine, safe_cell
 from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.names import is_clutter, name_problem
 from dayfold.project.console import first_few, plural, say
@@ -217,18 +217,18 @@ def write_queue(
     """
     if form not in FORMS:
         raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
-    now = Line.read(project)
+    now = ProjectState.read(project)
     history = now.history()
     known = {*history.images["image"], *history.withdrawn}
     known_looks = looks.read(project, history.days)["look"].to_list()
     open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
     paths = only_images(images([folder]))
-    files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
+    files = [FoundFile(path, path.relative_to(folder).as_posix(), "") for path in paths]
     examined = examine([*open_day, *files])
     for facts in examined[: len(open_day)]:
         known.add(facts["image"])
         known_looks.append(facts.get("look", ""))
-    new, repeated, problems = dict[str, Found](), 0, list[str]()
+    new, repeated, problems = dict[str, FoundFile](), 0, list[str]()
     for one, facts in zip(files, examined[len(open_day) :], strict=True):
         if problem := name_problem(one.place, "file") or facts.get("refused"):
             problems.append(f"{escaped(one.place)} {problem}")
@@ -259,7 +259,7 @@ def write_queue(
 
 
 def _queued(
-    model: Classifier, new: Sequence[Found], known_looks: Sequence[str], params: Params
+    model: Classifier, new: Sequence[FoundFile], known_looks: Sequence[str], params: Params
 ) -> list[Queued]:
     answers = model.predict(one.path for one in new)
     judged = not isinstance(model.limit, str)

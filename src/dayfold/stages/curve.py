@@ -57,20 +57,20 @@ def run(project: Project, params: Params) -> list[str]:
     _print_summary(figures, known)
     print(f"gate: {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons), sep="\n")
     print(f"next: {gate.next_step(checks)}")
-    said = evidence.told(figures, {"average_accuracy": "ACC", "forgetting": "forgetting"})
+    said = evidence.text_rows(figures, {"average_accuracy": "ACC", "forgetting": "forgetting"})
     return [", ".join(f"{name} {value} ({ends})" for _, name, value, ends in said)]
 
 
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     print(f"on {known.on(figures['images']['tested'])}:")
-    for key, _, value, ends in evidence.told(figures, log.TITLES):
+    for key, _, value, ends in evidence.text_rows(figures, log.TITLES):
         print(f"{key:19}{value:>7}   95%: {ends}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         drop = "drop since yesterday on the same images"
         sure = f"A significant {drop} (McNemar, p = {worse['p']:.3f})."
         print(sure if worse["significant"] else f"No significant {drop}.")
-    for _, name, value, ends in evidence.told(figures, {"new.f1": "new classes: f1"}):
+    for _, name, value, ends in evidence.text_rows(figures, {"new.f1": "new classes: f1"}):
         print(f"{name} {value}, 95%: {ends}")
     for sentence in known.sentences():
         print(sentence)

@@ -81,7 +81,7 @@ def run(project: Project, params: Params) -> list[str]:
     """
     day, expression = params.day, params.data.group
     earlier = manifest.history(project, params.parent, keep=True)
-    noted = corrections.lines(project, day)
+    noted = corrections.of_day(project, day)
     delivery = _inspected(project, params, earlier, noted)
     arrived = list(_new_images(project, day, delivery, expression))
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}

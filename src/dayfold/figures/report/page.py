@@ -60,7 +60,7 @@ def write_index(project: Project) -> None:
         cost=charts.bars(minutes),
         titles=log.TITLES,
         columns=[(title, "number") for title in log.TITLES.values()],
-        shown=lambda line, key: evidence.shown(line.figures, key),
+        shown=lambda line, key: evidence.as_text(line.figures, key),
         verdicts=log.verdicts(project, lines, gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )

@@ -60,7 +60,7 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
     """Yield the galleries of a day; `heat` draws heat maps over mistakes."""
     project, ids = day.project, dict(day.history.images.select("path", "image").iter_rows())
     # Images withdrawn since the day are not shown.
-    withdrawn = corrections.gone(project)
+    withdrawn = corrections.withdrawals(project)
     gone = {path for path, image in ids.items() if image in withdrawn}
     for title, says, items, empty, its_heat in (
         (

@@ -16,7 +16,7 @@ from dayfold.ledger import looks, tables
 from dayfold.ledger.intake import workers
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import clashing
-from dayfold.ledger.tables import Told
+from dayfold.ledger.tables import RemarkRow
 from dayfold.project.console import MOST_LINES, Ticker, first_few
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
@@ -28,7 +28,7 @@ _COMPUTED = re.compile(r"=.+|#[A-Z]+[!?]")  # =A1, #REF!, #NAME?
 _LIKE_A_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file of a delivery: its path, its name in messages, its class, and its group in a CSV.
 
     `real` is the path of its bytes if it is DVC's link to the cache. After the check `image` is its
@@ -73,7 +73,7 @@ class Delivery:
     must confirm, and the option that would name them.
     """
 
-    images: list[Found] = field(default_factory=list)
+    images: list[FoundFile] = field(default_factory=list)
     known: list[Remark] = field(default_factory=list)
     refused: list[Remark] = field(default_factory=list)
     changed: list[Remark] = field(default_factory=list)
@@ -150,16 +150,16 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
             for kind, remarks in kinds.items()
             for one in remarks
         ]
-        tables.write(project.remarks, Told, rows)
+        tables.write(project.remarks, RemarkRow, rows)
     return project.name(project.remarks)
 
 
-def tally(found: Iterable[Found]) -> dict[str, int]:
+def tally(found: Iterable[FoundFile]) -> dict[str, int]:
     return dict(Counter(one.label for one in found))
 
 
 def inspect(
-    found: Sequence[Found],
+    found: Sequence[FoundFile],
     delivery: Delivery,
     history: History,
     *,
@@ -183,7 +183,7 @@ def inspect(
             delivery.refuse(one.place, f"has a class with two names: {twice[one.label]}")
         else:
             takable.append(one)
-    checked: list[Found] = []
+    checked: list[FoundFile] = []
     results = examine(takable, stage=stage, squares=squares)
     for one, facts in zip(takable, results, strict=True):
         if "failed" in facts:
@@ -198,7 +198,7 @@ def inspect(
 
 
 def examine(
-    found: Sequence[Found], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
+    found: Sequence[FoundFile], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
     """Return the facts about each file: see `workers.check`."""
     requests = [
@@ -216,7 +216,7 @@ def examine(
 
 
 def _sort_out_copies(
-    checked: Sequence[Found],
+    checked: Sequence[FoundFile],
     history: History,
     today: Mapping[str, tuple[str, str]],
     delivery: Delivery,
@@ -226,7 +226,7 @@ def _sort_out_copies(
     known |= today
     corrected = {*history.corrections.select("image", "before").iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
-    copies: dict[str, list[Found]] = {}
+    copies: dict[str, list[FoundFile]] = {}
     for item in checked:
         copies.setdefault(item.image, []).append(item)
     for image, items in copies.items():
@@ -262,12 +262,12 @@ def _sort_out_copies(
             delivery.known += [_copy_of(item, first.place) for item in items[1:]]
 
 
-def _copy_of(item: Found, place: str, since: str = "") -> Remark:
+def _copy_of(item: FoundFile, place: str, since: str = "") -> Remark:
     what = "is there already" if item.place == place else f"has the same bytes as {place}"
     return Remark(item.place, what + since, item.image)
 
 
-def _note_group(item: Found, settled: str | None, delivery: Delivery) -> None:
+def _note_group(item: FoundFile, settled: str | None, delivery: Delivery) -> None:
     """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
     if not item.group or item.group == settled:
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 from dayfold.errors import ToolError
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import workers
-from dayfold.ledger.intake.delivery import Delivery, Found, tally
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, tally
 from dayfold.ledger.names import composed, is_clutter, misread, name_problem
 from dayfold.project import storage
 from dayfold.project.files import escaped
@@ -47,7 +47,7 @@ def _below_the_top(folder: Path) -> Path:
     return folder if is_class else entries[0]
 
 
-def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
+def walk_day(project: Project, day: str, delivery: Delivery) -> list[FoundFile]:
     """Return the files of a day's folder as `walk` does; none if there is no such folder.
 
     Their places begin at the project's top. A link of DVC's into its cache (cache.type symlink)
@@ -76,13 +76,13 @@ def walk(
     *,
     within: str = "",
     real: Callable[[Path], Path | str] = lambda _: LINK,
-) -> list[Found]:
+) -> list[FoundFile]:
     """Return the files of `folder`/<class>/, by class and name; refuse or count all other entries.
 
     `within` is the prefix of their places. `real` returns the target of an accepted link, or the
     reason why a link is refused.
     """
-    found: list[Found] = []
+    found: list[FoundFile] = []
     entries = list(_entries(folder, within or ".", delivery))
     labels = [composed(entry.name) for entry, mode in entries if stat.S_ISDIR(mode)]
     for entry, mode in entries:
@@ -106,7 +106,7 @@ def walk(
 
 def _files(
     folder: Path, place: str, label: str, delivery: Delivery, real: Callable[[Path], Path | str]
-) -> Iterator[Found]:
+) -> Iterator[FoundFile]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
         if problem := misread(file.name) or name_problem(file.name, "file"):
@@ -116,13 +116,13 @@ def _files(
             if isinstance(target, str):
                 delivery.refuse(shown, target)
             else:
-                yield Found(file, shown, label, real=target)
+                yield FoundFile(file, shown, label, real=target)
         elif stat.S_ISDIR(mode):
             delivery.refuse(shown, f"is a folder {SHAPE}")
         elif not stat.S_ISREG(mode):
             delivery.refuse(shown, f"is not a file {SHAPE}")
         else:
-            yield Found(file, shown, label)
+            yield FoundFile(file, shown, label)
 
 
 def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Path, int]]:

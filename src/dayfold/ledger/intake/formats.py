@@ -26,7 +26,7 @@ KNOWN = (
 _MOST_BYTES = 2**28  # of a label file: enough for two million rows of a hundred bytes
 
 
-class Line(NamedTuple):
+class Row(NamedTuple):
     """A row of a label file: its place for messages, and its cells by column.
 
     `problem` is the reason why it cannot be used, or "".
@@ -44,7 +44,7 @@ class Table(NamedTuple):
     an empty label means that nobody has labelled the image yet.
     """
 
-    lines: list[Line]
+    rows: list[Row]
     names: Sequence[str]
     columns: Mapping[str, str] = {}
     partial: bool = False
@@ -84,7 +84,7 @@ def _unknown(file: Path, why: str) -> IntakeError:
 def _parquet(file: Path) -> Table:
     names, rows = workers.parquet(file)
     cells = (dict(zip(names, row, strict=True)) for row in rows)
-    return Table([Line(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
+    return Table([Row(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
 
 
 def _csv(file: Path, text: str) -> Table:
@@ -162,7 +162,7 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
             for name, cell in cells.items()
             if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
         }
-        lines.append(Line(where, cells, _beside(regions)))
+        lines.append(Row(where, cells, _beside(regions)))
     columns = {"path": "path", "label": "label"} if is_queue else {}
     return Table(lines, names, columns, partial=partial)
 
@@ -173,7 +173,7 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
     https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices: a column of
     choices has the name of its control; `data` has the image under a key that the team chose.
     """
-    lines: list[Line] = []
+    lines: list[Row] = []
     fields, controls = dict[str, None](), dict[str, None]()
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', number)}"
@@ -197,9 +197,9 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
             by = one.get("completed_by")
             by = by.get("email", by.get("id")) if isinstance(by, dict) else by
             who = f", annotator {by}" * (len(done) > 1)
-            lines.append(Line(where + who, {**data, **choices}, _beside(regions)))
+            lines.append(Row(where + who, {**data, **choices}, _beside(regions)))
         if not done:
-            lines.append(Line(where, data))
+            lines.append(Row(where, data))
     paths = ["image"] if "image" in fields else list(fields)
     labels = list(controls) or ["choice"]  # empty, as nothing is labelled yet
     found = {"path": paths, "label": labels}
@@ -231,7 +231,7 @@ def _cvat(file: Path, text: str) -> Table:
         tags = [child.get("label", "") for child in image if child.tag == "tag"]
         shapes = Counter(str(child.tag) for child in image if child.tag != "tag")
         cells = {"name": image.get("name"), "tag": tags}
-        lines.append(Line(f"image {image.get('id', number)}", cells, _beside(shapes)))
+        lines.append(Row(f"image {image.get('id', number)}", cells, _beside(shapes)))
     return Table(lines, ["name", "tag"], {"path": "name", "label": "tag"}, partial=True)
 
 
@@ -260,7 +260,7 @@ def _imagenet(text: str, synsets: str) -> Table:
             "label": [labels[one] for one in given if not problem],
         }
         if line.strip():
-            lines.append(Line(f"line {number}", cells, problem))
+            lines.append(Row(f"line {number}", cells, problem))
     return Table(lines, ["name", "label"], {"path": "name", "label": "label"}, partial=True)
 
 
@@ -289,10 +289,10 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
     for one in parts["images"]:
         ids.add(id_ := str(one.get("id")))
         cells = {"file_name": one.get("file_name"), "category": tags.get(id_)}
-        lines.append(Line(f"image {id_}", cells, _beside(regions.get(id_))))
+        lines.append(Row(f"image {id_}", cells, _beside(regions.get(id_))))
     for id_ in sorted((tags.keys() | regions.keys()) - ids):
         problem = "has annotations, but is none of the images that the file lists"
-        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, problem))
+        lines.append(Row("annotations", {"file_name": f"image_id {id_}"}, problem))
     columns = {"path": "file_name", "label": "category"}
     return Table(lines, list(columns.values()), columns, partial=True)
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import formats
-from dayfold.ledger.intake.delivery import Delivery, Found
+from dayfold.ledger.intake.delivery import Delivery, FoundFile
 from dayfold.ledger.names import composed, is_clutter, name_problem
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
@@ -52,7 +52,7 @@ def read(
     *,
     columns: str = "",
     classes: Mapping[str, str] | None = None,
-) -> list[Found]:
+) -> list[FoundFile]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
     Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns;
@@ -67,7 +67,7 @@ def read(
         delivery.guess = (shown, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
-    for line in table.lines:
+    for line in table.rows:
         row = _row(line, columns_of, classes or {}, partial=table.partial)
         path = _located(folder, home, row.path)
         if isinstance(path, Path):
@@ -88,7 +88,7 @@ def read(
             delivery.refuse(place, _dispute(answers.values()))
         elif answers:
             ((_, label, group),) = answers
-            found.append(Found(path, place, str(label), group))
+            found.append(FoundFile(path, place, str(label), group))
         else:
             blank.append(place)
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
@@ -109,7 +109,7 @@ def read_classes(file: Path) -> dict[str, str]:
     if {*table.names} != {"theirs", "ours"}:
         shown = escaped(",".join(table.names)[:200])
         raise IntakeError(f"{file} has the columns '{shown}'.", hint="columns theirs,ours")
-    for where, cells, _ in table.lines:
+    for where, cells, _ in table.rows:
         names = (_text(cells.get(name)) for name in ("theirs", "ours"))
         one, name = (composed((text or "").strip()) for text in names)
         if wrong := name_problem(name, "class"):
@@ -142,7 +142,7 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
     if wrong or not {"path", "label"} <= found.keys():
         shown = escaped(",".join(table.names)[:200])
         hint = "say which is which: --columns path=…,label=…,group=… (separated by commas in a CSV)"
-        if not table.lines:
+        if not table.rows:
             hint = f"known: {formats.KNOWN}"
         raise IntakeError(f"{file} has the columns '{shown}'.", problems=wrong, hint=hint)
     is_guess = guessed and {*table.names} not in _PLAIN
@@ -155,7 +155,7 @@ def _bare(name: str) -> str:
 
 
 def _row(
-    line: formats.Line, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
+    line: formats.Row, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
 ) -> _Row:
     cells = {meaning: line.cells.get(name) for meaning, name in columns_of.items()}
     cell, path, group = cells["label"], _text(cells["path"]), _text(cells.get("group"))

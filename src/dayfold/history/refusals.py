@@ -10,39 +10,39 @@ from functools import partial
 
 from dayfold.errors import CycleError
 from dayfold.history import day_files, hand_edits
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
 from dayfold.project.files import is_free
 from dayfold.project.layout import LOG_DAYS
 
 
-def check(line: Line, command: str) -> None:
+def check(now: ProjectState, command: str) -> None:
     """Raise CycleError for the first state that REFUSED has for a command."""
     for state in REFUSED[command]:
-        state(line)
+        state(now)
 
 
-def _under_way(line: Line) -> None:
-    vcs.check_nothing_under_way(line.project.root)
+def _under_way(now: ProjectState) -> None:
+    vcs.check_nothing_under_way(now.project.root)
 
 
-def _moved(line: Line) -> None:
+def _moved(now: ProjectState) -> None:
     """Raise if the tag of the day or of its parent is on another day's commit."""
-    _check_not_moved(line, [line.params.parent, line.day])
+    _check_not_moved(now, [now.params.parent, now.day])
 
 
-def _any_moved(line: Line, last: int = 0) -> None:
+def _any_moved(now: ProjectState, last: int = 0) -> None:
     """Raise if the tag of any of the `last` days (0: all) is on another day's commit.
 
     A partial clone fetches the params of each day for this.
     """
-    _check_not_moved(line, line.sealed[-last:])
+    _check_not_moved(now, now.sealed[-last:])
 
 
-def _check_not_moved(line: Line, days: Sequence[str]) -> None:
-    root, name = line.project.root, line.project.name(line.project.params)
-    days = sorted({*days} & {*line.sealed})
+def _check_not_moved(now: ProjectState, days: Sequence[str]) -> None:
+    root, name = now.project.root, now.project.name(now.project.params)
+    days = sorted({*days} & {*now.sealed})
     for day, files in vcs.at_tags(root, days, lambda _: [name]).items():
         tag = vcs.TAG + day
         if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
@@ -50,7 +50,7 @@ def _check_not_moved(line: Line, days: Sequence[str]) -> None:
             vcs.git(root, "cat-file", "blob", f"{tag}:{name}")
         found = params_file.day_of(files.get(name, b""))
         if found != day:
-            path = line.project.name(line.project.manifest(day))
+            path = now.project.name(now.project.manifest(day))
             commit = vcs.git(root, "log", "--max-count=1", "--format=%h", "--", path).strip()
             raise CycleError(
                 f"The tag {tag} was moved: to a commit whose params.yaml says {found or 'no day'}.",
@@ -59,52 +59,52 @@ def _check_not_moved(line: Line, days: Sequence[str]) -> None:
             )
 
 
-def _untagged(line: Line) -> None:
+def _untagged(now: ProjectState) -> None:
     """Raise if a committed day has no tag on this branch.
 
     A rebase, an amended commit or a squash merge makes a new commit and leaves the tag on the old
     one.
     """
-    if not line.untagged:
+    if not now.untagged:
         return
     problems = [
         f"{vcs.TAG}{day} is on a commit that is no longer on this branch"
-        if day in line.tagged
+        if day in now.tagged
         else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
-        for day in line.untagged
+        for day in now.untagged
     ]
     hint = "dayfold seal"
-    if vcs.is_shallow(line.project.root):
+    if vcs.is_shallow(now.project.root):
         hint = "git fetch --unshallow --tags (this is a shallow clone)"
-    elif {*line.untagged} - {*line.tagged} and vcs.git(line.project.root, "remote").strip():
+    elif {*now.untagged} - {*now.tagged} and vcs.git(now.project.root, "remote").strip():
         hint = "git fetch --tags; if that brings none: dayfold seal"
     what = "A committed day is sealed by its tag, and the branch lacks tags:"
     raise CycleError(what, problems=problems, hint=hint)
 
 
-def _lost(line: Line) -> None:
+def _lost(now: ProjectState) -> None:
     """Raise as `_untagged`, but not for the open day if a person has committed it."""
-    if line.lost_tags:
-        _untagged(line)
+    if now.lost_tags:
+        _untagged(now)
 
 
-def _shallow(line: Line) -> None:
+def _shallow(now: ProjectState) -> None:
     """Raise as `_untagged` if a shallow clone may lack the history that has the tag."""
-    if line.untagged and vcs.is_shallow(line.project.root):
-        _untagged(line)
+    if now.untagged and vcs.is_shallow(now.project.root):
+        _untagged(now)
 
 
-def check_free(line: Line, day: str) -> None:
+def check_free(now: ProjectState, day: str) -> None:
     """Raise if a day that this branch does not have is sealed elsewhere."""
-    if day not in line.tagged or day in {*line.sealed, *line.untagged}:
+    if day not in now.tagged or day in {*now.sealed, *now.untagged}:
         return
-    root, tag = line.project.root, vcs.TAG + day
+    root, tag = now.project.root, vcs.TAG + day
     branches = vcs.branches_of(root, tag)
     there = branches[0] if branches else f"-b NAME {tag}"
     is_on_any = branches or vcs.branches_of(root, tag, remote=True)
     free = f"; or, as no branch has it, give it up: git tag --delete {tag}" * (not is_on_any)
     other = "give another --day"
-    if day == line.day:
+    if day == now.day:
         other = f"dayfold undo, then dayfold add data/undone/{day}/images/{day} --day ANOTHER"
     raise CycleError(
         f"{day} is sealed on another line of history, so its tag {tag} is taken.",
@@ -112,24 +112,24 @@ def check_free(line: Line, day: str) -> None:
     )
 
 
-def _taken(line: Line) -> None:
+def _taken(now: ProjectState) -> None:
     """Raise if the day of params.yaml is sealed on another branch."""
-    check_free(line, line.day)
+    check_free(now, now.day)
 
 
-def _not_last(line: Line) -> None:
+def _not_last(now: ProjectState) -> None:
     """Raise if no day is open and params.yaml does not name the last sealed day."""
-    last = line.sealed[-1] if line.sealed else line.day
-    if line.is_open or last == line.day:
+    last = now.sealed[-1] if now.sealed else now.day
+    if now.is_open or last == now.day:
         return
-    if last in line.committed:
+    if last in now.committed:
         raise CycleError(
-            f"params.yaml says that the day is {line.day}; {last} is sealed after it.",
+            f"params.yaml says that the day is {now.day}; {last} is sealed after it.",
             hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
         )
-    gone = ("--diff-filter=D", "--", line.project.name(line.project.manifest(last)))
+    gone = ("--diff-filter=D", "--", now.project.name(now.project.manifest(last)))
     words = ("log", "--max-count=1", "--format=%h", *gone)
-    commit = vcs.git(line.project.root, *words).strip()
+    commit = vcs.git(now.project.root, *words).strip()
     raise CycleError(
         f"{last} is sealed, and the commit {commit} removed its files.",
         hint=f"to restore it: git revert --no-edit {commit} && dvc checkout; to go on without "
@@ -137,11 +137,11 @@ def _not_last(line: Line) -> None:
     )
 
 
-def _no_branch(line: Line) -> None:
+def _no_branch(now: ProjectState) -> None:
     """Raise if no branch is checked out: a day sealed then would be on none."""
-    if vcs.branch(line.project.root):
+    if vcs.branch(now.project.root):
         return
-    branches = vcs.branches_of(line.project.root, "HEAD")
+    branches = vcs.branches_of(now.project.root, "HEAD")
     way = f"git checkout {branches[0]} && dvc checkout" if branches else "git checkout BRANCH"
     raise CycleError(
         "No branch is checked out (a detached HEAD), so a day sealed here would be on none.",
@@ -149,9 +149,9 @@ def _no_branch(line: Line) -> None:
     )
 
 
-def _behind(line: Line) -> None:
+def _behind(now: ProjectState) -> None:
     """Raise if the upstream branch has commits that this branch lacks."""
-    if behind := vcs.behind(line.project.root):
+    if behind := vcs.behind(now.project.root):
         raise CycleError(
             f"The upstream branch has {behind} commits that this clone lacks: a day sealed here "
             "would begin a second history.",
@@ -160,27 +160,27 @@ def _behind(line: Line) -> None:
         )
 
 
-def _not_sealable(line: Line) -> None:
+def _not_sealable(now: ProjectState) -> None:
     """Raise if no day is open and the next one could not be sealed."""
-    if not line.is_open:
-        _no_branch(line)
-        _behind(line)
+    if not now.is_open:
+        _no_branch(now)
+        _behind(now)
 
 
-def _incomplete(line: Line) -> None:
+def _incomplete(now: ProjectState) -> None:
     """Raise if files of the open day are missing, for example after `git clean` or `rm`."""
-    if not line.is_open or line.untagged:
+    if not now.is_open or now.untagged:
         return
-    if names := day_files.gone(line.project, line.day):
+    if names := day_files.missing(now.project, now.day):
         raise CycleError(
-            f"{line.day} is open, and this is gone: {', '.join(names)}.",
+            f"{now.day} is open, and this is gone: {', '.join(names)}.",
             hint="dayfold check --fix; or, to close the day: dayfold undo",
         )
 
 
-def _killed(line: Line) -> None:
+def _killed(now: ProjectState) -> None:
     """Raise if a command was killed and its note says what to repair."""
-    note = journal.pending(line.project) if is_free(line.project.cycle_lock) else None
+    note = journal.pending(now.project) if is_free(now.project.cycle_lock) else None
     if note:
         raise CycleError(
             f"dayfold {note.command} did not end, and the next command repairs it",
@@ -191,7 +191,7 @@ def _killed(line: Line) -> None:
 # In the order of the checks. `open` is for opening the next day, by `add` or `relabel`, and for
 # `status`; `change` is for changing the open day; `unseal` is for undoing a seal. `seal` restores
 # lost tags itself.
-REFUSED: Mapping[str, tuple[Callable[[Line], None], ...]] = {
+REFUSED: Mapping[str, tuple[Callable[[ProjectState], None], ...]] = {
     "open": (
         *(_under_way, _moved, _untagged, _taken, _not_last, _not_sealable, _killed),
         *(_incomplete, hand_edits.check, hand_edits.check_last),

@@ -17,7 +17,7 @@ from dayfold.project.params import Params
 
 
 @dataclass(frozen=True)
-class Line:
+class ProjectState:
     """A project's params, and the days of the branch that is checked out.
 
     `sealed` days have a tag that HEAD contains, `tagged` days a tag anywhere, and `committed` days
@@ -31,7 +31,7 @@ class Line:
     committed: list[str]
 
     @classmethod
-    def read(cls, project: Project) -> "Line":
+    def read(cls, project: Project) -> "ProjectState":
         params, root = params_file.read(project.params), project.root
         days = (vcs.sealed_days(root), vcs.tagged_days(root), vcs.committed_days(root))
         return cls(project, params, *days)
@@ -41,7 +41,7 @@ class Line:
         """The days of this branch that are committed and have no tag on it."""
         untagged = {*self.committed} - {*self.sealed}
         # After a merge of two histories the manifests of both are there.
-        days = manifest.line(self.project, self.day, self.params.parent) if untagged else ()
+        days = manifest.ancestors(self.project, self.day, self.params.parent) if untagged else ()
         return sorted(untagged.intersection(days))
 
     @property
@@ -80,11 +80,11 @@ class Line:
 
     def history(self) -> History:
         """Return the history of the sealed days, with the open day's corrections applied."""
-        lines = corrections.lines(self.project, self.day) if self.is_open else {}
+        lines = corrections.of_day(self.project, self.day) if self.is_open else {}
         return corrections.applied(self.sealed_history, lines)
 
 
-class Stray(NamedTuple):
+class UnusedFolder(NamedTuple):
     """Images in the folder of a day that is neither sealed nor open, so in no data version.
 
     A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
@@ -104,7 +104,7 @@ class Stray(NamedTuple):
         return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 
-def strays(now: Line) -> list[Stray]:
+def unused_folders(now: ProjectState) -> list[UnusedFolder]:
     """Return the folders of images that no day uses, in order.
 
     A day with a tag on any branch, or with a committed manifest, is left out.
@@ -120,12 +120,12 @@ def strays(now: Line) -> list[Stray]:
         if files := walk_day(project, day, Delivery()):
             is_new = any(sha256_file(one.path) not in had for one in files)
             folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_how(now, day)}" if is_new else ""
-            found.append(Stray(folder, len(files), command))
+            command = f"dayfold add {folder}{_options(now, day)}" if is_new else ""
+            found.append(UnusedFolder(folder, len(files), command))
     return found
 
 
-def _how(now: Line, stray: str) -> str:
+def _options(now: ProjectState, day: str) -> str:
     if now.is_open:
         return f" --move --day {now.day}"
-    return f" --day {stray}" if now.is_unopened or now.day <= stray else " --move"
+    return f" --day {day}" if now.is_unopened or now.day <= day else " --move"
