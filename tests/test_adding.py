@@ -82,7 +82,7 @@ def test_a_dry_run_reports_the_same_as_what_would_be_and_changes_nothing(project
     before = contents(project.root)
     delivery = add(project, source, dry_run=True)
     assert (len(delivery.images), len(delivery.refused)) == (2, 1)
-    assert delivery.said == [f"would open {DAY} (parent origin)"]
+    assert delivery.notes == [f"would open {DAY} (parent origin)"]
     show(delivery.table(DAY))
     said = capsys.readouterr().out
     assert "would be added" in said

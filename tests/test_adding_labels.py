@@ -103,7 +103,7 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])
         path = f"data/images/{DAYS[1]}/cat/0.png"
-        assert given["eel"].changed[0].said == f"is 'dog' as {path}, and given as 'eel'"
+        assert given["eel"].changed[0].text == f"is 'dog' as {path}, and given as 'eel'"
 
 
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):

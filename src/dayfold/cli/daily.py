@@ -117,7 +117,7 @@ def add(
         return
     with changing("add") as project:
         delivery = adding.add(project, source, day=today, options=options)
-    for line in delivery.said:
+    for line in delivery.notes:
         say(line)
     show(delivery.table(today))
     print(delivery.next_step())

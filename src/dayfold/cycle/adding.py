@@ -84,12 +84,12 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
         if options.group is not None and not paths:
             patients = grouping.patients_again(delivery.known, present, group)
-        delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
+        delivery.notes[:0] = [*patients, *grouping.returning(paths, group, known)]
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or draft or present.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.said[:0] = describe_opening(
+            delivery.notes[:0] = describe_opening(
                 project, day, delivery.opened, would=delivery.is_dry
             )
         _list(project, source, day if now.is_open and stage else "", delivery)
@@ -256,7 +256,7 @@ def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
     given = safe_cell(escaped(source))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
-    rows |= {(given, safe_cell(one.place), one.image, escaped(one.said)) for one in refused}
+    rows |= {(given, safe_cell(one.place), one.image, escaped(one.text)) for one in refused}
     if rows != set(before):
         tables.write(path, Rejected, sorted(rows))
 
@@ -275,7 +275,7 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
-    reasons, by_labels = {remark.said for remark in refused}, "or give the classes by --labels FILE"
+    reasons, by_labels = {remark.text for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
         (reason,) = reasons
         if reason.startswith("is a folder"):
@@ -298,7 +298,7 @@ def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options
     if group != before and (now.is_open or delivery.opened):
         params_file.edit(project.params, {"data.group": group})
         delivery.is_regrouped = True
-        delivery.said += grouping.regrouped(before, group, now.sealed)
+        delivery.notes += grouping.regrouped(before, group, now.sealed)
     if options.classes:
         classes = labels.read_classes(options.classes)
         write_csv(project.classes, ("theirs", "ours"), sorted(classes.items()))

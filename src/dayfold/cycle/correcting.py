@@ -71,10 +71,10 @@ class Draft:
         """
         found: dict[str, Target] = {}
         for given in paths:
-            some = self._named(given)
-            if not some:
+            targets = self._named(given)
+            if not targets:
                 self.problems.append(f"{given} is not an image of this project")
-            found |= {target.path: target for target in some}
+            found |= {target.path: target for target in targets}
         return list(found.values())
 
     def _named(self, given: str | Path) -> list[Target]:
@@ -94,8 +94,8 @@ class Draft:
 
     def label_of(self, target: Target) -> str:
         """Return an image's class after the day's corrections; empty if it is withdrawn."""
-        line = self.corrections.get(target.image)
-        return target.label if line is None else line.label
+        correction = self.corrections.get(target.image)
+        return target.label if correction is None else correction.label
 
     def labels(self) -> set[str]:
         return {self.label_of(target) for target in self.earlier.values()} - {""}
@@ -104,7 +104,7 @@ class Draft:
     def new_classes(self) -> list[str]:
         """The classes that no image had before the day's corrections."""
         before = {target.label for target in (*self.earlier.values(), *self._open.values())}
-        after = {line.label for line in self.corrections.values()}
+        after = {one.label for one in self.corrections.values()}
         after |= {goal.parent.name for goal in self._moves.values()}
         return sorted(after - before - {""})
 
@@ -156,8 +156,8 @@ class Draft:
             self.moved.append(target.path)
 
     def has(self, target: Target, action: str) -> bool:
-        line = self.corrections.get(target.image)
-        return line is not None and line.action == action
+        correction = self.corrections.get(target.image)
+        return correction is not None and correction.action == action
 
     def undo(self, target: Target, action: str) -> None:
         """Undo a correction of this day."""
@@ -185,7 +185,7 @@ class Draft:
 
     def check(self) -> None:
         """Raise CycleError with every problem, or if the day cannot be changed."""
-        if self._moves or any(line.label for line in self.corrections.values()):
+        if self._moves or any(one.label for one in self.corrections.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
             self.problems += clashes(labels | self.labels())

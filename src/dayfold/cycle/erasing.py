@@ -88,10 +88,10 @@ class Erasure:
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
         sealed = vcs.sealed_days(self.project.root)
         days = [day for day in self.draft.history.days if day in sealed]
-        line = list(record.read(self.project, days).values())
-        keys = {one.day: one.images_md5 for one in line}
+        records = list(record.read(self.project, days).values())
+        keys = {one.day: one.images_md5 for one in records}
         images = {one.image for one in targets if one.image}
-        found = usage(self.draft.history, images, line)
+        found = usage(self.draft.history, images, records)
         lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
@@ -257,8 +257,8 @@ class Erasure:
 def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:
     """Return the images to erase; draft an event for those that have none."""
     known = corrections.withdrawals(draft.project, corrections.ERASE)
-    mine = {*draft.history.images["image"], *draft.history.corrections["image"]}
-    targets = draft.targets(paths or sorted(mine & known.keys()))
+    in_history = {*draft.history.images["image"], *draft.history.corrections["image"]}
+    targets = draft.targets(paths or sorted(in_history & known.keys()))
     if not targets and not draft.problems:
         raise CycleError("No image is recorded as erased.", hint="dayfold withdraw --erase PATH…")
     for target in targets:

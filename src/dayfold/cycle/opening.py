@@ -237,8 +237,8 @@ def confirm_undo(description: str, *, yes: bool) -> None:
 def close(now: ProjectState, *, yes: bool) -> str:
     """Close the open day (see `sealing.undo`); return what was done."""
     project = now.project
-    lines = corrections.of_day(project, now.day).values()
-    if erased := sum(line.action == corrections.ERASE for line in lines):
+    noted = corrections.of_day(project, now.day).values()
+    if erased := sum(one.action == corrections.ERASE for one in noted):
         raise CycleError(
             f"{now.day} erased {plural(erased, 'image')} of earlier days, so it cannot be undone.",
             hint="dvc repro && dayfold seal",

@@ -48,7 +48,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
             continue
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
-        head, *said = [name] * (not delivery.opened) + delivery.said
+        head, *said = [name] * (not delivery.opened) + delivery.notes
         for line in (f"{head}: {count}", *said, *delivery.unusual()):
             say(line)
         refused += len(delivery.refused) + len(delivery.changed)

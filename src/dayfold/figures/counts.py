@@ -83,8 +83,8 @@ def counted(evaluations: pl.DataFrame, days: Sequence[str], kept: Counted | None
     if kept:
         rows, columns = slice(len(kept.days)), np.searchsorted(labels, kept.labels)
         places: tuple[Any, ...] = ((rows, rows), (rows, columns), rows)
-        for mine, theirs, at in zip(found[2:], kept[2:], places, strict=True):
-            mine.right[at], mine.images[at] = theirs
+        for target, source, at in zip(found[2:], kept[2:], places, strict=True):
+            target.right[at], target.images[at] = source
     return found
 
 

@@ -73,8 +73,8 @@ class Day:
 
     @property
     def splits(self) -> dict[str, int]:
-        mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
-        return {split: mine[split] for split in manifest.SPLITS}
+        counts = Counter(manifest.added(self.history, self.day)["split"].to_list())
+        return {split: counts[split] for split in manifest.SPLITS}
 
     @cached_property
     def counts(self) -> pl.DataFrame:

@@ -176,9 +176,9 @@ class Flips(NamedTuple):
     positive: int
 
 
-def flips(mine: pl.DataFrame) -> Flips:
+def flips(evaluation: pl.DataFrame) -> Flips:
     """Count the flips between yesterday's model and today's (Yan 2021)."""
-    asked = mine.filter(pl.col("parent_correct").is_not_null())
+    asked = evaluation.filter(pl.col("parent_correct").is_not_null())
     wrong, right = asked.filter(~HIT), asked.filter(HIT)
     return Flips(
         asked=int(asked["images"].sum()),
@@ -200,17 +200,17 @@ def day_metrics(
     figures = {}
     for position, day in enumerate(counted.days):
         if day in new:
-            until, mine = slice(position + 1), evaluations[day]
+            until, evaluation = slice(position + 1), evaluations[day]
             asked = np.flatnonzero(counted.ahead.images[until])
             parts = (
                 retention.figures(counted.cohorts.part(until, until)),
                 retention.transfer(counted.ahead.part(asked), classes[asked]),
-                _classification(mine, new[day]),
-                _flip_rates(mine),
+                _classification(evaluation, new[day]),
+                _flip_rates(evaluation),
             )
             figures[day] = _merged(values for values, _ in parts)
             figures[day]["interval"] = _merged(ends for _, ends in parts)
-            forgotten = retention.class_forgetting(counted, mine, position)
+            forgotten = retention.class_forgetting(counted, evaluation, position)
             for label in figures[day]["classes"]:
                 value, ends = (part.get(label) for part in forgotten)
                 figures[day]["classes"][label]["forgetting"] = value
@@ -225,8 +225,8 @@ def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 # Each of the following returns figures by name, and their intervals.
 
 
-def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
-    scores, is_new = class_scores(mine), pl.col("label").is_in(list(new))
+def _classification(evaluation: pl.DataFrame, new: Collection[str]) -> Part:
+    scores, is_new = class_scores(evaluation), pl.col("label").is_in(list(new))
     classes = list(scores.iter_rows(named=True))
     worst = min(classes, key=lambda row: (row["f1"], row["f1_high"]), default=None)
     values, ends = _averages(scores)
@@ -236,7 +236,10 @@ def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
         {"accuracy": part["accuracy"], "f1": part["macro_f1"]}
         for part in _averages(scores.filter(is_new))
     )
-    for own, its_ends, counts in ((values, ends, mine), (fresh, fresh_ends, mine.filter(is_new))):
+    for own, its_ends, counts in (
+        (values, ends, evaluation),
+        (fresh, fresh_ends, evaluation.filter(is_new)),
+    ):
         own["confidence"] = counts.select(_MEAN_CONFIDENCE).item() if len(counts) else None
         own["calibration_error"], its_ends["calibration_error"] = calibration_error(counts)
     values["new"], ends["new"] = fresh, fresh_ends
@@ -277,8 +280,8 @@ def _averages(scores: pl.DataFrame) -> Part:
     )
 
 
-def _flip_rates(mine: pl.DataFrame) -> Part:
-    asked, negative, positive = flips(mine)
+def _flip_rates(evaluation: pl.DataFrame) -> Part:
+    asked, negative, positive = flips(evaluation)
     p = intervals.mcnemar(negative, positive) if asked else None
     return (
         {

@@ -118,17 +118,17 @@ def transfer(ahead: Counts, classes: NDArray[np.intp]) -> tuple[Figures, dict[st
 
 
 def class_forgetting(
-    counted: Counted, mine: pl.DataFrame, today: int
+    counted: Counted, evaluation: pl.DataFrame, today: int
 ) -> tuple[dict[str, float], dict[str, Ends]]:
     """Return, for each class, its forgetting and the interval.
 
     That is max_{l<T} (recall of day l's model - recall of today's), both on the class's test images
     up to day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task.
-    `today` is the place of day T among the days, `mine` its model's evaluation. Classes that no
+    `today` is the place of day T among the days, `evaluation` that of its model. Classes that no
     earlier day had are left out.
     """
     labels, before = counted.labels, counted.classes.part(slice(today))
-    by_cohort = by_two(mine, cohort=counted.days[:today], label=labels)
+    by_cohort = by_two(evaluation, cohort=counted.days[:today], label=labels)
     now = Counts(by_cohort.right.cumsum(axis=0), by_cohort.images.cumsum(axis=0))
     with np.errstate(invalid="ignore"):
         falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)

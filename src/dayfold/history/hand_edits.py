@@ -210,8 +210,8 @@ def _compared(
     if not touched and not gone:
         return {}
     project, known = now.project, now.sealed_history
-    mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
-    image_of = dict(mine.select("path", "image").iter_rows())
+    images = known.images.filter(pl.col("day").is_in([*touched, *gone]))
+    image_of = dict(images.select("path", "image").iter_rows())
     erased = corrections.withdrawals(project, corrections.ERASE)
     free = set(known.corrections.filter(action="withdraw")["path"])
     free |= {name for name, image in image_of.items() if image in erased}

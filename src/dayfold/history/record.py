@@ -139,7 +139,7 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
         return map(project.name, paths)
 
     files = vcs.at_tags(project.root, days, own)
-    found = {day: Sealed(project, day, mine) for day, mine in files.items()}
+    found = {day: Sealed(project, day, own_files) for day, own_files in files.items()}
     # Then the outputs that git keeps; dvc.lock names all outputs.
     made = {}
     for day, sealed in found.items():

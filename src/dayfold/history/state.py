@@ -80,8 +80,8 @@ class ProjectState:
 
     def history(self) -> History:
         """Return the history of the sealed days, with the open day's corrections applied."""
-        lines = corrections.of_day(self.project, self.day) if self.is_open else {}
-        return corrections.applied(self.sealed_history, lines)
+        noted = corrections.of_day(self.project, self.day) if self.is_open else {}
+        return corrections.applied(self.sealed_history, noted)
 
 
 class UnusedFolder(NamedTuple):

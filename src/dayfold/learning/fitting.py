@@ -150,9 +150,9 @@ class Training:
         rate = learning_rate(number, updates, peak=self._job.recipe.learning_rate)
         self._at = (number + 1, updates, rate)
         part = self._team.slice(len(chosen))
-        mine = chosen[part]
-        batch = self._inputs.train_batch(self._pool, mine, epoch, first=place + part.start)
-        loss = self.step(batch, mine, rate, part=len(mine) / len(chosen))
+        own = chosen[part]
+        batch = self._inputs.train_batch(self._pool, own, epoch, first=place + part.start)
+        loss = self.step(batch, own, rate, part=len(own) / len(chosen))
         return TrainingStep(number + 1, epoch, loss, rate)
 
     def step(

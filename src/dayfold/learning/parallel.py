@@ -94,10 +94,10 @@ class Team:
         """Raise ModelError, which names `what`, unless all processes have the same bytes."""
         if self.size == 1:
             return
-        mine = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
-        every = [torch.empty_like(mine) for _ in range(self.size)]
+        digest = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
+        every = [torch.empty_like(digest) for _ in range(self.size)]
         with _peer_errors():
-            distributed.all_gather(every, mine)
+            distributed.all_gather(every, digest)
         others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
         if others:
             raise ModelError(

@@ -70,9 +70,9 @@ def withdrawals(project: Project, *actions: str) -> dict[str, tuple[str, Correct
             table = parse_csv(data, tables.schema(Correction), day)
         except LedgerError:
             continue
-        for line in map(Correction._make, table.iter_rows()):
-            if line.action in (actions or ("withdraw", ERASE)):
-                found[line.image] = day, line
+        for correction in map(Correction._make, table.iter_rows()):
+            if correction.action in (actions or ("withdraw", ERASE)):
+                found[correction.image] = day, correction
     return found
 
 
@@ -90,19 +90,19 @@ def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, 
     return origin | manifest.without(chain, withdrawn), len(withdrawn)
 
 
-def applied(known: History, lines: Mapping[str, Correction]) -> History:
+def applied(known: History, noted: Mapping[str, Correction]) -> History:
     """Return a history with the open day's corrections, which no manifest has yet."""
-    if not lines:
+    if not noted:
         return known
-    labels = {image: line.label for image, line in lines.items() if line.label}
-    withdrawn = lines.keys() - labels.keys()
+    labels = {image: one.label for image, one in noted.items() if one.label}
+    withdrawn = noted.keys() - labels.keys()
     label = pl.col("image").replace_strict(
         list(labels), list(labels.values()), default=None, return_dtype=pl.String
     )
     images = known.images.filter(~pl.col("image").is_in(list(withdrawn))).with_columns(
         label=pl.coalesce(label, "label")
     )
-    corrected = known.images.filter(pl.col("image").is_in(list(lines)))
+    corrected = known.images.filter(pl.col("image").is_in(list(noted)))
     all_corrections = pl.concat(
         [known.corrections, corrected.with_columns(before="label")], how="diagonal"
     )

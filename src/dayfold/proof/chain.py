@@ -72,14 +72,14 @@ def _untagged(project: Project, day: str) -> Finding:
     return Finding(day, f"the tag {tag} is missing", fix)
 
 
-def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
-    """Check each day of a line, oldest first, against itself, its parent and the working tree.
+def check(project: Project, records: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
+    """Check each day, oldest first, against itself, its parent and the working tree.
 
     `current` is the sealed day whose outputs are in the working tree, or "".
     """
-    parents: list[Sealed | None] = [None, *line]
+    parents: list[Sealed | None] = [None, *records]
     withdrawn: set[str] = set()
-    for parent, sealed in zip(parents, line, strict=False):
+    for parent, sealed in zip(parents, records, strict=False):
         day = sealed.day
         other = (
             f"git log {vcs.TAG}{day} shows who sealed it; git fetch --tags --force takes another"

@@ -133,8 +133,8 @@ def _changed_by_git(root: Path) -> list[str]:
     words = ("text", "ident", "filter", "working-tree-encoding")
     said = vcs.split(vcs.git(root, "check-attr", "-z", "--stdin", *words, given=files))
     kept = {"unset": words, "unspecified": words[1:]}  # else core.autocrlf decides
-    told = zip(said[::3], said[1::3], said[2::3], strict=True)
-    return sorted({name for name, word, value in told if word not in kept.get(value, ())})
+    attributes = zip(said[::3], said[1::3], said[2::3], strict=True)
+    return sorted({name for name, word, value in attributes if word not in kept.get(value, ())})
 
 
 def _disk(project: Project) -> CheckResult:

@@ -80,10 +80,10 @@ def reproduce(
     compares figures. A day that needs an erased image is reported and not made. Raises CycleError
     if a day is not sealed.
     """
-    line = records_until(project, days)
-    wanted = [one for one in line if from_scratch or not days or one.day in days]
+    records = records_until(project, days)
+    wanted = [one for one in records if from_scratch or not days or one.day in days]
     say(f"{LEVELS}\n\n{_expected(wanted[-1])}\n")
-    erased = record.erased_inputs(project, manifest.history(project, line[-1].day), wanted)
+    erased = record.erased_inputs(project, manifest.history(project, records[-1].day), wanted)
     results: list[Rebuilt] = []
     with worktrees(project), Ticker("reproducing", len(wanted), "days") as ticker:
         for sealed in wanted:
@@ -107,17 +107,17 @@ def records_until(project: Project, days: Sequence[str]) -> list[Sealed]:
     """
     sealed = vcs.sealed_days(project.root)
     last = max(map(check_day, days), default=sealed[-1] if sealed else "")
-    found, line, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
+    found, records, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
     for day, what, fix in broken:
         raise CycleError(f"{day} cannot be made again: {what}.", hint=fix)
     missing = sorted(set(days) - set(found))
-    if missing or not line:
+    if missing or not records:
         some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
             hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return line
+    return records
 
 
 def _expected(sealed: Sealed) -> str:
@@ -239,7 +239,7 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     """
     if sealed.params["dayfold"] != __version__:
         return _figures(sealed, made)
-    mine, then = json.loads(made.provenance.read_bytes()), sealed.provenance
+    now, then = json.loads(made.provenance.read_bytes()), sealed.provenance
     lock, own = pins.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     planned = sealed.outs(*PLANS)
     differing = [
@@ -250,13 +250,13 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
         and lock.get(path) != (md5(sealed.files[path]) if path in sealed.files else key)
     ]
     plans = [path for path in differing if path in planned]
-    plans += [f"{key} in {own}" for key in DRAWS if mine.get(key) != then.get(key)]
+    plans += [f"{key} in {own}" for key in DRAWS if now.get(key) != then.get(key)]
     bits = [path for path in differing if path not in planned]
     if not plans and not bits:
         return Rebuilt(sealed.day, IDENTICAL)
     levels = (f"{name} {'DIFFERS' if of else 'equal'}" for name, of in (("A", plans), ("B", bits)))
     said = [*(first_few(plans) or bits[:1]), *_accuracy(sealed, made)]
-    changed = differences(then["fingerprint"], mine["fingerprint"])
+    changed = differences(then["fingerprint"], now["fingerprint"])
     why = "not known: dayfold's version and the fingerprint are the recorded ones"
     if plans:
         why = "plans are equal on every machine, so an image or a file of this day was changed: "

@@ -114,19 +114,19 @@ def verify(project: Project, *, read_data: bool) -> Verified:
         return Verified([])
     is_settled = now.day in (*now.sealed, *now.committed)
     last = now.day if is_settled else now.params.parent
-    days, line, broken = chain.walk(project, now.sealed, last)
+    days, records, broken = chain.walk(project, now.sealed, last)
     found = Verified(days, broken)
-    found.damage += chain.check(project, line, current=now.day)
-    line = [one for one in line if one.is_readable]  # `chain.check` has reported the others
+    found.damage += chain.check(project, records, current=now.day)
+    records = [one for one in records if one.is_readable]  # `chain.check` has reported the others
     for day in now.sealed:
         if day not in found.days:
             what = f"{vcs.TAG}{day} is not part of the history of {last}"
             found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
-    pinned = [one for sealed in line for one in _pins(sealed, now.day)]
+    pinned = [one for sealed in records for one in _pins(sealed, now.day)]
     bad: list[StoredFile] = []
     if read_data:
         found.damage += _git(project)
-        bad = _damaged(project, _stored(project, line, pinned, now.day), found)
+        bad = _damaged(project, _stored(project, records, pinned, now.day), found)
     cached = {one for one in pinned if storage.object_path(project.root, one.key).exists()}
     wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
     remote_is_newer = storage.remote_is_newer(project.root, found.days)
@@ -134,7 +134,7 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     remote = DefaultRemote(storage.default_remote(project.root), *answer, remote_is_newer)
     found.problem = remote.problem
     found.unpushed = sorted({one.day for one in cached if one.key in remote.lacking})
-    for finding, is_lost in _missing(project, line, pinned, cached, remote):
+    for finding, is_lost in _missing(project, records, pinned, cached, remote):
         (found.damage if is_lost else found.absent).append(finding)
     found.damage += [_finding(project, one, remote) for one in bad]
     found.damage.sort()
@@ -151,8 +151,8 @@ def summary(found: Verified) -> str:
 
 def shortened(found: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the first findings of each day, and how many more there are."""
-    for day, some in groupby(found, key=lambda one: one.day):
-        whole = list(some)
+    for day, group in groupby(found, key=lambda one: one.day):
+        whole = list(group)
         yield from whole[:MOST_LINES]
         if len(whole) > MOST_LINES:
             more = f"and {len(whole) - MOST_LINES} more"
@@ -192,7 +192,7 @@ def _is_here(project: Project, one: StoredFile) -> bool:
 
 def _missing(
     project: Project,
-    line: Sequence[Sealed],
+    records: Sequence[Sealed],
     pinned: Sequence[StoredFile],
     cached: Collection[StoredFile],
     remote: DefaultRemote,
@@ -214,17 +214,18 @@ def _missing(
             way = remote.fetch_command(one.key, command)
             like = (remote.state(one.key), way, not remote.has(one.key))
             alike.setdefault(like, []).append(one)
-    has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in line)
-    for (state, way, is_lost), some in alike.items():
-        days = sorted({one.day for one in some})
+    has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in records)
+    for (state, way, is_lost), members in alike.items():
+        days = sorted({one.day for one in members})
         if is_lost and has_images:
             way += f"; or make it again here: dayfold reproduce --from-scratch --restore {days[-1]}"
-        what = f"{state}: {', '.join(first_few(list(dict.fromkeys(one.path for one in some))))}"
-        yield Finding(span(days, [sealed.day for sealed in line]), what, way), is_lost
+        paths = list(dict.fromkeys(one.path for one in members))
+        what = f"{state}: {', '.join(first_few(paths))}"
+        yield Finding(span(days, [sealed.day for sealed in records]), what, way), is_lost
 
 
 def _stored(
-    project: Project, line: Sequence[Sealed], pinned: Sequence[StoredFile], current: str
+    project: Project, records: Sequence[Sealed], pinned: Sequence[StoredFile], current: str
 ) -> list[StoredFile]:
     """Return all that is kept: images of all manifests, withdrawn ones too, outputs and objects."""
     found: dict[str, StoredFile] = {}
@@ -238,19 +239,19 @@ def _stored(
         elif one.day == current and (path.exists() or object_.exists()):  # else it is missing
             found[one.key].places.append(path)
     known = {one.path: one for one in found.values()}
-    for sealed in line:
+    for sealed in records:
         rows = sealed.rows().filter(action="add").select("path", "image")
         for name, image in rows.iter_rows():
-            mine = known.get(name) or found.setdefault(name, StoredFile(sealed.day, name))
-            mine.image = image
+            stored = known.get(name) or found.setdefault(name, StoredFile(sealed.day, name))
+            stored.image = image
             if project.images(sealed.day).is_dir():
-                mine.places.append(project.root / name)
-    for parent in [one for one in line if one.day != current][-1:]:
+                stored.places.append(project.root / name)
+    for parent in [one for one in records if one.day != current][-1:]:
         for name, key in parent.handed_on.items():
             file = project.parent / name
             if project.parent.is_dir():
-                mine = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
-                mine.places.append(file)
+                stored = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
+                stored.places.append(file)
     # Every object is checked, also those of experiments and of the open day.
     for key, path in storage.objects(project.root):
         found.setdefault(key, StoredFile("no sealed day", "file", key)).places.append(path)

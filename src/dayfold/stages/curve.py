@@ -26,16 +26,18 @@ def run(project: Project, params: Params) -> list[str]:
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
-    mine = tables.evaluations(project, [params.day]).filter(model=params.day)
-    figures = log.measured(project, counted, {params.day: mine}, {params.day: new})[params.day]
+    evaluation = tables.evaluations(project, [params.day]).filter(model=params.day)
+    own = {params.day: evaluation}
+    figures = log.measured(project, counted, own, {params.day: new})[params.day]
     drawn, images = provenance["draws"], provenance["images"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
-    own = drawn["today"] / drawn["all"]
+    today_share = drawn["today"] / drawn["all"]
     old = history.split("train").filter(pl.col("day") != params.day)
     today = images["trained"] - images["replayed"]
-    figures["draws"] = {"today": own, "recency": metrics.recency(own, today=today, old=len(old))}
-    figures["images"] = {**images, "tested": int(mine["images"].sum())}
+    recency = metrics.recency(today_share, today=today, old=len(old))
+    figures["draws"] = {"today": today_share, "recency": recency}
+    figures["images"] = {**images, "tested": int(evaluation["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, limits=params.gate)
@@ -51,7 +53,7 @@ def run(project: Project, params: Params) -> list[str]:
     corrected = history.corrections.filter(split="test")
     cells = retention.cohorts(counted, corrected.select("day", "on", "image").rows())
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
-    confusion = mine.group_by("label", "predicted").agg(pl.col("images").sum())
+    confusion = evaluation.group_by("label", "predicted").agg(pl.col("images").sum())
     rows = confusion.sort("label", "predicted").iter_rows()
     tables.write(project.plot("confusion"), Confusion, rows)
     _print_summary(figures, known)

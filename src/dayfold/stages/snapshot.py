@@ -135,7 +135,7 @@ def _inspected(
     )
     for one in delivery.changed:
         hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
-        delivery.refuse(one.place, f"{one.said}; to correct that: {hint}", one.image)
+        delivery.refuse(one.place, f"{one.text}; to correct that: {hint}", one.image)
     for odd in deliveries.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery

@@ -52,13 +52,13 @@ class Remark(NamedTuple):
     """
 
     place: str
-    said: str
+    text: str
     image: str = ""
     known: str = ""
     label: str = ""
 
     def __str__(self) -> str:
-        return escaped(f"{self.place} {self.said}")
+        return escaped(f"{self.place} {self.text}")
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Delivery:
 
     `changed` are known images with another label: with `relabels` they become corrections. `groups`
     maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file that has
-    all of them. `opened` is the day's parent if the day was opened for this delivery. `said` are
+    all of them. `opened` is the day's parent if the day was opened for this delivery. `notes` are
     lines to print on the day, patients and columns. `is_regrouped` says whether `data.group` was
     changed. With `is_dry` nothing was written. `guess` are a label file's columns that a person
     must confirm, and the option that would name them.
@@ -80,7 +80,7 @@ class Delivery:
     warned: list[Remark] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     is_regrouped: bool = False
     is_dry: bool = False
     relabels: bool = False
@@ -146,7 +146,7 @@ def write_down(project: Project, kinds: Mapping[str, Sequence[Remark]]) -> str:
     """Write all remarks to a file if a kind has too many to print; return the file's name."""
     if any(len(remarks) > MOST_LINES for remarks in kinds.values()):
         rows = [
-            (kind, safe_cell(one.place), one.image, escaped(one.said))
+            (kind, safe_cell(one.place), one.image, escaped(one.text))
             for kind, remarks in kinds.items()
             for one in remarks
         ]

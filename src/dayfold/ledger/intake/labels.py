@@ -63,7 +63,7 @@ def read(
     columns_of, guess = _columns(table, columns, file)
     if guess:
         shown = escaped(f"{file.name}: {guess.replace(',', ', ')}")
-        delivery.said.append(f"columns of {shown}")
+        delivery.notes.append(f"columns of {shown}")
         delivery.guess = (shown, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
