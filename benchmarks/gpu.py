@@ -25,7 +25,7 @@ from dayfold.project.layout import Project
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 LEAST = 0.90  # of the bare loop's speed
 ROUNDS, TIMES_UPDATES = 3, 4  # a day's updates alone take a GPU two seconds
-REFUSED = "but this machine has 1 GPUs for its own"
+REFUSED = "but this machine has only 1 GPUs"
 
 
 class Step:

@@ -55,7 +55,7 @@ def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving,
     assert len(delivery.known) == len(delivery.images) == 1
     assert delivery.refused == []
     assert [str(one) for one in delivery.changed] == [
-        f"0.png is 'cat' as data/images/{DAYS[0]}/cat/0.png, and given as 'dog'"
+        f"0.png is 'cat' in the project (data/images/{DAYS[0]}/cat/0.png), but 'dog' here"
     ]
     show(delivery.table(DAYS[0]))
     assert "another label      1  0.png is 'cat'" in capsys.readouterr().out
@@ -103,7 +103,7 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])
         path = f"data/images/{DAYS[1]}/cat/0.png"
-        assert given["eel"].changed[0].text == f"is 'dog' as {path}, and given as 'eel'"
+        assert given["eel"].changed[0].text == f"is 'dog' in the project ({path}), but 'eel' here"
 
 
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):
@@ -127,7 +127,7 @@ def test_labels_that_differ_or_that_cannot_be_corrected_leave_all_as_it_was(rece
     before = contents(receiving.root)
     with pytest.raises(CycleError, match="nothing was corrected") as caught:
         add(receiving, scans, labels=csv_of(scans, _0="dog", _2="dog"), relabel=True)
-    assert "would be of another group" in caught.value.problems[0]
+    assert "would belong to another group" in caught.value.problems[0]
     assert contents(receiving.root) == before
 
 

@@ -103,7 +103,7 @@ def test_a_sealed_day_that_was_made_again_or_changed_is_not_built_upon(copy):
     copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
     said = copy.dayfold("add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
-    assert "dayfold undo, to have back what was sealed" in said
+    assert "dayfold undo, to restore what was sealed" in said
     assert "is as it was sealed" in copy.dayfold("undo", "--yes")
     assert copy.evaluation(THREE).read_text() == edited
     copy.dayfold("add", "--day", FOUR)
@@ -182,7 +182,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert f"{THREE} is open again" in copy.dayfold("undo", "--yes")
     assert copy.params.read_text() == before
     subjects = copy.git("log", "-2", "--format=%s").splitlines()
-    assert subjects == [f"Take back the seal of {THREE}", "more"]
+    assert subjects == [f"Undo the seal of {THREE}", "more"]
     assert "A  notes.txt" in copy.git("status", "--porcelain")
     assert f"{THREE}, open; parent {TWO}" in copy.dayfold("status")
     params.edit(copy.params, {"train.learning_rate": 0.001})

@@ -101,7 +101,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
     found = erasure(small, path)
     text = "\n".join(found.described())
     assert "and copies: a link.png, .dvc/tmp/copy" in text
-    assert "1 more hard links of the same file lie outside the project: find" in text
+    assert "1 more hard links of the same file are outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
     found.carry_out()
     assert holders(small.root, {image}) == []
@@ -322,7 +322,7 @@ def test_the_days_that_saw_an_image_are_told(erased):
         f"  {tested['path']}\n    the models of {TWO} to {THREE} were calibrated or tested" in said
     )
     assert f"  {trained['path']}\n    the models of {TWO}" in said
-    assert f"{TWO} to {THREE} can no longer be made again as recorded" in said
+    assert f"{TWO} to {THREE} cannot be made again as recorded" in said
     assert "here: 4 files and objects erased" in said
     ids = {row["image"] for row in (trained, tested)}
     assert holders(project.root.parent, ids) == []
@@ -373,11 +373,11 @@ def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_non
     card = tmp_path / "MODEL_CARD.md"
     project.dayfold("export", str(card), "--day", TWO)
     text = card.read_text(encoding="utf-8")
-    assert "It cannot be made again: it was made with 2 images that were erased since" in text
+    assert "It cannot be made again, as 2 images that it was made with were erased since" in text
     assert f"dayfold reproduce {TWO}" not in text
     project.dayfold("export", str(card), "--day", ONE)
     text = card.read_text(encoding="utf-8")
-    assert "to the bit on such a machine" in text
+    assert "on such a machine to the bit" in text
     project.dayfold("report", "--day", TWO)
     page = project.report(TWO).read_text(encoding="utf-8")
     assert Path(trained["path"]).name not in page
@@ -388,7 +388,7 @@ def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(
     status = vcs.git(project.root, "status", "--porcelain")
     said = project.dayfold("backtest", "--policy", "project", "--days", f"{TWO}..")
     assert "left out of every day: 2 images withdrawn by now" in said
-    assert "the last day's figures: on 166 test images; few: too few to judge" in said
+    assert "figures of the last day: on 166 test images; few: too few to judge" in said
     [scratch] = [RealProject(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
     before, now = (tables.evaluations(one, [TWO]).filter(model=TWO) for one in (project, scratch))

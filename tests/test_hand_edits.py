@@ -86,8 +86,8 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     said = checked.dayfold("add", "--day", FOUR, code=1)
     assert ALL in said
     for path, what in (
-        (corrections, "is not what git has"),
-        (evaluation, "is not what git has"),
+        (corrections, "differs from git"),
+        (evaluation, "differs from git"),
         (changed, "was changed"),
         (deleted, "was deleted"),
         (added, "was added"),
@@ -158,7 +158,7 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
     month = checked.tracked_month(ONE)
     month.write_text(month.read_text().replace("md5: ", "md5: 0", 1))
     names = [checked.name(checked.tracked(THREE)), checked.name(month)]
-    assert problems(checked) == [f"{name} is not what git has" for name in names]
+    assert problems(checked) == [f"{name} differs from git" for name in names]
     vcs.git(checked.root, "checkout", "HEAD", "--", *names)
     check(checked)
     month.unlink()
@@ -262,7 +262,7 @@ def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, t
     copy.dayfold("add", "--day", FOUR)
     path = copy.manifest(THREE)
     path.write_text(path.read_text().replace(",train", ",test", 1))
-    found = f"{ALL}\n  - {copy.name(path)} is not what git has\n→ git checkout HEAD -- "
+    found = f"{ALL}\n  - {copy.name(path)} differs from git\n→ git checkout HEAD -- "
     for stage in ("snapshot", "curve"):
         assert found in copy.dayfold(stage, code=1)
     card = ("export", str(tmp_path / "card.md"), "--day", THREE)

@@ -119,7 +119,7 @@ def test_an_image_that_is_there_already_is_known_or_a_problem(project, source, n
     assert [item.path.name for item in found.images] == ["3.png"]
     assert list(map(str, found.known)) == [f"cat/1.png has the same bytes as {there}/1.png"]
     assert list(map(str, found.changed)) == [
-        f"dog/2.png is 'cat' as {there}/2.png, and given as 'dog'"
+        f"dog/2.png is 'cat' in the project ({there}/2.png), but 'dog' here"
     ]
 
 

@@ -76,8 +76,8 @@ def test_what_spreadsheets_write_is_read_and_empty_rows_and_columns_are_nothing(
         ("/etc/passwd,cat", "is no path inside the folder"),
         (",cat", "is no path inside the folder"),
         ("a/b,cat", "is not a file"),
-        ("link.png,cat", "is a link or behind one; links are not followed"),
-        ("linked/2.png,cat", "is a link or behind one; links are not followed"),
+        ("link.png,cat", "is a link or below one; links are not followed"),
+        ("linked/2.png,cat", "is a link or below one; links are not followed"),
         ("a/1.png,", "the label '' is no class name"),
         ("a/1.png,cat/dog", "the label 'cat/dog' is no class name"),
         ("a/1.png,..", "the label '..' is no class name"),
@@ -106,7 +106,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     monkeypatch.chdir(folder)
     found, delivery = read_file(Path("labels.csv"), folder)
     assert len(found) == 1
-    said = "labels.csv leaves 2 files unnamed; only named files are taken"
+    said = "labels.csv does not name 2 files; only named files are taken"
     assert list(map(str, delivery.warned)) == [said]
 
 
@@ -412,7 +412,7 @@ def test_of_cvat_s_imagenet_text_names_with_spaces_are_read_and_numbers_checked(
     found, delivery = read_file(file, flat)
     assert [(one.place, one.label) for one in found] == [("a b.png", "dog")]
     assert [remark.text for remark in delivery.refused] == [
-        "is on a line that is not a name and numbers of labels",
+        "is on a line without a name and label numbers",
         "has 2 labels ('cat', 'dog'); an image can have one",
         "has the number of a label that synsets.txt does not have",
     ]

@@ -105,7 +105,7 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),
         ("  learning_rate", "  learning_rate: 1e-3", "train.learning_rate is '1e-3'"),
         ("day", "day: 2025-06-04", 'day is read by YAML as a date; quote it: "2025-06-04"'),
-        ("seed", "seed: 0\nseed: 0", "seed stands twice"),
+        ("seed", "seed: 0\nseed: 0", "seed appears twice"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_with_what_is(path, key, line, words):
@@ -224,7 +224,7 @@ def older(project):
 
 def test_check_writes_the_files_of_this_version_with_the_values_of_an_older_ones(older):
     assert list(journal._parts(older)) == []  # what kills left is looked for all the same
-    signs = (one for one in check._signs(older, read_data=False) if one.name == "params")
+    signs = (one for one in check._results(older, read_data=False) if one.name == "params")
     sign = next(signs)
     assert "of an older version" in sign.found
     sign.fix()
@@ -233,7 +233,7 @@ def test_check_writes_the_files_of_this_version_with_the_values_of_an_older_ones
     assert "seed is -1" in left.hint
     assert left.fix is None
     params_file.edit(older.params, {"seed": 0})
-    signs = check._signs(older, read_data=False)
+    signs = check._results(older, read_data=False)
     names = (one.name for one in signs)
     assert "git files" in names  # what is found of params follows
     assert next(names) == "half done"

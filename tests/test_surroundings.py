@@ -146,7 +146,7 @@ def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_
     copy.git("commit", "--quiet", "-m", "two days at once")
     assert f"day/{TWO} is on a commit that is no longer on this branch" in copy.dayfold("status")
     said = copy.dayfold("seal", code=1)
-    assert "its params.yaml is of another day" in said
+    assert "its params.yaml names another day" in said
     command = said.rpartition("git merge")[2].split()
     copy.git("merge", *command, "-m", "Join what was sealed")
     assert f"sealed as day/{THREE}" in copy.dayfold("seal")

@@ -87,7 +87,7 @@ joint starts from yesterday's model, as project does, so both have made equally 
 differ in the replay set alone. Published joint training starts from the origin: it would have one
 day's updates against those of all days."""
 
-TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may change
+TUNABLE = ("weights", "replay", "train")  # sections that --set may change
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def compare(
     tables.write(project.backtest("runs"), BacktestRun, [one.run for one in results])
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    notes = [f"the last day's figures: on {results[-1].tested}; few: too few to judge"]
+    notes = [f"figures of the last day: on {results[-1].tested}; few: too few to judge"]
     if {"frozen", "project"} <= predictions.keys():
         groups = manifest.history(project, history.days[-1]).images.select("image", "group")
         frozen = predictions["frozen"][0].join(groups, on="image")
@@ -307,7 +307,7 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
     problems = [
-        f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES
+        f"{name} is not one of {', '.join(POLICIES)}" for name in names if name not in POLICIES
     ]
     values: dict[str, Value] = {}
     for change in changes:

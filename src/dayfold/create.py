@@ -24,7 +24,7 @@ SHARED = (
     "data/images/.gitignore",
     "data/manifests/origin.csv",
 )
-BRANCH = "main"  # not init.defaultBranch, as the docs and a team's jobs name it
+BRANCH = "main"  # not init.defaultBranch, as docs and jobs name this branch
 REMOTE = "store"  # the name of the DVC remote that `init --remote` sets up
 # DVC contacts no server but the remotes. Links save a second copy of every image and model.
 # Symlinks are left out, because images are never read through one.
@@ -93,15 +93,15 @@ def _check_outer(folder: Path, options: Options) -> None:
     try:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
     except ToolError:
-        return  # in no repository
+        return  # not in a repository
     if vcs.git_succeeds(above, "check-ignore", "--quiet", "--", f"{folder}/"):
         say(f"{folder} is ignored by the git repository {outer}; it gets a repository of its own")
         return
     inside = folder.relative_to(outer).as_posix()
     say(
         f"{folder} is inside the git repository {outer}.\n"
-        "The project gets a repository of its own in it. The outer one takes in none of its files: "
-        f"it sees a nested repository.\nTo leave it out there: add /{inside}/ to {outer}/.gitignore"
+        "The project gets a repository of its own in it. The outer one tracks none of its files: "
+        f"it sees a nested repository.\nTo ignore it there: add /{inside}/ to {outer}/.gitignore"
     )
     hint = "name a folder outside of it, or confirm it: dayfold init … --yes"
     ask("Make the project there?", yes=options.yes, hint=hint)
@@ -112,13 +112,13 @@ def _fill(project: Project, options: Options) -> None:
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
     say(f"git, with the branch {BRANCH}, and DVC")
-    # DVC reads neither sha256 repositories nor reftables, which a person's settings may ask for.
+    # DVC reads neither sha256 repositories nor reftables, which user settings may ask for.
     kind = {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     for name, value in vcs.READABLE_INDEX.items():  # for a person's own git, too
         vcs.git(root, "config", name, value)
     require_identity(root)
-    # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
+    # Before `dvc init`, which fails if the user's own ignore file hides .dvc.
     write_bytes(root / ".gitignore", f"{template.IGNORED}\n{template.IGNORE}".encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     vcs.dvc(root, "init")
@@ -137,7 +137,7 @@ def _fill(project: Project, options: Options) -> None:
         "origin.weights": weights,
         "origin.classes": list(options.classes),
         "data.group": options.group,
-        # Pinned, as another number of threads gives other bits.
+        # Pinned, because a different number of threads gives different bits.
         "train.threads": cpus(),
     }
     if options.image_size_px is not None:
@@ -168,7 +168,7 @@ def set_remote(root: Path, url: str) -> None:
         vcs.dvc(root, "version")
     except ToolError as error:
         raise CycleError(
-            f"DVC does not take {url} as a remote.",
+            f"DVC cannot use {url} as a remote.",
             problems=error.problems,
             hint="give a folder or a URL such as s3://bucket/path or ssh://host/path; "
             "install what DVC lacks for it with pip",

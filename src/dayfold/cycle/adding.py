@@ -281,7 +281,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
-            return "give each of the folders inside by itself: one level deeper"
+            return "pass each of the folders inside it by itself, one level deeper"
         if grouping.NO_GROUP in reason:
             return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):
@@ -317,7 +317,7 @@ def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # data/ lies on another disk than .dvc/.
+            # data/ and .dvc/ are on different disks.
             write_bytes(target, (stage / item.image).read_bytes())
     for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)

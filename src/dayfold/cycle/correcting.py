@@ -150,7 +150,7 @@ class Draft:
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
         elif grouping.in_path(target.path, group) != grouping.in_path(name, group):
-            self.problems.append(f"{target.path}: as {name} it would be of another group")
+            self.problems.append(f"{target.path}: as {name} it would belong to another group")
         else:
             self._moves[source] = goal
             self.moved.append(target.path)
@@ -162,7 +162,9 @@ class Draft:
     def undo(self, target: Target, action: str) -> None:
         """Undo a correction of this day."""
         if not target.image:
-            self.problems.append(f"{target.path} is of the open day: move it back with relabel")
+            self.problems.append(
+                f"{target.path} belongs to the open day: move it back with relabel"
+            )
         elif self.has(target, ERASE):
             self.problems.append(f"{target.path} was erased: that cannot be undone")
         elif not self.has(target, action):

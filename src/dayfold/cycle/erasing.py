@@ -92,7 +92,7 @@ class Erasure:
         keys = {one.day: one.images_md5 for one in records}
         images = {one.image for one in targets if one.image}
         found = usage(self.draft.history, images, records)
-        lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
+        lists: dict[str, dict[str, str]] = {}  # DVC's list of each day's folder
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
                 lists[day] = storage.listed(fetch(self.project.root, keys[day]).read_bytes())
@@ -169,7 +169,7 @@ class Erasure:
                 )
         used_by = [one.usage for one in self.sealed if one.usage]
         if used := sorted({day for one in used_by for day in one.days if day in days}):
-            yield f"afterwards {span(used, days)} can no longer be made again as recorded"
+            yield f"afterwards {span(used, days)} cannot be made again as recorded"
         if any(one.trained for one in used_by):
             yield (
                 "models that learnt from an image, and those made from them since, stay as they are"
@@ -280,7 +280,7 @@ def _outside(holders: Sequence[Path]) -> Iterator[str]:
     for number, count in left.items():
         if count > 0:
             yield (
-                f"{count} more hard links of the same file lie outside the project: "
+                f"{count} more hard links of the same file are outside the project: "
                 f"find / -xdev -inum {number}"
             )
 

@@ -84,7 +84,7 @@ def check_may_open(now: ProjectState, day: str) -> None:
     check_day(day)
     if day in now.sealed:
         is_last = day == now.day
-        back = "take its seal back: dayfold undo; or wait for the next day"
+        back = "undo the seal: dayfold undo; or wait for the next day"
         raise CycleError(
             f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
         )

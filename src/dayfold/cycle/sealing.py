@@ -163,14 +163,14 @@ def _tag_again(now: ProjectState) -> list[str]:
     for day in now.lost_tags:
         tag, commit = vcs.TAG + day, _commit_of(now, day)
         is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
-        different = ["its params.yaml is of another day"] * (not is_own)
+        different = ["its params.yaml names another day"] * (not is_own)
         if day in now.tagged:
             different += vcs.changed(root, tag, commit, "--", *DAY_PATHS)
         ours = f"to keep the tag, and the files of this branch: git merge --strategy=ours {tag}"
         fetch = f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT"
         if different:
             raise CycleError(
-                f"What this branch has of {day} is not what {tag} has "
+                f"This branch has other files of {day} than {tag} has "
                 f"({', '.join(different[:5])}).",
                 hint=ours if day in now.tagged else fetch,
             )
@@ -283,7 +283,7 @@ def _drop(project: Project, commit: str, day: str) -> None:
         kept = sorted({*names} - later)
         vcs.git(root, "restore", "--staged", f"--source={before}", "--", *kept, more=index)
         tree = vcs.git(root, "write-tree", more=index).strip()
-        text = f"Take back the seal of {day}"
+        text = f"Undo the seal of {day}"
         new = vcs.git(root, "commit-tree", tree, "-p", head, "-m", text).strip()
         (project.scratch / "undo-index").unlink()
     # In one transaction: a kill never leaves only one of them done.

@@ -70,11 +70,11 @@ def card(
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
-        f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
+        f"It cannot be made again, as {plural(len(erased), 'image')} that it was made with were "
         "erased since."
         if erased
-        else "In a clone of the project, from what is pinned below, to the bit on such a machine. "
-        "What the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
+        else "A clone of the project makes it again from the pins below, on such a machine to the "
+        "bit. Missing files come from the project's DVC remote, if they were pushed there:\n\n"
         f"```\ndayfold reproduce {line.day}\n```",
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),

@@ -22,10 +22,10 @@ PALETTE = (
 )
 INK, MUTED, LINE = "#1c2126", "#59626c", "#e5e8eb"
 LEFT_PX, TOP_PX, BOTTOM_PX = 52, 14, 34  # margins around the lines
-LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # the size of a letter, a line of text, a day's name
-LETTERS = 18  # at most, of a name at the end of a line
+LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # of a letter, a line of text and a day's name
+LETTERS = 18  # longest name at the end of a line
 SIZE = (760, 320)  # of a chart
-MANY = 32  # days, above which only the last point of a line is drawn
+MANY = 32  # days above which only the last point of a line is drawn
 APART_PX = 3  # between equal lines, if they stay within SPREAD_PX
 SPREAD_PX = 12
 

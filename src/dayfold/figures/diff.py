@@ -90,7 +90,7 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
     own = day.file(project.params)
     if own is None:
         raise CycleError(
-            f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
+            f"{vcs.TAG}{line.day} is not here, or is damaged.", hint="dayfold status says more"
         )
     if line.day != params.parent or not project.parent_predictions.is_file():
         predictions = day.table(project.predictions, Prediction)
@@ -160,7 +160,7 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     if any(FEW in ends for *_, ends in evidence.text_rows(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
-        yield "It is the first day, so there is none to compare it with."
+        yield "It is the first day, so there is nothing to compare it with."
         return
     before = compared[0]
     if both:

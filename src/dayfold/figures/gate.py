@@ -18,7 +18,7 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Gate
 
-FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
+FORCED = "Gate: forced"  # the last line of a forced seal's message
 _NAMES = {
     "max_forgetting": "forgetting",
     "max_negative_flip_rate": "the negative flip rate",
@@ -88,7 +88,7 @@ def not_judged(found: Sequence[Check]) -> list[Check]:
 
 def next_step(found: Sequence[Check]) -> str:
     if reasons(found):
-        return 'another recipe and dvc repro; or as it is: dayfold seal --force -m "why"'
+        return 'change the recipe, then dvc repro; or as it is: dayfold seal --force -m "why"'
     return "dayfold diff, then dayfold seal"
 
 

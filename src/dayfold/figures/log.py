@@ -154,7 +154,7 @@ def line_of(days: list[DayLine], day: str | None) -> DayLine:
     for line in reversed(days):
         if line.figures is not None and day in (None, line.day):
             return line
-    hint = "dayfold log shows the days that have some" if day else "dvc repro makes the first ones"
+    hint = "dayfold log shows which days have figures" if day else "dvc repro makes the first ones"
     raise CycleError(f"{day or 'This project'} has no figures.", hint=hint)
 
 

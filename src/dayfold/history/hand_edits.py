@@ -28,7 +28,7 @@ from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_fi
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project, is_day
 
 MOST_DAYS = 200  # checked by one command: 2 ms for a day of 100 images
-EDITED, CHANGED = "is not what git has", "was changed"
+EDITED, CHANGED = "differs from git", "was changed"
 DELETED, ADDED = "was deleted", "was added"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
 # The clock of file times, in ns; on Linux it lags by some milliseconds.
@@ -97,7 +97,7 @@ def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
     if changed:
         raise CycleError(
             f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
-            hint="dayfold undo, to have back what was sealed; to keep the new one: "
+            hint="dayfold undo, to restore what was sealed; to keep the new one: "
             "dayfold undo --seal && dayfold seal",
         )
 
@@ -134,7 +134,7 @@ def _noted(project: Project) -> dict[str, int]:
     try:
         return dict(json.loads(project.last_checked.read_bytes()))
     except (FileNotFoundError, ValueError):
-        return {}  # or the file is of an earlier version
+        return {}  # missing, or written by an earlier version
 
 
 def _parent_back(now: ProjectState) -> list[str]:
@@ -153,7 +153,7 @@ def _parent_back(now: ProjectState) -> list[str]:
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
     if pins.read(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
         return [vcs.restore_command(name)]  # after `git checkout` without `dvc checkout`
-    # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
+    # HEAD may have an earlier day's parent, and `dvc repro` may have pinned the edit.
     gets = [
         f"dvc get . {project.name(one)} --rev {vcs.TAG}{day} --out {project.name(kept)}"
         for one, kept in project.handed_on().items()

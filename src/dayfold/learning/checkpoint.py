@@ -22,9 +22,9 @@ from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
-FORMAT = 3  # of the file and of what `live_state` names
+FORMAT = 3  # version of the file format, with the names of `live_state`
 INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
-OTHERS_KEPT = 2  # checkpoints of other inputs: a person may come back to an experiment
+OTHERS_KEPT = 2  # other checkpoints kept, as a person may come back to an experiment
 
 
 class Saved(NamedTuple):
@@ -75,7 +75,7 @@ class CheckpointFile:
         except FileNotFoundError:
             return b""
         except ValueError as error:
-            _say(f"the checkpoint {self._path.name} {error}; training begins anew")
+            _say(f"the checkpoint {self._path.name} {error}; training starts again")
             self._path.unlink()
             return b""
         return data

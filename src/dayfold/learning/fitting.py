@@ -32,7 +32,7 @@ EPOCHS = 5  # of a day: each has its own draws and ends with a check of all weig
 WARM_UP = 0.1  # part of the updates over which the learning rate rises
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
-UNSEEN_WEIGHT = 1.0  # of the squared error of logits of classes without images
+UNSEEN_WEIGHT = 1.0  # weight of the squared error of logits of classes without images
 
 Inputs = Images | Activations
 
@@ -209,8 +209,8 @@ class Training:
         return TrainingError(
             f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
             f"{what} is no longer finite (NaN or infinite). Its result was discarded.",
-            hint="in params.yaml, lower train.learning_rate (to a tenth, say); if it stops at "
-            "update 1, check the weights that it starts from (origin.weights); with "
+            hint="in params.yaml, lower train.learning_rate (for example to a tenth); if it stops "
+            "at update 1, check the weights that it starts from (origin.weights); with "
             "train.precision: bf16, try fp32; then dvc repro",
         )
 
@@ -257,7 +257,7 @@ class _Loss:
             loss = loss + UNSEEN_WEIGHT * gap.square().mean()
         if self._distill:
             distance = self._distance(teacher, logits[:, : self._known].float())
-            # Not for classes that are new today: the teacher does not know them.
+            # New classes are left out, as the teacher does not know them.
             is_known = self._targets[chosen] < self._known
             loss = loss + self._distill * (distance * is_known).mean()
         return loss

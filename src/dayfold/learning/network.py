@@ -27,7 +27,7 @@ from dayfold.project.params import NETWORK, named_network
 BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
-NOVELTY = "known."  # begins the names of the NoveltyDetector's tensors in the file
+NOVELTY = "known."  # prefix of the NoveltyDetector's tensors in the file
 # The bias of a retired class's row. It makes the class's probability exactly 0 in any program that
 # reads the file, and it is finite, so every product with it is defined.
 RETIRED = -1e4
@@ -85,7 +85,7 @@ class Model:
         if share is None:
             return "predict.known_share is null"
         if self.novelty is None:
-            return f"the model of {self.metadata['day']} has no means of its classes"
+            return f"the model of {self.metadata['day']} has no mean features of its classes"
         if lacking := self.metadata["no_limit"]:
             return str(lacking)
         return self.novelty.limit(share) or (
@@ -286,12 +286,12 @@ def load(path: Path, days: Sequence[str] = ()) -> Model:
         raise ModelError(what, hint=vcs.TO_FETCH) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
-            f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
+            f"{path} is not a dayfold model: {error}", hint="dvc checkout --force"
         ) from None
     if days and metadata["day"] not in days:
         raise ModelError(
             f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}.",
-            hint="dayfold status says what is to be done first",
+            hint="dayfold status says what to do first",
         )
     return Model(state, classes, metadata, NoveltyDetector(**novelty) if novelty else None)
 

@@ -35,9 +35,9 @@ from dayfold.project.layout import Project
 from dayfold.project.params import NETWORK
 
 TIMEOUT_SECONDS = 15  # to wait for the next byte
-WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
+WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # waits before each new try
 RETRIED = {408, 425, 429}  # status codes, besides 500 and above, after which a retry may succeed
-PIECE_BYTES = 1 << 16  # read at a time
+PIECE_BYTES = 1 << 16  # bytes read at a time
 MB = 1_000_000
 # Training scripts store the state dict under one of these keys, beside an optimizer's state.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -86,7 +86,7 @@ def published(network: str) -> Model:
         if sha256_file(cached) == sha256:
             say(f"found in torchvision's cache: {cached}")
             return of_state(read(cached), (), "imagenet", network)
-        say(f"{cached} is another file than the published one, so it is not used")
+        say(f"{cached} differs from the published file, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
         download(url, path)
@@ -161,7 +161,7 @@ def read(path: Path) -> State:
         raise ModelError(f"{path} does not exist.") from None
     except MemoryError:
         raise
-    # The readers raise about anything on damaged bytes.
+    # The readers raise almost any exception on damaged bytes.
     except Exception as error:
         # Leave out torch's advice to run the file's code.
         said = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
@@ -232,7 +232,7 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
         raise ModelError(f"The classes are not distinct names: {', '.join(classes)}.")
     if (found := network_of(state)) not in ("", network):
         raise ModelError(
-            f"{source} holds the weights of {found}, and {network} was asked for.",
+            f"{source} holds the weights of {found}, not of {network}.",
             hint=f"dayfold init … --network {found} (in params.yaml: origin.network)",
         )
     net = blank(network, max(1, len(classes)))

@@ -29,7 +29,7 @@ from dayfold.learning.device import Machine
 from dayfold.project import lifeline
 from dayfold.project.files import sha256
 
-LEAST_IMAGES = 16  # of a slice, as batch norm uses their statistics
+LEAST_IMAGES = 16  # images in a slice, as batch norm uses their statistics
 
 Loss = Callable[[nn.Module, torch.Tensor, NDArray[np.int64]], torch.Tensor]
 
@@ -199,7 +199,7 @@ def _connect(team: Team, device: str) -> None:
         place, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if place >= devices:
             raise ParamsError(
-                f"train.processes is {team.size}, but this machine has {devices} GPUs for its own.",
+                f"train.processes is {team.size}, but this machine has only {devices} GPUs.",
                 hint="set train.processes to the number of GPUs, of all machines together",
             )
         torch.cuda.set_device(place)

@@ -58,7 +58,7 @@ def load(
         if data == placeholder(images[position]):
             return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
-            return f"{paths[position]} is no longer the image that was added"
+            return f"{paths[position]} differs from the image that was added"
         square = read_square(cache, images[position], size)
         if square is None:
             try:

@@ -138,7 +138,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
         action, image, label = line["action"], line["image"], line["label"].strip()
         at = images.get(image)
         if action not in ("relabel", "withdraw", ERASE):
-            problems.append(f"line {number}: action {action!r} is none of relabel, withdraw, erase")
+            problems.append(f"line {number}: action {action!r} is not relabel, withdraw or erase")
         elif at is None:
             problems.append(f"line {number}: no image {image[:12]!r}… on an earlier day")
         elif image in known.withdrawn and action != ERASE:

@@ -164,7 +164,7 @@ def _refusals() -> Iterator[None]:
         raise IntakeError("is too large to be decoded safely") from None
     except MemoryError:
         raise IntakeError("needs more memory than an image may") from None
-    # The decoders raise about anything on damaged bytes.
+    # The decoders raise almost any exception on damaged bytes.
     except Exception as error:
         said = escaped(" ".join(str(error).split())) or type(error).__name__
         raise IntakeError(f"is damaged ({said[:200]})") from None
@@ -215,7 +215,7 @@ def _read_dicom(data: bytes) -> Decoded:
         import pydicom
         from pydicom.pixels.utils import pixel_array
     except ImportError:
-        raise IntakeError(f"is DICOM, which is read after: {_INSTALL}") from None
+        raise IntakeError(f"is DICOM, which needs: {_INSTALL}") from None
     scan = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in scan:
         raise ValueError("DICOM without PixelData: no picture")
@@ -226,7 +226,7 @@ def _read_dicom(data: bytes) -> Decoded:
     pixels = convert(frame, scan)
     remarks = []
     if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
-        remarks.append("says that identifiers are burned into its pixels; they are left there")
+        remarks.append("says that identifiers are burned into its pixels; they are not removed")
     group = group_of(scan)
     if not group:
         remarks.append("names neither patient nor study; it is its own group")

@@ -92,7 +92,7 @@ class History:
         into: dict[str, dict[str, set[str]]] = {day: {} for day in self.days}
         for on, before, label in self.corrections.select("on", "before", "label").iter_rows():
             changes[on][before] -= 1
-            if label:  # a withdrawn image has none
+            if label:  # a withdrawn image has no label
                 changes[on][label] += 1
                 into[on].setdefault(before, set()).add(label)
         counts, ever, found = Counter[str](), set[str](), {}

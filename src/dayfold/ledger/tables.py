@@ -302,7 +302,7 @@ def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
     except FileNotFoundError:
         raise LedgerError(
             f"{name} is missing.",
-            hint=f"dvc checkout; git checkout -- {name}; or, of the open day, dvc repro",
+            hint=f"dvc checkout; git checkout -- {name}; or, on the open day, dvc repro",
         ) from None
     return parse_csv(data, schema(kind), name)
 

@@ -165,8 +165,8 @@ class Gate(_Section):
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
-    max_unlike_known: Share | None = None  # as in params.yaml of before this key
-    require_evidence: bool = False  # as in params.yaml of before this key
+    max_unlike_known: Share | None = None  # its value before it was a key
+    require_evidence: bool = False  # its value before it was a key
 
 
 class Report(_Section):

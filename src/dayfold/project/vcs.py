@@ -160,7 +160,7 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
         raise _busy("dvc repro", busy)
     if code:
         what = f"`dvc repro` failed (exit code {code})."
-        raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
+        raise ToolError(what, hint="see the error above; dayfold status says more")
 
 
 def restore_command(*targets: str) -> str:

@@ -48,7 +48,7 @@ def twice(node: Any, prefix: str = "") -> Iterator[str]:
     seen: set[str] = set()
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if key.value in seen:
-            yield f"{key.start_mark.line + 1}: {prefix}{key.value} stands twice"
+            yield f"{key.start_mark.line + 1}: {prefix}{key.value} appears twice"
         seen.add(key.value)
         yield from twice(value, f"{prefix}{key.value}.")
 
@@ -101,5 +101,5 @@ def _written(value: object) -> str:
     if isinstance(value, str) and "\\" in value and value.isprintable():
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, float):
-        return yaml.safe_dump(value).split("\n")[0]  # 1.0e-07, as YAML 1.1 reads 1e-07 as text
+        return yaml.safe_dump(value).split("\n")[0]  # 1.0e-07: YAML 1.1 reads 1e-07 as text
     return json.dumps(value, ensure_ascii=False)

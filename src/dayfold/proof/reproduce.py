@@ -30,7 +30,7 @@ A  plans    manifest, weights, replay set, shares, draws: equal on every machine
 B  bits     the model and all that follows from it: equal under the same fingerprint
 C  GPU      as B, from run to run on the same GPU and stack
 D  figures  under another fingerprint: within the recorded 95% intervals"""
-# Of provenance.json; the rest are the fingerprint, times, and hashes that are compared as files.
+# Keys of provenance.json that are compared; the rest are the fingerprint, times, and file hashes.
 DRAWS = ("parent", "classes", "new_classes", "images", "draws")
 IDENTICAL, NOT_MADE = "identical", "not made"
 WITHIN, OUTSIDE = "D within the recorded intervals", "D DIFFERS"

@@ -156,7 +156,7 @@ def shortened(found: Sequence[Finding]) -> Iterator[Finding]:
         yield from whole[:MOST_LINES]
         if len(whole) > MOST_LINES:
             more = f"and {len(whole) - MOST_LINES} more"
-            yield Finding(day, more, "check again when these are whole")
+            yield Finding(day, more, "check again when these are fixed")
 
 
 def _git(project: Project) -> Iterator[Finding]:
@@ -236,7 +236,7 @@ def _stored(
             with suppress(OSError, ValueError, TypeError):  # reported as missing or damaged
                 for name, key in storage.listed(object_.read_bytes()).items():
                     found.setdefault(key, StoredFile(one.day, f"{one.path}/{name}", key))
-        elif one.day == current and (path.exists() or object_.exists()):  # else it is missing
+        elif one.day == current and (path.exists() or object_.exists()):  # or it is missing
             found[one.key].places.append(path)
     known = {one.path: one for one in found.values()}
     for sealed in records:

@@ -32,7 +32,7 @@ from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 
 MANY = 0.1  # share of doubted labels above which the model is to blame
-FEW = 5  # labels that are listed where none is doubted
+FEW = 5  # labels that are listed if none is doubted
 FOLDS = 5
 PICTURED = 500  # images on the page at most, so that a browser opens it
 
@@ -241,7 +241,7 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
         table = tables.read(project.audit(day), Doubt)
     except LedgerError as error:
         raise LedgerError(
-            f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
+            f"{name} cannot be read, so its decisions would be lost: {error.what}",
             hint=f"dayfold relabel --from {name}, or move it away",
         ) from None
     return {

@@ -31,7 +31,7 @@ from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}
 CHECKED = 1000  # held-out images at most on which the export is compared
-NOISE = 8  # images of noise, for a clone without the project's images
+NOISE = 8  # images of noise that are used in a clone without images
 TOLERANCE = 1e-4  # of a probability: sums in another order differ
 BATCH = 64
 OPSET = 17  # of ONNX; every runtime has it since 2022
@@ -121,7 +121,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         import onnxruntime
     except ImportError as error:
         raise ToolError(
-            f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
+            f"The ONNX export needs {error.name}.", hint="pip install 'dayfold[onnx]'"
         ) from None
     outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
     outputs += ["distance"] * (deployed.novelty is not None)

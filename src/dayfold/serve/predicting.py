@@ -30,7 +30,7 @@ from dayfold.serve.model import Answer, Classifier
 
 NOT_SURE, UNKNOWN = "not sure", "unknown"
 FORMS = ("csv", "label-studio")  # of a queue
-COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py knows them
+COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py reads them
 
 
 def images(sources: Sequence[Path]) -> list[Path]:
@@ -216,7 +216,9 @@ def write_queue(
     Raises RefusedError at the end where files cannot be used, as `predict` does.
     """
     if form not in FORMS:
-        raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
+        raise IntakeError(
+            f"{form!r} is not one of the formats.", hint=f"--format {'|'.join(FORMS)}"
+        )
     now = ProjectState.read(project)
     history = now.history()
     known = {*history.images["image"], *history.withdrawn}

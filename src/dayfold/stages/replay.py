@@ -124,7 +124,7 @@ def run(project: Project, params: Params) -> list[str]:
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
     if day not in weights:  # possible with `dvc repro --single-item`
-        raise CycleError(f"data/weights.csv is not of {day}.", hint="dvc repro, all stages")
+        raise CycleError(f"data/weights.csv is not from {day}.", hint="dvc repro, all stages")
     images = manifest.history(project, day).split("train")
     today, old = images.filter(pl.col("day") == day), images.filter(pl.col("day") != day)
     policy, size = params.replay.policy, params.replay.size

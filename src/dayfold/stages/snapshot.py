@@ -164,7 +164,7 @@ def _new_images(
                 yield NewImage(item.image, path, item.label, group)
 
 
-# `dvc repro` prints all of the following, `dayfold run` the summary and the warnings.
+# `dvc repro` prints all of these lines, `dayfold run` only the summary and the warnings.
 
 
 def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:

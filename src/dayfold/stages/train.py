@@ -38,8 +38,8 @@ from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_f
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train, check_network
 
-CACHE_BYTES = 8 * 2**30  # of activations and squares
-VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
+CACHE_BYTES = 8 * 2**30  # size limit of cached activations and squares
+VALIDATION_IMAGES = 512  # at most, from earlier days; all of today's are used
 
 
 def run(project: Project, params: Params) -> list[str]:
@@ -75,7 +75,7 @@ def work(root: str, params: str, log: str) -> None:
 def _machine(recipe: Train) -> Machine:
     given = recipe.model_dump(include={"device", "precision", "threads", "processes"})
     if recipe.frozen_through == "all":
-        given["precision"] = "fp32"  # the ridge head's large weights cancel each other
+        given["precision"] = "fp32"  # large weights of the ridge head cancel each other
     return device.resolve(**given)
 
 
@@ -172,7 +172,7 @@ def _day(project: Project, params: Params) -> _Day:
     lacking = evidence.unseen(history, start.classes)
     if lacking and recipe.frozen_through == "all":
         raise TrainingError(
-            f"train.frozen_through: all makes a head from images; {evidence.no_image(lacking)}.",
+            f"train.frozen_through: all needs images of every class; {evidence.no_image(lacking)}.",
             hint="dayfold add images of each, or set train.frozen_through to layer3",
         )
     unseen = tuple(start.classes.index(name) for name in lacking)

@@ -18,8 +18,8 @@ from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
-SHOWN = 12  # images of a gallery
-SIDE_PX = 192  # of a thumbnail, at most
+SHOWN = 12  # images shown in a gallery
+SIDE_PX = 192  # the longest side of a thumbnail
 SMALL_PX = 64  # up to this size an image is shown enlarged, with sharp pixels
 
 
@@ -84,7 +84,7 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
             "Images of today, the farthest first from all that yesterday's model had learnt. A "
             "new class, or a wrong folder, a screenshot, another organ.",
             _unlike(day),
-            "There is no model before this day that knows what its classes look like.",
+            "No model before this day knows what its classes look like.",
             None,
         ),
         (

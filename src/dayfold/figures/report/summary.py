@@ -15,7 +15,7 @@ from dayfold.ledger import tables
 from dayfold.project.console import first_few, plural
 
 WORSE = "worse beyond chance"  # the note on a class with a significant drop
-KINDS = {1: "new", 0: "known"}  # by `new` of `tables.Unknown`
+KINDS = {1: "new", 0: "known"}  # keys are `new` of `tables.Unknown`
 # The lines of the chart, by their names in `metrics.unknown`.
 LINES = {"false_alarms": "false alarms", "found": "found"}
 
@@ -124,7 +124,7 @@ def unknown_sentences(day: Day) -> Iterator[str]:
     """Yield sentences on how many of today's images were unknown to yesterday's model."""
     table = tables.unknown(day.project, day.day)
     if table.is_empty():
-        yield "There is no model before this day that knows what its classes look like."
+        yield "No model before this day knows what its classes look like."
         return
     totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
     for new, row in sorted(totals.items(), reverse=True):

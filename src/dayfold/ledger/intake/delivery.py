@@ -133,7 +133,7 @@ class Delivery:
         new = (self.images, self.groups, self.opened, corrected, self.is_regrouped)
         step = "next: dvc repro" if any(new) else "nothing new"
         if self.changed and not self.relabels:
-            step += "; to take the other labels as corrections: the same command with --relabel"
+            step += "; to accept the other labels as corrections: the same command with --relabel"
         return step
 
 
@@ -242,7 +242,7 @@ def _sort_out_copies(
                     delivery.known.append(_copy_of(item, place, since))
                     _note_group(item, group_of.get(image), delivery)
                 else:
-                    what = f"is {label!r} as {place}, and given as {item.label!r}"
+                    what = f"is {label!r} in the project ({place}), but {item.label!r} here"
                     remark = Remark(item.place, what, image, place, item.label)
                     is_same = all(one.label == item.label for one in items)
                     (delivery.changed if is_same else delivery.refused).append(remark)
@@ -253,7 +253,7 @@ def _sort_out_copies(
                 both = f"is in both {item.label!r} and {other.label!r} ({other.place})"
                 delivery.refuse(item.place, f"{both}; keep one copy", image)
         elif len(groups) > 1:
-            what = f"comes as the same bytes of groups {', '.join(groups)}"
+            what = f"has the same bytes in several groups: {', '.join(groups)}"
             for item in items:
                 delivery.refuse(item.place, what, image)
         else:

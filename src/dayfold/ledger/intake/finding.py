@@ -95,7 +95,7 @@ def walk(
         elif problem := misread(label) or name_problem(label, "class"):
             delivery.refuse(place, problem)
         elif labels.count(label) > 1:
-            delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
+            delivery.refuse(place, f"is one of two folders of {label!r}, in two Unicode forms")
         else:
             before = len(found) + len(delivery.refused)
             found += _files(entry, place, label, delivery, real)

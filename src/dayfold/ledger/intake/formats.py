@@ -252,7 +252,7 @@ def _imagenet(text: str, synsets: str) -> Table:
     for number, line in enumerate(text.splitlines(), 1):
         found = re.fullmatch(r'(?:"([^"]+)"(\S*)|(\S+))((?: +\d{1,9})*) *', line)
         given = [int(word) for word in found[4].split()] if found else []
-        problem = "" if found else "is on a line that is not a name and numbers of labels"
+        problem = "" if found else "is on a line without a name and label numbers"
         if any(one >= len(labels) for one in given):
             problem = "has the number of a label that synsets.txt does not have"
         cells = {

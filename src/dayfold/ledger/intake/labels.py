@@ -94,7 +94,7 @@ def read(
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
         delivery.warn(
-            file.name, f"leaves {plural(unnamed, 'file')} unnamed; only named files are taken"
+            file.name, f"does not name {plural(unnamed, 'file')}; only named files are taken"
         )
     if blank:
         shown = ", ".join(first_few(blank))
@@ -244,7 +244,7 @@ def _inside(folder: Path, name: str) -> Path | str:
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
         path = folder / form
         if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
-            return "is a link or behind one; links are not followed"
+            return "is a link or below one; links are not followed"
         if os.access(path, os.F_OK):
             return path if path.is_file() else "is not a file"
     return "is not there" + ("; write / between folders" if "\\" in name else "")

@@ -32,10 +32,10 @@ from dayfold.ledger.intake import archives
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256, write_bytes
 
-MAX_BYTES = 2**29  # of a file: half a gigabyte
-MIN_SIDE_PX = 8  # of an image
-SECONDS = 60.0  # that one file may take
-UNPACKING_SECONDS = 3600.0  # that an archive may take
+MAX_BYTES = 2**29  # size of a file: half a gigabyte
+MIN_SIDE_PX = 8  # shortest side of an image
+SECONDS = 60.0  # time limit for one file
+UNPACKING_SECONDS = 3600.0  # time limit for an archive
 _PIXEL_BYTES = 40  # at most, for a pixel while it is decoded and converted
 _OTHER_BYTES = 2**28  # for the decoder itself
 _PLAIN = 8  # grey levels: an image with less contrast has no look
@@ -289,7 +289,8 @@ def answers(
     ready, stopped = Event(), Event()
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        # If Ctrl-C comes while a thread starts, the pool does not know it and never waits for it.
+        # If Ctrl-C comes while a thread starts, the pool does not know the thread and never waits
+        # for it.
         ready.wait()
         return {} if stopped.is_set() else _answer(request)
 
