@@ -123,7 +123,7 @@ def speed(step: Step) -> None:
 
     params = params_file.read(step.planned().params)
     more = {"train.updates": params.train.updates * TIMES_UPDATES}
-    changed = params_file.changed(params, more)
+    changed = params_file.with_changes(params, more)
     bare, whole, loop = training.side_by_side(step.project, changed, ROUNDS)
     step.row("bare loop", f"{bare:,.0f} images/s ({params.train.precision}, channels last)")
     step.row("updates and validation, of the bare loop", f"{loop:.3f}", loop >= LEAST)

@@ -164,7 +164,7 @@ def frozen_depth(project: Project, params: Params) -> None:
     print("|" + " --- |" * 5)
     whole = 0.0
     for depth in ("none", *DEPTHS):
-        own = params_file.changed(params, {"train.frozen_through": depth})
+        own = params_file.with_changes(params, {"train.frozen_through": depth})
         first, then = (timed_training(project, own)[0] for _ in range(2))
         whole = whole or then
         sizes = [path.stat().st_size for path in project.activations.glob("*/*")]

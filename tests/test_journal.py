@@ -57,7 +57,7 @@ def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(c
     path.write_text("")
     with monkeypatch.context() as patched:
         patched.setattr(journal.time, "sleep", lambda _: path.write_text("{}"))
-        assert journal.find(copy) == []
+        assert journal.half_done(copy) == []
     vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
     vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
     killed(copy)
@@ -67,7 +67,7 @@ def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(c
 
 
 def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, capfd):
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     for content in ("", '{"write": {"/data', "null"):
         killed(copy)
@@ -129,7 +129,7 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy):
         assert copy.dvc_lock.read_bytes() == whole[:100]
     assert copy.dayfold("check", code=1).count("FIX   half done") == 4
     assert copy.dayfold("check", "--fix").count("fixed half done") == 4
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     assert copy.dvc_lock.read_bytes() == whole
 
 
@@ -174,7 +174,7 @@ def test_half_written_files_are_removed_and_other_hidden_ones_and_later_days_sta
     *said, made_again = begun(copy)
     assert made_again.endswith("is half written: made again")
     assert [line.endswith("is half written: removed") for line in said] == [True] * 3
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()

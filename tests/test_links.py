@@ -28,7 +28,7 @@ def linked(receiving, source, tmp_path):
 
 
 def test_a_link_into_the_cache_is_the_file_that_it_is(linked, source):
-    assert finding.count(linked, DAY) == {"cat": 6}
+    assert finding.count_by_class(linked, DAY) == {"cat": 6}
     assert len(add(linked, source).known) == 6  # and today's folder is compared with
     run_stages(linked, snapshot)
     images = manifest.history(linked, DAY).images

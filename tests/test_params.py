@@ -185,14 +185,14 @@ def test_an_edit_that_changes_nothing_changes_no_byte_and_values_of_every_type_c
     }
     params_file.edit(path, changes)
     params = params_file.read(path)
-    assert params == params_file.changed(params, changes)
+    assert params == params_file.with_changes(params, changes)
     assert (params.gate.min_new_f1, params.origin.classes) == (None, ["cat", "no"])
     for number in (1e-07, 0.0005, 3.0):
         params_file.edit(path, {"train.learning_rate": number})
         assert params_file.read(path).train.learning_rate == number
     wrong = {"replay.sise": 3, "replay.size": -1, "train.updates": "two"}
     with pytest.raises(ParamsError) as caught:
-        params_file.changed(params, wrong)
+        params_file.with_changes(params, wrong)
     told = [problem.split()[0] for problem in caught.value.problems]
     assert told == ["replay.size", "replay.sise", "train.updates"]
 

@@ -120,7 +120,7 @@ def run_days(
     With the project's own params the figures are those of the real days, unless images were
     withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
     """
-    changed = params_file.changed(params, policy.changes)
+    changed = params_file.with_changes(params, policy.changes)
     done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
     if len(done) < len(history.days):
         _prepare(history, scratch)
@@ -180,7 +180,9 @@ def _with_full_passes(scratch: Project, params: Params) -> Params:
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
     factor = len(images) / max(1, usual)
-    return params_file.changed(params, {"train.updates": math.ceil(params.train.updates * factor)})
+    return params_file.with_changes(
+        params, {"train.updates": math.ceil(params.train.updates * factor)}
+    )
 
 
 def _prepare(history: BacktestDays, scratch: Project) -> None:
@@ -226,7 +228,7 @@ def compare(
     """
     params = params_file.read(project.params)
     for policy in policies:
-        params_file.changed(params, policy.changes)
+        params_file.with_changes(params, policy.changes)
     results, cells = list[comparison.Result](), list[PolicyAccuracy]()
     project.backtests.mkdir(parents=True, exist_ok=True)
     predictions = dict[str, list[pl.DataFrame]]()

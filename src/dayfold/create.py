@@ -70,7 +70,7 @@ def init(folder: Path, options: Options) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     given = {"data.group": options.group, "origin.network": options.network}
-    params_file.changed(params_file.read(template.shared() / "params.yaml"), given)
+    params_file.with_changes(params_file.read(template.shared() / "params.yaml"), given)
     folder = folder.resolve()
     check_path(folder)
     _check_outer(folder, options)

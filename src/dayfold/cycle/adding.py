@@ -59,7 +59,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
-    params_file.changed(now.params, {"data.group": group})  # raises if it is no regular expression
+    # It raises if the group is no regular expression.
+    params_file.with_changes(now.params, {"data.group": group})
     _check_given(source, options)
     delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
     with _scratch(project) as scratch:

@@ -27,7 +27,7 @@ from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project,
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
 KEPT = "Your changes to params.yaml stay."
 # The stages whose outputs DVC keeps; a checkout restores these and the parent.
-_MADE = ("weights", "replay", "train", "evaluate")
+_CACHED_STAGES = ("weights", "replay", "train", "evaluate")
 
 
 def open_day(project: Project, day: str) -> str:
@@ -45,7 +45,7 @@ def make_open(now: ProjectState, day: str) -> None:
         project.images(day).mkdir(parents=True, exist_ok=True)
         corrections.write_empty(project, day)
         if not now.is_unopened:
-            keep_made(project)
+            cache_outputs(project)
             fold_into_month(project, now.day)
             inherit(project)
         elif not project.parent_model.exists():
@@ -89,7 +89,7 @@ def check_may_open(now: ProjectState, day: str) -> None:
             f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
         )
     refusals.check(now, "open")
-    refusals.check_free(now, day)
+    refusals.check_not_taken(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
@@ -105,7 +105,7 @@ def check_may_open(now: ProjectState, day: str) -> None:
     count_files(now.project, day)
 
 
-def keep_made(project: Project) -> None:
+def cache_outputs(project: Project) -> None:
     """Put outputs that only data/ has into DVC's cache, before they are replaced.
 
     These are the outputs and the parent of the last sealed day. The cache lacks them in a project
@@ -114,20 +114,22 @@ def keep_made(project: Project) -> None:
     """
     parent, pin = project.parent, project.parent.with_suffix(".dvc")
     files = (project.weights, project.replay, project.shares, project.model, project.predictions)
-    _keep(project, project.dvc_lock, {project.name(path): path for path in files}, _MADE)
-    _keep(project, pin, {parent.name: parent}, (project.name(pin),))
+    _cache_files(
+        project, project.dvc_lock, {project.name(path): path for path in files}, _CACHED_STAGES
+    )
+    _cache_files(project, pin, {parent.name: parent}, (project.name(pin),))
 
 
-def _keep(
+def _cache_files(
     project: Project, source: Path, files: Mapping[str, Path], targets: Collection[str]
 ) -> None:
     pinned = pins.entries(source.read_bytes(), project.name(source))
     keys = {files[name]: str(entry["md5"]) for name, entry in pinned.items() if name in files}
-    if not storage.has(project.root, keys.values()) and all(map(_is_as, keys, keys.values())):
+    if not storage.has(project.root, keys.values()) and all(map(_has_md5, keys, keys.values())):
         vcs.dvc(project.root, "commit", "--force", *targets)
 
 
-def _is_as(path: Path, key: str) -> bool:
+def _has_md5(path: Path, key: str) -> bool:
     if path.is_dir():
         return storage.folder_md5({one.name: md5_file(one) for one in path.iterdir()}) == key
     return path.is_file() and md5_file(path) == key
@@ -160,7 +162,7 @@ def describe_opening(
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
-    if present := sum(finding.count(project, day).values()):
+    if present := sum(finding.count_by_class(project, day).values()):
         folder = project.name(project.images(day))
         yield f"{day} includes {plural(present, 'image')} that {folder} held already"
 
@@ -312,4 +314,4 @@ def restore_files(project: Project, commit: str) -> None:
 
 def checkout(project: Project) -> None:
     parent = f"{project.name(project.parent)}.dvc"
-    vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)
+    vcs.dvc(project.root, "checkout", "--force", *_CACHED_STAGES, parent)

@@ -39,10 +39,10 @@ def ready(project: Project, command: str) -> Iterator[None]:
 
 def _repair(project: Project) -> None:
     """Repair what the note of a killed command covers; warn of anything else half done."""
-    note, found = journal.read(project), journal.find(project)
+    note, found = journal.read(project), journal.half_done(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project)
-        found = journal.find(project)
+        found = journal.half_done(project)
     for one in found:
         if note and one.is_covered_by(note):
             one.fix()

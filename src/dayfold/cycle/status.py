@@ -43,7 +43,7 @@ def advice(project: Project) -> list[str]:
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
     put_in_index(project, now.day)
-    labels = finding.count(project, now.day)
+    labels = finding.count_by_class(project, now.day)
     new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
     lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))

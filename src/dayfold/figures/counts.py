@@ -103,15 +103,15 @@ def read(project: Project, until: str) -> Counted:
     """Count the evaluations of all days up to `until`; keep what was counted for the next time."""
     days = tables.evaluated(project, until)
     stamps = [stamp(project.evaluation(day)) for day in days]
-    kept = _kept(project.counts, stamps[:-1])
+    kept = _cached(project.counts, stamps[:-1])
     known = len(kept.days) if kept else 0
     found = counted(tables.evaluations(project, days[known:]), days, kept)
     if known < len(days) - 1:
-        _keep(project.counts, found.first(len(days) - 1), stamps[:-1])
+        _cache(project.counts, found.first(len(days) - 1), stamps[:-1])
     return found
 
 
-def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
+def _cached(path: Path, stamps: Sequence[str]) -> Counted | None:
     """Return the cached counts of the first days whose files are unchanged; None without any."""
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         kept = np.load(BytesIO(path.read_bytes()))
@@ -126,7 +126,7 @@ def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
 _COUNTS = Counted._fields[2:]
 
 
-def _keep(path: Path, found: Counted, stamps: Sequence[str]) -> None:
+def _cache(path: Path, found: Counted, stamps: Sequence[str]) -> None:
     file = BytesIO()
     kept = {name: np.array(getattr(found, name), np.int32) for name in _COUNTS}
     kept |= {"stamps": np.array(stamps, "U"), "labels": np.array(found.labels, "U")}

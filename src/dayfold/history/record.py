@@ -130,7 +130,7 @@ class Sealed:
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
     """Read the days' files from git by one process: a thousand days take seconds."""
 
-    def own(day: str) -> Iterable[str]:
+    def paths_of(day: str) -> Iterable[str]:
         paths = (
             *(project.params, project.dvc_lock, project.parent.with_suffix(".dvc")),
             *(project.corrections(day), project.groups(day)),
@@ -138,7 +138,7 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
         )
         return map(project.name, paths)
 
-    files = vcs.at_tags(project.root, days, own)
+    files = vcs.at_tags(project.root, days, paths_of)
     found = {day: Sealed(project, day, own_files) for day, own_files in files.items()}
     # Then the outputs that git keeps; dvc.lock names all outputs.
     made = {}

@@ -94,7 +94,7 @@ def _shallow(now: ProjectState) -> None:
         _untagged(now)
 
 
-def check_free(now: ProjectState, day: str) -> None:
+def check_not_taken(now: ProjectState, day: str) -> None:
     """Raise if a day that this branch does not have is sealed elsewhere."""
     if day not in now.tagged or day in {*now.sealed, *now.untagged}:
         return
@@ -114,7 +114,7 @@ def check_free(now: ProjectState, day: str) -> None:
 
 def _taken(now: ProjectState) -> None:
     """Raise if the day of params.yaml is sealed on another branch."""
-    check_free(now, now.day)
+    check_not_taken(now, now.day)
 
 
 def _not_last(now: ProjectState) -> None:

@@ -153,13 +153,13 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
     return rewritten
 
 
-def history(project: Project, day: str, *, keep: bool = False) -> History:
+def history(project: Project, day: str, *, cache: bool = False) -> History:
     """Read the manifests from `day` back to the origin; return the images after `day`.
 
-    With `keep` the result is cached, if it is much longer than the cached one. Later commands then
+    With `cache` the result is cached, if it is much longer than the cached one. Later commands then
     read only newer manifests: with a million images that saves nine tenths of the time.
     """
-    known, folder = _kept(project), project.name(project.manifests)
+    known, folder = _cached(project), project.name(project.manifests)
     chain: list[tuple[str, bytes]] = []  # youngest first
     data = _read(project, day, "", "")
     pin = last = sha256(data)
@@ -173,8 +173,8 @@ def history(project: Project, day: str, *, keep: bool = False) -> History:
         known = _START
     rows = _rows(project, chain[::-1])
     found = _folded(known, rows, last)
-    if keep and len(rows) > len(known.images) * KEEP_FROM:
-        _keep(project, found)
+    if cache and len(rows) > len(known.images) * KEEP_FROM:
+        _cache(project, found)
     return found
 
 
@@ -309,12 +309,12 @@ def _corrections(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _kept(project: Project) -> History:
+def _cached(project: Project) -> History:
     """Return the cached history if its manifests are unchanged, else an empty one."""
     # polars raises TypeError for paths with letters that the locale lacks.
     with suppress(OSError, ValueError, TypeError, pl.exceptions.PolarsError):
         # Given a path, polars maps the file into memory instead of copying it.
-        kept = pl.read_ipc(project.kept_history)
+        kept = pl.read_ipc(project.cached_history)
         images, corrections, groups = (kept[name][0].struct.unnest() for name in _TABLES)
         withdrawn, expressions, days, stamps = (kept[name][0].to_list() for name in _LISTS)
         if stamps == _stamps(project, days):
@@ -330,7 +330,7 @@ def _kept(project: Project) -> History:
     return _START
 
 
-def _keep(project: Project, history: History) -> None:
+def _cache(project: Project, history: History) -> None:
     """Cache a history as a table of one row, whose tables are lists."""
     row: dict[str, Any] = {name: [getattr(history, name).to_struct()] for name in _TABLES}
     lists = (history.withdrawn, history.expressions, history.days, _stamps(project, history.days))
@@ -341,7 +341,7 @@ def _keep(project: Project, history: History) -> None:
     file = io.BytesIO()
     pl.DataFrame(row | {"sha256": [history.sha256]}).write_ipc(file)
     with suppress(OSError):  # the cache is optional on a full disk
-        write_bytes(project.kept_history, file.getvalue())
+        write_bytes(project.cached_history, file.getvalue())
 
 
 def _stamps(project: Project, days: Iterable[str]) -> list[str]:

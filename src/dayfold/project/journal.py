@@ -114,12 +114,12 @@ class HalfDone(NamedTuple):
 def pending(project: Project) -> Note | None:
     """Return the note of a command that did not end, if there is something to repair."""
     note = read(project)
-    if note and (note.step or any(one.is_covered_by(note) for one in find(project))):
+    if note and (note.step or any(one.is_covered_by(note) for one in half_done(project))):
         return note
     return None
 
 
-def find(project: Project) -> list[HalfDone]:
+def half_done(project: Project) -> list[HalfDone]:
     """Return what is half written in a project, including files that are being written now."""
     if not (project.root / ".dvc").is_dir():
         return []

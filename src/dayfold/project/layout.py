@@ -87,7 +87,7 @@ class Project:
         self.journal = self.scratch / "journal.json"
         self.remarks = self.scratch / "remarks.csv"
         self.counts = self.scratch / "counts.npz"
-        self.kept_history = self.scratch / "history.arrow"
+        self.cached_history = self.scratch / "history.arrow"
         self.last_checked = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"

@@ -268,7 +268,7 @@ def day_of(text: bytes) -> str:
         return ""
 
 
-def changed(params: Params, changes: Mapping[str, object]) -> Params:
+def with_changes(params: Params, changes: Mapping[str, object]) -> Params:
     """Return params with dotted keys set; raise ParamsError that lists all problems."""
     values = params.model_dump()
     for dotted, value in changes.items():

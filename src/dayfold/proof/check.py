@@ -147,7 +147,7 @@ def _half_done(project: Project) -> Iterator[CheckResult]:
     if busy := journal.at_work(project):
         yield CheckResult("at work", ", ".join(busy))
         return
-    found = journal.find(project)
+    found = journal.half_done(project)
     for one in found:
         said = f"{one.what}, since {duration(one.age)}"
         if one.is_lock and one.age < journal.YOUNG_SECONDS:

@@ -80,7 +80,7 @@ def run(project: Project, params: Params) -> list[str]:
     IntakeError that lists every file that cannot be taken.
     """
     day, expression = params.day, params.data.group
-    earlier = manifest.history(project, params.parent, keep=True)
+    earlier = manifest.history(project, params.parent, cache=True)
     noted = corrections.of_day(project, day)
     delivery = _inspected(project, params, earlier, noted)
     arrived = list(_new_images(project, day, delivery, expression))

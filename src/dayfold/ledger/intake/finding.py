@@ -142,6 +142,6 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
             delivery.refuse(f"{place}/{escaped(entry.name)}", f"cannot be read ({error.strerror})")
 
 
-def count(project: Project, day: str) -> dict[str, int]:
+def count_by_class(project: Project, day: str) -> dict[str, int]:
     """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))
