@@ -19,6 +19,7 @@ from dayfold.cli.top import (
     without_collector,
 )
 from dayfold.errors import CycleError, DayfoldError, IntakeError
+from dayfold.project import vcs
 from dayfold.project.console import plural, say, show
 from dayfold.project.layout import LOG_DAYS, check_day
 
@@ -110,13 +111,14 @@ def report(
         page.write_curve(found, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    path = page.write(found, _heat(found) if now.params.report.heat else None)
+    say(f"drawing {found.day}; PyTorch is loaded for the heat maps, which takes seconds")
+    path = page.write(found, _heat(found))
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     days = [day for day in now.sealed if not project.images(day).is_dir()]
     if gone := [day for day in days if pins.of_images(project, day)]:
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
-            "yet; dvc checkout || dvc pull, then dayfold report"
+            f"yet; {vcs.TO_FETCH}, then dayfold report"
         )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")

@@ -28,8 +28,18 @@ Network = Literal["resnet18", "resnet34", "resnet50"]
 NETWORK: Network = "resnet18"  # for projects and models from when it was the only network
 
 
+REMOVED_KEYS = ("max_pixels", "report")  # in params.yaml of sealed days; they are ignored
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in REMOVED_KEYS}
 
 
 class Origin(_Section):
@@ -63,14 +73,6 @@ class Data(_Section):
 
     split: Split
     group: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_max_pixels(cls, values: Any) -> Any:
-        """Ignore a key of older versions, which sealed days still have."""
-        if not isinstance(values, dict):
-            return values
-        return {key: value for key, value in values.items() if key != "max_pixels"}
 
     @field_validator("group")
     @classmethod
@@ -169,12 +171,6 @@ class Gate(_Section):
     require_evidence: bool = False  # its value before it was a key
 
 
-class Report(_Section):
-    """What `dayfold report` draws; `heat` maps show where the model looks and need PyTorch."""
-
-    heat: bool = True
-
-
 class Params(_Section):
     """All of params.yaml."""
 
@@ -190,7 +186,6 @@ class Params(_Section):
     evaluate: Evaluate
     predict: Predict
     gate: Gate
-    report: Report = Report()  # the value before this section existed
 
     @field_validator("day", "parent")
     @classmethod

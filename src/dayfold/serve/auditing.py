@@ -106,7 +106,7 @@ def run(project: Project, *, top: int | None) -> Audit:
     ]
     tables.write(project.audit(day), Doubt, tables.spreadsheet_rows(doubts))
     left_out = (
-        (here, "are not here (dvc checkout || dvc pull)"),
+        (here, f"are not here ({vcs.TO_FETCH})"),
         (known | ~here, "are of classes that the model has not learnt"),
         (pl.Series(judged), "are of classes with too few images or groups to judge by"),
     )

@@ -15,6 +15,7 @@ from dayfold.figures.day import Day
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import decode, no_warnings
 from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike
+from dayfold.project import vcs
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
@@ -173,7 +174,7 @@ def thumbnail(
             return Thumbnail(None, "not the bytes that the manifest pins")
         return _drawn(decode(data))
     except OSError:
-        return Thumbnail(None, "not here: dvc checkout || dvc pull")
+        return Thumbnail(None, f"not here: {vcs.TO_FETCH}")
     except IntakeError as error:
         return Thumbnail(None, error.what)
 
