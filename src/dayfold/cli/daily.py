@@ -111,7 +111,7 @@ def add(
             raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
         with changing("add") as project:
             parent = opening.open_day(project, today)
-        for line in opening.describe_opening(project, today, parent):
+        for line in opening.opening_lines(project, today, parent):
             say(line)
         say(f"images go to {project.name(project.images(today))}/<class>/")
         return

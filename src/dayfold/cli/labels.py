@@ -114,7 +114,7 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     print("\n".join(erasure.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
     erasure.carry_out()
-    for line in opening.describe_opening(project, day, erasure.draft.opened):
+    for line in opening.opening_lines(project, day, erasure.draft.opened):
         print(line)
     is_new = erasure.draft.corrected or len(erasure.sealed) < len(erasure.images)
     print("next: dvc repro" if is_new else "nothing new was recorded")
@@ -124,7 +124,7 @@ def _print(draft: "Draft", thing: str, verb: str) -> None:
     """Print what a command corrected, as in "1 label corrected"."""
     from dayfold.cycle import opening
 
-    for line in opening.describe_opening(draft.project, draft.day, draft.opened):
+    for line in opening.opening_lines(draft.project, draft.day, draft.opened):
         print(line)
     record = draft.project.name(draft.project.corrections(draft.day))
     for paths, one, effect in (

@@ -111,7 +111,7 @@ def report(
         page.write_curve(found, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    say(f"drawing {found.day}; PyTorch is loaded for the heat maps, which takes seconds")
+    say(f"drawing {found.day}; loading PyTorch for the heat maps takes some seconds")
     path = page.write(found, _heat(found))
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     days = [day for day in now.sealed if not project.images(day).is_dir()]

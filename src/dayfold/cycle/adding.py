@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from dayfold.cycle.correcting import Draft, relabel
-from dayfold.cycle.opening import check_may_change, describe_opening, make_open
+from dayfold.cycle.opening import check_may_change, make_open, opening_lines
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.state import ProjectState
 from dayfold.ledger import grouping, looks, tables
@@ -59,8 +59,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
-    # It raises if the group is no regular expression.
-    params_file.with_changes(now.params, {"data.group": group})
+    params_file.with_changes(now.params, {"data.group": group})  # raises if it is invalid
     _check_given(source, options)
     delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
     with _scratch(project) as scratch:
@@ -90,9 +89,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or draft or present.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.notes[:0] = describe_opening(
-                project, day, delivery.opened, would=delivery.is_dry
-            )
+            delivery.notes[:0] = opening_lines(project, day, delivery.opened, would=delivery.is_dry)
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
         if stage:  # write everything, the images last

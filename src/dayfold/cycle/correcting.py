@@ -160,7 +160,6 @@ class Draft:
         return correction is not None and correction.action == action
 
     def undo(self, target: Target, action: str) -> None:
-        """Undo a correction of this day."""
         if not target.image:
             self.problems.append(
                 f"{target.path} belongs to the open day: move it back with relabel"

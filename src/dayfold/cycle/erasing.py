@@ -44,7 +44,6 @@ class _Image(NamedTuple):
 
     @property
     def placeholder(self) -> bytes:
-        """The placeholder that replaces it."""
         return placeholder(self.image)
 
 

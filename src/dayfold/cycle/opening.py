@@ -31,7 +31,6 @@ _CACHED_STAGES = ("weights", "replay", "train", "evaluate")
 
 
 def open_day(project: Project, day: str) -> str:
-    """Open `day` and return its parent."""
     now = ProjectState.read(project)
     check_may_open(now, day)
     make_open(now, day)
@@ -155,9 +154,7 @@ def fold_into_month(project: Project, day: str) -> None:
         own.unlink()
 
 
-def describe_opening(
-    project: Project, day: str, parent: str, *, would: bool = False
-) -> Iterator[str]:
+def opening_lines(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
     """Yield the lines to print about a day that was opened; none if `parent` is empty."""
     if not parent:
         return

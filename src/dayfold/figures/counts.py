@@ -55,7 +55,6 @@ class Counted(NamedTuple):
     ahead: Counts
 
     def first(self, count: int) -> "Counted":
-        """Return the counts of the first days alone."""
         rows, (days, labels, cohorts, classes, ahead) = slice(count), self
         columns = np.flatnonzero(classes.images[rows].sum(axis=0))
         return Counted(

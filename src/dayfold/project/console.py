@@ -133,7 +133,6 @@ class Ticker:
             self.so_far(self._done + units, self._total, note)
 
     def so_far(self, done: int, total: int, note: str = "") -> None:
-        """Show how much is done."""
         self._done = done
         if self._bar:
             speed = self._bar.tasks[0].speed

@@ -122,7 +122,6 @@ def for_spreadsheet(text: str) -> str:
 
 
 def from_spreadsheet(text: str) -> str:
-    """Return the text that `for_spreadsheet` was given."""
     return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
 
 

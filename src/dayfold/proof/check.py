@@ -118,7 +118,7 @@ def _git_files(root: Path) -> CheckResult:
     if lacking := template.lacking(root):
         names = " and ".join(path.name for path in lacking)
         found = f"{names} may let git change or hide hashed files"
-        hint = "complete them: docs/operations.md, ProjectState ends and ignore files"
+        hint = "complete them: docs/operations.md, Line ends and ignore files"
         return CheckResult("git files", found, hint, partial(template.complete, root))
     if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"

@@ -267,7 +267,6 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
 
 
 def write_page(project: Project, audit: Audit) -> None:
-    """Write data/audit/<day>.html, a self-contained page."""
     path = project.audit(audit.day)
     with no_warnings():
         pictured = [

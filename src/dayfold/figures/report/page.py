@@ -72,7 +72,6 @@ def write_curve(day: Day, path: Path) -> None:
 
 
 def render(day: Day, heat: Heat | None = None) -> str:
-    """Return the report as one self-contained HTML page."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []

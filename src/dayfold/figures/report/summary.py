@@ -64,7 +64,6 @@ def changes(day: Day) -> list[Change]:
 
 
 def numbers(day: Day) -> list[Number]:
-    """Return the five numbers of the day."""
     figures = day.figures
     f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
     worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])

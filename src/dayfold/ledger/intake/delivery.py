@@ -200,7 +200,6 @@ def inspect(
 def examine(
     found: Sequence[FoundFile], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
-    """Return the facts about each file: see `workers.check`."""
     requests = [
         {
             "path": str(one.path.absolute()),
