@@ -24,19 +24,19 @@ def main() -> None:
         print("dayfold: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = str(error).partition("\n")[0]
-        if not isinstance(error, MemoryError) and not _is_no_memory(message):
+        text = str(error).partition("\n")[0]
+        if not isinstance(error, MemoryError) and not _is_no_memory(text):
             raise
         print(
-            f"dayfold: There is too little memory{f' ({message})' * bool(message)}.",
+            f"dayfold: There is too little memory{f' ({text})' * bool(text)}.",
             file=sys.stderr,
         )
         print("→ see ulimit -v, and the limit of the container or batch job", file=sys.stderr)
         sys.exit(1)
 
 
-def _is_no_memory(message: str) -> bool:
-    return any(words in message.lower() for words in _NO_MEMORY)
+def _is_no_memory(text: str) -> bool:
+    return any(words in text.lower() for words in _NO_MEMORY)
 
 
 if __name__ == "__main__":

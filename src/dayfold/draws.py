@@ -17,10 +17,7 @@ Scope = str | int
 
 
 def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
-    """Return a SHA-256 of purpose and scope.
-
-    The length of each part is hashed too, so two different scopes never give the same bytes.
-    """
+    """Return a SHA-256 of purpose and scope, with the length of each part to keep them apart."""
     hasher = hashlib.sha256()
     for part in (purpose, *scope):
         text = str(part).encode()
@@ -93,8 +90,7 @@ def argsort(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
 def even_level(available: Sequence[int], size: int) -> Fraction:
     """Return the level L at which sum(min(n, L) for n in available) == size, or the largest n.
 
-    It divides a budget evenly: a class with fewer than L images gives all, every other class gives
-    L.
+    It divides a budget evenly: a class with fewer than L gives all, every other class gives L.
     """
     left, level = Fraction(min(size, sum(available))), Fraction(0)
     for rank, count in enumerate(sorted(available)):

@@ -1,7 +1,6 @@
 """A day's figures, as formulas over counts.
 
-docs/metrics.md defines each with its range and paper, and names those that others define
-differently.
+docs/metrics.md defines each with its range and paper, and names other definitions.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,8 +15,7 @@ from dayfold.figures.intervals import UNKNOWN, Ends
 
 Part = tuple[dict[str, Any], dict[str, Any]]  # figures by name, and their intervals
 
-# The figures of metrics.json, few enough for `dvc metrics diff` to fit a screen; data/metrics/ has
-# the rest.
+# The figures of metrics.json: a screen of `dvc metrics diff`. data/metrics/ has the rest.
 HEADLINE = (
     "average_accuracy",
     "accuracy",
@@ -236,10 +234,8 @@ def _classification(evaluation: pl.DataFrame, new: Collection[str]) -> Part:
         {"accuracy": part["accuracy"], "f1": part["macro_f1"]}
         for part in _averages(scores.filter(is_new))
     )
-    for own, its_ends, counts in (
-        (values, ends, evaluation),
-        (fresh, fresh_ends, evaluation.filter(is_new)),
-    ):
+    both = ((values, ends, evaluation), (fresh, fresh_ends, evaluation.filter(is_new)))
+    for own, its_ends, counts in both:
         own["confidence"] = counts.select(_MEAN_CONFIDENCE).item() if len(counts) else None
         own["calibration_error"], its_ends["calibration_error"] = calibration_error(counts)
     values["new"], ends["new"] = fresh, fresh_ends

@@ -19,7 +19,7 @@ from dayfold.project import lifeline
 # -P keeps Python from importing a script at the project's top, such as calendar.py, instead of the
 # module of that name.
 DVC = [sys.executable, "-Pm", __name__]  # followed by a command's words, if it is the only one
-LineHandler = Callable[[str], object]  # called with each printed line
+OnLine = Callable[[str], object]  # called with each printed line
 _END = "\0"  # precedes a command's exit code at the end of its output
 _PATIENCE_SECONDS = 10.0  # for a command that Ctrl-C interrupted
 
@@ -41,11 +41,7 @@ class DvcProcess:
         self._errors: Thread | None = None  # reads the errors of the running command
 
     def run(
-        self,
-        words: Sequence[str],
-        out: LineHandler,
-        err: LineHandler,
-        more: Mapping[str, str] | None = None,
+        self, words: Sequence[str], out: OnLine, err: OnLine, more: Mapping[str, str] | None = None
     ) -> int:
         """Run a command, with `more` in its environment, and return its exit code."""
         process = self._process
@@ -70,7 +66,7 @@ class DvcProcess:
                 self._errors.join()
 
 
-def _forward(stream: Iterable[str], handle: LineHandler) -> int | None:
+def _forward(stream: Iterable[str], handle: OnLine) -> int | None:
     """Pass on what a command prints; return its exit code, None if the process has ended."""
     for line in stream:
         text, end, code = line.partition(_END)

@@ -26,7 +26,7 @@ from dayfold.proof.verify import Verified
 SPARE_BYTES = 2 << 30  # a day writes its model three times: output, cache and parent
 
 
-class CheckResult(NamedTuple):
+class Result(NamedTuple):
     """The result of one check: `hint` says what to do, and `fix` does it if that is safe."""
 
     name: str
@@ -55,12 +55,12 @@ def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
     return left
 
 
-def _results(project: Project, *, read_data: bool) -> Iterator[CheckResult]:
+def _results(project: Project, *, read_data: bool) -> Iterator[Result]:
     yield from _tools(project)
     yield _disk(project)
     yield _git_files(project.root)
     if template.is_older(project):
-        yield CheckResult(
+        yield Result(
             "params",
             "params.yaml and dvc.yaml are of an older version of dayfold",
             "write those of this version, with your values (docs/params.md lists the settings); "
@@ -71,60 +71,59 @@ def _results(project: Project, *, read_data: bool) -> Iterator[CheckResult]:
         now = ProjectState.read(project)
     except ParamsError as error:
         if not template.is_older(project):
-            yield CheckResult("params", error.what, "; ".join([*error.problems, error.hint]))
+            yield Result("params", error.what, "; ".join([*error.problems, error.hint]))
         return
     try:
         refusals.check(now, "check")
     except CycleError as error:
-        yield CheckResult("branch", error.what, error.hint)
+        yield Result("branch", error.what, error.hint)
     yield from _half_done(project)
     if now.is_open and (names := day_files.missing(project, now.day)):
         back = partial(day_files.restore, project, now.day)
         hint = "bring it back; or, to close the day: dayfold undo"
-        yield CheckResult("open day", f"gone: {', '.join(names)}", hint, back)
+        yield Result("open day", f"gone: {', '.join(names)}", hint, back)
     yield _computing(now.params)
     for unused in unused_folders(now):
-        yield CheckResult("images", str(unused), unused.command)
+        yield Result("images", str(unused), unused.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
     for day, what, fix in verify.shortened(found.damage):
-        yield CheckResult("days", f"{day}: {what}", fix)
+        yield Result("days", f"{day}: {what}", fix)
     for day, what, fix in verify.shortened(found.absent):
-        yield CheckResult("days", f"{day}: {what}; to get it: {fix}")
+        yield Result("days", f"{day}: {what}; to get it: {fix}")
     if found.damage:
         return
     try:
         hand_edits.check(now)  # as `status` does: no record has an added file
     except CycleError as error:
-        yield CheckResult("days", f"{error.what} {', '.join(error.problems)}", error.hint)
-    yield CheckResult("history", verify.summary(found))
+        yield Result("days", f"{error.what} {', '.join(error.problems)}", error.hint)
+    yield Result("history", verify.summary(found))
 
 
-def _tools(project: Project) -> Iterator[CheckResult]:
+def _tools(project: Project) -> Iterator[Result]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
-    yield CheckResult(
-        "versions", f"dayfold {__version__}, python {platform.python_version()}, {packages}"
-    )
+    found = f"dayfold {__version__}, python {platform.python_version()}, {packages}"
+    yield Result("versions", found)
     found, hint = vcs.git(project.root, "--version").split()[2], ""
     if not vcs.git_succeeds(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
         hint = 'git config --global user.name "…" && git config --global user.email "…"'
     elif branch := vcs.branch(project.root):
         found += f", on branch {branch}"
-    yield CheckResult("git", found, hint)
+    yield Result("git", found, hint)
 
 
-def _git_files(root: Path) -> CheckResult:
+def _git_files(root: Path) -> Result:
     if lacking := template.lacking(root):
         names = " and ".join(path.name for path in lacking)
         found = f"{names} may let git change or hide hashed files"
         hint = "complete them: docs/operations.md, Line ends and ignore files"
-        return CheckResult("git files", found, hint, partial(template.complete, root))
+        return Result("git files", found, hint, partial(template.complete, root))
     if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
         hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes, "
-        return CheckResult("git files", found, hint + ".gitattributes or one in a folder below")
-    return CheckResult("git files", "git neither changes nor ignores hashed files")
+        return Result("git files", found, hint + ".gitattributes or one in a folder below")
+    return Result("git files", "git neither changes nor ignores hashed files")
 
 
 def _changed_by_git(root: Path) -> list[str]:
@@ -137,34 +136,32 @@ def _changed_by_git(root: Path) -> list[str]:
     return sorted({name for name, word, value in attributes if word not in kept.get(value, ())})
 
 
-def _disk(project: Project) -> CheckResult:
+def _disk(project: Project) -> Result:
     free = shutil.disk_usage(project.root).free
     hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
-    return CheckResult("disk", f"{free / 2**30:.1f} GiB free", hint)
+    return Result("disk", f"{free / 2**30:.1f} GiB free", hint)
 
 
-def _half_done(project: Project) -> Iterator[CheckResult]:
+def _half_done(project: Project) -> Iterator[Result]:
     if busy := journal.at_work(project):
-        yield CheckResult("at work", ", ".join(busy))
+        yield Result("at work", ", ".join(busy))
         return
     found = journal.half_done(project)
     for one in found:
         said = f"{one.what}, since {duration(one.age)}"
         if one.is_lock and one.age < journal.YOUNG_SECONDS:
-            yield CheckResult(
-                "half done", said, "wait: git may be at work here or in another container"
-            )
+            yield Result("half done", said, "wait: git may be at work here or in another container")
         else:
-            yield CheckResult("half done", said, one.repair, one.fix)
+            yield Result("half done", said, one.repair, one.fix)
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         said = f"dayfold {note.command} did not end"
-        yield CheckResult("half done", said, "the next command repairs it")
+        yield Result("half done", said, "the next command repairs it")
     elif not found:
-        yield CheckResult("half done", "nothing")
+        yield Result("half done", "nothing")
 
 
-def _computing(params: Params) -> CheckResult:
+def _computing(params: Params) -> Result:
     # Without torch, whose import takes 3 s.
     recipe, here = params.train, cpus()
     found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
@@ -172,28 +169,28 @@ def _computing(params: Params) -> CheckResult:
     if recipe.precision == "bf16" and not multiplies_bf16():
         found += "; this CPU does not multiply in bf16: fp32 is faster, but changes the bits"
     if recipe.threads <= here:
-        return CheckResult("device", found)
+        return Result("device", found)
     hint = f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)"
-    return CheckResult("device", f"{found}: more threads than CPUs, which is slow", hint)
+    return Result("device", f"{found}: more threads than CPUs, which is slow", hint)
 
 
-def _sharing(project: Project, found: Verified) -> Iterator[CheckResult]:
+def _sharing(project: Project, found: Verified) -> Iterator[Result]:
     urls, name = storage.remote_urls(project.root), storage.default_remote(project.root)
     if not urls:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
-        yield CheckResult("remote", said)
+        yield Result("remote", said)
         return
     if not name:
         said = f"{', '.join(urls)}; none is the default"
-        yield CheckResult("remote", said, f"dvc remote default {next(iter(urls))}")
+        yield Result("remote", said, f"dvc remote default {next(iter(urls))}")
         return
     if folder := storage.folder_of_url(urls[name]):
         said = f"{name} is a file:// URL, by which DVC copies into the folder file: of this project"
         fix = f"dvc remote modify {name} url {shlex.quote(folder)} && dvc push --all-tags"
-        yield CheckResult("remote", said, fix)
+        yield Result("remote", said, fix)
         return
     if late := storage.remote_is_newer(project.root, found.days):
-        yield CheckResult(
+        yield Result(
             "remote",
             f"{name} was set up after {found.days[0]} was sealed, so dvc push --all-tags and "
             "dvc fetch --all-tags skip such days",
@@ -201,10 +198,10 @@ def _sharing(project: Project, found: Verified) -> Iterator[CheckResult]:
             partial(storage.configure_locally, project.root),
         )
     if found.problem:
-        yield CheckResult("remote", f"{name} did not say what it has: {found.problem}")
+        yield Result("remote", f"{name} did not say what it has: {found.problem}")
     elif found.unpushed:
         days = span(found.unpushed, found.days)
         push = storage.push_command(project.root, all_tags=True)
-        yield CheckResult("remote", f"{name} does not have all of {days} yet; to push it: {push}")
+        yield Result("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif not late:
-        yield CheckResult("remote", f"{name} has all that this machine has of the sealed days")
+        yield Result("remote", f"{name} has all that this machine has of the sealed days")
