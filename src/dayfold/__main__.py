@@ -27,10 +27,7 @@ def main() -> None:
         text = str(error).partition("\n")[0]
         if not isinstance(error, MemoryError) and not _is_no_memory(text):
             raise
-        print(
-            f"dayfold: There is too little memory{f' ({text})' * bool(text)}.",
-            file=sys.stderr,
-        )
+        print(f"dayfold: There is too little memory{f' ({text})' * bool(text)}.", file=sys.stderr)
         print("→ see ulimit -v, and the limit of the container or batch job", file=sys.stderr)
         sys.exit(1)
 
