@@ -38,19 +38,20 @@ def ready(project: Project, command: str) -> Iterator[None]:
 
 
 def _repair(project: Project) -> None:
-    """Repair what the note of a killed command covers; warn of anything else half done."""
+    """Repair what the note of a killed command covers; warn of anything else item done."""
     note, found = journal.read(project), journal.half_done(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project)
         found = journal.half_done(project)
-    for one in found:
-        if note and one.is_covered_by(note):
-            one.fix()
-            say(f"dayfold {note.command} was killed: {one.what}: {one.repair}")
+    for item in found:
+        if note and item.is_covered_by(note):
+            item.fix()
+            say(f"dayfold {note.command} was killed: {item.what}: {item.repair}")
         else:
             say(
-                f"warning: {one.what}, since {duration(one.age)}; dayfold did not begin it, so it "
-                "was left alone. If nothing else runs here or in a container: dayfold check --fix"
+                f"warning: {item.what}, since {duration(item.age)}; dayfold did not begin it, so "
+                "it was left alone. If nothing else runs here or in a container: "
+                "dayfold check --fix"
             )
     if note and note.step in _REPAIRS:
         said = _REPAIRS[note.step](project, note.facts)

@@ -197,15 +197,15 @@ def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> 
     found = [Usage(*row) for part in (live, gone) for row in part.iter_rows()]
     for sealed in days if found else ():
         replayed = _replayed(sealed)
-        for one in found:
-            if sealed.day < one.day or (one.until and sealed.day >= one.until):
+        for entry in found:
+            if sealed.day < entry.day or (entry.until and sealed.day >= entry.until):
                 continue
-            if one.split in HELD_OUT:
-                one.tested.append(sealed.day)
-            elif sealed.day == one.day or (replayed is not None and one.image in replayed):
-                one.trained.append(sealed.day)
+            if entry.split in HELD_OUT:
+                entry.tested.append(sealed.day)
+            elif sealed.day == entry.day or (replayed is not None and entry.image in replayed):
+                entry.trained.append(sealed.day)
             elif replayed is None:
-                one.unknown.append(sealed.day)
+                entry.unknown.append(sealed.day)
     return sorted(found, key=lambda one: one.path)
 
 
@@ -224,7 +224,7 @@ def erased_inputs(
     """Return day → paths of the erased images that the day cannot be made again without."""
     found: dict[str, list[str]] = {}
     erased = corrections.withdrawals(project, corrections.ERASE)
-    for one in usage(history, erased, days):
-        for day in one.days:
-            found.setdefault(day, []).append(one.path)
+    for entry in usage(history, erased, days):
+        for day in entry.days:
+            found.setdefault(day, []).append(entry.path)
     return found

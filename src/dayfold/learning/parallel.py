@@ -162,8 +162,8 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
         ) from None
     finally:
         logging.disable(logging.NOTSET)
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager

@@ -227,9 +227,9 @@ def read(path: Path) -> Params:
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        for one in error.errors():
-            line = yaml_file.find(node, [*map(str, one["loc"])])[0]
-            problems.append(f"{path.name}:{line}: {_explain(one)}")
+        for problem in error.errors():
+            line = yaml_file.find(node, [*map(str, problem["loc"])])[0]
+            problems.append(f"{path.name}:{line}: {_explain(problem)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",

@@ -147,12 +147,12 @@ def _half_done(project: Project) -> Iterator[Result]:
         yield Result("at work", ", ".join(busy))
         return
     found = journal.half_done(project)
-    for one in found:
-        said = f"{one.what}, since {duration(one.age)}"
-        if one.is_lock and one.age < journal.YOUNG_SECONDS:
+    for item in found:
+        said = f"{item.what}, since {duration(item.age)}"
+        if item.is_lock and item.age < journal.YOUNG_SECONDS:
             yield Result("half done", said, "wait: git may be at work here or in another container")
         else:
-            yield Result("half done", said, one.repair, one.fix)
+            yield Result("half done", said, item.repair, item.fix)
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         said = f"dayfold {note.command} did not end"

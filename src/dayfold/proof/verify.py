@@ -203,17 +203,17 @@ def _missing(
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
     are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
-    for one in sorted(away, key=lambda one: not one.is_pulled):
-        if one in cached and one.is_folder:
-            alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(one)
-        elif one in made and are_here:
+    for stored in sorted(away, key=lambda one: not one.is_pulled):
+        if stored in cached and stored.is_folder:
+            alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(stored)
+        elif stored in made and are_here:
             like = ("in data/ only, not in DVC's cache", "dvc commit --force " + stages, False)
-            alike.setdefault(like, []).append(one)
-        elif one not in cached:
-            command = "dvc pull" if one.is_pulled else "dvc fetch --all-tags"
-            way = remote.fetch_command(one.key, command)
-            like = (remote.state(one.key), way, not remote.has(one.key))
-            alike.setdefault(like, []).append(one)
+            alike.setdefault(like, []).append(stored)
+        elif stored not in cached:
+            command = "dvc pull" if stored.is_pulled else "dvc fetch --all-tags"
+            way = remote.fetch_command(stored.key, command)
+            like = (remote.state(stored.key), way, not remote.has(stored.key))
+            alike.setdefault(like, []).append(stored)
     has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in records)
     for (state, way, is_lost), members in alike.items():
         days = sorted({one.day for one in members})

@@ -99,8 +99,8 @@ class Classifier:
                     read = list(pool.map(self._read, chunk))
                 good = [pixel for pixel in read if isinstance(pixel, torch.Tensor)]
                 answers = iter(self._answers(torch.stack(good)) if good else ())
-                for one in read:
-                    yield one if isinstance(one, str) else next(answers)
+                for item in read:
+                    yield item if isinstance(item, str) else next(answers)
 
     def _read(self, image: ImageLike) -> torch.Tensor | str:
         name = "an image" if isinstance(image, Image.Image | np.ndarray) else str(image)

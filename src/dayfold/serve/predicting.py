@@ -231,13 +231,13 @@ def write_queue(
         known.add(facts["image"])
         known_looks.append(facts.get("look", ""))
     new, repeated, problems = dict[str, FoundFile](), 0, list[str]()
-    for one, facts in zip(files, examined[len(open_day) :], strict=True):
-        if problem := name_problem(one.place, "file") or facts.get("refused"):
-            problems.append(f"{escaped(one.place)} {problem}")
+    for found, facts in zip(files, examined[len(open_day) :], strict=True):
+        if problem := name_problem(found.place, "file") or facts.get("refused"):
+            problems.append(f"{escaped(found.place)} {problem}")
         elif facts["image"] in known:
             repeated += 1
         else:
-            checked = one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"])
+            checked = found._replace(image=facts["image"], look=facts["look"], ids=facts["ids"])
             new.setdefault(checked.image, checked)
     queued = _queued(model, [*new.values()], known_looks, now.params)
     if form == "csv":
@@ -266,10 +266,10 @@ def _queued(
     answers = model.predict(one.path for one in new)
     judged = not isinstance(model.limit, str)
     groups = []
-    for one, answer in zip(new, answers, strict=True):
+    for image, answer in zip(new, answers, strict=True):
         # The path that the image would have in the project.
-        path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
-        groups.append(grouping.in_path(path, params.data.group) or one.ids)
+        path = f"data/images/{params.day}/{answer.label}/{image.path.name}"
+        groups.append(grouping.in_path(path, params.data.group) or image.ids)
     queued = []
     for at in in_order(answers, [one.look for one in new], groups, known_looks, judged=judged):
         answer = answers[at]

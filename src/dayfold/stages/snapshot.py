@@ -66,8 +66,8 @@ def _by_class(
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
-    for one in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
-        counts = one.group_by("label", "split").agg(pl.len(), evidence.UNITS)
+    for rows in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
+        counts = rows.group_by("label", "split").agg(pl.len(), evidence.UNITS)
         for label, split, images, groups in counts.iter_rows():
             before.setdefault(label, {})[split] = (images, groups)
     return before
@@ -133,9 +133,9 @@ def _inspected(
         corrections.applied(earlier, noted),
         squares=(str(square_cache(project.squares, size).folder), size),
     )
-    for one in delivery.changed:
-        hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
-        delivery.refuse(one.place, f"{one.text}; to correct that: {hint}", one.image)
+    for remark in delivery.changed:
+        hint = shlex.join(["dayfold", "relabel", remark.known, "--to", remark.label])
+        delivery.refuse(remark.place, f"{remark.text}; to correct that: {hint}", remark.image)
     for odd in deliveries.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery
@@ -236,10 +236,10 @@ def _regrouped(units: Units) -> Iterator[str]:
 
 
 def _near_duplicates(duplicates: list[NearDuplicate]) -> Iterator[str]:
-    for one in duplicates[:MOST_LINES]:
+    for pair in duplicates[:MOST_LINES]:
         yield escaped(
-            f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
-            f"({one.other_label}, {one.other_split})"
+            f"warning: {pair.path} ({pair.label}, {pair.split}) looks like {pair.other_path} "
+            f"({pair.other_label}, {pair.other_split})"
         )
     if duplicates:
         count = plural(len(duplicates), "near duplicate")

@@ -178,22 +178,22 @@ def inspect(
     earlier = set(history.images["label"].unique()) | {label for label, _ in today.values()}
     twice = clashing(earlier | {one.label for one in found})
     takable = []
-    for one in found:
-        if one.label in twice and one.label not in earlier:
-            delivery.refuse(one.place, f"has a class with two names: {twice[one.label]}")
+    for file in found:
+        if file.label in twice and file.label not in earlier:
+            delivery.refuse(file.place, f"has a class with two names: {twice[file.label]}")
         else:
-            takable.append(one)
+            takable.append(file)
     checked: list[FoundFile] = []
     results = examine(takable, stage=stage, squares=squares)
-    for one, facts in zip(takable, results, strict=True):
+    for file, facts in zip(takable, results, strict=True):
         if "failed" in facts:
             raise OSError(facts["failed"])
         if "refused" in facts:
-            delivery.refuse(one.place, facts["refused"], facts["image"])
+            delivery.refuse(file.place, facts["refused"], facts["image"])
             continue
         for warning in facts["warnings"]:
-            delivery.warn(one.place, warning)
-        checked.append(one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"]))
+            delivery.warn(file.place, warning)
+        checked.append(file._replace(image=facts["image"], look=facts["look"], ids=facts["ids"]))
     _sort_out_copies(checked, history, today, delivery)
 
 

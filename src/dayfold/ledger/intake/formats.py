@@ -184,9 +184,9 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
         fields |= dict.fromkeys(data)
         given = [one for one in _list(task, "annotations") if isinstance(one, dict)]
         done = [one for one in given if not one.get("was_cancelled")]
-        for one in done:
+        for annotation in done:
             choices, regions = dict[str, list[Any]](), Counter[str]()
-            for result in _list(one, "result"):
+            for result in _list(annotation, "result"):
                 kind = result.get("type") if isinstance(result, dict) else None
                 if kind == "choices":
                     picked = choices.setdefault(str(result.get("from_name")), [])
@@ -194,7 +194,7 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
                 else:
                     regions[str(kind)] += 1
             controls |= dict.fromkeys(choices)
-            by = one.get("completed_by")
+            by = annotation.get("completed_by")
             by = by.get("email", by.get("id")) if isinstance(by, dict) else by
             who = f", annotator {by}" * (len(done) > 1)
             lines.append(Row(where + who, {**data, **choices}, _beside(regions)))
@@ -277,9 +277,9 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
             raise _unknown(file, f"it is like COCO, but its {name} are no list of objects")
     names = {str(one.get("id")): one.get("name") for one in parts["categories"]}
     tags, regions = dict[str, list[Any]](), dict[str, Counter[str]]()
-    for one in parts["annotations"]:
-        image, category = str(one.get("image_id")), str(one.get("category_id"))
-        kinds = [kind for kind in ("bbox", "segmentation", "keypoints") if one.get(kind)]
+    for annotation in parts["annotations"]:
+        image, category = str(annotation.get("image_id")), str(annotation.get("category_id"))
+        kinds = [kind for kind in ("bbox", "segmentation", "keypoints") if annotation.get(kind)]
         if not kinds and category in names:
             tags.setdefault(image, []).append(names[category])
         else:
