@@ -244,7 +244,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
     (line,) = corrections.of_day(small, day).values()
     assert (line.action, line.reason) == ("erase", "blurred")
     for words, told in (
-        (("withdraw", str(path), "--undo"), "was erased: that cannot be taken back"),
+        (("withdraw", str(path), "--undo"), "was erased: that cannot be undone"),
         (("relabel", str(path), "--to", "x"), "was erased"),
         (("withdraw", "--erase", "--undo"), "What was erased cannot be brought back"),
         (("undo", "--yes"), "erased 1 image of earlier days, so it cannot be undone"),

@@ -142,7 +142,7 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(thre
     images, file = len(others) + 1, tmp_path / "said.csv"
     words = ("dayfold", "predict", str(folder), "--csv", str(file), "--top", "2", "--day", ONE)
     said = three_days.shell(*words, code=4)
-    (line,) = [line for line in said.splitlines() if "passed over" in line]
+    (line,) = [line for line in said.splitlines() if "skipped" in line]
     assert line.startswith("skipped 5 files, no images: ")
     assert line.count(", ") == 5
     assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
