@@ -204,7 +204,7 @@ def delivered(
     check(set(taken) <= set(given.values()), "other bytes came in than were given")
     listed = project.rejected(DAY).read_text(encoding="utf-8") if refused else ""
     check(all(remark.place in listed for remark in refused), "a refused file is not listed")
-    return Counter(outcome), [remark.said.partition(" (")[0][:50] for remark in refused]
+    return Counter(outcome), [remark.text.partition(" (")[0][:50] for remark in refused]
 
 
 def images(found: dict[str, str]) -> dict[str, str]:

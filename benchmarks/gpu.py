@@ -25,7 +25,7 @@ from dayfold.project.layout import Project
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 LEAST = 0.90  # of the bare loop's speed
 ROUNDS, TIMES_UPDATES = 3, 4  # a day's updates alone take a GPU two seconds
-REFUSED = "but this machine has 1 GPUs for its own"
+REFUSED = "but this machine has only 1 GPUs"
 
 
 class Step:
@@ -123,7 +123,7 @@ def speed(step: Step) -> None:
 
     params = params_file.read(step.planned().params)
     more = {"train.updates": params.train.updates * TIMES_UPDATES}
-    changed = params_file.changed(params, more)
+    changed = params_file.with_changes(params, more)
     bare, whole, loop = training.side_by_side(step.project, changed, ROUNDS)
     step.row("bare loop", f"{bare:,.0f} images/s ({params.train.precision}, channels last)")
     step.row("updates and validation, of the bare loop", f"{loop:.3f}", loop >= LEAST)

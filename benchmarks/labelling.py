@@ -20,7 +20,7 @@ import streams
 from PIL import Image
 
 from dayfold import backtest, draws
-from dayfold.backtest import POLICIES, History
+from dayfold.backtest import POLICIES, BacktestDays
 from dayfold.figures.counts import HIT
 from dayfold.learning import network
 from dayfold.ledger import manifest, tables
@@ -40,7 +40,7 @@ POLICY = POLICIES["project"]
 
 
 def chosen(
-    history: History, params: Params, day: str, parent: Path, count: int
+    history: BacktestDays, params: Params, day: str, parent: Path, count: int
 ) -> dict[str, set[str]]:
     """Return the images of a day to train on: the first of the queue, and some at random."""
     project = history.project
@@ -67,7 +67,7 @@ def chosen(
     }
 
 
-def day_before(history: History, params: Params, number: int, runs: Path) -> Path:
+def day_before(history: BacktestDays, params: Params, number: int, runs: Path) -> Path:
     """Train the days before; the folder of the last one's model, as a day finds its parent."""
     scratch, kept = Project(runs / "before"), runs / "parent"
 

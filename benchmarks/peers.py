@@ -47,7 +47,7 @@ from sklearn.metrics import f1_score
 from torch.utils.data import TensorDataset
 
 from dayfold import backtest
-from dayfold.backtest import POLICIES, History
+from dayfold.backtest import POLICIES, BacktestDays
 from dayfold.figures import comparison
 from dayfold.figures.retention import Counts, figures
 from dayfold.learning import adamw, device, fitting, network, pixels
@@ -100,7 +100,9 @@ class Learner(torch.nn.Module):
         return logits.float()
 
 
-def loaded(history: History, split: str, classes: Sequence[str], size: int) -> Iterator[Images]:
+def loaded(
+    history: BacktestDays, split: str, classes: Sequence[str], size: int
+) -> Iterator[Images]:
     """The images of a split that arrived, day by day."""
     rows = manifest.history(history.project, history.days[-1]).split(split)
     for day in history.days:
@@ -111,7 +113,7 @@ def loaded(history: History, split: str, classes: Sequence[str], size: int) -> I
 
 
 def by_dayfold(
-    history: History, folder: Path, params: Params, tick: Callable[[], None]
+    history: BacktestDays, folder: Path, params: Params, tick: Callable[[], None]
 ) -> BacktestRun:
     """Run the default policy over a stream."""
     scratch = Project(folder)
@@ -123,7 +125,7 @@ def by_dayfold(
 
 
 def by_avalanche(
-    name: str, history: History, params: Params, machine: Machine, tick: Callable[[], None]
+    name: str, history: BacktestDays, params: Params, machine: Machine, tick: Callable[[], None]
 ) -> BacktestRun:
     """Run one of Avalanche's strategies over a stream; what dayfold does too is set alike."""
     recipe, days = params.train, len(history.days)

@@ -24,7 +24,7 @@ import streams
 from streams import ALL, PICTURES, SIZES, STREAMS
 
 from dayfold import backtest
-from dayfold.backtest import POLICIES, History, Policy
+from dayfold.backtest import POLICIES, BacktestDays, Policy
 from dayfold.figures import comparison
 from dayfold.learning.inputs import DEPTHS
 from dayfold.ledger import tables
@@ -93,7 +93,7 @@ CHOICES = {
 
 def recipe(stream: str, policy: Policy, seed: int) -> Params:
     """Return a stream's params with a policy's changes."""
-    return params_file.changed(streams.params(stream, seed), policy.changes)
+    return params_file.with_changes(streams.params(stream, seed), policy.changes)
 
 
 def recipe_key(stream: str, policy: Policy) -> str:
@@ -102,7 +102,7 @@ def recipe_key(stream: str, policy: Policy) -> str:
     return sha256(canonical_json([sections, policy.full_passes]).encode())[:8]
 
 
-def _stream(folder: Path, judge: str, stream: str, seed: int) -> History:
+def _stream(folder: Path, judge: str, stream: str, seed: int) -> BacktestDays:
     own = folder / judge / "streams" / f"{stream}-{seed}"
     return streams.build(stream, streams.params(stream, seed), own, judge=judge)
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
 from dayfold import create, draws
-from dayfold.backtest import History
+from dayfold.backtest import BacktestDays
 from dayfold.ledger import grouping, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
@@ -120,10 +120,10 @@ def params(name: str, seed: int) -> Params:
         "train.threads": 1,
     }
     usual = params_file.read(ROOT / "params.yaml").model_copy(update={"seed": seed})
-    return params_file.changed(usual, changes)
+    return params_file.with_changes(usual, changes)
 
 
-def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> History:
+def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> BacktestDays:
     """Write a stream's images and manifests and the origin; the history of its days.
 
     The seed of `params` shuffles which image comes when; `judge` by validation gives these the
@@ -131,7 +131,9 @@ def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> Hi
     """
     stream, project = ALL[name], Project(folder)
     days = DAYS[: stream.days]
-    history = History(project, days, folder / "origin", folder / "origin" / "model.safetensors")
+    history = BacktestDays(
+        project, days, folder / "origin", folder / "origin" / "model.safetensors"
+    )
     if (folder / "ready").exists():
         return history
     _write(project, stream, params)
@@ -182,7 +184,7 @@ def _trained(name: str) -> Path:
         with TemporaryDirectory() as folder:
             project = Project(Path(folder))
             changes = {"train.updates": START_UPDATES, "train.image_size_px": pictures.SIDE_PX}
-            long = params_file.changed(params(name, 0), changes)
+            long = params_file.with_changes(params(name, 0), changes)
             _write(project, ALL[name], long, at_once=True)
             day = long.model_copy(update={"day": DAYS[0], "parent": ORIGIN})
             for stage in (weights, replay, train):

@@ -200,7 +200,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         "data/plots/flips.csv of this day is not here.",
         "data/predictions.csv of this day is not here.",
         "This day was made without a search for near duplicates.",
-        "Not here, and so left out:",
+        "Left out, because not here:",
     ):
         assert sentence in said, sentence
     with pytest.raises(CycleError, match="This project has no day"):

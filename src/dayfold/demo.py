@@ -22,7 +22,7 @@ from dayfold.project.layout import Project
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
 JOINS = {"6": 1, "7": 2, "8": 3, "9": 4}  # digit → the day (from 0) on which it is first seen
 FORGETTING = DAYS[-2:]  # the days that are made again without replay
-IMAGE_SIZE_PX = 16  # twice the digits' own: 32 px take half as long again for the same figures
+IMAGE_SIZE_PX = 16  # twice the digits' size; 32 px take 1.5 times as long for the same figures
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
 
@@ -64,7 +64,7 @@ def run(folder: Path) -> None:
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
-            hint=f"name another folder, or, if it is nobody's: rm -rf {shlex.quote(str(folder))}",
+            hint=f"name another folder, or, if nobody needs it: rm -rf {shlex.quote(str(folder))}",
         )
     sealed = vcs.sealed_days(project.root)
     if sealed:
@@ -102,7 +102,7 @@ def begin(folder: Path) -> None:
 
 def _shell(root: Path, words: Sequence[str]) -> None:
     say(f"$ {shlex.join(words)}")
-    has_identity = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")
+    has_identity = vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT")
     identity = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")
@@ -137,7 +137,7 @@ def _finish(project: Project, folder: Path) -> None:
     last = DAYS[-1]
     say(
         f"""
-What the model of {last} still knows of the first day's digits, by accuracy:
+Accuracy of the model of {last} on the first day's digits:
 with replay {replay[last]:.3f}, without {naive[last]:.3f}. {folder / PICTURE} shows it day by day.
 
 What to try next, in {folder}:
