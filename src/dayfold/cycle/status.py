@@ -49,7 +49,7 @@ def advice(project: Project) -> list[str]:
     new = sorted(set(labels) - {*history.images["label"].unique(), *renamed.values()})
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
     said += f"; new: {', '.join(new)}" * bool(new)
-    said += f"; renamed: {arrows(renamed)}" * bool(renamed)
+    said += f"; renamed or merged: {arrows(renamed)}" * bool(renamed)
     lines.append(f"images  {said}")
     if not labels and not corrected:
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]

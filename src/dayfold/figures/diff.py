@@ -160,7 +160,7 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     """Yield lines on the later day, and on what changed since the earlier one."""
     last = compared[-1]
     notes = [f"new: {', '.join(last.line.new)}"] * bool(last.line.new)
-    notes += [f"renamed: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
+    notes += [f"renamed or merged: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
     classes = plural(last.line.classes, "class") + f" ({'; '.join(notes)})" * bool(notes)
     added = f"{plural(last.line.images, 'image')} added"
     yield f"{last.line.day}: {', '.join([added, *last.line.events, classes])}"

@@ -183,7 +183,7 @@ def _summary(
     if new:
         line += f", new: {', '.join(new)}"
     if renamed:
-        line += f", renamed: {arrows(renamed)}"
+        line += f", renamed or merged: {arrows(renamed)}"
     if earlier.days:
         line += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     yield line

@@ -102,7 +102,7 @@ def headline(day: Day, changed: list[Change]) -> str:
     """Return a sentence or two on how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
-    first += f"Renamed: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
+    first += f"Renamed or merged: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
     if day.before is None:
         return f"The first day. {first}".strip()
     if worse := [change.label for change in changed if change.says == WORSE]:
