@@ -23,7 +23,6 @@ OpenDay = Annotated[
 
 
 def _day(project: Project, given: str | None) -> str:
-    """Return the given day, or the open one, or today."""
     from dayfold.history.state import ProjectState
 
     now = ProjectState.read(project)
