@@ -23,7 +23,6 @@ OpenDay = Annotated[
 
 
 def _day(project: Project, given: str | None) -> str:
-    """Return the given day, or the open one, or today."""
     from dayfold.history.state import ProjectState
 
     now = ProjectState.read(project)
@@ -84,8 +83,8 @@ def withdraw(
 ) -> None:
     """Leave images out of training, replay and evaluation from the open day onwards.
 
-    The files stay, except with `--erase`. Without PATH, `--erase` erases what
-    another clone recorded as erased.
+    The files stay, except with `--erase`. Without PATH, `--erase` erases here
+    what is recorded as erased, for example by another clone.
     """
     from dayfold.cycle import correcting
 

@@ -170,7 +170,6 @@ def _check_odd(
 
 
 def _warn_of_old_names(delivery: Delivery, history: History) -> None:
-    """Warn of new images of a class whose earlier images were all relabelled."""
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
@@ -314,7 +313,6 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
 
 
 def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options: Options) -> None:
-    """Record the classes, groups and `data.group` that were given."""
     project = now.project
     before = now.params.data.group
     if group != before and (now.is_open or delivery.opened):

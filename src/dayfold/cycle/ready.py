@@ -38,7 +38,7 @@ def ready(project: Project, command: str) -> Iterator[None]:
 
 
 def _repair(project: Project) -> None:
-    """Repair what the note of a killed command covers; warn of anything else item done."""
+    """Repair what the note of a killed command covers; warn of anything else left half done."""
     note, found = journal.read(project), journal.half_done(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project)
@@ -60,7 +60,6 @@ def _repair(project: Project) -> None:
 
 
 def _wait(project: Project) -> None:
-    """Wait for processes that a killed command had started."""
     until, busy = time.monotonic() + WAIT_SECONDS, journal.at_work(project)
     if busy:
         say(f"waiting for {', '.join(busy)}, which a killed command had started")

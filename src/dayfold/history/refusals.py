@@ -139,7 +139,6 @@ def _not_last(now: ProjectState) -> None:
 
 
 def _no_branch(now: ProjectState) -> None:
-    """Raise if no branch is checked out: a day sealed then would be on none."""
     if vcs.branch(now.project.root):
         return
     branches = vcs.branches_of(now.project.root, "HEAD")
@@ -180,7 +179,6 @@ def _incomplete(now: ProjectState) -> None:
 
 
 def _killed(now: ProjectState) -> None:
-    """Raise if a command was killed and its note says what to repair."""
     note = journal.pending(now.project) if is_free(now.project.cycle_lock) else None
     if note:
         raise CycleError(

@@ -269,7 +269,6 @@ def added(history: History, day: str) -> pl.DataFrame:
 
 
 def _folded(known: History, rows: pl.DataFrame, pin: str) -> History:
-    """Return a history with the rows of later manifests added."""
     arrived = rows.filter(action="add").drop("action")
     had = (known.images, known.corrections.filter(action="withdraw"))
     again = [part.filter(pl.col("image").is_in(arrived["image"].implode())) for part in had]

@@ -51,7 +51,6 @@ def upgrade(project: Project) -> None:
 
 
 def _renamed(old: Mapping[str, Any]) -> dict[str, object]:
-    """Return the new keys and values for keys of 0.1.0 that have changed."""
     new: dict[str, object] = {}
     epochs, each = old.get("train.epochs"), old.get("train.updates_per_epoch")
     if isinstance(epochs, int) and isinstance(each, int):

@@ -86,7 +86,6 @@ def environment() -> dict[str, str]:
 
 
 def _failed(tool: str, words: Sequence[str], code: int, errors: Iterable[str]) -> ToolError:
-    """Return the error for a command that failed, with what it printed to stderr."""
     command = " ".join([tool, *words])
     said = [line for line in errors if line.strip()]
     if any(map(_is_busy, said)):
@@ -104,7 +103,6 @@ def _is_busy(line: str) -> bool:
 
 
 def _busy(command: str, said: Iterable[str]) -> ToolError:
-    """Return the error for a command that was refused because another DVC is running."""
     processes = re.findall(r"\(PID (\d+)\)", "\n".join(said))
     who = f"process {', '.join(processes)}" if processes else "another process"
     return ToolError(

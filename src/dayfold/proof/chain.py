@@ -58,7 +58,6 @@ def walk(
 
 
 def _told(error: Exception) -> str:
-    """Return an error as one line, without its hint."""
     return (error.what if isinstance(error, DayfoldError) else str(error)).replace("\n", " ")
 
 

@@ -314,7 +314,6 @@ def _damaged(project: Project, stored: Sequence[StoredFile], found: Verified) ->
 
 
 def _finding(project: Project, one: StoredFile, remote: DefaultRemote) -> Finding:
-    """Return the finding for damaged bytes, with the command that restores them."""
     here = [os.path.relpath(path, project.root) for path in one.bad]
     kept = storage.object_path(project.root, one.key)
     files = [path for path in one.bad if path != kept]

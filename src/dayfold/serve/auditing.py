@@ -233,7 +233,6 @@ def ranking(found: Doubts, new: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _decided(project: Project, day: str) -> dict[str, Doubt]:
-    """Return the rows of the table in which a person has decided, by image."""
     if not project.audit(day).exists():
         return {}
     name = project.name(project.audit(day))

@@ -329,7 +329,7 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
     """Return the names of a Parquet file's columns of text and integers, and its rows."""
-    worker = _Worker()  # not of the pool, as its memory limit would be too low for images
+    worker = _Worker()  # not of the pool: polars takes memory that images need
     try:
         answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
     except IntakeError as error:
