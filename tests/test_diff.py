@@ -97,7 +97,8 @@ def test_the_first_line_says_what_a_day_did_to_earlier_ones_and_what_it_renamed(
     line = DayLine(ONE, 0, 2, ("eel",), {}, renamed={"fox": "dog"}, corrections={"relabel": 2})
     (said, *_) = diff.sentences([Side(line, {}, None, None)], None)
     assert said == (
-        f"{ONE}: 0 images added, 2 labels corrected, 2 classes (new: eel; renamed or merged: fox → dog)"
+        f"{ONE}: 0 images added, 2 labels corrected, 2 classes "
+        "(new: eel; renamed or merged: fox → dog)"
     )
     line = DayLine(ONE, 1, 1, (), {}, corrections={"withdraw": 1})
     (said, *_) = diff.sentences([Side(line, {}, None, None)], None)
