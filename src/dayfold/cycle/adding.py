@@ -52,9 +52,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in the
-    day's folder. Checked bytes wait in .dvc/tmp until all files are checked. Returns the outcome
-    for each file.
+    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in its
+    folder. Bytes wait in .dvc/tmp until all files are checked. Returns the outcome for each file.
     """
     options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
@@ -98,8 +97,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _take_in(targets, stage)
             if options.move:
                 if project.tracked(day).exists():
-                    # Copy them into DVC's cache first: a forced checkout would delete the only
-                    # copy.
+                    # First a copy in DVC's cache, as a forced checkout deletes the only one.
                     vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
