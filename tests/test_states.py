@@ -30,8 +30,8 @@ def follow(project, images, until):
     done = []
     while not re.search(until, said := project.dayfold("status"), re.MULTILINE):
         [command] = re.findall(r"^next +(.*)", said, re.MULTILINE)
-        # The first of what may be done, without what is said of it.
-        command = re.sub("^to (take|have) it back: ", "", command)
+        # The first command it names.
+        command = re.sub("^to (take it back|restore it): ", "", command)
         command = re.split(r"; |, or |, to | \(", command)[0].replace(", then ", " && ")
         command = command.replace("FOLDER", str(images))
         command = command.replace("dayfold undo", "dayfold undo --yes")  # nobody is asked here
