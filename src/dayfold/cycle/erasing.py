@@ -253,7 +253,7 @@ class Erasure:
 
 
 def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
-    """Say which days' models used an image, a line a kind."""
+    """Yield one line for each kind of use of an image by the models of its days."""
     if usage is None:
         yield "of the open day only"
         return

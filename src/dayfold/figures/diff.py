@@ -144,7 +144,7 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
     units = figures["evidence"]["all"]
-    if str(units) != tested[0]:  # else no image has a patient
+    if str(units) != tested[0]:  # equal if no image has a patient
         patients = [str(units), ""]
         patients += [str(both.images.select(evidence.UNITS).item())] if both else []
         result.add_row("test patients", *patients)

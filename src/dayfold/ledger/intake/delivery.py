@@ -132,7 +132,7 @@ class Delivery:
 
     def _first(self, kind: str) -> list[str]:
         lines = [str(remark) for remark in getattr(self, kind)]
-        if kind == "known" and len(lines) > 1:  # nothing is to be done about them
+        if kind == "known" and len(lines) > 1:  # they need no action
             where = f" in {self.listed[kind]}" * (len(lines) > MOST_LINES)
             return [lines[0], f"and {len(lines) - 1} more{where}"]
         return first_few(lines, self.listed[kind])

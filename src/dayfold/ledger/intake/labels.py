@@ -235,7 +235,7 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
 
 def _like(folder: Path, name: str) -> str:
-    """Return what a person is told of a file that a path of another machine may mean, or ""."""
+    """Return a hint that names the file which a path of another machine may mean, or ""."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     for first in range(len(parts)):
         one = "/".join(parts[first:])
