@@ -100,10 +100,11 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
                 _list(project, source, day, delivery)
             _record(now, day, group, delivery, options)
             _take_in(targets, stage)
+            if project.tracked(day).exists():
+                # DVC's cache keeps what was added from now on: a forced checkout would leave none
+                # of it. The next `dvc repro` has that much less to do.
+                vcs.dvc(project.root, "add", project.name(project.images(day)))
             if options.move:
-                if project.tracked(day).exists():
-                    # First a copy in DVC's cache: a forced checkout would leave none of them.
-                    vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
 

@@ -75,6 +75,7 @@ def check_may_change(now: Line, day: str) -> None:
     """Raise CycleError, with the way on, where a day is neither open nor can be opened next."""
     if now.is_open and now.day == check_day(day):
         states.check(now, "change")
+        count_files(now.project, day)
     else:
         check_may_open(now, day)
 

@@ -55,20 +55,28 @@ class Source:
     """The default remote, by name ("": none), as what brings things that are missing or damaged.
 
     It was asked for objects and is `lacking` some, or there was a `problem` with asking. Where it
-    `is_late` DVC passes over the days that were sealed before it was set up.
+    `is_late` DVC passes over the days that were sealed before it was set up. In a worktree that
+    does not use the cache of its `main` one that comes first.
     """
 
+    root: Path
     remote: str
     lacking: frozenset[str]
     problem: str
     is_late: bool
+    main: Path | None
 
     def has(self, key: str) -> bool:
-        """Whether the remote has an object, as far as it could be asked."""
-        return bool(self.remote) and key not in self.lacking
+        """Whether the main worktree or the remote has an object, as far as it could be asked."""
+        return self._main_has(key) or (bool(self.remote) and key not in self.lacking)
+
+    def _main_has(self, key: str) -> bool:
+        return self.main is not None and storage.within(self.main, key).exists()
 
     def bringing(self, key: str, command: str) -> str:
         """Return the command that brings an object by the remote, or how to get it there."""
+        if self.main and self._main_has(key):
+            return storage.sharing(self.root, self.main)
         late = "dayfold check --fix; " if not self.remote or self.is_late else ""
         if self.has(key):
             return late * ("--all-tags" in command) + command
@@ -77,6 +85,8 @@ class Source:
 
     def state(self, key: str) -> str:
         """Return, of an object that is not here, what is known of it."""
+        if self._main_has(key):
+            return "not here; the cache of the main worktree has it"
         if not self.remote:
             return "not here, and no remote is set up to ask"
         if not self.has(key):
@@ -132,7 +142,8 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
     is_late = storage.is_late(project.root, found.days)
     answer = storage.ask(project.root, wanted)
-    source = Source(storage.default_remote(project.root), *answer, is_late)
+    remote, main = storage.default_remote(project.root), storage.cache_of_main(project.root)
+    source = Source(project.root, remote, *answer, is_late, main)
     found.problem = source.problem
     found.unpushed = sorted({one.day for one in cached if one.key in source.lacking})
     for finding, is_lost in _missing(project, line, pinned, cached, source):
