@@ -129,9 +129,14 @@ def _refuse(
 
 
 def _noted(project: Project) -> dict[str, int]:
-    """When each day whose images have been here was last found as sealed, in ns; 0: never."""
+    """When each day whose images have been here was last found as sealed, in ns; 0: never.
+
+    A time that has not come is of a clock that was put back since: what changes now is older.
+    """
+    now = time.clock_gettime_ns(FILE_CLOCK)
     try:
-        return dict(json.loads(project.last_looks.read_bytes()))
+        found = json.loads(project.last_looks.read_bytes())
+        return {day: at if at <= now else 0 for day, at in found.items()}
     except (FileNotFoundError, ValueError):
         return {}  # or the file is of an earlier version
 

@@ -93,16 +93,21 @@ class HalfDone(NamedTuple):
     is_lock: bool = False  # of git, which may be at work
 
     @property
-    def age(self) -> float:
-        """Return how long ago it was written, in seconds; 0 where it is gone."""
+    def _written(self) -> float:
+        """When it was written, in seconds since 1970; now, where it is gone."""
         try:
-            return max(0.0, time.time() - self.path.lstat().st_mtime)
+            return self.path.lstat().st_mtime
         except FileNotFoundError:
-            return 0.0
+            return time.time()
+
+    @property
+    def age(self) -> float:
+        """How far from now it was written, in seconds: after a clock was put back it is ahead."""
+        return abs(time.time() - self._written)
 
     def is_covered_by(self, note: Note | None) -> bool:
         """Whether a killed command left it: written since it began, a lock as its step began."""
-        written = time.time() - self.age + _CLOCKS_APART_SECONDS
+        written = self._written + _CLOCKS_APART_SECONDS
         if note is None or written < note.began:
             return False
         return not self.is_lock or note.step_began <= written < note.step_began + YOUNG_SECONDS
