@@ -9,7 +9,8 @@ from dayfold.project.files import PART
 
 # Unicode categories that no name may have: control characters, line separators, invalid UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # besides hidden files; ignored and counted
+# Besides hidden files; ignored and counted. A DICOMDIR is a disc's table of contents.
+_CLUTTER = {"thumbs.db", "desktop.ini", "dicomdir", "__macosx"}
 KEEP, WITHDRAW = "keep", "withdraw"  # decisions of an audit; so no class may have these names
 MOST_BYTES = 255  # of a file's or folder's name, on every common file system
 
