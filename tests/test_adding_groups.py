@@ -104,7 +104,7 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     ]
     (source / "cyst" / "p7-1.dcm").unlink()
     (source / "cyst" / "1.dcm").unlink()
-    with pytest.raises(RefusedError, match="write the patient's id into the names"):
+    with pytest.raises(RefusedError, match="give another expression by --group REGEX"):
         add(receiving, source)
     run_stages(receiving, snapshot)
     groups = sorted(manifest.history(receiving, DAY).images["group"])

@@ -280,7 +280,8 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
                 return "a folder of days is for dayfold run; or pass the folder of one day"
             return "give each of the folders inside by itself: one level deeper"
         if grouping.NO_GROUP in reason:
-            return "write the patient's id into the names, or in the column group of --labels FILE"
+            other = "give another expression by --group REGEX"
+            return f"{other}, or write the ids into the names or in the column group of --labels"
         if reason.startswith("lies in no class folder"):
             if is_folder:
                 return f"pass the parent folder, which contains the class folders, {by_labels}"
