@@ -326,6 +326,9 @@ def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_
     said = copy.dayfold("check", code=1)
     assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
     assert "to get it: dvc commit --force weights replay train evaluate" in said
+    assert "in data/ only, not in DVC's cache, so no push takes it: data/images/" in said
+    copy.sh("-c", re.search("→ (dvc commit --force data/images/.*)", said)[1])
+    assert "so no push takes it" not in copy.dayfold("check", code=1)
     copy.dayfold("add", str(images), "--day", FOUR)
     copy.dayfold("undo", "--yes")
     assert [path.read_bytes() for path in (*files, copy.parent_model)] == before

@@ -199,6 +199,12 @@ def _pins(sealed: Sealed, current: str) -> Iterator[Kept]:
 
 def _is_here(project: Project, one: Kept) -> bool:
     path = project.root / one.path
+    if one.is_folder:
+        files = [file for file in path.rglob("*") if file.is_file()]
+        names = (file.relative_to(path).as_posix() for file in files)
+        with ThreadPoolExecutor(cpus()) as pool:
+            found = dict(zip(names, pool.map(md5_file, files), strict=True))
+        return storage.folder_md5(found) == one.key
     return path.is_file() and md5_file(path) == one.key
 
 
@@ -210,8 +216,10 @@ def _missing(
     source: Source,
 ) -> Iterator[tuple[Finding, bool]]:
     """What the cache, or of folders the working tree, lacks, and whether the source has it not."""
-    # A folder that lies here is read there: its object in the cache is not missed.
-    away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
+    # A folder that lies here is read there: its object in the cache is missed by `dvc push` only.
+    lying = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
+    yield from _uncached([one for one in lying.difference(cached) if _is_here(project, one)], line)
+    away = [one for one in pinned if one not in lying]
     alike: dict[tuple[str, str, bool], list[Kept]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
     are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
@@ -233,6 +241,15 @@ def _missing(
             way += f"; or make it again here: dayfold reproduce --from-scratch --restore {days[-1]}"
         what = f"{state}: {', '.join(first_few(list(dict.fromkeys(one.path for one in some))))}"
         yield Finding(span(days, [sealed.day for sealed in line]), what, way), is_lost
+
+
+def _uncached(folders: Sequence[Kept], line: Sequence[Sealed]) -> Iterator[tuple[Finding, bool]]:
+    """What only the working tree has, as after a restore without .dvc/cache or another's dvc gc."""
+    if names := sorted(one.path for one in folders):
+        shown = ", ".join(first_few(names))
+        what = f"in data/ only, not in DVC's cache, so no push takes it: {shown}"
+        days = span(sorted({one.day for one in folders}), [sealed.day for sealed in line])
+        yield Finding(days, what, f"dvc commit --force {' '.join(names)}"), True
 
 
 def _stored(
