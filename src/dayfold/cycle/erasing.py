@@ -194,6 +194,10 @@ class Erasure:
                 problems.append(error.what)
         for path in (*self.pages, *self.copies):
             path.unlink(missing_ok=True)
+        if len(self.sealed) < len(self.images):
+            # Until DVC's list of the open day is without them, a forced checkout takes all of it.
+            with suppress(ToolError):
+                vcs.dvc(project.root, "add", project.name(project.images(self.desk.day)))
         for one in self.sealed:
             self._text_into_cache(one)
         self._texts_into_days()
