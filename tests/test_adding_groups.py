@@ -112,6 +112,17 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     assert groups[1].startswith("patient-")
 
 
+@pytest.mark.parametrize(("patients", "lines"), [(1, 1), (2, 0)])
+def test_dicom_files_that_an_anonymizer_gave_one_id_are_told(receiving, source, patients, lines):
+    (source / "cyst").mkdir()
+    for number in range(20):
+        data = scan(np.full((16, 16), number, "uint8"), PatientID=f"ANON{number % patients}")
+        (source / "cyst" / f"{number}.dcm").write_bytes(data)
+    said = add(receiving, source).said
+    assert len(said) == lines
+    assert all("20 of 20 DICOM files name one patient" in line for line in said)
+
+
 def patients_in(folder, *, ids=range(4), each=3, name="P{:03}_{}.png"):
     """A class folder with some images of each patient, named by their ids."""
     (folder / "cyst").mkdir(exist_ok=True)
