@@ -104,12 +104,23 @@ def test_a_path_s_own_group_comes_before_the_ids_of_a_dicom_file(receiving, sour
     ]
     (source / "cyst" / "p7-1.dcm").unlink()
     (source / "cyst" / "1.dcm").unlink()
-    with pytest.raises(RefusedError, match="write the patient's id into the names"):
+    with pytest.raises(RefusedError, match="give another expression by --group REGEX"):
         add(receiving, source)
     run_stages(receiving, snapshot)
     groups = sorted(manifest.history(receiving, DAY).images["group"])
     assert groups[0] == "p7"
     assert groups[1].startswith("patient-")
+
+
+@pytest.mark.parametrize(("patients", "lines"), [(1, 1), (2, 0)])
+def test_dicom_files_that_an_anonymizer_gave_one_id_are_told(receiving, source, patients, lines):
+    (source / "cyst").mkdir()
+    for number in range(20):
+        data = scan(np.full((16, 16), number, "uint8"), PatientID=f"ANON{number % patients}")
+        (source / "cyst" / f"{number}.dcm").write_bytes(data)
+    said = add(receiving, source).notes
+    assert len(said) == lines
+    assert all("20 of 20 DICOM files name one patient" in line for line in said)
 
 
 def patients_in(folder, *, ids=range(4), each=3, name="P{:03}_{}.png"):

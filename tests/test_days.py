@@ -6,7 +6,7 @@ import pytest
 
 from dayfold.cli.top import day_of
 from dayfold.errors import CycleError
-from dayfold.project import vcs
+from dayfold.project import params, vcs
 from dayfold.project.layout import check_day
 
 
@@ -26,6 +26,14 @@ def test_a_day_that_has_not_come_is_refused():
         day_of(given)
     assert caught.value.hint == f"give a day up to {now.isoformat()}"
     assert day_of(None) == day_of(now.isoformat()) == now.isoformat()
+
+
+def test_a_day_that_was_opened_in_a_time_zone_ahead_is_open(project, monkeypatch):
+    given = (datetime.now().astimezone().date() + timedelta(days=1)).isoformat()
+    params.edit(project.params, {"day": given})
+    project.dvc_yaml.touch()
+    monkeypatch.chdir(project.root)
+    assert day_of(given) == given
 
 
 def test_a_stranger_s_tag_is_no_day(tmp_path, shell):

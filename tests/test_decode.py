@@ -88,6 +88,13 @@ def test_grey_of_every_depth_becomes_8_bits(data, values):
     assert decoded(data) == grey(*values)
 
 
+def test_of_12_bits_in_a_range_of_16_it_is_said_that_they_are_nearly_black():
+    (said,) = examine(encoded(Image.fromarray(DEEP // 16), "TIFF")).remarks
+    assert "is nearly black" in said
+    for whole in (Image.fromarray(DEEP // 15), image_of([[0, 15]], "L")):
+        assert examine(encoded(whole, "TIFF")).remarks == ()
+
+
 def test_what_is_transparent_is_composited_on_black():
     rows = [[(255, 0, 0, 255), (255, 0, 0, 0), (200, 100, 50, 51)]]
     # 51 of 255 is a fifth.

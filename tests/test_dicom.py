@@ -203,3 +203,5 @@ def test_what_a_person_must_know_of_a_file_is_said():
     burned = scan(np.zeros((8, 8), np.uint8), PatientID="1", BurnedInAnnotation="YES")
     (said,) = examine(burned).remarks
     assert "identifiers are burned into its pixels" in said
+    (said,) = examine(scan(np.full((8, 8), 4095, np.uint16), bits=16, PatientID="1")).remarks
+    assert "is nearly black" in said

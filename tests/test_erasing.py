@@ -232,7 +232,8 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     assert holders(tmp_path / "store", image) == []
     assert other.exists()
     assert corrections.of_day(small, day) == {}  # no sealed day has it, so no event tells of it
-    small.dvc("add", "--quiet", small.name(small.images(day)))
+    small.dvc("checkout", "--quiet", "--force", small.name(small.images(day)))
+    assert other.exists()
     assert holders(small.root, image) == []
 
 

@@ -1,6 +1,7 @@
 """What a hand edits, deletes or adds on a sealed day, the next command tells, with its undo."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -212,9 +213,11 @@ def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeyp
     # Not before an edit was undone is the mark moved on.
     replace(path)
     assert problems(copy) == problems(copy) == [f"{copy.name(path)} was changed"]
-    # What nothing is known of is read once.
-    copy.last_checked.unlink()
-    assert problems(copy) == [f"{copy.name(path)} was changed"]
+    # What nothing is known of is read once, and what a clock that was put back since noted.
+    noted = json.loads(copy.last_checked.read_bytes())
+    for ahead in ({}, {day: at + 86400 * 10**9 for day, at in noted.items()}):
+        copy.last_checked.write_text(json.dumps(ahead))
+        assert problems(copy) == [f"{copy.name(path)} was changed"]
     vcs.dvc(copy.root, "checkout", "--force", f"data/images/{ONE}")
     check(copy)
     read.clear()

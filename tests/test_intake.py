@@ -84,13 +84,13 @@ def test_no_class_is_called_as_an_audit_s_decision(source, nothing):
 def test_hidden_files_clutter_and_leftovers_of_a_copy_are_passed_over_and_counted(source, nothing):
     place(source, "cat", [1])
     (source / ".hidden").mkdir()
-    for name in (".DS_Store", "cat/._1.png", "cat/Thumbs.db", "cat/desktop.ini"):
+    for name in (".DS_Store", "cat/._1.png", "cat/Thumbs.db", "cat/desktop.ini", "DICOMDIR"):
         (source / name).touch()
     for name in ("2.png.dayfold-part", ".3.png.dayfold-part"):
         (source / "cat" / name).write_bytes(png(2))
     found = inspect(source, nothing)
     assert [item.path.name for item in found.images] == ["1.png"]
-    assert (problems_of(found), found.ignored) == ([], 7)
+    assert (problems_of(found), found.ignored) == ([], 8)
 
 
 def test_the_same_bytes_are_taken_once_in_a_class_and_refused_in_two(source, nothing):

@@ -141,6 +141,10 @@ def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(cop
         assert "was left alone" in begun(copy)[0]
         assert "wait: git may be at work" in copy.dayfold("check", "--fix", code=1)
         assert lock.exists()
+    # Of before the clock was put back: no lock that was written just now.
+    os.utime(lock, (time.time() + 86400, time.time() + 86400))
+    assert "fixed half done" in copy.dayfold("check", "--fix")
+    assert not lock.exists()
     git = subprocess.Popen(["git", "cat-file", "--batch"], cwd=copy.root, stdin=subprocess.PIPE)
     killed(copy, step="seal", step_began=time.time() - 1)
     lock.touch()

@@ -10,6 +10,7 @@ import pytest
 from builders import RealProject, place
 from dayfold.demo import DAYS
 from dayfold.project import params, pins, storage, vcs
+from dayfold.project.files import md5
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE, FOUR, FIVE = DAYS[:5]
@@ -310,7 +311,8 @@ def test_a_pipe_among_the_images_is_told_and_warnings_that_are_errors_do_not_sto
     assert f"opened {FOUR}" in copy.shell(*words, PYTHONWARNINGS="error")
     pipe = f"data/images/{FOUR}/cyst/pipe.png"
     os.mkfifo(copy.root / pipe)
-    for words in (("status",), ("seal",), ("run", str(images), "--day", FOUR)):
+    run, add = ((word, str(images), "--day", FOUR) for word in ("run", "add"))
+    for words in (("status",), ("seal",), run, add):
         said = copy.dayfold(*words, code=1)
         assert f"{pipe} is a pipe or a socket" in said
         assert f"rm -- {pipe}" in said
@@ -324,6 +326,9 @@ def test_a_project_that_came_back_without_dvc_s_cache_loses_nothing_to_the_next_
     said = copy.dayfold("check", code=1)
     assert f"{THREE}: in data/ only, not in DVC's cache: data/weights.csv" in said
     assert "to get it: dvc commit --force weights replay train evaluate" in said
+    assert "in data/ only, not in DVC's cache, so no push includes it: data/images/" in said
+    copy.sh("-c", re.search("→ (dvc commit --force data/images/.*)", said)[1])
+    assert "so no push includes it" not in copy.dayfold("check", code=1)
     copy.dayfold("add", str(images), "--day", FOUR)
     copy.dayfold("undo", "--yes")
     assert [path.read_bytes() for path in (*files, copy.parent_model)] == before
@@ -375,13 +380,26 @@ def test_a_new_project_keeps_an_index_that_dvc_reads_whatever_a_person_asks_for(
     assert "next    dvc repro" in shell(tmp_path / "new", "dayfold", "status", **mine)
 
 
-def test_images_that_were_moved_in_are_kept_by_dvc_before_they_leave_their_place(
-    copy, shell, images
-):
-    shell(copy.root, "dayfold", "add", str(images), "--day", FOUR, "--move")
-    assert not list(images.rglob("*.png"))
-    shell(copy.root, "dvc", "checkout", "--force", f"data/images/{FOUR}.dvc")
+@pytest.mark.parametrize("options", [(), ("--move",)])
+def test_images_are_kept_by_dvc_as_they_are_added(copy, images, options):
+    copy.dayfold("add", str(images), "--day", FOUR, *options)
+    assert len(list(images.rglob("*.png"))) == (0 if options else 4)
+    copy.dvc("checkout", "--force")
     assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+
+
+def test_a_second_worktree_is_told_how_to_use_the_cache_of_the_first(copy, tmp_path, images):
+    copy.git("worktree", "add", "--quiet", "-b", "mine", str(tmp_path / "second tree"))
+    second = RealProject(tmp_path / "second tree")
+    assert "next    dvc checkout || dvc pull || dayfold check" in second.dayfold("status")
+    (second.root / "own.txt").write_text("own")
+    second.dvc("add", "own.txt")
+    said = second.dayfold("check")
+    assert "not here; the cache of the main worktree has it: data/images" in said
+    second.sh("-c", re.search("to get it: (.*)", said)[1])
+    assert "nothing damaged" in second.dayfold("check")
+    assert storage.has(copy.root, [md5(b"own")])
+    assert f"opened {FOUR}" in second.dayfold("add", str(images), "--day", FOUR)
 
 
 @pytest.mark.cold

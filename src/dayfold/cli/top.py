@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,11 +82,22 @@ def _top(
 
 
 def day_of(given: str | None) -> str:
-    """Return the given day, or today. Only this function reads the clock."""
+    """Return the given day, or today. Only this function reads the clock.
+
+    The open day may be ahead of this clock if it was opened in another time zone.
+    """
     today = datetime.now().astimezone().date().isoformat()
-    if given is not None and check_day(given) > today:
+    if given is not None and check_day(given) > today and given != _open_day():
         raise CycleError(f"{given} is in the future.", hint=f"give a day up to {today}")
     return given or today
+
+
+def _open_day() -> str:
+    from dayfold.project import params  # here, as few commands need it so early
+
+    with suppress(DayfoldError, OSError):
+        return params.day_of(Project.find().params.read_bytes())
+    return ""
 
 
 def days_of(given: str) -> tuple[str | None, str | None]:

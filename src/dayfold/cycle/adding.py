@@ -95,10 +95,10 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
                 _list(project, source, day, delivery)
             _record(now, day, group, delivery, options)
             _take_in(targets, stage)
+            if project.tracked(day).exists():
+                # Copies the images to DVC's cache, as a forced checkout deletes the only copy.
+                vcs.dvc(project.root, "add", project.name(project.images(day)))
             if options.move:
-                if project.tracked(day).exists():
-                    # First a copy in DVC's cache, as a forced checkout deletes the only one.
-                    vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
 
@@ -302,7 +302,8 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
             one = refused[0].place.partition("/")[0]
             return f"add each folder inside on its own: dayfold add FOLDER/{one}"
         if grouping.NO_GROUP in reason:
-            return "write the patient's id into the names, or in the column group of --labels FILE"
+            other = "give another expression by --group REGEX"
+            return f"{other}, or write the ids into the names or in the column group of --labels"
         if reason.startswith("lies in no class folder"):
             if is_folder:
                 return f"pass the parent folder, which contains the class folders, {by_labels}"

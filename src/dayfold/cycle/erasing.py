@@ -194,6 +194,10 @@ class Erasure:
                 problems.append(error.what)
         for path in (*self.pages, *self.copies):
             path.unlink(missing_ok=True)
+        if len(self.sealed) < len(self.images):
+            # A forced checkout would delete the whole open day while DVC's list names them.
+            with suppress(ToolError):
+                vcs.dvc(project.root, "add", project.name(project.images(self.draft.day)))
         for one in self.sealed:
             self._placeholder_into_cache(one)
         self._placeholders_into_days()

@@ -76,6 +76,7 @@ def check_may_change(now: ProjectState, day: str) -> None:
     """Raise CycleError unless the day is open or can be opened next."""
     if now.is_open and now.day == check_day(day):
         refusals.check(now, "change")
+        count_files(now.project, day)
     else:
         check_may_open(now, day)
 

@@ -136,9 +136,14 @@ def _refuse(
 
 
 def _noted(project: Project) -> dict[str, int]:
-    """Return day → time in ns at which its images were last found unchanged; 0 for never."""
+    """Return day → time in ns at which its images were last found unchanged; 0 for never.
+
+    A time in the future counts as never: the clock was put back, so changes look older.
+    """
+    now = time.clock_gettime_ns(FILE_CLOCK)
     try:
-        return dict(json.loads(project.last_checked.read_bytes()))
+        found = json.loads(project.last_checked.read_bytes())
+        return {day: at if at <= now else 0 for day, at in found.items()}
     except (FileNotFoundError, ValueError):
         return {}  # missing, or written by an earlier version
 

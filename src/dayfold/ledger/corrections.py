@@ -111,18 +111,18 @@ def applied(known: History, noted: Mapping[str, Correction]) -> History:
 
 
 def renamed(
-    known: History, lines: Mapping[str, Correction], today: Collection[str]
+    known: History, noted: Mapping[str, Correction], today: Collection[str]
 ) -> dict[str, str]:
     """Return old → new name of each class that the open day's corrections rename.
 
     A class is renamed where all its images are given one other class, and `today`, the classes of
     the day's images, has it no longer.
     """
-    live = {*applied(known, lines).images["label"], *today}
+    live = {*applied(known, noted).images["label"], *today}
     into: dict[str, set[str]] = {}
     for image, label in known.images.select("image", "label").iter_rows():
-        if image in lines and lines[image].label:
-            into.setdefault(label, set()).add(lines[image].label)
+        if image in noted and noted[image].label:
+            into.setdefault(label, set()).add(noted[image].label)
     return {old: min(to) for old, to in into.items() if len(to) == 1 and old not in live}
 
 

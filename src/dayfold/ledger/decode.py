@@ -48,6 +48,8 @@ _BY_PILLOW = (
     "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
+# The brightest 12-bit value in a 16-bit range: microscopes and scanners write such files.
+_DARK = 255 >> 4
 HEAD_BYTES = 132  # the length of a DICOM file's preamble and magic number
 
 
@@ -117,7 +119,9 @@ def examine(data: bytes) -> Decoded:
         form = "JPEG" if is_jpeg else str(image.format)
         if form == "PNG" and _PNG_END not in data:  # Pillow does not check it
             raise IntakeError("is damaged (its end is missing)")
-        return Decoded(rgb(image), form, has_frames)
+        seen = rgb(image)
+        is_deep = image.mode in _SIXTEEN_BIT
+        return Decoded(seen, form, has_frames, remarks=_of_range(seen, is_deep=is_deep))
 
 
 def begins_as_image(path: Path) -> bool:
@@ -198,6 +202,12 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     return image.convert("RGB")
 
 
+def _of_range(image: Image.Image, *, is_deep: bool) -> tuple[str, ...]:
+    """Return a remark if grey of more than 8 bits became nearly black when scaled to 8 bits."""
+    is_dark = is_deep and int(np.asarray(image).max()) <= _DARK
+    return ("is nearly black: its values use less than a 16th of their range",) * is_dark
+
+
 def is_dicom(data: bytes) -> bool:
     """Return whether bytes are a DICOM file: 128 bytes of anything, then DICM (PS3.10, 7.1)."""
     return data[128:HEAD_BYTES] == b"DICM"
@@ -223,15 +233,15 @@ def _read_dicom(data: bytes) -> Decoded:
     plugin = "pillow" if scan.file_meta.TransferSyntaxUID in _BY_PILLOW else ""
     frame = pixel_array(scan, index=0, decoding_plugin=plugin)
     convert = _grey if scan.PhotometricInterpretation in _GREY else _colour
-    pixels = convert(frame, scan)
-    remarks = []
+    image = Image.fromarray(convert(frame, scan))
+    remarks = [*_of_range(image, is_deep=convert is _grey and int(scan.BitsStored) > 8)]
     if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
         remarks.append("says that identifiers are burned into its pixels; they are not removed")
     group = group_of(scan)
     if not group:
         remarks.append("names neither patient nor study; it is its own group")
     has_frames = int(scan.get("NumberOfFrames") or 1) > 1
-    return Decoded(Image.fromarray(pixels), "DICOM", has_frames, group, tuple(remarks))
+    return Decoded(image, "DICOM", has_frames, group, tuple(remarks))
 
 
 def group_of(scan: "Dataset") -> str:

@@ -21,6 +21,7 @@ from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
 NO_GROUP = "no patient id (data.group does not match)"
+MANY = 10  # DICOM files with one patient's id, which an anonymizer may have given to all
 SHOWN = 3  # paths shown with their patients
 NO_MATCH = "no match"
 WORDS = "patient|subject|subj|study|case|pat|pt|p"
@@ -155,7 +156,8 @@ def patients(
 ) -> Iterator[str]:
     """Yield a line on the patients that the expression finds in the first paths.
 
-    Without an expression it suggests one. Files whose group a CSV or DICOM names need none.
+    Without an expression it suggests one. Files whose group a CSV or DICOM names need neither,
+    unless most of DICOM's name the same patient.
     """
     paths = [(item, path) for item, path in paths if not item.group]
     if expression:
@@ -163,6 +165,7 @@ def patients(
             [(item.place, group_of(path, expression, item.ids)) for item, path in paths]
         )
         return
+    yield from _of_one_patient([item.ids for item, _ in paths if item.ids])
     unknown = [(item, path) for item, path in paths if not item.ids]
     places = [
         (["/" + Path(path).name for _, path in unknown], "the same command with --group '{}'")
@@ -179,6 +182,16 @@ def patients(
                 f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
+
+
+def _of_one_patient(ids: Sequence[str]) -> Iterator[str]:
+    """Yield a line if most DICOM files name one patient, as an anonymizer may have written it."""
+    count = max(Counter(ids).values(), default=0)
+    if count >= MANY and 2 * count > len(ids):
+        yield (
+            f"{count} of {len(ids)} DICOM files name one patient, so they are in one split. If an "
+            "anonymizer gave them that id, before dvc repro: dayfold add … --group REGEX"
+        )
 
 
 def returning(

@@ -9,7 +9,8 @@ from dayfold.project.files import PART
 
 # Unicode categories that are not allowed: control characters, line separators, invalid UTF-8.
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # with hidden files, ignored and counted
+# Besides hidden files; ignored and counted. A DICOMDIR is a disc's table of contents.
+_CLUTTER = {"thumbs.db", "desktop.ini", "dicomdir", "__macosx"}
 KEEP, WITHDRAW = "keep", "withdraw"  # decisions in an audit, so not allowed as class names
 MOST_BYTES = 255  # of a file or folder name, on every common file system
 

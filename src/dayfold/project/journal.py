@@ -93,19 +93,24 @@ class HalfDone(NamedTuple):
     is_lock: bool = False  # of git, which may be running
 
     @property
-    def age(self) -> float:
-        """How long ago it was written, in seconds; 0 if it no longer exists."""
+    def _written(self) -> float:
+        """Return when it was written, in seconds since 1970, or now if it no longer exists."""
         try:
-            return max(0.0, time.time() - self.path.lstat().st_mtime)
+            return self.path.lstat().st_mtime
         except FileNotFoundError:
-            return 0.0
+            return time.time()
+
+    @property
+    def age(self) -> float:
+        """Return its age in seconds; if the clock was put back, how far it is ahead."""
+        return abs(time.time() - self._written)
 
     def is_covered_by(self, note: Note | None) -> bool:
         """Return whether a killed command left it.
 
         It was then written after the command began; a lock, when the command's step began.
         """
-        written = time.time() - self.age + _CLOCKS_APART_SECONDS
+        written = self._written + _CLOCKS_APART_SECONDS
         if note is None or written < note.began:
             return False
         return not self.is_lock or note.step_began <= written < note.step_began + YOUNG_SECONDS

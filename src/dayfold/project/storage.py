@@ -7,6 +7,7 @@ objects know the paths of every kind of storage, and fsspec reads and writes the
 import functools
 import json
 import os
+import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,26 @@ def cache_folder(root: Path) -> Path:
     return Path(vcs.dvc(root, "cache", "dir").strip())
 
 
+def cache_of_main(root: Path) -> Path | None:
+    """Return the cache of the main worktree if this is another worktree with its own cache.
+
+    In a worktree that `git worktree add` made, DVC uses a new, empty cache.
+    """
+    first, _, _ = vcs.git(root, "worktree", "list", "--porcelain").partition("\n")
+    main = Path(first.removeprefix("worktree "))
+    if main == root.resolve() or not (main / ".dvc").is_dir():
+        return None
+    found = cache_folder(main)
+    return None if found == cache_folder(root) else found
+
+
+def sharing(root: Path, cache: Path) -> str:
+    """Return the command that copies this project's cache into another one and uses that."""
+    own = f"cp -an {shlex.quote(str(cache_folder(root) / 'files'))} {shlex.quote(str(cache))} && "
+    to_share = f"dvc cache dir --local {shlex.quote(str(cache))} && dvc checkout"
+    return own * any(objects(root)) + to_share
+
+
 def linked(link: Path, objects: Path) -> Path | None:
     """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
 
@@ -42,17 +63,17 @@ def linked(link: Path, objects: Path) -> Path | None:
 
 
 def object_path(root: Path, key: str) -> Path:
-    return _within(cache_folder(root), key)
+    return within(cache_folder(root), key)
 
 
-def _within(cache: Path, key: str) -> Path:
+def within(cache: Path, key: str) -> Path:
     return cache / "files" / "md5" / key[:2] / key[2:]
 
 
 def has(root: Path, keys: Iterable[str]) -> bool:
     # DVC takes a second to say where its cache is, so the usual place is tried first.
     usual = root / ".dvc" / "cache"
-    return all(_within(usual, key).exists() or object_path(root, key).exists() for key in keys)
+    return all(within(usual, key).exists() or object_path(root, key).exists() for key in keys)
 
 
 def objects(root: Path) -> Iterator[tuple[str, Path]]:

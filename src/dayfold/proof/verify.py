@@ -57,20 +57,28 @@ class DefaultRemote:
     """The default remote ("": none), from which missing and damaged things are restored.
 
     It was asked for objects: it is `lacking` some, or a `problem` prevented the answer. If it
-    `remote_is_newer`, DVC skips the days that were sealed before it was set up.
+    `remote_is_newer`, DVC skips the days that were sealed before it was set up. In a worktree with
+    its own cache, the cache of the `main` worktree is used first.
     """
 
+    root: Path
     name: str
     lacking: frozenset[str]
     problem: str
     remote_is_newer: bool
+    main: Path | None
 
     def has(self, key: str) -> bool:
-        """Return whether the remote has an object, as far as is known."""
-        return bool(self.name) and key not in self.lacking
+        """Return whether the main worktree or the remote has an object, as far as is known."""
+        return self._main_has(key) or (bool(self.name) and key not in self.lacking)
+
+    def _main_has(self, key: str) -> bool:
+        return self.main is not None and storage.within(self.main, key).exists()
 
     def fetch_command(self, key: str, command: str) -> str:
         """Return the command that fetches an object from the remote, or how to get it there."""
+        if self.main and self._main_has(key):
+            return storage.sharing(self.root, self.main)
         late = "dayfold check --fix; " if not self.name or self.remote_is_newer else ""
         if self.has(key):
             return late * ("--all-tags" in command) + command
@@ -79,6 +87,8 @@ class DefaultRemote:
 
     def state(self, key: str) -> str:
         """Return what is known of an object that is not here."""
+        if self._main_has(key):
+            return "not here; the cache of the main worktree has it"
         if not self.name:
             return "not here, and no remote is set up to ask"
         if not self.has(key):
@@ -135,7 +145,8 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
     remote_is_newer = storage.remote_is_newer(project.root, found.days)
     answer = storage.missing_in_remote(project.root, wanted)
-    remote = DefaultRemote(storage.default_remote(project.root), *answer, remote_is_newer)
+    name, main = storage.default_remote(project.root), storage.cache_of_main(project.root)
+    remote = DefaultRemote(project.root, name, *answer, remote_is_newer, main)
     found.problem = remote.problem
     found.unpushed = sorted({one.day for one in cached if one.key in remote.lacking})
     for finding, is_lost in _missing(project, records, pinned, cached, remote):
@@ -191,6 +202,12 @@ def _pins(sealed: Sealed, current: str) -> Iterator[StoredFile]:
 
 def _is_here(project: Project, one: StoredFile) -> bool:
     path = project.root / one.path
+    if one.is_folder:
+        files = [file for file in path.rglob("*") if file.is_file()]
+        names = (file.relative_to(path).as_posix() for file in files)
+        with ThreadPoolExecutor(cpus()) as pool:
+            found = dict(zip(names, pool.map(md5_file, files), strict=True))
+        return storage.folder_md5(found) == one.key
     return path.is_file() and md5_file(path) == one.key
 
 
@@ -202,8 +219,12 @@ def _missing(
     remote: DefaultRemote,
 ) -> Iterator[tuple[Finding, bool]]:
     """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
-    # A folder in the working tree needs no object in the cache.
-    away = [one for one in pinned if not (one.is_folder and (project.root / one.path).is_dir())]
+    # A folder in the working tree is read there; only `dvc push` needs its object in the cache.
+    present = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
+    yield from _uncached(
+        [one for one in present.difference(cached) if _is_here(project, one)], records
+    )
+    away = [one for one in pinned if one not in present]
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
     are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
@@ -226,6 +247,17 @@ def _missing(
         paths = list(dict.fromkeys(one.path for one in members))
         what = f"{state}: {', '.join(first_few(paths))}"
         yield Finding(span(days, [sealed.day for sealed in records]), what, way), is_lost
+
+
+def _uncached(
+    folders: Sequence[StoredFile], records: Sequence[Sealed]
+) -> Iterator[tuple[Finding, bool]]:
+    """Find folders that the cache lacks, as after a restore without it or somebody's `dvc gc`."""
+    if names := sorted(one.path for one in folders):
+        shown = ", ".join(first_few(names))
+        what = f"in data/ only, not in DVC's cache, so no push includes it: {shown}"
+        days = span(sorted({one.day for one in folders}), [sealed.day for sealed in records])
+        yield Finding(days, what, f"dvc commit --force {' '.join(names)}"), True
 
 
 def _stored(
