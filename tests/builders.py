@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partialmethod
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -52,12 +52,9 @@ FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 def benchmark(name: str) -> ModuleType:
     """A script of benchmarks/, as a module."""
-    spec = spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if (folder := str(ROOT / "benchmarks")) not in sys.path:
+        sys.path.append(folder)
+    return import_module(name)
 
 
 def shell(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
