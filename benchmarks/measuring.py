@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,17 +53,29 @@ def command_line(doc: str, *folders: str, **defaults: object) -> argparse.Namesp
     return parser.parse_args()
 
 
-def run(root: Path, *words: str, says: str = "") -> Spent:
-    """Run a command that must succeed and say this; return what it took."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITNESS, *words],
+def start(*words: object, root: Path | None = None, **more: str) -> "subprocess.Popen[str]":
+    """Start a command in a process group of its own, with `more` in its environment."""
+    return subprocess.Popen(
+        [*map(str, words)],
         cwd=root,
-        env=vcs.environment(),
+        env={**vcs.environment(), **more},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode or says not in done.stdout:
-        raise SystemExit(f"{' '.join(words)}:\n{done.stdout}")
-    return Spent(*json.loads(done.stdout.splitlines()[-1]))
+
+
+def finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """Wait for a command; what it said. SystemExit where it did not end with this code."""
+    said, _ = process.communicate()
+    if process.returncode != code:
+        raise SystemExit(f"{shlex.join(process.args)}: exit code {process.returncode}\n{said}")
+    return said
+
+
+def measure(root: Path, *words: str) -> tuple[Spent, str]:
+    """Run a command that must succeed; what it took, and what it said."""
+    said = finish(start(sys.executable, "-c", WITNESS, *words, root=root))
+    *lines, spent = said.splitlines()
+    return Spent(*json.loads(spent)), "\n".join(lines)
