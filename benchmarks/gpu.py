@@ -1,6 +1,6 @@
-"""The steps of benchmarks/gpu.sh, each a process of its own: what one finds is rows in a folder.
+"""The steps of benchmarks/gpu.sh, each a process of its own: what one finds is rows of a table.
 
-    python benchmarks/gpu.py FOLDER OUT --step day|speed|again|kill|two|table
+    python benchmarks/gpu.py FOLDER OUT --step day|speed|again|kill|two
         [--device cuda|cpu] [--size 224] [--images 300] [--updates 150]
 
 Files are in place and git and DVC have no part: a day is its six stages in one process, from the
@@ -30,10 +30,10 @@ REFUSED = "but this machine has 1 GPUs for its own"
 
 
 def row(options: argparse.Namespace, what: str, found: str, met: bool | None = None) -> None:
-    """Add a row to those in the folder, and print it."""
-    with (options.folder / "rows.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"what": what, "found": found, "met": met}) + "\n")
-    print(f"{what}: {found}", flush=True)
+    """Add a row to the table."""
+    mark = {True: "met", False: "MISSED", None: ""}[met]
+    with (options.out / "gpu.md").open("a", encoding="utf-8") as file:
+        file.write(f"| {what} | {found} | {mark} |\n")
 
 
 def planned(options: argparse.Namespace) -> Project:
@@ -58,8 +58,8 @@ def whole(options: argparse.Namespace) -> str:
 
 
 def day(options: argparse.Namespace) -> None:
-    """A whole day, what it takes of memory, and the line of the README."""
-    project, size = planned(options), options.size
+    """A whole day, and what it takes of memory."""
+    project = planned(options)
     began = time.perf_counter()
     gpu, own = json.loads(finish(train.start_stages(project, *STAGES)).splitlines()[-1])
     seconds = time.perf_counter() - began
@@ -67,12 +67,11 @@ def day(options: argparse.Namespace) -> None:
     made = json.loads(project.provenance.read_bytes())
     here = made["fingerprint"]
     on = here["device"] if options.device == "cuda" else f"{cpus()} threads of {model_name()}"
-    versions = ", ".join(f"{one} {here[one]}" for one in ("python", "torch", "cuda") if one in here)
+    versions = f"torch {here['torch']}, {here['precision']}"
     row(options, "machine", f"{on}, {os.cpu_count()} CPUs, {versions}")
-    row(options, f"a day of {options.images} images of {size} px, end to end", f"{seconds:.1f} s")
+    of_all = f"{seconds:.0f} s, {made['seconds']['train']:.0f} of them training"
+    row(options, f"a day of {options.images} images of {options.size} px", of_all)
     row(options, "peak memory of the day", f"{gpu:,} MiB of the GPU, {own:,} MiB of the process")
-    evening = f"{made['seconds']['train']:.0f} s of training on {on} ({here['precision']})"
-    row(options, "for the README", f"An evening of {size} px takes {evening}.")
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -126,19 +125,8 @@ def two(options: argparse.Namespace) -> None:
     row(options, "two processes of one training", found, is_refused or is_right)
 
 
-def table(options: argparse.Namespace) -> None:
-    """All rows as a table and as JSON."""
-    rows = [json.loads(line) for line in (options.folder / "rows.jsonl").read_text().splitlines()]
-    marks = {True: "met", False: "MISSED", None: ""}
-    lines = [f"| {row['what']} | {row['found']} | {marks[row['met']]} |" for row in rows]
-    text = "\n".join(["| what | found | |", "| --- | --- | --- |", *lines])
-    (options.out / "gpu.md").write_text(f"{text}\n", encoding="utf-8")
-    (options.out / "gpu.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(text)
-
-
 if __name__ == "__main__":
-    steps = {step.__name__: step for step in (day, speed, again, kill, two, table)}
+    steps = {step.__name__: step for step in (day, speed, again, kill, two)}
     day_of = {"device": ("cuda", "cpu"), "size": 224, "images": 300, "updates": 150}
     given = command_line(__doc__, "folder", "out", step=tuple(steps), **day_of)
     steps[given.step](given)

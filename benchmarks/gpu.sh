@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What dayfold does on one GPU, in ten minutes: a table as text and as JSON.
+# What dayfold does on one GPU, in ten minutes: a table, gpu.md, and what was said, gpu.log.
 #
 #     benchmarks/gpu.sh WHEELS FOLDER [options of gpu.py: --device cpu --size 32 --images 40 …]
 #
 # WHEELS is a folder with those wheels that this Python lacks ("-" for none). The machine needs no
-# network, DVC or git; torch and torchvision it has. gpu.md and gpu.json are written to FOLDER;
-# MINUTES sets another limit. Where torch's usual companions are installed (NumPy, Pillow,
-# safetensors, psutil, PyYAML, rich, typer), the wheels are 55 MiB, polars 52 of them:
+# network, DVC or git; torch and torchvision it has. MINUTES sets another limit. Where torch's usual
+# companions are installed (NumPy, Pillow, safetensors, psutil, PyYAML, rich, typer), the wheels are
+# 55 MiB, polars 52 of them:
 #
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 \
 #         --platform manylinux2014_x86_64 -d WHEELS \
@@ -17,6 +17,7 @@ shift 2
 here=$(dirname "$0") work=$(mktemp -d) python=${PYTHON:-python3} minutes=${MINUTES:-10}
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
+printf '| what | found | |\n| --- | --- | --- |\n' >"$out/gpu.md"
 PYTHONPATH="$(cd "$here/.." && pwd)/src:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH PYTHONUNBUFFERED=1
 # Not a virtual environment: where this Python is one itself, another would not see its torch.
@@ -31,7 +32,7 @@ for step in day speed again kill two; do
     timeout -k 5 "$((limit > 1 ? limit : 1))" "$python" "$here/gpu.py" "$work" "$out" \
         --step "$step" "$@" 2>&1 | tee -a "$out/gpu.log"
     code=${PIPESTATUS[0]}
-    [ "$code" = 0 ] || printf '{"what": "%s", "found": "%s", "met": false}\n' \
-        "$step" "exit code $code, see gpu.log" >>"$work/rows.jsonl"
+    [ "$code" = 0 ] || printf '| %s | exit code %s, see gpu.log | MISSED |\n' \
+        "$step" "$code" >>"$out/gpu.md"
 done
-"$python" "$here/gpu.py" "$work" "$out" --step table
+cat "$out/gpu.md"

@@ -22,11 +22,6 @@ from dayfold.project import vcs
 from dayfold.project.cpus import cpus
 
 
-def cpu_seconds() -> float:
-    """What this process and its children that ended have used."""
-    return sum(os.times()[:4])
-
-
 def main() -> None:
     """Measure, and print."""
     count = command_line(__doc__, images=1000).images
@@ -35,11 +30,11 @@ def main() -> None:
         vcs.git(project.root, "init", "--quiet")
         open_day(project, DAYS[0])
         write_scans(scans, count, endings=(".png",))
-        began, busy = time.perf_counter(), cpu_seconds()
+        began, busy = time.perf_counter(), sum(os.times()[:4])
         delivery = adding.add(project, scans, day=DAYS[0])
         seconds = time.perf_counter() - began
         workers.end_idle()
-        busy = cpu_seconds() - busy
+        busy = sum(os.times()[:4]) - busy  # of this process and its children
     rate = 60 * len(delivery.images)
     print(
         f"{len(delivery.images)} images, {cpus()} CPUs: {rate / seconds / cpus():.0f} a minute and "

@@ -7,8 +7,8 @@ and the seal), the start of a day, undo, seal, and a run of dated folders. Each 
 instant drawn uniformly from the time that it takes: half of the time its whole process group, half
 of the time DVC alone (or git, or dayfold itself, where there is no DVC at that instant). Then the
 same command is given again, and killed again or let be. In the end the project must be the one that
-was never killed: the same images, plans, models, figures and pins by hash, the same tags and as
-many commits. A table tells kills by command, how many manual steps there were (a command that,
+was never killed: the same images, plans, models and figures by hash, the same tags and as many
+commits. A table tells kills by command, how many manual steps there were (a command that,
 given again, did not finish), and which hashes differ.
 """
 
@@ -29,8 +29,8 @@ from measuring import command_line, finish, start
 
 from builders import IDENTITY, NO_GATE, place
 from dayfold.project import params as params_file
-from dayfold.project import pins, vcs
-from dayfold.project.files import canonical_json, sha256, sha256_file
+from dayfold.project import vcs
+from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 from dayfold.proof.verify import verify
 
@@ -134,7 +134,7 @@ def drop(project: Project, words: Sequence[str]) -> None:
 
 
 def state(project: Project) -> dict[str, str]:
-    """What a history comes to: every file by its hash, and the pins, without times."""
+    """What a history comes to: every file by its hash, but for those that hold times."""
     timed = {
         project.name(path)
         for path in (project.provenance, project.dvc_lock, project.report("index"))
@@ -148,10 +148,6 @@ def state(project: Project) -> dict[str, str]:
         for line in vcs.git(project.root, "ls-tree", "-r", vcs.TAG + day).splitlines():
             object_, _, path = line.partition("\t")
             found[f"{day}: {path}"] = "" if path in timed else object_
-        lock = vcs.git(project.root, "show", f"{vcs.TAG}{day}:dvc.lock")
-        outs = pins.outputs(lock.encode())
-        pinned = {path: key for path, key in outs.items() if path not in timed}
-        found[f"{day}: pins"] = sha256(canonical_json(pinned).encode())
     damage = verify(project, read_data=True).damage
     return found | {
         "commits": vcs.git(project.root, "rev-list", "--count", "HEAD").strip(),

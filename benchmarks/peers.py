@@ -4,26 +4,20 @@
     python benchmarks/peers.py
 
 Runs the stream "new classes" of benchmarks/streams.py through the default policy and through
-Avalanche's Replay and Cumulative, one after another in one process, and prints each one's ACC.
+Avalanche's Replay and Cumulative, one after another in one process, and prints ACC and seconds.
 
-The same for all: the training and test images, the start (the origin's ResNet18, in its form for
-16 px), AdamW with its rate and decay, label smoothing, the size of a batch, precision, threads and
-seed. Avalanche's batches too are normalised and changed at random by dayfold's functions, a batch
-at once: torchvision's transforms take longer, image by image.
+The same for all: images, start, AdamW with its rate and decay, label smoothing, the size of a
+batch, precision, threads and seed; batches are normalised and changed at random by dayfold's
+functions. Replay passes over a day's images as often as comes nearest to the updates that dayfold
+makes, Cumulative as often over all images so far. Replay has a memory of as many images as dayfold
+replays; to each batch of the day's images it adds one from there.
 
-The same epochs: Replay passes over a day's images as often as comes nearest to the updates that
-dayfold makes, Cumulative as often over all images so far. Replay has a memory of as many
-images as dayfold replays; to each batch of the day's images it adds one from there, so that after
-the first day it draws twice as many.
+As Avalanche has it unless told otherwise: a constant rate, one optimizer for all days, images drawn
+evenly, a memory shared evenly by the days. The head has a row for every class from the first day
+on. An epoch leaves out what fills no batch: batch norms refuse a batch of one.
 
-As Avalanche has it unless told otherwise: a constant rate (dayfold's rises, then falls to 0), one
-optimizer for all days, images drawn evenly, a memory shared evenly by the days. The head has a row
-for every class from the first day on. An epoch leaves out what fills no batch: batch norms refuse a
-batch of one.
-
-Seconds: of dayfold a whole day, from the plans over reading, checking and decoding its files,
-training, validation, calibration and writing the model to the evaluation. Of Avalanche training and
-predicting the test images of all days so far, with every image decoded before.
+Seconds are of dayfold a whole day, from plans and files to the evaluation; of Avalanche training
+and predicting the test images of all days so far, with every image decoded before.
 """
 # mypy: disable-error-code="import-not-found,import-untyped"
 
@@ -91,14 +85,6 @@ def loaded(history: History, split: str, classes: Sequence[str], size: int) -> I
         yield pixels.load(history.project.root, paths, images, size), targets
 
 
-def by_dayfold(history: History, folder: Path, params: Params) -> float:
-    """Run the default policy over a stream; its ACC."""
-    scratch = Project(folder)
-    backtest.run_days(history, scratch, params, POLICIES["project"])
-    run = comparison.summary(scratch, params, "project", SEED, history.days).run
-    return run.average_accuracy or 0.0
-
-
 def by_avalanche(
     kind: type, history: History, params: Params, machine: Machine, **options: object
 ) -> tuple[float, float]:
@@ -149,11 +135,12 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         history = streams.build(STREAM, SEED, Path(name) / "stream")
-        began = time.perf_counter()
-        found = by_dayfold(history, Path(name) / "run", params)
-        print(f"dayfold: ACC {found:.3f}, {time.perf_counter() - began:.0f} s", flush=True)
-        more = ((Replay, {"mem_size": params.replay.size}), (Cumulative, {}))
-        for kind, options in more:
+        began, scratch = time.perf_counter(), Project(Path(name) / "run")
+        backtest.run_days(history, scratch, params, POLICIES["project"])
+        seconds = time.perf_counter() - began
+        run = comparison.summary(scratch, params, "project", SEED, history.days).run
+        print(f"dayfold: ACC {run.average_accuracy:.3f}, {seconds:.0f} s", flush=True)
+        for kind, options in ((Replay, {"mem_size": params.replay.size}), (Cumulative, {})):
             found, seconds = by_avalanche(kind, history, params, machine, **options)
             print(f"Avalanche's {kind.__name__}: ACC {found:.3f}, {seconds:.0f} s", flush=True)
 

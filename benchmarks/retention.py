@@ -50,7 +50,6 @@ ABLATION: dict[str, dict[str, backtest.Value]] = {
     "recency": {"replay.policy": "recency"},
     "distill 0.5": {"train.distill": 0.5},
     "no EMA": {"train.ema_length": 0.0},
-    "fp32": {"train.precision": "fp32"},
     **{f"frozen through {depth}": {"train.frozen_through": depth} for depth in DEPTHS},
 }
 RATES: dict[str, dict[str, backtest.Value]] = {

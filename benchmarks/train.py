@@ -5,19 +5,16 @@
     python benchmarks/train.py --beside [--size 32] [--rounds 5]
 
 Writes that many scans of 512 px as PNG and JPEG files into the day of a new project, and times the
-train stage: from the files to the model. Beside it, in turn, so that what else the machine does
-falls on both: a bare loop of the same updates over one batch that is already in memory. Then frozen
-depth: the train stage by `train.frozen_through`, on the day that makes the activations and on one
-that finds them.
+train stage, from the files to the model, in turn with a bare loop of the same updates over one
+batch in memory. Then frozen depth: the train stage by `train.frozen_through`, on the day that makes
+the activations and on one that finds them.
 
 With --memory: files of 224 px, of which nearly all train; 50,000 are 7.5 GB of pixels. Ten times a
-second it looks at what a stage has of memory that nothing else can use; pages of files the system
-takes back as soon as it needs room. To see that it does, give the script's processes 4 GiB in all:
-a cgroup's memory.max.
+second it looks at a stage's own memory. Pages of files the system takes back as soon as it needs
+room: to see that it does, give the script's processes 4 GiB in all (a cgroup's memory.max).
 
 With --beside: the bare loop alone, beside busy processes and beside another training, each in a
-process of its own (--loop), as a stage is; GOMP_SPINCOUNT or OMP_WAIT_POLICY in the environment are
-other ways to wait than dayfold's. From run to run two trainings fall into a fast or a slow state,
+process of its own, as a stage is. From run to run two trainings fall into a fast or a slow state,
 so the worst of the rounds is printed too.
 """
 
@@ -26,13 +23,13 @@ import io
 import json
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import harmonic_mean, mean, median
+from subprocess import Popen
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -52,6 +49,7 @@ from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train
 from dayfold.stages import replay, snapshot, train, weights
 
+RULE = "|" + " --- |" * 5
 PASSES = 6  # over the day's images
 BESIDE_SECONDS, STARTING_SECONDS = 5, 8  # of a loop; until another process trains
 
@@ -94,7 +92,7 @@ def run_here() -> None:
     print(json.dumps([torch.cuda.max_memory_allocated() >> 20, own]))
 
 
-def start_stages(project: Project, *names: str, **more: str) -> "subprocess.Popen[str]":
+def start_stages(project: Project, *names: str, **more: str) -> "Popen[str]":
     """Start stages in a process of their own, with `more` in its environment."""
     code = "import train; train.run_here()"
     words = (sys.executable, "-c", code, project.root, *names)
@@ -131,7 +129,7 @@ def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, 
     bare = Bare(network.load(project.model), recipe, machine)
     speed(bare, recipe, 5)
     print("| bare loop, img/s | train stage, img/s | ratio | of its updates | after them, s |")
-    print("|" + " --- |" * 5)
+    print(RULE)
     found = []
     for _ in range(rounds):
         # Half of the bare updates before and half after: a machine that slows down slows both.
@@ -151,7 +149,7 @@ def frozen_depth(project: Project, params: Params) -> None:
     model = network.load(project.model)
     network.save(project.parent_model, model.state, {**model.metadata, "day": ORIGIN})
     print("| frozen through | made, img/s | found, img/s | against none | MB an image |")
-    print("|" + " --- |" * 5)
+    print(RULE)
     whole = 0.0
     for depth in ("none", *DEPTHS):
         own = params_file.changed(params, {"train.frozen_through": depth})
@@ -178,17 +176,21 @@ def bare_loop(size: int, seconds: int) -> None:
 
 def beside(size: int, rounds: int) -> None:
     """Print the images a second by what else is at work."""
-    loop = (sys.executable, __file__, "--size", size, "--loop")
+
+    def started(code: str) -> "Popen[str]":
+        return start(sys.executable, "-c", code, root=Path(__file__).parent)
+
+    loop = f"import train; train.bare_loop({size}, %s)"
     found: dict[str, list[float]] = {"alone": [], "busy": [], "training": []}
     for _ in range(rounds):
         for load, speeds in found.items():
             others = []
             if load == "busy":
-                others = [start(sys.executable, "-c", "while True: pass") for _ in range(cpus())]
+                others = [started("while True: pass") for _ in range(cpus())]
             elif load == "training":
-                others = [start(*loop, 600)]
+                others = [started(loop % 600)]
                 time.sleep(STARTING_SECONDS)
-            speeds.append(float(finish(start(*loop, BESIDE_SECONDS))))
+            speeds.append(float(finish(started(loop % BESIDE_SECONDS))))
             for other in others:
                 other.kill()
                 other.communicate()
@@ -196,8 +198,10 @@ def beside(size: int, rounds: int) -> None:
         print(f"{size} px, {load}: {median(speeds):.4g}, at worst {min(speeds):.4g}")
 
 
-def memory(project: Project) -> None:
+def memory(root: Path, size: int, images: int) -> None:
     """Print how long each stage takes, and how much memory of its own it has at most (Linux)."""
+    few = {f"data__split__{split}": 0.01 for split in ("validation", "test")}
+    project = opened(root, size, images, side=size, train__updates=20, **few)
     for stage in ("snapshot", "weights", "replay", "train"):
         process, most, began = start_stages(project, stage), 0, time.perf_counter()
         while process.poll() is None:
@@ -211,29 +215,20 @@ def memory(project: Project) -> None:
 
 def main() -> None:
     """Make the project in a temporary folder, and print what was asked for."""
-    options = command_line(
-        __doc__, size=224, images=0, rounds=3, memory=False, beside=False, loop=0
-    )
-    size = options.size
-    if options.loop:
-        bare_loop(size, options.loop)
-        return
-    if options.beside:
-        beside(size, options.rounds)
-        return
+    options = command_line(__doc__, size=224, images=0, rounds=3, memory=False, beside=False)
     with TemporaryDirectory() as name:
-        root = Path(name) / "project"
-        if options.memory:
-            few = {f"data__split__{split}": 0.01 for split in ("validation", "test")}
-            images = options.images or 51000
-            memory(opened(root, size, images, side=size, train__updates=20, **few))
-            return
-        images = options.images or 600
-        project = opened(root, size, images, train__updates=PASSES * round(images * 0.7 / 32))
-        run_stages(project, snapshot, weights, replay)
-        params = params_file.read(project.params)
-        side_by_side(project, params, options.rounds)
-        frozen_depth(project, params)
+        if options.beside:
+            beside(options.size, options.rounds)
+        elif options.memory:
+            memory(Path(name), options.size, options.images or 51000)
+        else:
+            images = options.images or 600
+            updates = PASSES * round(images * 0.7 / 32)
+            project = opened(Path(name), options.size, images, train__updates=updates)
+            run_stages(project, snapshot, weights, replay)
+            params = params_file.read(project.params)
+            side_by_side(project, params, options.rounds)
+            frozen_depth(project, params)
 
 
 if __name__ == "__main__":
