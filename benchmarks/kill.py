@@ -84,7 +84,7 @@ def begin(folder: Path) -> Project:
 
 def given(project: Project, words: Sequence[str]) -> "Popen[str]":
     """Start a command in a project."""
-    return start(*words, root=project.root, **IDENTITY)
+    return start(*words, root=project.root, own_group=True, **IDENTITY)
 
 
 def is_killed(process: "Popen[str]", seconds: float, *, group: bool) -> bool:

@@ -53,8 +53,10 @@ def command_line(doc: str, *folders: str, **defaults: object) -> argparse.Namesp
     return parser.parse_args()
 
 
-def start(*words: object, root: Path | None = None, **more: str) -> "subprocess.Popen[str]":
-    """Start a command in a process group of its own, with `more` in its environment."""
+def start(
+    *words: object, root: Path, own_group: bool = False, **more: str
+) -> "subprocess.Popen[str]":
+    """Start a command, in a process group of its own or not, with `more` in its environment."""
     return subprocess.Popen(
         [*map(str, words)],
         cwd=root,
@@ -62,7 +64,7 @@ def start(*words: object, root: Path | None = None, **more: str) -> "subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
+        start_new_session=own_group,
     )
 
 
