@@ -88,7 +88,6 @@ def simulate(
 
 
 def main() -> None:
-    """Simulate clinics and print how many hold, and how far off they are."""
     clinics = [simulate(seed) for seed in range(command_line(__doc__, clinics=1000).clinics)]
     for _, far, missing in clinics:
         print(*far, *missing, sep="\n", end="\n" * bool(far or missing))

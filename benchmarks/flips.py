@@ -49,7 +49,6 @@ def stored(root: Path) -> dict[str, list[Path]]:
 
 
 def flipped(data: bytes, chance: np.random.Generator) -> bytes:
-    """The bytes with one bit flipped."""
     after = bytearray(data)
     after[chance.integers(len(after))] ^= 1 << int(chance.integers(8))
     return bytes(after)
@@ -89,7 +88,6 @@ def words(path: Path) -> tuple[str, ...]:
 
 
 def require_whole(project: Project) -> None:
-    """Stop where a project is damaged."""
     if damage := verify(project, read_data=True).damage:
         raise SystemExit(f"{project.root} is damaged: {damage[0].what}")
 
@@ -114,7 +112,6 @@ def run(root: Path, count: int) -> list[bool]:
 
 
 def main() -> None:
-    """Run on a copy of a project, which is whole before and afterwards."""
     options = command_line(__doc__, "project", flips=300)
     with TemporaryDirectory(dir=options.project.resolve().parent) as folder:
         copy = shutil.copytree(options.project, Path(folder) / "copy", symlinks=True)

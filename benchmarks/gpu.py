@@ -30,7 +30,6 @@ REFUSED = "but this machine has 1 GPUs for its own"
 
 
 def row(options: argparse.Namespace, what: str, found: str, met: bool | None = None) -> None:
-    """Add a row to the table."""
     mark = {True: "met", False: "MISSED", None: ""}[met]
     with (options.out / "gpu.md").open("a", encoding="utf-8") as file:
         file.write(f"| {what} | {found} | {mark} |\n")

@@ -37,7 +37,6 @@ from dayfold.project.files import json_bytes, md5, sha256, write_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import replay, train
 
-RUN = "dayfold run ../in/{day} --day {day}"
 LABELS = [str(label) for label in range(10)]
 SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 IMAGES = 20  # of a real day
@@ -88,7 +87,7 @@ def make(folder: Path, count: int, rows: int) -> History:
     write_days(made.project, days[:-3], rows)
     seal_days(made.project, days[:-3])
     lay_out(made.project, days[-4], made.yesterday)
-    run(made, RUN.format(day=made.yesterday))
+    run(made, f"dayfold run ../in/{made.yesterday} --day {made.yesterday}")
     return made
 
 
@@ -182,7 +181,6 @@ def opened(made: History) -> None:
 
 
 def repro(made: History) -> None:
-    """Have today up to date."""
     lay_out(made.project, made.yesterday, made.today)
     run(made, "dvc repro")
 
@@ -193,44 +191,37 @@ def sealed(made: History) -> None:
     lay_out(made.project, made.today, made.tomorrow)
 
 
-def nothing(_: History) -> None:
-    """Have all as it is."""
-
-
-# In this order: a command, what it must say, and what is done before it, which takes back an
-# earlier round.
-COMMANDS: tuple[tuple[str, str, Callable[[History], None]], ...] = (
-    ("dayfold add ../in/{day} --day {day}", "next: dvc repro", opened),
-    ("dayfold snapshot", f"{IMAGES} images (", nothing),
-    ("dayfold weights", "of today, weight", nothing),
-    ("dayfold replay", "earlier images", nothing),
-    ("dayfold curve", "gate: ", repro),
-    ("dvc repro", "up to date", repro),
-    ("dayfold log", "", nothing),
-    (RUN, "sealed as", sealed),
-)
+def timed(
+    histories: Sequence[History],
+    words: str,
+    says: str = "",
+    before: Callable[[History], None] = lambda made: None,  # noqa: ARG005
+    rounds: int = 3,
+) -> None:
+    """Time a command in each project in turn, after what takes back an earlier round; print it."""
+    spent: list[list[Spent]] = [[] for _ in histories]
+    for made, own in [*zip(histories, spent, strict=True)] * rounds:
+        before(made)
+        own.append(run(made, words.format(**made._asdict()), says))
+    seconds = " | ".join(f"{median(one.seconds for one in own):.2f}" for own in spent)
+    peak = median(one.peak for one in spent[-1])
+    print(f"| {words} | {seconds} | {peak:,.0f} |", flush=True)
 
 
 def main() -> None:
-    """Make the histories in a temporary folder, measure in all of them, and print."""
     options = command_line(__doc__, days=[10, 1000], rows=1000)
     with TemporaryDirectory() as name:
-        histories = []
-        for count in options.days:
-            (Path(name) / str(count)).mkdir()
-            histories.append(make(Path(name) / str(count), count, options.rows))
+        made = [make(Path(name) / str(count), count, options.rows) for count in options.days]
         heads = " | ".join(f"day {count:,}" for count in options.days)
-        print(f"| command, s | {heads} | peak, MiB |\n|{' --- |' * (len(histories) + 2)}")
-        for words, says, before in COMMANDS:
-            spent: list[list[Spent]] = [[] for _ in histories]
-            for _ in range(1 if words == RUN else 3):
-                for made, rounds in zip(histories, spent, strict=True):
-                    before(made)
-                    day = made.tomorrow if words == RUN else made.today
-                    rounds.append(run(made, words.format(day=day), says))
-            seconds = " | ".join(f"{median(one.seconds for one in own):.2f}" for own in spent)
-            peak = median(one.peak for one in spent[-1])
-            print(f"| {words} | {seconds} | {peak:,.0f} |", flush=True)
+        print(f"| command, s | {heads} | peak, MiB |\n|{' --- |' * (len(made) + 2)}")
+        timed(made, "dayfold add ../in/{today} --day {today}", "next: dvc repro", opened)
+        timed(made, "dayfold snapshot", f"{IMAGES} images (")
+        timed(made, "dayfold weights", "of today, weight")
+        timed(made, "dayfold replay", "earlier images")
+        timed(made, "dayfold curve", "gate: ", repro)
+        timed(made, "dvc repro", "up to date", repro)
+        timed(made, "dayfold log")
+        timed(made, "dayfold run ../in/{tomorrow} --day {tomorrow}", "sealed as", sealed, rounds=1)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from dayfold.project.cpus import cpus
 
 
 def main() -> None:
-    """Measure, and print."""
     count = command_line(__doc__, images=1000).images
     with TemporaryDirectory() as name:
         project, scans = make_project(Path(name) / "project"), Path(name) / "scans"

@@ -83,7 +83,6 @@ def begin(folder: Path) -> Project:
 
 
 def given(project: Project, words: Sequence[str]) -> "Popen[str]":
-    """Start a command in a project."""
     return start(*words, root=project.root, own_group=True, **IDENTITY)
 
 
@@ -189,7 +188,6 @@ def run(base: Project, *, kills: int, seed: int = 0, commands: int = len(SCRIPT)
 
 
 def main() -> None:
-    """Run and print what was killed and lost."""
     kills = command_line(__doc__, kills=200).kills
     with TemporaryDirectory() as folder:
         lost = run(begin(Path(folder, "base")), kills=kills)

@@ -79,7 +79,6 @@ def day_before(history: History, params: Params, runs: Path) -> Path:
 
 
 def trained(folder: Path, stream: str, seed: int) -> dict[str, Outcome]:
-    """Train a day on each choice."""
     params, number = streams.params(stream, seed), BEFORE[stream]
     whole = streams.build(stream, seed, folder / "streams" / f"{stream}-{seed}")
     runs, day = folder / "runs" / f"{stream}-{seed}", whole.days[number]
@@ -108,7 +107,6 @@ def trained(folder: Path, stream: str, seed: int) -> dict[str, Outcome]:
 
 
 def main() -> None:
-    """Print a line a seed and the means of each stream."""
     options = command_line(__doc__, "folder", seeds=3)
     for stream in BEFORE:
         runs = [trained(options.folder, stream, seed) for seed in range(options.seeds)]

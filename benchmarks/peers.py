@@ -127,7 +127,6 @@ def by_avalanche(
 
 
 def main() -> None:
-    """Run all three in a temporary folder, and print a line each."""
     params = streams.params(STREAM, SEED)
     recipe = params.train
     machine = device.resolve(

@@ -93,7 +93,6 @@ def made(folder: Path, judge: str, stream: str, policy: str, seed: int) -> Backt
 
 
 def results() -> dict[Run, tuple[str, BacktestRun]]:
-    """Return the recipe and the figures of every run on record."""
     found = {}
     for judge, stream, key, *figures in parse_csv(
         RESULTS.read_bytes(), COLUMNS, RESULTS.name

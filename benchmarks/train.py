@@ -214,7 +214,6 @@ def memory(root: Path, size: int, images: int) -> None:
 
 
 def main() -> None:
-    """Make the project in a temporary folder, and print what was asked for."""
     options = command_line(__doc__, size=224, images=0, rounds=3, memory=False, beside=False)
     with TemporaryDirectory() as name:
         if options.beside:

@@ -29,7 +29,6 @@ def run(folder: Path, stream: str, seed: int) -> pl.DataFrame:
 
 
 def main() -> None:
-    """Print a line a stream, and the false alarms of each day."""
     options = command_line(__doc__, "folder", seeds=3, stream=[*streams.STREAMS])
     called = pl.sum("unknown") / pl.sum("images")
     for stream in options.stream:
