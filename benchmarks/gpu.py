@@ -26,7 +26,7 @@ from dayfold.stages import replay, snapshot, weights
 
 LEAST = 0.90  # of the bare loop's speed
 ROUNDS, TIMES_UPDATES = 3, 4  # a day's updates alone take a GPU two seconds
-REFUSED = "but this machine has 1 GPUs for its own"
+REFUSED = "but this machine has only 1 GPUs"
 
 
 def row(options: argparse.Namespace, what: str, found: str, met: bool | None = None) -> None:
@@ -77,7 +77,7 @@ def speed(options: argparse.Namespace) -> None:
     """The train stage's images a second against the bare loop's."""
     project = planned(options)
     more = {"train.updates": options.updates * TIMES_UPDATES}
-    changed = params_file.changed(params_file.read(project.params), more)
+    changed = params_file.with_changes(params_file.read(project.params), more)
     bare, stage, loop = train.side_by_side(project, changed, ROUNDS)
     row(options, "bare loop", f"{bare:,.0f} images/s ({changed.train.precision}, channels last)")
     row(options, "updates and validation, of the bare loop", f"{loop:.3f}", loop >= LEAST)

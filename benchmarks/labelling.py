@@ -20,7 +20,7 @@ from measuring import command_line
 from PIL import Image
 
 from dayfold import backtest, draws
-from dayfold.backtest import POLICIES, History
+from dayfold.backtest import POLICIES, BacktestDays
 from dayfold.figures.counts import HIT
 from dayfold.learning import network
 from dayfold.ledger import manifest, tables
@@ -41,7 +41,7 @@ streams.ALL["rare class"] = replace(
 Outcome = tuple[float, int, float]  # ACC, images of the new class, its accuracy
 
 
-def chosen(history: History, params: Params, day: str, parent: Path) -> dict[str, set[str]]:
+def chosen(history: BacktestDays, params: Params, day: str, parent: Path) -> dict[str, set[str]]:
     """Return the images of a day to train on: the first of the queue, and some at random."""
     project = history.project
     rows = manifest.history(project, day).split("train")
@@ -66,7 +66,7 @@ def chosen(history: History, params: Params, day: str, parent: Path) -> dict[str
     }
 
 
-def day_before(history: History, params: Params, runs: Path) -> Path:
+def day_before(history: BacktestDays, params: Params, runs: Path) -> Path:
     """Train the days of a history; the folder of the last model, as a day finds its parent."""
     scratch, kept = Project(runs / "before"), runs / "parent"
 

@@ -34,7 +34,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from dayfold import backtest
-from dayfold.backtest import POLICIES, History
+from dayfold.backtest import POLICIES, BacktestDays
 from dayfold.figures import comparison
 from dayfold.learning import adamw, device, fitting, network, pixels
 from dayfold.learning.device import Machine
@@ -75,7 +75,9 @@ class Learner(torch.nn.Module):
         return logits.float()
 
 
-def loaded(history: History, split: str, classes: Sequence[str], size: int) -> Iterator[Images]:
+def loaded(
+    history: BacktestDays, split: str, classes: Sequence[str], size: int
+) -> Iterator[Images]:
     """The images of a split that arrived, day by day."""
     rows = manifest.history(history.project, history.days[-1]).split(split)
     for day in history.days:
@@ -86,7 +88,7 @@ def loaded(history: History, split: str, classes: Sequence[str], size: int) -> I
 
 
 def by_avalanche(
-    kind: type, history: History, params: Params, machine: Machine, **options: object
+    kind: type, history: BacktestDays, params: Params, machine: Machine, **options: object
 ) -> tuple[float, float]:
     """Run one of Avalanche's strategies; ACC and seconds. What dayfold does too is set alike."""
     recipe = params.train

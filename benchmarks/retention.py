@@ -77,7 +77,7 @@ Run = tuple[str, str, str, int]  # judge, stream, policy, seed
 
 def recipe_key(stream: str, policy: str) -> str:
     """Return eight characters that are others as soon as a day would be trained otherwise."""
-    params = params_file.changed(streams.params(stream, 0), CHOICES[policy].changes)
+    params = params_file.with_changes(streams.params(stream, 0), CHOICES[policy].changes)
     sections = params.model_dump(include={*backtest.TUNABLE, "evaluate"})
     return sha256(canonical_json([sections, CHOICES[policy].full_passes]).encode())[:8]
 

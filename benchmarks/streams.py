@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 
 from builders import ROOT, make_project
 from dayfold import create, draws
-from dayfold.backtest import History
+from dayfold.backtest import BacktestDays
 from dayfold.ledger import grouping, manifest, tables
 from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
@@ -98,10 +98,10 @@ def params(name: str, seed: int) -> Params:
         "train.threads": 1,
     }
     usual = params_file.read(ROOT / "params.yaml").model_copy(update={"seed": seed})
-    return params_file.changed(usual, changes)
+    return params_file.with_changes(usual, changes)
 
 
-def build(name: str, seed: int, folder: Path, judge: str = "test") -> History:
+def build(name: str, seed: int, folder: Path, judge: str = "test") -> BacktestDays:
     """Write a stream's images and manifests and the origin; the history of its days.
 
     The seed shuffles which image comes when; `judge` by validation gives these the place of the
@@ -115,7 +115,7 @@ def build(name: str, seed: int, folder: Path, judge: str = "test") -> History:
         if judge == "validation":
             _judge_by_validation(project, days)
         (folder / "ready").touch()
-    return History(project, days, folder / "origin", folder / "origin" / "model.safetensors")
+    return BacktestDays(project, days, folder / "origin", folder / "origin" / "model.safetensors")
 
 
 def _write(root: Path, stream: Stream, params: Params, *, at_once: bool = False) -> Project:
@@ -157,7 +157,7 @@ def _trained(name: str) -> Path:
     if not path.exists():
         with TemporaryDirectory() as folder:
             changes = {"train.updates": START_UPDATES, "train.image_size_px": pictures.SIDE_PX}
-            long = params_file.changed(params(name, 0), changes)
+            long = params_file.with_changes(params(name, 0), changes)
             project = _write(Path(folder), ALL[name], long, at_once=True)
             day = long.model_copy(update={"day": DAYS[0], "parent": ORIGIN})
             for stage in (weights, replay, train):

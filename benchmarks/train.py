@@ -42,7 +42,7 @@ from builders import DAYS, ROOT, make_project, open_day, run_stages
 from dayfold import create
 from dayfold.learning import device, network
 from dayfold.learning.inputs import DEPTHS
-from dayfold.learning.speed import Bare, pin_precision
+from dayfold.learning.speed import BareTraining, pin_precision
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus
 from dayfold.project.layout import ORIGIN, Project
@@ -111,7 +111,7 @@ def timed_training(project: Project, params: Params) -> tuple[float, float, floa
     return images / seconds, images / max(spent["train"], 0.1), rest
 
 
-def speed(bare: Bare, recipe: Train, updates: int) -> float:
+def speed(bare: BareTraining, recipe: Train, updates: int) -> float:
     """Make `updates` of the bare loop; the images a second."""
     began = time.perf_counter()
     for _ in range(updates):
@@ -126,7 +126,7 @@ def side_by_side(project: Project, params: Params, rounds: int) -> tuple[float, 
     machine = device.resolve(
         device=recipe.device, precision=recipe.precision, threads=recipe.threads
     )
-    bare = Bare(network.load(project.model), recipe, machine)
+    bare = BareTraining(network.load(project.model), recipe, machine)
     speed(bare, recipe, 5)
     print("| bare loop, img/s | train stage, img/s | ratio | of its updates | after them, s |")
     print(RULE)
@@ -152,7 +152,7 @@ def frozen_depth(project: Project, params: Params) -> None:
     print(RULE)
     whole = 0.0
     for depth in ("none", *DEPTHS):
-        own = params_file.changed(params, {"train.frozen_through": depth})
+        own = params_file.with_changes(params, {"train.frozen_through": depth})
         made, found = (timed_training(project, own)[0] for _ in range(2))
         whole = whole or found
         sizes = [path.stat().st_size for path in project.activations.glob("*/*")]
@@ -166,7 +166,7 @@ def bare_loop(size: int, seconds: int) -> None:
     recipe = params_file.read(ROOT / "params.yaml").train
     recipe = recipe.model_copy(update={"image_size_px": size, "threads": cpus()})
     machine = device.resolve(device="cpu", precision="auto", threads=recipe.threads)
-    bare = Bare(network.grown(network.random_origin(0), "ab", 0), recipe, machine)
+    bare = BareTraining(network.grown(network.random_origin(0), "ab", 0), recipe, machine)
     speed(bare, recipe, 2)
     speeds, began = [], time.monotonic()
     while time.monotonic() - began < seconds:

@@ -54,7 +54,7 @@ def test_of_a_second_export_other_labels_are_shown_and_change_nothing(receiving,
     assert len(delivery.known) == len(delivery.images) == 1
     assert delivery.refused == []
     assert [str(one) for one in delivery.changed] == [
-        f"0.png is 'cat' as data/images/{DAYS[0]}/cat/0.png, and given as 'dog'"
+        f"0.png is 'cat' in the project (data/images/{DAYS[0]}/cat/0.png), but 'dog' here"
     ]
     show(delivery.table(DAYS[0]))
     assert "another label      1  0.png is 'cat'" in capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_relabel_moves_files_of_the_open_day_and_corrects_those_of_earlier_ones(
     assert list(contents(project.images(DAYS[2]))) == ["eel/2.png"]
     image = sha256(png(0))
     line = Correction("relabel", image, "dog", "given in labels.csv")
-    assert corrections.lines(project, DAYS[2]) == {image: line}
+    assert corrections.of_day(project, DAYS[2]) == {image: line}
     again = adding.add(project, scans, day=DAYS[2], options=options)
     assert (len(again.known), again.changed, again.refused) == (4, [], [])
     run_stages(project, snapshot)
@@ -102,7 +102,7 @@ def test_a_correction_stands_against_the_old_label_and_a_third_one_is_shown(proj
         assert len(given["dog"].known) == 1
         assert (given["cat"].changed, given["eel"].known) == ([], [])
         path = f"data/images/{DAYS[1]}/cat/0.png"
-        assert given["eel"].changed[0].said == f"is 'dog' as {path}, and given as 'eel'"
+        assert given["eel"].changed[0].text == f"is 'dog' in the project ({path}), but 'eel' here"
 
 
 def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):
@@ -112,7 +112,7 @@ def test_relabel_opens_a_day_where_there_is_something_to_correct(copy, scans):
     assert "another label      1" in copy.dayfold(*words, code=4)
     assert not copy.corrections("2025-06-05").exists()
     assert "opened 2025-06-05" in copy.dayfold(*words, "--relabel")
-    assert list(corrections.lines(copy, "2025-06-05")) == [sha256(path.read_bytes())]
+    assert list(corrections.of_day(copy, "2025-06-05")) == [sha256(path.read_bytes())]
 
 
 def test_labels_that_differ_or_that_cannot_be_corrected_leave_all_as_it_was(receiving, scans):
@@ -126,7 +126,7 @@ def test_labels_that_differ_or_that_cannot_be_corrected_leave_all_as_it_was(rece
     before = contents(receiving.root)
     with pytest.raises(CycleError, match="nothing was corrected") as caught:
         add(receiving, scans, labels=csv_of(scans, _0="dog", _2="dog"), relabel=True)
-    assert "would be of another group" in caught.value.problems[0]
+    assert "would belong to another group" in caught.value.problems[0]
     assert contents(receiving.root) == before
 
 
@@ -158,7 +158,7 @@ def test_the_untagged_of_cvat_s_imagenet_export_are_asked_about(receiving, sourc
     place(source, "no_label", [2])
     with pytest.raises(IntakeError, match="looks odd") as caught:
         add(receiving, source)
-    assert "puts the untagged" in caught.value.problems[0]
+    assert "puts untagged images" in caught.value.problems[0]
 
 
 def test_exit_codes_tell_whether_all_was_taken(receiving, scans):
@@ -177,7 +177,7 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans):
     assert "relabelled         1" in run(other, "--relabel")
     words = ("add", "--images", str(scans), "--labels", str(other), "--day", DAYS[0])
     assert "known" in receiving.dayfold(*words)
-    assert "--images stands for SRC" in run(other, "--images", str(scans), code=1)
+    assert "--images is another name for SRC" in run(other, "--images", str(scans), code=1)
     assert "3 problems" in run(csv_of(scans, _7="dog", _8="dog", _9="cat"), code=4)
 
 

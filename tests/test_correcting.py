@@ -119,7 +119,7 @@ def test_a_file_of_the_open_day_is_moved(copy, relabel, withdraw, digits):
     assert len(files(copy, FOUR, "new")) == 3
     assert len(files(copy, FOUR, "*")) == count + 1
     moved = files(copy, FOUR, "new")[0]
-    assert "take the file away" in withdraw(moved, "--reason", "blurred", code=1)
+    assert "delete the file" in withdraw(moved, "--reason", "blurred", code=1)
     assert "move it back with relabel" in relabel(moved, "--undo", code=1)
     relabel("--class", "new", "--to", path.split("/")[3])
     assert files(copy, FOUR, "new") == []

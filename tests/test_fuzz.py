@@ -171,7 +171,7 @@ def deliver(project, source, options):
     assert set(taken) <= set(map(sha256, given.values()))
     listed = project.rejected(DAY).read_text(encoding="utf-8") if refused else ""
     assert all(remark.place in listed for remark in refused)
-    assert not any(remark.said.startswith("takes longer") for remark in refused)
+    assert not any(remark.text.startswith("takes longer") for remark in refused)
 
 
 def test_mutated_params_and_corrections_are_taken_or_refused(receiving, draw):

@@ -76,15 +76,15 @@ def test_what_spreadsheets_write_is_read_and_empty_rows_and_columns_are_nothing(
         ("/etc/passwd,cat", "is no path inside the folder"),
         (",cat", "is no path inside the folder"),
         ("a/b,cat", "is not a file"),
-        ("link.png,cat", "is a link or behind one; links are not followed"),
-        ("linked/2.png,cat", "is a link or behind one; links are not followed"),
+        ("link.png,cat", "is a link or below one; links are not followed"),
+        ("linked/2.png,cat", "is a link or below one; links are not followed"),
         ("a/1.png,", "the label '' is no class name"),
         ("a/1.png,cat/dog", "the label 'cat/dog' is no class name"),
         ("a/1.png,..", "the label '..' is no class name"),
         ('a/1.png,"c\na"', "the label 'c\\\\na' has unprintable letters"),
         ("a/1.png,c\0t", "the label 'c\\\\x00t' has unprintable letters"),
-        (".hidden.png,cat", "is hidden"),
-        ("a/Thumbs.db,cat", "is hidden, or of what desktops leave behind"),
+        (".hidden.png,cat", "is a hidden"),
+        ("a/Thumbs.db,cat", "is a hidden or system file"),
         ("a/1.png," + "c" * 256, f"the label {'c' * 256!r} is too long for a class name"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_row_that_does_not_fit_is_refused_and_the_others_are_taken(folder, row
     found, delivery = read(folder, f"path,label\n3.png,cat\n{row}\na/b/2.png,cat\n")
     assert [one.place for one in found] == ["3.png", "a/b/2.png"]
     (refused,) = delivery.refused
-    assert refused.said.startswith(reason)
+    assert refused.text.startswith(reason)
     assert "(line " in refused.place
 
 
@@ -106,7 +106,7 @@ def test_files_that_no_row_names_are_counted_and_the_table_itself_is_none(folder
     monkeypatch.chdir(folder)
     found, delivery = read_file(Path("labels.csv"), folder)
     assert len(found) == 1
-    said = "labels.csv leaves 2 files unnamed; only named files are taken"
+    said = "labels.csv does not name 2 files; only named files are taken"
     assert list(map(str, delivery.warned)) == [said]
 
 
@@ -177,7 +177,7 @@ def test_a_path_may_begin_above_the_folder(folder):
         folder, f"path,label\n{folder}/3.png,cat\n{above}/scans/a/1.png,cat\nother/3.png,cat\n"
     )
     assert [one.place for one in found] == ["3.png", "a/1.png"]
-    assert [remark.said for remark in delivery.refused] == ["is not there"]
+    assert [remark.text for remark in delivery.refused] == ["is not there"]
     # A file that is not there, or a pipe without anybody at its other end.
     os.mkfifo(folder / "pipe")
     for name, reason in (("pipe", "is not a file"), ("nowhere", "cannot be read: No such file")):
@@ -411,12 +411,12 @@ def test_of_cvat_s_imagenet_text_names_with_spaces_are_read_and_numbers_checked(
     file.write_text('"a b".png 1\n0.png 0 1\n1.png 7\n2.png\n3.png cat\n')
     found, delivery = read_file(file, flat)
     assert [(one.place, one.label) for one in found] == [("a b.png", "dog")]
-    assert [remark.said for remark in delivery.refused] == [
-        "is on a line that is not a name and numbers of labels",
+    assert [remark.text for remark in delivery.refused] == [
+        "is on a line without a name and label numbers",
         "has 2 labels ('cat', 'dog'); an image can have one",
         "has the number of a label that synsets.txt does not have",
     ]
-    assert "without a label (2.png)" in delivery.warned[-1].said
+    assert "without a label (2.png)" in delivery.warned[-1].text
 
 
 def test_labels_that_are_whole_numbers_are_their_figures_and_others_refused(flat):

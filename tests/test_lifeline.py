@@ -74,7 +74,7 @@ def test_a_process_whose_starter_is_gone_does_nothing():
     script = '(sleep 0.5; "$@" 2>&1) &'
     command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", STAGE]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert "CycleError: What started this process is gone" in said
+    assert "CycleError: The process that started this one has ended" in said
     assert "alive" not in said
 
 

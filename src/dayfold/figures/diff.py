@@ -1,7 +1,7 @@
 """Two days compared.
 
 The later day's own figures are on all its test images. The comparison is on the images that both
-days tested, under the labels of the later day, as figures on other images are not comparable.
+days tested, under the later day's labels, as figures on different images are not comparable.
 """
 
 from collections.abc import Iterator
@@ -34,17 +34,17 @@ FIGURES = {
     "worst_f1": "F1, worst class",
     "new.f1": "F1, new classes",
 }
-COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # the figures that are compared
-LEAST_F1 = 0.01  # change of F1, below which a class is not named
-LEAST_DRAWS = 0.1  # change of the part of the draws, below which it is not reported
+COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # shown for both days
+LEAST_F1 = 0.01  # change of F1 below which a class is not named
+LEAST_DRAWS = 0.1  # change of the part of the draws below which it is not reported
 
 
 @dataclass(frozen=True)
 class Side:
     """One of the two days: its line, its params by dotted key, its model's predictions.
 
-    `predictions` is None where the table is not on this machine. `drawn` is the part of the draws
-    that the day's own images had, or None where an older version did not record it.
+    `predictions` is None if the table is not on this machine. `drawn` is the part of the draws that
+    the day's own images had; None if an older version did not record it.
     """
 
     line: DayLine
@@ -75,8 +75,8 @@ class Shared:
 def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
     """Return the earlier and the later day, or the first day alone.
 
-    `days` names both, or the later one, or none for the last day with figures. Raises CycleError
-    where a day has no figures or no tag.
+    `days` names both, or the later one; if it is empty, the later one is the last with figures.
+    Raises CycleError if a day has no figures or no tag.
     """
     lines = [line for line in log.lines(project, params) if line.figures is not None]
     *earlier, last = days or [log.line_of(lines, None).day]
@@ -90,7 +90,7 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
     own = day.file(project.params)
     if own is None:
         raise CycleError(
-            f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
+            f"{vcs.TAG}{line.day} is not here, or is damaged.", hint="dayfold status says more"
         )
     if line.day != params.parent or not project.parent_predictions.is_file():
         predictions = day.table(project.predictions, Prediction)
@@ -100,7 +100,7 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
 
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
-    """Return the images that both days tested; None for one day, or without its predictions."""
+    """Return the images that both days tested; None if there is one day, or no predictions."""
     if len(compared) < 2:
         return None
     before, last = compared
@@ -119,7 +119,7 @@ def shared(project: Project, compared: list[Side]) -> Shared | None:
 
 
 def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
-    """Return the figures of the predictions in a column, as of a day that tested these images."""
+    """Return the figures of the predictions in a column, as for a day that tested these images."""
     at, days = "model", [*images["day"].unique().sort(), "model"]
     counts = images.group_by(cohort="day", label="label", predicted=column).agg(
         images=pl.len().cast(pl.Int64)
@@ -143,7 +143,7 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
-    for key, name, value, ends in evidence.told(figures, FIGURES):
+    for key, name, value, ends in evidence.text_rows(figures, FIGURES):
         cells = [value, ends.replace(FEW, "few")]
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
@@ -157,10 +157,10 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
     added = plural(last.line.images, "image")
     yield f"{last.line.day}: {added} added, {plural(last.line.classes, 'class')}{new}"
-    if any(FEW in ends for *_, ends in evidence.told(last.line.figures or {}, FIGURES)):
+    if any(FEW in ends for *_, ends in evidence.text_rows(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
-        yield "It is the first day, so there is none to compare it with."
+        yield "It is the first day, so there is nothing to compare it with."
         return
     before = compared[0]
     if both:

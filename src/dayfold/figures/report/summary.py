@@ -15,7 +15,7 @@ from dayfold.ledger import tables
 from dayfold.project.console import first_few, plural
 
 WORSE = "worse beyond chance"  # the note on a class with a significant drop
-KINDS = {1: "new", 0: "known"}  # by `new` of `tables.Unknown`
+KINDS = {1: "new", 0: "known"}  # keys are `new` of `tables.Unknown`
 # The lines of the chart, by their names in `metrics.unknown`.
 LINES = {"false_alarms": "false alarms", "found": "found"}
 
@@ -64,7 +64,6 @@ def changes(day: Day) -> list[Change]:
 
 
 def numbers(day: Day) -> list[Number]:
-    """Return the five numbers of the day."""
     figures = day.figures
     f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
     worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
@@ -96,7 +95,7 @@ def _of_flips(day: Day) -> str:
 
 
 def headline(day: Day, changed: list[Change]) -> str:
-    """Say in a sentence or two how the day went: what is new, and what got worse."""
+    """Return a sentence or two on how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
     if day.before is None:
@@ -121,10 +120,10 @@ def _of_class(day: Day, label: str) -> str:
 
 
 def unknown_sentences(day: Day) -> Iterator[str]:
-    """Say how many of today's images were unknown to yesterday's model, a sentence a kind."""
+    """Yield sentences on how many of today's images were unknown to yesterday's model."""
     table = tables.unknown(day.project, day.day)
     if table.is_empty():
-        yield "There is no model before this day that knows what its classes look like."
+        yield "No model before this day knows what its classes look like."
         return
     totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
     for new, row in sorted(totals.items(), reverse=True):
@@ -143,7 +142,7 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
         yield (
-            "It called nothing unknown: there were too few validation images or patients to set a "
+            "It called nothing unknown, as there were too few validation images or patients for a "
             "limit."
         )
 
@@ -174,7 +173,7 @@ def unknown_counts(day: Day) -> list[dict[str, Any]]:
 
 
 def unknown_chart(day: Day) -> Markup | None:
-    """Draw the parts that were called unknown over the days; None where no day has one."""
+    """Return a chart of the parts called unknown over the days; None if no day has any."""
     parts = {on: metrics.unknown(tables.unknown(day.project, on))[0] for on in day.days}
     curves = {
         name: {on: part[key] for on, part in parts.items() if part[key] is not None}
