@@ -22,6 +22,7 @@ from builders import ROOT, make_project
 from dayfold import create, draws
 from dayfold.backtest import BacktestDays
 from dayfold.ledger import grouping, manifest, tables
+from dayfold.ledger.grouping import NewImage
 from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
 from dayfold.project.files import sha256
@@ -122,7 +123,7 @@ def _write(root: Path, stream: Stream, params: Params, *, at_once: bool = False)
     """The origin, the images and a manifest a day; `at_once`: all that comes, on the first day."""
     project = make_project(root)
     create.make_origin(project, params)
-    arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
+    arrivals: dict[int, list[NewImage]] = {}
     given = stream.given(params.seed) if stream.given else _digits(stream, params.seed)
     for number, label, comes, frames in given:
         arrives = 0 if at_once else comes
@@ -130,14 +131,14 @@ def _write(root: Path, stream: Stream, params: Params, *, at_once: bool = False)
             path = project.images(DAYS[arrives]) / label / f"{number:04}-{turn}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.rint(pixels).astype(np.uint8)).save(path)
-            row = (sha256(path.read_bytes()), project.name(path), label, f"digit-{number}")
-            arrivals.setdefault(arrives, []).append(row)
+            id_, name = sha256(path.read_bytes()), project.name(path)
+            arrivals.setdefault(arrives, []).append(NewImage(id_, name, label, f"digit-{number}"))
     parent = ORIGIN
     for turn, day in enumerate(DAYS[: len(arrivals)]):
         earlier = manifest.history(project, parent)
         rows = []
         for is_rare in (False, True):
-            mine = [row for row in arrivals[turn] if (row[2] == stream.rare) == is_rare]
+            mine = [one for one in arrivals[turn] if (one.label == stream.rare) == is_rare]
             usual = stream.fractions or params.data.split.fractions()
             # Alone: what other classes have of the splits would decide where its few images go.
             before = manifest.history(project, ORIGIN) if is_rare else earlier
