@@ -87,11 +87,6 @@ def words(path: Path) -> tuple[str, ...]:
     return (f"/{path.parent.name}/{path.name}", path.name[:8] if len(path.name) > 20 else path.name)
 
 
-def require_whole(project: Project) -> None:
-    if damage := verify(project, read_data=True).damage:
-        raise SystemExit(f"{project.root} is damaged: {damage[0].what}")
-
-
 def run(root: Path, count: int) -> list[bool]:
     """Flip so many bits, or a few more; whether each was found."""
     project, chance, files = Project(root), np.random.default_rng(0), stored(root)
@@ -115,9 +110,9 @@ def main() -> None:
     options = command_line(__doc__, "project", flips=300)
     with TemporaryDirectory(dir=options.project.resolve().parent) as folder:
         copy = shutil.copytree(options.project, Path(folder) / "copy", symlinks=True)
-        require_whole(Project(copy))
+        if verify(Project(copy), read_data=True).damage:
+            raise SystemExit(f"{options.project} is damaged already: dayfold check --read-data")
         found = run(copy, options.flips)
-        require_whole(Project(copy))
     print(f"{sum(found)} of {len(found)} flipped bits were found")
 
 

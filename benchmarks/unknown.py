@@ -41,7 +41,8 @@ def main() -> None:
             own = judged.filter(new=new)
             by_day = own.group_by("day", maintain_order=True).agg(part=called)["part"]
             parts = " ".join(f"{part:.2f}" for part in by_day)
-            print(f"{stream}: {what} {own.select(called).item():.3f}; by day {parts}", flush=True)
+            if parts:
+                print(f"{stream}: {what} {own.select(called).item():.3f}; by day {parts}")
 
 
 if __name__ == "__main__":
