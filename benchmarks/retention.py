@@ -29,7 +29,7 @@ from dayfold.learning.inputs import DEPTHS
 from dayfold.ledger import tables
 from dayfold.ledger.tables import BacktestRun
 from dayfold.project import params as params_file
-from dayfold.project.console import Ticker, show
+from dayfold.project.console import Ticker, plural, show
 from dayfold.project.files import canonical_json, parse_csv, sha256, write_csv
 from dayfold.project.layout import Project
 
@@ -134,7 +134,7 @@ def main() -> None:
             ticker.advance(1)
     for stream in names:
         own = [done[run][1] for run in keys if run[1] == stream]
-        print(f"\n{stream}, {options.seeds} seeds")
+        print(f"\n{stream}, {plural(options.seeds, 'seed')}")
         show(comparison.table([*map(comparison.Result, own)], ALL[stream].days))
         if options.part == "policies":
             images = {one.policy: one.images for one in own}
