@@ -137,9 +137,11 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
     receiving, source, name, expression
 ):
     patients_in(source, name=name)
-    (line,) = add(receiving, source).notes
+    delivery = add(receiving, source)
+    (line,) = delivery.notes
+    assert delivery.next_step().startswith("next: name the patients as said above; or")
     assert line.startswith("12 of 12 names hold what looks like a patient's id")
-    assert line.endswith(f"Before dvc repro: dayfold add … --group '{expression}'")
+    assert line.endswith(f"Before dvc repro: the same command with --group '{expression}'")
     assert len(add(receiving, source, group=expression).known) == 12
     run_stages(receiving, snapshot)
     assert manifest.history(receiving, DAY).images["group"].n_unique() == 4

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import dayfold
-from builders import RealProject, table
+from builders import RealProject, png, table
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.serve import auditing
@@ -64,6 +64,19 @@ def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(copy, re
     assert [line["action"] for line in lines_of(copy)] == ["withdraw"]
     assert f"{first} has no relabel on {FOUR} to undo" in relabel(folder, "--undo", code=1)
     assert "1 correction undone" in withdraw(folder, "--undo")
+    assert lines_of(copy) == []
+
+
+def test_undoing_a_rename_says_what_else_it_undoes_and_what_stays(copy, relabel):
+    path = files(copy, ONE, "3")[0]
+    relabel(path, "--to", "5")
+    new = copy.images(FOUR) / "3" / "new.png"
+    new.parent.mkdir()
+    new.write_bytes(png(1))
+    relabel("--class", "3", "--to", "three")
+    said = relabel("--class", "3", "--undo")
+    assert re.search(r"\d+ corrections undone \(\d+ to three, 1 to 5\):", said)
+    assert f"not moved back: 1 image of the open day in data/images/{FOUR}/three" in said
     assert lines_of(copy) == []
 
 

@@ -5,6 +5,7 @@ import pytest
 from builders import DAYS, image, open_day, place, run_stages, simulate, take_in, write_day
 from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import corrections, manifest
+from dayfold.ledger.corrections import Correction
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 
@@ -31,6 +32,17 @@ def test_corrections_become_rows_that_keep_place_group_and_split(project):
     for row in rows:
         kept = before[row.image]
         assert (row.path, row.group, row.split) == (kept["path"], kept["group"], kept["split"])
+
+
+def test_a_class_is_renamed_where_all_its_images_get_one_other_name(project):
+    (history,) = simulate(project, [[(1, "cat", ""), (2, "cat", ""), (3, "dog", "")]])
+    one, two = (Correction("relabel", image(number), "lion", "") for number in (1, 2))
+    assert corrections.renamed(history, {one.image: one}, []) == {}
+    both = {one.image: one, two.image: two}
+    assert corrections.renamed(history, both, ["dog"]) == {"cat": "lion"}
+    assert corrections.renamed(history, both, ["cat"]) == {}
+    both[two.image] = two._replace(label="tiger")
+    assert corrections.renamed(history, both, []) == {}
 
 
 def test_an_empty_file_is_written_once_and_never_over_corrections(project):

@@ -207,6 +207,21 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert f"The seal of {THREE} is on other branches too: origin/" in said
 
 
+def test_undo_keeps_the_patients_that_a_label_file_named(copy, tmp_path):
+    source = write_scans(tmp_path / "new")
+    files = sorted(source.rglob("*.png"))
+    rows = [f"{path.relative_to(source)},4,P{number}" for number, path in enumerate(files)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["path,label,group", *rows]))
+    copy.dayfold("add", str(source), "--labels", str(labels), "--day", FOUR)
+    groups = copy.groups(FOUR).read_text()
+    assert "P2" in groups
+    said = copy.dayfold("undo", "--yes")
+    again = said.split("to add them again: ")[1].split(" (")[0]
+    copy.sh("-c", f"{again} --day {FOUR}")
+    assert copy.groups(FOUR).read_text() == groups
+
+
 def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, tmp_path):
     before = copy.git("status", "--porcelain")
     for number in (1, 2):

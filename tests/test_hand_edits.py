@@ -182,6 +182,16 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
     assert problems(checked) == [what]
 
 
+def test_a_git_pull_without_a_dvc_pull_is_no_edit_by_hand(copy):
+    copy.git("checkout", "--quiet", f"day/{TWO}")
+    copy.dvc("checkout")
+    copy.git("checkout", "--quiet", "-")
+    said = copy.dayfold("status")
+    assert f"{THREE} is sealed, but not here yet: git was pulled, and DVC was not" in said
+    undo(copy)
+    assert "next    dayfold add FOLDER" in copy.dayfold("status")
+
+
 def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeypatch, tmp_path):
     path = image(copy)
     (copy.scratch / "cached").hardlink_to(path)

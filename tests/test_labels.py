@@ -70,8 +70,10 @@ def test_what_spreadsheets_write_is_read_and_empty_rows_and_columns_are_nothing(
     ("row", "reason"),
     [
         ("nothing.png,cat", "is not there"),
-        ("a\\1.png,cat", "is not there; write / between folders"),
-        (".\\3.png,cat", "is not there; write / between folders"),
+        ("a\\1.png,cat", "is not there; a/1.png is: write paths from the folder on, with /"),
+        ("D:\\Export 1\\a\\b\\2.png,cat", "is not there; a/b/2.png is: write paths from"),
+        ("D:/Export 1/3.png,cat", "is not there; 3.png is: write paths from the folder on"),
+        (".\\3.png,cat", "is not there; 3.png is: write paths from the folder on, with /"),
         ("../scans/3.png,cat", "is no path inside the folder"),
         ("/etc/passwd,cat", "is no path inside the folder"),
         (",cat", "is no path inside the folder"),
@@ -177,7 +179,8 @@ def test_a_path_may_begin_above_the_folder(folder):
         folder, f"path,label\n{folder}/3.png,cat\n{above}/scans/a/1.png,cat\nother/3.png,cat\n"
     )
     assert [one.place for one in found] == ["3.png", "a/1.png"]
-    assert [remark.text for remark in delivery.refused] == ["is not there"]
+    text = "is not there; 3.png is: write paths from the folder on, with /"
+    assert [remark.text for remark in delivery.refused] == [text]
     # A file that is not there, or a pipe without anybody at its other end.
     os.mkfifo(folder / "pipe")
     for name, reason in (("pipe", "is not a file"), ("nowhere", "cannot be read: No such file")):

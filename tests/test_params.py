@@ -103,7 +103,11 @@ def test_every_problem_is_listed_at_once_with_its_line(path):
         ("  classes", "  classes: [yes]", "origin.classes.0 is True: input should be a valid"),
         ("    test", "    test: 0.9", "validation + test must be below 1, not 1"),
         ("  group", '  group: "p("', "not a regular expression"),
-        ("  group", '  group: "p"', "needs exactly one (…) around the group's name, has 0"),
+        (
+            "  group",
+            '  group: "p"',
+            "is 'p': needs exactly one (…), around the patient's id, and has 0",
+        ),
         ("day", 'day: "2025-6-4"', "'2025-6-4' is not a day"),
         ("  recent", "  recents: 1.0", "weights.recents is not a known key; known here: recent, "),
         ("seed", "xyz: 1\nseed: 0", "xyz is not a known key; known here: dayfold, day, "),

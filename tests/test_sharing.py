@@ -119,8 +119,16 @@ def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_le
     assert [*sealing.next_steps(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
     storage.configure_locally(copy.root)
     assert [*sealing.next_steps(copy)] == ["next: dvc push"]
-    copy.git("remote", "add", "origin", "../shared.git")
-    assert [*sealing.next_steps(copy)] == ["next: dvc push && git push --follow-tags"]
+    copy.git("init", "--quiet", "--bare", str(tmp_path / "shared.git"))
+    copy.git("remote", "add", "origin", str(tmp_path / "shared.git"))
+    push = "git push --follow-tags"
+    assert [*sealing.next_steps(copy)] == [f"next: dvc push && {push}"]
+    # `dvc push` would leave the models of all days but the last.
+    copy.git("push", "--quiet", "--set-upstream", "origin", f"day/{ONE}^{{commit}}:refs/heads/main")
+    copy.git("branch", "--set-upstream-to", "origin/main")
+    copy.git("tag", f"day/{TWO}", "HEAD")
+    copy.git("tag", f"day/{THREE}", "HEAD")
+    assert [*sealing.next_steps(copy)] == [f"next: dvc push --all-tags && {push}"]
 
 
 def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path):
@@ -173,7 +181,7 @@ def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(shared, 
     assert "rejected" in other.git("push", "--follow-tags", code=1)
     other.git("fetch", "--quiet")
     said = other.dayfold("add", "--day", FIVE, code=1)
-    assert "The upstream branch has 1 commits that this clone has not" in said
+    assert "The upstream branch has 1 commit that this clone lacks" in said
     assert "docs/operations.md, two clones that sealed" in said
     # The way on of docs/operations.md, word by word.
     other.dayfold("undo", "--seal", "--yes")

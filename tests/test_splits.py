@@ -340,7 +340,7 @@ def test_a_clinic_s_days_are_split_as_asked_and_its_new_class_has_a_test_patient
     assert new["train"] >= 1
     assert new["test"] >= 1
     said = capsys.readouterr().out
-    assert len(re.findall(r"60 images \(\d+ train in \d+ groups, \d+ validation in ", said)) == 3
+    assert len(re.findall(r"60 images \(\d+ train of \d+ patients?, \d+ validation of ", said)) == 3
     line = said.splitlines()[-1]
     assert line.startswith("warning: too few test patients to judge AC (")
     assert f"CRL ({new['test']})" in line

@@ -108,7 +108,8 @@ def add(
     today = day_of(day)
     if source is None:
         if options != adding.Options(yes=yes):
-            raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
+            hint = "dayfold add FOLDER …; it may be one that was added before"
+            raise CycleError("These options need images to add.", hint=hint)
         with changing("add") as project:
             parent = opening.open_day(project, today)
         for line in opening.opening_lines(project, today, parent):

@@ -115,8 +115,11 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     erasure.carry_out()
     for line in opening.opening_lines(project, day, erasure.draft.opened):
         print(line)
-    is_new = erasure.draft.corrected or len(erasure.sealed) < len(erasure.images)
-    print("next: dvc repro" if is_new else "nothing new was recorded")
+    if erasure.draft.corrected or len(erasure.sealed) < len(erasure.images):
+        print("next: dvc repro, then dayfold seal")
+        print("in every other clone, after git pull there: dayfold withdraw --erase")
+    else:
+        print("nothing new was recorded")
 
 
 def _print(draft: "Draft", thing: str, verb: str) -> None:
@@ -126,15 +129,19 @@ def _print(draft: "Draft", thing: str, verb: str) -> None:
     for line in opening.opening_lines(draft.project, draft.day, draft.opened):
         print(line)
     record = draft.project.name(draft.project.corrections(draft.day))
+    to = ", ".join(f"{count} to {label}" for label, count in draft.undone_to.most_common() if label)
     for paths, one, effect in (
         (draft.corrected, thing, f"{verb}, effective {draft.day}, in {record}"),
         (draft.moved, "image", "of the open day moved to the other class's folder"),
-        (draft.undone, "correction", "undone"),
+        (draft.undone, "correction", "undone" + f" ({to})" * bool(to)),
         (draft.unchanged, "image", "already as asked"),
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
     if draft.corrected + draft.moved and draft.new_classes:
         print(f"class without images until now: {', '.join(draft.new_classes)}")
+    if draft.staying:
+        folders = ", ".join(sorted({str(Path(path).parent) for path in draft.staying}))
+        print(f"not moved back: {plural(len(draft.staying), 'image')} of the open day in {folders}")
     changed = draft.corrected or draft.moved or draft.undone
     print("next: dvc repro" if changed else "nothing changed")

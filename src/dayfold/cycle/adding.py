@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
+_OF_LABELS = (".csv", ".json", ".jsonl", ".parquet", ".xml")
 STAGE = "stage"  # the folder of checked bytes
 
 
@@ -52,9 +52,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in the
-    day's folder. Checked bytes wait in .dvc/tmp until all files are checked. Returns the outcome
-    for each file.
+    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in its
+    folder. Bytes wait in .dvc/tmp until all files are checked. Returns the outcome for each file.
     """
     options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
@@ -76,15 +75,10 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        known = history.images["group"].unique().to_list()
-        for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
-            delivery.warn(names, "are taken for different patients: is one of them misspelt?")
-        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        delivery.new = _new_classes(delivery, history)
         paths = [(item, project.name(path)) for item, path in targets]
-        patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
-        if options.group is not None and not paths:
-            patients = grouping.patients_again(delivery.known, present, group)
-        delivery.notes[:0] = [*patients, *grouping.returning(paths, group, known)]
+        _note_patients(delivery, paths, history, group, options, present)
+        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
             is_new = bool(targets or draft or present.keys() - had)
@@ -103,8 +97,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _take_in(targets, stage)
             if options.move:
                 if project.tracked(day).exists():
-                    # Copy them into DVC's cache first: a forced checkout would delete the only
-                    # copy.
+                    # First a copy in DVC's cache, as a forced checkout deletes the only one.
                     vcs.dvc(project.root, "add", "--no-relink", project.name(project.images(day)))
                 _remove_given(delivery)
     return delivery
@@ -147,8 +140,7 @@ def _found(
     found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
     if delivery.guess:
         guess, option = delivery.guess
-        same = shlex.join(["dayfold", "add", str(source), "--labels", str(options.labels)])
-        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"{same} {option}")
+        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"the same command with {option}")
     return found
 
 
@@ -183,6 +175,31 @@ def _warn_of_old_names(delivery: Delivery, history: History) -> None:
         if later := sorted(names.filter(before=label)["label"]):
             was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
+
+
+def _new_classes(delivery: Delivery, history: History) -> list[str]:
+    """Return the classes that no earlier day has; none on the first day, when all are new."""
+    earlier = {*history.images["label"]}
+    return sorted({one.label for one in delivery.images} - earlier) if earlier else []
+
+
+def _note_patients(
+    delivery: Delivery,
+    paths: Sequence[tuple[FoundFile, str]],
+    history: History,
+    group: str,
+    options: Options,
+    present: Mapping[str, tuple[str, str]],
+) -> None:
+    """Note the patients of these files, and warn of names that differ little."""
+    known = history.images["group"].unique().to_list()
+    for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
+        delivery.warn(names, "are taken for different patients: is one of them misspelt?")
+    patients = [*grouping.patients(paths, group, is_by_csv=options.labels is not None)]
+    delivery.asks_patients = bool(patients) and not group
+    if options.group is not None and not paths:
+        patients = [*grouping.patients_again(delivery.known, present, group)]
+    delivery.notes[:0] = [*patients, *grouping.returning(paths, group, known)]
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Draft | None:
@@ -272,13 +289,18 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
+    given = [one.place for one in refused if one.place.lower().endswith(_OF_LABELS)]
+    if len(given) == 1:
+        first = "" if is_folder else "unpack it, then "
+        return f"if {given[0]} has the labels: {first}dayfold add FOLDER --labels FILE"
     reasons, by_labels = {remark.text for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
         (reason,) = reasons
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
-            return "pass each of the folders inside it by itself, one level deeper"
+            one = refused[0].place.partition("/")[0]
+            return f"add each folder inside on its own: dayfold add FOLDER/{one}"
         if grouping.NO_GROUP in reason:
             return "write the patient's id into the names, or in the column group of --labels FILE"
         if reason.startswith("lies in no class folder"):

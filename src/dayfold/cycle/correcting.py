@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,8 @@ class Draft:
 
     `save` opens `day` if it is not open; `opened` is then its parent. The lists hold paths: images
     that are `corrected` or were already as asked (`unchanged`), files of the open day that are
-    `moved`, images whose correction is `undone`.
+    `moved`, images whose correction is `undone` (`undone_to` counts these by the class that they
+    had been given), files of the open day that an undo leaves in that class's folder (`staying`).
     """
 
     def __init__(self, project: Project, day: str) -> None:
@@ -61,6 +63,7 @@ class Draft:
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
         self.undone, self.unchanged = list[str](), list[str]()
+        self.undone_to, self.staying = Counter[str](), list[str]()
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
@@ -111,6 +114,9 @@ class Draft:
     def of_class(self, label: str) -> list[Target]:
         every = (*self.earlier.values(), *self._open.values())
         return [target for target in every if self.label_of(target) == label]
+
+    def of_open_day(self, labels: Container[str]) -> list[str]:
+        return [target.path for target in self._open.values() if target.label in labels]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
         """Give an image another class, or withdraw it from today's data version and all later ones.
@@ -173,7 +179,7 @@ class Draft:
                 + sealed * self._now.is_sealed
             )
         else:
-            del self.corrections[target.image]
+            self.undone_to[self.corrections.pop(target.image).label] += 1
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
@@ -269,13 +275,20 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
                 f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
                 hint="fill in the column `decision` of what dayfold audit wrote",
             )
+        is_blank = True
         for row in rows:
             decision = composed(from_spreadsheet(row["decision"] or "").strip())
             if decision.casefold() in (KEEP, WITHDRAW) and decision not in classes:
                 decision = decision.casefold()  # a spreadsheet begins cells with a capital
+            is_blank = is_blank and not decision
             if decision and decision != KEEP:
                 which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
                 yield rows.line_num, which, decision
+        if is_blank:
+            raise CycleError(
+                f"{file} holds no decision.",
+                hint="fill in its column `decision`: a class, keep or withdraw",
+            )
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
         raise CycleError(what, hint="put a cell that has a quote in it in quotes") from None
@@ -295,9 +308,11 @@ def undo(draft: Draft, paths: Sequence[str | Path], action: str, *, old: str = "
     """
     if old:
         every = draft.earlier.values()
-        paths = [one.path for one in every if one.label == old and draft.has(one, action)]
-        if not paths:
+        corrected = [one for one in every if one.label == old and draft.has(one, action)]
+        if not corrected:
             draft.problems.append(f"no image of {old!r} was given another class on {draft.day}")
+        paths = [one.path for one in corrected]
+        draft.staying = draft.of_open_day({draft.corrections[one.image].label for one in corrected})
     targets = dict[str, Target]()
     for found in (draft.targets([given]) for given in paths):
         corrected = [target for target in found if draft.has(target, action)]

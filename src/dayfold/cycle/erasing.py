@@ -141,22 +141,21 @@ class Erasure:
         """Yield lines on what will be erased, which days' models used it, and what follows."""
         days = self.draft.history.days
         yield f"to be erased: {plural(len(self.images), 'image')}"
+        paths_of: dict[tuple[str, ...], list[str]] = {}
         for one in self.images:
-            if not one.usage:
-                yield f"  {one.path} (of the open day only)"
-                continue
-            yield f"  {one.path}"
-            for used, what in (
-                (one.usage.trained, "the models of {} were trained on it"),
-                (one.usage.tested, "the models of {} were calibrated or tested with it"),
-                (one.usage.unknown, "whether {} replayed it is not known here: dvc fetch"),
-            ):
-                if used:
-                    yield f"    {what.format(span(used, days))}"
-        for name, paths in (("copies", self.copies), ("pages that show them", self.pages)):
+            paths_of.setdefault(tuple(_uses(one.usage, days)), []).append(one.path)
+        for uses, used_paths in paths_of.items():
+            yield from (f"  {path}" for path in used_paths)
+            yield from (f"    {use}" for use in uses)
+        caches = (self.project.activations, self.project.squares)
+        cached = [path for path in self.copies if path.parents[1] in caches]
+        copies = [path for path in self.copies if path not in cached]
+        for name, paths in (("copies", copies), ("pages that show them", self.pages)):
             if paths:
                 shown = [os.path.relpath(path, self.project.root) for path in paths]
                 yield f"and {name}: {', '.join(first_few(shown))}"
+        if cached:
+            yield f"and {plural(len(cached), 'file')} computed from them, in .dvc/tmp"
         where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in self.remotes)]
         yield f"from {', '.join(where)}"
         yield from _outside(self.holders)
@@ -251,6 +250,20 @@ class Erasure:
         for path, one in placeholders.items():
             if not path.exists():
                 write_bytes(path, one.placeholder, mode=READ_ONLY)
+
+
+def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
+    """Say which days' models used an image, a line a kind."""
+    if usage is None:
+        yield "of the open day only"
+        return
+    for used, what in (
+        (usage.trained, "the models of {} were trained on it"),
+        (usage.tested, "the models of {} were calibrated or tested with it"),
+        (usage.unknown, "whether {} replayed it is not known here: dvc fetch --all-tags"),
+    ):
+        if used:
+            yield what.format(span(used, days))
 
 
 def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:

@@ -15,16 +15,18 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.history import hand_edits, refusals
 from dayfold.history.day_files import put_in_index
 from dayfold.history.state import ProjectState
-from dayfold.ledger import corrections, manifest
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.intake import finding
 from dayfold.ledger.names import is_clutter
+from dayfold.ledger.tables import ImageGroup
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import ask, first_few, plural, say
-from dayfold.project.files import escaped, md5_file, write_bytes
+from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes, write_csv
 from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
+LABELS = "labels.csv"  # of a closed day's images
 KEPT = "Your changes to params.yaml stay."
 # The stages whose outputs DVC keeps; a checkout restores these and the parent.
 _CACHED_STAGES = ("weights", "replay", "train", "evaluate")
@@ -247,8 +249,8 @@ def close(now: ProjectState, *, yes: bool) -> str:
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
     confirm_undo(
-        f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
-        f"Everything else becomes as it was before {now.day}.\n{KEPT}",
+        f"{now.day} is open: its {plural(images, 'image')} and {plural(len(noted), 'correction')} "
+        f"move to {folder}/. Everything else becomes as it was before {now.day}.\n{KEPT}",
         yes=yes,
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
@@ -264,8 +266,9 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     for given in (project.images, project.corrections, project.groups, project.rejected):
         if (path := given(day)).exists():
             _move(path, folder / path.parent.name / path.name)
-    tables = (project.manifest, project.looks, project.evaluation, project.gate, project.unknown)
-    own = [path(day) for path in tables]
+    has_groups = _write_labels(folder, day)
+    own_tables = (project.manifest, project.looks, project.evaluation)
+    own = [path(day) for path in (*own_tables, project.gate, project.unknown)]
     own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     if project.dvc_lock.exists():
         made = pins.outputs(project.dvc_lock.read_bytes())
@@ -283,9 +286,32 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
         with suppress(ToolError):  # `status` reports what cannot be checked out here
             checkout(project)
     kept = project.name(folder)
-    images = f"images are in {kept}/images/{day}/"
-    is_empty = not any(path.is_file() for path in (folder / "images").rglob("*"))
-    return f"{day} is closed; its {f'corrections are in {kept}/' if is_empty else images}"
+    if not any(path.is_file() for path in (folder / "images").rglob("*")):
+        return f"{day} is closed; its corrections are in {kept}/"
+    images = f"{kept}/images/{day}"
+    again = f"dayfold add {images}"
+    if has_groups:
+        again += f" --labels {kept}/{LABELS} (it has their patients)"
+    return f"{day} is closed; its images are in {images}/\nto add them again: {again}"
+
+
+def _write_labels(folder: Path, day: str) -> bool:
+    """Write the label file of a closed day's images; return whether there is one.
+
+    Without it the patients that a label file had named would be lost, once the images are added
+    again.
+    """
+    groups, images = folder / "groups" / f"{day}.csv", folder / "images" / day
+    named = dict(tables.read(groups, ImageGroup).iter_rows()) if groups.exists() else {}
+    if not named:
+        return False
+    paths = sorted(path for path in images.glob("*/*") if not is_clutter(path.name))
+    rows = [
+        (path.relative_to(images).as_posix(), path.parent.name, named.get(sha256_file(path), ""))
+        for path in paths
+    ]
+    write_csv(folder / LABELS, ("path", "label", "group"), rows)
+    return True
 
 
 def _move(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
@@ -195,13 +195,22 @@ def next_steps(project: Project) -> Iterator[str]:
     if storage.default_remote(root):
         late = storage.remote_is_newer(root, sealed)
         first = "dayfold check --fix; " * late
-        yield f"next: {first}{storage.push_command(root, all_tags=late)}"
+        # `dvc push` pushes the last day only.
+        is_several = len(_unpushed(root)) > 1
+        yield f"next: {first}{storage.push_command(root, all_tags=late or is_several)}"
     elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
+
+
+def _unpushed(root: Path) -> list[str]:
+    """Return the days of this branch that its upstream branch lacks; none without an upstream."""
+    if not vcs.git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
+        return []
+    return vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
 
 
 def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
@@ -241,11 +250,13 @@ def _unseal(now: ProjectState, *, yes: bool) -> str:
     project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
     refusals.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
-    on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
-    if others := on - {vcs.branch(root)}:
+    local, pushed = (vcs.branches_of(root, commit, remote=remote) for remote in (False, True))
+    if others := {*local, *pushed} - {vcs.branch(root)}:
+        way = "go on with a new day, or delete those branches"
+        if pushed:
+            way = "others may have it: correct it on the next day (dayfold relabel, withdraw)"
         raise CycleError(
-            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
-            hint="go on with a new day, as others may have the seal; or delete those branches",
+            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.", hint=way
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):

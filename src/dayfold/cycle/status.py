@@ -9,7 +9,7 @@ from dayfold.history.state import ProjectState, unused_folders
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
-from dayfold.project.console import plural
+from dayfold.project.console import arrows, plural
 from dayfold.project.layout import Project
 
 
@@ -44,10 +44,14 @@ def advice(project: Project) -> list[str]:
         return [*lines, f"next    {begin}"]
     put_in_index(project, now.day)
     labels = finding.count_by_class(project, now.day)
-    new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
+    history, corrected = now.sealed_history, corrections.of_day(project, now.day)
+    renamed = corrections.renamed(history, corrected, labels)
+    new = sorted(set(labels) - {*history.images["label"].unique(), *renamed.values()})
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
-    lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
-    if not labels and not corrections.of_day(project, now.day):
+    said += f"; new: {', '.join(new)}" * bool(new)
+    said += f"; renamed or merged: {arrows(renamed)}" * bool(renamed)
+    lines.append(f"images  {said}")
+    if not labels and not corrected:
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:
         changed = opening.stale(project, now.day)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
+from dayfold.create import require_identity
 from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.state import ProjectState
@@ -22,6 +23,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
     and DVC print. Returns how many files were refused or are known under another label. Raises
     GateError at the first day that fails the gate.
     """
+    require_identity(project.root)  # not after hours of training
     refused, now = 0, ProjectState.read(project)
     times = vcs.times_of_seals(project.root)
     for number, folder in enumerate(sources, start=1):

@@ -149,7 +149,7 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
     share = drawn["today"] / drawn["all"]
     withdrawn = f", {len(history.withdrawn)} withdrawn" if history.withdrawn else ""
     groups = history.images.filter(pl.col("group") != "")["group"].n_unique()
-    units = f" in {groups} groups, each of them in one split" if groups else ""
+    units = f" of {plural(groups, 'patient')}, each of them in one split" if groups else ""
     return (
         f"{len(history.images)} images{units}{withdrawn}. Trained on {images['trained']} of them: "
         f"of the {drawn['all']} draws, {share:.0%} were of the day's own {images['today']} images "

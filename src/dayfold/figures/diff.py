@@ -22,7 +22,7 @@ from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Prediction
 from dayfold.project import vcs
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import arrows, first_few, plural
 from dayfold.project.files import dotted
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -143,6 +143,11 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
+    units = figures["evidence"]["all"]
+    if str(units) != tested[0]:  # else no image has a patient
+        patients = [str(units), ""]
+        patients += [str(both.images.select(evidence.UNITS).item())] if both else []
+        result.add_row("test patients", *patients)
     for key, name, value, ends in evidence.text_rows(figures, FIGURES):
         cells = [value, ends.replace(FEW, "few")]
         if both and key in COMPARED:
@@ -154,9 +159,13 @@ def table(compared: list[Side], both: Shared | None) -> Table:
 def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     """Yield lines on the later day, and on what changed since the earlier one."""
     last = compared[-1]
-    new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
-    added = plural(last.line.images, "image")
-    yield f"{last.line.day}: {added} added, {plural(last.line.classes, 'class')}{new}"
+    notes = [f"new: {', '.join(last.line.new)}"] * bool(last.line.new)
+    notes += [f"renamed or merged: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
+    classes = plural(last.line.classes, "class") + f" ({'; '.join(notes)})" * bool(notes)
+    added = f"{plural(last.line.images, 'image')} added"
+    yield f"{last.line.day}: {', '.join([added, *last.line.events, classes])}"
+    if worst := _worst(last.line.figures or {}):
+        yield f"worst class{'es' * (len(worst) > 1)}: {', '.join(first_few(worst))}"
     if any(FEW in ends for *_, ends in evidence.text_rows(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
@@ -181,6 +190,14 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
         yield f"training samples: {was:.0%} → {drawn:.0%} from the day's own images"
 
 
+def _worst(figures: dict[str, Any]) -> list[str]:
+    """Return the classes of the least F1; none where all have 1."""
+    least = figures.get("worst_f1")
+    if least is None or least == 1:
+        return []
+    return [label for label, scores in figures["classes"].items() if scores["f1"] == least]
+
+
 def _changes(both: Shared) -> Iterator[str]:
     hit, was_hit = (pl.col(name) == pl.col("label") for name in ("predicted", "was"))
     wrong, right = both.images.filter(was_hit & ~hit), both.images.filter(hit & ~was_hit)
@@ -188,7 +205,7 @@ def _changes(both: Shared) -> Iterator[str]:
     if not verdict and wrong.height + right.height:
         p = intervals.mcnemar(len(wrong), len(right))
         more = "more" if p < intervals.SIGNIFICANT else "no more"
-        verdict = f"{more} than chance (McNemar, p = {p:.3f})"
+        verdict = f"{more} than chance (McNemar, {intervals.p_text(p)})"
     yield (
         f"On the {plural(len(both.images), 'test image')} of both days: {len(wrong)} newly wrong, "
         f"{len(right)} newly right" + f"; {verdict}" * bool(verdict)
@@ -202,11 +219,11 @@ def _changes(both: Shared) -> Iterator[str]:
         )
         if moved:
             named = [
-                f"{label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
+                f"F1 of {label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
                 f"({both.few(label=label) or plural(now[label]['images'], 'image')})"
                 for label in moved
             ]
-            yield f"  {word}: F1 of {', '.join(first_few(named))}"
+            yield from (f"  {word}  {line}" for line in first_few(named))
     for word, rows in (("wrong", wrong), ("right", right)):
         lines = [
             f"{path}: was {was}, now {now}" + f", is {label}" * (word == "wrong")

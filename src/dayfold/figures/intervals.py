@@ -89,6 +89,11 @@ def proportion(hits: int, images: int) -> Ends:
     return {"low": float(low), "high": float(high)}
 
 
+def p_text(p: float) -> str:
+    """Return "p = 0.027" or "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def mcnemar(worse: int, better: int) -> float:
     """Return the two-sided exact mid-p of McNemar's test, in 0..1.
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -18,12 +18,13 @@ from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.project import vcs
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 LEGEND = (
     "ACC: mean accuracy on each day's test images",
-    "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "new F1: of the classes new that day",
 )
 MORE_LEGEND = (
@@ -38,7 +39,7 @@ MEANINGS = {
     "weighted_f1": "F1, weighted by test images",
     "macro_f1": "F1, mean of the classes",
     "worst_f1": "F1 of the worst class",
-    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "negative_flip_rate": "right with the previous model, wrong with this one",
     "calibration_error": "expected calibration error, before the temperature",
 }
@@ -59,7 +60,8 @@ class DayLine:
 
     `figures` are those of `metrics.day_metrics` and what `evidence.judge` adds. `corrected` counts
     the test images behind the figures that were corrected or withdrawn on a later day; the figures
-    themselves stay as measured.
+    themselves stay as measured. `corrections` counts what the day itself corrected of earlier days,
+    by action: relabel, withdraw.
     """
 
     day: str
@@ -68,6 +70,18 @@ class DayLine:
     new: tuple[str, ...]
     figures: dict[str, Any] | None
     corrected: int = 0
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    corrections: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> list[str]:
+        """Return what was done to images of earlier days: "60 labels corrected" and so on."""
+        kinds = {"relabel": ("label", "corrected"), "withdraw": ("image", "withdrawn")}
+        return [
+            f"{plural(self.corrections[action], thing)} {done}"
+            for action, (thing, done) in kinds.items()
+            if action in self.corrections
+        ]
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
@@ -87,12 +101,17 @@ def read(
     history = manifest.history(project, until)
     images = dict(history.images.group_by("day").len().iter_rows())
     tested = history.corrections.filter(split="test").select("day", "on", "image").rows()
+    corrections: dict[str, dict[str, int]] = {}
+    for day, action, count in history.corrections.group_by("on", "action").len().iter_rows():
+        corrections.setdefault(day, {})[action] = count
     found = [
         DayLine(
             day,
             images=images.get(day, 0),
             classes=len(classes.live),
             new=classes.new,
+            renamed=classes.renamed,
+            corrections=corrections.get(day, {}),
             figures=None,
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )

@@ -64,6 +64,12 @@ def check(now: ProjectState) -> None:
     except OSError as error:
         if error.errno not in UNWRITABLE:  # `status` works in a read-only project too
             raise
+    if parent_back and now.is_sealed and not any(found.values()) and _is_behind_git(now):
+        raise CycleError(
+            f"{now.day} is sealed, but not here yet: git was pulled, and DVC was not "
+            "(data/parent is still that of an earlier day).",
+            hint=vcs.TO_FETCH,
+        )
     _refuse(found, now.params.parent, parent_back)
 
 
@@ -145,10 +151,8 @@ def _parent_back(now: ProjectState) -> list[str]:
     project, day = now.project, now.params.parent
     if day not in now.sealed or not project.parent.is_dir():
         return []
-    here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
-    files = [path for path in here if path.is_file()]  # a link to a lost cache object is no file
     made = record.read(project, [day])[day].handed_on
-    if {path.name: md5_file(path) for path in files} == made:
+    if _parent_files(project) == made:
         return []
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
     if pins.read(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
@@ -159,6 +163,23 @@ def _parent_back(now: ProjectState) -> list[str]:
         for one, kept in project.handed_on().items()
     ]
     return [f"rm -rf {name}", *gets, f"dvc add {name}"]
+
+
+def _parent_files(project: Project) -> dict[str, str]:
+    """Return the name and MD5 of each file in data/parent."""
+    here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
+    # A link to a lost cache object is no file.
+    return {path.name: md5_file(path) for path in here if path.is_file()}
+
+
+def _is_behind_git(now: ProjectState) -> bool:
+    """Return whether data/parent is as an earlier sealed day had it, as before a `dvc pull`."""
+    project, found = now.project, storage.folder_md5(_parent_files(now.project))
+    name = project.name(project.parent.with_suffix(".dvc"))
+    earlier = [day for day in now.sealed if day < now.day]
+    at = vcs.at_tags(project.root, earlier, lambda _: [name])
+    before = (pins.entries(files[name], name) for files in at.values() if name in files)
+    return any(pinned[project.parent.name]["md5"] == found for pinned in before)
 
 
 def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:

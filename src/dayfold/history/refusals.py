@@ -13,6 +13,7 @@ from dayfold.history import day_files, hand_edits
 from dayfold.history.state import ProjectState
 from dayfold.project import journal, vcs
 from dayfold.project import params as params_file
+from dayfold.project.console import plural
 from dayfold.project.files import is_free
 from dayfold.project.layout import LOG_DAYS
 
@@ -152,10 +153,10 @@ def _behind(now: ProjectState) -> None:
     """Raise if the upstream branch has commits that this branch lacks."""
     if behind := vcs.behind(now.project.root):
         raise CycleError(
-            f"The upstream branch has {behind} commits that this clone lacks: a day sealed here "
-            "would begin a second history.",
-            hint="git pull --tags && dvc pull, if this clone has no day of its own, open or not; "
-            "otherwise docs/operations.md, two clones that sealed",
+            f"The upstream branch has {plural(behind, 'commit')} that this clone lacks: a day "
+            "sealed here would begin a second history.",
+            hint="git pull --tags && dvc pull; but if this clone has a day of its own, open or "
+            "sealed: docs/operations.md, two clones that sealed",
         )
 
 

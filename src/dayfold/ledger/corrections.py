@@ -1,6 +1,6 @@
 """data/corrections/<day>.csv: relabelled, withdrawn and erased images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -108,6 +108,22 @@ def applied(known: History, noted: Mapping[str, Correction]) -> History:
     )
     all_withdrawn = known.withdrawn | withdrawn
     return replace(known, images=images, corrections=all_corrections, withdrawn=all_withdrawn)
+
+
+def renamed(
+    known: History, lines: Mapping[str, Correction], today: Collection[str]
+) -> dict[str, str]:
+    """Return old → new name of each class that the open day's corrections rename.
+
+    A class is renamed where all its images are given one other class, and `today`, the classes of
+    the day's images, has it no longer.
+    """
+    live = {*applied(known, lines).images["label"], *today}
+    into: dict[str, set[str]] = {}
+    for image, label in known.images.select("image", "label").iter_rows():
+        if image in lines and lines[image].label:
+            into.setdefault(label, set()).add(lines[image].label)
+    return {old: min(to) for old, to in into.items() if len(to) == 1 and old not in live}
 
 
 def label_problem(label: str) -> str:

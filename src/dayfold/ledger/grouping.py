@@ -164,7 +164,9 @@ def patients(
         )
         return
     unknown = [(item, path) for item, path in paths if not item.ids]
-    places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
+    places = [
+        (["/" + Path(path).name for _, path in unknown], "the same command with --group '{}'")
+    ]
     if is_by_csv:  # its folders are not in the project's paths
         folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
         places.append((folders, "give them as the column group of the CSV"))

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Self
 
@@ -78,6 +78,11 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def arrows(pairs: Mapping[str, str]) -> str:
+    """Return "FL → Femur, AC → abdomen"."""
+    return ", ".join(f"{old} → {new}" for old, new in pairs.items())
 
 
 def plural(number: int, thing: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError
 from dayfold.project import template, yaml_file
+from dayfold.project.files import escaped
 from dayfold.project.layout import ORIGIN, UNOPENED, is_day
 from dayfold.project.yaml_file import edit as edit
 
@@ -86,7 +87,9 @@ class Data(_Section):
                 f"has the control character {odd[0]!r}, which no path has: {yaml_file.BACKSLASH}"
             )
         if value and groups != 1:
-            raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
+            raise ValueError(
+                f"needs exactly one (…), around the patient's id, and has {groups}: '/(P\\d+)_'"
+            )
         return value
 
 
@@ -299,4 +302,6 @@ def _explain(problem: Any) -> str:
         return f"{line}: {message}"
     if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
         message += "; YAML reads 1e-3 as text, write 0.001"
-    return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
+    # Not repr: an expression would show each backslash twice.
+    shown = f"'{escaped(found)}'" if isinstance(found, str) else repr(found)
+    return f"{line} is {shown}: {message[0].lower()}{message[1:]}"

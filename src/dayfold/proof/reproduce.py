@@ -137,7 +137,8 @@ def _expected(sealed: Sealed) -> str:
 
 def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
     if erased:
-        return f"it needs images that were erased: {', '.join(first_few(erased))}"
+        more = f" and {len(erased) - 1} more" * (len(erased) > 1)
+        return f"it needs images that were erased: {erased[0]}{more}"
     pinned = sealed.params.get("dayfold")
     if here or pinned == __version__:
         return ""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+import polars as pl
+
 from dayfold.errors import ToolError
 from dayfold.history.record import Sealed, span
 from dayfold.history.state import ProjectState
@@ -127,6 +129,8 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     if read_data:
         found.damage += _git(project)
         bad = _damaged(project, _stored(project, records, pinned, now.day), found)
+    else:
+        found.damage += _not_erased(project, records)
     cached = {one for one in pinned if storage.object_path(project.root, one.key).exists()}
     wanted = [one.key for one in pinned] + [one.key for one in bad if one.key]
     remote_is_newer = storage.remote_is_newer(project.root, found.days)
@@ -256,6 +260,18 @@ def _stored(
     for key, path in storage.objects(project.root):
         found.setdefault(key, StoredFile("no sealed day", "file", key)).places.append(path)
     return list(found.values())
+
+
+def _not_erased(project: Project, records: Sequence[Sealed]) -> Iterator[Finding]:
+    """Find images in the working tree that were erased in another clone; the cache is not read."""
+    erased = corrections.withdrawals(project, corrections.ERASE)
+    for sealed in records if erased else ():
+        rows = sealed.rows().filter(action="add").select("path", "image")
+        for name, image in rows.filter(pl.col("image").is_in(list(erased))).iter_rows():
+            path = project.root / name
+            if path.is_file() and sha256_file(path) == image:
+                what = f"{name} was erased on {erased[image][0]}, and its bytes are here"
+                yield Finding(sealed.day, what, "dayfold withdraw --erase")
 
 
 def _damaged(project: Project, stored: Sequence[StoredFile], found: Verified) -> list[StoredFile]:

@@ -106,9 +106,9 @@ def run(project: Project, *, top: int | None) -> Audit:
     ]
     tables.write(project.audit(day), Doubt, tables.spreadsheet_rows(doubts))
     left_out = (
-        (here, f"are not here ({vcs.TO_FETCH})"),
-        (known | ~here, "are of classes that the model has not learnt"),
-        (pl.Series(judged), "are of classes with too few images or groups to judge by"),
+        (here, f"images that are not here ({vcs.TO_FETCH})"),
+        (known | ~here, "images of classes that the model has not learnt"),
+        (pl.Series(judged), "images of classes with too few images or patients to judge by"),
     )
     return Audit(
         day,
@@ -117,7 +117,7 @@ def run(project: Project, *, top: int | None) -> Audit:
         judged=len(rows),
         doubted=int(found.doubted.sum()),
         new=int((found.doubted & new).sum()),
-        skipped=[f"{(~kept).sum()} images {why}" for kept, why in left_out if not kept.all()],
+        skipped=[f"{why}: {(~kept).sum()}" for kept, why in left_out if not kept.all()],
     )
 
 
@@ -254,15 +254,19 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
     if audit.doubts and not audit.doubted:
         yield "No label is doubted. The least certain ones:"
     doubts = [
-        f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in audit.doubts
+        f"{one.path}: {one.label}, or {one.suggested}? (score {one.score:.3f})"
+        for one in audit.doubts
     ]
     yield from (*first_few(doubts, name), *audit.skipped)
+    if doubts:
+        yield "score: 0 is surely wrong, 1 is surely right"
     yield f"{audit.judged} labels judged, {audit.doubted} doubted ({audit.new} from {audit.day})"
     if audit.doubted > MANY * audit.judged:
         yield "so many doubts point to the model, not to the labels: train it better first"
     if audit.doubts:
-        yield f"written: {name}; its column `decision` takes a class, keep or withdraw"
-        yield f"next: dayfold relabel --from {name}"
+        yield f"written: {name}"
+        yield "next: fill in its column `decision` (a class, keep or withdraw)"
+        yield f"then: dayfold relabel --from {name}"
 
 
 def write_page(project: Project, audit: Audit) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.errors import CycleError
-from dayfold.figures import counts, evidence, gate, log, metrics, retention
+from dayfold.figures import counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.evidence import Evidence
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
@@ -70,7 +70,7 @@ def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         drop = "drop since yesterday on the same images"
-        sure = f"A significant {drop} (McNemar, p = {worse['p']:.3f})."
+        sure = f"A significant {drop} (McNemar, {intervals.p_text(worse['p'])})."
         print(sure if worse["significant"] else f"No significant {drop}.")
     for _, name, value, ends in evidence.text_rows(figures, {"new.f1": "new classes: f1"}):
         print(f"{name} {value}, 95%: {ends}")

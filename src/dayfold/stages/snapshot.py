@@ -17,7 +17,7 @@ from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.names import composed, folded
 from dayfold.ledger.tables import Look, NearDuplicate
-from dayfold.project.console import MOST_LINES, first_few, plural
+from dayfold.project.console import MOST_LINES, arrows, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -111,7 +111,8 @@ def run(project: Project, params: Params) -> list[str]:
         rows=[*added, *corrected],
         expression=expression,
     )
-    summary = [*_summary(added, corrected, earlier)]
+    renamed = corrections.renamed(earlier, noted, {row.label for row in added})
+    summary = [*_summary(added, corrected, earlier, renamed)]
     columns = ["image", "label", "group", "split"]
     stay = corrections.applied(earlier, noted).images.select(columns)
     today = pl.DataFrame(added, tables.schema(manifest.Row), orient="row").select(columns)
@@ -167,18 +168,22 @@ def _new_images(
 # `dvc repro` prints all of these lines, `dayfold run` only the summary and the warnings.
 
 
-def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
+def _summary(
+    added: list[Row], corrected: list[Row], earlier: History, renamed: Mapping[str, str]
+) -> Iterator[str]:
     parts = []
     for split in manifest.SPLITS:
         groups = [row.group for row in added if row.split == split]
         distinct = len({*groups} - {""})
-        inside = f" in {plural(distinct, 'group')}" if any(row.group for row in added) else ""
+        inside = f" of {plural(distinct, 'patient')}" if any(row.group for row in added) else ""
         parts.append(f"{len(groups)} {split}{inside}")
     classes = {row.label for row in added}
-    new = sorted(classes - set(earlier.images["label"].unique()))
+    new = sorted(classes - {*earlier.images["label"].unique(), *renamed.values()})
     line = f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
     if new:
         line += f", new: {', '.join(new)}"
+    if renamed:
+        line += f", renamed or merged: {arrows(renamed)}"
     if earlier.days:
         line += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     yield line

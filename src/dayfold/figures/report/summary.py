@@ -12,7 +12,7 @@ from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.log import MEANINGS, TITLES
 from dayfold.ledger import tables
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import arrows, first_few, plural
 
 WORSE = "worse beyond chance"  # the note on a class with a significant drop
 KINDS = {1: "new", 0: "known"}  # keys are `new` of `tables.Unknown`
@@ -39,7 +39,7 @@ class Change(NamedTuple):
     images: int
     newly_wrong: int
     newly_right: int
-    p: float
+    p: float | None
     says: str
 
 
@@ -59,7 +59,8 @@ def changes(day: Day) -> list[Change]:
         elif not says and wrong > right:
             says = WORSE if p < SIGNIFICANT else "worse, may be chance"
         recall_before = recall + (wrong - right) / tested
-        found.append(Change(label, recall, recall_before, tested, wrong, right, p, says))
+        judged = None if day.evidence.of_class(label) else p
+        found.append(Change(label, recall, recall_before, tested, wrong, right, judged, says))
     return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
 
 
@@ -84,13 +85,16 @@ def _of_flips(day: Day) -> str:
     asked, wrong, right = metrics.flips(day.counts)
     if not asked:
         return ": there is no earlier model to compare with"
-    p = intervals.mcnemar(wrong, right)
-    verdict = day.evidence.caveat(day.evidence.all) or "within what chance explains"
-    if p < SIGNIFICANT and not is_too_few(day.evidence.all):
-        verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
+    verdict = day.evidence.caveat(day.evidence.all)
+    if not verdict:
+        p = intervals.mcnemar(wrong, right)
+        verdict = "within what chance explains"
+        if p < SIGNIFICANT:
+            verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
+        verdict += f" (McNemar, {intervals.p_text(p)})"
     return (
         f": of {plural(asked, 'test image')} {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+        f"{verdict}"
     )
 
 
@@ -98,6 +102,7 @@ def headline(day: Day, changed: list[Change]) -> str:
     """Return a sentence or two on how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
+    first += f"Renamed or merged: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
     if day.before is None:
         return f"The first day. {first}".strip()
     if worse := [change.label for change in changed if change.says == WORSE]:

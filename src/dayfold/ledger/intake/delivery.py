@@ -17,7 +17,7 @@ from dayfold.ledger.intake import workers
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import clashing
 from dayfold.ledger.tables import RemarkRow
-from dayfold.project.console import MOST_LINES, Ticker, first_few
+from dayfold.project.console import MOST_LINES, Ticker, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 
@@ -68,9 +68,11 @@ class Delivery:
     `changed` are known images with another label: with `relabels` they become corrections. `groups`
     maps images to new groups that a CSV names. `listed` maps a kind of remarks to the file that has
     all of them. `opened` is the day's parent if the day was opened for this delivery. `notes` are
-    lines to print on the day, patients and columns. `is_regrouped` says whether `data.group` was
-    changed. With `is_dry` nothing was written. `guess` are a label file's columns that a person
-    must confirm, and the option that would name them.
+    lines to print on the day, patients and columns. `new` are the classes that no earlier day has,
+    unless it is the first day. `is_regrouped` says whether `data.group` was changed,
+    `asks_patients` whether names seem to hold patients and nothing says how. With `is_dry` nothing
+    was written. `guess` are a label file's columns that a person must confirm, and the option that
+    would name them.
     """
 
     images: list[FoundFile] = field(default_factory=list)
@@ -81,7 +83,9 @@ class Delivery:
     groups: dict[str, str] = field(default_factory=dict)
     listed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
     is_regrouped: bool = False
+    asks_patients: bool = False
     is_dry: bool = False
     relabels: bool = False
     ignored: int = 0
@@ -103,9 +107,12 @@ class Delivery:
         would = "would be " * self.is_dry
         classes = sorted(tally(self.images).items())
         counts = ", ".join(f"{escaped(label)} {count}" for label, count in classes)
+        if self.new:
+            counts += f"; new: {', '.join(map(escaped, self.new))}"
         result.add_row(f"{would}added", str(len(self.images)), Text(counts))
         if self.groups:
-            result.add_row(f"{would}grouped", str(len(self.groups)), "patients or studies recorded")
+            of = f"images of {plural(len({*self.groups.values()}), 'patient')}, as the file says"
+            result.add_row(f"{would}grouped", str(len(self.groups)), of)
         other = f"{would}relabelled" if self.relabels else "another label"
         for name, kind in (
             ("already known", "known"),
@@ -124,7 +131,11 @@ class Delivery:
             yield from (f"  {word}: {line}" for line in self._first(kind))
 
     def _first(self, kind: str) -> list[str]:
-        return first_few([str(remark) for remark in getattr(self, kind)], self.listed[kind])
+        lines = [str(remark) for remark in getattr(self, kind)]
+        if kind == "known" and len(lines) > 1:  # nothing is to be done about them
+            where = f" in {self.listed[kind]}" * (len(lines) > MOST_LINES)
+            return [lines[0], f"and {len(lines) - 1} more{where}"]
+        return first_few(lines, self.listed[kind])
 
     def next_step(self) -> str:
         if self.is_dry:
@@ -132,8 +143,11 @@ class Delivery:
         corrected = self.changed if self.relabels else []
         new = (self.images, self.groups, self.opened, corrected, self.is_regrouped)
         step = "next: dvc repro" if any(new) else "nothing new"
+        if self.asks_patients and any(new):
+            step = "next: name the patients as said above; or, if there are none, dvc repro"
         if self.changed and not self.relabels:
-            step += "; to accept the other labels as corrections: the same command with --relabel"
+            labels = ", ".join(first_few(sorted({escaped(one.label) for one in self.changed})))
+            step += f"; to correct to the other labels ({labels}): the same command with --relabel"
         return step
 
 

@@ -71,9 +71,10 @@ def read(file: Path) -> Table:
         return _imagenet(text, synsets.read_text("utf-8-sig")) if is_imagenet else _csv(file, text)
     except OSError as error:
         what = f"{file} cannot be read: {error.strerror}."
-        raise IntakeError(what, hint="--labels FILE") from None
+        hint = "--labels FILE; if it is in an archive, unpack that first"
+        raise IntakeError(what, hint=hint) from None
     except UnicodeDecodeError as error:
-        hint = f"save it as UTF-8, in a spreadsheet as “CSV UTF-8”; known: {KNOWN}"
+        hint = "save it as UTF-8, in a spreadsheet as “CSV UTF-8”"
         raise IntakeError(f"{file} is not UTF-8 ({error.reason}).", hint=hint) from None
 
 

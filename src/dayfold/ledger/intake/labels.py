@@ -25,6 +25,7 @@ _OTHERS = {
     "group": ("group", "patient", "patient_id", "study", "study_id"),
 }
 _PLAIN = ({"path", "label"}, {"path", "label", "group"}, {"file_name", "label"})
+MISSING = "is not there"
 _PREFIX = re.compile("[0-9a-f]{8}-")  # Label Studio puts it before the name of an upload
 
 
@@ -228,7 +229,19 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
     if len(there) > 1 and is_url and not last:  # for a plain path the first one is meant
         both = " or ".join(repr(escaped(one.relative_to(folder).as_posix())) for one in there)
         return f"may be {both}"
+    if not there and found[0] == MISSING:
+        return MISSING + _like(folder, name)
     return there[0] if there else found[0]
+
+
+def _like(folder: Path, name: str) -> str:
+    """Return what a person is told of a file that a path of another machine may mean, or ""."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    for first in range(len(parts)):
+        one = "/".join(parts[first:])
+        if isinstance(_inside(folder, one), Path):
+            return f"; {escaped(one)} is: write paths from the folder on, with /"
+    return ""
 
 
 def _inside(folder: Path, name: str) -> Path | str:
@@ -247,7 +260,7 @@ def _inside(folder: Path, name: str) -> Path | str:
             return "is a link or below one; links are not followed"
         if os.access(path, os.F_OK):
             return path if path.is_file() else "is not a file"
-    return "is not there" + ("; write / between folders" if "\\" in name else "")
+    return MISSING
 
 
 def _all_files(folder: Path) -> Iterator[Path]:
