@@ -5,12 +5,12 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from runpy import run_path
 
 import pytest
 
+import test_fuzz
 import tools
-from builders import DAYS, ROOT, add, contents, place, png, run_stages, take_in, taken
+from builders import DAYS, add, contents, place, png, run_stages, take_in, taken
 from dayfold.cycle import adding
 from dayfold.cycle.adding import Options
 from dayfold.cycle.sealing import OWN_PATHS
@@ -25,7 +25,6 @@ from dayfold.project.files import sha256
 from dayfold.stages import snapshot
 from tools import NAMES
 
-FUZZ = run_path(str(ROOT / "benchmarks" / "fuzz.py"))
 WORD = re.compile(rb'"[^"<>]*"|\d+|true|false|null|\[\]|[\w.]+')
 ODD = [b"null", b"[]", b"{}", b"-1", b"1e999", b"NaN", b"true", b'""', b"[[1]]", b"9" * 5000]
 ODD += [b'"\\ud800"', b'{"choices": [1, null]}', b'"../0.png"', b'"choices"', b"data", b"image"]
@@ -187,7 +186,7 @@ def test_exit_codes_tell_whether_all_was_taken(receiving, scans):
 def mutated(data, others, draw):
     """A file with bytes changed, or with words and values of it in the place of others."""
     if data.startswith(b"PAR1") or draw.random() < 0.4:
-        return FUZZ["mutated"](data, others, draw)
+        return test_fuzz.mutated(data, others, draw)
     for _ in range(draw.choice((1, 2, 4))):
         words = list(WORD.finditer(data))
         word = draw.choice(words)
@@ -196,35 +195,32 @@ def mutated(data, others, draw):
     return data
 
 
-def fuzz(project, scans, count, seed, every=5):
-    """Read mutated files of every format and add some: a DayfoldError at most, and nothing by half.
-
-    2,000 with every=1 are for a quiet hour.
-    """
-    draw, good, outcomes = random.Random(seed), tools.each(NAMES), {"taken": 0, "refused": 0}  # noqa: S311
+def test_mutated_files_of_every_format_are_taken_or_refused(receiving, scans):
+    """A DayfoldError at most, and nothing by half; every fifth file is added, the others read."""
+    draw, good, outcomes = random.Random(1), tools.each(NAMES), {"taken": 0, "refused": 0}  # noqa: S311
     boxes = tools.coco(NAMES, [(1, 1, {"bbox": [1, 2, 3, 4]}), (2, 1, {}), (2, 2, {}), (3, 1, {})])
     shapes = tools.cvat(("0.png", tools.tag("cat") + tools.BOX), ("1.png", ""), ("2.png", ""))
     good |= {"boxes.json": boxes.encode(), "shapes.xml": shapes.encode()}
-    for number in range(count):
+    for number in range(300 * test_fuzz.TIMES):
         name = draw.choice(list(good))
         if name.endswith("parquet") and draw.random() < 0.8:  # a process each
             continue
         file = written(scans, name, mutated(good[name], list(good.values()), draw))
-        if number % every:
+        if number % 5:
             with suppress(DayfoldError):
                 labels.read(file, scans, Delivery())
             continue
-        shutil.rmtree(project.images(DAYS[0]))
-        place(project.images(DAYS[0]), "dog", [0, 1])
-        relabel, before = draw.random() < 0.5, FUZZ["images"](contents(project.root))
+        shutil.rmtree(receiving.images(DAYS[0]))
+        place(receiving.images(DAYS[0]), "dog", [0, 1])
+        relabel, before = draw.random() < 0.5, test_fuzz.without_rejected(contents(receiving.root))
         try:
-            delivery = add(project, scans, labels=file, relabel=relabel, yes=True)
+            delivery = add(receiving, scans, labels=file, relabel=relabel, yes=True)
         except DayfoldError:
-            assert FUZZ["images"](contents(project.root)) == before
+            assert test_fuzz.without_rejected(contents(receiving.root)) == before
             outcomes["refused"] += 1
             continue
         outcomes["taken"] += 1
-        now = {sha256(data): path for path, data in taken(project).items()}
+        now = {sha256(data): path for path, data in taken(receiving).items()}
         classes = {path.partition("/")[0] for path in now.values()} - {"cat", "dog"}
         assert now.keys() == {sha256(png(0)), sha256(png(1))} | {
             one.image for one in delivery.images
@@ -232,9 +228,4 @@ def fuzz(project, scans, count, seed, every=5):
         assert classes <= {one.label for one in [*delivery.images, *delivery.changed]}
         moved = [one.image for one in delivery.changed if now[one.image].partition("/")[0] != "dog"]
         assert bool(moved) == bool(relabel and delivery.changed)
-    return outcomes
-
-
-def test_mutated_files_of_every_format_are_taken_or_refused(receiving, scans):
-    outcomes = fuzz(receiving, scans, 300, 1)
     assert min(outcomes.values()) > 10

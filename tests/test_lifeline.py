@@ -164,6 +164,5 @@ def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path,
     monkeypatch.setattr(kill, "again", again_warm)
     lost = kill.run(base, kills=3, seed=1, commands=2)
     assert sum(lost.kills.values()) == 3
-    assert (lost.images, lost.days, lost.commits) == (0, 0, 0)
     assert lost.steps == []
     assert lost.hashes == []

@@ -15,7 +15,7 @@ from dayfold.ledger import corrections, grouping
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.names import KEEP, WITHDRAW, clashes, composed, substitute
 from dayfold.project.console import plural
-from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
+from dayfold.project.files import from_spreadsheet, separator, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
 RELABEL = "relabel"
@@ -264,15 +264,13 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
         raise CycleError(f"{file} does not exist.", hint="dayfold audit writes one") from None
     except UnicodeDecodeError:
         raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
-    header = text.partition("\n")[0]
-    # Some spreadsheets write semicolons.
-    separator = ";" if "," not in header else ","
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
     try:
         names = set(rows.fieldnames or ())
         if "decision" not in names or not names & {"path", "image"}:
+            columns = ",".join(rows.fieldnames or ())
             raise CycleError(
-                f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
+                f"{file} has the columns {columns!r}, without `decision` and `path`.",
                 hint="fill in the column `decision` of what dayfold audit wrote",
             )
         is_blank = True

@@ -125,6 +125,11 @@ def from_spreadsheet(text: str) -> str:
     return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
 
 
+def separator(text: str) -> str:
+    """Return what separates the columns of a person's CSV, by its header: comma, semicolon, tab."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def who_changed(source: str) -> str:
     return f"git log -- {source} shows who changed it; git checkout -- {source} undoes it"
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.console import first_few
+from dayfold.project.files import separator
 
 KNOWN = (
     "CSV, Parquet, JSON and JSON lines of such columns; Label Studio's JSON and JSON-MIN; CVAT for "
@@ -90,7 +91,7 @@ def _parquet(file: Path) -> Table:
 
 def _csv(file: Path, text: str) -> Table:
     try:
-        table = csv.reader(io.StringIO(text, newline=""), strict=True)
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
         # Spreadsheets write empty rows below the last row, and empty columns beside the last
         # column.
         rows = [(table.line_num, row) for row in table if any(map(str.strip, row))]
@@ -102,16 +103,13 @@ def _csv(file: Path, text: str) -> Table:
     width = max((at for at, cell in enumerate(header, start=1) if cell), default=0)
     header = header[:width]
     rows = [(number, row if any(row[width:]) else row[:width]) for number, row in rows]
-    hint = "columns are separated by commas; a cell with a comma is in double quotes"
-    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
-        what = f"{file} has its columns separated by {other[0]!r}, it seems: {header[0][:200]!r}."
-        raise IntakeError(what, hint=hint)
     problems = [
         f"line {number} has {len(row)} columns, not {len(header)}"
         for number, row in rows[1:]
         if len(row) != len(header)
     ]
     if problems:
+        hint = f"a cell that has a {separator(text)!r} in it is in double quotes"
         raise IntakeError(
             f"{file} has rows that do not fit:", problems=first_few(problems), hint=hint
         )

@@ -5,7 +5,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -204,7 +204,8 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
     A path may begin above the folder, with the names of the folders that it is in (`home`). A URL
     of Label Studio (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) stands
-    for the path in it; the name of an upload is also tried without its prefix.
+    for the path in it; the name of an upload is also tried without its prefix. A path of Windows is
+    read as one.
     """
     name, last = given, ""
     is_url = given.startswith("/data/") or "://" in given
@@ -218,9 +219,11 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
             name = unquote(url.query.removeprefix("d=")).lstrip("/")
         elif name.startswith("data/upload/"):
             name = last = PurePosixPath(name).name
-    parts = PurePosixPath(name).parts
-    parts = parts[1:] if parts[:1] == ("/",) else parts
+    is_windows = "\\" in name and "/" not in name
+    path = PureWindowsPath(name) if is_windows else PurePosixPath(name)
+    parts = path.parts[bool(path.anchor) :]
     depths = [n for n in range(len(parts) - 1, 0, -1) if tuple(home[-n:]) == parts[:n]]
+    depths += [0] * (is_windows and not path.anchor)
     names = [name, *("/".join(parts[n:]) for n in depths)]
     if _PREFIX.match(last):
         names.append(_PREFIX.sub("", last))
@@ -240,7 +243,7 @@ def _like(folder: Path, name: str) -> str:
     for first in range(len(parts)):
         one = "/".join(parts[first:])
         if isinstance(_inside(folder, one), Path):
-            return f"; {escaped(one)} is: write paths from the folder on, with /"
+            return f"; {escaped(one)} is: write paths from the folder on"
     return ""
 
 
