@@ -14,7 +14,7 @@ import polars as pl
 
 from dayfold.cycle.correcting import Desk, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opened
-from dayfold.errors import IntakeError, RefusedError
+from dayfold.errors import IntakeError, RefusedError, ToolError
 from dayfold.history.line import Line
 from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import delivery as deliveries
@@ -101,9 +101,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _record(now, day, group, delivery, options)
             _take_in(targets, stage)
             if project.tracked(day).exists():
-                # DVC's cache keeps what was added from now on: a forced checkout would leave none
-                # of it. The next `dvc repro` has that much less to do.
-                vcs.dvc(project.root, "add", project.name(project.images(day)))
+                _keep(project, day)
             if options.move:
                 _remove_given(delivery)
     return delivery
@@ -319,6 +317,22 @@ def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
             write_bytes(target, (stage / item.image).read_bytes())
     for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)
+
+
+def _keep(project: Project, day: str) -> None:
+    """Have DVC's cache keep what was added: a forced checkout would leave none of it.
+
+    The next `dvc repro` has that much less to do.
+    """
+    folder = project.name(project.images(day))
+    try:
+        vcs.dvc(project.root, "add", folder)
+    except ToolError as error:
+        raise ToolError(
+            f"The images are in {folder}, but DVC's cache has no copy: {error.what}",
+            problems=error.problems,
+            hint=error.hint or "mend that, then run the command again",
+        ) from None
 
 
 def _remove_given(delivery: Delivery) -> None:
