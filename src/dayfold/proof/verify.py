@@ -218,7 +218,8 @@ def _missing(
     """What the cache, or of folders the working tree, lacks, and whether the source has it not."""
     # A folder that lies here is read there: its object in the cache is missed by `dvc push` only.
     lying = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
-    yield from _uncached([one for one in lying.difference(cached) if _is_here(project, one)], line)
+    alone = [one for one in lying.difference(cached) if not source.has(one.key)]
+    yield from _uncached([one for one in alone if _is_here(project, one)], line)
     away = [one for one in pinned if one not in lying]
     alike: dict[tuple[str, str, bool], list[Kept]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
