@@ -402,6 +402,20 @@ def test_a_second_worktree_is_told_how_to_use_the_cache_of_the_first(copy, tmp_p
     assert f"opened {FOUR}" in second.dayfold("add", str(images), "--day", FOUR)
 
 
+def test_images_that_dvc_cannot_keep_are_told_to_be_in_and_kept_by_the_same_command(copy, images):
+    cache = copy.root / ".dvc" / "cache"
+    copy.dayfold("add", "--day", FOUR)
+    kept = cache.rename(copy.root / "kept")
+    cache.symlink_to("nowhere")
+    said = copy.dayfold("add", str(images), "--day", FOUR, code=1)
+    assert f"The images are in data/images/{FOUR}, but DVC's cache has no copy" in said
+    cache.unlink()
+    kept.rename(cache)
+    copy.dayfold("add", str(images), "--day", FOUR)
+    copy.dvc("checkout", "--force")
+    assert len(list(copy.images(FOUR).rglob("*.png"))) == 4
+
+
 @pytest.mark.cold
 def test_too_little_memory_is_told_in_two_lines(copy, shell):
     for command in ("predict .", "train"):

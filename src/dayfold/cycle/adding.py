@@ -13,7 +13,7 @@ import polars as pl
 
 from dayfold.cycle.correcting import Draft, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opening_lines
-from dayfold.errors import IntakeError, RefusedError
+from dayfold.errors import IntakeError, RefusedError, ToolError
 from dayfold.history.state import ProjectState
 from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import delivery as deliveries
@@ -96,8 +96,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _record(now, day, group, delivery, options)
             _take_in(targets, stage)
             if project.tracked(day).exists():
-                # Copies the images to DVC's cache, as a forced checkout deletes the only copy.
-                vcs.dvc(project.root, "add", project.name(project.images(day)))
+                _cache(project, day)
             if options.move:
                 _remove_given(delivery)
     return delivery
@@ -340,6 +339,19 @@ def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
             write_bytes(target, (stage / item.image).read_bytes())
     for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)
+
+
+def _cache(project: Project, day: str) -> None:
+    """Copy the open day's images to DVC's cache, as a forced checkout deletes the only copy."""
+    folder = project.name(project.images(day))
+    try:
+        vcs.dvc(project.root, "add", folder)
+    except ToolError as error:
+        raise ToolError(
+            f"The images are in {folder}, but DVC's cache has no copy: {error.what}",
+            problems=error.problems,
+            hint=error.hint or "repair that, then run the command again",
+        ) from None
 
 
 def _remove_given(delivery: Delivery) -> None:

@@ -221,9 +221,8 @@ def _missing(
     """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
     # A folder in the working tree is read there; only `dvc push` needs its object in the cache.
     present = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
-    yield from _uncached(
-        [one for one in present.difference(cached) if _is_here(project, one)], records
-    )
+    alone = [one for one in present.difference(cached) if not remote.has(one.key)]
+    yield from _uncached([one for one in alone if _is_here(project, one)], records)
     away = [one for one in pinned if one not in present]
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
