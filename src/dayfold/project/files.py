@@ -126,7 +126,7 @@ def from_spreadsheet(text: str) -> str:
 
 
 def separator(text: str) -> str:
-    """Return what separates the columns of a person's CSV, by its header: comma, semicolon, tab."""
+    """Return what separates the columns of a CSV, by its header: a comma, semicolon or tab."""
     return max(",;\t", key=text.partition("\n")[0].count)
 
 
