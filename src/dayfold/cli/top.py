@@ -1,5 +1,6 @@
 """The app, its entry point, shared options."""
 
+import errno
 import gc
 import io
 import os
@@ -58,6 +59,8 @@ def main() -> None:
         print(f"dayfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise  # __main__ says that there is too little memory
         where = f": {error.filename}" if error.filename else ""
         if isinstance(error, FileNotFoundError) and not where:
             where = ": the folder that this runs in was deleted; cd to another"
