@@ -1,26 +1,24 @@
 """Simulated clinics: do the splits of new patients keep what docs/intake.md says, day after day?
 
-    python benchmarks/clinics.py --clinics 1000
+    python benchmarks/clinics.py [--clinics 1000]
 
 5 to 200 patients a day with 1 to 30 images each, 2 to 12 classes of 1:1 to 1:50, of which some
 join later, over 1 to 60 days. A patient's images are of one class in every third clinic, of up to
 three in the next, of any in the last.
 """
 
-import argparse
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from random import Random
 
 import numpy as np
+from measuring import command_line
 
+from builders import FRACTIONS
 from dayfold.ledger.manifest import SPLITS
 from dayfold.ledger.splits import WHOLE, assign
 
-FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 FEWEST = {"train": 1, "validation": 6, "test": 3}  # groups of a class, from which a split has one
-KINDS = ("one class", "up to three classes", "any classes")
 
 
 def days_of(seed: int, most_images: int) -> Iterator[dict[str, Counter[str]]]:
@@ -47,101 +45,58 @@ def days_of(seed: int, most_images: int) -> Iterator[dict[str, Counter[str]]]:
             return
 
 
-class Clinic:
-    """What a clinic's splits come to, day by day.
+def simulate(
+    seed: int, most_images: int = 1_000_000
+) -> tuple[dict[str, list[float]], list[str], list[str]]:
+    """Return how far off each split was, day by day, and what must not be.
 
-    `off` has how far each split was from its aim after each day, in images of the largest patient,
-    by "whole" or "class". `broken` says where that is too far, or a class has enough patients and a
-    split none, though a patient of that day could have gone elsewhere without leaving any class
-    without a patient that it must have; `stuck` where none could.
+    The first has, by "whole" or "class", the distances from the aims in images of the largest
+    patient; then a line for each that is too far, and for each split without a patient of a class
+    that has enough.
     """
-
-    def __init__(self, seed: int, most_images: int = 1_000_000) -> None:
-        self.kind = KINDS[seed % 3]
-        self.off: dict[str, list[float]] = {"whole": [], "class": []}
-        self.broken: list[str] = []
-        self.stuck: list[str] = []
-        self._images: dict[str, Counter[str]] = defaultdict(Counter)
-        self._groups: dict[str, Counter[str]] = defaultdict(Counter)
-        self._largest: Counter[str] = Counter()
-        for day, arrived in enumerate(days_of(seed, most_images)):
-            before = {
-                label: {split: (images[split], self._groups[label][split]) for split in SPLITS}
-                for label, images in self._images.items()
-            }
-            given = assign(arrived, {}, before=before, fractions=FRACTIONS)
-            today = [
-                (given[name], {**counts, WHOLE: counts.total()}) for name, counts in arrived.items()
-            ]
-            self._count(today)
-            for label in sorted({label for _, counts in today for label in counts}):
-                self._measure(label, today, f"clinic {seed}, day {day}, {label or 'all'}: ")
-
-    def _count(self, today: list[tuple[str, dict[str, int]]]) -> None:
-        for split, counts in today:
-            for label, images in counts.items():
-                self._images[label][split] += images
-                self._groups[label][split] += 1
-                self._largest[label] = max(self._largest[label], images)
-
-    def _measure(self, label: str, today: list[tuple[str, dict[str, int]]], where: str) -> None:
-        off = self._off(self._images[label]) / self._largest[label]
-        self.off["whole" if label == WHOLE else "class"].append(off)
-        # Patients with images of several classes cannot please all: a class may be off by two.
-        far = off > (1 if label == WHOLE or self.kind == KINDS[0] else 2) + 1e-9
-        missing = [split for split in SPLITS if self._must(label, split, 0)]
-        if far or missing:
-            free = [one for one in today if label in one[1] and self._may_leave(*one)]
-            could = missing or any(
-                self._off(
-                    self._images[label] + Counter({other: counts[label], split: -counts[label]})
-                )
-                < self._off(self._images[label])
-                for split, counts in free
-                for other in SPLITS
-                if other != split
-            )
-            said = f"{where}{off:.2f} patients off, {missing} missing"
-            (self.broken if free and could else self.stuck).append(said)
-
-    def _off(self, images: Counter[str]) -> float:
-        return max(abs(images[split] - FRACTIONS[split] * images.total()) for split in SPLITS)
-
-    def _must(self, label: str, split: str, others: int) -> bool:
-        """Whether a split would lack a patient that it must have, with so many others there."""
-        groups = self._groups[label]
-        return groups.total() >= FEWEST[split] and groups[split] <= others
-
-    def _may_leave(self, split: str, counts: dict[str, int]) -> bool:
-        return not any(self._must(label, split, 1) for label in counts)
+    off: dict[str, list[float]] = {"whole": [], "class": []}
+    far, missing = list[str](), list[str]()
+    images, groups = (
+        defaultdict[str, Counter[str]](Counter),
+        defaultdict[str, Counter[str]](Counter),
+    )
+    largest = Counter[str]()
+    for day, arrived in enumerate(days_of(seed, most_images)):
+        before = {
+            label: {split: (images[label][split], groups[label][split]) for split in SPLITS}
+            for label in images
+        }
+        given = assign(arrived, {}, before=before, fractions=FRACTIONS)
+        today = set()
+        for patient, counts in arrived.items():
+            for label, count in (*counts.items(), (WHOLE, counts.total())):
+                images[label][given[patient]] += count
+                groups[label][given[patient]] += 1
+                largest[label] = max(largest[label], count)
+                today.add(label)
+        for label in sorted(today):
+            own, where = images[label], f"clinic {seed}, day {day}, {label or 'all'}"
+            most = max(abs(own[split] - FRACTIONS[split] * own.total()) for split in SPLITS)
+            off["whole" if label == WHOLE else "class"].append(most / largest[label])
+            # Patients with images of several classes cannot please all: a class may be off by two.
+            if most / largest[label] > (1 if label == WHOLE or seed % 3 == 0 else 2) + 1e-9:
+                far.append(f"{where}: {most / largest[label]:.2f} patients off")
+            for split in SPLITS:
+                if groups[label].total() >= FEWEST[split] and not groups[label][split]:
+                    missing.append(f"{where}: no {split}")
+    return off, far, missing
 
 
 def main() -> None:
-    """Simulate clinics and print how many hold, and how far off they are."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clinics", type=int, default=1000)
-    wanted = parser.parse_args().clinics
-    began = time.monotonic()
-    by_kind: dict[str, list[Clinic]] = {kind: [] for kind in KINDS}
-    for seed in range(wanted):
-        clinic = Clinic(seed)
-        by_kind[clinic.kind].append(clinic)
-        for line in (*clinic.broken, *(f"stuck: {line}" for line in clinic.stuck)):
-            print(line)
-    for kind, clinics in by_kind.items():
-        broken = sum(bool(clinic.broken) for clinic in clinics)
-        stuck = sum(bool(clinic.stuck) for clinic in clinics)
-        print(
-            f"{kind}: {len(clinics)} clinics, {broken} break the promise, {stuck} could not keep it"
-        )
-        for name in ("whole", "class"):
-            off = np.concatenate([clinic.off[name] for clinic in clinics])
-            middle, most = np.quantile(off, (0.5, 0.99))
-            print(
-                f"  {name}: off by {middle:.2f} (median), {most:.2f} (99%), {off.max():.2f} (most)"
-                f" patients; more than one on {np.mean(off > 1 + 1e-9):.2%} of {len(off)} evenings"
-            )
-    print(f"{wanted} clinics in {time.monotonic() - began:.0f} s")
+    clinics = [simulate(seed) for seed in range(command_line(__doc__, clinics=1000).clinics)]
+    for _, far, missing in clinics:
+        print(*far, *missing, sep="\n", end="\n" * bool(far or missing))
+    print(f"{sum(not far and not missing for _, far, missing in clinics)} of {len(clinics)} hold")
+    print(f"{sum(bool(missing) for *_, missing in clinics)} lacked a class in a split")
+    for name in ("whole", "class"):
+        off = np.concatenate([off[name] for off, *_ in clinics])
+        middle, most = np.quantile(off, (0.5, 0.99))
+        print(f"{name}, patients off: {middle:.1f} (median), {most:.1f} (99%), {off.max():.1f}")
 
 
 if __name__ == "__main__":

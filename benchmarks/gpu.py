@@ -1,9 +1,10 @@
-"""The steps of benchmarks/gpu.sh, each a process of its own: what one finds is rows in a folder.
+"""The steps of benchmarks/gpu.sh, each a process of its own: what one finds is rows of a table.
 
-    python benchmarks/gpu.py STEP FOLDER [--device cuda] [--size 224] [--images 300] [--updates 150]
+    python benchmarks/gpu.py FOLDER OUT --step day|speed|again|kill|two
+        [--device cuda|cpu] [--size 224] [--images 300] [--updates 150]
 
-STEP is day, speed, again, kill, two or table. Files are in place and git and DVC have no part: a
-day is its six stages in one process, from the images to the figures.
+Files are in place and git and DVC have no part: a day is its six stages in one process, from the
+images to the figures.
 """
 
 import argparse
@@ -11,190 +12,120 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
+import train
+from measuring import command_line, finish
+
+from builders import run_stages
 from dayfold.project import params as params_file
 from dayfold.project.cpus import cpus, model_name
 from dayfold.project.files import sha256_file
-from dayfold.project.layout import Project
+from dayfold.project.layout import STAGES, Project
+from dayfold.stages import replay, snapshot, weights
 
-STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")
 LEAST = 0.90  # of the bare loop's speed
 ROUNDS, TIMES_UPDATES = 3, 4  # a day's updates alone take a GPU two seconds
-REFUSED = "but this machine has 1 GPUs for its own"
+REFUSED = "but this machine has only 1 GPUs"
 
 
-class Step:
-    """One step's options, its project, and the rows that it adds to those in the folder."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.folder = options, options.folder
-        self.project = Project(options.folder / "project")
-        self.kept = options.folder / "whole.txt"
-
-    def row(self, what: str, found: str, met: bool | None = None) -> None:
-        """Add a row, and print it."""
-        with (self.folder / "rows.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"what": what, "found": found, "met": met}) + "\n")
-        print(f"{what}: {found}", flush=True)
-
-    def planned(self) -> Project:
-        """The project, whose first day is ready to train, made by the first step that needs it."""
-        own = self.options
-        if not self.project.replay.exists():
-            import train as training  # benchmarks/train.py; torch, which most steps spare
-
-            shutil.rmtree(self.project.root, ignore_errors=True)
-            changes = {
-                "train__device": own.device,
-                "train__updates": own.updates,
-                "train__precision": "bf16" if own.device == "cuda" else "auto",
-            }
-            training.planned(self.project.root, own.size, own.images, **changes)
-        return self.project
-
-    def start(
-        self, *stages: str, project: Project | None = None, **more: str
-    ) -> "subprocess.Popen[str]":
-        """Start stages in a process of their own, with `more` in its environment."""
-        code = (
-            "import json, resource, sys; from pathlib import Path; import train;"
-            "spent = train.run_stages(train.Project(Path(sys.argv[1])), tuple(sys.argv[2:]));"
-            "import torch; gpu = torch.cuda.max_memory_allocated() / 2**20;"
-            "own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-            "print(json.dumps([spent, gpu, own]))"
-        )
-        words = [sys.executable, "-c", code, str((project or self.project).root), *stages]
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        return subprocess.Popen(
-            words,
-            env={**os.environ, "PYTHONPATH": path, **more},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def whole(self) -> str:
-        """The sha256 of a training that nothing stopped: the day's, or else one made now."""
-        if not self.kept.exists():
-            finished(self.start("train", project=self.planned()))
-            self.kept.write_text(sha256_file(self.project.model))
-        return self.kept.read_text()
+def row(options: argparse.Namespace, what: str, found: str, met: bool | None = None) -> None:
+    mark = {True: "met", False: "MISSED", None: ""}[met]
+    with (options.out / "gpu.md").open("a", encoding="utf-8") as file:
+        file.write(f"| {what} | {found} | {mark} |\n")
 
 
-def finished(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    """Wait for a process; what it said. SystemExit where it did not end with this code."""
-    said, _ = process.communicate()
-    if process.returncode != code:
-        raise SystemExit(f"exit code {process.returncode}:\n{said}")
-    return said
+def planned(options: argparse.Namespace) -> Project:
+    """The project, whose first day is ready to train, made by the first step that needs it."""
+    project = Project(options.folder / "project")
+    if not project.replay.exists():
+        shutil.rmtree(project.root, ignore_errors=True)
+        changes = {"train__device": options.device, "train__updates": options.updates}
+        train.opened(project.root, options.size, options.images, **changes)
+        run_stages(project, snapshot, weights, replay)
+    return project
 
 
-def day(step: Step) -> None:
-    """A whole day, what it takes of memory, and the line of the README."""
-    step.planned()
+def whole(options: argparse.Namespace) -> str:
+    """The sha256 of a training that nothing stopped, made by the first step that needs it."""
+    kept = options.folder / "whole.txt"
+    if not kept.exists():
+        project = planned(options)
+        finish(train.start_stages(project, "train"))
+        kept.write_text(sha256_file(project.model))
+    return kept.read_text()
+
+
+def day(options: argparse.Namespace) -> None:
+    """A whole day, and what it takes of memory."""
+    project = planned(options)
     began = time.perf_counter()
-    spent, gpu, own = json.loads(finished(step.start(*STAGES)).splitlines()[-1])
+    gpu, own = json.loads(finish(train.start_stages(project, *STAGES)).splitlines()[-1])
     seconds = time.perf_counter() - began
-    step.kept.write_text(sha256_file(step.project.model))
-    made = json.loads(step.project.provenance.read_bytes())
-    here, train = made["fingerprint"], made["seconds"]["train"]
-    on = here["device"] if step.options.device == "cuda" else f"{cpus()} threads of {model_name()}"
-    versions = ", ".join(f"{one} {here[one]}" for one in ("python", "torch", "cuda") if one in here)
-    step.row("machine", f"{on}, {os.cpu_count()} CPUs, {versions}")
-    parts = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
-    own_day = f"{step.options.images} images of {step.options.size} px"
-    step.row(f"a day of {own_day}, end to end", f"{seconds:.1f} s ({parts})")
-    step.row("peak memory of the day", f"{gpu:,.0f} MiB of the GPU, {own:,.0f} MiB of the process")
-    step.row(
-        "for the README",
-        f"An evening of {step.options.size} px takes {train:.0f} s of training on {on} "
-        f"({here['precision']}, {made['draws']['all']:,} images drawn).",
-    )
+    (options.folder / "whole.txt").write_text(sha256_file(project.model))
+    made = json.loads(project.provenance.read_bytes())
+    here = made["fingerprint"]
+    on = here["device"] if options.device == "cuda" else f"{cpus()} threads of {model_name()}"
+    versions = f"torch {here['torch']}, {here['precision']}"
+    row(options, "machine", f"{on}, {os.cpu_count()} CPUs, {versions}")
+    of_all = f"{seconds:.0f} s, {made['seconds']['train']:.0f} of them training"
+    row(options, f"a day of {options.images} images of {options.size} px", of_all)
+    row(options, "peak memory of the day", f"{gpu:,} MiB of the GPU, {own:,} MiB of the process")
 
 
-def speed(step: Step) -> None:
+def speed(options: argparse.Namespace) -> None:
     """The train stage's images a second against the bare loop's."""
-    import train as training
-
-    params = params_file.read(step.planned().params)
-    more = {"train.updates": params.train.updates * TIMES_UPDATES}
-    changed = params_file.changed(params, more)
-    bare, whole, loop = training.side_by_side(step.project, changed, ROUNDS)
-    step.row("bare loop", f"{bare:,.0f} images/s ({params.train.precision}, channels last)")
-    step.row("updates and validation, of the bare loop", f"{loop:.3f}", loop >= LEAST)
-    step.row(f"the whole stage of {changed.train.updates} updates, of it", f"{whole:.3f}")
+    project = planned(options)
+    more = {"train.updates": options.updates * TIMES_UPDATES}
+    changed = params_file.with_changes(params_file.read(project.params), more)
+    bare, stage, loop = train.side_by_side(project, changed, ROUNDS)
+    row(options, "bare loop", f"{bare:,.0f} images/s ({changed.train.precision}, channels last)")
+    row(options, "updates and validation, of the bare loop", f"{loop:.3f}", loop >= LEAST)
+    row(options, f"the whole stage of {changed.train.updates} updates, of it", f"{stage:.3f}")
 
 
-def again(step: Step) -> None:
+def again(options: argparse.Namespace) -> None:
     """Level C: the same bits from run to run, alone and beside another training."""
-    whole, made = step.whole(), []
-    projects = [Project(step.folder / name) for name in ("first", "second")]
+    made = [whole(options)]
+    projects = [Project(options.folder / name) for name in ("first", "second")]
     for project in projects:
-        shutil.copytree(step.project.root, project.root)
-    for project, process in [(one, step.start("train", project=one)) for one in projects]:
-        finished(process)
-        made.append(sha256_file(project.model))
-    shown = ", ".join(one[:12] for one in (whole, *made))
-    step.row("three trainings, two at once: the same bits", shown, {whole} == {*made})
+        shutil.copytree(planned(options).root, project.root)
+    for process in [train.start_stages(project, "train") for project in projects]:
+        finish(process)
+    made += [sha256_file(project.model) for project in projects]
+    shown = ", ".join(one[:12] for one in made)
+    row(options, "three trainings, two at once: the same bits", shown, len({*made}) == 1)
 
 
-def kill(step: Step) -> None:
+def kill(options: argparse.Namespace) -> None:
     """A training that was killed goes on to the same bits."""
-    whole = step.whole()
-    process = step.start("train", DAYFOLD_CHECKPOINT_SECONDS="0")
-    while process.poll() is None and not list(step.project.checkpoints.glob("*.checkpoint")):
+    wanted, project = whole(options), planned(options)
+    process = train.start_stages(project, "train", DAYFOLD_CHECKPOINT_SECONDS="0")
+    while process.poll() is None and not list(project.checkpoints.glob("*.checkpoint")):
         time.sleep(0.01)
-    if process.poll() is None:
-        process.kill()
-    finished(process, -signal.SIGKILL)
-    said = finished(step.start("train"))
+    process.kill()
+    finish(process, -signal.SIGKILL)
+    said = finish(train.start_stages(project, "train"))
     how = next(line for line in said.splitlines() if line.startswith("resumed"))
-    same = sha256_file(step.project.model) == whole
-    step.row("killed and resumed: the same bits", " ".join(how.split()), same)
+    same = sha256_file(project.model) == wanted
+    row(options, "killed and resumed: the same bits", " ".join(how.split()), same)
 
 
-def two(step: Step) -> None:
+def two(options: argparse.Namespace) -> None:
     """Two processes for one training on one GPU: refused with a line, or both agree."""
-    whole = step.whole()
-    params_file.edit(step.project.params, {"train.processes": 2})
-    said, _ = (process := step.start("train")).communicate()
-    params_file.edit(step.project.params, {"train.processes": 1})
+    alone, project = whole(options), planned(options)
+    params_file.edit(project.params, {"train.processes": 2})
+    process = train.start_stages(project, "train")
+    said, _ = process.communicate()
+    params_file.edit(project.params, {"train.processes": 1})
     is_refused = process.returncode != 0 and REFUSED in said
-    is_right = process.returncode == 0 and sha256_file(step.project.model) != whole
+    is_right = process.returncode == 0 and sha256_file(project.model) != alone
     found = "refused" if is_refused else "both agree" if is_right else said.strip()[-300:]
-    step.row("two processes of one training", found, is_refused or is_right)
-
-
-def table(step: Step) -> None:
-    """All rows as a table and as JSON."""
-    rows = [json.loads(line) for line in (step.folder / "rows.jsonl").read_text().splitlines()]
-    marks = {True: "met", False: "MISSED", None: ""}
-    lines = [f"| {row['what']} | {row['found']} | {marks[row['met']]} |" for row in rows]
-    text = "\n".join(["| what | found | |", "| --- | --- | --- |", *lines]) + "\n"
-    (step.options.out / "gpu.md").write_text(text, encoding="utf-8")
-    (step.options.out / "gpu.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    print(text)
-
-
-def main(words: Sequence[str]) -> None:
-    """Take one step."""
-    steps = {step.__name__: step for step in (day, speed, again, kill, two, table)}
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("step", choices=steps)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path())
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--updates", type=int, default=150)
-    options = parser.parse_args(words)
-    steps[options.step](Step(options))
+    row(options, "two processes of one training", found, is_refused or is_right)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    steps = {step.__name__: step for step in (day, speed, again, kill, two)}
+    day_of = {"device": ("cuda", "cpu"), "size": 224, "images": 300, "updates": 150}
+    given = command_line(__doc__, "folder", "out", step=tuple(steps), **day_of)
+    steps[given.step](given)

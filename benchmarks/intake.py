@@ -1,81 +1,44 @@
-"""How fast `dayfold add` checks and copies, and that it reads every file once.
+"""How fast `dayfold add` checks and copies.
 
-    python benchmarks/intake.py [images]
+    python benchmarks/intake.py [--images 1000]
 
 Writes that many 512 x 512 PNG files (scans as a camera makes them: smooth, with noise, about
-250 kB each) and adds them to a project whose day is open, on every number of workers from one to
-the CPUs of this process. Prints the images a minute and core by the clock, which other programs
-slow down, and a minute of CPU time, which the target is held against; the peak memory of the
-workers, and how many bytes they read for each that was given (Linux: /proc/<pid>/io).
+250 kB each) and adds them to a project whose day is open. Prints the images a minute and core by
+the clock, which other programs slow down, and a minute of CPU time.
 """
 
 import os
-import sys
-import tempfile
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import psutil
-from fuzz import DAY, opened, peak
+from measuring import command_line
 from train import write_scans
 
+from builders import DAYS, make_project, open_day
 from dayfold.cycle import adding
 from dayfold.ledger.intake import workers
-
-TARGET = 1000  # images a minute and core
-
-
-def start_workers(top: Path, using: int) -> None:
-    """Have `using` new workers wait: what they read of Python's own files does not count."""
-    workers.end_idle()
-    request = {"path": str(top), "stage": ""}
-    while len(workers._idle) < using:
-        workers.answers([request] * 8 * using)
-
-
-def spent() -> tuple[int, float, float]:
-    """What the idle workers have read, in bytes, the most memory of one, in MiB, and CPU seconds.
-
-    The CPU seconds are this process's too.
-    """
-    read, most, seconds = 0, 0.0, time.process_time()
-    for worker in [one.process.pid for one in workers._idle]:
-        process = psutil.Process(worker)
-        read += process.io_counters().read_chars
-        most = max(most, peak(worker))
-        seconds += sum(process.cpu_times()[:2])
-    return read, most, seconds
+from dayfold.project import vcs
+from dayfold.project.cpus import cpus
 
 
 def main() -> None:
-    """Measure, print, and fail below the target."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    cpus = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        size = write_scans(top / "scans", count, endings=(".png",))
-        print(f"{count} PNG files of 512 x 512 px, {size / count / 1000:.0f} kB each")
-        rates = []
-        for using in range(1, len(cpus) + 1):
-            os.sched_setaffinity(0, cpus[:using])
-            project = opened(top / f"project-{using}")
-            start_workers(top, using)
-            before, _, busy = spent()
-            began = time.perf_counter()
-            delivery = adding.add(project, top / "scans", day=DAY)
-            seconds = time.perf_counter() - began
-            if len(delivery.images) != count:
-                sys.exit(f"{len(delivery.images)} of {count} images were added")
-            after, most, done = spent()
-            rates.append(60 * count / (done - busy))
-            print(
-                f"{using} of {len(cpus)} CPUs: {seconds:.1f} s, "
-                f"{60 * count / seconds / using:.0f} images a minute and core by the clock, "
-                f"{rates[-1]:.0f} a minute of CPU time; {(after - before) / size:.3f} bytes read "
-                f"of each given; a worker had {most:.0f} MiB at most"
-            )
-        if min(rates) < TARGET:
-            sys.exit(f"below the target of {TARGET}")
+    count = command_line(__doc__, images=1000).images
+    with TemporaryDirectory() as name:
+        project, scans = make_project(Path(name) / "project"), Path(name) / "scans"
+        vcs.git(project.root, "init", "--quiet")
+        open_day(project, DAYS[0])
+        write_scans(scans, count, endings=(".png",))
+        began, busy = time.perf_counter(), sum(os.times()[:4])
+        delivery = adding.add(project, scans, day=DAYS[0])
+        seconds = time.perf_counter() - began
+        workers.end_idle()
+        busy = sum(os.times()[:4]) - busy  # of this process and its children
+    rate = 60 * len(delivery.images)
+    print(
+        f"{len(delivery.images)} images, {cpus()} CPUs: {rate / seconds / cpus():.0f} a minute and "
+        f"core by the clock, {rate / busy:.0f} a minute of CPU time"
+    )
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ $XDG_CACHE_HOME). Letters need npm, icons apt-get and dpkg-deb, so Debian or a c
 
 Letters: the latin regular files of 183 families of @fontsource/* (OFL, Apache or UFL). Thirteen
 letters, upper and lower case, drawn at 64 px in two colours, turned, moved and noisy; a group is a
-font. Four letters join, and handwriting does from day 11 on. They are evidence of many classes with
-groups, and of a new source; not of texture, and one glyph is much like the next.
+font. Four letters join, and handwriting does from day 11 on.
 
 Icons: the PNG files of 48 px and more of fifteen icon themes of Debian (GPL, LGPL, CC-BY-SA or
 CC0, as each package's copyright file says). Twenty things, each drawn by many artists; a group is
 what a family of themes calls alike (`battery-full`), in all states and sizes. Mail and weather
 join, a calculator comes on one day with few images, printers stay away for four days, and flat
-themes join on day 6. Classes are as uneven as the themes are. They are evidence of a look that
-varies within a class; not of photographs. Neither says anything of ultrasound.
+themes join on day 6. Neither says anything of texture, of photographs or of ultrasound.
 """
 
 import os

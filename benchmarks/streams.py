@@ -1,38 +1,38 @@
 """The streams that recipes are measured on: what comes on which day, and what one starts from.
 
-A stream is a plain project folder without git and DVC. Six are made of scikit-learn's digits, at 16
-px; two are pictures in colour (benchmarks/pictures.py). Each picture stream also begins from a
-network that was trained on the other, as a team begins from its own model or from ImageNet.
+A stream is a plain project folder without git and DVC. Those of scikit-learn's digits have 16 px;
+two are pictures in colour (benchmarks/pictures.py). Each picture stream also begins from a network
+that was trained on the other, as a team begins from its own model or from ImageNet.
 """
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import measuring  # noqa: F401 - finds tests/
 import numpy as np
 import pictures
 from pictures import CACHE, Arrival, Pixels
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
+from builders import ROOT, make_project
 from dayfold import create, draws
-from dayfold.backtest import History
+from dayfold.backtest import BacktestDays
 from dayfold.ledger import grouping, manifest, tables
+from dayfold.ledger.grouping import NewImage
 from dayfold.ledger.manifest import Row
 from dayfold.project import params as params_file
-from dayfold.project.files import sha256, write_bytes
+from dayfold.project.files import sha256
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params
 from dayfold.stages import replay, snapshot, train, weights
 
-ROOT = Path(__file__).parent.parent
-DAYS = tuple((date(2025, 6, 2) + timedelta(days=number)).isoformat() for number in range(15))
+DAYS = tuple(f"2025-06-{day:02}" for day in range(2, 17))
 RARE = {"train": 0.2, "validation": 0.05, "test": 0.75}  # 8 of 40 images, 30 to test on
-
-Plan = Callable[[int, int], bool]  # (digit, day) → whether its images come
+START_UPDATES = 2000  # of a network that another stream starts from
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class Stream:
     origin was trained on, and "" a random one.
     """
 
-    says: str
-    comes: Plan = lambda digit, day: True  # noqa: ARG005
+    comes: Callable[[int, int], bool] = lambda digit, day: True  # noqa: ARG005
     images: Mapping[int, int] | None = None  # of a digit; all of them where it is not named
     rare: str | None = None
     changes_on: int | None = None
@@ -57,58 +56,38 @@ class Stream:
 
 JOINS = {6: 3, 7: 6, 8: 9, 9: 12}
 STREAMS = {
+    # Six digits, four more join; each of these comes back on every third day only.
     "new classes": Stream(
-        "six digits, four more join; each comes back on every third day only",
         lambda digit, day: (
             day == JOINS.get(digit, 0) or (day > JOINS.get(digit, 0) and (digit + day) % 3 == 0)
         ),
     ),
+    # Nine digits a day; on day 8 a tenth with 8 training images, never seen again.
     "rare class": Stream(
-        "nine digits a day; on day 8 a tenth with 8 training images, never seen again",
         lambda digit, day: day == 7 if digit == 9 else True,
         images={9: 40},
         rare="9",
     ),
-    "new scanner": Stream(
-        "ten digits a day; from day 8 on with half the contrast, noise, and smaller",
-        changes_on=7,
-    ),
-    "steady": Stream("ten digits a day"),
-    "recurring": Stream(
-        "ten digits a day, but two are absent from day 5 to day 12",
-        lambda digit, day: not (digit in (3, 7) and 4 <= day < 12),
-    ),
-    "imbalanced": Stream(
-        "six digits of 178 on average, four of 9 in all: 20 to 1",
-        images=dict.fromkeys((2, 5, 8, 9), 9),
-    ),
+    # From day 8 on with half the contrast, noise, and smaller.
+    "new scanner": Stream(changes_on=7),
+    "steady": Stream(),
+    "recurring": Stream(lambda digit, day: not (digit in (3, 7) and 4 <= day < 12)),
+    # Six digits of 178 on average, four of 9 in all: 20 to 1.
+    "imbalanced": Stream(images=dict.fromkeys((2, 5, 8, 9), 9)),
 }
-LETTERS = Stream("thirteen letters of 183 fonts", given=pictures.letters, size_px=32)
-ICONS = Stream(
-    "twenty things as fifteen desktop themes draw them",
-    given=pictures.icons,
-    days=pictures.ICON_DAYS,
-    size_px=64,
-)
+LETTERS = Stream(given=pictures.letters, size_px=32)
+ICONS = Stream(given=pictures.icons, days=pictures.ICON_DAYS, size_px=64)
 PICTURES = {
     "letters": LETTERS,
     "letters from icons": replace(LETTERS, start="icons"),
     "icons": ICONS,
     "icons from letters": replace(ICONS, start="letters"),
 }
-SIZES = {  # how many updates a day needs
-    "small days": Stream(
-        "ten digits a day, 20 images to train on",
-        fractions={"train": 0.056, "validation": 0.472, "test": 0.472},
-    ),
-    "large days": Stream(
-        "ten digits a day, 750 images to train on",
-        lambda digit, day: day < 5,  # noqa: ARG005
-        days=5,
-    ),
+SIZES = {  # 20 images a day to train on, and 750
+    "small days": Stream(fractions={"train": 0.056, "validation": 0.472, "test": 0.472}),
+    "large days": Stream(lambda digit, day: day < 5, days=5),  # noqa: ARG005
 }
 ALL = {**STREAMS, **PICTURES, **SIZES}
-START_UPDATES = 2000  # of a network that another stream starts from
 
 
 def params(name: str, seed: int) -> Params:
@@ -120,34 +99,31 @@ def params(name: str, seed: int) -> Params:
         "train.threads": 1,
     }
     usual = params_file.read(ROOT / "params.yaml").model_copy(update={"seed": seed})
-    return params_file.changed(usual, changes)
+    return params_file.with_changes(usual, changes)
 
 
-def build(name: str, params: Params, folder: Path, *, judge: str = "test") -> History:
+def build(name: str, seed: int, folder: Path, judge: str = "test") -> BacktestDays:
     """Write a stream's images and manifests and the origin; the history of its days.
 
-    The seed of `params` shuffles which image comes when; `judge` by validation gives these the
-    place of the test images.
+    The seed shuffles which image comes when; `judge` by validation gives these the place of the
+    test images.
     """
-    stream, project = ALL[name], Project(folder)
-    days = DAYS[: stream.days]
-    history = History(project, days, folder / "origin", folder / "origin" / "model.safetensors")
-    if (folder / "ready").exists():
-        return history
-    _write(project, stream, params)
-    project.parent.rename(folder / "origin")
-    if judge == "validation":
-        _judge_by_validation(project, days)
-    (folder / "ready").touch()
-    return history
+    project, days = Project(folder), DAYS[: ALL[name].days]
+    if not (folder / "ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _write(folder, ALL[name], params(name, seed))
+        project.parent.rename(folder / "origin")
+        if judge == "validation":
+            _judge_by_validation(project, days)
+        (folder / "ready").touch()
+    return BacktestDays(project, days, folder / "origin", folder / "origin" / "model.safetensors")
 
 
-def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = False) -> None:
+def _write(root: Path, stream: Stream, params: Params, *, at_once: bool = False) -> Project:
     """The origin, the images and a manifest a day; `at_once`: all that comes, on the first day."""
-    project.data.mkdir(parents=True, exist_ok=True)
-    write_bytes(project.manifest(ORIGIN), (ROOT / "data/manifests/origin.csv").read_bytes())
+    project = make_project(root)
     create.make_origin(project, params)
-    arrivals: dict[int, list[tuple[str, str, str, str]]] = {}
+    arrivals: dict[int, list[NewImage]] = {}
     given = stream.given(params.seed) if stream.given else _digits(stream, params.seed)
     for number, label, comes, frames in given:
         arrives = 0 if at_once else comes
@@ -155,24 +131,25 @@ def _write(project: Project, stream: Stream, params: Params, *, at_once: bool = 
             path = project.images(DAYS[arrives]) / label / f"{number:04}-{turn}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.rint(pixels).astype(np.uint8)).save(path)
-            row = (sha256(path.read_bytes()), project.name(path), label, f"digit-{number}")
-            arrivals.setdefault(arrives, []).append(row)
+            id_, name = sha256(path.read_bytes()), project.name(path)
+            arrivals.setdefault(arrives, []).append(NewImage(id_, name, label, f"digit-{number}"))
     parent = ORIGIN
     for turn, day in enumerate(DAYS[: len(arrivals)]):
         earlier = manifest.history(project, parent)
         rows = []
         for is_rare in (False, True):
-            mine = [row for row in arrivals[turn] if (row[2] == stream.rare) == is_rare]
+            mine = [one for one in arrivals[turn] if (one.label == stream.rare) == is_rare]
             usual = stream.fractions or params.data.split.fractions()
-            fractions = RARE if is_rare else usual
             # Alone: what other classes have of the splits would decide where its few images go.
             before = manifest.history(project, ORIGIN) if is_rare else earlier
             units = grouping.units(mine, earlier=before, expression="")
+            fractions = RARE if is_rare else usual
             rows += snapshot.rows_of(mine, units=units, earlier=before, fractions=fractions)
         manifest.write(
             project.manifest(day), parent_day=parent, parent_sha256=earlier.sha256, rows=rows
         )
         parent = day
+    return project
 
 
 def _trained(name: str) -> Path:
@@ -180,10 +157,9 @@ def _trained(name: str) -> Path:
     path = CACHE / f"{name}.safetensors"
     if not path.exists():
         with TemporaryDirectory() as folder:
-            project = Project(Path(folder))
             changes = {"train.updates": START_UPDATES, "train.image_size_px": pictures.SIDE_PX}
-            long = params_file.changed(params(name, 0), changes)
-            _write(project, ALL[name], long, at_once=True)
+            long = params_file.with_changes(params(name, 0), changes)
+            project = _write(Path(folder), ALL[name], long, at_once=True)
             day = long.model_copy(update={"day": DAYS[0], "parent": ORIGIN})
             for stage in (weights, replay, train):
                 stage.run(project, day)
@@ -219,9 +195,7 @@ def _digits(stream: Stream, seed: int) -> Iterator[Arrival]:
             if str(digit) == stream.rare:
                 frames = frames[:1]
             if stream.changes_on is not None and day >= stream.changes_on:
-                frames = [
-                    _other_scanner(pixels, f"{number} {at}") for at, pixels in enumerate(frames)
-                ]
+                frames = [_rescanned(pixels, f"{number} {at}") for at, pixels in enumerate(frames)]
             yield number, str(digit), day, frames
 
 
@@ -233,7 +207,7 @@ def _frames(pixels: Pixels, seed: int, number: int) -> list[Pixels]:
     return [pixels, moved, np.clip(pixels + 32 * noise, 0, 255)]
 
 
-def _other_scanner(pixels: Pixels, name: str) -> Pixels:
+def _rescanned(pixels: Pixels, name: str) -> Pixels:
     """Three quarters of the size, half the contrast upon grey, and noise."""
     image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     small = ImageOps.expand(image.resize((12, 12), Image.Resampling.BICUBIC), border=2, fill=0)

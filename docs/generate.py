@@ -1,6 +1,6 @@
-"""Write the pages that are made of the code (`make docs`).
+"""Generate docs/cli.md, params.md and house.md from the code (`make docs`).
 
-These are docs/cli.md, params.md and house.md. A test compares them with the code.
+A test compares the pages with the code.
 """
 
 import ast
@@ -18,7 +18,7 @@ MADE = "<!-- Made by `make docs`: do not edit. -->"
 
 
 def params() -> str:
-    """A heading a section of params.yaml, a line a key: its dotted name, default and comment."""
+    """Return params.md: a heading for each section, a line for each key."""
     lines: list[str] = []
     sections: list[str] = []
     for line in (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines():
@@ -36,7 +36,7 @@ def params() -> str:
 
 
 def house() -> str:
-    """A line a module of the package, with the first line of its docstring."""
+    """Return house.md: a line for each module, with the first line of its docstring."""
     home, lines, room = ROOT / "src" / "dayfold", [], None
     for path in sorted(home.rglob("*.py"), key=lambda p: (p.parent != home, p.parent, p.name)):
         said = (ast.get_docstring(ast.parse(path.read_bytes())) or "").partition("\n")[0]
@@ -54,7 +54,7 @@ or predicts imports torch."""
 
 
 def cli() -> str:
-    """A section a command, by panel: what it does, an example, its arguments and options."""
+    """Return cli.md: a section for each command, with an example, its arguments and options."""
     panels: dict[str, list[str]] = {}
     for name, command in typer.main.get_command(app).commands.items():
         if command.hidden:
@@ -81,12 +81,11 @@ def cli() -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which a `<class>` is no tag."""
+    """Return text in which a `<class>` is not read as a tag."""
     return text.replace("<", r"\<")
 
 
 def page(title: str, said: str, body: str) -> str:
-    """A whole page, as it is written."""
     return f"# {title}\n\n{MADE}\n\n{said}\n\n{body}\n"
 
 

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partialmethod
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import polars as pl
+import yaml
 from PIL import Image
 
 from dayfold import create
@@ -25,7 +26,7 @@ from dayfold.ledger.intake.delivery import Delivery
 from dayfold.ledger.manifest import History, Row
 from dayfold.project import params as params_file
 from dayfold.project import vcs
-from dayfold.project.files import sha256, sha256_file
+from dayfold.project.files import sha256, sha256_file, write_bytes
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.stages import snapshot
 
@@ -52,12 +53,9 @@ FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 def benchmark(name: str) -> ModuleType:
     """A script of benchmarks/, as a module."""
-    spec = spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    if (folder := str(ROOT / "benchmarks")) not in sys.path:
+        sys.path.append(folder)
+    return import_module(name)
 
 
 def shell(folder: Path, *words: str, code: int = 0, **environment: str) -> str:
@@ -140,6 +138,16 @@ def run_stages(project: Project, *stages: ModuleType) -> None:
     """Run stages by the params as they are now."""
     for stage in stages:
         stage.run(project, params_file.read(project.params))
+
+
+def fill_outputs(project: Project, day: str) -> None:
+    """Write something to each output of the stages that is not there, as if the day were made."""
+    text = project.dvc_yaml.read_text(encoding="utf-8").replace("${day}", day)
+    for stage in yaml.load(text, Loader=yaml.CSafeLoader)["stages"].values():
+        for out in stage["outs"]:
+            path = project.root / (out if isinstance(out, str) else next(iter(out)))
+            if not path.exists():
+                write_bytes(path, path.name.encode())
 
 
 def open_day(project: Project, day: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from builders import DAYS, add, contents, open_day, place, png, rejected, taken
 from dayfold.errors import IntakeError
 from dayfold.ledger import tables
-from dayfold.ledger.tables import Told
+from dayfold.ledger.tables import RemarkRow
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES, first_few, show
 from dayfold.project.files import sha256
@@ -25,7 +25,7 @@ DAY = DAYS[0]
 
 def left_over(project):
     """What is in the scratch folder, beside what is noted of sealed days."""
-    return [path for path in project.scratch.iterdir() if path != project.last_looks]
+    return [path for path in project.scratch.iterdir() if path != project.last_checked]
 
 
 def test_good_files_come_in_and_the_others_stay_and_are_listed(receiving, source):
@@ -82,7 +82,7 @@ def test_a_dry_run_reports_the_same_as_what_would_be_and_changes_nothing(project
     before = contents(project.root)
     delivery = add(project, source, dry_run=True)
     assert (len(delivery.images), len(delivery.refused)) == (2, 1)
-    assert delivery.said == [f"would open {DAY} (parent origin)"]
+    assert delivery.notes == [f"would open {DAY} (parent origin)"]
     show(delivery.table(DAY))
     said = capsys.readouterr().out
     assert "would be added" in said
@@ -104,7 +104,7 @@ def test_a_refused_add_leaves_nothing_of_a_day_that_was_not_opened(project, sour
     assert contents(project.root) == before
     assert not project.images(DAY).exists()
     assert caught.value.problems[-1] == "and 3 more in .dvc/tmp/dayfold/remarks.csv"
-    assert len(tables.read(project.remarks, Told)) == MOST_LINES + 3
+    assert len(tables.read(project.remarks, RemarkRow)) == MOST_LINES + 3
 
 
 def test_a_long_list_is_five_lines_and_how_many_more_where():
@@ -136,7 +136,7 @@ def test_move_from_where_nothing_can_be_taken_away_adds_all_and_says_so(
     delivery = add(receiving, source, move=True)
     assert len(taken(receiving)) == len(delivery.images) == 2
     assert list(map(str, delivery.warned)) == [
-        "cat/1.png was added, but stays where it is, too (Permission denied)"
+        "cat/1.png was added, but cannot be removed from its place (Permission denied)"
     ]
     assert [path.name for path in source.glob("*/*")] == ["1.png"]
 

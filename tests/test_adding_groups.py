@@ -68,7 +68,7 @@ def test_a_group_that_is_told_later_holds_on_the_day_itself_and_not_afterwards(
     options = Options(labels=file)
     delivery = adding.add(receiving, source, day=DAYS[1], options=options)
     assert [str(one) for one in delivery.warned if one.place != "labels.csv"] == [
-        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is not taken"
+        "cat/1.png is known and keeps the group 'p1' of its day; 'p9' is ignored"
     ]
     assert grouping.read_groups(receiving, DAYS[1]) == {}
 
@@ -118,7 +118,7 @@ def test_dicom_files_that_an_anonymizer_gave_one_id_are_told(receiving, source, 
     for number in range(20):
         data = scan(np.full((16, 16), number, "uint8"), PatientID=f"ANON{number % patients}")
         (source / "cyst" / f"{number}.dcm").write_bytes(data)
-    said = add(receiving, source).said
+    said = add(receiving, source).notes
     assert len(said) == lines
     assert all("20 of 20 DICOM files name one patient" in line for line in said)
 
@@ -148,9 +148,11 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
     receiving, source, name, expression
 ):
     patients_in(source, name=name)
-    (line,) = add(receiving, source).said
+    delivery = add(receiving, source)
+    (line,) = delivery.notes
+    assert delivery.next_step().startswith("next: name the patients as said above; or")
     assert line.startswith("12 of 12 names hold what looks like a patient's id")
-    assert line.endswith(f"Before dvc repro: dayfold add … --group '{expression}'")
+    assert line.endswith(f"Before dvc repro: the same command with --group '{expression}'")
     assert len(add(receiving, source, group=expression).known) == 12
     run_stages(receiving, snapshot)
     assert manifest.history(receiving, DAY).images["group"].n_unique() == 4
@@ -159,14 +161,14 @@ def test_names_that_look_like_ids_are_told_in_one_line_with_what_finds_them(
 def test_other_names_and_ids_that_come_once_or_were_told_are_not_spoken_of(receiving, source):
     for name in ("{}{:03}.png", "slice{}_{}.png", "P{}x{}.png"):
         patients_in(source, name=name)
-        assert add(receiving, source, dry_run=True).said == []
+        assert add(receiving, source, dry_run=True).notes == []
         shutil.rmtree(source / "cyst")
     patients_in(source, each=1)
-    assert add(receiving, source, dry_run=True).said == []
+    assert add(receiving, source, dry_run=True).notes == []
     patients_in(source)
     rows = [f"cyst/P{one:03}_{number}.png,cyst,{one}\n" for one in range(4) for number in range(3)]
     (source / "labels.csv").write_text("path,label,group\n" + "".join(rows))
-    assert add(receiving, source, labels=source / "labels.csv").said == []
+    assert add(receiving, source, labels=source / "labels.csv").notes == []
 
 
 def test_folders_of_a_csv_that_look_like_ids_belong_in_its_column_group(receiving, source):
@@ -177,7 +179,7 @@ def test_folders_of_a_csv_that_look_like_ids_belong_in_its_column_group(receivin
         path.write_bytes(png(number))
         rows.append(f"case-{number // 3}/{number}.png,cyst\n")
     (source / "labels.csv").write_text("path,label\n" + "".join(rows))
-    (line,) = add(receiving, source, labels=source / "labels.csv").said
+    (line,) = add(receiving, source, labels=source / "labels.csv").notes
     assert line.endswith("Before dvc repro: give them as the column group of the CSV")
 
 
@@ -190,13 +192,13 @@ def test_an_expression_is_written_with_the_comments_kept_and_what_it_finds_is_sh
         with pytest.raises(ParamsError, match=r"data\.group is"):
             add(receiving, source, group=expression)
     assert not any(receiving.images(DAY).iterdir())
-    (dry,) = add(receiving, source, group=r"/(P\d+)_", dry_run=True).said
+    (dry,) = add(receiving, source, group=r"/(P\d+)_", dry_run=True).notes
     assert dry == (
         "4 patients by data.group: cyst/P000_0.png → P000; cyst/P001_0.png → P001; "
         "cyst/P002_0.png → P002"
     )
     assert receiving.params.read_text() == before
-    said = add(receiving, source, group=r"/(P\d+)_").said
+    said = add(receiving, source, group=r"/(P\d+)_").notes
     assert said == [dry, r"params.yaml: data.group is '/(P\d+)_'"]
     (line,) = [one for one in receiving.params.read_text().splitlines() if "  group:" in one]
     assert line.startswith(r"  group: '/(P\d+)_' ")
@@ -210,10 +212,10 @@ def test_of_an_export_that_is_given_again_the_new_expression_s_findings_are_show
     place(source, "cyst", [9], prefix="scan")
     add(receiving, source)
     finds = add(receiving, source, group=r"/(P\d+)_")
-    assert "by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; " in finds.said[0]
+    assert "by data.group: cyst/scan9.png → no match; cyst/P000_0.png → P000; " in finds.notes[0]
     assert finds.next_step() == "next: dvc repro"
     same = add(receiving, source, group=r"/(P\d+)_")
-    assert same.said == finds.said[:1]
+    assert same.notes == finds.notes[:1]
     assert same.next_step() == "nothing new"
 
 
@@ -223,7 +225,7 @@ def test_patients_of_earlier_days_are_told(receiving, source):
     run_stages(receiving, snapshot)
     open_day(receiving, DAYS[1])
     patients_in(source, ids=range(3, 7), each=5)
-    said = adding.add(receiving, source, day=DAYS[1]).said
+    said = adding.add(receiving, source, day=DAYS[1]).notes
     assert said[1:] == [
         "1 of 4 patients is known from an earlier day: new images join the split of the old ones"
     ]

@@ -89,7 +89,7 @@ def test_a_class_whose_composed_name_fits_no_folder_is_refused(receiving, source
     place(source, "cat", [1])
     place(source, "\u0958" * 85, [2])  # 255 bytes, which NFC makes 510
     (refused,) = add(receiving, source).refused
-    assert refused.said == "is too long for a class name (more than 255 bytes)"
+    assert refused.text == "is too long for a class name (more than 255 bytes)"
     assert taken(receiving) == {"cat/1.png": png(1)}
 
 

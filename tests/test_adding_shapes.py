@@ -57,7 +57,7 @@ def test_very_many_files_are_asked_about_before_any_is_read(receiving, source, m
         os.link(first, source / "cat" / f"{number}.png")
     with pytest.raises(IntakeError, match="looks odd") as caught:
         add(receiving, source)
-    assert caught.value.problems == [f"{deliveries.MANY} files are a great many for one day"]
+    assert caught.value.problems == [f"{deliveries.MANY} files are many for one day"]
 
 
 def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, source):
@@ -70,7 +70,10 @@ def test_an_empty_folder_is_nothing_new_and_an_empty_class_is_said(receiving, so
 @pytest.mark.parametrize(
     ("made", "hint"),
     [
-        (["today/cat/1.png", "more/dog/2.png"], "one level deeper"),
+        (
+            ["today/cat/1.png", "more/dog/2.png"],
+            "each folder inside on its own: dayfold add FOLDER/more",
+        ),
         (["2025-06-02/cat/1.png", "2025-06-03/dog/2.png"], "a folder of days is for dayfold run"),
         (["1.png", "2.png"], "pass the parent folder"),
     ],
@@ -90,6 +93,12 @@ def test_an_archive_of_loose_images_is_told_what_to_pack(receiving, tmp_path):
     with pytest.raises(IntakeError) as caught:
         add(receiving, tmp_path / "flat.zip")
     assert caught.value.hint.startswith("pack a folder that contains class folders")
+    with zipfile.ZipFile(tmp_path / "flat.zip", "a") as archive:
+        archive.writestr("labels.csv", "path,label")
+    with pytest.raises(IntakeError) as caught:
+        add(receiving, tmp_path / "flat.zip")
+    way = "if labels.csv has the labels: unpack it, then dayfold add FOLDER --labels FILE"
+    assert caught.value.hint == way
 
 
 def test_the_table_names_every_outcome_and_no_more_lines_than_are_read(receiving, source, capsys):
@@ -121,5 +130,5 @@ def test_snapshot_refuses_names_that_add_would_have_changed_and_says_what_is_odd
     with pytest.raises(IntakeError, match="2 problems") as caught:
         run_stages(receiving, snapshot)
     case, form = sorted(caught.value.problems)
-    assert "cat/A.png where case is not told apart" in case
+    assert "cat/A.png where case is ignored" in case
     assert "not in composed Unicode (NFC)" in form

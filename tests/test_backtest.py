@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 
 from builders import DAYS, contents, encoded, make_trainable, open_day, run_stages, take_in
 from dayfold import backtest, demo
-from dayfold.backtest import POLICIES, History
+from dayfold.backtest import POLICIES, BacktestDays
 from dayfold.cli.top import days_of
 from dayfold.errors import CycleError, ImageMissingError
 from dayfold.figures import comparison
@@ -51,7 +51,7 @@ def history(tmp_path_factory):
             (project.predictions, project.parent_predictions),
         ):
             shutil.copyfile(source, target)
-    return History(project, days, origin, origin / "model.safetensors"), made
+    return BacktestDays(project, days, origin, origin / "model.safetensors"), made
 
 
 def run(history, folder, name="project", tick=lambda: None):
@@ -143,7 +143,7 @@ def test_what_is_withdrawn_by_now_is_trained_on_and_tested_on_no_day(history, tm
     (project.root / tested["path"]).write_bytes(placeholder(tested["image"]))
     left = corrections.manifests_without_withdrawn(project, DAYS[2])
     assert left[1] == 2
-    without = History(project, real.days, real.parent, real.origin, *left)
+    without = BacktestDays(project, real.days, real.parent, real.origin, *left)
     scratch = run(without, tmp_path / "scratch")
     assert [facts(scratch, day)["images"] for day in DAYS[:3]] == [14 - 1, 7 + 10, 10 + 10]
     gone = {trained["image"], tested["image"]}
@@ -173,7 +173,7 @@ def test_frozen_is_scikit_learn_s_ridge_on_the_origin_s_features(tmp_path):
     take_in_colours(project, DAYS[0], 0, known)
     take_in_colours(project, DAYS[1], 20, {"red": (130, 0, 0), "blue": (0, 0, 160)})
     origin = tmp_path / "origin" / "model.safetensors"
-    real = History(project, DAYS[:2], tmp_path / "origin", origin)
+    real = BacktestDays(project, DAYS[:2], tmp_path / "origin", origin)
     scratch = run(real, tmp_path / "scratch", "frozen")
     # The features of every image, with no code of the backtest's.
     net = network.build(network.grown(network.load(origin), ["a"], 0), 16).eval()

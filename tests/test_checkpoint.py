@@ -136,7 +136,7 @@ def test_a_checkpoint_that_is_damaged_or_cannot_be_written_stops_no_training(tmp
     for data in (b"", b"not one\n", WHOLE[:-2]):
         kept._path.write_bytes(data)
         assert kept.load(ALONE) is None
-        assert "is damaged; training begins anew" in capsys.readouterr().err
+        assert "is damaged; training starts again" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
     (tmp_path / "checkpoints").write_bytes(b"a file where the folder should be")
     keeper(tmp_path / "checkpoints").save_if_due(STEPS, dict)

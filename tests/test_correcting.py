@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import dayfold
-from builders import RealProject, table
+from builders import RealProject, png, table
 from dayfold.demo import DAYS
 from dayfold.ledger import manifest
 from dayfold.serve import auditing
@@ -67,6 +67,19 @@ def test_a_relabel_opens_the_day_and_is_undone_by_one_word_a_folder_too(copy, re
     assert lines_of(copy) == []
 
 
+def test_undoing_a_rename_says_what_else_it_undoes_and_what_stays(copy, relabel):
+    path = files(copy, ONE, "3")[0]
+    relabel(path, "--to", "5")
+    new = copy.images(FOUR) / "3" / "new.png"
+    new.parent.mkdir()
+    new.write_bytes(png(1))
+    relabel("--class", "3", "--to", "three")
+    said = relabel("--class", "3", "--undo")
+    assert re.search(r"\d+ corrections undone \(\d+ to three, 1 to 5\):", said)
+    assert f"not moved back: 1 image of the open day in data/images/{FOUR}/three" in said
+    assert lines_of(copy) == []
+
+
 def test_images_are_named_by_path_folder_id_or_a_copy_and_classes_not_by_case(
     copy, shell, relabel, tmp_path
 ):
@@ -119,7 +132,7 @@ def test_a_file_of_the_open_day_is_moved(copy, relabel, withdraw, digits):
     assert len(files(copy, FOUR, "new")) == 3
     assert len(files(copy, FOUR, "*")) == count + 1
     moved = files(copy, FOUR, "new")[0]
-    assert "take the file away" in withdraw(moved, "--reason", "blurred", code=1)
+    assert "delete the file" in withdraw(moved, "--reason", "blurred", code=1)
     assert "move it back with relabel" in relabel(moved, "--undo", code=1)
     relabel("--class", "new", "--to", path.split("/")[3])
     assert files(copy, FOUR, "new") == []

@@ -5,6 +5,7 @@ import pytest
 from builders import DAYS, image, open_day, place, run_stages, simulate, take_in, write_day
 from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import corrections, manifest
+from dayfold.ledger.corrections import Correction
 from dayfold.project import params as params_file
 from dayfold.stages import snapshot
 
@@ -31,6 +32,17 @@ def test_corrections_become_rows_that_keep_place_group_and_split(project):
     for row in rows:
         kept = before[row.image]
         assert (row.path, row.group, row.split) == (kept["path"], kept["group"], kept["split"])
+
+
+def test_a_class_is_renamed_where_all_its_images_get_one_other_name(project):
+    (history,) = simulate(project, [[(1, "cat", ""), (2, "cat", ""), (3, "dog", "")]])
+    one, two = (Correction("relabel", image(number), "lion", "") for number in (1, 2))
+    assert corrections.renamed(history, {one.image: one}, []) == {}
+    both = {one.image: one, two.image: two}
+    assert corrections.renamed(history, both, ["dog"]) == {"cat": "lion"}
+    assert corrections.renamed(history, both, ["cat"]) == {}
+    both[two.image] = two._replace(label="tiger")
+    assert corrections.renamed(history, both, []) == {}
 
 
 def test_an_empty_file_is_written_once_and_never_over_corrections(project):
@@ -60,7 +72,7 @@ def test_every_line_that_does_not_fit_is_listed_with_its_number(project):
     assert caught.value.what.startswith(f"data/corrections/{DAYS[1]}.csv")
     found = caught.value.problems
     assert [problem.split(":")[0] for problem in found] == ["line 2", "line 3", "line 5", "line 6"]
-    assert "action 'rename' is none of relabel, withdraw, erase" in found[0]
+    assert "action 'rename' is not relabel, withdraw or erase" in found[0]
     assert f"no image '{image(9)[:12]}'… on an earlier day" in found[1]
     assert f"a second correction of data/images/{DAYS[0]}/cat/1.png" in found[2]
     assert "without a label" in found[3]
@@ -120,7 +132,7 @@ def test_what_was_corrected_today_counts_for_what_comes_today(project):
         run_stages(project, snapshot)
     problems = sorted(caught.value.problems)
     assert problems[0] == f"{project.name(withdrawn)} was withdrawn"
-    assert "and given as 'dog'; to correct that: dayfold relabel data/images/" in problems[1]
+    assert "but 'dog' here; to correct that: dayfold relabel data/images/" in problems[1]
     withdrawn.unlink()
     other.unlink()
     run_stages(project, snapshot)
@@ -142,10 +154,10 @@ def test_an_erased_image_is_withdrawn_unless_it_was_and_a_day_may_hold_that_alon
     run_stages(project, snapshot)
     after = manifest.history(project, DAYS[2])
     assert (after.days, after.withdrawn) == (DAYS[:3], {image(1), image(2)})
-    found = corrections.gone(project)
+    found = corrections.withdrawals(project)
     # The first day's line stands alone, of the second image the last one counts.
     assert {key: (day, line.action) for key, (day, line) in found.items()} == {
         image(1): (DAYS[1], "erase"),
         image(2): (DAYS[2], "erase"),
     }
-    assert corrections.gone(project, "withdraw").keys() == {image(2)}
+    assert corrections.withdrawals(project, "withdraw").keys() == {image(2)}

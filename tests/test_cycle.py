@@ -103,7 +103,7 @@ def test_a_sealed_day_that_was_made_again_or_changed_is_not_built_upon(copy):
     copy.evaluation(THREE).write_text(edited.replace(THREE, ONE, 1))
     said = copy.dayfold("add", "--day", FOUR, code=1)
     assert f"{THREE} is not as it was sealed: data/evaluations/{THREE}.csv" in said
-    assert "dayfold undo, to have back what was sealed" in said
+    assert "dayfold undo, to restore what was sealed" in said
     assert "is as it was sealed" in copy.dayfold("undo", "--yes")
     assert copy.evaluation(THREE).read_text() == edited
     copy.dayfold("add", "--day", FOUR)
@@ -120,7 +120,7 @@ def test_a_taken_name_is_changed_unless_that_would_change_the_group(receiving, t
     params.edit(receiving.params, {"data.group": r"/([^/]+)\.png$"})
     with pytest.raises(IntakeError) as caught:
         add(receiving, write_scans(tmp_path / "evening", 1, shade=55))
-    said = "has a name that is taken today, and another would change its group"
+    said = "has a name that is taken today; another name would change its group"
     assert caught.value.problems == [f"cyst/0.png {said}"]
 
 
@@ -182,7 +182,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     assert f"{THREE} is open again" in copy.dayfold("undo", "--yes")
     assert copy.params.read_text() == before
     subjects = copy.git("log", "-2", "--format=%s").splitlines()
-    assert subjects == [f"Take back the seal of {THREE}", "more"]
+    assert subjects == [f"Undo the seal of {THREE}", "more"]
     assert "A  notes.txt" in copy.git("status", "--porcelain")
     assert f"{THREE}, open; parent {TWO}" in copy.dayfold("status")
     params.edit(copy.params, {"train.learning_rate": 0.001})
@@ -191,7 +191,7 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     # Unasked, behind a commit that changed what it has, or on another branch: not at all.
     before = copy.git("rev-parse", "HEAD", f"day/{THREE}")
     said = copy.dayfold("undo", code=1)
-    assert f"{THREE} is sealed: its tag and its commit go" in said
+    assert f"{THREE} is sealed: its tag and commit are removed" in said
     assert "There is no terminal to ask on, so nothing was done" in said
     assert copy.git("rev-parse", "HEAD", f"day/{THREE}") == before
     metrics = copy.metrics.read_text()
@@ -205,6 +205,21 @@ def test_seal_commits_the_day_alone_and_undo_takes_back_what_nobody_else_has(cop
     copy.git("push", "--quiet", "origin", "HEAD")
     said = copy.dayfold("undo", "--seal", "--yes", code=1)
     assert f"The seal of {THREE} is on other branches too: origin/" in said
+
+
+def test_undo_keeps_the_patients_that_a_label_file_named(copy, tmp_path):
+    source = write_scans(tmp_path / "new")
+    files = sorted(source.rglob("*.png"))
+    rows = [f"{path.relative_to(source)},4,P{number}" for number, path in enumerate(files)]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["path,label,group", *rows]))
+    copy.dayfold("add", str(source), "--labels", str(labels), "--day", FOUR)
+    groups = copy.groups(FOUR).read_text()
+    assert "P2" in groups
+    said = copy.dayfold("undo", "--yes")
+    again = said.split("to add them again: ")[1].split(" (")[0]
+    copy.sh("-c", f"{again} --day {FOUR}")
+    assert copy.groups(FOUR).read_text() == groups
 
 
 def test_undo_closes_an_open_day_and_keeps_its_files_and_the_edits_of_params(copy, tmp_path):
@@ -283,7 +298,7 @@ def test_what_a_run_does_not_know_of_dvc_it_shows():
         *("", "WARNING: 'x' is empty.", "Updating lock file 'dvc.lock'", "Running stage 'curve':"),
         "ACC 1.000",
     ):
-        stages.hear(line)
+        stages.handle(line)
     assert [line[19:] for line in shown] == ["slow: 3", "WARNING: 'x' is empty.", "ACC 1.000"]
     assert [line.split()[0] for line in shown] == ["train", "WARNING:", "curve"]
 
@@ -299,7 +314,7 @@ def test_what_dvc_cannot_lay_out_and_what_a_newer_dvc_made_are_told(copy):
     shutil.rmtree(copy.root / ".dvc" / "cache")
     copy.model.unlink()
     with pytest.raises(ToolError) as caught:
-        opening.lay_out(copy)
+        opening.checkout(copy)
     assert copy.name(copy.model) in str(caught.value)
     said = copy.dayfold("undo", "--yes", code=1)
     assert "data/model.safetensors" in said

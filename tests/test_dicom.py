@@ -199,7 +199,7 @@ def test_the_group_is_the_patient_whatever_the_study_and_gives_no_name_away():
 def test_what_a_person_must_know_of_a_file_is_said():
     plain = examine(scan(np.zeros((8, 8), np.uint8)))
     assert plain.group == ""
-    assert plain.remarks == ("names neither patient nor study; it is a group of its own",)
+    assert plain.remarks == ("names neither patient nor study; it is its own group",)
     burned = scan(np.zeros((8, 8), np.uint8), PatientID="1", BurnedInAnnotation="YES")
     (said,) = examine(burned).remarks
     assert "identifiers are burned into its pixels" in said

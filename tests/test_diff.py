@@ -25,8 +25,9 @@ def test_a_day_is_compared_with_the_one_before(three_days):
     assert said[1].split() == [THREE, "95%", TWO, "→", THREE]
     assert said[2].split() == ["test", "images", "167", "125"]
     assert [line.split("  ")[0] for line in said[3:8]] == list(diff.FIGURES.values())
-    assert said[8].startswith("few: too few to judge, on fewer than 21 patients")
-    assert said[9].startswith("On the 125 test images of both days: ")
+    assert said[8].startswith("worst class")
+    assert said[9].startswith("few: too few to judge, on fewer than 21 patients")
+    assert said[10].startswith("On the 125 test images of both days: ")
     drawn = three_days.dayfold("diff", ONE, THREE).splitlines()[-1]
     assert re.fullmatch(r"training samples: 100% → \d+% from the day's own images", drawn)
     assert three_days.dayfold("diff", TWO, THREE).splitlines() == said
@@ -88,8 +89,20 @@ def test_two_days_are_compared_on_the_images_that_both_tested_also_of_a_renamed_
     assert said[1:3] == [
         "On the 23 test images of both days: 1 newly wrong, 1 newly right; no more than chance "
         "(McNemar, p = 1.000)",
-        "  worse: F1 of dog: 0.800 → 0.667 (too few to judge: 1 patient)",
+        "  worse  F1 of dog: 0.800 → 0.667 (too few to judge: 1 patient)",
     ]
+
+
+def test_the_first_line_says_what_a_day_did_to_earlier_ones_and_what_it_renamed():
+    line = DayLine(ONE, 0, 2, ("eel",), {}, renamed={"fox": "dog"}, corrections={"relabel": 2})
+    (said, *_) = diff.sentences([Side(line, {}, None, None)], None)
+    assert said == (
+        f"{ONE}: 0 images added, 2 labels corrected, 2 classes "
+        "(new: eel; renamed or merged: fox → dog)"
+    )
+    line = DayLine(ONE, 1, 1, (), {}, corrections={"withdraw": 1})
+    (said, *_) = diff.sentences([Side(line, {}, None, None)], None)
+    assert said == f"{ONE}: 1 image added, 1 image withdrawn, 1 class"
 
 
 def test_nothing_is_compared_on_too_few_patients(project):

@@ -101,7 +101,7 @@ def test_every_copy_goes_and_hard_links_too(small, tmp_path):
     found = erasure(small, path)
     text = "\n".join(found.described())
     assert "and copies: a link.png, .dvc/tmp/copy" in text
-    assert "1 more hard links of the same file lie outside the project: find" in text
+    assert "1 more hard links of the same file are outside the project: find" in text
     assert holders(small.root, {image}) != []  # nothing is done before it is confirmed
     found.carry_out()
     assert holders(small.root, {image}) == []
@@ -154,7 +154,7 @@ def test_an_erase_that_is_killed_anywhere_is_finished_by_the_same_command(
     said = erase(small, folder)
     assert holders(tmp_path, everything) == []
     assert vcs.stale(small.root, f"data/images/{SMALL_DAYS[0]}.dvc") == []
-    lines = corrections.lines(small, SMALL_DAYS[1]).values()
+    lines = corrections.of_day(small, SMALL_DAYS[1]).values()
     assert {line.image for line in lines if line.action == "erase"} == everything
     # And once more there is nothing left to do.
     assert [line for line in erase(small) if "erased" in line] == [
@@ -212,7 +212,7 @@ def test_what_cannot_be_erased_is_listed_and_nothing_is_done(small):
     said = small.dayfold("withdraw", str(path), "--erase", "--reason", "x", code=1)
     assert "There is no terminal to ask on, so nothing was done" in said
     assert sha256_file(path) == sha256(png(3))
-    assert corrections.lines(small, SMALL_DAYS[1]) == {}
+    assert corrections.of_day(small, SMALL_DAYS[1]) == {}
 
 
 def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, tmp_path):
@@ -226,12 +226,12 @@ def test_an_image_of_the_open_day_goes_from_the_cache_and_the_remote_too(small, 
     found = erasure(small, new, reason="")
     text = "\n".join(found.described())
     assert "to be erased: 1 image\n" in text
-    assert f"  {small.name(new)} (of the open day, in no sealed one)" in text
+    assert f"  {small.name(new)}\n    of the open day only" in text
     found.carry_out()
     assert holders(small.root, image) == []
     assert holders(tmp_path / "store", image) == []
     assert other.exists()
-    assert corrections.lines(small, day) == {}  # no sealed day has it, so no event tells of it
+    assert corrections.of_day(small, day) == {}  # no sealed day has it, so no event tells of it
     small.dvc("checkout", "--quiet", "--force", small.name(small.images(day)))
     assert other.exists()
     assert holders(small.root, image) == []
@@ -242,10 +242,10 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
     small.dayfold("withdraw", str(path), "--reason", "blurred")
     # The reason of today's withdrawal stands.
     erase(small, path, reason="")
-    (line,) = corrections.lines(small, day).values()
+    (line,) = corrections.of_day(small, day).values()
     assert (line.action, line.reason) == ("erase", "blurred")
     for words, told in (
-        (("withdraw", str(path), "--undo"), "was erased: that cannot be taken back"),
+        (("withdraw", str(path), "--undo"), "was erased: that cannot be undone"),
         (("relabel", str(path), "--to", "x"), "was erased"),
         (("withdraw", "--erase", "--undo"), "What was erased cannot be brought back"),
         (("undo", "--yes"), "erased 1 image of earlier days, so it cannot be undone"),
@@ -255,7 +255,7 @@ def test_what_was_erased_is_not_taken_back_relabelled_or_taken_in_again(small):
     small.corrections(day).write_text("action,image,label,reason\n")
     assert "edited" not in small.dayfold("status")
     erase(small, path)
-    assert corrections.lines(small, day)[sha256(png(3))].action == corrections.ERASE
+    assert corrections.of_day(small, day)[sha256(png(3))].action == corrections.ERASE
     (again,) = place(small.images(day), "dog", [3])
     text = again.with_name("text.png")
     shutil.copy(path, text)
@@ -290,7 +290,7 @@ def test_on_a_terminal_it_asks_and_no_or_ctrl_c_leaves_all_as_it_is(small, answe
     assert process.wait(60) == 1, shown
     assert said in shown.decode()
     assert sha256_file(path) == sha256(png(3))
-    assert corrections.lines(small, SMALL_DAYS[1]) == {}
+    assert corrections.of_day(small, SMALL_DAYS[1]) == {}
 
 
 # The three real days, shared by a folder; then a fourth that erases, and a clone's fifth.
@@ -323,13 +323,13 @@ def test_the_days_that_saw_an_image_are_told(erased):
         f"  {tested['path']}\n    the models of {TWO} to {THREE} were calibrated or tested" in said
     )
     assert f"  {trained['path']}\n    the models of {TWO}" in said
-    assert f"{TWO} to {THREE} can no longer be made again as recorded" in said
+    assert f"{TWO} to {THREE} cannot be made again as recorded" in said
     assert "here: 4 files and objects erased" in said
     ids = {row["image"] for row in (trained, tested)}
     assert holders(project.root.parent, ids) == []
 
 
-def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_path):
+def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, digits):
     project, (trained, tested), _ = erased
     found = verify(project, read_data=True)
     assert (found.damage, found.erased) == ([], 4)
@@ -359,8 +359,17 @@ def test_verify_takes_the_text_by_its_event_and_finds_other_damage(erased, tmp_p
     }
     assert len(damage) == 2  # the file and the object
     project.corrections(FOUR).write_text(lines)
-    # And with it, bytes that came back.
+    # And with it, bytes that came back, as in a clone that has not erased them.
     assert verify(project, read_data=True).damage == []
+    file.unlink()
+    shutil.copy(digits / TWO / Path(tested["path"]).relative_to(f"data/images/{TWO}"), file)
+    for read_data in (False, True):
+        [(day, what, hint)] = verify(project, read_data=read_data).damage
+        assert day == TWO
+        assert what.startswith(f"{tested['path']} was erased on {FOUR}, and its bytes are here")
+        assert hint == "dayfold withdraw --erase"
+    file.unlink()
+    file.write_bytes(kept)
 
 
 def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_none(erased, tmp_path):
@@ -370,15 +379,16 @@ def test_a_day_that_needs_an_erased_image_is_not_made_and_its_papers_promise_non
     assert f"{ONE}  identical\n" in said
     (line,) = [line for line in said.splitlines() if line.startswith(f"{TWO}  ")]
     assert line.startswith(f"{TWO}  not made: it needs images that were erased: ")
-    assert all(row["path"] in line for row in images)
+    assert any(row["path"] in line for row in images)
+    assert line.endswith(" and 1 more")
     card = tmp_path / "MODEL_CARD.md"
     project.dayfold("export", str(card), "--day", TWO)
     text = card.read_text(encoding="utf-8")
-    assert "It cannot be made again: it was made with 2 images that were erased since" in text
+    assert "It cannot be made again, as 2 images that it was made with were erased since" in text
     assert f"dayfold reproduce {TWO}" not in text
     project.dayfold("export", str(card), "--day", ONE)
     text = card.read_text(encoding="utf-8")
-    assert "to the bit on such a machine" in text
+    assert "on such a machine to the bit" in text
     project.dayfold("report", "--day", TWO)
     page = project.report(TWO).read_text(encoding="utf-8")
     assert Path(trained["path"]).name not in page
@@ -389,7 +399,7 @@ def test_a_backtest_goes_without_it_and_says_so_and_changes_nothing_of_the_days(
     status = vcs.git(project.root, "status", "--porcelain")
     said = project.dayfold("backtest", "--policy", "project", "--days", f"{TWO}..")
     assert "left out of every day: 2 images withdrawn by now" in said
-    assert "the last day's figures: on 166 test images; few: too few to judge" in said
+    assert "figures of the last day: on 166 test images; few: too few to judge" in said
     [scratch] = [RealProject(path.parent) for path in project.scratch.glob("backtest/*/data")]
     assert scratch.evaluation(ONE).read_bytes() == project.evaluation(ONE).read_bytes()
     before, now = (tables.evaluations(one, [TWO]).filter(model=TWO) for one in (project, scratch))

@@ -108,7 +108,7 @@ def test_a_sample_is_the_smaller_part_of_a_larger_one_in_every_cohort(cohorts, m
 def test_a_sample_that_grows_asks_yesterday_s_model_about_what_is_new_in_it(copy, monkeypatch):
     monkeypatch.chdir(copy.root)
     read = params.read(copy.params)
-    limited = params.changed(read, {"evaluate.max_per_cohort": 4})
+    limited = params.with_changes(read, {"evaluate.max_per_cohort": 4})
     whole = tables.read(copy.predictions, Prediction)
     flips = copy.plot("flips").read_bytes()
     evaluate.run(copy, limited)

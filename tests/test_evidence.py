@@ -94,12 +94,12 @@ def test_a_figure_is_judged_by_what_it_is_made_of():
     said = {label: scores["judged"] for label, scores in figures["classes"].items()}
     assert said == {"cat": False, "dog": True, "eel": True}
     keys = ("weighted_f1", "worst_f1", "forgetting", "new.f1")
-    assert [evidence.shown(figures, key) for key in keys] == ["0.900", "0.800", "0.000", "few"]
+    assert [evidence.as_text(figures, key) for key in keys] == ["0.900", "0.800", "0.000", "few"]
     # Where two classes have the lowest F1, both count.
-    assert evidence.shown(judged(41, cat=21, eel=3), "worst_f1") == "few"
-    assert evidence.shown(judged(41, cat=21, eel=21), "new.f1") == "0.900"
+    assert evidence.as_text(judged(41, cat=21, eel=3), "worst_f1") == "few"
+    assert evidence.as_text(judged(41, cat=21, eel=21), "new.f1") == "0.900"
     early = judged(41, earlier=20, cat=21, eel=21)
-    assert [evidence.shown(early, key) for key in keys[:3]] == ["0.900", "0.800", "few"]
+    assert [evidence.as_text(early, key) for key in keys[:3]] == ["0.900", "0.800", "few"]
     # No drop is significant on too few.
     assert judged(21, cat=1, eel=1)["worse_than_yesterday"]["significant"] is True
     assert judged(20, cat=1, eel=1)["worse_than_yesterday"]["significant"] is None

@@ -120,5 +120,5 @@ def test_a_format_is_named_or_is_the_file_s_ending(tmp_path):
     assert exporting.form_of(tmp_path / "a.onnx", None) == "onnx"
     assert exporting.form_of(tmp_path / "a.bin", "safetensors") == "safetensors"
     for file, form in (("a.bin", None), ("a.pt", None), ("a.onnx", "tflite")):
-        with pytest.raises(CycleError, match="names no format"):
+        with pytest.raises(CycleError, match="is not a model format"):
             exporting.form_of(tmp_path / file, form)

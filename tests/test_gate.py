@@ -12,7 +12,7 @@ from dayfold.demo import DAYS
 from dayfold.errors import LedgerError
 from dayfold.figures import gate, intervals
 from dayfold.figures.evidence import Evidence
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Check
 from dayfold.project import params
@@ -221,7 +221,7 @@ def test_a_day_that_fails_is_not_sealed_but_by_force_with_a_reason(copy, shell):
     assert gate.forced(copy) == {THREE: "#7: the class is rare"}
     assert "forced" in log_of(shell, root)[THREE]
     assert f"{THREE} was sealed by force: #7: the class is rare" in copy.dayfold("log")
-    assert gate.last_passed(copy, Line.read(copy).sealed) == TWO
+    assert gate.last_passed(copy, ProjectState.read(copy).sealed) == TWO
     assert copy.git("status", "--porcelain") == ""
 
 
@@ -231,7 +231,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(copy, d
     said = copy.dayfold("run", str(digits / FOUR), "--day", FOUR, code=3)
     assert f"{FOUR} does not pass the gate" in said
     assert f"{FOUR}, open" in copy.dayfold("status")
-    assert Line.read(copy).sealed == [ONE, TWO, THREE]
+    assert ProjectState.read(copy).sealed == [ONE, TWO, THREE]
     # The next night: still that day's fault, and nothing of the next one is taken in.
     said = copy.dayfold("run", str(digits / FIVE), "--day", FIVE, code=3)
     assert f"{FOUR} is still open: it does not pass the gate" in said
@@ -244,7 +244,7 @@ def test_run_and_backfill_stop_at_a_failing_day_with_a_code_of_their_own(copy, d
     assert FIVE not in said
     params.edit(copy.params, {"gate.min_class_f1": None, "gate.require_evidence": False})
     copy.dayfold("run", str(archive))
-    assert Line.read(copy).sealed == [ONE, TWO, THREE, FOUR]
+    assert ProjectState.read(copy).sealed == [ONE, TWO, THREE, FOUR]
     assert gate.forced(copy) == {}
 
 

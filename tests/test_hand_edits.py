@@ -12,7 +12,7 @@ from builders import RealProject
 from dayfold.demo import DAYS
 from dayfold.errors import CycleError
 from dayfold.history import hand_edits
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.project import vcs
 from dayfold.project.console import MOST_LINES
 from faults import Disk
@@ -25,7 +25,7 @@ ALL = (
 
 
 def check(project):
-    hand_edits.check(Line.read(project))
+    hand_edits.check(ProjectState.read(project))
 
 
 def problems(project):
@@ -87,8 +87,8 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
     said = checked.dayfold("add", "--day", FOUR, code=1)
     assert ALL in said
     for path, what in (
-        (corrections, "is not what git has"),
-        (evaluation, "is not what git has"),
+        (corrections, "differs from git"),
+        (evaluation, "differs from git"),
         (changed, "was changed"),
         (deleted, "was deleted"),
         (added, "was added"),
@@ -100,7 +100,7 @@ def test_every_kind_of_edit_is_told_by_the_next_command_and_undone_as_it_says(ch
         f"git checkout HEAD -- {checked.name(corrections)} {checked.name(evaluation)} && "
         f"dvc checkout --force {folders} || dvc pull --force {folders} || dayfold check --read-data"
     )
-    assert f"move what was added elsewhere (DVC deletes it), then: {steps}\n" in said
+    assert f"move added files elsewhere (DVC deletes them), then: {steps}\n" in said
     for words in (("status",), ("relabel", str(changed), "--to", "1", "--day", FOUR)):
         heard = checked.dayfold(*words, code=int(words[0] == "relabel"))
         assert f"  - {checked.name(changed)} was changed\n" in heard
@@ -159,7 +159,7 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
     month = checked.tracked_month(ONE)
     month.write_text(month.read_text().replace("md5: ", "md5: 0", 1))
     names = [checked.name(checked.tracked(THREE)), checked.name(month)]
-    assert problems(checked) == [f"{name} is not what git has" for name in names]
+    assert problems(checked) == [f"{name} differs from git" for name in names]
     vcs.git(checked.root, "checkout", "HEAD", "--", *names)
     check(checked)
     month.unlink()
@@ -183,6 +183,16 @@ def test_a_pin_and_a_parent_that_were_edited_are_told_and_a_pin_that_only_moved_
     assert problems(checked) == [what]
 
 
+def test_a_git_pull_without_a_dvc_pull_is_no_edit_by_hand(copy):
+    copy.git("checkout", "--quiet", f"day/{TWO}")
+    copy.dvc("checkout")
+    copy.git("checkout", "--quiet", "-")
+    said = copy.dayfold("status")
+    assert f"{THREE} is sealed, but not here yet: git was pulled, and DVC was not" in said
+    undo(copy)
+    assert "next    dayfold add FOLDER" in copy.dayfold("status")
+
+
 def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeypatch, tmp_path):
     path = image(copy)
     (copy.scratch / "cached").hardlink_to(path)
@@ -204,9 +214,9 @@ def test_only_days_that_were_touched_since_the_last_check_are_read(copy, monkeyp
     replace(path)
     assert problems(copy) == problems(copy) == [f"{copy.name(path)} was changed"]
     # What nothing is known of is read once, and what a clock that was put back since noted.
-    noted = json.loads(copy.last_looks.read_bytes())
+    noted = json.loads(copy.last_checked.read_bytes())
     for ahead in ({}, {day: at + 86400 * 10**9 for day, at in noted.items()}):
-        copy.last_looks.write_text(json.dumps(ahead))
+        copy.last_checked.write_text(json.dumps(ahead))
         assert problems(copy) == [f"{copy.name(path)} was changed"]
     vcs.dvc(copy.root, "checkout", "--force", f"data/images/{ONE}")
     check(copy)
@@ -220,7 +230,7 @@ def test_what_the_first_seal_sealed_is_looked_at_from_then_on(copy, digits):
     copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
     copy.dvc("checkout", "--quiet", "--force")
     copy.dayfold("undo", "--yes")
-    copy.last_looks.unlink()
+    copy.last_checked.unlink()
     copy.dayfold("seal")
     path = image(copy)
     replace(path)
@@ -265,7 +275,7 @@ def test_stages_refuse_tables_that_were_edited_and_what_looks_back_warns(copy, t
     copy.dayfold("add", "--day", FOUR)
     path = copy.manifest(THREE)
     path.write_text(path.read_text().replace(",train", ",test", 1))
-    found = f"{ALL}\n  - {copy.name(path)} is not what git has\n→ git checkout HEAD -- "
+    found = f"{ALL}\n  - {copy.name(path)} differs from git\n→ git checkout HEAD -- "
     for stage in ("snapshot", "curve"):
         assert found in copy.dayfold(stage, code=1)
     card = ("export", str(tmp_path / "card.md"), "--day", THREE)

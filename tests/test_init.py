@@ -123,7 +123,7 @@ def test_a_current_folder_that_was_deleted_is_told(tmp_path):
 
 
 OFFLINE = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-NO_REMOTE = "DVC does not take {} as a remote."
+NO_REMOTE = "DVC cannot use {} as a remote."
 FTP, GS = "ftp://host/path", "gs://bucket/path"
 
 

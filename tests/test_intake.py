@@ -76,8 +76,8 @@ def test_no_class_is_called_as_an_audit_s_decision(source, nothing):
     delivery = inspect(source, nothing)
     assert [item.label for item in delivery.images] == ["keep_", "withdraw_"]
     for decision, refused in zip(("keep", "withdraw"), map(str, delivery.refused), strict=True):
-        assert f"{decision} is no class name: in an audit's table it is a decision" in refused
-        assert f"call it {decision}_" in refused
+        assert f"{decision} is no class name: it is a decision in audits" in refused
+        assert f"use {decision}_" in refused
         assert corrections.label_problem(decision)
 
 
@@ -119,7 +119,7 @@ def test_an_image_that_is_there_already_is_known_or_a_problem(project, source, n
     assert [item.path.name for item in found.images] == ["3.png"]
     assert list(map(str, found.known)) == [f"cat/1.png has the same bytes as {there}/1.png"]
     assert list(map(str, found.changed)) == [
-        f"dog/2.png is 'cat' as {there}/2.png, and given as 'dog'"
+        f"dog/2.png is 'cat' in the project ({there}/2.png), but 'dog' here"
     ]
 
 

@@ -57,7 +57,7 @@ def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(c
     path.write_text("")
     with monkeypatch.context() as patched:
         patched.setattr(journal.time, "sleep", lambda _: path.write_text("{}"))
-        assert journal.find(copy) == []
+        assert journal.half_done(copy) == []
     vcs.git(copy.root, "rm", "--quiet", "--cached", "dvc.lock")
     vcs.git(copy.root, "commit", "--quiet", "-m", "as before the first seal")
     killed(copy)
@@ -67,7 +67,7 @@ def test_a_truncated_dvc_lock_is_that_of_the_last_commit_again_or_else_removed(c
 
 
 def test_an_rwlock_that_dvc_fails_on_is_removed_and_every_other_left_to_dvc(copy, capfd):
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     path = copy.root / ".dvc" / "tmp" / "rwlock"
     for content in ("", '{"write": {"/data', "null"):
         killed(copy)
@@ -120,14 +120,16 @@ def test_what_no_note_covers_is_told_with_its_age_and_left(copy):
             killed(copy, step="seal", step_began=time.time() - 1)
         said = begun(copy)
         assert len(said) == 4
-        assert all("since 5 min; it is not dayfold's and was left alone" in line for line in said)
+        assert all(
+            "since 5 min; dayfold did not begin it, so it was left alone" in line for line in said
+        )
         assert rwlock.exists()
         assert lock.exists()
         assert part.exists()
         assert copy.dvc_lock.read_bytes() == whole[:100]
     assert copy.dayfold("check", code=1).count("FIX   half done") == 4
     assert copy.dayfold("check", "--fix").count("fixed half done") == 4
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     assert copy.dvc_lock.read_bytes() == whole
 
 
@@ -137,7 +139,7 @@ def test_a_lock_of_gits_is_removed_only_where_the_killed_step_had_called_git(cop
         killed(copy, step=step, step_began=began)
         lock.touch()
         assert "was left alone" in begun(copy)[0]
-        assert "wait: a git may be at work" in copy.dayfold("check", "--fix", code=1)
+        assert "wait: git may be at work" in copy.dayfold("check", "--fix", code=1)
         assert lock.exists()
     # Of before the clock was put back: no lock that was written just now.
     os.utime(lock, (time.time() + 86400, time.time() + 86400))
@@ -176,7 +178,7 @@ def test_half_written_files_are_removed_and_other_hidden_ones_and_later_days_sta
     *said, made_again = begun(copy)
     assert made_again.endswith("is half written: made again")
     assert [line.endswith("is half written: removed") for line in said] == [True] * 3
-    assert journal.find(copy) == []
+    assert journal.half_done(copy) == []
     assert not of_dvc.exists()
     assert not part.exists()
     assert mine.exists()
@@ -229,7 +231,7 @@ def test_an_opening_is_not_finished_upon_what_was_made_or_checked_out_since(copy
 
 def test_an_undo_of_an_open_day_is_finished_after_a_kill(copy, monkeypatch):
     before = vcs.git(copy.root, "status", "--porcelain")
-    for number, at in enumerate(("_move", "bring_back", "edit", "lay_out"), start=1):
+    for number, at in enumerate(("_move", "restore_files", "edit", "checkout"), start=1):
         opening.open_day(copy, FOUR)
         (copy.images(FOUR) / "cyst").mkdir()
         (copy.images(FOUR) / "cyst" / "1.png").write_bytes(b"mine")

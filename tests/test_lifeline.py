@@ -74,7 +74,7 @@ def test_a_process_whose_starter_is_gone_does_nothing():
     script = '(sleep 0.5; "$@" 2>&1) &'
     command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", STAGE]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert "CycleError: What started this process is gone" in said
+    assert "CycleError: The process that started this one has ended" in said
     assert "alive" not in said
 
 
@@ -164,6 +164,5 @@ def test_commands_that_are_killed_and_given_again_come_to_the_same_day(tmp_path,
     monkeypatch.setattr(kill, "again", again_warm)
     lost = kill.run(base, kills=3, seed=1, commands=2)
     assert sum(lost.kills.values()) == 3
-    assert (lost.images, lost.days, lost.commits) == (0, 0, 0)
     assert lost.steps == []
     assert lost.hashes == []

@@ -4,7 +4,7 @@ import pytest
 
 from builders import DAYS, add, place, png, run_stages, taken
 from dayfold.errors import IntakeError
-from dayfold.history.line import Line, strays
+from dayfold.history.state import ProjectState, unused_folders
 from dayfold.ledger import manifest
 from dayfold.ledger.intake import finding
 from dayfold.project import vcs
@@ -28,7 +28,7 @@ def linked(receiving, source, tmp_path):
 
 
 def test_a_link_into_the_cache_is_the_file_that_it_is(linked, source):
-    assert finding.count(linked, DAY) == {"cat": 6}
+    assert finding.count_by_class(linked, DAY) == {"cat": 6}
     assert len(add(linked, source).known) == 6  # and today's folder is compared with
     run_stages(linked, snapshot)
     images = manifest.history(linked, DAY).images
@@ -49,14 +49,14 @@ def test_every_other_link_is_refused_and_one_to_a_lost_object_says_so(linked, tm
     assert "a.png is a link; links are not followed" in said
     assert "d.png is a link; links are not followed" in said
     assert "c.png is a link; links are not followed" in said
-    assert "2.png is a link to what DVC's cache has lost: dvc pull" in said
+    assert "2.png is a link to a file that DVC's cache has lost: dvc pull" in said
 
 
 def test_links_of_a_day_that_nobody_has_can_be_taken_in(linked):
     linked.images(DAY).rename(linked.images(DAYS[2]))
-    (stray,) = strays(Line.read(linked))
-    assert (stray.images, stray.folder) == (6, f"data/images/{DAYS[2]}")
-    add(linked, linked.root / stray.folder, move=True)
+    (unused,) = unused_folders(ProjectState.read(linked))
+    assert (unused.images, unused.folder) == (6, f"data/images/{DAYS[2]}")
+    add(linked, linked.root / unused.folder, move=True)
     assert sorted(taken(linked)) == [f"cat/{number}.png" for number in range(6)]
     assert not any(path.is_symlink() for path in linked.images(DAY).rglob("*"))
-    assert strays(Line.read(linked)) == []
+    assert unused_folders(ProjectState.read(linked)) == []

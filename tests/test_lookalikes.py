@@ -146,5 +146,5 @@ def test_a_file_of_looks_with_other_columns_is_named(project):
         tables.write(project.looks(day), tables.Look, [(day, "0" * 32)])
     assert sorted(looks.read(project, DAYS)["image"]) == sorted(DAYS[:2])
     project.looks(DAYS[1]).write_text("image,picture\n")
-    with pytest.raises(LedgerError, match=rf"looks/{DAYS[1]}\.csv is not as it was written"):
+    with pytest.raises(LedgerError, match=rf"looks/{DAYS[1]}\.csv was changed"):
         looks.read(project, DAYS)

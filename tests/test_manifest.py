@@ -125,15 +125,15 @@ def test_one_image_on_two_days_does_not_hold_together(project):
     assert caught.value.problems == ["one.png", "other.png"]
 
 
-def test_a_changed_earlier_manifest_is_found_also_beside_a_kept_history(project):
+def test_a_changed_earlier_manifest_is_found_also_beside_a_cached_history(project):
     simulate(project, [[(1, "cat", "")], [(2, "cat", "")], [(3, "cat", "")]])
-    manifest.history(project, DAYS[2], keep=True)
+    manifest.history(project, DAYS[2], cache=True)
     path, name = project.manifest(DAYS[0]), f"data/manifests/{DAYS[0]}.csv"
     path.write_bytes(path.read_bytes().replace(b"cat", b"dog"))
     for kept in (True, False):
         if not kept:
-            project.kept_history.unlink()
-        with pytest.raises(LedgerError, match="was changed after the next day had") as caught:
+            project.cached_history.unlink()
+        with pytest.raises(LedgerError, match="was changed after the next day was made") as caught:
             manifest.history(project, DAYS[2])
         assert caught.value.what.startswith(name)
         assert f"{DAYS[1]} pins" in caught.value.what
@@ -147,7 +147,7 @@ FEW_DAYS = [(day, kept) for day in (DAYS[0], DAYS[2]) for kept in (True, False)]
 @pytest.mark.parametrize(("gone", "kept"), [*FEW_DAYS, (ORIGIN, False)])
 def test_a_missing_manifest_is_named_with_the_way_to_have_it_back(project, gone, kept):
     simulate(project, [[(1, "cat", "")], [(2, "cat", "")], [(3, "cat", "")]])
-    manifest.history(project, DAYS[2], keep=kept)
+    manifest.history(project, DAYS[2], cache=kept)
     project.manifest(gone).unlink()
     with pytest.raises(LedgerError, match=f"manifest data/manifests/{gone}.csv is missing") as it:
         manifest.history(project, DAYS[2])
@@ -169,7 +169,7 @@ def test_a_parent_that_is_no_day_or_a_later_one_becomes_no_path(project):
             lambda: manifest.history(project, DAYS[0]),
             lambda: manifest.parent_of(path.read_bytes(), "a manifest"),
         ):
-            with pytest.raises(LedgerError, match="as its parent, which is no day") as caught:
+            with pytest.raises(LedgerError, match="as its parent, which is not a day") as caught:
                 read()
             assert repr(parent) in str(caught.value)
 
@@ -291,7 +291,7 @@ def changing(draw):
 
 
 def afresh(project, day):
-    project.kept_history.unlink(missing_ok=True)
+    project.cached_history.unlink(missing_ok=True)
     return manifest.history(project, day)
 
 
@@ -311,14 +311,14 @@ def same(found, expected):
 def test_a_history_is_the_same_from_a_kept_one(project, days, until):
     chain(project, *days)
     expected = [afresh(project, day) for day in DAYS[:4]]
-    manifest.history(project, DAYS[until], keep=True)
+    manifest.history(project, DAYS[until], cache=True)
     for day, history in zip(DAYS, expected, strict=False):
         same(manifest.history(project, day), history)
 
 
-def test_a_kept_history_is_not_read_again_and_one_of_other_days_is_not_used(project, monkeypatch):
+def test_a_cached_history_is_not_read_again_and_one_of_other_days_is_not_used(project, monkeypatch):
     chain(project, [add(1)], [add(2)], [add(3)])
-    manifest.history(project, DAYS[1], keep=True)
+    manifest.history(project, DAYS[1], cache=True)
     read = []
     real = manifest._read
     monkeypatch.setattr(
@@ -330,9 +330,9 @@ def test_a_kept_history_is_not_read_again_and_one_of_other_days_is_not_used(proj
     assert labels(manifest.history(project, DAYS[1])).keys() == {image(1), image(4)}
 
 
-def test_an_image_that_the_kept_history_has_or_had_cannot_arrive_again(project):
+def test_an_image_that_the_cached_history_has_or_had_cannot_arrive_again(project):
     chain(project, [add(1), add(2)], [withdraw(2)], [add(3)])
-    manifest.history(project, DAYS[1], keep=True)
+    manifest.history(project, DAYS[1], cache=True)
     for number in (1, 2, 3):
         rows = [add(3), add(number, path="data/again.png")]
         write_manifest(project, DAYS[2], DAYS[1], rows)
@@ -340,12 +340,12 @@ def test_an_image_that_the_kept_history_has_or_had_cannot_arrive_again(project):
             manifest.history(project, DAYS[2])
 
 
-def test_a_damaged_kept_history_is_not_used(project):
+def test_a_damaged_cached_history_is_not_used(project):
     chain(project, [add(1)], [add(2)])
-    expected = manifest.history(project, DAYS[1], keep=True)
-    whole = project.kept_history.read_bytes()
+    expected = manifest.history(project, DAYS[1], cache=True)
+    whole = project.cached_history.read_bytes()
     half = len(whole) // 2
     for damaged in (b"", whole[:half], b"no table", bytes(half)):
-        project.kept_history.write_bytes(damaged)
-        same(manifest.history(project, DAYS[1], keep=True), expected)
-        assert project.kept_history.read_bytes() == whole
+        project.cached_history.write_bytes(damaged)
+        same(manifest.history(project, DAYS[1], cache=True), expected)
+        assert project.cached_history.read_bytes() == whole

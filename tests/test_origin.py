@@ -153,7 +153,7 @@ def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, state, odd):
 
 def test_weights_that_make_nan_of_an_image_are_refused(state):
     broken = {**state, "bn1.running_var": -1 - state["bn1.running_var"]}
-    with pytest.raises(ModelError, match="makes NaN or infinite numbers of an image"):
+    with pytest.raises(ModelError, match="gives NaN or infinite numbers for an image"):
         origin.of_state(broken, list("abcdefg"), "weights.pt")
 
 
@@ -206,7 +206,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_with_every_tensor(tmp_path):
 def test_a_file_of_another_network_is_refused_by_the_name_of_its_own(tmp_path, holds, asked):
     wrapped = {f"module.{name}": t for name, t in without_counters(state_of(holds)).items()}
     torch.save(wrapped, tmp_path / "team.pt")
-    said = f"team.pt holds the weights of {holds}, and {asked} was asked for"
+    said = f"team.pt holds the weights of {holds}, not of {asked}"
     with pytest.raises(ModelError, match=said) as caught:
         origin.make(str(tmp_path / "team.pt"), network=asked, seed=0, classes=())
     assert f"--network {holds} " in caught.value.hint
@@ -336,7 +336,7 @@ def test_the_published_file_is_downloaded_checked_and_made_the_origin(
             assert torch.equal(model.state[name], tensor), name
     assert model.state["fc.weight"].shape == (0, state["fc.weight"].shape[1])
     assert model.state["bn1.num_batches_tracked"].item() == 0
-    assert "is another file" in said[0]
+    assert "differs from the published file" in said[0]
     assert cached.read_bytes() == b"half a download"
     assert server.asked == 3
     assert sum("broke off" in line for line in said) == 2

@@ -43,11 +43,11 @@ def test_a_batch_too_small_and_machines_that_cannot_share_the_processes_are_refu
 ):
     chosen = params_file.read(project.params)
     with pytest.raises(ParamsError) as caught:
-        params_file.changed(chosen, {"train.batch_size": 8, "train.processes": 5})
+        params_file.with_changes(chosen, {"train.batch_size": 8, "train.processes": 5})
     assert "batch_size 8 is too small for 5 processes: each needs 2" in caught.value.problems[0]
     for machines in ("3", "0", "x", "1:4"):
         monkeypatch.setenv("PET_NNODES", machines)
-        with pytest.raises(ParamsError, match="cannot share 4 processes"):
+        with pytest.raises(ParamsError, match="does not divide 4 processes"):
             parallel.launch("nothing", [], processes=4, threads=1)
 
 
@@ -109,7 +109,7 @@ def test_two_processes_train_the_plan_of_one_and_the_same_model_after_a_kill(day
     assert (sha256_file(day.model), sha256_file(day.plot("training"))) == made
 
     params = params_file.read(day.params)
-    train.run(day, params_file.changed(params, {"train.processes": 1}))
+    train.run(day, params_file.with_changes(params, {"train.processes": 1}))
     alone = table(day.plot("training"))
     assert facts(day, "draws", "validation") == [draws, validation]
     assert validation["right"] == validation["images"] > 0

@@ -139,7 +139,7 @@ def test_a_queue_comes_back_labelled_in_every_format(trained, name):
     (folder / "notes.txt").write_text("none")
     form = "label-studio" if name == "queue.json" else "csv"
     file, said = written(trained, folder, form)
-    assert "passed over 1 file" in said
+    assert "skipped 1 file" in said
     assert "5 of 8 images" in said
     assert "1 known already, 1 near duplicate" in said
     again, _ = written(trained, folder, form)
@@ -232,5 +232,5 @@ def test_the_command_writes_a_queue_spread_over_patients(copy, tmp_path):
     assert sorted(row["path"][:3] for row in rows) == ["P1_", "P2_"]
     assert "takes one folder and a file" in copy.shell(*words, "2", code=1)
     wrong = (*words, "2", "-o", "q", "--format", "xml")
-    assert "is none of the formats" in copy.shell(*wrong, code=1)
+    assert "is not one of the formats" in copy.shell(*wrong, code=1)
     assert Path(copy.root / "q").exists() is False

@@ -133,7 +133,7 @@ def test_a_project_is_pushed_cloned_checked_and_erased(kind, copy, tmp_path, she
         copy.git("commit", "--quiet", "--all", "--message", "Share")
         set_up(copy, store)
         # Sealed before there was a remote: else DVC passes over their tags.
-        storage.hold_everywhere(copy.root)
+        storage.configure_locally(copy.root)
         assert verify(copy, read_data=False).unpushed == [ONE]
         copy.dvc("push", "--quiet", "--all-tags")
         found = verify(copy, read_data=False)
@@ -186,9 +186,9 @@ def test_a_file_url_that_dvc_takes_for_a_folder_of_the_project_is_told(copy, tmp
 def test_a_server_that_does_not_answer_is_told_and_stops_nothing(copy, tmp_path):
     port = a_free_port()
     copy.dvc("remote", "add", "--default", "store", f"http://127.0.0.1:{port}/x")
-    storage.hold_everywhere(copy.root)
+    storage.configure_locally(copy.root)
     shutil.rmtree(copy.root / ".dvc" / "cache")
     said = copy.dayfold("check")
-    assert f"store could not be asked what it has: remote store (http://127.0.0.1:{port}/x)" in said
+    assert f"store did not say what it has: remote store (http://127.0.0.1:{port}/x)" in said
     told = "not here; the remote store could not be asked (remote store (http"
     assert any(one.what.startswith(told) for one in verify(copy, read_data=False).absent)

@@ -15,6 +15,7 @@ from dayfold.figures.report import page, summary
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.corrections import Correction
 from dayfold.ledger.tables import Evaluation, Flip, Unknown
+from dayfold.project import vcs
 
 HOSTILE = "<script>alert(1)<script>"
 LABELS = ("</script><img src=x onerror=alert(2)>", "{{ 7 * 7 }}", HOSTILE)
@@ -182,7 +183,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
     corrections.write(project, "2030-01-01", [Correction("withdraw", image, "", "consent")])
     text = page.write(days_of.read(project, None)).read_text()
     for why in (
-        "not here: dvc checkout || dvc pull",
+        f"not here: {vcs.TO_FETCH}",
         "not the bytes that the manifest pins",
         "withdrawn since",
     ):
@@ -199,7 +200,7 @@ def test_what_is_not_there_is_said_and_never_fatal(chromium, tmp_path):
         "data/plots/flips.csv of this day is not here.",
         "data/predictions.csv of this day is not here.",
         "This day was made without a search for near duplicates.",
-        "Not here, and so left out:",
+        "Left out, because not here:",
     ):
         assert sentence in said, sentence
     with pytest.raises(CycleError, match="This project has no day"):

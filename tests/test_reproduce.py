@@ -20,7 +20,7 @@ from dayfold.learning.device import Machine
 from dayfold.project import params, vcs
 from dayfold.project.files import write_bytes
 from dayfold.proof import reproduce
-from dayfold.proof.reproduce import line_of
+from dayfold.proof.reproduce import records_until
 from dayfold.proof.reproduce import worktrees as making
 from dayfold.proof.verify import verify
 
@@ -119,9 +119,9 @@ def test_interrupted_it_leaves_no_worktree(copy):
 @pytest.mark.slow
 def test_only_sealed_days_are_made_again_and_what_a_kill_left_is_removed(copy, tmp_path):
     with pytest.raises(CycleError, match=rf"2024-01-01; sealed are {ONE} to {THREE}"):
-        line_of(copy, [ONE, "2024-01-01"])
+        records_until(copy, [ONE, "2024-01-01"])
     for given, line in (([], DAYS[:3]), ([TWO], (ONE, TWO))):
-        assert [sealed.day for sealed in line_of(copy, given)] == list(line)
+        assert [sealed.day for sealed in records_until(copy, given)] == list(line)
     theirs = tmp_path / "theirs"
     for path in (theirs, copy.rebuilt):
         vcs.git(copy.root, "worktree", "add", "--quiet", "--detach", str(path))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from builders import RealProject, arrived, place
+from builders import RealProject, arrived, fill_outputs, place
 from dayfold.cycle import opening
 from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.tables import Evaluation
 from dayfold.project import params as params_file
 from dayfold.project import vcs
-from dayfold.project.files import sha256_file, write_bytes
+from dayfold.project.files import sha256_file
 from dayfold.project.layout import ORIGIN, Project
 
 pytestmark = pytest.mark.slow
@@ -55,23 +55,7 @@ def with_history(base: Project, root: Path, days: int) -> RealProject:
     for day in DAYS[: days - 1]:
         opening.fold_into_month(project, day)
     params_file.edit(project.params, {"day": DAYS[days - 1], "parent": DAYS[days - 2]})
-    made = (project.weights, project.replay, project.shares, project.model, project.provenance)
-    names = (
-        "near_duplicates",
-        "training",
-        "classification",
-        "flips",
-        "unlike",
-        "cohorts",
-        "confusion",
-    )
-    plots = (project.plot(name) for name in names)
-    today = DAYS[days - 1]
-    made += (project.predictions, project.gate(today), project.looks(today))
-    made += (project.unknown(today),)
-    made += (project.metrics, project.figures, project.class_figures)
-    for path in (*made, *plots):
-        write_bytes(path, path.name.encode())
+    fill_outputs(project, DAYS[days - 1])
     vcs.dvc(root, "commit", "--quiet", "--force")
     return project
 

@@ -142,8 +142,8 @@ def test_predict_answers_all_images_lists_bad_ones_and_passes_over_the_rest(thre
     images, file = len(others) + 1, tmp_path / "said.csv"
     words = ("dayfold", "predict", str(folder), "--csv", str(file), "--top", "2", "--day", ONE)
     said = three_days.shell(*words, code=4)
-    (line,) = [line for line in said.splitlines() if "passed over" in line]
-    assert line.startswith("passed over 5 files, no images: ")
+    (line,) = [line for line in said.splitlines() if "skipped" in line]
+    assert line.startswith("skipped 5 files, no images: ")
     assert line.count(", ") == 5
     assert re.search(rf"{images} images in [\d.]+ s, \d+ img/s", said)
     assert f"1 of {images + 1} files cannot be predicted" in said
@@ -165,7 +165,7 @@ def test_where_no_image_is_given_predict_says_so(three_days, tmp_path):
     for names, code, said in (
         (["notes.txt"], 4, ["notes.txt is not an image"]),  # a file that was named
         (["pipe"], 4, ["pipe is not a file"]),
-        (["."], 1, ["There is no image in it"]),
+        (["."], 1, ["There are no images to predict"]),
         (["nix", "nox"], 1, ["nix does not exist", "nox does not exist"]),
     ):
         found = three_days.dayfold("predict", *(str(tmp_path / name) for name in names), code=code)

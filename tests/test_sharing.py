@@ -97,7 +97,7 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
     push = "dayfold check --fix; dvc push --all-tags"
     assert hint.startswith(f"in the clone that sealed it: {push}; or make it again here")
     said = copy.dayfold("check", code=1)
-    assert f"set up after {ONE} was sealed, so that dvc push and dvc fetch --all-tags pass" in said
+    assert f"set up after {ONE} was sealed, so dvc push --all-tags and dvc fetch" in said
     assert f"store does not have all of {ONE} to {TWO} yet; to push it: dvc push" in said
     copy.sh("-c", push)
     assert "store has all that this machine has" in copy.dayfold("check")
@@ -112,15 +112,23 @@ def test_what_was_never_pushed_is_told_with_the_clone_to_push_it_from(copy, tmp_
 def test_a_seal_says_what_to_push_and_the_first_without_a_remote_that_nothing_leaves(
     copy, tmp_path
 ):
-    assert [*sealing.afterwards(copy)] == []  # it was said after the first
+    assert [*sealing.next_steps(copy)] == []  # it was said after the first
     copy.git("tag", "--delete", f"day/{TWO}", f"day/{THREE}")
-    assert "Nothing leaves this machine" in next(sealing.afterwards(copy))
+    assert "There is no DVC remote" in next(sealing.next_steps(copy))
     copy.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
-    assert [*sealing.afterwards(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
-    storage.hold_everywhere(copy.root)
-    assert [*sealing.afterwards(copy)] == ["next: dvc push"]
-    copy.git("remote", "add", "origin", "../shared.git")
-    assert [*sealing.afterwards(copy)] == ["next: dvc push && git push --follow-tags"]
+    assert [*sealing.next_steps(copy)] == ["next: dayfold check --fix; dvc push --all-tags"]
+    storage.configure_locally(copy.root)
+    assert [*sealing.next_steps(copy)] == ["next: dvc push"]
+    copy.git("init", "--quiet", "--bare", str(tmp_path / "shared.git"))
+    copy.git("remote", "add", "origin", str(tmp_path / "shared.git"))
+    push = "git push --follow-tags"
+    assert [*sealing.next_steps(copy)] == [f"next: dvc push && {push}"]
+    # `dvc push` would leave the models of all days but the last.
+    copy.git("push", "--quiet", "--set-upstream", "origin", f"day/{ONE}^{{commit}}:refs/heads/main")
+    copy.git("branch", "--set-upstream-to", "origin/main")
+    copy.git("tag", f"day/{TWO}", "HEAD")
+    copy.git("tag", f"day/{THREE}", "HEAD")
+    assert [*sealing.next_steps(copy)] == [f"next: dvc push --all-tags && {push}"]
 
 
 def test_a_clone_without_tags_or_branch_says_how_to_get_them(shared, tmp_path):
@@ -173,7 +181,7 @@ def test_two_clones_that_sealed_the_same_day_are_told_and_one_gives_way(shared, 
     assert "rejected" in other.git("push", "--follow-tags", code=1)
     other.git("fetch", "--quiet")
     said = other.dayfold("add", "--day", FIVE, code=1)
-    assert "The upstream branch has 1 commits that this clone has not" in said
+    assert "The upstream branch has 1 commit that this clone lacks" in said
     assert "docs/operations.md, two clones that sealed" in said
     # The way on of docs/operations.md, word by word.
     other.dayfold("undo", "--seal", "--yes")

@@ -154,7 +154,7 @@ def test_images_that_no_day_has_are_named_and_taken_in_as_is_advised(copy, digit
     copy.shell(*shlex.split(said.partition("no day: ")[2].partition("\n")[0]))
     said = copy.dayfold("status")
     assert f"images  {count} in " in said
-    assert "stray" not in said
+    assert "unused" not in said
 
 
 def test_what_earlier_or_later_days_have_is_no_stray_and_opens_no_day(copy, digits):
@@ -162,10 +162,10 @@ def test_what_earlier_or_later_days_have_is_no_stray_and_opens_no_day(copy, digi
     said = copy.dayfold("add", str(digits / TWO), "--day", FOUR)
     assert said.endswith("nothing new\n")
     said = copy.dayfold("status")
-    assert "that earlier days have too; it is not needed\n" in said
+    assert "that earlier days have too; the folder is not needed\n" in said
     assert said.endswith("next    dayfold add FOLDER\n")
     # Of the checkout of an earlier day the later ones are not: they are sealed.
     for path in copy.images(FOUR).rglob("*.png"):
         path.unlink()  # its folders stay, empty
     copy.git("checkout", "--quiet", f"day/{TWO}")
-    assert "stray" not in copy.dayfold("status")
+    assert "unused" not in copy.dayfold("status")

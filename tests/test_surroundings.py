@@ -107,7 +107,7 @@ def test_a_project_below_the_top_of_a_repository_is_refused_and_can_be_cut_out(
 
 
 def test_a_seal_that_was_amended_or_rebased_is_told_and_tagged_again(copy, shell, tmp_path):
-    what = f"day/{THREE} is on a commit that this branch has no longer"
+    what = f"day/{THREE} is on a commit that is no longer on this branch"
     kept = copy.git("tag", "--list", "--format=%(contents)", f"day/{THREE}")
     copy.git("commit", "--quiet", "--amend", "-m", "better words")
     assert what in copy.dayfold("status")
@@ -145,9 +145,9 @@ def test_days_of_a_squash_merge_are_joined_to_the_branch_by_the_command_that_is_
     copy.git("checkout", "--quiet", branch)
     copy.git("merge", "--quiet", "--squash", "work")
     copy.git("commit", "--quiet", "-m", "two days at once")
-    assert f"day/{TWO} is on a commit that this branch has no longer" in copy.dayfold("status")
+    assert f"day/{TWO} is on a commit that is no longer on this branch" in copy.dayfold("status")
     said = copy.dayfold("seal", code=1)
-    assert "its params.yaml is of another day" in said
+    assert "its params.yaml names another day" in said
     command = said.rpartition("git merge")[2].split()
     copy.git("merge", *command, "-m", "Join what was sealed")
     assert f"sealed as day/{THREE}" in copy.dayfold("seal")
@@ -269,7 +269,7 @@ def hook(repository, name: str, *lines: str):
 def test_hooks_that_refuse_or_change_a_commit_and_a_missing_key_seal_nothing(copy):
     copy.dayfold("undo", "--seal", "--yes")
     before = copy.git("rev-parse", "HEAD")
-    changes, told = f"echo >> data/manifests/{THREE}.csv", f"A hook of git changed files of {THREE}"
+    changes, told = f"echo >> data/manifests/{THREE}.csv", f"A git hook changed files of {THREE}"
     for lines, said in (
         (("echo no commits today", "exit 1"), "no commits today"),
         ((changes, "git add data"), told),
@@ -299,7 +299,7 @@ def test_hooks_that_refuse_or_change_a_commit_and_a_missing_key_seal_nothing(cop
     made = hook(copy.root, "commit-msg", *words)
     copy.dayfold("seal")
     assert copy.git("log", "-1", "--format=%s").startswith("SCAN-7 day ")
-    assert "its tag and its commit go" in copy.dayfold("undo", "--seal", "--yes")
+    assert "its tag and commit are removed" in copy.dayfold("undo", "--seal", "--yes")
     assert copy.git("rev-parse", "HEAD") == before
     made.unlink()
     assert "sealed as" in copy.dayfold("seal")
@@ -343,7 +343,7 @@ def test_a_day_with_a_frozen_stage_or_of_images_that_dvc_is_told_to_ignore_is_no
     copy.dayfold("undo", "--seal", "--yes")
     copy.dvc_yaml.write_text(text.replace("\n  train:\n", "\n  train:\n    frozen: true\n"))
     for word in ("status", "seal"):
-        assert "dvc.yaml says frozen: true of train" in copy.dayfold(word, code=1)
+        assert "dvc.yaml has frozen: true for train" in copy.dayfold(word, code=1)
     copy.dvc_yaml.write_text(text)
     assert f"sealed as day/{THREE}" in copy.dayfold("seal")
     (copy.root / ".dvcignore").write_text("*.png\n")

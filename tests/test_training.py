@@ -224,7 +224,7 @@ def test_a_stage_alone_takes_neither_a_model_nor_shares_of_another_day(planned):
     with pytest.raises(CycleError, match=f"data/shares.csv lacks classes of {DAYS[0]}"):
         train.run(planned, params)
     planned.weights.write_text(planned.weights.read_text().replace(DAYS[0], "2025-05-30"))
-    with pytest.raises(CycleError, match=f"data/weights.csv is not of {DAYS[0]}"):
+    with pytest.raises(CycleError, match=f"data/weights.csv is not from {DAYS[0]}"):
         replay.run(planned, params)
 
 
@@ -382,7 +382,7 @@ def test_missing_changed_and_erased_images_are_all_named_with_the_way_to_get_the
     (tmp_path / paths[0]).unlink()
     write_image(tmp_path / paths[1], (99, 0, 0))
     problems, hint = unusable(tmp_path, paths, pins)
-    changed = "is no longer the image that was added"
+    changed = "differs from the image that was added"
     assert problems == [f"{paths[0]} is missing", f"{paths[1]} {changed}"]
     assert "dvc checkout --force data/images/2025-06-02 ||" in hint
     assert "2025-06-04" not in hint

@@ -128,7 +128,7 @@ def test_predict_calls_unknown_what_is_farther_than_the_limit_of_what_the_file_k
     assert isinstance(model.limit(0.95), float)
     assert model.limit(None) == "predict.known_share is null"
     old = network.Model(model.state, model.classes, model.metadata)
-    assert old.limit(0.95) == f"the model of {THREE} has no means of its classes"
+    assert old.limit(0.95) == f"the model of {THREE} has no mean features of its classes"
     params_file.edit(copy.params, {"predict.known_share": 0.05})  # nearly all is farther
     asked = copy.images(ONE)
     said = copy.dayfold("predict", str(asked), "--csv", str(tmp_path / "said.csv"))

@@ -7,7 +7,7 @@ from builders import benchmark
 from dayfold.demo import DAYS
 from dayfold.project import vcs
 from dayfold.proof.chain import Finding
-from dayfold.proof.verify import folded, verify
+from dayfold.proof.verify import shortened, verify
 
 pytestmark = pytest.mark.slow
 ONE, TWO, THREE = DAYS[:3]
@@ -39,7 +39,7 @@ def test_every_flipped_bit_is_found_and_its_file_named(copy):
 
 def test_a_long_list_of_damage_is_folded_day_by_day():
     damage = [Finding(day, f"{number} is damaged", "") for day in (ONE, TWO) for number in range(7)]
-    said = list(folded(damage))
+    said = list(shortened(damage))
     more = [f"{one.day}  {one.what}" for one in said if "more" in one.what]
     assert more == [f"{ONE}  and 2 more", f"{TWO}  and 2 more"]
     assert len(said) == 2 * 6

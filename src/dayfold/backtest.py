@@ -87,16 +87,16 @@ joint starts from yesterday's model, as project does, so both have made equally 
 differ in the replay set alone. Published joint training starts from the origin: it would have one
 day's updates against those of all days."""
 
-TUNABLE = ("weights", "replay", "train")  # the sections that a backtest may change
+TUNABLE = ("weights", "replay", "train")  # sections that --set may change
 
 
 @dataclass(frozen=True)
-class History:
+class BacktestDays:
     """The sealed days that a backtest trains again.
 
-    `parent` is the folder of the model before the first day and its predictions, `origin` the
-    origin's model. Where images were `withdrawn` later, `manifests` are those of all days without
-    them; else they are empty, and the project's own are used.
+    `parent` is the folder with the model and predictions from before the first day; `origin` is the
+    origin's model. If images were withdrawn later, `withdrawn` counts them and `manifests` has all
+    days' manifests without them; otherwise the project's manifests are used.
     """
 
     project: Project
@@ -108,7 +108,7 @@ class History:
 
 
 def run_days(
-    history: History,
+    history: BacktestDays,
     scratch: Project,
     params: Params,
     policy: Policy,
@@ -120,10 +120,10 @@ def run_days(
     With the project's own params the figures are those of the real days, unless images were
     withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
     """
-    changed = params_file.changed(params, policy.changes)
+    changed = params_file.with_changes(params, policy.changes)
     done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
     if len(done) < len(history.days):
-        _lay_out(history, scratch)
+        _prepare(history, scratch)
         if done:
             _inherit(scratch, done[-1])
     for day in history.days:
@@ -140,12 +140,12 @@ def run_days(
 
 
 def _run_day(
-    history: History, scratch: Project, params: Params, policy: Policy, day: str
+    history: BacktestDays, scratch: Project, params: Params, policy: Policy, day: str
 ) -> dict[str, Any]:
-    # Imported here as it takes seconds, and a finished run needs none of them.
+    # Slow to import, and a finished run needs none of them.
     from dayfold.stages import evaluate, replay, train, weights
 
-    _restore_yesterday(scratch)  # where an earlier run was stopped
+    _restore_yesterday(scratch)  # if an earlier run was stopped
     days = manifest.history(scratch, day).days
     parent = days[-2] if len(days) > 1 else ORIGIN
     today = params.model_copy(update={"day": day, "parent": parent})
@@ -175,15 +175,17 @@ def _restore_yesterday(scratch: Project) -> None:
 
 
 def _with_full_passes(scratch: Project, params: Params) -> Params:
-    """Return the params with the updates in proportion to all images, not to the usual pool."""
+    """Return params whose updates are in proportion to all images, not to the usual pool."""
     images = manifest.history(scratch, params.day).split("train")
     today = images.filter(pl.col("day") == params.day).height
     usual = min(len(images), today + params.replay.size)
     factor = len(images) / max(1, usual)
-    return params_file.changed(params, {"train.updates": math.ceil(params.train.updates * factor)})
+    return params_file.with_changes(
+        params, {"train.updates": math.ceil(params.train.updates * factor)}
+    )
 
 
-def _lay_out(history: History, scratch: Project) -> None:
+def _prepare(history: BacktestDays, scratch: Project) -> None:
     if scratch.parent_model.exists():
         return
     scratch.data.mkdir(parents=True, exist_ok=True)
@@ -196,7 +198,7 @@ def _lay_out(history: History, scratch: Project) -> None:
     for source in history.project.evaluations.glob("*.csv"):
         if source.stem < history.days[0]:
             write_bytes(scratch.evaluation(source.stem), source.read_bytes())
-    # The model last: it says that the rest is there.
+    # The model is written last: it marks the folder as complete.
     for name in (scratch.parent_predictions.name, scratch.parent_model.name):
         if (history.parent / name).exists():
             write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
@@ -226,7 +228,7 @@ def compare(
     """
     params = params_file.read(project.params)
     for policy in policies:
-        params_file.changed(params, policy.changes)
+        params_file.with_changes(params, policy.changes)
     results, cells = list[comparison.Result](), list[PolicyAccuracy]()
     project.backtests.mkdir(parents=True, exist_ok=True)
     predictions = dict[str, list[pl.DataFrame]]()
@@ -260,7 +262,7 @@ def compare(
     tables.write(project.backtest("runs"), BacktestRun, [one.run for one in results])
     tables.write(project.backtest("cohorts"), PolicyAccuracy, cells)
     charts.write_policies(project.backtest_curves, cells)
-    notes = [f"the last day's figures: on {results[-1].tested}; few: too few to judge"]
+    notes = [f"figures of the last day: on {results[-1].tested}; few: too few to judge"]
     if {"frozen", "project"} <= predictions.keys():
         groups = manifest.history(project, history.days[-1]).images.select("image", "group")
         frozen = predictions["frozen"][0].join(groups, on="image")
@@ -268,7 +270,7 @@ def compare(
     return comparison.table(results, len(history.days)), notes
 
 
-def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> History:
+def _sealed(project: Project, folder: Path, first: str | None, last: str | None) -> BacktestDays:
     sealed = vcs.sealed_days(project.root)
     days = tuple(day for day in sealed if (first or day) <= day <= (last or day))
     if len(days) < 2:
@@ -279,13 +281,13 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
         )
     recorded = record.read(project, [days[0], sealed[0]])
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
-        storage.bring_folder(project.root, recorded[day].parent_md5, folder / name)
+        storage.fetch_folder(project.root, recorded[day].parent_md5, folder / name)
     origin = folder / "origin" / project.parent_model.name
     manifests, withdrawn = corrections.manifests_without_withdrawn(project, days[-1])
-    return History(project, days, folder / "parent", origin, manifests, withdrawn)
+    return BacktestDays(project, days, folder / "parent", origin, manifests, withdrawn)
 
 
-def _key(history: History, params: Params, policy: Policy) -> str:
+def _key(history: BacktestDays, params: Params, policy: Policy) -> str:
     """Return a digest of all that a run's figures depend on: the name of its folder."""
     last = history.days[-1]
     pin = sha256_file(history.project.manifest(last))
@@ -303,11 +305,11 @@ def _key(history: History, params: Params, policy: Policy) -> str:
 def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     """Return the policies of these names, and the project's own with `changes` ("key=value").
 
-    Without names and changes it returns all policies, with changes alone the project's own beside
-    the changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
+    Without names it returns all policies or, if there are changes, the project's own and the
+    changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
     problems = [
-        f"{name} is none of {', '.join(POLICIES)}" for name in names if name not in POLICIES
+        f"{name} is not one of {', '.join(POLICIES)}" for name in names if name not in POLICIES
     ]
     values: dict[str, Value] = {}
     for change in changes:

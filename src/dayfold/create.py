@@ -24,10 +24,10 @@ SHARED = (
     "data/images/.gitignore",
     "data/manifests/origin.csv",
 )
-BRANCH = "main"  # not init.defaultBranch, as the docs and a team's jobs name it
+BRANCH = "main"  # not init.defaultBranch, as docs and jobs name this branch
 REMOTE = "store"  # the name of the DVC remote that `init --remote` sets up
-# DVC uses no network but the remotes. Links save a copy of every image and model; not symlinks, as
-# images are never read through one.
+# DVC contacts no server but the remotes. Links save a second copy of every image and model.
+# Symlinks are left out, because images are never read through one.
 DVC_CONFIG = """\
 [core]
     analytics = false
@@ -42,8 +42,8 @@ class Options:
     """The choices for a new project.
 
     `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
-    file's head. `remote` is the URL or folder of a DVC remote, or "". With `yes` nobody is asked
-    whether it is to be made inside another git repository. `group` becomes `data.group`.
+    file's head. `remote` is the URL or folder of a DVC remote, or "". `yes` allows a project inside
+    another git repository. `group` becomes `data.group`.
     """
 
     weights: str
@@ -58,8 +58,9 @@ class Options:
 def init(folder: Path, options: Options) -> None:
     """Make a project in an empty or new folder: git, DVC, the template, the origin; one commit.
 
-    Raises CycleError where the folder is in use, is inside another repository without consent, or
-    DVC rejects the remote; ModelError where the weights cannot be had. Then nothing is left behind.
+    Raises CycleError if the folder is in use, is inside another repository without consent, or DVC
+    rejects the remote; ModelError if the weights cannot be read. In these cases nothing is left
+    behind.
     """
     if (folder / ".git").exists():
         raise CycleError(
@@ -69,7 +70,7 @@ def init(folder: Path, options: Options) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     given = {"data.group": options.group, "origin.network": options.network}
-    params_file.changed(params_file.read(template.shared() / "params.yaml"), given)
+    params_file.with_changes(params_file.read(template.shared() / "params.yaml"), given)
     folder = folder.resolve()
     check_path(folder)
     _check_outer(folder, options)
@@ -92,17 +93,17 @@ def _check_outer(folder: Path, options: Options) -> None:
     try:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
     except ToolError:
-        return  # in no repository
-    if vcs.git_says(above, "check-ignore", "--quiet", "--", f"{folder}/"):
+        return  # not in a repository
+    if vcs.git_succeeds(above, "check-ignore", "--quiet", "--", f"{folder}/"):
         say(f"{folder} is ignored by the git repository {outer}; it gets a repository of its own")
         return
     inside = folder.relative_to(outer).as_posix()
     say(
         f"{folder} is inside the git repository {outer}.\n"
-        "The project gets a repository of its own in it. The outer one takes in none of its files: "
-        f"it sees a nested repository.\nTo leave it out there: add /{inside}/ to {outer}/.gitignore"
+        "The project gets a repository of its own in it. The outer one tracks none of its files: "
+        f"it sees a nested repository.\nTo ignore it there: add /{inside}/ to {outer}/.gitignore"
     )
-    hint = "name a folder outside of it, or say that it is meant: dayfold init … --yes"
+    hint = "name a folder outside of it, or confirm it: dayfold init … --yes"
     ask("Make the project there?", yes=options.yes, hint=hint)
 
 
@@ -111,13 +112,13 @@ def _fill(project: Project, options: Options) -> None:
     if weights not in ("imagenet", "random"):
         weights = str(Path(weights).absolute())
     say(f"git, with the branch {BRANCH}, and DVC")
-    # DVC reads neither sha256 repositories nor reftables, which a person's settings may ask for.
+    # DVC reads neither sha256 repositories nor reftables, which user settings may ask for.
     kind = {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
     vcs.git(root, "init", "--quiet", f"--initial-branch={BRANCH}", more=kind)
     for name, value in vcs.READABLE_INDEX.items():  # for a person's own git, too
         vcs.git(root, "config", name, value)
     require_identity(root)
-    # Before `dvc init`, which fails where a person's own ignore file hides .dvc.
+    # Before `dvc init`, which fails if the user's own ignore file hides .dvc.
     write_bytes(root / ".gitignore", f"{template.IGNORED}\n{template.IGNORE}".encode())
     write_bytes(root / ".gitattributes", template.ATTRIBUTES.encode())
     vcs.dvc(root, "init")
@@ -136,7 +137,7 @@ def _fill(project: Project, options: Options) -> None:
         "origin.weights": weights,
         "origin.classes": list(options.classes),
         "data.group": options.group,
-        # Pinned, as another number of threads gives other bits.
+        # Pinned, because a different number of threads gives different bits.
         "train.threads": cpus(),
     }
     if options.image_size_px is not None:
@@ -163,29 +164,29 @@ def set_remote(root: Path, url: str) -> None:
     say(f"DVC: images and models are shared through {place}")
     try:
         vcs.dvc(root, "remote", "add", "--default", REMOTE, place)
-        # It fails where a package for a configured remote is missing.
+        # `dvc version` fails if a package for a configured remote is missing.
         vcs.dvc(root, "version")
     except ToolError as error:
         raise CycleError(
-            f"DVC does not take {url} as a remote.",
+            f"DVC cannot use {url} as a remote.",
             problems=error.problems,
-            hint="give a folder or a URL such as s3://bucket/path or ssh://host/path; what DVC "
-            "lacks for it is installed with pip",
+            hint="give a folder or a URL such as s3://bucket/path or ssh://host/path; "
+            "install what DVC lacks for it with pip",
         ) from None
 
 
 def make_origin(project: Project, params: Params) -> None:
     """Write data/parent of the first day: the origin's model, and no predictions."""
     given = params.origin
-    say(f"weights: {given.weights}, {given.network}; PyTorch is loaded, which takes seconds")
+    say(f"weights: {given.weights}, {given.network}; loading PyTorch takes some seconds")
     from dayfold.learning import origin
 
     origin.write(project, origin.make(seed=params.seed, **given.model_dump()))
 
 
 def require_identity(root: Path) -> None:
-    """Raise ToolError unless git knows who commits."""
-    if not vcs.git_says(root, "var", "GIT_COMMITTER_IDENT"):
+    """Raise ToolError if git does not know who commits."""
+    if not vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT"):
         raise ToolError(
             "git does not know who you are, so it cannot commit.",
             hint='git config --global user.name "…" && git config --global user.email "…"',

@@ -15,14 +15,14 @@ from dayfold.errors import CycleError, ToolError
 from dayfold.figures import charts
 from dayfold.ledger import tables
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
-from dayfold.project import vcs
+from dayfold.project import params, vcs
 from dayfold.project.console import say
 from dayfold.project.layout import Project
 
 DAYS = ("2025-06-02", "2025-06-03", "2025-06-04", "2025-06-05", "2025-06-06", "2025-06-09")
 JOINS = {"6": 1, "7": 2, "8": 3, "9": 4}  # digit → the day (from 0) on which it is first seen
 FORGETTING = DAYS[-2:]  # the days that are made again without replay
-IMAGE_SIZE_PX = 16  # twice the digits' own: 32 px take half as long again for the same figures
+IMAGE_SIZE_PX = 16  # twice the digits' size; 32 px take 1.5 times as long for the same figures
 INCOMING = "incoming"
 PICTURE = "forgetting.png"
 
@@ -64,7 +64,7 @@ def run(folder: Path) -> None:
     elif not (project.root / INCOMING).is_dir():
         raise CycleError(
             f"{folder} is a project, but not a demo (or one that was stopped as it began).",
-            hint=f"name another folder, or, if it is nobody's: rm -rf {shlex.quote(str(folder))}",
+            hint=f"name another folder, or, if nobody needs it: rm -rf {shlex.quote(str(folder))}",
         )
     sealed = vcs.sealed_days(project.root)
     if sealed:
@@ -91,6 +91,9 @@ def begin(folder: Path) -> None:
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
     _shell(Path.cwd(), words)
+    # At this size both precisions are about as fast, and `init` pins one or the other by chance.
+    params.edit(Project(folder).params, {"train.precision": "fp32"})
+    say("precision: fp32 for the demo, so that it has the figures of the README")
     part = folder / f"{INCOMING}.part"
     write_digits(part)
     part.rename(folder / INCOMING)
@@ -99,7 +102,7 @@ def begin(folder: Path) -> None:
 
 def _shell(root: Path, words: Sequence[str]) -> None:
     say(f"$ {shlex.join(words)}")
-    has_identity = vcs.git_says(root, "var", "GIT_COMMITTER_IDENT")
+    has_identity = vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT")
     identity = {
         f"GIT_{role}_{part}": value
         for role in ("AUTHOR", "COMMITTER")
@@ -134,7 +137,7 @@ def _finish(project: Project, folder: Path) -> None:
     last = DAYS[-1]
     say(
         f"""
-What the model of {last} still knows of the first day's digits, by accuracy:
+Accuracy of the model of {last} on the first day's digits:
 with replay {replay[last]:.3f}, without {naive[last]:.3f}. {folder / PICTURE} shows it day by day.
 
 What to try next, in {folder}:

@@ -17,7 +17,7 @@ Scope = str | int
 
 
 def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
-    """Return a SHA-256 of purpose and scope, each with its length: different scopes differ."""
+    """Return a SHA-256 of purpose and scope, with the length of each part to keep them apart."""
     hasher = hashlib.sha256()
     for part in (purpose, *scope):
         text = str(part).encode()
@@ -28,7 +28,7 @@ def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
 def _digests(purpose: str, scope: Sequence[Scope], ids: Sequence[str]) -> bytes:
     prefix, digests = _keyed(purpose, scope), []
     prefix.update(b":")  # no length begins with a colon
-    copy = prefix.copy  # of a million ids every lookup counts
+    copy = prefix.copy  # saves an attribute lookup for each of a million ids
     for name in ids:
         hasher = copy()
         hasher.update(name.encode())
@@ -90,7 +90,7 @@ def argsort(keys: NDArray[np.float64], ids: Sequence[str]) -> NDArray[np.int64]:
 def even_level(available: Sequence[int], size: int) -> Fraction:
     """Return the level L at which sum(min(n, L) for n in available) == size, or the largest n.
 
-    It divides a budget evenly: who has fewer than L gives all, everyone else gives L.
+    It divides a budget evenly: a class with fewer than L gives all, every other class gives L.
     """
     left, level = Fraction(min(size, sum(available))), Fraction(0)
     for rank, count in enumerate(sorted(available)):
@@ -103,9 +103,9 @@ def even_level(available: Sequence[int], size: int) -> Fraction:
 
 
 def even_seats(available: dict[str, int], size: int, purpose: str, *scope: Scope) -> dict[str, int]:
-    """Return the seats of each class in a budget of `size`: min(n, L), the fractions by draw.
+    """Return how many of `size` images each class gets: min(n, L), fractions rounded by a draw.
 
-    The expected number of seats of a class is exactly min(n, even_level(...)).
+    The expected number of a class is exactly min(n, even_level(...)).
     """
     level = even_level(list(available.values()), size)
     seats = {name: min(count, int(level)) for name, count in available.items()}

@@ -1,4 +1,4 @@
-"""The tree of errors."""
+"""The exception classes."""
 
 from collections.abc import Sequence
 
@@ -35,34 +35,34 @@ class CycleError(DayfoldError):
 class GateError(CycleError):
     """The day does not pass the gate; `problems` are the reasons."""
 
-    exit_code = 3  # its own, so that a nightly job can tell a bad day from a broken one
+    exit_code = 3  # its own: a nightly job can tell a failed gate from an error
 
 
 class IntakeError(DayfoldError):
-    """Files that were given as images cannot be taken as they are."""
+    """Files that were given as images cannot be used."""
 
 
 class RefusedError(IntakeError):
-    """Files were refused: of too many none was taken; the others to be predicted are answered."""
+    """Files were refused; the others may have been added or predicted."""
 
-    exit_code = 4  # its own: there may be answers, and others may have been taken
-    count = 0  # of all that `problems` may name the first of
+    exit_code = 4  # its own: the other files may have been added or predicted
+    count = 0  # all refused files; `problems` may list only the first
 
 
 class LedgerError(DayfoldError):
-    """A manifest, a correction or the chain of manifests does not hold together."""
+    """A manifest, a correction or the chain of manifests is inconsistent."""
 
 
 class ImageMissingError(DayfoldError):
-    """Images that a manifest names are not there, or are no longer the bytes that it pins."""
+    """Images of a manifest are missing, or have other bytes than it pins."""
 
 
 class ModelError(DayfoldError):
-    """A model file is missing, damaged, or not what its place calls for."""
+    """A model file is missing, damaged or not the expected one."""
 
 
 class TrainingError(DayfoldError):
-    """A training came to numbers that are not finite; nothing of it was kept."""
+    """A training reached numbers that are not finite; its result was discarded."""
 
 
 class ToolError(DayfoldError):

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dayfold.cli.top import CYCLE, Day, changing, command, day_of, here, option
+from dayfold.cli.top import CYCLE, Day, changing, command, current_project, day_of, option
 from dayfold.errors import CycleError, RefusedError
 from dayfold.project.console import plural, say, show
 
 Group = Annotated[
     str | None,
-    option(
-        r"Set data.group: its one (…) finds the patient in a path: '/(P\d+)_'.", metavar="REGEX"
-    ),
+    option(r"Set data.group: the (…) matches the patient in a path: '/(P\d+)_'.", metavar="REGEX"),
 ]
 
 Move = Annotated[bool, option("Move the files that are added, not copy them.", "--move")]
@@ -26,10 +24,12 @@ Images = Annotated[
     Path | None, option("Where the files of --labels are; as SRC.", metavar="DIR", hidden=True)
 ]
 Columns = Annotated[
-    str, option("The columns of --labels; also group=.", metavar="path=A,label=B,…")
+    str, option("The columns of --labels; group= is optional.", metavar="path=A,label=B,…")
 ]
 Relabel = Annotated[bool, option("Correct known images that have another label.", "--relabel")]
-Classes = Annotated[Path | None, option("A CSV theirs,ours of class names; kept.", metavar="FILE")]
+Classes = Annotated[
+    Path | None, option("A CSV theirs,ours that renames classes; kept.", metavar="FILE")
+]
 Strict = Annotated[bool, option("Add nothing if any file is refused.", "--strict")]
 DryRun = Annotated[bool, option("Report only.", "--dry-run")]
 Yes = Annotated[bool, option("Do not ask about odd shapes and guessed columns.", "--yes")]
@@ -45,7 +45,7 @@ def init(
         str, option("The classes of FILE's head, in its order.", metavar="A,B,…")
     ] = "",
     network: Annotated[
-        str, option("The network, for good.", metavar="resnet18|resnet34|resnet50")
+        str, option("The network; it never changes.", metavar="resnet18|resnet34|resnet50")
     ] = "resnet18",
     image_size: Annotated[
         int | None, option("Pixels a side; 224 by default.", min=16, max=1024)
@@ -55,7 +55,7 @@ def init(
     ] = "",
     group: Group = None,
     yes: Annotated[
-        bool, option("Do not ask: make it inside another git repository.", "--yes")
+        bool, option("Make it inside another git repository without asking.", "--yes")
     ] = False,
 ) -> None:
     """Create a project: git, DVC, the pipeline, params.yaml and the starting weights.
@@ -90,32 +90,35 @@ def add(
     yes: Yes = False,
     group: Group = None,
 ) -> None:
-    """Check today's images and take the good ones in; starts a new day if needed.
+    """Check images and add the good ones to the open day; starts a new day if needed.
 
     Without SRC it only starts the day, for images that you put into data/images/DAY/CLASS by hand.
     Exit code 4: files were refused, or known images have another label; the
-    others were taken, with --strict none. Exit code 1: an error, and nothing
+    others were added, with --strict none. Exit code 1: an error, and nothing
     was added.
     """
     from dayfold.cycle import adding, opening
 
     if source and images:
-        raise CycleError("--images stands for SRC.", hint="dayfold add FOLDER --labels FILE")
+        raise CycleError(
+            "--images is another name for SRC.", hint="dayfold add FOLDER --labels FILE"
+        )
     source = source or images
     options = adding.Options(move, strict, dry_run, yes, labels, columns, relabel, classes, group)
     today = day_of(day)
     if source is None:
         if options != adding.Options(yes=yes):
-            raise CycleError("These options need images to add.", hint="dayfold add FOLDER …")
+            hint = "dayfold add FOLDER …; it may be one that was added before"
+            raise CycleError("These options need images to add.", hint=hint)
         with changing("add") as project:
             parent = opening.open_day(project, today)
-        for line in opening.opened(project, today, parent):
+        for line in opening.opening_lines(project, today, parent):
             say(line)
         say(f"images go to {project.name(project.images(today))}/<class>/")
         return
     with changing("add") as project:
         delivery = adding.add(project, source, day=today, options=options)
-    for line in delivery.said:
+    for line in delivery.notes:
         say(line)
     show(delivery.table(today))
     print(delivery.next_step())
@@ -152,14 +155,14 @@ def undo(
     from dayfold.cycle import opening, sealing
     from dayfold.project import journal
 
-    note = journal.read(here())
+    note = journal.read(current_project())
     with changing("undo") as project:
         if note and note.step == opening.CLOSE:
-            return  # it has just been finished, and the same command is no second step back
+            return  # the repair has just finished it; do not undo another step
         print(sealing.undo(project, seal=seal, yes=yes))
 
 
-@command(CYCLE, "dayfold run ~/archive", "backfill", hidden=True)  # its name of before 0.2
+@command(CYCLE, "dayfold run ~/archive", "backfill", hidden=True)  # its name before 0.2
 @command(CYCLE, "dayfold run ~/scans/today")
 def run(
     source: Annotated[
@@ -171,8 +174,8 @@ def run(
 ) -> None:
     """Add, train and seal in one command, for nightly jobs.
 
-    SRC may be a folder of dated folders, <day>/<class>/<image>. Stopped, it goes
-    on with the same command.
+    SRC may be a folder of dated folders, <day>/<class>/<image>. After an
+    interruption run the same command again.
 
     Exit code 0: the day is sealed, or there was nothing new.
     3: it does not pass the gate and stays open.
@@ -182,14 +185,14 @@ def run(
     from dayfold.cycle import unattended
 
     with changing("run") as project:
-        dated = unattended.dated(source)
+        dated = unattended.dated_folders(source)
         if dated and day:
             raise CycleError(f"{source} holds dated folders.", hint="leave out --day")
         for path in dated:
             day_of(path.name)  # none may be in the future
         today = None if dated else day_of(day)
         refused = unattended.run(project, dated or [source], day=today, verbose=verbose)
-    if sys.stdout.isatty():  # a job at night has no reader
+    if sys.stdout.isatty():  # a nightly job has no reader
         say("next: dayfold diff shows what the last day learned, data/reports/index.html all days")
     if refused and not allow_refused:
         say(f"{plural(refused, 'file')} refused: exit code 4, or 0 with --allow-refused")
@@ -201,10 +204,10 @@ def status() -> None:
     """Show the day, whether it is sealed, and what to run next."""
     from dayfold.cycle.status import advice
 
-    print("\n".join(advice(here(in_conflict=True))))
+    print("\n".join(advice(current_project(in_conflict=True))))
 
 
-# Names of before 0.2, hidden; they go with 0.3.
+# Hidden names from before 0.2, until 0.3.
 
 
 @command(CYCLE, "dayfold add --day 2025-06-04", "open", hidden=True)

@@ -11,22 +11,21 @@ from dayfold.project.console import ask, first_few, plural
 from dayfold.project.layout import Project
 
 if TYPE_CHECKING:
-    from dayfold.cycle.correcting import Desk
+    from dayfold.cycle.correcting import Draft
 
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="PATH…", help="Images, or folders of them.")
 ]
 Undo = Annotated[bool, option("Undo it, until the day is sealed.", "--undo")]
 OpenDay = Annotated[
-    str | None, option("The day that is open, or else today.", "--day", metavar="YYYY-MM-DD")
+    str | None, option("The day; the open one or today by default.", "--day", metavar="YYYY-MM-DD")
 ]
 
 
 def _day(project: Project, given: str | None) -> str:
-    """Return the given day, by default the open one, else today."""
-    from dayfold.history.line import Line
+    from dayfold.history.state import ProjectState
 
-    now = Line.read(project)
+    now = ProjectState.read(project)
     return now.day if given is None and now.is_open else day_of(given)
 
 
@@ -60,15 +59,15 @@ def relabel(
             hint="dayfold relabel --help",
         )
     with changing("relabel") as project:
-        desk = correcting.Desk(project, _day(project, day))
+        draft = correcting.Draft(project, _day(project, day))
         if file:
-            correcting.decide(desk, file)
+            correcting.decide(draft, file)
         elif undo:
-            correcting.undo(desk, paths or [], "relabel", old=class_)
+            correcting.undo(draft, paths or [], "relabel", old=class_)
         else:
-            correcting.relabel(desk, paths or [], to=to, reason=reason, old=class_)
-        desk.close()
-    _print(desk, "label", "corrected")
+            correcting.relabel(draft, paths or [], to=to, reason=reason, old=class_)
+        draft.save()
+    _print(draft, "label", "corrected")
 
 
 @command(LABELS, 'dayfold withdraw data/images/2025-06-02/cyst/041.png --reason "consent"')
@@ -84,8 +83,8 @@ def withdraw(
 ) -> None:
     """Leave images out of training, replay and evaluation from the open day onwards.
 
-    The files stay, but for `--erase`. Without PATH, `--erase` erases here what
-    is recorded as erased, as in another clone.
+    The files stay, except with `--erase`. Without PATH, `--erase` erases here
+    what is recorded as erased, for example by another clone.
     """
     from dayfold.cycle import correcting
 
@@ -98,13 +97,13 @@ def withdraw(
         if erase:
             _erase(project, paths or [], reason=reason, day=today, yes=yes)
             return
-        desk = correcting.Desk(project, today)
+        draft = correcting.Draft(project, today)
         if undo:
-            correcting.undo(desk, paths or [], "withdraw")
+            correcting.undo(draft, paths or [], "withdraw")
         else:
-            correcting.withdraw(desk, paths or [], reason=reason)
-        desk.close()
-    _print(desk, "image", "withdrawn")
+            correcting.withdraw(draft, paths or [], reason=reason)
+        draft.save()
+    _print(draft, "image", "withdrawn")
 
 
 def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bool) -> None:
@@ -114,28 +113,35 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
     print("\n".join(erasure.described()))
     ask("This cannot be taken back. Erase?", yes=yes, hint="dayfold withdraw … --erase --yes")
     erasure.carry_out()
-    for line in opening.opened(project, day, erasure.desk.opened):
+    for line in opening.opening_lines(project, day, erasure.draft.opened):
         print(line)
-    is_new = erasure.desk.corrected or len(erasure.sealed) < len(erasure.images)
-    print("next: dvc repro" if is_new else "nothing new was recorded")
+    if erasure.draft.corrected or len(erasure.sealed) < len(erasure.images):
+        print("next: dvc repro, then dayfold seal")
+        print("in every other clone, after git pull there: dayfold withdraw --erase")
+    else:
+        print("nothing new was recorded")
 
 
-def _print(desk: "Desk", thing: str, verb: str) -> None:
+def _print(draft: "Draft", thing: str, verb: str) -> None:
     """Print what a command corrected, as in "1 label corrected"."""
     from dayfold.cycle import opening
 
-    for line in opening.opened(desk.project, desk.day, desk.opened):
+    for line in opening.opening_lines(draft.project, draft.day, draft.opened):
         print(line)
-    record = desk.project.name(desk.project.corrections(desk.day))
+    record = draft.project.name(draft.project.corrections(draft.day))
+    to = ", ".join(f"{count} to {label}" for label, count in draft.undone_to.most_common() if label)
     for paths, one, effect in (
-        (desk.corrected, thing, f"{verb}, effective {desk.day}, in {record}"),
-        (desk.moved, "image", "of the open day moved to the other class's folder"),
-        (desk.undone, "correction", "undone"),
-        (desk.unchanged, "image", "already as asked"),
+        (draft.corrected, thing, f"{verb}, effective {draft.day}, in {record}"),
+        (draft.moved, "image", "of the open day moved to the other class's folder"),
+        (draft.undone, "correction", "undone" + f" ({to})" * bool(to)),
+        (draft.unchanged, "image", "already as asked"),
     ):
         if paths:
             print(f"{plural(len(paths), one)} {effect}:", *first_few(paths), sep="\n  ")
-    if desk.corrected + desk.moved and desk.new_classes:
-        print(f"class without images until now: {', '.join(desk.new_classes)}")
-    changed = desk.corrected or desk.moved or desk.undone
+    if draft.corrected + draft.moved and draft.new_classes:
+        print(f"class without images until now: {', '.join(draft.new_classes)}")
+    if draft.staying:
+        folders = ", ".join(sorted({str(Path(path).parent) for path in draft.staying}))
+        print(f"not moved back: {plural(len(draft.staying), 'image')} of the open day in {folders}")
+    changed = draft.corrected or draft.moved or draft.undone
     print("next: dvc repro" if changed else "nothing changed")

@@ -12,13 +12,14 @@ from dayfold.cli.top import (
     MODEL,
     PROOF,
     command,
+    current_project,
     days_of,
-    here,
     option,
     warn_of_edits,
     without_collector,
 )
 from dayfold.errors import CycleError, DayfoldError, IntakeError
+from dayfold.project import vcs
 from dayfold.project.console import plural, say, show
 from dayfold.project.layout import LOG_DAYS, check_day
 
@@ -41,7 +42,7 @@ def log(
     from dayfold.figures import evidence, gate
     from dayfold.figures import log as history
 
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     images, lines = history.read(project, now.params, last)
     forced = gate.forced(project)
@@ -76,7 +77,7 @@ def diff(
 
     if len(days or ()) > 2:
         raise CycleError("At most two days can be compared.", hint="dayfold diff DAY DAY")
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     sides = compared.sides(project, now.params, [check_day(day) for day in days or ()])
     both = compared.shared(project, sides)
@@ -103,32 +104,33 @@ def report(
     from dayfold.figures.report import page
     from dayfold.project import pins
 
-    project = here()
+    project = current_project()
     now = warn_of_edits(project)
     found = read(project, check_day(day) if day else None)
     if png:
         page.write_curve(found, png)
         print(f"the forgetting curve is drawn in {png}")
         return
-    path = page.write(found, _heat(found) if now.params.report.heat else None)
+    say(f"drawing {found.day}; loading PyTorch for the heat maps takes some seconds")
+    path = page.write(found, _heat(found))
     print(f"{project.name(path)}: {path.stat().st_size / 1e6:.1f} MB, self-contained")
     days = [day for day in now.sealed if not project.images(day).is_dir()]
     if gone := [day for day in days if pins.of_images(project, day)]:
         print(
             f"no pictures from {len(gone)} of {len(now.sealed)} days: their images are not here "
-            "yet; dvc checkout || dvc pull, then dayfold report"
+            f"yet; {vcs.TO_FETCH}, then dayfold report"
         )
     if show and not webbrowser.open(path.as_uri()):
         print("no browser was found here; open the file in one")
 
 
 def _heat(day: "Day") -> "Heat | None":
-    """Return what draws heat maps by a day's model; None, noted as missing, without it."""
+    """Return a function that draws heat maps with a day's model; None if the model is missing."""
     with without_collector():
         from dayfold.serve import heat
         from dayfold.serve import model as models
 
-    try:  # nothing is fetched for a picture
+    try:  # do not fetch a model for pictures
         return partial(heat.heat_pictures, models.load_model(day.project, day.day, fetch=False))
     except DayfoldError as error:
         day.missing[day.project.name(day.project.model)] = error.what
@@ -147,7 +149,7 @@ def backtest(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        option("The project's params with this change.", "--set", metavar="KEY=VALUE"),
+        option("Also run params.yaml with this change.", "--set", metavar="KEY=VALUE"),
     ] = None,
     days: Annotated[str, option("Which days; all by default.", metavar="A..B")] = "",
     seeds: Annotated[int, option("How many seeds, from the project's.", min=1)] = 1,
@@ -155,7 +157,7 @@ def backtest(
     """Compare policies on the project's history; docs/retention.md explains them."""
     from dayfold import backtest as replayed
 
-    project = here()
+    project = current_project()
     policies = replayed.policies(policy or [], changes or [])
     first, last = days_of(days)
     table, notes = replayed.compare(project, policies, first=first, last=last, seeds=seeds)
@@ -209,8 +211,8 @@ def predict(
             hint="dayfold predict FOLDER --queue 50 -o queue.csv",
         )
     if output and (output.is_dir() or str(output) == "-"):
-        raise IntakeError(f"{output} is no file.", hint="name a file: --csv predicted.csv")
-    paths, project = [] if queue else predicting.images(sources), here()
+        raise IntakeError(f"{output} is not a file.", hint="name a file: --csv predicted.csv")
+    paths, project = [] if queue else predicting.images(sources), current_project()
     model = models.load(project.root, day)
     say(models.describe_choice(project, model.day, day))
     if queue and output:
@@ -237,7 +239,7 @@ def export(
     with without_collector():
         from dayfold.serve import exporting
 
-    meant, project = exporting.form_of(file, form), here()
+    meant, project = exporting.form_of(file, form), current_project()
     warn_of_edits(project)
     for path in exporting.export(project, file, day=day, form=meant):
         print(f"written: {path}")
@@ -257,7 +259,7 @@ def audit(
     with without_collector():
         from dayfold.serve import auditing
 
-    project = here()
+    project = current_project()
     found = auditing.run(project, top=top)
     print(*auditing.summary(found, project), sep="\n")
     if html:
@@ -272,14 +274,15 @@ def reproduce(
     ] = None,
     everything: Annotated[bool, option("All sealed days.", "--all")] = False,
     from_scratch: Annotated[
-        bool, option("Each day from the one just made, with an empty cache.", "--from-scratch")
+        bool,
+        option("Start each day from the one just made, with an empty cache.", "--from-scratch"),
     ] = False,
     restore: Annotated[
         bool, option("Put outputs of identical days back into DVC's cache.", "--restore")
     ] = False,
     here_: Annotated[
         bool,
-        option("Make days of another version by this one; compare figures (level D).", "--here"),
+        option("Make days of another version with this one; compare figures.", "--here"),
     ] = False,
 ) -> None:
     """Make sealed days again and compare every output with what was recorded.
@@ -291,13 +294,13 @@ def reproduce(
     if everything == bool(days):
         raise CycleError("Which days?", hint="dayfold reproduce 2025-06-04, or --all")
     flags = {"from_scratch": from_scratch, "restore": restore, "here": here_}
-    results = rebuild.reproduce(here(), days or [], **flags)
+    results = rebuild.reproduce(current_project(), days or [], **flags)
     print(f"\n{rebuild.summary(results)}")
     if not all(result.is_as_expected for result in results):
         raise typer.Exit(1)
 
 
-# Names of before 0.2, hidden; they go with 0.3.
+# Hidden names from before 0.2, until 0.3.
 @command(PROOF, "dayfold check --read-data", "verify", hidden=True)
 @command(PROOF, "dayfold check --fix", "doctor", hidden=True)
 @command(PROOF, "dayfold check --fix")
@@ -314,10 +317,10 @@ def check(
     from dayfold.cycle.ready import ready
     from dayfold.proof import check as checks
 
-    project = here()
+    project = current_project()
     if fix:
         with suppress(CycleError), ready(project, "check"):
-            pass  # what is not ready is told below
+            pass  # `examine` reports below why it is not ready
     left = checks.examine(project, fix=fix, read_data=read_data)
     if left:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from dayfold.cli.top import STAGES, app, here, without_collector
+from dayfold.cli.top import STAGES, app, current_project, without_collector
 from dayfold.errors import CycleError
 from dayfold.project.console import BRIEF
 from dayfold.project.layout import UNOPENED
@@ -20,8 +20,8 @@ _HELP = {
     "evaluate": "Today's model on every held-out image → counts, and the classification report.",
     "curve": "All days' counts → metrics.json and the data of the plots.",
 }
-# These read tables of sealed days, which must be as they were sealed. Not so in a worktree of
-# `dayfold reproduce`, which has no branch.
+# These stages check that the tables of sealed days that they read are unchanged. A worktree of
+# `dayfold reproduce` has no branch and skips the check.
 READ_SEALED_TABLES = ("snapshot", "curve")
 
 
@@ -32,15 +32,15 @@ def _run(context: typer.Context) -> None:
     name = str(context.info_name)
     if lifeline.DVC_STAGE in os.environ:
         lifeline.tie()
-    project = here()
+    project = current_project()
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if name in READ_SEALED_TABLES and vcs.branch(project.root):
-        from dayfold.history import states
-        from dayfold.history.line import Line
+        from dayfold.history import refusals
+        from dayfold.history.state import ProjectState
 
-        states.check(Line.read(project), "stage")
+        refusals.check(ProjectState.read(project), "stage")
     with without_collector():
         stage = import_module(f"dayfold.stages.{name}")
     if BRIEF not in os.environ:

@@ -19,7 +19,7 @@ from dayfold.project.files import FULL
 from dayfold.project.layout import Project, check_day
 
 if TYPE_CHECKING:
-    from dayfold.history.line import Line
+    from dayfold.history.state import ProjectState
 
 CYCLE, LABELS, HISTORY = "The day's cycle", "Labels", "Looking back"
 MODEL, PROOF = "Using the model", "Proof"
@@ -52,7 +52,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        Path.cwd()  # where it was deleted, torch would end the process as it is imported
+        Path.cwd()  # if it was deleted, importing torch would kill the process
         app()
     except DayfoldError as error:
         print(f"dayfold: {error}", file=sys.stderr)
@@ -82,7 +82,7 @@ def _top(
 
 
 def day_of(given: str | None) -> str:
-    """Return the given day, by default today; no other place reads the clock.
+    """Return the given day, or today. Only this function reads the clock.
 
     The open day may be ahead of this clock: it was opened in another time zone.
     """
@@ -101,14 +101,14 @@ def _open_day() -> str:
 
 
 def days_of(given: str) -> tuple[str | None, str | None]:
-    """Return the first and last day of "A..B", where either may be left out; CycleError if not."""
+    """Return the first and last day of "A..B", where either may be left out."""
     first, dots, last = given.partition("..")
     last = last if dots else first
     for day in filter(None, (first, last)):
         check_day(day)
     if first and last and first > last:
         raise CycleError(
-            f"--days {given} is no span of days: {first} comes after {last}.",
+            f"--days {given} is not a range of days: {first} comes after {last}.",
             hint="write --days 2025-06-02..2025-06-06; either end may be left out",
         )
     return first or None, last or None
@@ -120,15 +120,15 @@ Day = Annotated[str | None, option("The day; today by default.", "--day", metava
 def command(
     panel: str, example: str, name: str | None = None, *, hidden: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command in a panel of `--help`; the example ends its own help."""
+    """Register a command in a panel of `--help`, with an example at the end of its help."""
     return app.command(name, rich_help_panel=panel, epilog=f"Example:  {example}", hidden=hidden)
 
 
-def here(*, in_conflict: bool = False) -> Project:
+def current_project(*, in_conflict: bool = False) -> Project:
     """Return the project of the current folder.
 
-    Raises CycleError where there is none, where it is not the top of a git repository, and, unless
-    `in_conflict`, while files of it are in conflict.
+    Raises CycleError if there is none, if it is not the top of a git repository, or if it has merge
+    conflicts (unless `in_conflict`).
     """
     project = Project.find()
     vcs.check_is_top(project.root)
@@ -142,8 +142,8 @@ def changing(command_name: str) -> Iterator[Project]:
     """Lock and repair the project of the current folder, for a command that changes it."""
     from dayfold.cycle.ready import ready
 
-    project = here()
-    # Meanwhile DVC starts, which most of these commands ask for something.
+    project = current_project()
+    # DVC starts in the meantime; most of these commands use it.
     with vcs.dvc_ready(project.root), ready(project, command_name):
         yield project
 
@@ -152,8 +152,8 @@ def changing(command_name: str) -> Iterator[Project]:
 def without_collector() -> Iterator[None]:
     """Import torch faster, without the garbage collector.
 
-    It would walk all objects of torch and torchvision again and again, and once more at exit.
-    Without it a stage takes 1.3 s less (of 5.7 s).
+    The collector would walk all objects of torch and torchvision again and again, and once more at
+    exit. Without it a stage takes 1.3 s less (of 5.7 s).
     """
     gc.disable()
     yield
@@ -161,14 +161,14 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-def warn_of_edits(project: Project) -> "Line":
-    """Warn on stderr of changed tables of sealed days; return the project's line of history."""
-    from dayfold.history import states
-    from dayfold.history.line import Line
+def warn_of_edits(project: Project) -> "ProjectState":
+    """Warn on stderr of changed tables of sealed days; return the project's state."""
+    from dayfold.history import refusals
+    from dayfold.history.state import ProjectState
 
-    now = Line.read(project)
+    now = ProjectState.read(project)
     try:
-        states.check(now, "log")
+        refusals.check(now, "log")
     except CycleError as error:
         print(f"warning: {error}", file=sys.stderr)
     return now

@@ -1,8 +1,7 @@
-"""Adding images: checked, the good taken."""
+"""Adding images: check all, take the good ones."""
 
 import errno
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import polars as pl
 
-from dayfold.cycle.correcting import Desk, relabel
-from dayfold.cycle.opening import check_may_change, make_open, opened
+from dayfold.cycle.correcting import Draft, relabel
+from dayfold.cycle.opening import check_may_change, make_open, opening_lines
 from dayfold.errors import IntakeError, RefusedError, ToolError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import grouping, looks, tables
 from dayfold.ledger.intake import delivery as deliveries
 from dayfold.ledger.intake import finding, labels
-from dayfold.ledger.intake.delivery import Delivery, Found, Remark, safe_cell, tally, write_down
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, Remark, safe_cell, tally, write_down
 from dayfold.ledger.manifest import History
 from dayfold.ledger.names import MOST_BYTES, composed, folded, substitute
 from dayfold.ledger.tables import Rejected
@@ -30,12 +29,13 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256_file, sync_folder, write_bytes, write_csv
 from dayfold.project.layout import Project, is_day
 
-STAGE = "stage"  # where checked bytes wait
+_OF_LABELS = (".csv", ".json", ".jsonl", ".parquet", ".xml")
+STAGE = "stage"  # the folder of checked bytes
 
 
 @dataclass(frozen=True)
 class Options:
-    """How `add` is to behave: see its options on the command line (docs/cli.md)."""
+    """The options of `dayfold add` (docs/cli.md)."""
 
     move: bool = False
     strict: bool = False
@@ -52,50 +52,45 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
     """Check what `source` holds and take the good images into data/images/<day>/.
 
     `source` is a folder of <class>/<image>, a zip or tar archive of one, or any folder with a CSV
-    of labels. Opens `day` if it is not open and there is a new image, also one that lies there. The
-    bytes that were checked wait in .dvc/tmp until all are. Returns what was found.
+    of labels. Opens `day` if it is not open and there is a new image, in `source` or already in its
+    folder. Bytes wait in .dvc/tmp until all files are checked. Returns the outcome for each file.
     """
-    options, now = options or Options(), Line.read(project)
+    options, now = options or Options(), ProjectState.read(project)
     check_may_change(now, day)
     group = now.params.data.group if options.group is None else options.group
-    params_file.changed(now.params, {"data.group": group})  # it refuses what is no expression
+    params_file.with_changes(now.params, {"data.group": group})  # raises if it is invalid
     _check_given(source, options)
     delivery = Delivery(is_dry=options.dry_run, relabels=options.relabel)
     with _scratch(project) as scratch:
-        # What is given, beside what is known.
+        # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
-        history, lying = now.history(), _lying(project, day)
-        _tell_odd(source, tally(found), {*history.images["label"]}, delivery, options)
+        history, present = now.history(), _present_images(project, day)
+        _check_odd(source, tally(found), {*history.images["label"]}, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
-        deliveries.inspect(found, delivery, history, today=lying, stage=stage)
-        _tell_old_names(delivery, history)
-        # What it comes to.
-        desk = _corrections(project, day, delivery, options)
+        deliveries.inspect(found, delivery, history, today=present, stage=stage)
+        _warn_of_old_names(delivery, history)
+        # Decide what to do with each file.
+        draft = _corrections(project, day, delivery, options)
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        known = history.images["group"].unique().to_list()
-        for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
-            delivery.warn(names, "are taken for different patients: is one of them misspelt?")
-        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
+        delivery.new = _new_classes(delivery, history)
         paths = [(item, project.name(path)) for item, path in targets]
-        patients = grouping.patients(paths, group, is_by_csv=options.labels is not None)
-        if options.group is not None and not paths:
-            patients = grouping.patients_again(delivery.known, lying, group)
-        delivery.said[:0] = [*patients, *grouping.returning(paths, group, known)]
+        _note_patients(delivery, paths, history, group, options, present)
+        deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
         if not now.is_open:
             had = {*history.images["image"], *history.withdrawn}
-            is_new = bool(targets or desk or lying.keys() - had)
+            is_new = bool(targets or draft or present.keys() - had)
             delivery.opened = now.next_parent if is_new else ""
-            delivery.said[:0] = opened(project, day, delivery.opened, would=delivery.is_dry)
+            delivery.notes[:0] = opening_lines(project, day, delivery.opened, would=delivery.is_dry)
         _list(project, source, day if now.is_open and stage else "", delivery)
         _check_outcome(source, delivery, options)
-        if stage:  # and now it is done, the images last
-            if desk:
-                desk.close()
+        if stage:  # write everything, the images last
+            if draft:
+                draft.save()
             if delivery.opened:
-                if not (desk and desk.opened):
+                if not (draft and draft.opened):
                     make_open(now, day)
                 _list(project, source, day, delivery)
             _record(now, day, group, delivery, options)
@@ -120,7 +115,7 @@ def _check_given(source: Path, options: Options) -> None:
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Path]:
-    """A new folder on the project's own disk; what an earlier `add` was killed over goes too."""
+    """Make an empty folder on the project's disk; remove it afterwards."""
     top = project.scratch / "adding"
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir(parents=True)
@@ -132,7 +127,7 @@ def _scratch(project: Project) -> Iterator[Path]:
 
 def _found(
     project: Project, source: Path, scratch: Path, delivery: Delivery, options: Options
-) -> list[Found]:
+) -> list[FoundFile]:
     kept = options.classes or project.classes
     classes = labels.read_classes(kept) if options.classes or kept.exists() else {}
     if is_day(source.name) and source.resolve() == project.images(source.name).resolve():
@@ -144,13 +139,12 @@ def _found(
     found = labels.read(options.labels, folder, delivery, columns=options.columns, classes=classes)
     if delivery.guess:
         guess, option = delivery.guess
-        same = shlex.join(["dayfold", "add", str(source), "--labels", str(options.labels)])
-        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"{same} {option}")
+        ask(f"{guess}. Is this right?", yes=options.yes, hint=f"the same command with {option}")
     return found
 
 
-def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
-    """The images that are in the day's folder already: sha256 → (class, place)."""
+def _present_images(project: Project, day: str) -> dict[str, tuple[str, str]]:
+    """Return the images in the day's folder: sha256 → (class, path)."""
     there = finding.walk_day(project, day, Delivery())
     with ThreadPoolExecutor(cpus()) as pool:
         images = pool.map(sha256_file, (one.path for one in there))
@@ -158,7 +152,7 @@ def _lying(project: Project, day: str) -> dict[str, tuple[str, str]]:
         return dict(zip(images, places, strict=True))
 
 
-def _tell_odd(
+def _check_odd(
     source: Path, counts: Mapping[str, int], known: set[str], delivery: Delivery, options: Options
 ) -> None:
     odd = deliveries.suspicions(counts, known)
@@ -166,14 +160,13 @@ def _tell_odd(
         raise IntakeError(
             f"{source} looks odd, so nothing was added:",
             problems=odd,
-            hint="if it is as you mean it: dayfold add … --yes",
+            hint="if this is what you mean: dayfold add … --yes",
         )
     for line in odd:
         delivery.warn(str(source), f"is odd: {line}")
 
 
-def _tell_old_names(delivery: Delivery, history: History) -> None:
-    """Warn of new images of a class whose earlier images have all been given another name."""
+def _warn_of_old_names(delivery: Delivery, history: History) -> None:
     live, now = history.images["label"].unique(), history.images.select("image", "label")
     gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
@@ -183,34 +176,59 @@ def _tell_old_names(delivery: Delivery, history: History) -> None:
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
 
 
-def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Desk | None:
-    """Return the corrections of images that are given with another label, if asked for."""
+def _new_classes(delivery: Delivery, history: History) -> list[str]:
+    """Return the classes that no earlier day has; none on the first day, when all are new."""
+    earlier = {*history.images["label"]}
+    return sorted({one.label for one in delivery.images} - earlier) if earlier else []
+
+
+def _note_patients(
+    delivery: Delivery,
+    paths: Sequence[tuple[FoundFile, str]],
+    history: History,
+    group: str,
+    options: Options,
+    present: Mapping[str, tuple[str, str]],
+) -> None:
+    """Note the patients of these files, and warn of names that differ little."""
+    known = history.images["group"].unique().to_list()
+    for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
+        delivery.warn(names, "are taken for different patients: is one of them misspelt?")
+    patients = [*grouping.patients(paths, group, is_by_csv=options.labels is not None)]
+    delivery.asks_patients = bool(patients) and not group
+    if options.group is not None and not paths:
+        patients = [*grouping.patients_again(delivery.known, present, group)]
+    delivery.notes[:0] = [*patients, *grouping.returning(paths, group, known)]
+
+
+def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Draft | None:
+    """Return corrections of the known images that have another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
-    desk = Desk(project, day)
+    draft = Draft(project, day)
     reason = f"given in {escaped(options.labels.name)}" if options.labels else "given again"
     for path, label in {one.known: one.label for one in delivery.changed}.items():
-        relabel(desk, [project.root / path], to=label, reason=reason)
-    desk.check()
-    return desk
+        relabel(draft, [project.root / path], to=label, reason=reason)
+    draft.check()
+    return draft
 
 
 def _targets(
     project: Project, day: str, delivery: Delivery, group: str
-) -> list[tuple[Found, Path]]:
-    """Where each image goes: its own name (NFC), with the head of its id where that is taken.
+) -> list[tuple[FoundFile, Path]]:
+    """Return where each image goes: its own name (NFC), or one with part of its id if it is taken.
 
-    An image without a group, or whose group another name would change, is refused.
+    Refuses an image without a group, and one whose group another name would change.
     """
     folder = project.images(day)
     taken = {folded(path) for path in folder.glob("*/*")}
-    # Where corrected ones may go.
+    # Corrected images may take these names.
     taken |= {folded(folder / one.label / Path(one.known).name) for one in delivery.changed}
     targets = []
     for item in delivery.images:
         name = composed(item.path.name)
         own = target = folder / item.label / name
-        # A composed name can be longer than the one it was.
+        # Composing can make a name longer.
         if folded(own) in taken or len(name.encode()) > MOST_BYTES:
             target = own.with_name(substitute(name, item.image))
         try:
@@ -222,7 +240,7 @@ def _targets(
             delivery.refuse(item.place, f"has {grouping.NO_GROUP}", item.image)
             continue
         if own_group != its_group:
-            said = "has a name that is taken today, and another would change its group"
+            said = "has a name that is taken today; another name would change its group"
             delivery.refuse(item.place, said, item.image)
             continue
         taken.add(folded(target))
@@ -232,10 +250,10 @@ def _targets(
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
-    """Write down what is said of files, so that what is printed may be short.
+    """Write all remarks on files to a table, as only the first ones are printed.
 
-    What is refused of an open day is kept in data/rejected/<day>.csv, all else in .dvc/tmp;
-    `listed` says where.
+    Refused files of an open day go to data/rejected/<day>.csv, everything else to .dvc/tmp.
+    `delivery.listed` names the table of each kind.
     """
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
@@ -247,11 +265,11 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
 
 
 def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
-    """Bring data/rejected/<day>.csv up to date: of the same source these are refused now."""
+    """Replace the rows of this source in data/rejected/<day>.csv."""
     given = safe_cell(escaped(source))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
-    rows |= {(given, safe_cell(one.place), one.image, escaped(one.said)) for one in refused}
+    rows |= {(given, safe_cell(one.place), one.image, escaped(one.text)) for one in refused}
     if rows != set(before):
         tables.write(path, Rejected, sorted(rows))
 
@@ -270,13 +288,18 @@ def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
 
 
 def _hint(refused: list[Remark], *, is_folder: bool) -> str:
-    reasons, by_labels = {remark.said for remark in refused}, "or give the classes by --labels FILE"
+    given = [one.place for one in refused if one.place.lower().endswith(_OF_LABELS)]
+    if len(given) == 1:
+        first = "" if is_folder else "unpack it, then "
+        return f"if {given[0]} has the labels: {first}dayfold add FOLDER --labels FILE"
+    reasons, by_labels = {remark.text for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
         (reason,) = reasons
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
-            return "give each of the folders inside by itself: one level deeper"
+            one = refused[0].place.partition("/")[0]
+            return f"add each folder inside on its own: dayfold add FOLDER/{one}"
         if grouping.NO_GROUP in reason:
             other = "give another expression by --group REGEX"
             return f"{other}, or write the ids into the names or in the column group of --labels"
@@ -287,14 +310,13 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
     return "fix or remove these files, then run the command again"
 
 
-def _record(now: Line, day: str, group: str, delivery: Delivery, options: Options) -> None:
-    """Keep what was said of classes and groups, where the day that it is said of is open."""
+def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options: Options) -> None:
     project = now.project
     before = now.params.data.group
     if group != before and (now.is_open or delivery.opened):
         params_file.edit(project.params, {"data.group": group})
         delivery.is_regrouped = True
-        delivery.said += grouping.regrouped(before, group, now.sealed)
+        delivery.notes += grouping.regrouped(before, group, now.sealed)
     if options.classes:
         classes = labels.read_classes(options.classes)
         write_csv(project.classes, ("theirs", "ours"), sorted(classes.items()))
@@ -302,7 +324,7 @@ def _record(now: Line, day: str, group: str, delivery: Delivery, options: Option
         grouping.add_groups(project, day, delivery.groups)
 
 
-def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
+def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
     """Move the checked bytes from the stage to their places in the open day."""
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
@@ -313,7 +335,7 @@ def _take_in(targets: Sequence[tuple[Found, Path]], stage: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # data/ lies on another disk than .dvc/.
+            # data/ and .dvc/ are on different disks.
             write_bytes(target, (stage / item.image).read_bytes())
     for folder in sorted({*folders, *(folder.parent for folder in folders)}):
         sync_folder(folder)
@@ -340,5 +362,5 @@ def _remove_given(delivery: Delivery) -> None:
         try:
             item.path.unlink()
         except OSError as error:
-            said = f"was added, but stays where it is, too ({error.strerror})"
+            said = f"was added, but cannot be removed from its place ({error.strerror})"
             delivery.warn(item.place, said)

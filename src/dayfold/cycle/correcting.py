@@ -3,27 +3,28 @@
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dayfold.cycle.opening import check_may_change, make_open
 from dayfold.errors import CycleError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import corrections, grouping
 from dayfold.ledger.corrections import ERASE, Correction
 from dayfold.ledger.names import KEEP, WITHDRAW, clashes, composed, substitute
 from dayfold.project.console import plural
-from dayfold.project.files import from_spreadsheet, sha256_file, sync_folder
+from dayfold.project.files import from_spreadsheet, separator, sha256_file, sync_folder
 from dayfold.project.layout import Project
 
 RELABEL = "relabel"
 
 
 class Target(NamedTuple):
-    """An image that is meant: of an earlier day, or, without an id, a file of the open one.
+    """An image to correct: one of an earlier day or, without an id, a file of the open day.
 
-    `label` is its class as of the last sealed day; none if it was withdrawn.
+    `label` is its class as of the last sealed day; empty if it was withdrawn.
     """
 
     path: str
@@ -31,21 +32,22 @@ class Target(NamedTuple):
     label: str
 
 
-class Desk:
-    """A day's corrections while they are worked on, and the paths of what is done.
+class Draft:
+    """A draft of a day's corrections; nothing is written before `save`.
 
-    These are images that are `corrected` or were as asked already (`unchanged`), files of the open
-    day that are `moved`, and corrections that are `undone`. Nothing is written before `close`,
-    which opens `day` if it is not open; `opened` is then its parent.
+    `save` opens `day` if it is not open; `opened` is then its parent. The lists hold paths: images
+    that are `corrected` or were already as asked (`unchanged`), files of the open day that are
+    `moved`, images whose correction is `undone` (`undone_to` counts these by the class that they
+    had been given), files of the open day that an undo leaves in that class's folder (`staying`).
     """
 
     def __init__(self, project: Project, day: str) -> None:
-        now = Line.read(project)
+        now = ProjectState.read(project)
         self.project, self.day, self._now = project, day, now
         if now.is_open and now.day != day:
-            check_may_change(now, day)  # which it refuses
+            check_may_change(now, day)  # raises, as another day is open
         self.history = now.sealed_history
-        self.lines = corrections.lines(project, day) if now.is_open else {}
+        self.corrections = corrections.of_day(project, day) if now.is_open else {}
         live = self.history.images.select("path", "image", "label").iter_rows()
         gone = self.history.corrections.filter(action=WITHDRAW).select("path", "image")
         self.earlier = {path: Target(path, image, label) for path, image, label in live}
@@ -61,24 +63,26 @@ class Desk:
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
         self.undone, self.unchanged = list[str](), list[str]()
+        self.undone_to, self.staying = Counter[str](), list[str]()
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
-        """Return the images that are meant by files, folders or ids, each once.
+        """Return the images that files, folders or ids stand for, each once.
 
-        A file that the history does not name is looked up by its bytes. What is no image is noted
-        as a problem.
+        A file that the history does not name is looked up by its bytes. A path that is no image is
+        noted as a problem.
         """
         found: dict[str, Target] = {}
         for given in paths:
-            some = self._named(given)
-            if not some:
+            targets = self._named(given)
+            if not targets:
                 self.problems.append(f"{given} is not an image of this project")
-            found |= {target.path: target for target in some}
+            found |= {target.path: target for target in targets}
         return list(found.values())
 
     def _named(self, given: str | Path) -> list[Target]:
-        # As typed here, and from the project's top. Not resolved: a link is not what it points to.
+        # A path is relative to the current folder, or to the project. Links are not resolved: a
+        # link does not stand for its target.
         here = Path(os.path.abspath(given))  # noqa: PTH100
         inside = [self.project.name(here)] if here.is_relative_to(self.project.root) else []
         for name in (*inside, str(given).rstrip("/")):
@@ -91,52 +95,56 @@ class Desk:
         image = sha256_file(Path(given)) if Path(given).is_file() else str(given)
         return [self._by_image[image]] if image in self._by_image else []
 
-    def now(self, target: Target) -> str:
-        """Return an image's class with the day's corrections; none if it is withdrawn."""
-        line = self.lines.get(target.image)
-        return target.label if line is None else line.label
+    def label_of(self, target: Target) -> str:
+        """Return an image's class after the day's corrections; empty if it is withdrawn."""
+        correction = self.corrections.get(target.image)
+        return target.label if correction is None else correction.label
 
     def labels(self) -> set[str]:
-        return {self.now(target) for target in self.earlier.values()} - {""}
+        return {self.label_of(target) for target in self.earlier.values()} - {""}
 
     @property
     def new_classes(self) -> list[str]:
         """The classes that no image had before the day's corrections."""
         before = {target.label for target in (*self.earlier.values(), *self._open.values())}
-        after = {line.label for line in self.lines.values()}
+        after = {one.label for one in self.corrections.values()}
         after |= {goal.parent.name for goal in self._moves.values()}
         return sorted(after - before - {""})
 
     def of_class(self, label: str) -> list[Target]:
         every = (*self.earlier.values(), *self._open.values())
-        return [target for target in every if self.now(target) == label]
+        return [target for target in every if self.label_of(target) == label]
+
+    def of_open_day(self, labels: Container[str]) -> list[str]:
+        return [target.path for target in self._open.values() if target.label in labels]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
-        """Give an image another class, or take it out of every data version from today's on.
+        """Give an image another class, or withdraw it from today's data version and all later ones.
 
-        A file of the open day moves to its class's folder; what was erased before is noted anew.
+        A file of the open day moves to the folder of its class. An erasure is recorded even if the
+        image was withdrawn before.
         """
-        if self.now(target) == label and action != ERASE:
+        if self.label_of(target) == label and action != ERASE:
             self.unchanged.append(target.path)
         elif not target.image and action == RELABEL:
             self._move(target, label)
         elif not target.image:
             self.problems.append(
-                f"{target.path} is of the open day and in no sealed one: take the file away, "
-                "or withdraw --erase for its bytes in DVC's cache too"
+                f"{target.path} belongs to the open day only: delete the file, or use "
+                "withdraw --erase, which removes its bytes from DVC's cache too"
             )
-        elif not self.now(target) and action == RELABEL:
+        elif not self.label_of(target) and action == RELABEL:
             undo = "; --undo that first" if target.label else " on an earlier day"
             said = "was erased" if self.has(target, ERASE) else f"was withdrawn{undo}"
             self.problems.append(f"{target.path} {said}")
         elif target.label == label and action == RELABEL:
-            # Back to what it was: nothing is left to correct.
-            del self.lines[target.image]
+            # It has its old class again, so no correction is left.
+            del self.corrections[target.image]
             self.undone.append(target.path)
         else:
             if self.has(target, RELABEL) and action != RELABEL:
                 self.undone.append(target.path)  # an image has one correction a day
-            self.lines[target.image] = Correction(action, target.image, label, reason)
+            self.corrections[target.image] = Correction(action, target.image, label, reason)
             self.corrected.append(target.path)
 
     def _move(self, target: Target, label: str) -> None:
@@ -148,21 +156,22 @@ class Desk:
         if goal in self._moves.values() or goal.exists():
             self.problems.append(f"{target.path}: {name} is there already")
         elif grouping.in_path(target.path, group) != grouping.in_path(name, group):
-            self.problems.append(f"{target.path}: as {name} it would be of another group")
+            self.problems.append(f"{target.path}: as {name} it would belong to another group")
         else:
             self._moves[source] = goal
             self.moved.append(target.path)
 
     def has(self, target: Target, action: str) -> bool:
-        line = self.lines.get(target.image)
-        return line is not None and line.action == action
+        correction = self.corrections.get(target.image)
+        return correction is not None and correction.action == action
 
     def undo(self, target: Target, action: str) -> None:
-        """Take a correction of the day's back."""
         if not target.image:
-            self.problems.append(f"{target.path} is of the open day: move it back with relabel")
+            self.problems.append(
+                f"{target.path} belongs to the open day: move it back with relabel"
+            )
         elif self.has(target, ERASE):
-            self.problems.append(f"{target.path} was erased: that cannot be taken back")
+            self.problems.append(f"{target.path} was erased: that cannot be undone")
         elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
             self.problems.append(
@@ -170,7 +179,7 @@ class Desk:
                 + sealed * self._now.is_sealed
             )
         else:
-            del self.lines[target.image]
+            self.undone_to[self.corrections.pop(target.image).label] += 1
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
@@ -182,8 +191,8 @@ class Desk:
             self.problems.append('a withdrawal needs a reason, in one line: --reason "…"')
 
     def check(self) -> None:
-        """Raise CycleError with every problem, or where the day takes no corrections."""
-        if self._moves or any(line.label for line in self.lines.values()):
+        """Raise CycleError with every problem, or if the day cannot be changed."""
+        if self._moves or any(one.label for one in self.corrections.values()):
             there = set(self.project.images(self.day).glob("*/*")) - self._moves.keys()
             labels = {path.parent.name for path in (*there, *self._moves.values())}
             self.problems += clashes(labels | self.labels())
@@ -195,8 +204,8 @@ class Desk:
         if self.corrected or self.undone or self._moves:
             check_may_change(self._now, self.day)
 
-    def close(self) -> None:
-        """Write it all; where there is a problem, CycleError with every one, and nothing is."""
+    def save(self) -> None:
+        """Write all corrections; if there is any problem, raise CycleError and write nothing."""
         self.check()
         if (self.corrected or self.undone) and not self._now.is_open:
             make_open(self._now, self.day)
@@ -208,44 +217,44 @@ class Desk:
             if not any(source.parent.iterdir()):
                 source.parent.rmdir()
         if self.corrected or self.undone:
-            corrections.write(self.project, self.day, self.lines.values())
+            corrections.write(self.project, self.day, self.corrections.values())
 
 
 def relabel(
-    desk: Desk, paths: Sequence[str | Path], *, to: str, reason: str = "", old: str = ""
+    draft: Draft, paths: Sequence[str | Path], *, to: str, reason: str = "", old: str = ""
 ) -> None:
-    """Give images another class from the day on; files of the open day are moved to its folder.
+    """Give images another class; files of the open day move to its folder.
 
-    Without `paths` all images of the class `old`: it is renamed, or merged into one that exists.
+    `old` selects all images of a class instead, to rename it or to merge it into another one.
     """
     to = composed(to)
-    desk.check_class(to)
-    targets = desk.targets(paths)
+    draft.check_class(to)
+    targets = draft.targets(paths)
     if old:
-        targets = desk.of_class(old) or desk.of_class(composed(old))
-        there = f"no image is of the class {old!r} (there are {', '.join(sorted(desk.labels()))})"
-        desk.problems += [there] * (not targets)
+        targets = draft.of_class(old) or draft.of_class(composed(old))
+        there = f"no image is of the class {old!r} (there are {', '.join(sorted(draft.labels()))})"
+        draft.problems += [there] * (not targets)
     for target in targets:
-        desk.correct(RELABEL, target, to, reason)
+        draft.correct(RELABEL, target, to, reason)
 
 
-def decide(desk: Desk, file: Path) -> None:
-    """Do what a table of decisions says, as `dayfold audit` wrote it and a person filled it in.
+def decide(draft: Draft, file: Path) -> None:
+    """Apply a table of decisions that `dayfold audit` wrote and a person filled in.
 
-    A row's `decision` is a class, `withdraw`, `keep` or nothing; `path` or `image` says of what.
+    A row's `decision` is a class, `withdraw`, `keep` or empty; `path` or `image` names the image.
     """
     first, reason = dict[str, int](), f"decided in {file.name}"
-    for number, which, decision in _decisions(file, desk.labels()):
-        before = len(desk.problems)
-        for target in desk.targets([which]):
+    for number, which, decision in _decisions(file, draft.labels()):
+        before = len(draft.problems)
+        for target in draft.targets([which]):
             if first.setdefault(target.path, number) != number:
-                desk.problems.append(f"{target.path} is decided on line {first[target.path]}")
+                draft.problems.append(f"{target.path} is decided on line {first[target.path]}")
             elif decision == WITHDRAW:
-                desk.correct(WITHDRAW, target, reason=reason)
+                draft.correct(WITHDRAW, target, reason=reason)
             else:
-                desk.check_class(decision)
-                desk.correct(RELABEL, target, decision, reason)
-        desk.problems[before:] = [f"line {number}: {one}" for one in desk.problems[before:]]
+                draft.check_class(decision)
+                draft.correct(RELABEL, target, decision, reason)
+        draft.problems[before:] = [f"line {number}: {one}" for one in draft.problems[before:]]
 
 
 def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, str]]:
@@ -255,49 +264,56 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
         raise CycleError(f"{file} does not exist.", hint="dayfold audit writes one") from None
     except UnicodeDecodeError:
         raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
-    header = text.partition("\n")[0]
-    # Some spreadsheets write semicolons.
-    separator = ";" if "," not in header else ","
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
     try:
         names = set(rows.fieldnames or ())
         if "decision" not in names or not names & {"path", "image"}:
+            columns = ",".join(rows.fieldnames or ())
             raise CycleError(
-                f"{file} has the columns {header.strip()!r}, without `decision` and `path`.",
+                f"{file} has the columns {columns!r}, without `decision` and `path`.",
                 hint="fill in the column `decision` of what dayfold audit wrote",
             )
+        is_blank = True
         for row in rows:
             decision = composed(from_spreadsheet(row["decision"] or "").strip())
             if decision.casefold() in (KEEP, WITHDRAW) and decision not in classes:
                 decision = decision.casefold()  # a spreadsheet begins cells with a capital
+            is_blank = is_blank and not decision
             if decision and decision != KEEP:
                 which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
                 yield rows.line_num, which, decision
+        if is_blank:
+            raise CycleError(
+                f"{file} holds no decision.",
+                hint="fill in its column `decision`: a class, keep or withdraw",
+            )
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
-        raise CycleError(what, hint="a cell with a quote in it is in quotes") from None
+        raise CycleError(what, hint="put a cell that has a quote in it in quotes") from None
 
 
-def withdraw(desk: Desk, paths: Sequence[str | Path], *, reason: str) -> None:
-    """Take images out of every data version from the day on; their files stay where they are."""
-    desk.check_reason(reason)
-    for target in desk.targets(paths):
-        desk.correct(WITHDRAW, target, reason=reason)
+def withdraw(draft: Draft, paths: Sequence[str | Path], *, reason: str) -> None:
+    """Withdraw images from today's data version and all later ones; their files stay."""
+    draft.check_reason(reason)
+    for target in draft.targets(paths):
+        draft.correct(WITHDRAW, target, reason=reason)
 
 
-def undo(desk: Desk, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
-    """Take the day's corrections of these images back; of a folder those that have one.
+def undo(draft: Draft, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
+    """Undo the day's corrections of these images; in a folder, of those that have one.
 
-    Without `paths` those of all images of the class `old`.
+    `old` selects all images of a class instead.
     """
     if old:
-        every = desk.earlier.values()
-        mine = [one for one in every if one.label == old and desk.has(one, action)]
-        paths = [target.path for target in mine]
-        desk.problems += [f"no image of {old!r} was given another class on {desk.day}"] * (not mine)
-    meant = dict[str, Target]()
-    for found in (desk.targets([given]) for given in paths):
-        mine = [target for target in found if desk.has(target, action)]
-        meant |= {target.path: target for target in mine or found}
-    for target in meant.values():
-        desk.undo(target, action)
+        every = draft.earlier.values()
+        corrected = [one for one in every if one.label == old and draft.has(one, action)]
+        if not corrected:
+            draft.problems.append(f"no image of {old!r} was given another class on {draft.day}")
+        paths = [one.path for one in corrected]
+        draft.staying = draft.of_open_day({draft.corrections[one.image].label for one in corrected})
+    targets = dict[str, Target]()
+    for found in (draft.targets([given]) for given in paths):
+        corrected = [target for target in found if draft.has(target, action)]
+        targets |= {target.path: target for target in corrected or found}
+    for target in targets.values():
+        draft.undo(target, action)

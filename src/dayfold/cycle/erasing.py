@@ -1,6 +1,6 @@
 """Erasing images: event, bytes and proof.
 
-Each step can be done again, and the last to go is what the others are found by: after a kill the
+Each step can be repeated. Files by which others are found are removed last, so after a kill the
 same command finishes.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from markupsafe import escape
 
-from dayfold.cycle.correcting import Desk, Target
+from dayfold.cycle.correcting import Draft, Target
 from dayfold.errors import CycleError, ToolError
 from dayfold.history import record
 from dayfold.history.record import Usage, span, usage
@@ -24,16 +24,16 @@ from dayfold.project import storage, vcs
 from dayfold.project.console import first_few, plural, say
 from dayfold.project.files import md5, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import Project
-from dayfold.project.storage import READ_ONLY, Remote, bring, remotes
+from dayfold.project.storage import READ_ONLY, Remote, fetch, remotes
 
-ONCE = 500  # files that DVC is asked for at a time: a command line has an end
+ONCE = 500  # paths in one DVC command, as the length of a command line is limited
 
 
 class _Image(NamedTuple):
-    """An image to be erased, and the MD5s by which DVC keeps it and the list of its folder.
+    """An image to be erased, and the MD5s of its object and of its folder's list in DVC's cache.
 
-    The MD5s are empty where they are not known. `usage` says which days used it; a file of the open
-    day has none, as no sealed day has it and no record names it: it goes, and no text comes.
+    Unknown MD5s are empty. `usage` says which days used the image. A file of the open day has no
+    usage: no record names it, so it is deleted and not replaced.
     """
 
     path: str
@@ -43,32 +43,31 @@ class _Image(NamedTuple):
     usage: Usage | None = None
 
     @property
-    def text(self) -> bytes:
-        """What lies in its place afterwards."""
+    def placeholder(self) -> bytes:
         return placeholder(self.image)
 
 
 class Erasure:
-    """What is to be erased, and from where: found and checked, and done by `carry_out`.
+    """The images to erase, and every file with their bytes; `carry_out` erases them.
 
-    Of the `holders` of an image's bytes, the files that have them, a text takes the place of some;
-    `copies` are removed, with what was computed from an image; so are `pages`, reports and pages of
-    audits, that show one.
+    `holders` are the files that have an image's bytes. Placeholders replace images of sealed days.
+    `copies`, with everything computed from an image, and `pages` (reports and audits that show one)
+    are deleted.
     """
 
     def __init__(
         self, project: Project, paths: Sequence[str | Path], *, reason: str, day: str
     ) -> None:
-        """Find all of it, whether or not the images were withdrawn before.
+        """Find all files that have to be erased.
 
-        Without `paths` those that are recorded as erased already, here or in another clone. Raises
-        CycleError that lists all that cannot be done.
+        Without `paths` these are the images recorded as erased, here or in another clone. Raises
+        CycleError that lists all problems.
         """
-        self.project, self.desk = project, Desk(project, day)
-        targets = _recorded(self.desk, paths, reason)
+        self.project, self.draft = project, Draft(project, day)
+        targets = _recorded(self.draft, paths, reason)
         self.remotes = remotes(project.root)
         self.images = [*self._of_sealed_days(targets), *self._of_the_open_day(targets)]
-        self.sealed = [one for one in self.images if one.usage]  # a text takes their place
+        self.sealed = [one for one in self.images if one.usage]  # placeholders replace these
         self.holders = list(self._holders())
         stay = {path for one in self.sealed for path in self._places(one)}
         self.copies = [path for path in self.holders if path not in stay]
@@ -83,19 +82,19 @@ class Erasure:
             if any(name in path.read_text(encoding="utf-8", errors="replace") for name in names)
         ]
 
-    # Every copy: where the bytes lie.
+    # Where the bytes are.
 
     def _of_sealed_days(self, targets: Sequence[Target]) -> Iterator[_Image]:
         sealed = vcs.sealed_days(self.project.root)
-        days = [day for day in self.desk.history.days if day in sealed]
-        line = list(record.read(self.project, days).values())
-        keys = {one.day: one.images_md5 for one in line}
+        days = [day for day in self.draft.history.days if day in sealed]
+        records = list(record.read(self.project, days).values())
+        keys = {one.day: one.images_md5 for one in records}
         images = {one.image for one in targets if one.image}
-        found = usage(self.desk.history, images, line)
-        lists: dict[str, dict[str, str]] = {}  # of DVC's, of the days' folders
+        found = usage(self.draft.history, images, records)
+        lists: dict[str, dict[str, str]] = {}  # DVC's list of each day's folder
         for day in sorted({used.day for used in found} & keys.keys()):
             with suppress(ToolError, OSError, ValueError, TypeError):
-                lists[day] = storage.listed(bring(self.project.root, keys[day]).read_bytes())
+                lists[day] = storage.listed(fetch(self.project.root, keys[day]).read_bytes())
         for used in found:
             path = self.project.root / used.path
             name = path.relative_to(self.project.images(used.day)).as_posix()
@@ -107,7 +106,7 @@ class Erasure:
     def _of_the_open_day(self, targets: Sequence[Target]) -> Iterator[_Image]:
         for path in (self.project.root / target.path for target in targets if not target.image):
             key = md5_file(path)
-            # No list names it: a remote is touched where it has the object itself.
+            # No folder's list names it, so a remote is changed only if it has the object itself.
             yield _Image(self.project.name(path), sha256_file(path), key, folder=key)
 
     def _places(self, one: _Image) -> list[Path]:
@@ -115,18 +114,18 @@ class Erasure:
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
-        """Every file of the project and of DVC's cache with an image's bytes, once.
+        """Yield every file of the project and of DVC's cache with an image's bytes, once.
 
-        Of those that neither a manifest nor the cache names by a hash, by their size and sha256.
+        Files that neither a manifest nor the cache names are compared by size and sha256.
         """
         held = dict[Path, None]()
         for one in self.images:
             places = self._places(one)
-            held |= dict.fromkeys(path for path in places if path.read_bytes() != one.text)
+            held |= dict.fromkeys(path for path in places if path.read_bytes() != one.placeholder)
         yield from held
         sizes = {path.stat().st_size for path in held}
         wanted = {one.image for one in self.images}
-        history, objects = self.desk.history, storage.cache_folder(self.project.root)
+        history, objects = self.draft.history, storage.cache_folder(self.project.root)
         known = {*history.images["path"], *history.corrections["path"]}
         for folder, folders, names in os.walk(self.project.root) if held else ():
             here = Path(folder)
@@ -139,53 +138,54 @@ class Erasure:
                     yield path
 
     def described(self) -> Iterator[str]:
-        """Say what is to be erased, which days' models used it, and what follows, a line each."""
-        days = self.desk.history.days
+        """Yield lines on what will be erased, which days' models used it, and what follows."""
+        days = self.draft.history.days
         yield f"to be erased: {plural(len(self.images), 'image')}"
+        paths_of: dict[tuple[str, ...], list[str]] = {}
         for one in self.images:
-            if not one.usage:
-                yield f"  {one.path} (of the open day, in no sealed one)"
-                continue
-            yield f"  {one.path}"
-            for used, what in (
-                (one.usage.trained, "the models of {} were trained on it"),
-                (one.usage.tested, "the models of {} were calibrated or tested with it"),
-                (one.usage.unknown, "whether {} replayed it is not known here: dvc fetch"),
-            ):
-                if used:
-                    yield f"    {what.format(span(used, days))}"
-        for name, paths in (("copies", self.copies), ("pages that show them", self.pages)):
+            paths_of.setdefault(tuple(_uses(one.usage, days)), []).append(one.path)
+        for uses, used_paths in paths_of.items():
+            yield from (f"  {path}" for path in used_paths)
+            yield from (f"    {use}" for use in uses)
+        caches = (self.project.activations, self.project.squares)
+        cached = [path for path in self.copies if path.parents[1] in caches]
+        copies = [path for path in self.copies if path not in cached]
+        for name, paths in (("copies", copies), ("pages that show them", self.pages)):
             if paths:
                 shown = [os.path.relpath(path, self.project.root) for path in paths]
                 yield f"and {name}: {', '.join(first_few(shown))}"
+        if cached:
+            yield f"and {plural(len(cached), 'file')} computed from them, in .dvc/tmp"
         where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in self.remotes)]
         yield f"from {', '.join(where)}"
         yield from _outside(self.holders)
         for remote in self.remotes:
             if remote.verifies:
                 yield (
-                    f"the remote {remote.name} is set to verify, so that DVC would not take the "
-                    f"text from it: dvc remote modify {remote.name} verify false"
+                    f"the remote {remote.name} has verify set, so DVC would reject the "
+                    f"placeholders: dvc remote modify {remote.name} verify false"
                 )
         used_by = [one.usage for one in self.sealed if one.usage]
         if used := sorted({day for one in used_by for day in one.days if day in days}):
-            yield f"afterwards {span(used, days)} can no longer be made again as recorded"
+            yield f"afterwards {span(used, days)} cannot be made again as recorded"
         if any(one.trained for one in used_by):
             yield (
                 "models that learnt from an image, and those made from them since, stay as they are"
             )
 
-    # The walk: the event, remotes, pages and copies, the cache, and the files last; then the proof.
+    # The order: the event, remotes, pages and copies, the cache, and the files last. Then the
+    # proof.
 
     def carry_out(self) -> None:
-        """Record the event, then erase every copy, and look for the bytes once more.
+        """Record the event, erase every copy, then look for the bytes once more.
 
-        Raises CycleError that lists the remotes that could not be reached; the rest is done then.
+        Raises CycleError that lists the remotes that could not be reached; everything else is
+        erased by then.
         """
-        project, noted = self.project, self.project.corrections(self.desk.day)
-        self.desk.close()
-        if self.desk.corrected:
-            say(f"recorded in {project.name(noted)}; dayfold seal settles it")
+        project, noted = self.project, self.project.corrections(self.draft.day)
+        self.draft.save()
+        if self.draft.corrected:
+            say(f"recorded in {project.name(noted)}; dayfold seal makes it final")
         problems = []
         for remote in self.remotes:
             try:
@@ -197,10 +197,10 @@ class Erasure:
         if len(self.sealed) < len(self.images):
             # Until DVC's list of the open day is without them, a forced checkout takes all of it.
             with suppress(ToolError):
-                vcs.dvc(project.root, "add", project.name(project.images(self.desk.day)))
+                vcs.dvc(project.root, "add", project.name(project.images(self.draft.day)))
         for one in self.sealed:
-            self._text_into_cache(one)
-        self._texts_into_days()
+            self._placeholder_into_cache(one)
+        self._placeholders_into_days()
         count = len({*self.holders} - {*self.copies})
         say(f"here: {count} files and objects erased, {plural(len(self.copies), 'copy')} removed")
         for page in self.pages:
@@ -215,83 +215,98 @@ class Erasure:
                 hint="when they can be reached: dayfold withdraw --erase",
             )
 
-    def _text_into_cache(self, one: _Image) -> None:
-        """Put the text in the place of an object, or of one that a list names and that lacks.
+    def _placeholder_into_cache(self, one: _Image) -> None:
+        """Replace an image's object in the cache by its placeholder, also if the object is missing.
 
-        DVC checks out nothing of a folder with a gap.
+        DVC checks out nothing of a folder that lacks an object.
         """
         root = self.project.root
         if not one.md5:
             return
-        # By its own MD5 too: DVC replaces a file that the cache has, and asks about any other.
+        # Under the placeholder's own MD5 too: DVC replaces a file without asking only if the cache
+        # has it.
         own, place, listed = (
-            storage.object_path(root, key) for key in (md5(one.text), one.md5, one.folder)
+            storage.object_path(root, key) for key in (md5(one.placeholder), one.md5, one.folder)
         )
         for path in (own, place):
             is_gap = not path.exists() and (path == own or listed.exists())
-            if is_gap or (path.exists() and path.read_bytes() != one.text):
-                write_bytes(path, one.text, mode=READ_ONLY)
+            if is_gap or (path.exists() and path.read_bytes() != one.placeholder):
+                write_bytes(path, one.placeholder, mode=READ_ONLY)
 
-    def _texts_into_days(self) -> None:
-        """Put the texts into the days' folders that are here.
+    def _placeholders_into_days(self) -> None:
+        """Put the placeholders into the days' folders that are here.
 
-        DVC checks them out, so that it knows the folders as unchanged.
+        DVC checks them out, so that it takes the folders as unchanged.
         """
         project = self.project
         sealed = {project.images(day) for day in vcs.sealed_days(project.root)}
-        texts = {project.root / one.path: one for one in self.sealed}
-        texts = {path: one for path, one in texts.items() if path.parents[1].is_dir()}
-        for path in texts.keys() & {*self.holders}:
+        placeholders = {project.root / one.path: one for one in self.sealed}
+        placeholders = {path: one for path, one in placeholders.items() if path.parents[1].is_dir()}
+        for path in placeholders.keys() & {*self.holders}:
             path.unlink()
-        # A copy in a sealed day's folder has no text, and DVC misses it there.
-        files = [*texts, *(path for path in self.copies if sealed & set(path.parents))]
+        # DVC also expects the copies in a sealed day's folder.
+        files = [*placeholders, *(path for path in self.copies if sealed & set(path.parents))]
         missing = [project.name(path) for path in files if not path.exists()]
         for first in range(0, len(missing), ONCE):
-            # A folder that DVC cannot check out is told by the next dvc status.
+            # The next `dvc status` reports a folder that cannot be checked out.
             with suppress(ToolError):
                 vcs.dvc(project.root, "checkout", *missing[first : first + ONCE])
-        for path, one in texts.items():
+        for path, one in placeholders.items():
             if not path.exists():
-                write_bytes(path, one.text, mode=READ_ONLY)
+                write_bytes(path, one.placeholder, mode=READ_ONLY)
 
 
-def _recorded(desk: Desk, paths: Sequence[str | Path], reason: str) -> list[Target]:
-    """What is meant, with the events noted at the desk that no day has yet."""
-    known = corrections.gone(desk.project, corrections.ERASE)
-    mine = {*desk.history.images["image"], *desk.history.corrections["image"]}
-    targets = desk.targets(paths or sorted(mine & known.keys()))
-    if not targets and not desk.problems:
+def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
+    """Say which days' models used an image, a line a kind."""
+    if usage is None:
+        yield "of the open day only"
+        return
+    for used, what in (
+        (usage.trained, "the models of {} were trained on it"),
+        (usage.tested, "the models of {} were calibrated or tested with it"),
+        (usage.unknown, "whether {} replayed it is not known here: dvc fetch --all-tags"),
+    ):
+        if used:
+            yield what.format(span(used, days))
+
+
+def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:
+    """Return the images to erase; draft an event for those that have none."""
+    known = corrections.withdrawals(draft.project, corrections.ERASE)
+    in_history = {*draft.history.images["image"], *draft.history.corrections["image"]}
+    targets = draft.targets(paths or sorted(in_history & known.keys()))
+    if not targets and not draft.problems:
         raise CycleError("No image is recorded as erased.", hint="dayfold withdraw --erase PATH…")
     for target in targets:
         if target.image and target.image not in known:
-            # Without a reason that of today's withdrawal stands.
-            is_withdrawn = desk.has(target, WITHDRAW) and not reason
-            why = desk.lines[target.image].reason if is_withdrawn else reason
-            desk.check_reason(why)
-            desk.correct(corrections.ERASE, target, reason=why)
-    desk.check()
+            # Without a new reason, that of today's withdrawal stays.
+            is_withdrawn = draft.has(target, WITHDRAW) and not reason
+            why = draft.corrections[target.image].reason if is_withdrawn else reason
+            draft.check_reason(why)
+            draft.correct(corrections.ERASE, target, reason=why)
+    draft.check()
     return targets
 
 
 def _outside(holders: Sequence[Path]) -> Iterator[str]:
-    """Say of each file with more names (hard links) than were found how to find the others."""
+    """Yield a line on each file with hard links outside the project: how to find them."""
     status = [path.stat() for path in holders]
     known = Counter((one.st_dev, one.st_ino) for one in status)
     left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
     for number, count in left.items():
         if count > 0:
             yield (
-                f"{count} more hard links of the same file lie outside the project: "
+                f"{count} more hard links of the same file are outside the project: "
                 f"find / -xdev -inum {number}"
             )
 
 
 def _from_remote(remote: Remote, images: Sequence[_Image]) -> int:
-    """Put the texts into a remote; how many of its objects had the bytes."""
+    """Put the placeholders into a remote; return how many of its objects had the bytes."""
     what = f"remote {remote.name} ({remote.url})"
     if remote.problem:
         raise ToolError(f"{what} {remote.problem}: erase it there by hand")
     if unknown := [one.path for one in images if not one.md5]:
         paths = ", ".join(first_few(unknown))
         raise ToolError(f"{what}: DVC's list of the day of {paths} cannot be read")
-    return sum(remote.replace(one.md5, one.text, folder=one.folder) for one in images)
+    return sum(remote.replace(one.md5, one.placeholder, folder=one.folder) for one in images)

@@ -1,4 +1,4 @@
-"""The open day: opened, checked, closed."""
+"""Opening, checking and closing a day."""
 
 import shlex
 import shutil
@@ -12,40 +12,41 @@ import yaml
 
 from dayfold.create import make_origin
 from dayfold.errors import CycleError, ToolError
-from dayfold.history import hand_edits, states
+from dayfold.history import hand_edits, refusals
 from dayfold.history.day_files import put_in_index
-from dayfold.history.line import Line
-from dayfold.ledger import corrections, manifest
+from dayfold.history.state import ProjectState
+from dayfold.ledger import corrections, manifest, tables
 from dayfold.ledger.intake import finding
 from dayfold.ledger.names import is_clutter
+from dayfold.ledger.tables import ImageGroup
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import ask, first_few, plural, say
-from dayfold.project.files import escaped, md5_file, write_bytes
+from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes, write_csv
 from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
-KEPT = "What you changed in params.yaml stays."
-# What DVC lays out of a sealed day: the outputs of these stages, and the parent.
-_MADE = ("weights", "replay", "train", "evaluate")
+LABELS = "labels.csv"  # of a closed day's images
+KEPT = "Your changes to params.yaml stay."
+# The stages whose outputs DVC keeps; a checkout restores these and the parent.
+_CACHED_STAGES = ("weights", "replay", "train", "evaluate")
 
 
 def open_day(project: Project, day: str) -> str:
-    """Make `day` the open day, and return its parent."""
-    now = Line.read(project)
+    now = ProjectState.read(project)
     check_may_open(now, day)
     make_open(now, day)
     return now.next_parent
 
 
-def make_open(now: Line, day: str) -> None:
-    """Open a day that `check_may_open` has let pass; each step can be done again."""
+def make_open(now: ProjectState, day: str) -> None:
+    """Open a day that has passed `check_may_open`; each step can be repeated."""
     project = now.project
     with journal.step(project, OPEN, day=day, parent=now.next_parent):
         project.images(day).mkdir(parents=True, exist_ok=True)
         corrections.write_empty(project, day)
         if not now.is_unopened:
-            keep_made(project)
+            cache_outputs(project)
             fold_into_month(project, now.day)
             inherit(project)
         elif not project.parent_model.exists():
@@ -53,13 +54,13 @@ def make_open(now: Line, day: str) -> None:
         tracked = (project.parent, project.images(day))
         vcs.dvc(project.root, "add", *map(project.name, tracked))
         put_in_index(project, day)
-        # Last: until params.yaml says so, the day is not open.
+        # Last, as the day is open once params.yaml says so.
         params_file.edit(project.params, {"day": day, "parent": now.next_parent})
 
 
 def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
-    """Go on with the opening of a day that was killed, by its note; say what was done."""
-    day, now = facts["day"], Line.read(project)
+    """Finish opening a day after a kill, by the journal's note; return what was done."""
+    day, now = facts["day"], ProjectState.read(project)
     if now.day != day:
         try:
             if now.next_parent != facts.get("parent"):
@@ -71,26 +72,26 @@ def finish_opening(project: Project, facts: Mapping[str, Any]) -> str:
     return f"{day} is open"
 
 
-def check_may_change(now: Line, day: str) -> None:
-    """Raise CycleError, with the way on, where a day is neither open nor can be opened next."""
+def check_may_change(now: ProjectState, day: str) -> None:
+    """Raise CycleError unless the day is open or can be opened next."""
     if now.is_open and now.day == check_day(day):
-        states.check(now, "change")
+        refusals.check(now, "change")
         count_files(now.project, day)
     else:
         check_may_open(now, day)
 
 
-def check_may_open(now: Line, day: str) -> None:
-    """Raise CycleError, with the way on, where `day` cannot be the next open day."""
+def check_may_open(now: ProjectState, day: str) -> None:
+    """Raise CycleError unless `day` can be the next open day."""
     check_day(day)
     if day in now.sealed:
         is_last = day == now.day
-        back = "take its seal back: dayfold undo; or wait for the next day"
+        back = "undo the seal: dayfold undo; or wait for the next day"
         raise CycleError(
             f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
         )
-    states.check(now, "open")
-    states.check_free(now, day)
+    refusals.check(now, "open")
+    refusals.check_not_taken(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
@@ -106,28 +107,31 @@ def check_may_open(now: Line, day: str) -> None:
     count_files(now.project, day)
 
 
-def keep_made(project: Project) -> None:
-    """Have DVC's cache what only data/ has of the sealed day and its parent: both are replaced.
+def cache_outputs(project: Project) -> None:
+    """Put outputs that only data/ has into DVC's cache, before they are replaced.
 
-    So it is in a project that came back from a backup without .dvc/cache. What is not as it was
-    pinned is left alone.
+    These are the outputs and the parent of the last sealed day. The cache lacks them in a project
+    that was restored from a backup without .dvc/cache. Files that differ from their pins are left
+    alone.
     """
     parent, pin = project.parent, project.parent.with_suffix(".dvc")
     files = (project.weights, project.replay, project.shares, project.model, project.predictions)
-    _keep(project, project.dvc_lock, {project.name(path): path for path in files}, _MADE)
-    _keep(project, pin, {parent.name: parent}, (project.name(pin),))
+    _cache_files(
+        project, project.dvc_lock, {project.name(path): path for path in files}, _CACHED_STAGES
+    )
+    _cache_files(project, pin, {parent.name: parent}, (project.name(pin),))
 
 
-def _keep(
+def _cache_files(
     project: Project, source: Path, files: Mapping[str, Path], targets: Collection[str]
 ) -> None:
     pinned = pins.entries(source.read_bytes(), project.name(source))
     keys = {files[name]: str(entry["md5"]) for name, entry in pinned.items() if name in files}
-    if not storage.has(project.root, keys.values()) and all(map(_is_as, keys, keys.values())):
+    if not storage.has(project.root, keys.values()) and all(map(_has_md5, keys, keys.values())):
         vcs.dvc(project.root, "commit", "--force", *targets)
 
 
-def _is_as(path: Path, key: str) -> bool:
+def _has_md5(path: Path, key: str) -> bool:
     if path.is_dir():
         return storage.folder_md5({one.name: md5_file(one) for one in path.iterdir()}) == key
     return path.is_file() and md5_file(path) == key
@@ -141,8 +145,8 @@ def inherit(project: Project) -> None:
 def fold_into_month(project: Project, day: str) -> None:
     """Move a sealed day's entry from its own .dvc file into that of its month.
 
-    DVC parses every .dvc file for every command, which with 200 of them made a `dvc repro` without
-    anything to do 1.4 times as long as with two; with one a month, 1.16 to 1.26 times.
+    DVC parses every .dvc file in every command. A `dvc repro` with nothing to do took 1.4 times as
+    long with 200 of them as with two; with one a month, 1.16 to 1.26 times.
     """
     own, month = project.tracked(day), project.tracked_month(day)
     if own.exists():
@@ -153,18 +157,18 @@ def fold_into_month(project: Project, day: str) -> None:
         own.unlink()
 
 
-def opened(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
-    """Yield what is to be said of a day that a command opened; nothing without its parent."""
+def opening_lines(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
+    """Yield the lines to print about a day that was opened; none if `parent` is empty."""
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
-    if lying := sum(finding.count(project, day).values()):
+    if present := sum(finding.count_by_class(project, day).values()):
         folder = project.name(project.images(day))
-        yield f"{plural(lying, 'image')} lay in {folder} already: part of {day} now"
+        yield f"{day} includes {plural(present, 'image')} that {folder} held already"
 
 
 def stale(project: Project, day: str) -> list[str]:
-    """What of the open day DVC finds changed; the images of other days are not looked at."""
+    """List what DVC finds changed in the open day. Images of other days are not checked."""
     count = count_files(project, day)
     _check_nothing_frozen(project)
     tracked = (project.tracked(day), project.parent.with_suffix(".dvc"))
@@ -175,7 +179,7 @@ def stale(project: Project, day: str) -> list[str]:
 
 
 def _check_none_ignored(project: Project, day: str, count: int) -> None:
-    """Raise CycleError where DVC leaves some of the open day's files out, by .dvcignore.
+    """Raise CycleError if .dvcignore hides files of the open day from DVC.
 
     They would be in no cache and in no clone.
     """
@@ -186,32 +190,33 @@ def _check_none_ignored(project: Project, day: str, count: int) -> None:
             f"DVC keeps {pinned} of the {count} files in {folder}: .dvcignore leaves the others "
             "out.",
             hint=f"find {folder} -type f | dvc check-ignore --details --stdin shows the lines; "
-            "take them out, then dvc repro",
+            "remove them, then dvc repro",
         )
 
 
 def _check_nothing_frozen(project: Project) -> None:
-    """Raise CycleError where dvc.yaml freezes a stage: DVC takes it for up to date, come what may.
+    """Raise CycleError if dvc.yaml freezes a stage.
 
-    A day would be sealed whose model was made from other images or settings than it says.
+    DVC takes a frozen stage for up to date, so the model could come from other images or settings
+    than the day records.
     """
     try:
         stages = yaml.load(project.dvc_yaml.read_bytes(), Loader=yaml.CSafeLoader)["stages"]
         frozen = [name for name in STAGES if stages[name].get("frozen")]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return  # DVC tells what is wrong with it
+        return  # DVC reports what is wrong with the file
     if frozen:
         raise CycleError(
-            f"dvc.yaml says frozen: true of {', '.join(frozen)}, so DVC does not make that again.",
-            hint="take the line out of dvc.yaml, then dvc repro",
+            f"dvc.yaml has frozen: true for {', '.join(frozen)}, so DVC does not run it again.",
+            hint="remove the line from dvc.yaml, then dvc repro",
         )
 
 
 def count_files(project: Project, day: str) -> int:
     """Count the files of a day's folder, without hidden and system files.
 
-    Raises CycleError where a pipe or socket is among them: DVC waits for ever at a pipe, and fails
-    at a socket. `add` takes neither; a person's copy of a folder brings them along.
+    Raises CycleError if there is a pipe, at which DVC hangs, or a socket, at which it fails. `add`
+    refuses both, but a folder that was copied by hand may have them.
     """
     folder = project.images(day)
     paths = [path for path in folder.rglob("*") if not path.is_dir()]
@@ -225,28 +230,28 @@ def count_files(project: Project, day: str) -> int:
     return sum(not any(map(is_clutter, parts)) for parts in names)
 
 
-def agree(description: str, *, yes: bool) -> None:
-    """Say what is to be undone; CycleError unless `yes` is set or a person agrees."""
+def confirm_undo(description: str, *, yes: bool) -> None:
+    """Print what would be undone; raise CycleError unless `yes` is set or a person agrees."""
     say(description)
     ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 
 
-def close(now: Line, *, yes: bool) -> str:
-    """Close the open day (as `sealing.undo`)."""
+def close(now: ProjectState, *, yes: bool) -> str:
+    """Close the open day (see `sealing.undo`); return what was done."""
     project = now.project
-    lines = corrections.lines(project, now.day).values()
-    if erased := sum(line.action == corrections.ERASE for line in lines):
+    noted = corrections.of_day(project, now.day).values()
+    if erased := sum(one.action == corrections.ERASE for one in noted):
         raise CycleError(
             f"{now.day} erased {plural(erased, 'image')} of earlier days, so it cannot be undone.",
             hint="dvc repro && dayfold seal",
         )
-    # An earlier undo may have filled a folder.
+    # An earlier undo may have used the name.
     names = chain([now.day], (f"{now.day}-{number}" for number in count(2)))
     folder = project.name(next(path for path in map(project.undone, names) if not path.exists()))
     images = sum(path.is_file() for path in project.images(now.day).rglob("*"))
-    agree(
-        f"{now.day} is open: its {plural(images, 'image')} and its corrections move to {folder}/. "
-        f"Everything else becomes as it was before {now.day}.\n{KEPT}",
+    confirm_undo(
+        f"{now.day} is open: its {plural(images, 'image')} and {plural(len(noted), 'correction')} "
+        f"move to {folder}/. Everything else becomes as it was before {now.day}.\n{KEPT}",
         yes=yes,
     )
     facts = {"day": now.day, "parent": now.params.parent, "folder": folder}
@@ -255,35 +260,59 @@ def close(now: Line, *, yes: bool) -> str:
 
 
 def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
-    """Close an open day, from wherever a kill has interrupted it; say what was done."""
+    """Close an open day, also after a kill at any step; return what was done."""
     day, parent, folder = facts["day"], facts["parent"], project.root / facts["folder"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder.parent / ".gitignore").write_text("*\n", encoding="utf-8")
     for given in (project.images, project.corrections, project.groups, project.rejected):
         if (path := given(day)).exists():
             _move(path, folder / path.parent.name / path.name)
-    tables = (project.manifest, project.looks, project.evaluation, project.gate, project.unknown)
-    own = [path(day) for path in tables]
+    has_groups = _write_labels(folder, day)
+    own_tables = (project.manifest, project.looks, project.evaluation)
+    own = [path(day) for path in (*own_tables, project.gate, project.unknown)]
     own += [project.weights, project.replay, project.shares, project.model, project.predictions]
     if project.dvc_lock.exists():
         made = pins.outputs(project.dvc_lock.read_bytes())
         own += [project.root / name for name in made if name.startswith(DAY_PATHS)]
     for path in (*own, *project.images(day).parent.glob("*.dvc"), project.dvc_lock):
         path.unlink(missing_ok=True)
-    bring_back(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
-    vcs.git_says(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
+    restore_files(project, "HEAD" if parent == ORIGIN else vcs.TAG + parent)
+    vcs.git_succeeds(project.root, "reset", "--quiet", "--", "data", "dvc.lock", "metrics.json")
     before: dict[str, object] = {"day": UNOPENED, "parent": ORIGIN}
     if parent != ORIGIN:
         data = project.manifest(parent).read_bytes()
         before = {"day": parent, "parent": manifest.parent_of(data, f"{parent}.csv")[0]}
     params_file.edit(project.params, before)
     if parent != ORIGIN:
-        with suppress(ToolError):  # what cannot be laid out here, `status` tells
-            lay_out(project)
+        with suppress(ToolError):  # `status` reports what cannot be checked out here
+            checkout(project)
     kept = project.name(folder)
-    images = f"images are in {kept}/images/{day}/"
-    is_empty = not any(path.is_file() for path in (folder / "images").rglob("*"))
-    return f"{day} is closed; its {f'corrections are in {kept}/' if is_empty else images}"
+    if not any(path.is_file() for path in (folder / "images").rglob("*")):
+        return f"{day} is closed; its corrections are in {kept}/"
+    images = f"{kept}/images/{day}"
+    again = f"dayfold add {images}"
+    if has_groups:
+        again += f" --labels {kept}/{LABELS} (it has their patients)"
+    return f"{day} is closed; its images are in {images}/\nto add them again: {again}"
+
+
+def _write_labels(folder: Path, day: str) -> bool:
+    """Write the label file of a closed day's images; return whether there is one.
+
+    Without it the patients that a label file had named would be lost, once the images are added
+    again.
+    """
+    groups, images = folder / "groups" / f"{day}.csv", folder / "images" / day
+    named = dict(tables.read(groups, ImageGroup).iter_rows()) if groups.exists() else {}
+    if not named:
+        return False
+    paths = sorted(path for path in images.glob("*/*") if not is_clutter(path.name))
+    rows = [
+        (path.relative_to(images).as_posix(), path.parent.name, named.get(sha256_file(path), ""))
+        for path in paths
+    ]
+    write_csv(folder / LABELS, ("path", "label", "group"), rows)
+    return True
 
 
 def _move(source: Path, target: Path) -> None:
@@ -296,8 +325,8 @@ def _move(source: Path, target: Path) -> None:
         shutil.move(source, target)
 
 
-def bring_back(project: Project, commit: str) -> None:
-    """Write what a day made, and DVC's pins, as a commit has them; the index too."""
+def restore_files(project: Project, commit: str) -> None:
+    """Restore what a day made, and DVC's pins, from a commit; in the index too."""
     found = vcs.split(vcs.git(project.root, "ls-tree", "-r", "-z", "--name-only", commit))
     pins = [name for name in found if name.startswith(("data/images/", "data/parent.dvc"))]
     names = [name for name in found if name.startswith(DAY_PATHS)]
@@ -307,6 +336,6 @@ def bring_back(project: Project, commit: str) -> None:
     vcs.git(project.root, "checkout", "--quiet", commit, *paths, given=given)
 
 
-def lay_out(project: Project) -> None:
+def checkout(project: Project) -> None:
     parent = f"{project.name(project.parent)}.dvc"
-    vcs.dvc(project.root, "checkout", "--force", *_MADE, parent)
+    vcs.dvc(project.root, "checkout", "--force", *_CACHED_STAGES, parent)

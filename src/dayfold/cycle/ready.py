@@ -12,18 +12,18 @@ from dayfold.project.files import only_one
 from dayfold.project.journal import Note
 from dayfold.project.layout import Project
 
-# What finishes a step that a kill interrupted. What is not here needs nothing: `dayfold seal` run
-# again goes on where it was.
+# Functions that finish an interrupted step, by its name. A step without one needs no repair:
+# `dayfold seal` run again goes on.
 _REPAIRS = {opening.OPEN: opening.finish_opening, opening.CLOSE: opening.finish_closing}
-WAIT_SECONDS = 30.0  # for what a killed command had started, and what ends by itself
+WAIT_SECONDS = 30.0  # for processes of a killed command to end
 
 
 @contextmanager
 def ready(project: Project, command: str) -> Iterator[None]:
-    """Work on a project alone, with a note of the command in the journal.
+    """Hold the project's lock, and note the command in the journal.
 
-    Repairs first what an earlier command that was killed left half done, and says so. The note
-    stays where the command was killed, and where it failed with something left to repair.
+    First repairs, and reports, what a killed command left half done. The note stays if this command
+    is killed, or fails with something left to repair.
     """
     vcs.check_nothing_under_way(project.root)
     with only_one(project.cycle_lock, "at work"):
@@ -38,19 +38,20 @@ def ready(project: Project, command: str) -> Iterator[None]:
 
 
 def _repair(project: Project) -> None:
-    """Repair what the note of a killed command covers, and tell all else that is half done."""
-    note, found = journal.read(project), journal.find(project)
+    """Repair what the note of a killed command covers; warn of anything else left half done."""
+    note, found = journal.read(project), journal.half_done(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project)
-        found = journal.find(project)
-    for one in found:
-        if note and one.is_covered_by(note):
-            one.fix()
-            say(f"dayfold {note.command} was killed: {one.what}: {one.said}")
+        found = journal.half_done(project)
+    for item in found:
+        if note and item.is_covered_by(note):
+            item.fix()
+            say(f"dayfold {note.command} was killed: {item.what}: {item.repair}")
         else:
             say(
-                f"warning: {one.what}, since {duration(one.age)}; it is not dayfold's and was left "
-                "alone. If nothing is at work here, also in no other container: dayfold check --fix"
+                f"warning: {item.what}, since {duration(item.age)}; dayfold did not begin it, so "
+                "it was left alone. If nothing else runs here or in a container: "
+                "dayfold check --fix"
             )
     if note and note.step in _REPAIRS:
         said = _REPAIRS[note.step](project, note.facts)
@@ -59,7 +60,6 @@ def _repair(project: Project) -> None:
 
 
 def _wait(project: Project) -> None:
-    """Wait for what a killed command had started and what is still at work, if anything is."""
     until, busy = time.monotonic() + WAIT_SECONDS, journal.at_work(project)
     if busy:
         say(f"waiting for {', '.join(busy)}, which a killed command had started")

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
@@ -12,15 +12,15 @@ from dayfold.errors import CycleError, GateError, ToolError
 from dayfold.figures import gate
 from dayfold.figures.evidence import FEW, is_judged
 from dayfold.figures.intervals import figure
-from dayfold.history import hand_edits, states
+from dayfold.history import hand_edits, refusals
 from dayfold.history.day_files import put_in_index
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.project import journal, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import plural
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project
 
-# What `seal` commits: these paths of the project's own, never a stranger's.
+# `seal` commits these paths and no others.
 OWN_PATHS = (
     *DAY_PATHS,
     ".gitattributes",
@@ -33,17 +33,17 @@ OWN_PATHS = (
     "data/.gitignore",
     "data/images/.gitignore",
 )
-# Whatever a person's own ignore file says.
+# Add the files even if the user's own ignore file names them.
 _NOT_IGNORED = ("-c", f"core.excludesFile={os.devnull}")
 
 
 def seal(project: Project, message: str = "", *, force: bool = False) -> list[str]:
-    """Commit the project's own paths and tag the open day; return what to say of it.
+    """Commit the project's paths and tag the open day; return the lines to print.
 
-    Days that are committed without their tag are tagged first (`_tag_again`). A day that fails the
-    gate is sealed with `force` only: `message` then says why, and the tag keeps it.
+    Committed days without a tag are tagged first (`_tag_again`). `force` seals a day that fails the
+    gate; `message` then gives the reason, which the tag keeps.
     """
-    now = Line.read(project)
+    now = ProjectState.read(project)
     if now.is_unopened:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
     if now.is_sealed and not now.untagged:
@@ -51,7 +51,7 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     if force and not message.strip():
         raise CycleError("--force needs a message.", hint='dayfold seal --force -m "why"')
     require_identity(project.root)
-    states.check(now, "seal")
+    refusals.check(now, "seal")
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := opening.stale(project, now.day):
@@ -65,29 +65,30 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
         _write_index(project)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
-    return [*said, *afterwards(project)]
+    return [*said, *next_steps(project)]
 
 
 def _write_index(project: Project) -> None:
-    from dayfold.figures.report import page  # here, as it takes time, and only a seal needs it
+    from dayfold.figures.report import page  # slow to import, and only a seal needs it
 
     try:
         page.write_index(project)
-    except OSError as error:  # the day is sealed; what comes after it, as `dvc push`, goes on
+    except OSError as error:  # the day is sealed, so the command succeeds
         print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
-def _commit(now: Line, message: str) -> None:
+def _commit(now: ProjectState, message: str) -> None:
     project, root = now.project, now.project.root
     text = _subject(project, now.day) + f"\n\n{message}" * bool(message)
     if reasons := gate.reasons(gate.read(project, now.day)):
         text += "\n\n" + "\n".join(f"- {reason}" for reason in reasons) + f"\n\n{gate.FORCED}"
     paths = [*(name for name in OWN_PATHS if (root / name).exists()), TRACKED_IMAGES]
-    # As it is: git would leave out lines that begin with #.
+    # By default git drops lines that begin with #.
     words = ("--cleanup=verbatim", "--message", text)
     with journal.step(project, "seal"):
-        _look_at_all(project, paths)
-        # Nothing to commit: an earlier `seal` was stopped before the tag, or a person did.
+        _unhide_changes(project, paths)
+        # There is nothing to commit if an earlier `seal` was stopped before the tag, or a person
+        # committed.
         status = ("status", "--porcelain", "--untracked-files=all", "--", *paths)
         if vcs.git(root, *_NOT_IGNORED, *status):
             vcs.git(root, *_NOT_IGNORED, "add", "--", *paths)
@@ -99,21 +100,21 @@ def _commit(now: Line, message: str) -> None:
             try:
                 vcs.git(root, "commit", "--quiet", "--only", *words, "--", *paths)
             except ToolError:
-                # As pre-commit does: a hook changes files, and then refuses the commit.
-                _take_back(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
+                # A hook such as pre-commit may change files and then refuse the commit.
+                _restore_changed(project, now.day, staged, vcs.changed(root, staged, "--", *paths))
                 raise
             if different := vcs.changed(root, staged, "HEAD", "--", *paths):
                 vcs.git(root, "reset", "--quiet", "--soft", "HEAD^")
-                _take_back(project, now.day, staged, different)
+                _restore_changed(project, now.day, staged, different)
         commit = _commit_of(now, now.day)
         vcs.git(root, "tag", "--annotate", *words, vcs.TAG + now.day, commit)
 
 
-def _look_at_all(project: Project, paths: Sequence[str]) -> None:
-    """Have git see changes of files that are here, though a person has told it not to look.
+def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
+    """Make git see changes that it was told to hide.
 
-    By `git update-index --assume-unchanged` or `--skip-worktree`, against conflicts in params.yaml
-    for one: the commit would have another content than the day.
+    A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
+    against conflicts in params.yaml. The commit would then lack the day's changes.
     """
     said = vcs.split(vcs.git(project.root, "ls-files", "-v", "-z", "--", *paths))
     unseen = [one[2:] for one in said if one[0] == "S" or one[0].islower()]
@@ -122,28 +123,28 @@ def _look_at_all(project: Project, paths: Sequence[str]) -> None:
         vcs.git(project.root, "update-index", flag, "-z", "--stdin", given=names)
 
 
-def _take_back(project: Project, day: str, staged: str, different: list[str]) -> None:
-    """Bring back what a hook of git changed of the files to be committed; CycleError names them."""
+def _restore_changed(project: Project, day: str, staged: str, different: list[str]) -> None:
+    """Restore the files that a git hook changed during the commit; raise CycleError if any."""
     if not different:
         return
     back = ("restore", f"--source={staged}", "--staged", "--worktree")
     vcs.git(project.root, *back, "--", *different)
     raise CycleError(
-        f"A hook of git changed files of {day} as they were committed, so it is not sealed, and "
-        f"they are again as they were: {', '.join(different[:5])}.",
+        f"A git hook changed files of {day} during the commit. They were restored, and the day "
+        f"is not sealed: {', '.join(different[:5])}.",
         hint="have the hook leave data/, dvc.lock and metrics.json as they are, then dayfold seal",
     )
 
 
 def check_gate(project: Project, day: str, what: str = "does not pass the gate:") -> None:
-    """Raise GateError, whose exit code is its own, where the open day fails the gate."""
+    """Raise GateError if the open day fails the gate."""
     checks = gate.read(project, day)
     if reasons := gate.reasons(checks):
         raise GateError(f"{day} {what}", problems=reasons, hint=gate.next_step(checks))
 
 
 def _subject(project: Project, day: str) -> str:
-    """The first line of a day's commit: what it brought, and its first figures."""
+    """Return the first line of a day's commit message: its images and first figures."""
     figures = json.loads(project.figures.read_bytes())
     said = [plural(figures["images"]["today"], "image")]
     for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
@@ -152,28 +153,28 @@ def _subject(project: Project, day: str) -> str:
     return f"day {day}: {', '.join(said)}"
 
 
-def _tag_again(now: Line) -> list[str]:
-    """Tag the days of this branch whose tag it has lost; return which.
+def _tag_again(now: ProjectState) -> list[str]:
+    """Tag the days of this branch that have lost their tag; return them.
 
-    A rebase, an amended commit and a squash merge leave a tag behind. It comes to the commit that
-    has the day now, with its message, if that is the day as it was sealed.
+    A rebase, an amended commit or a squash merge leaves a tag behind. The tag moves, with its
+    message, to the commit that has the day now, if the day's files are as they were sealed.
     """
     root = now.project.root
     for day in now.lost_tags:
         tag, commit = vcs.TAG + day, _commit_of(now, day)
         is_own = params_file.day_of(vcs.blob(root, f"{commit}:params.yaml")) == day
-        different = ["its params.yaml is of another day"] * (not is_own)
+        different = ["its params.yaml names another day"] * (not is_own)
         if day in now.tagged:
             different += vcs.changed(root, tag, commit, "--", *DAY_PATHS)
         ours = f"to keep the tag, and the files of this branch: git merge --strategy=ours {tag}"
         fetch = f"git fetch --tags from another clone; or: git tag --annotate {tag} COMMIT"
         if different:
             raise CycleError(
-                f"What this branch has of {day} is not what {tag} has "
+                f"This branch has other files of {day} than {tag} has "
                 f"({', '.join(different[:5])}).",
                 hint=ours if day in now.tagged else fetch,
             )
-        # Of no tag there are no contents.
+        # A missing tag has no contents.
         text = vcs.git(root, "for-each-ref", "--format=%(contents)", f"refs/tags/{tag}")
         text = text or vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
         how = ("--force", "--annotate", "--cleanup=verbatim", "--file=-")
@@ -181,36 +182,44 @@ def _tag_again(now: Line) -> list[str]:
     return now.lost_tags
 
 
-def _commit_of(now: Line, day: str) -> str:
+def _commit_of(now: ProjectState, day: str) -> str:
     project = now.project
     own = (project.manifest(day), project.evaluation(day), project.gate(day))
     paths = DAY_PATHS if day == now.day else tuple(map(project.name, own))
     return vcs.git(project.root, "log", "--max-count=1", "--format=%H", "--", *paths).strip()
 
 
-def afterwards(project: Project) -> Iterator[str]:
-    """Yield what to say after a seal: what to push next; without a remote how to set one up."""
+def next_steps(project: Project) -> Iterator[str]:
+    """Yield the lines after a seal: what to push, or how to set up a remote."""
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
-        late = storage.is_late(root, sealed)
+        late = storage.remote_is_newer(root, sealed)
         first = "dayfold check --fix; " * late
-        yield f"next: {first}{storage.pushing(root, all_tags=late)}"
+        # `dvc push` pushes the last day only.
+        is_several = len(_unpushed(root)) > 1
+        yield f"next: {first}{storage.push_command(root, all_tags=late or is_several)}"
     elif not storage.remote_urls(root) and len(sealed) == 1:
-        yield "Nothing leaves this machine: without a DVC remote no copy of the images is made."
+        yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
 
 
-def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
-    """Take back the last step: an experiment on a sealed day, its seal, or the opening of a day.
+def _unpushed(root: Path) -> list[str]:
+    """Return the days of this branch that its upstream branch lacks; none without an upstream."""
+    if not vcs.git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
+        return []
+    return vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
 
-    With `seal` it is the seal, and all files stay as they are. Unless `yes` is set a person is
-    asked. Returns what was done.
+
+def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
+    """Undo the last step: an experiment on a sealed day, a seal, or the opening of a day.
+
+    With `seal` only a seal is undone. Asks unless `yes` is set. Returns what was done.
     """
-    now = Line.read(project)
-    states.check(now, "undo")
+    now = ProjectState.read(project)
+    refusals.check(now, "undo")
     if now.is_unopened:
         raise CycleError("No day was opened yet.", hint="dayfold add FOLDER")
     if not now.is_sealed:
@@ -221,12 +230,12 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
         if not seal:
             hand_edits.check_last(now)
     except CycleError:
-        again = "is not as it was sealed: its files come back as they were"
-        opening.agree(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
-        opening.bring_back(project, vcs.TAG + now.day)
-        hint = "dayfold check --read-data, as what DVC's cache has may be damaged"
+        again = "is not as it was sealed: its sealed files are restored"
+        opening.confirm_undo(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
+        opening.restore_files(project, vcs.TAG + now.day)
+        hint = "dayfold check --read-data; DVC's cache may be damaged"
         try:
-            opening.lay_out(project)
+            opening.checkout(project)
         except ToolError:  # as in a clone that has pulled nothing yet
             hint = ""
         try:
@@ -237,15 +246,17 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
     return _unseal(now, yes=yes)
 
 
-def _unseal(now: Line, *, yes: bool) -> str:
+def _unseal(now: ProjectState, *, yes: bool) -> str:
     project, root, day, tag = now.project, now.project.root, now.day, vcs.TAG + now.day
-    states.check(now, "unseal")
+    refusals.check(now, "unseal")
     commit = vcs.git(root, "rev-parse", f"{tag}^{{commit}}").strip()
-    on = {*vcs.branches_of(root, commit), *vcs.branches_of(root, commit, remote=True)}
-    if others := on - {vcs.branch(root)}:
+    local, pushed = (vcs.branches_of(root, commit, remote=remote) for remote in (False, True))
+    if others := {*local, *pushed} - {vcs.branch(root)}:
+        way = "go on with a new day, or delete those branches"
+        if pushed:
+            way = "others may have it: correct it on the next day (dayfold relabel, withdraw)"
         raise CycleError(
-            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.",
-            hint="go on with a new day, as others may have the seal; or delete those branches",
+            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.", hint=way
         )
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):
@@ -253,12 +264,12 @@ def _unseal(now: Line, *, yes: bool) -> str:
             f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
             hint="go on with a new day",
         )
-    # A commit with other words is a person's: the day was committed by hand, or amended. Hooks add
-    # words: the number of a ticket, a Change-Id.
+    # If the commit's message does not contain the tag's, a person made or amended the commit. Hooks
+    # may add to a message: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)
     is_own = vcs.seals(root)[day].strip() in words
-    goes = "its tag and its commit go" if is_own else "its tag goes, its commit is not dayfold's"
-    opening.agree(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
+    goes = "its tag and commit are removed" if is_own else "its tag is removed, its commit stays"
+    opening.confirm_undo(f"{day} is sealed: {goes}; all files stay as they are", yes=yes)
     if is_own:
         _drop(project, commit, day)
     else:
@@ -268,10 +279,10 @@ def _unseal(now: Line, *, yes: bool) -> str:
 
 
 def _drop(project: Project, commit: str, day: str) -> None:
-    """Take a seal's commit out of the branch, and its tag away, at once; no file is touched.
+    """Remove a seal's commit from the branch, and its tag, in one step; no file is changed.
 
-    The last commit goes. Behind others, which stay, a new one takes its changes back: but what
-    they changed again, params.yaml for one, is left to them.
+    If it is the last commit, the branch moves back. If later commits follow, a new commit reverts
+    its changes, except in files that the later ones changed too, such as params.yaml.
     """
     root = project.root
     before, head = vcs.git(root, "rev-parse", f"{commit}^", "HEAD").split()
@@ -283,10 +294,10 @@ def _drop(project: Project, commit: str, day: str) -> None:
         kept = sorted({*names} - later)
         vcs.git(root, "restore", "--staged", f"--source={before}", "--", *kept, more=index)
         tree = vcs.git(root, "write-tree", more=index).strip()
-        text = f"Take back the seal of {day}"
+        text = f"Undo the seal of {day}"
         new = vcs.git(root, "commit-tree", tree, "-p", head, "-m", text).strip()
         (project.scratch / "undo-index").unlink()
-    # One transaction: a kill leaves both as they were, or neither.
+    # In one transaction: a kill never leaves only one of them done.
     moves = f"update HEAD {new} {head}\ndelete refs/tags/{vcs.TAG}{day}\n"
     vcs.git(root, "update-ref", "-m", f"dayfold undo: {day}", "--stdin", given=moves)
     vcs.git(root, "reset", "--quiet", "--", *names)

@@ -3,51 +3,55 @@
 from dayfold.cycle import opening
 from dayfold.errors import CycleError, LedgerError, ParamsError, ToolError
 from dayfold.figures import evidence, gate
-from dayfold.history import states
+from dayfold.history import refusals
 from dayfold.history.day_files import put_in_index
-from dayfold.history.line import Line, strays
+from dayfold.history.state import ProjectState, unused_folders
 from dayfold.ledger import corrections
 from dayfold.ledger.intake import finding
 from dayfold.project import journal, vcs
-from dayfold.project.console import plural
+from dayfold.project.console import arrows, plural
 from dayfold.project.layout import Project
 
 
 def advice(project: Project) -> list[str]:
-    """Say where the project stands and what to run next, a line each."""
+    """Return lines on where the project stands and what to run next."""
     try:
-        now = Line.read(project)
+        now = ProjectState.read(project)
         is_untagged = now.day in now.untagged
     except (LedgerError, ParamsError):
-        vcs.check_nothing_under_way(project.root, conflicts_only=True)  # their text is no file's
+        vcs.check_nothing_under_way(project.root, conflicts_only=True)  # a conflict is no YAML
         raise
-    lost = strays(now)
-    begin = next((stray.command for stray in lost if stray.command), "dayfold add FOLDER")
+    unused = unused_folders(now)
+    begin = next((one.command for one in unused if one.command), "dayfold add FOLDER")
     classes = now.params.origin.classes
     unseen = evidence.unseen(now.sealed_history, classes) if classes else ()
     known = [f"known   {evidence.no_image(unseen)}"] * bool(unseen)
     if now.is_unopened and not now.sealed:
-        return ["no day yet", *known, *map(str, lost), f"next    {begin}"]
+        return ["no day yet", *known, *map(str, unused), f"next    {begin}"]
     state = "sealed" if now.is_sealed else "committed" if is_untagged else "open"
     lines = [
         f"day     {now.day}, {state}; parent {now.params.parent}",
         f"sealed  {plural(len(now.sealed), 'day')}",
         *known,
-        *(f"stray   {stray}" + f": {stray.command}" * bool(stray.command) for stray in lost),
+        *(f"unused  {one}" + f": {one.command}" * bool(one.command) for one in unused),
     ]
     try:
-        states.check(now, "open")
+        refusals.check(now, "open")
     except CycleError as error:
         problems = [f"  - {one}" for one in error.problems]
         return [*lines, error.what, *problems, f"next    {error.hint}"]
     if now.is_sealed:
         return [*lines, f"next    {begin}"]
     put_in_index(project, now.day)
-    labels = finding.count(project, now.day)
-    new = sorted(set(labels) - set(now.sealed_history.images["label"].unique()))
+    labels = finding.count_by_class(project, now.day)
+    history, corrected = now.sealed_history, corrections.of_day(project, now.day)
+    renamed = corrections.renamed(history, corrected, labels)
+    new = sorted(set(labels) - {*history.images["label"].unique(), *renamed.values()})
     said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
-    lines.append(f"images  {said}" + f"; new: {', '.join(new)}" * bool(new))
-    if not labels and not corrections.lines(project, now.day):
+    said += f"; new: {', '.join(new)}" * bool(new)
+    said += f"; renamed or merged: {arrows(renamed)}" * bool(renamed)
+    lines.append(f"images  {said}")
+    if not labels and not corrected:
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:
         changed = opening.stale(project, now.day)

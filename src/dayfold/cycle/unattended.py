@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
+from dayfold.create import require_identity
 from dayfold.cycle import adding, opening, sealing
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger.intake import workers
 from dayfold.ledger.names import composed, is_clutter
 from dayfold.project import vcs
@@ -16,13 +17,14 @@ from dayfold.project.layout import Project, is_day
 
 
 def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: bool) -> int:
-    """Add, reproduce and seal `day`, or, without it, the day of each dated folder, in order.
+    """Add, train and seal `day`; without it, the day of each dated folder, in order.
 
-    Returns how many files were refused, or are known with another label. A day that is sealed is
-    passed over; GateError stops at one that does not pass the gate. Of the stages a line each is
-    said, with its time; all that they and DVC print with `verbose`.
+    Sealed days are skipped. Prints a line for each stage or, with `verbose`, all that the stages
+    and DVC print. Returns how many files were refused or are known under another label. Raises
+    GateError at the first day that fails the gate.
     """
-    refused, now = 0, Line.read(project)
+    require_identity(project.root)  # not after hours of training
+    refused, now = 0, ProjectState.read(project)
     times = vcs.times_of_seals(project.root)
     for number, folder in enumerate(sources, start=1):
         name = day or folder.name
@@ -40,7 +42,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
             sealing.check_gate(project, now.day, "is still open: it does not pass the gate.")
         try:
             delivery = adding.add(project, folder, day=name)
-        except RefusedError as error:  # all files; the days after it may be good
+        except RefusedError as error:  # every file was refused; later days may be good
             if day:
                 raise
             say(str(error))
@@ -48,25 +50,25 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
             continue
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
-        head, *said = [name] * (not delivery.opened) + delivery.said
+        head, *said = [name] * (not delivery.opened) + delivery.notes
         for line in (f"{head}: {count}", *said, *delivery.unusual()):
             say(line)
         refused += len(delivery.refused) + len(delivery.changed)
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        opening.count_files(project, name)  # DVC would wait for ever at a pipe
-        vcs.repro(project.root, None if verbose else Stages(say).hear)
+        opening.count_files(project, name)  # raises for pipes: DVC would hang
+        vcs.repro(project.root, None if verbose else Stages(say).handle)
         for line in sealing.seal(project):
             say(line)
-        now = Line.read(project)
+        now = ProjectState.read(project)
     return refused
 
 
-def _has_new(now: Line, folder: Path) -> bool:
-    """Whether the folder of an earlier day has an image that no day has.
+def _has_new(now: ProjectState, folder: Path) -> bool:
+    """Return whether the folder of an earlier day has an image that no day has.
 
-    It had none on its own evening, so that its day was not opened, and can be no more.
+    Its day was skipped because the folder had none then, and it cannot be opened now.
     """
     day = now.day
     if now.is_sealed:
@@ -76,13 +78,13 @@ def _has_new(now: Line, folder: Path) -> bool:
 
 
 def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int:
-    """How many files came into a folder after its day was sealed; copies of what it has are none.
+    """Count the new files that came into a folder after its day was sealed.
 
-    A job may start before all files are there.
+    A job may start before all files have arrived. Copies of files that the day has do not count.
     """
     if sealed is None or not folder.is_dir():
         return 0
-    # A file that came has changed its folder too: most nights no file is looked at.
+    # A new file changes the time of its folder, so on most nights no file is checked.
     classes = [path for path in folder.iterdir() if path.is_dir()]
     classes = [path for path in classes if path.stat().st_ctime > sealed]
     files = [path for one in classes for path in one.iterdir() if path.is_file()]
@@ -92,24 +94,24 @@ def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int
     return sum(composed(name) not in text for name in young)
 
 
-def dated(source: Path) -> list[Path]:
-    """The folders of a folder of days, in order; none where it holds no folder named by day.
+def dated_folders(source: Path) -> list[Path]:
+    """Return the dated folders in `source`, in order; none if no folder is named by day.
 
-    IntakeError where it holds anything else too.
+    Raises IntakeError if it holds anything else too.
     """
     paths = source.iterdir() if source.is_dir() else ()
     found = sorted(path for path in paths if not path.name.startswith("."))
     if not any(is_day(path.name) and path.is_dir() for path in found):
         return []
-    strangers = [
+    others = [
         f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
         for path in found
         if not (is_day(path.name) and path.is_dir())
     ]
-    if strangers:
+    if others:
         raise IntakeError(
             f"{source} must hold folders named by day only:",
-            problems=strangers,
+            problems=others,
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found

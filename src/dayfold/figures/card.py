@@ -31,7 +31,7 @@ def card(
     limit: float | str,
     erased: Sequence[str],
 ) -> str:
-    """Return a day's card as Markdown, made of recorded facts only.
+    """Return a day's card as Markdown, from recorded facts only.
 
     `metadata` is that of its model, `live` are the classes that it can predict. `limit` is the
     distance above which an image is unknown, or why there is none. `erased` are paths of images.
@@ -70,11 +70,11 @@ def card(
         "## Limits",
         "\n".join(f"- {sentence}" for sentence in _limits(history, known, live, reasons)),
         "## How to make it again",
-        f"It cannot be made again: it was made with {plural(len(erased), 'image')} that were "
+        f"It cannot be made again, as {plural(len(erased), 'image')} that it was made with were "
         "erased since."
         if erased
-        else "In a clone of the project, from what is pinned below, to the bit on such a machine. "
-        "What the clone lacks comes from the project's DVC remote, if it was pushed there:\n\n"
+        else "A clone of the project makes it again from the pins below, on such a machine to the "
+        "bit. Missing files come from the project's DVC remote, if they were pushed there:\n\n"
         f"```\ndayfold reproduce {line.day}\n```",
         _table(("pinned", "sha256"), ((k, f"`{v}`") for k, v in provenance["sha256"].items())),
         _table(("machine", ""), ((k, str(v)) for k, v in provenance["fingerprint"].items())),
@@ -121,7 +121,7 @@ def _unknown(day: Day, limit: float | str) -> str:
 
 def _figures(line: DayLine) -> str:
     new = f"F1 of the classes new on this day ({', '.join(map(_plain, line.new))})"
-    rows = evidence.told(line.figures or {}, MEANINGS | {"new.f1": new})
+    rows = evidence.text_rows(line.figures or {}, MEANINGS | {"new.f1": new})
     return _table(("figure", "value", "95%"), (cells for _, *cells in rows))
 
 
@@ -149,7 +149,7 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
     share = drawn["today"] / drawn["all"]
     withdrawn = f", {len(history.withdrawn)} withdrawn" if history.withdrawn else ""
     groups = history.images.filter(pl.col("group") != "")["group"].n_unique()
-    units = f" in {groups} groups, each of them in one split" if groups else ""
+    units = f" of {plural(groups, 'patient')}, each of them in one split" if groups else ""
     return (
         f"{len(history.images)} images{units}{withdrawn}. Trained on {images['trained']} of them: "
         f"of the {drawn['all']} draws, {share:.0%} were of the day's own {images['today']} images "
@@ -186,5 +186,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    # Names come from folders; Markdown or HTML in them is escaped.
+    # Names come from folders, so Markdown and HTML in them are escaped.
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

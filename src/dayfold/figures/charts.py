@@ -14,7 +14,7 @@ from markupsafe import Markup
 from dayfold.ledger.tables import CohortAccuracy, PolicyAccuracy
 from dayfold.project.files import write_bytes
 
-# Each is seen on white and on black: a contrast of 3 or more (WCAG 2.2, 1.4.11).
+# All colours show on white and on black, with a contrast of 3 or more (WCAG 2.2, 1.4.11).
 RAMP = ("#4466cc", "#2490a5", "#5a9c58", "#bd8422", "#cb5c4a")  # from the oldest to the newest
 PALETTE = (
     *("#4c78d8", "#d0662a", "#2f8f6b", "#c04f96", "#8f7d1c"),
@@ -22,11 +22,11 @@ PALETTE = (
 )
 INK, MUTED, LINE = "#1c2126", "#59626c", "#e5e8eb"
 LEFT_PX, TOP_PX, BOTTOM_PX = 52, 14, 34  # margins around the lines
-LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # the size of a letter, a line of text, a day's name
-LETTERS = 18  # at most, of a name at the end of a line
+LETTER_PX, ROW_PX, TICK_PX = 6.3, 15, 52  # of a letter, a line of text and a day's name
+LETTERS = 18  # longest name at the end of a line
 SIZE = (760, 320)  # of a chart
-MANY = 32  # days, above which only the last point of a line is drawn
-APART_PX = 3  # between equal lines, if that leaves them within SPREAD_PX
+MANY = 32  # days above which only the last point of a line is drawn
+APART_PX = 3  # between equal lines, if they stay within SPREAD_PX
 SPREAD_PX = 12
 
 Curves = Mapping[str, Mapping[str, float]]  # series → day → value
@@ -72,7 +72,7 @@ def palette(names: Iterable[str]) -> dict[str, str]:
 
 
 def short(days: Iterable[str]) -> dict[str, str]:
-    """Return the days without the year, if all are of one year, else without the century."""
+    """Return day → the day without its year or, if the years differ, without its century."""
     days = list(days)
     common = 5 if len({day[:4] for day in days}) == 1 else 2
     return {day: day[common:] for day in days}
@@ -107,7 +107,7 @@ def forgetting_curve(
 def replay_curves(replay: Mapping[str, float], naive: Mapping[str, float]) -> Markup:
     """Return two lines as SVG: the accuracy on one day's test images, with replay and without.
 
-    Both map the day of the model to accuracy, 0..1, and are equal until replay ends.
+    Both map the model's day to accuracy, 0..1, and are equal until replay ends.
     """
     days = sorted(replay)
     apart = [at for at, day in enumerate(days) if naive.get(day, replay[day]) != replay[day]]
@@ -124,7 +124,7 @@ def replay_curves(replay: Mapping[str, float], naive: Mapping[str, float]) -> Ma
 
 
 def floor(values: Iterable[float]) -> float:
-    """Return the start of an axis: the tenth below the lowest accuracy, but 0.8 at most."""
+    """Return the start of an axis: the tenth below the lowest accuracy, at most 0.8."""
     return min(0.8, math.floor(min(values, default=1.0) * 10) / 10)
 
 
@@ -178,7 +178,7 @@ def lines(
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return up to seven round numbers from `low` or below it to `high` or above it."""
+    """Return up to seven round numbers that cover `low` to `high`."""
     span = high - low or 1.0
     unit = 10.0 ** math.floor(math.log10(span))
     step = next(unit * part for part in (0.2, 0.5, 1, 2) if span / (unit * part) <= 5.01)
@@ -187,7 +187,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
-    """Return the heights of lines in pixels; lines that are equal on a day are moved apart."""
+    """Return the heights of lines in pixels, with lines that are equal on a day moved apart."""
     moved = {name: dict(points) for name, points in down.items()}
     equal: dict[tuple[str, int], list[str]] = {}
     for name, points in down.items():

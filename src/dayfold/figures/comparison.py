@@ -34,19 +34,19 @@ COLUMNS = {
     "draws": "draws",
     "seconds": "seconds",
 }
-COSTS = ("images", "draws", "seconds")  # the columns that are no figures of the test
+COSTS = ("images", "draws", "seconds")  # the columns that are costs, not figures
 
 
 def finished_day(scratch: Project, day: str) -> Path:
-    """Return the file that says that a day of a run is done."""
+    """Return the file that marks a day of a run as finished."""
     return scratch.root / "days" / f"{day}.json"
 
 
 class Result(NamedTuple):
     """The figures of a finished run; `tested` says on how many test images.
 
-    `rests_on` are the units of the figures, as in `evidence.judge`, if they are known; its `new` is
-    the smallest of all days.
+    `rests_on` has the units of the figures, as in `evidence.judge`, if known; its `new` is the
+    smallest of all days.
     """
 
     run: BacktestRun
@@ -104,7 +104,7 @@ def means(results: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def _mark(results: Sequence[Result], name: str) -> str:
-    """Return a figure of several runs, and "few" where one of them has too few to judge it by."""
+    """Return a figure of several runs, with "few" if one of them has too few units."""
     key = "new.f1" if name.startswith("new_") else name
     defined = [result for result in results if getattr(result.run, name) is not None]
     is_few = name not in COSTS and any(
@@ -127,7 +127,7 @@ def _spread(values: Sequence[float | int | None]) -> str:
 def table(results: Sequence[Result], days: int) -> Table:
     """Return the comparison as a table for the terminal: a policy a column, a figure a row.
 
-    The last row has the seconds of reading and training a day, of so many.
+    The last row has the seconds a day, over `days` days.
     """
     drawn, runs = Table(box=None, pad_edge=False, header_style="bold"), [one.run for one in results]
     cells = means(results)
@@ -149,11 +149,11 @@ def line(result: Result) -> str:
 
 
 def frozen_ahead(frozen: pl.DataFrame, trained: Sequence[pl.DataFrame]) -> list[str]:
-    """Say that the policy frozen is ahead of the project's own, if by more than chance.
+    """Return a sentence if the policy frozen beats the project's own by more than chance.
 
     `frozen` and `trained` are predictions of the last day: one table with a column `group`, and a
-    table for each seed. The 95% interval of the difference of both ACC assumes independent patients
-    and not independent images.
+    table for each seed. The 95% interval of the difference of both ACC assumes that patients are
+    independent, not images.
     """
     hit = (pl.col("predicted") == pl.col("label")).cast(pl.Float64)
     means = pl.concat(trained).group_by("image").agg(trained=hit.mean())

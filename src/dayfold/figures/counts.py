@@ -1,7 +1,7 @@
 """All days' evaluations as counts: by cohort and by class, a row a day.
 
-After 1,000 days the evaluations are 200 MB. So the counts of earlier days are kept, 8 MB, and only
-files that came or changed since are read. Today's is read each time.
+After 1,000 days the evaluations are 200 MB. So the counts of earlier days are cached (8 MB), and
+only new and changed files are read. Today's file is read each time.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ RIGHT = pl.col("images").filter(HIT).sum()
 
 
 class Counts(NamedTuple):
-    """How many test images were called right, of how many; float64, both of one shape."""
+    """How many test images were right, and how many there were: float64, of one shape."""
 
     right: NDArray[np.float64]
     images: NDArray[np.float64]
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """The part called right, 0..1; NaN where there is no test image."""
+        """The part that was right, 0..1; NaN without test images."""
         with np.errstate(invalid="ignore"):
             return self.right / self.images
 
@@ -41,11 +41,11 @@ class Counts(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the models of `days` said of their test images of those days.
+    """The counts of the models of `days` on the test images of these days.
 
     `cohorts` [days, days]: row i is the model of day i, column j the images that arrived on day j;
-    nothing right of the diagonal. `classes` [days, labels] has the same by label. `ahead` [days] is
-    what the model of the day before had right of a day's own images.
+    it is 0 right of the diagonal. `classes` [days, labels] has the same by label. `ahead` [days]
+    counts the previous day's model on the images of each day.
     """
 
     days: list[str]
@@ -55,7 +55,6 @@ class Counted(NamedTuple):
     ahead: Counts
 
     def first(self, count: int) -> "Counted":
-        """Return what the first days alone make."""
         rows, (days, labels, cohorts, classes, ahead) = slice(count), self
         columns = np.flatnonzero(classes.images[rows].sum(axis=0))
         return Counted(
@@ -68,8 +67,8 @@ class Counted(NamedTuple):
 
 
 def counted(evaluations: pl.DataFrame, days: Sequence[str], kept: Counted | None = None) -> Counted:
-    """Count the evaluations of `days`; of the first ones, those of `kept`, these take the place."""
-    # The origin as a model is in none of these: it is no day, and it sorts after every date.
+    """Count the evaluations of `days`; the counts in `kept` are used for the first days."""
+    # The origin as a model is left out: it is no day, and it sorts after every date.
     own = evaluations.filter(pl.col("cohort") <= pl.col("model"), pl.col("model").is_in(days))
     labels = sorted({*own["label"], *(kept.labels if kept else ())})
     ahead = evaluations.filter(pl.col("model") < pl.col("cohort")).with_columns(all=pl.lit(""))
@@ -83,13 +82,13 @@ def counted(evaluations: pl.DataFrame, days: Sequence[str], kept: Counted | None
     if kept:
         rows, columns = slice(len(kept.days)), np.searchsorted(labels, kept.labels)
         places: tuple[Any, ...] = ((rows, rows), (rows, columns), rows)
-        for mine, theirs, at in zip(found[2:], kept[2:], places, strict=True):
-            mine.right[at], mine.images[at] = theirs
+        for target, source, at in zip(found[2:], kept[2:], places, strict=True):
+            target.right[at], target.images[at] = source
     return found
 
 
 def by_two(evaluations: pl.DataFrame, **keys: Sequence[str]) -> Counts:
-    """Count by two columns: the rows and columns are these values of them, in their order."""
+    """Count by two columns; rows and columns have the given values, in their order."""
     row_of, column_of = ({name: n for n, name in enumerate(names)} for names in keys.values())
     found = np.zeros((2, len(row_of), len(column_of)))
     cells = evaluations.group_by(*keys).agg(right=RIGHT, images=pl.col("images").sum())
@@ -103,16 +102,16 @@ def read(project: Project, until: str) -> Counted:
     """Count the evaluations of all days up to `until`; keep what was counted for the next time."""
     days = tables.evaluated(project, until)
     stamps = [stamp(project.evaluation(day)) for day in days]
-    kept = _kept(project.counts, stamps[:-1])
+    kept = _cached(project.counts, stamps[:-1])
     known = len(kept.days) if kept else 0
     found = counted(tables.evaluations(project, days[known:]), days, kept)
     if known < len(days) - 1:
-        _keep(project.counts, found.first(len(days) - 1), stamps[:-1])
+        _cache(project.counts, found.first(len(days) - 1), stamps[:-1])
     return found
 
 
-def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
-    """What is kept of the first days whose files are still the same; None where nothing is."""
+def _cached(path: Path, stamps: Sequence[str]) -> Counted | None:
+    """Return the cached counts of the first days whose files are unchanged; None without any."""
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         kept = np.load(BytesIO(path.read_bytes()))
         both = zip(kept["stamps"].tolist(), stamps, strict=False)
@@ -126,10 +125,10 @@ def _kept(path: Path, stamps: Sequence[str]) -> Counted | None:
 _COUNTS = Counted._fields[2:]
 
 
-def _keep(path: Path, found: Counted, stamps: Sequence[str]) -> None:
+def _cache(path: Path, found: Counted, stamps: Sequence[str]) -> None:
     file = BytesIO()
     kept = {name: np.array(getattr(found, name), np.int32) for name in _COUNTS}
     kept |= {"stamps": np.array(stamps, "U"), "labels": np.array(found.labels, "U")}
     np.savez(file, allow_pickle=False, **kept)
-    with suppress(OSError):  # a full disk stops nothing
+    with suppress(OSError):  # the cache is optional on a full disk
         write_bytes(path, file.getvalue())

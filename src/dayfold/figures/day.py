@@ -26,7 +26,7 @@ from dayfold.project.params import Params
 
 @dataclass
 class Day:
-    """One day of a project, and all that is recorded of it.
+    """One day of a project and its records.
 
     `line` has its figures; `params` are those of the working tree, which may be of another day.
     `missing` maps a file that cannot be read to the reason.
@@ -73,8 +73,8 @@ class Day:
 
     @property
     def splits(self) -> dict[str, int]:
-        mine = Counter(manifest.added(self.history, self.day)["split"].to_list())
-        return {split: mine[split] for split in manifest.SPLITS}
+        counts = Counter(manifest.added(self.history, self.day)["split"].to_list())
+        return {split: counts[split] for split in manifest.SPLITS}
 
     @cached_property
     def counts(self) -> pl.DataFrame:
@@ -89,21 +89,21 @@ class Day:
 
     @property
     def draws(self) -> dict[str, float | None]:
-        """The shares of the draws, as `curve` recorded them; empty for a day of older versions."""
+        """The shares of the draws, as `curve` recorded them; older versions recorded none."""
         figures = json.loads(self.file(self.project.figures) or b"{}")
         return dict(figures.get("draws", {}))
 
     def file(self, path: Path) -> bytes | None:
-        """Return the bytes of a file that git keeps, as of this day; None where it has none."""
+        """Return the bytes of a file that git keeps, as of this day; None if there is none."""
         if self.is_current:
             return path.read_bytes() if path.exists() else None
         name = self.project.name(path)
         return vcs.at_tags(self.project.root, [self.day], lambda _: [name])[self.day].get(name)
 
     def table(self, path: Path, kind: type[NamedTuple]) -> pl.DataFrame | None:
-        """Return a table that this day's stages wrote, also from git, DVC's cache or a remote.
+        """Return a table that this day's stages wrote: from data/, git, DVC's cache or a remote.
 
-        None, with the reason in `missing`, where it cannot be had.
+        If it cannot be read, returns None and notes the reason in `missing`.
         """
         name = self.project.name(path)
         try:
@@ -112,7 +112,7 @@ class Day:
             if data := self.file(path):
                 return parse_csv(data, tables.schema(kind), name)
             pinned = pins.sealed_outputs(self.project.root, self.day)
-            return tables.read(storage.bring(self.project.root, pinned[name]), kind)
+            return tables.read(storage.fetch(self.project.root, pinned[name]), kind)
         except DayfoldError as error:
             self.missing[name] = error.problems[-1] if error.problems else error.what
             return None
@@ -125,7 +125,7 @@ def read(project: Project, day: str | None) -> Day:
         raise CycleError(f"This project has no day {day}.", hint="dayfold log shows its days")
     until = params.model_copy(update={"day": day or params.day})
     line = log.line_of(log.lines(project, until), day)
-    # Computed from the evaluations again, so that classes have their intervals too.
+    # Recomputed from the evaluations, as the record has no intervals of classes.
     found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
     evidence.judge(found.figures, found.evidence, line.new)
     return found

@@ -1,7 +1,7 @@
 """Two days compared.
 
 The later day's own figures are on all its test images. The comparison is on the images that both
-days tested, under the labels of the later day, as figures on other images are not comparable.
+days tested, under the later day's labels, as figures on different images are not comparable.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from dayfold.figures.log import DayLine
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Prediction
 from dayfold.project import vcs
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import arrows, first_few, plural
 from dayfold.project.files import dotted
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -34,17 +34,17 @@ FIGURES = {
     "worst_f1": "F1, worst class",
     "new.f1": "F1, new classes",
 }
-COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # the figures that are compared
-LEAST_F1 = 0.01  # change of F1, below which a class is not named
-LEAST_DRAWS = 0.1  # change of the part of the draws, below which it is not reported
+COMPARED = ("average_accuracy", "weighted_f1", "worst_f1")  # shown for both days
+LEAST_F1 = 0.01  # change of F1 below which a class is not named
+LEAST_DRAWS = 0.1  # change of the part of the draws below which it is not reported
 
 
 @dataclass(frozen=True)
 class Side:
     """One of the two days: its line, its params by dotted key, its model's predictions.
 
-    `predictions` is None where the table is not on this machine. `drawn` is the part of the draws
-    that the day's own images had, or None where an older version did not record it.
+    `predictions` is None if the table is not on this machine. `drawn` is the part of the draws that
+    the day's own images had; None if an older version did not record it.
     """
 
     line: DayLine
@@ -75,8 +75,8 @@ class Shared:
 def sides(project: Project, params: Params, days: list[str]) -> list[Side]:
     """Return the earlier and the later day, or the first day alone.
 
-    `days` names both, or the later one, or none for the last day with figures. Raises CycleError
-    where a day has no figures or no tag.
+    `days` names both, or the later one; if it is empty, the later one is the last with figures.
+    Raises CycleError if a day has no figures or no tag.
     """
     lines = [line for line in log.lines(project, params) if line.figures is not None]
     *earlier, last = days or [log.line_of(lines, None).day]
@@ -90,7 +90,7 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
     own = day.file(project.params)
     if own is None:
         raise CycleError(
-            f"{vcs.TAG}{line.day} is not here, or not whole.", hint="dayfold status says more"
+            f"{vcs.TAG}{line.day} is not here, or is damaged.", hint="dayfold status says more"
         )
     if line.day != params.parent or not project.parent_predictions.is_file():
         predictions = day.table(project.predictions, Prediction)
@@ -100,7 +100,7 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
 
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
-    """Return the images that both days tested; None for one day, or without its predictions."""
+    """Return the images that both days tested; None if there is one day, or no predictions."""
     if len(compared) < 2:
         return None
     before, last = compared
@@ -119,7 +119,7 @@ def shared(project: Project, compared: list[Side]) -> Shared | None:
 
 
 def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
-    """Return the figures of the predictions in a column, as of a day that tested these images."""
+    """Return the figures of the predictions in a column, as for a day that tested these images."""
     at, days = "model", [*images["day"].unique().sort(), "model"]
     counts = images.group_by(cohort="day", label="label", predicted=column).agg(
         images=pl.len().cast(pl.Int64)
@@ -143,7 +143,12 @@ def table(compared: list[Side], both: Shared | None) -> Table:
         result.add_column(f"{compared[0].line.day} → {last.day}", no_wrap=True)
         tested.append(f"{len(both.images)}")
     result.add_row("test images", *tested)
-    for key, name, value, ends in evidence.told(figures, FIGURES):
+    units = figures["evidence"]["all"]
+    if str(units) != tested[0]:  # else no image has a patient
+        patients = [str(units), ""]
+        patients += [str(both.images.select(evidence.UNITS).item())] if both else []
+        result.add_row("test patients", *patients)
+    for key, name, value, ends in evidence.text_rows(figures, FIGURES):
         cells = [value, ends.replace(FEW, "few")]
         if both and key in COMPARED:
             cells.append(f"{figure(both.was[key])} → {figure(both.now[key])}")
@@ -154,13 +159,17 @@ def table(compared: list[Side], both: Shared | None) -> Table:
 def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
     """Yield lines on the later day, and on what changed since the earlier one."""
     last = compared[-1]
-    new = f" (new: {', '.join(last.line.new)})" * bool(last.line.new)
-    added = plural(last.line.images, "image")
-    yield f"{last.line.day}: {added} added, {plural(last.line.classes, 'class')}{new}"
-    if any(FEW in ends for *_, ends in evidence.told(last.line.figures or {}, FIGURES)):
+    notes = [f"new: {', '.join(last.line.new)}"] * bool(last.line.new)
+    notes += [f"renamed or merged: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
+    classes = plural(last.line.classes, "class") + f" ({'; '.join(notes)})" * bool(notes)
+    added = f"{plural(last.line.images, 'image')} added"
+    yield f"{last.line.day}: {', '.join([added, *last.line.events, classes])}"
+    if worst := _worst(last.line.figures or {}):
+        yield f"worst class{'es' * (len(worst) > 1)}: {', '.join(first_few(worst))}"
+    if any(FEW in ends for *_, ends in evidence.text_rows(last.line.figures or {}, FIGURES)):
         yield f"few: {FEW}, on fewer than {evidence.ENOUGH} patients (or images without a patient)"
     if len(compared) == 1:
-        yield "It is the first day, so there is none to compare it with."
+        yield "It is the first day, so there is nothing to compare it with."
         return
     before = compared[0]
     if both:
@@ -181,6 +190,14 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
         yield f"training samples: {was:.0%} → {drawn:.0%} from the day's own images"
 
 
+def _worst(figures: dict[str, Any]) -> list[str]:
+    """Return the classes of the least F1; none where all have 1."""
+    least = figures.get("worst_f1")
+    if least is None or least == 1:
+        return []
+    return [label for label, scores in figures["classes"].items() if scores["f1"] == least]
+
+
 def _changes(both: Shared) -> Iterator[str]:
     hit, was_hit = (pl.col(name) == pl.col("label") for name in ("predicted", "was"))
     wrong, right = both.images.filter(was_hit & ~hit), both.images.filter(hit & ~was_hit)
@@ -188,7 +205,7 @@ def _changes(both: Shared) -> Iterator[str]:
     if not verdict and wrong.height + right.height:
         p = intervals.mcnemar(len(wrong), len(right))
         more = "more" if p < intervals.SIGNIFICANT else "no more"
-        verdict = f"{more} than chance (McNemar, p = {p:.3f})"
+        verdict = f"{more} than chance (McNemar, {intervals.p_text(p)})"
     yield (
         f"On the {plural(len(both.images), 'test image')} of both days: {len(wrong)} newly wrong, "
         f"{len(right)} newly right" + f"; {verdict}" * bool(verdict)
@@ -202,11 +219,11 @@ def _changes(both: Shared) -> Iterator[str]:
         )
         if moved:
             named = [
-                f"{label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
+                f"F1 of {label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
                 f"({both.few(label=label) or plural(now[label]['images'], 'image')})"
                 for label in moved
             ]
-            yield f"  {word}: F1 of {', '.join(first_few(named))}"
+            yield from (f"  {word}  {line}" for line in first_few(named))
     for word, rows in (("wrong", wrong), ("right", right)):
         lines = [
             f"{path}: was {was}, now {now}" + f", is {label}" * (word == "wrong")

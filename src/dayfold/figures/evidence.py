@@ -1,7 +1,7 @@
 """What is too few to judge by.
 
-Images of one patient are right or wrong together. So figures rest on a number of units: patients,
-and images without a patient. This file alone says how many units are enough.
+Images of one patient tend to be right or wrong together. So figures rest on a number of units:
+patients, and images without a patient. Only this file says how many units are enough.
 """
 
 import math
@@ -18,12 +18,12 @@ from dayfold.figures.intervals import Z, figure
 from dayfold.ledger.manifest import History
 from dayfold.project.console import first_few, plural
 
-WIDEST = 0.4  # the width of a proportion's interval, above which its units are too few
+WIDEST = 0.4  # the width of a proportion's interval above which there are too few units
 FEW = "too few to judge"
 
 
 def is_too_few(units: int) -> bool:
-    """Whether the Wilson interval of a proportion of so many units can be wider than WIDEST.
+    """Return whether the Wilson interval of a proportion of n units can be wider than WIDEST.
 
     It is widest where half are hits: Z / sqrt(n + Z²), above 0.4 up to n = 20.
     """
@@ -42,7 +42,7 @@ def unit_of(images: pl.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The number of tested units of a day: by cohort, by class, and in all.
+    """How many units of a day were tested: by cohort, by class, and in all.
 
     Classes without a test image have 0. `earlier` counts the units of cohorts before the day.
     `unseen` are classes of the origin that have never had an image here.
@@ -68,7 +68,7 @@ class Evidence:
         return plural(images, "test image") + of
 
     def sentences(self) -> list[str]:
-        """Say which cohorts and classes have too few units, a sentence each."""
+        """Return a sentence on the cohorts, and one on the classes, that have too few units."""
         found = [f"{no_image(self.unseen)}: neither replayed nor tested."] * bool(self.unseen)
         if is_too_few(self.all):
             return [*found, f"Too few test {self.unit}s to judge any figure: {self.all} in all."]
@@ -89,7 +89,7 @@ def no_image(classes: Collection[str]) -> str:
 
 
 def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of the origin that no image here has ever had."""
+    """Return the classes of the origin that never had an image here."""
     corrections = history.corrections
     labels = (history.images["label"], corrections["before"], corrections["label"])
     ever = {label for column in labels for label in column.unique()} if origin else set()
@@ -104,7 +104,7 @@ def of(
     `most` is `evaluate.max_per_cohort`, `origin` are `origin.classes`.
     """
     day = day or max(history.days, default="")
-    # Images that were corrected or withdrawn later count as they were on the day.
+    # Images corrected or withdrawn later count as they were on the day.
     later = history.corrections.filter(pl.col("on") > day).unique("image", keep="first")
     columns, is_later = ("image", "label", "group", "split", "day"), pl.col("day") > day
     images = history.images.filter(~(is_later | pl.col("image").is_in(later["image"].implode())))
@@ -129,8 +129,8 @@ def of(
 def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
     """Return `most` images of every day and split (None: all), in the order given.
 
-    It is a uniform sample by a hash of the image: the same on every day and for every seed, and a
-    smaller sample is part of a larger one.
+    The sample is uniform, by a hash of the image. It is the same on every day and for every seed,
+    and a smaller sample is part of a larger one.
     """
     if most is None:
         return held
@@ -140,10 +140,10 @@ def sample(held: pl.DataFrame, most: int | None) -> pl.DataFrame:
 
 
 def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> None:
-    """Write into a day's figures how many units they rest on, and which classes are judged.
+    """Note in a day's figures how many units they rest on, and which classes are judged.
 
     In `evidence`, `worst` counts the units of the worst class and `new` those of the smallest new
-    class. `new.judged` is None where no class is new.
+    class. `new.judged` is None if no class is new.
     """
     classes = figures["classes"]
     for label, scores in classes.items():
@@ -161,7 +161,7 @@ def judge(figures: dict[str, Any], known: Evidence, new: Collection[str]) -> Non
 
 
 def is_judged(figures: Mapping[str, Any], key: str) -> bool:
-    """Whether a figure of a day rests on enough units, as `judge` counted them."""
+    """Return whether a figure of a day rests on enough units, as `judge` counted them."""
     if key.startswith("unknown."):
         kind = "known" if key == "unknown.false_alarms" else "new"
         return not is_too_few(figures["unknown"]["units"][kind])
@@ -177,7 +177,9 @@ def value_of(figures: Any, key: str) -> Any:
     return figures
 
 
-def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+def text_rows(
+    figures: Mapping[str, Any], names: Mapping[str, str]
+) -> list[tuple[str, str, str, str]]:
     """Return (key, name, value, interval) as text for each key of `names` that is defined."""
     found = []
     for key, name in names.items():
@@ -188,7 +190,7 @@ def told(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[str
     return found
 
 
-def shown(figures: Mapping[str, Any], key: str) -> str:
+def as_text(figures: Mapping[str, Any], key: str) -> str:
     """Return a figure of a day as text; "few" where it is not judged."""
     value = value_of(figures, key)
     return figure(value) if value is None or is_judged(figures, key) else "few"

@@ -1,6 +1,6 @@
 """The gate: which limits a day's figures meet.
 
-A limit is compared with the 95% interval of a figure, not with the figure, so a day fails only
+A limit is compared with a figure's 95% interval, not with the figure itself, so a day fails only
 where chance hardly explains it: three points on thirty images fail no day. A figure that rests on
 too few units is not judged: its check neither passes nor fails.
 """
@@ -18,7 +18,7 @@ from dayfold.project.console import first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Gate
 
-FORCED = "Gate: forced"  # the last line of the message of a day that was sealed by force
+FORCED = "Gate: forced"  # the last line of a forced seal's message
 _NAMES = {
     "max_forgetting": "forgetting",
     "max_negative_flip_rate": "the negative flip rate",
@@ -34,9 +34,9 @@ def checks(
 ) -> list[Check]:
     """Compare a day's figures (`metrics.day_metrics`) with the limits that are not None.
 
-    A maximum fails where the low end of the interval is above it, a minimum where the high end is
-    below. `new` are the classes that arrived on the day. On a first day nothing is compared with a
-    day before.
+    A maximum fails if the low end of the interval is above it, a minimum if the high end is below
+    it. `new` are the classes that arrived on the day. On a first day there is no earlier day to
+    compare with.
     """
     found = []
     known_units = value_of(figures, "unknown.units.known") or 0
@@ -69,7 +69,7 @@ def checks(
 
 
 def reasons(found: Sequence[Check]) -> list[str]:
-    """Say why a day fails, a sentence for each failed check."""
+    """Return a sentence for each failed check."""
     return [
         f"{_name(check)} is {check.value:.3f} "
         f"({check.low:.3f} to {check.high:.3f}), "
@@ -88,7 +88,7 @@ def not_judged(found: Sequence[Check]) -> list[Check]:
 
 def next_step(found: Sequence[Check]) -> str:
     if reasons(found):
-        return 'another recipe and dvc repro; or as it is: dayfold seal --force -m "why"'
+        return 'change the recipe, then dvc repro; or as it is: dayfold seal --force -m "why"'
     return "dayfold diff, then dayfold seal"
 
 
@@ -118,20 +118,20 @@ def read(project: Project, day: str) -> list[Check]:
         name = project.name(path)
         raise LedgerError(
             f"{name} has a line that `dayfold curve` did not write.",
-            hint=f"git checkout HEAD -- {name}; or, of the open day, dvc repro --force curve",
+            hint=f"git checkout HEAD -- {name}; or, on the open day, dvc repro --force curve",
         )
     return found
 
 
 def _is_valid(check: Check) -> bool:
-    """Whether a check is of a known limit, and a failed one has the figures of its reason."""
+    """Return whether a check has a known limit and, if it failed, the figures of its reason."""
     figures = (check.value, check.low, check.high)
     known = check.limit in _NAMES and check.passed in (0, 1, None) and check.bound is not None
     return known and (check.passed != 0 or None not in figures)
 
 
 def forced(project: Project) -> dict[str, str]:
-    """Return the days that were sealed although they failed the gate, and the reasons given."""
+    """Return day → reason, for the days that were sealed although they failed the gate."""
     found = {}
     for day, message in vcs.seals(project.root).items():
         if message.rstrip().endswith(f"\n{FORCED}"):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Z = 1.959963984540054  # the standard normal's 97.5% quantile: intervals of 95%
 SIGNIFICANT = 0.05
 
-Ends = dict[str, float | None]  # one interval as it stands in metrics.json: low, high
+Ends = dict[str, float | None]  # one interval as in metrics.json: low, high
 UNKNOWN: Ends = {"low": None, "high": None}
 
 
@@ -29,7 +29,7 @@ def as_text(ends: Ends | None) -> str:
 
 
 class Interval(NamedTuple):
-    """The two ends of 95% intervals, float64, NaN where there was nothing to count."""
+    """The two ends of 95% intervals, float64; NaN if there was nothing to count."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -89,13 +89,18 @@ def proportion(hits: int, images: int) -> Ends:
     return {"low": float(low), "high": float(high)}
 
 
+def p_text(p: float) -> str:
+    """Return "p = 0.027" or "p < 0.001"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def mcnemar(worse: int, better: int) -> float:
     """Return the two-sided exact mid-p of McNemar's test, in 0..1.
 
     `worse` counts the images that went from right to wrong, `better` those from wrong to right.
     With n = worse + better and m the smaller one: p = (2 sum_{k<m} C(n, k) + C(n, m)) / 2^n. The
-    mid-p counts half of the observed outcome, as Fagerland, Lydersen & Laake (2013) advise. Without
-    that the test is too conservative; with it, it still hardly ever exceeds its level.
+    mid-p counts half of the observed outcome, as Fagerland, Lydersen & Laake (2013) advise:
+    otherwise the test is too conservative. Even so it hardly ever exceeds its level.
     """
     flips, fewer = worse + better, min(worse, better)
     tail, binomial = 0, 1  # sum C(n, k) and C(n, k), as exact integers

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -18,12 +18,13 @@ from dayfold.figures.intervals import figure
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.manifest import History
 from dayfold.project import vcs
+from dayfold.project.console import plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
 LEGEND = (
     "ACC: mean accuracy on each day's test images",
-    "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "new F1: of the classes new that day",
 )
 MORE_LEGEND = (
@@ -31,18 +32,18 @@ MORE_LEGEND = (
     "new conf.: mean confidence on images of new classes",
     "found, false alarms: images of new and of known classes called unknown",
 )
-# What figures are, by the keys of metrics.json: in the model card and the report.
+# What each figure is, by the keys of metrics.json, for the model card and the report.
 MEANINGS = {
     "accuracy": "accuracy on all test images",
     "average_accuracy": "ACC: the mean of the accuracies on each day's test images",
     "weighted_f1": "F1, weighted by test images",
     "macro_f1": "F1, mean of the classes",
     "worst_f1": "F1 of the worst class",
-    "forgetting": "forgetting: mean fall of a day's accuracy from its best",
+    "forgetting": "forgetting: mean fall of a day's accuracy from its best (below 0: a rise)",
     "negative_flip_rate": "right with the previous model, wrong with this one",
     "calibration_error": "expected calibration error, before the temperature",
 }
-# The five by which a day is told, each with its title.
+# The five figures of a day's summary, each with its title.
 TITLES = {
     "average_accuracy": "Average accuracy",
     "weighted_f1": "Weighted F1",
@@ -50,16 +51,17 @@ TITLES = {
     "forgetting": "Forgetting",
     "negative_flip_rate": "Newly wrong",
 }
-CORRECTED = "~"  # before a figure that was measured under labels corrected since
+CORRECTED = "~"  # marks a figure measured under labels that were corrected since
 
 
 @dataclass(frozen=True)
 class DayLine:
     """One day: its images, the classes known by then, those new on it, and its figures if any.
 
-    `figures` are those of `metrics.day_metrics`, and what `evidence.judge` says of them.
-    `corrected` counts the test images behind the figures whose labels were corrected, or which were
-    withdrawn, on a later day: the figures stay as they were measured.
+    `figures` are those of `metrics.day_metrics` and what `evidence.judge` adds. `corrected` counts
+    the test images behind the figures that were corrected or withdrawn on a later day; the figures
+    themselves stay as measured. `corrections` counts what the day itself corrected of earlier days,
+    by action: relabel, withdraw.
     """
 
     day: str
@@ -68,6 +70,18 @@ class DayLine:
     new: tuple[str, ...]
     figures: dict[str, Any] | None
     corrected: int = 0
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    corrections: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def events(self) -> list[str]:
+        """Return what was done to images of earlier days: "60 labels corrected" and so on."""
+        kinds = {"relabel": ("label", "corrected"), "withdraw": ("image", "withdrawn")}
+        return [
+            f"{plural(self.corrections[action], thing)} {done}"
+            for action, (thing, done) in kinds.items()
+            if action in self.corrections
+        ]
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
@@ -80,19 +94,24 @@ def read(
 ) -> tuple[History, list[DayLine]]:
     """Return the history and a line a day, oldest first: of all days, or of the last `most`.
 
-    A sealed day's figures are those that its tag has. Those of other days are counted from the
+    Figures of sealed days are read from their tags. Those of other days are counted from the
     evaluations, which takes longer with each day before.
     """
     until = params.day if project.manifest(params.day).exists() else params.parent
     history = manifest.history(project, until)
     images = dict(history.images.group_by("day").len().iter_rows())
     tested = history.corrections.filter(split="test").select("day", "on", "image").rows()
+    corrections: dict[str, dict[str, int]] = {}
+    for day, action, count in history.corrections.group_by("on", "action").len().iter_rows():
+        corrections.setdefault(day, {})[action] = count
     found = [
         DayLine(
             day,
             images=images.get(day, 0),
             classes=len(classes.live),
             new=classes.new,
+            renamed=classes.renamed,
+            corrections=corrections.get(day, {}),
             figures=None,
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )
@@ -102,7 +121,7 @@ def read(
     figures |= counted(project, [line for line in found if line.day not in figures])
     tests = replace(history, images=history.split("test"))
     for line in found:
-        # Nor did an older version say what its figures rest on.
+        # Older versions did not record on how many units figures rest.
         if line.day in figures and "worst" not in figures[line.day].get("evidence", {}):
             known = evidence.of(tests, day=line.day, most=params.evaluate.max_per_cohort)
             evidence.judge(figures[line.day], known, line.new)
@@ -110,7 +129,7 @@ def read(
 
 
 def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
-    """Return the figures of these days by day, of those that have evaluations."""
+    """Return day → figures, for the days that have evaluations."""
     new = {line.day: line.new for line in days if project.evaluation(line.day).exists()}
     if not new:
         return {}
@@ -124,7 +143,7 @@ def measured(
     evaluations: Mapping[str, pl.DataFrame],
     new: Mapping[str, Collection[str]],
 ) -> dict[str, dict[str, Any]]:
-    """Return `metrics.day_metrics`, with what was unknown on each of the days of `new`."""
+    """Return `metrics.day_metrics` of the days of `new`, with the figures on unknown images."""
     found = metrics.day_metrics(counted, evaluations, new)
     for day, figures in found.items():
         unknown = metrics.unknown(tables.unknown(project, day))
@@ -134,7 +153,7 @@ def measured(
 
 def _sealed_figures(project: Project, days: Collection[str]) -> dict[str, dict[str, Any]]:
     if not (project.root / ".git").exists():
-        return {}  # the folder of a backtest: the tags around it are of the project's own days
+        return {}  # a backtest's folder: the tags around it belong to the project's days
     sealed = [day for day in vcs.sealed_days(project.root) if day in days]
     names = [*map(project.name, (project.figures, project.class_figures, project.metrics))]
     found = {}
@@ -147,18 +166,22 @@ def _sealed_figures(project: Project, days: Collection[str]) -> dict[str, dict[s
 
 
 def line_of(days: list[DayLine], day: str | None) -> DayLine:
-    """Return the line of a day, or the last that has figures; CycleError where there is none."""
+    """Return the line of a day, by default of the last that has figures.
+
+    Raises CycleError if there is none.
+    """
     for line in reversed(days):
         if line.figures is not None and day in (None, line.day):
             return line
-    hint = "dayfold log shows the days that have some" if day else "dvc repro makes the first ones"
+    hint = "dayfold log shows which days have figures" if day else "dvc repro makes the first ones"
     raise CycleError(f"{day or 'This project'} has no figures.", hint=hint)
 
 
 def verdicts(project: Project, days: list[DayLine], forced: Collection[str]) -> dict[str, str]:
-    """Return day → what became of it at the gate: ok, forced, failed; or open, committed.
+    """Return day → its outcome at the gate: ok, forced or failed; else open or committed.
 
-    "3/8": of 8 checks 3 passed, the others are not judged. `forced` are those of `gate.forced`.
+    "3/8" means that 3 of 8 checks passed and the others are not judged. `forced` are those of
+    `gate.forced`.
     """
     found = {}
     sealed, committed = vcs.sealed_days(project.root), vcs.committed_days(project.root)
@@ -178,7 +201,7 @@ def verdicts(project: Project, days: list[DayLine], forced: Collection[str]) -> 
     return found
 
 
-# The figures of the tables by the heads of their columns: those that are always shown, and more.
+# The figures of both tables, by their column heads: those always shown, and more.
 COLUMNS = {"ACC": "average_accuracy", "forgetting": "forgetting", "new F1": "new.f1"}
 MORE_COLUMNS = {
     "weighted F1": "weighted_f1",
@@ -191,14 +214,14 @@ MORE_COLUMNS = {
 
 
 def table(days: list[DayLine], verdicts: Mapping[str, str], *, unit: str = "image") -> Table:
-    """Return the lines as a table for the terminal; what was tested is counted in `unit`s."""
+    """Return the lines as a table for the terminal; tested units are `unit`s."""
     tested = "tested" if unit == "image" else f"{unit}s tested"
     drawn = _empty()
     for name in ("images", "classes", tested, *COLUMNS):
         drawn.add_column(name, justify="right", no_wrap=name in COLUMNS)
     drawn.add_column("gate")
     for line in days:
-        # Names come from folders: nothing in them is markup.
+        # Names come from folders and must not be read as markup.
         new = escape(", ".join(line.new)) if len(line.new) < line.classes else ""
         classes = f"{line.classes} +{new}" if new else str(line.classes)
         tested = str(line.figures["evidence"]["all"]) if line.figures else figure(None)
@@ -208,7 +231,7 @@ def table(days: list[DayLine], verdicts: Mapping[str, str], *, unit: str = "imag
 
 
 def more(days: list[DayLine]) -> Table:
-    """Return the figures that `table` leaves out, as both fit a terminal of 80 columns."""
+    """Return a table of the figures that `table` leaves out: each fits 80 columns."""
     drawn = _empty()
     for name in MORE_COLUMNS:
         drawn.add_column(name, justify="right", no_wrap=True)
@@ -227,7 +250,7 @@ def _cell(line: DayLine, key: str) -> str:
     figures = line.figures
     if figures is None:
         return figure(None)
-    shown = evidence.shown(figures, key)
+    shown = evidence.as_text(figures, key)
     if key == "average_accuracy":
         low, high = figures["interval"][key].values()
         if evidence.is_judged(figures, key) and low is not None:
@@ -249,7 +272,7 @@ def notes(
     with_more: bool = False,
     withdrawn: int = 0,
 ) -> list[str]:
-    """Return the lines below the table: its marks, what is too few, why days were forced.
+    """Return the lines below the table: its marks, what has too few images, why days were forced.
 
     `with_more` says whether `more` is shown too.
     """

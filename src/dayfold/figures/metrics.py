@@ -1,6 +1,6 @@
 """A day's figures, as formulas over counts.
 
-docs/metrics.md defines each with its range and paper, and says where others mean something else.
+docs/metrics.md defines each with its range and paper, and names other definitions.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +15,7 @@ from dayfold.figures.intervals import UNKNOWN, Ends
 
 Part = tuple[dict[str, Any], dict[str, Any]]  # figures by name, and their intervals
 
-# What metrics.json has, so that `dvc metrics diff` is a screen; data/metrics/ has the rest.
+# The figures of metrics.json: a screen of `dvc metrics diff`. data/metrics/ has the rest.
 HEADLINE = (
     "average_accuracy",
     "accuracy",
@@ -41,21 +41,21 @@ HEADLINE = (
 
 
 def recency(share: float, *, today: int, old: int) -> float | None:
-    """How many times as often an image of today is drawn as an average older one.
+    """Return how many times as often an image of today is drawn as an average older one.
 
     `share` is the part of the draws, 0..1, that `today` training images of today get together;
-    `old` counts all earlier training images, replayed or not. None where one of them has no draw.
+    `old` counts all earlier training images, replayed or not. None if either has no draws.
     """
-    # On a first day rounding may leave a share just below 1.
+    # On a first day rounding may make the share a little less than 1.
     return share / today / ((1 - share) / old) if old and 0 < share < 1 else None
 
 
 def unknown(table: pl.DataFrame) -> Part:
-    """Return what yesterday's model made of today's images, and the intervals.
+    """Return how yesterday's model rated today's images as unknown, and the intervals.
 
-    `table` has the columns of `tables.Unknown`. `auroc` tells how well it told new classes from
-    known ones, `found` the part of new classes' images that it called unknown, and `false_alarms`
-    that of known ones.
+    `table` has the columns of `tables.Unknown`. `auroc` says how well the distance separates new
+    classes from known ones, `found` is the part of new classes' images called unknown,
+    `false_alarms` that of known ones.
     """
     totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
     values: dict[str, Any] = {"auroc": totals.get(1, {}).get("auroc")}
@@ -71,13 +71,13 @@ def unknown(table: pl.DataFrame) -> Part:
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures that metrics.json has, in their places."""
+    """Return the figures of metrics.json, nested by their keys."""
     found: dict[str, Any] = {}
     for key in HEADLINE:
         section, _, name = key.rpartition(".")
         place = found.setdefault(section, {}) if section else found
         place[name] = evidence.value_of(figures, key)
-    # Of few images it is above 0 by chance alone; its interval stands in day.json.
+    # With few images it is above 0 by chance alone; day.json has its interval.
     if not evidence.is_judged(figures, "calibration_error"):
         found["calibration_error"] = None
     return found
@@ -94,18 +94,18 @@ def of_the_day(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def together(day: Mapping[str, Any], classes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of a day of which these were made by `of_the_day` and `by_class`."""
+    """Return a day's figures from what `of_the_day` and `by_class` returned."""
     found = {label: dict(own) for label, own in classes.items()}
     ends = {label: own.pop("interval") for label, own in found.items()}
     return {**day, "classes": found, "interval": {**day["interval"], "classes": ends}}
 
 
 def class_scores(counts: pl.DataFrame) -> pl.DataFrame:
-    """Return precision, recall, f1, support, confidence and more a label, sorted by label.
+    """Return precision, recall, f1, support, confidence and more for each label, sorted by label.
 
-    `counts` has the columns of `tables.Evaluation`. As scikit-learn defines them: 0 where nothing
-    was predicted as the class; a class without test images is not listed. `confidence` is the mean
-    probability of what is predicted; `…_low` and `…_high` are the ends of 95% intervals.
+    `counts` has the columns of `tables.Evaluation`. Defined as in scikit-learn: 0 if nothing was
+    predicted as the class; a class without test images is left out. `confidence` is the mean
+    probability of the predicted classes; `…_low` and `…_high` are the ends of 95% intervals.
     """
     asked = pl.col("parent_correct").is_not_null()
     truth = counts.group_by("label").agg(
@@ -143,9 +143,9 @@ _MEAN_CONFIDENCE = (pl.col("images") * pl.col("confidence")).sum() / pl.col("ima
 def calibration_error(counts: pl.DataFrame) -> tuple[float | None, Ends]:
     """Return the expected calibration error, in 0..1 (Naeini 2015, Guo 2017), and its interval.
 
-    ECE = sum_b n_b / n |accuracy_b - confidence_b| over the ten bins of the confidence in what is
-    predicted. With few images it is above 0 by chance alone, even of a perfectly calibrated model:
-    so the ends are the sums over what each bin's Wilson interval leaves possible, wider than 95%.
+    ECE = sum_b n_b / n |accuracy_b - confidence_b| over the ten bins of confidence. With few images
+    it is above 0 by chance alone, even for a perfectly calibrated model. So the ends are the sums
+    over what each bin's Wilson interval allows, which is wider than 95%.
     """
     if counts.is_empty():
         return None, UNKNOWN
@@ -164,7 +164,7 @@ def calibration_error(counts: pl.DataFrame) -> tuple[float | None, Ends]:
 
 
 class Flips(NamedTuple):
-    """Test images by what became of yesterday's answer; `asked`: those it is known of.
+    """How test images changed since yesterday; `asked` counts those with a prediction of both days.
 
     `negative` were right yesterday and are wrong today, `positive` the reverse.
     """
@@ -174,9 +174,9 @@ class Flips(NamedTuple):
     positive: int
 
 
-def flips(mine: pl.DataFrame) -> Flips:
+def flips(evaluation: pl.DataFrame) -> Flips:
     """Count the flips between yesterday's model and today's (Yan 2021)."""
-    asked = mine.filter(pl.col("parent_correct").is_not_null())
+    asked = evaluation.filter(pl.col("parent_correct").is_not_null())
     wrong, right = asked.filter(~HIT), asked.filter(HIT)
     return Flips(
         asked=int(asked["images"].sum()),
@@ -190,25 +190,25 @@ def day_metrics(
 ) -> dict[str, dict[str, Any]]:
     """Return day → figures by name, None where undefined.
 
-    `counted` are the evaluations of all days; `new` maps each day that is asked for to the classes
-    that arrived on it, `evaluations` to that of its model. `interval` has a figure's 95% interval
-    under its path.
+    `counted` are the evaluations of all days. The days are the keys of `new`, which maps each to
+    the classes that arrived on it; `evaluations` maps each to its model's evaluation. `interval`
+    has a figure's 95% interval under its path.
     """
     classes = (counted.classes.images > 0).sum(axis=1)
     figures = {}
     for position, day in enumerate(counted.days):
         if day in new:
-            until, mine = slice(position + 1), evaluations[day]
+            until, evaluation = slice(position + 1), evaluations[day]
             asked = np.flatnonzero(counted.ahead.images[until])
             parts = (
                 retention.figures(counted.cohorts.part(until, until)),
                 retention.transfer(counted.ahead.part(asked), classes[asked]),
-                _classification(mine, new[day]),
-                _flip_rates(mine),
+                _classification(evaluation, new[day]),
+                _flip_rates(evaluation),
             )
             figures[day] = _merged(values for values, _ in parts)
             figures[day]["interval"] = _merged(ends for _, ends in parts)
-            forgotten = retention.class_forgetting(counted, mine, position)
+            forgotten = retention.class_forgetting(counted, evaluation, position)
             for label in figures[day]["classes"]:
                 value, ends = (part.get(label) for part in forgotten)
                 figures[day]["classes"][label]["forgetting"] = value
@@ -223,8 +223,8 @@ def _merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 # Each of the following returns figures by name, and their intervals.
 
 
-def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
-    scores, is_new = class_scores(mine), pl.col("label").is_in(list(new))
+def _classification(evaluation: pl.DataFrame, new: Collection[str]) -> Part:
+    scores, is_new = class_scores(evaluation), pl.col("label").is_in(list(new))
     classes = list(scores.iter_rows(named=True))
     worst = min(classes, key=lambda row: (row["f1"], row["f1_high"]), default=None)
     values, ends = _averages(scores)
@@ -234,7 +234,8 @@ def _classification(mine: pl.DataFrame, new: Collection[str]) -> Part:
         {"accuracy": part["accuracy"], "f1": part["macro_f1"]}
         for part in _averages(scores.filter(is_new))
     )
-    for own, its_ends, counts in ((values, ends, mine), (fresh, fresh_ends, mine.filter(is_new))):
+    both = ((values, ends, evaluation), (fresh, fresh_ends, evaluation.filter(is_new)))
+    for own, its_ends, counts in both:
         own["confidence"] = counts.select(_MEAN_CONFIDENCE).item() if len(counts) else None
         own["calibration_error"], its_ends["calibration_error"] = calibration_error(counts)
     values["new"], ends["new"] = fresh, fresh_ends
@@ -275,8 +276,8 @@ def _averages(scores: pl.DataFrame) -> Part:
     )
 
 
-def _flip_rates(mine: pl.DataFrame) -> Part:
-    asked, negative, positive = flips(mine)
+def _flip_rates(evaluation: pl.DataFrame) -> Part:
+    asked, negative, positive = flips(evaluation)
     p = intervals.mcnemar(negative, positive) if asked else None
     return (
         {

@@ -1,8 +1,8 @@
 """The accuracy matrix: kept, forgotten and transferred.
 
 R[i, j] is the accuracy on cohort j (the test images that arrived on day j) of the model of day i.
-Libraries disagree on what the names below mean; each docstring says what dayfold means, and
-docs/metrics.md what others do.
+Libraries use the names below for different formulas. Each docstring has dayfold's; docs/metrics.md
+compares them with others.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,7 +24,7 @@ def cohorts(
 ) -> list[CohortAccuracy]:
     """Return the cells of the accuracy matrix that have test images, by day and cohort.
 
-    They are for drawing, so of more than DRAWN days only some are there (`drawn`). `corrected` are
+    They are for drawing, so with more than DRAWN days some are left out (`drawn`). `corrected` are
     corrections of test images as (cohort, day of the correction, image).
     """
     days = drawn(counted.days)
@@ -51,7 +51,7 @@ def cohorts(
 
 
 def drawn(days: Sequence[str]) -> Sequence[str]:
-    """Return every day, or every second, fourth, eighth…, so that DRAWN are left; and the last."""
+    """Return every day, or every 2nd, 4th, 8th…, so that at most DRAWN are left; and the last."""
     step = 1
     while len(days) > DRAWN * step:
         step *= 2
@@ -77,7 +77,7 @@ def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
     last = np.full_like(days, days[-1])
     earlier = np.where(np.isnan(matrix) | (days == last)[:, None], -np.inf, matrix)
     best = earlier.argmax(axis=0)
-    means = {  # columns, the row of each and, of a difference, the row to take off
+    means = {  # the columns, a row for each and, for a difference, the row to subtract
         "average_accuracy": (days, last),
         "forgetting": (days[:-1], best, last),
         "backward_transfer": (days[:-1], last, days),
@@ -101,11 +101,12 @@ def figures(counts: Counts) -> tuple[Figures, dict[str, Ends]]:
 
 
 def transfer(ahead: Counts, classes: NDArray[np.intp]) -> tuple[Figures, dict[str, Ends]]:
-    """FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017), and its interval.
+    """Return the forward transfer and its interval.
 
-    `ahead` holds R[j-1, j], yesterday's model on today's cohort, of several days. b_j is
-    1 / the number of `classes` tested on day j, old and new: what guessing among them would reach.
-    A class that is new on day j is one that yesterday's model cannot name, which counts against it.
+    FWT = mean_{j>1} (R[j-1, j] - b_j), in -1..1 (Lopez-Paz & Ranzato 2017). `ahead` holds R[j-1,
+    j], yesterday's model on today's cohort, of several days. b_j is 1 / the number of `classes`
+    tested on day j, old and new: the accuracy of a guess among them. Yesterday's model cannot name
+    a class that is new on day j, which counts against it.
     """
     chance = 1 / classes
     upon, (low, high) = ahead.accuracy - chance, wilson(*ahead)
@@ -117,17 +118,17 @@ def transfer(ahead: Counts, classes: NDArray[np.intp]) -> tuple[Figures, dict[st
 
 
 def class_forgetting(
-    counted: Counted, mine: pl.DataFrame, today: int
+    counted: Counted, evaluation: pl.DataFrame, today: int
 ) -> tuple[dict[str, float], dict[str, Ends]]:
-    """Return, a class, the most that any earlier day's model had upon today's, and its interval.
+    """Return, for each class, its forgetting and the interval.
 
-    Max_{l<T} (recall of day l's model - recall of today's), both on the class's test images up to
-    day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task.
-    `today` is the place of day T among the days, `mine` its model's evaluation. Classes that no
+    That is max_{l<T} (recall of day l's model - recall of today's), both on the class's test images
+    up to day l, in -1..1, negatives kept: Chaudhry's (2018) forgetting with a class for a task.
+    `today` is the place of day T among the days, `evaluation` that of its model. Classes that no
     earlier day had are left out.
     """
     labels, before = counted.labels, counted.classes.part(slice(today))
-    by_cohort = by_two(mine, cohort=counted.days[:today], label=labels)
+    by_cohort = by_two(evaluation, cohort=counted.days[:today], label=labels)
     now = Counts(by_cohort.right.cumsum(axis=0), by_cohort.images.cumsum(axis=0))
     with np.errstate(invalid="ignore"):
         falls = np.nan_to_num(before.accuracy - now.accuracy, nan=-np.inf)

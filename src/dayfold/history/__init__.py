@@ -1,1 +1,1 @@
-"""The line of sealed days: records, states, edits by hand."""
+"""The sealed days: records, states, edits by hand."""

@@ -1,4 +1,4 @@
-"""The open day's own files: which are gone, and are brought back."""
+"""The open day's own files: find and restore missing ones."""
 
 from contextlib import suppress
 
@@ -8,17 +8,17 @@ from dayfold.project import vcs
 from dayfold.project.layout import Project
 
 
-def gone(project: Project, day: str) -> list[str]:
-    """What was made as the day was opened and is not there: DVC fails without it."""
+def missing(project: Project, day: str) -> list[str]:
+    """List missing files that were made when the day was opened; DVC fails without them."""
     own = (project.images(day), project.tracked(day), project.corrections(day), project.groups(day))
     parent = (project.parent, project.parent.with_suffix(".dvc"))
     return [project.name(path) for path in (*own, *parent) if not path.exists()]
 
 
-def bring_back(project: Project, day: str) -> None:
-    """Have again what is `gone`: git's files from its index, DVC's by these or made anew."""
-    for name in gone(project, day):
-        vcs.git_says(project.root, "checkout", "--", name)  # of no folder
+def restore(project: Project, day: str) -> None:
+    """Restore missing files: git's from its index, DVC's from DVC, or else anew."""
+    for name in missing(project, day):
+        vcs.git_succeeds(project.root, "checkout", "--", name)  # git has no folders
     corrections.write_empty(project, day)
     for folder in (project.images(day), project.parent):
         pin = folder.with_suffix(".dvc")
@@ -34,11 +34,11 @@ def bring_back(project: Project, day: str) -> None:
 
 
 def put_in_index(project: Project, day: str) -> None:
-    """Have git know the open day's files: `dvc exp run --temp` and `--queue` take no others.
+    """Add the open day's files to git's index, as `dvc exp run --temp` and `--queue` need.
 
-    `dvc exp run` without these takes them out again.
+    `dvc exp run` without these options removes them from the index.
     """
     own = (project.tracked(day), project.corrections(day), project.groups(day))
     names = [project.name(path) for path in own if path.exists()]
     if len(vcs.split(vcs.git(project.root, "ls-files", "-z", "--", *names))) < len(names):
-        vcs.git_says(project.root, "add", "--", *names)
+        vcs.git_succeeds(project.root, "add", "--", *names)

@@ -1,7 +1,7 @@
-"""Files of sealed days that a hand changed.
+"""Files of sealed days that were changed by hand.
 
-git compares the tables. Images are found by their names and file times: a day with a file younger
-than the last look at it is read whole, and compared with the manifests.
+git compares the tables. For images, names and file times are checked: if a file of a day is newer
+than the last check, all images of the day are hashed and compared with the manifests.
 """
 
 import errno
@@ -17,7 +17,7 @@ import polars as pl
 
 from dayfold.errors import CycleError, LedgerError
 from dayfold.history import record
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import is_placeholder
 from dayfold.ledger.names import is_clutter
@@ -27,21 +27,21 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import FULL, escaped, json_bytes, md5_file, sha256_file, write_bytes
 from dayfold.project.layout import DAY_PATHS, TRACKED_IMAGES, Project, is_day
 
-MOST_DAYS = 200  # whose files are looked at by one command: a look takes 2 ms a day of 100 images
-EDITED, CHANGED = "is not what git has", "was changed"
+MOST_DAYS = 200  # checked by one command: 2 ms for a day of 100 images
+EDITED, CHANGED = "differs from git", "was changed"
 DELETED, ADDED = "was deleted", "was added"
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, *FULL)
-# What the system stamps files with, in ns: on Linux a clock that lags by some milliseconds.
+# The clock of file times, in ns; on Linux it lags by some milliseconds.
 FILE_CLOCK = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
 
 
-def check(now: Line) -> None:
-    """Raise CycleError, with the way back, where a file of a sealed day is not as it was sealed.
+def check(now: ProjectState) -> None:
+    """Raise CycleError, with how to restore it, if a file of a sealed day was changed.
 
-    What the last sealed day made is not looked at while no other is open: it may be made again. A
-    day whose images were never seen here is one that was not pulled. Where nothing is found the
-    time is noted by day, so that next time only days with younger files are read. Of more than
-    MOST_DAYS days those are looked at that were not for longest; the others' turn comes soon.
+    Outputs of the last sealed day are skipped while no other day is open, as they may be made
+    again. Days whose images were never here are skipped too: they were not pulled. If nothing is
+    found, the time is noted by day, so that only days with newer files are read the next time. Of
+    more than MOST_DAYS days, those are checked whose last check is longest ago.
     """
     project, began = now.project, time.clock_gettime_ns(FILE_CLOCK)
     noted, parent_back = _noted(project), _parent_back(now)
@@ -54,32 +54,39 @@ def check(now: Line) -> None:
     try:
         found |= _compared(now, touched, days & noted.keys() - here)
     except LedgerError:
-        if not found[EDITED]:  # a manifest among them: first things first
+        if not found[EDITED]:  # the edited manifest itself is reported below
             raise
     noted |= dict.fromkeys(here - noted.keys(), 0)
     if not (parent_back or any(found.values())):
         noted |= dict.fromkeys(due, began)
     try:
-        write_bytes(project.last_looks, json_bytes(noted))
+        write_bytes(project.last_checked, json_bytes(noted))
     except OSError as error:
-        if error.errno not in UNWRITABLE:  # `status` also looks at what cannot be written to
+        if error.errno not in UNWRITABLE:  # `status` works in a read-only project too
             raise
+    if parent_back and now.is_sealed and not any(found.values()) and _is_behind_git(now):
+        raise CycleError(
+            f"{now.day} is sealed, but not here yet: git was pulled, and DVC was not "
+            "(data/parent is still that of an earlier day).",
+            hint=vcs.TO_FETCH,
+        )
     _refuse(found, now.params.parent, parent_back)
 
 
-def check_tables(now: Line) -> None:
-    """The same of the tables alone: no image and no pin of one is looked at, nothing written."""
+def check_tables(now: ProjectState) -> None:
+    """Raise CycleError if a table of a sealed day was changed; images are not checked."""
     _refuse({EDITED: _in_git(now, DAY_PATHS)})
 
 
-def check_last(now: Line, *, tables_alone: bool = False) -> None:
-    """Raise CycleError unless the files of the last sealed day are here, and those of its tag.
+def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
+    """Raise CycleError unless the last sealed day's files are here, and as its tag has them.
 
-    A `dvc repro` with other params makes the day again in place. With `tables_alone` git is asked.
+    A `dvc repro` with other params makes the day again in place. `tables_alone` skips the files
+    that DVC keeps.
     """
     if not now.is_sealed:
         return
-    # Without what was added: that is of another day.
+    # Added files belong to another day.
     project, tag = now.project, vcs.TAG + now.day
     changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
     gone: list[str] = []
@@ -96,7 +103,7 @@ def check_last(now: Line, *, tables_alone: bool = False) -> None:
     if changed:
         raise CycleError(
             f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
-            hint="dayfold undo, to have back what was sealed; to keep the new one: "
+            hint="dayfold undo, to restore what was sealed; to keep the new one: "
             "dayfold undo --seal && dayfold seal",
         )
 
@@ -104,9 +111,9 @@ def check_last(now: Line, *, tables_alone: bool = False) -> None:
 def _refuse(
     found: Mapping[str, Sequence[str]], parent: str = "", parent_back: Sequence[str] = ()
 ) -> None:
-    """Tell what became of files, a line a file, and the command that brings all of it back.
+    """Raise CycleError that lists changed files, with the command that restores all of them.
 
-    `parent_back` are the steps for data/parent, where it has not what the day `parent` made.
+    `parent_back` are the steps for data/parent, if it is not what the day `parent` made.
     """
     problems = [f"data/parent is not what {parent} made"] * bool(parent_back)
     for what, names in found.items():
@@ -117,9 +124,9 @@ def _refuse(
     images = [name for what, names in found.items() if what != EDITED for name in names]
     steps = [f"git checkout HEAD -- {' '.join(tables)}"] * bool(tables)
     if folders := pins.tracked(images):
-        steps += [f"{vcs.bringing_back(*folders)} || dayfold check --read-data"]
+        steps += [f"{vcs.restore_command(*folders)} || dayfold check --read-data"]
     steps += parent_back
-    first = "move what was added elsewhere (DVC deletes it), then: " * bool(found.get(ADDED))
+    first = "move added files elsewhere (DVC deletes them), then: " * bool(found.get(ADDED))
     raise CycleError(
         "Files of sealed days were edited, deleted or added by hand (dayfold relabel corrects "
         "labels):",
@@ -129,35 +136,33 @@ def _refuse(
 
 
 def _noted(project: Project) -> dict[str, int]:
-    """When each day whose images have been here was last found as sealed, in ns; 0: never.
+    """Return day → time in ns at which its images were last found unchanged; 0 for never.
 
-    A time that has not come is of a clock that was put back since: what changes now is older.
+    A time in the future was noted before the clock was put back, so it counts as never.
     """
     now = time.clock_gettime_ns(FILE_CLOCK)
     try:
-        found = json.loads(project.last_looks.read_bytes())
+        found = json.loads(project.last_checked.read_bytes())
         return {day: at if at <= now else 0 for day, at in found.items()}
     except (FileNotFoundError, ValueError):
-        return {}  # or the file is of an earlier version
+        return {}  # missing, or written by an earlier version
 
 
-def _parent_back(now: Line) -> list[str]:
-    """The commands that give data/parent what the day before made; none where it has that.
+def _parent_back(now: ProjectState) -> list[str]:
+    """Return the commands that restore data/parent; none if it is as the day before made it.
 
-    None either where it is not here, or no sealed day made it.
+    None either if it is not here, or if no sealed day made it.
     """
     project, day = now.project, now.params.parent
     if day not in now.sealed or not project.parent.is_dir():
         return []
-    here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
-    files = [path for path in here if path.is_file()]  # no link to what DVC's cache has lost
     made = record.read(project, [day])[day].handed_on
-    if {path.name: md5_file(path) for path in files} == made:
+    if _parent_files(project) == made:
         return []
     name, pin = project.name(project.parent), project.parent.with_suffix(".dvc")
-    if pins.here(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
-        return [vcs.bringing_back(name)]  # a git checkout without one of DVC
-    # HEAD has the parent of a day before, and `dvc repro` may have pinned the edit.
+    if pins.read(project, pin).get(project.parent.name, {}).get("md5") == storage.folder_md5(made):
+        return [vcs.restore_command(name)]  # after `git checkout` without `dvc checkout`
+    # HEAD may have an earlier day's parent, and `dvc repro` may have pinned the edit.
     gets = [
         f"dvc get . {project.name(one)} --rev {vcs.TAG}{day} --out {project.name(kept)}"
         for one, kept in project.handed_on().items()
@@ -165,14 +170,31 @@ def _parent_back(now: Line) -> list[str]:
     return [f"rm -rf {name}", *gets, f"dvc add {name}"]
 
 
-def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
+def _parent_files(project: Project) -> dict[str, str]:
+    """Return the name and MD5 of each file in data/parent."""
+    here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
+    # A link to a lost cache object is no file.
+    return {path.name: md5_file(path) for path in here if path.is_file()}
+
+
+def _is_behind_git(now: ProjectState) -> bool:
+    """Return whether data/parent is as an earlier sealed day had it, as before a `dvc pull`."""
+    project, found = now.project, storage.folder_md5(_parent_files(now.project))
+    name = project.name(project.parent.with_suffix(".dvc"))
+    earlier = [day for day in now.sealed if day < now.day]
+    at = vcs.at_tags(project.root, earlier, lambda _: [name])
+    before = (pins.entries(files[name], name) for files in at.values() if name in files)
+    return any(pinned[project.parent.name]["md5"] == found for pinned in before)
+
+
+def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:
     project, days = now.project, {day for day in now.sealed if day != now.day}
     if not days:
         return []
-    # Without what was added: in the middle of a merge it is what others have sealed.
+    # Added files are left out: during a merge they are days that others sealed.
     names = vcs.changed(project.root, "--diff-filter=a", "HEAD", "--", *paths)
     tables = [name for name in names if PurePosixPath(name).stem in days and name[-4:] != ".dvc"]
-    # `open` moves pins to a month's file: to another place, but the same pins.
+    # Opening a day moves pins into the file of a month, but does not change them.
     blobs = vcs.blobs(project.root, [f"HEAD:{name}" for name in names if name.endswith(".dvc")])
     before = {name.removeprefix("HEAD:"): pins.entries(data, name) for name, data in blobs.items()}
     before = {name: entries for name, entries in before.items() if days & entries.keys()}
@@ -182,7 +204,7 @@ def _in_git(now: Line, paths: Sequence[str]) -> list[str]:
 
 
 def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:
-    """The files below a folder, and whether any, or a folder of theirs, may have changed since."""
+    """Return the files below a folder, and whether any file or folder may have changed since."""
     found, is_touched = [], False
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_clutter(name)]
@@ -190,12 +212,12 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
         for path in (here, *files):
             try:
                 info = os.stat(path)  # noqa: PTH116 - of very many
-            except OSError:  # a link to what DVC's cache has lost: as good as deleted
+            except OSError:  # a link to a lost cache object counts as deleted
                 is_touched = True
                 files.remove(path)
                 continue
-            # A file of several links is one that DVC's cache has too: read-only, and each link that
-            # is made or removed elsewhere changes its st_ctime.
+            # A file with several links is shared with DVC's cache. It is read-only, and its
+            # st_ctime changes whenever a link is made or removed elsewhere.
             is_shared = info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode)
             youngest = info.st_mtime_ns if is_shared else max(info.st_mtime_ns, info.st_ctime_ns)
             is_touched |= youngest >= since
@@ -204,19 +226,19 @@ def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]
 
 
 def _compared(
-    now: Line, touched: dict[str, list[str]], gone: Collection[str]
+    now: ProjectState, touched: dict[str, list[str]], gone: Collection[str]
 ) -> dict[str, list[str]]:
-    """What became of the files of touched days, and of days that are gone, by the manifests.
+    """Return the changed, deleted and added files of days: `touched` ones, and those `gone`.
 
-    A withdrawn image may be there or not; a text stands in the place of one that was erased, on
-    the open day too. Where no day here knows of that, `dayfold withdraw --erase` notes it.
+    A withdrawn image may be missing. An erased image may be its placeholder, even if no day here
+    records that it was erased: `dayfold withdraw --erase` then records it.
     """
     if not touched and not gone:
         return {}
     project, known = now.project, now.sealed_history
-    mine = known.images.filter(pl.col("day").is_in([*touched, *gone]))
-    image_of = dict(mine.select("path", "image").iter_rows())
-    erased = corrections.gone(project, corrections.ERASE)
+    images = known.images.filter(pl.col("day").is_in([*touched, *gone]))
+    image_of = dict(images.select("path", "image").iter_rows())
+    erased = corrections.withdrawals(project, corrections.ERASE)
     free = set(known.corrections.filter(action="withdraw")["path"])
     free |= {name for name, image in image_of.items() if image in erased}
     sealed = image_of.keys() - free

@@ -19,16 +19,16 @@ from dayfold.project import pins, storage, vcs
 from dayfold.project.files import parse_csv
 from dayfold.project.layout import STAGES, Project
 
-# What is raised where git lacks a file of a day, or has one that cannot be parsed.
+# Raised if git lacks a file of a day, or the file cannot be parsed.
 UNREADABLE = (DayfoldError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError)
-PLANS = STAGES[:3]  # what they make is level A; what the others make is level B
+PLANS = STAGES[:3]  # their outputs are level A, those of the other stages level B
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """A sealed day: the bytes of its files in git, by path, and what they say.
+    """A sealed day as git recorded it; `files` has the bytes of its files by path.
 
-    `files` lacks what the tag does not have, or what git cannot read.
+    Files that the tag lacks or git cannot read are left out.
     """
 
     project: Project
@@ -36,7 +36,7 @@ class Sealed:
     files: Mapping[str, bytes]
 
     def file(self, path: str) -> bytes:
-        """Return a file's bytes; CycleError where the tag has none."""
+        """Return a file's bytes; CycleError if the tag has no such file."""
         if path not in self.files:
             raise CycleError(
                 f"{vcs.TAG}{self.day} has no readable {path}.", hint="dayfold check --read-data"
@@ -49,7 +49,7 @@ class Sealed:
         return stages
 
     def outs(self, *stages: str) -> dict[str, str]:
-        """Return the path and MD5 of what stages made, in their order; all if none is named."""
+        """Return path → MD5 of the outputs of these stages (by default all), in order."""
         return {
             out["path"]: out["md5"]
             for stage in (stages or STAGES)
@@ -73,7 +73,7 @@ class Sealed:
 
     @property
     def is_readable(self) -> bool:
-        """Whether git has what the day's pins are read from, and it can be parsed."""
+        """Whether the files that hold the day's pins are in git and can be parsed."""
         try:
             self.pins, self.provenance["sha256"], self.parent
         except UNREADABLE:
@@ -87,13 +87,12 @@ class Sealed:
         return manifest.parent_of(self.file(name), name)
 
     def rows(self) -> pl.DataFrame:
-        """Read the rows of the day's manifest, its parent's pin among them."""
         name = self.project.name(self.project.manifest(self.day))
         return parse_csv(self.file(name), schema(Row), name)
 
     @cached_property
     def tracked(self) -> dict[str, Any] | None:
-        """What tracks the day's folder of images: in its own .dvc file or, later, its month's."""
+        """DVC's entry for the day's image folder, from the .dvc file of the day or of its month."""
         for path in (self.project.tracked(self.day), self.project.tracked_month(self.day)):
             name = self.project.name(path)
             if name in self.files:
@@ -104,7 +103,7 @@ class Sealed:
 
     @property
     def images_md5(self) -> str:
-        """The MD5 of the day's folder of images, by which DVC knows it; empty if there is none."""
+        """The MD5 of the day's image folder in DVC; empty if there is none."""
         return str(self.tracked["md5"]) if self.tracked else ""
 
     @cached_property
@@ -115,7 +114,7 @@ class Sealed:
 
     @cached_property
     def pins(self) -> dict[str, str]:
-        """Path and MD5 of all that DVC keeps or hashes of the day: what it began with and made."""
+        """Path → MD5 of all that DVC keeps or hashes of the day: its inputs and outputs."""
         pinned = {**self.outs(), self.project.name(self.project.parent): self.parent_md5}
         if self.images_md5:
             pinned[self.project.name(self.project.images(self.day))] = self.images_md5
@@ -123,15 +122,15 @@ class Sealed:
 
     @property
     def handed_on(self) -> dict[str, str]:
-        """The name and MD5 of each file that the next day's data/parent has of it."""
+        """Name → MD5 of each file that the next day gets in data/parent."""
         made, places = self.outs(), self.project.handed_on()
         return {kept.name: made[self.project.name(own)] for own, kept in places.items()}
 
 
 def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
-    """Read the days' files out of git, all by one process: a thousand days in seconds."""
+    """Read the days' files from git by one process: a thousand days take seconds."""
 
-    def own(day: str) -> Iterable[str]:
+    def paths_of(day: str) -> Iterable[str]:
         paths = (
             *(project.params, project.dvc_lock, project.parent.with_suffix(".dvc")),
             *(project.corrections(day), project.groups(day)),
@@ -139,9 +138,9 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
         )
         return map(project.name, paths)
 
-    files = vcs.at_tags(project.root, days, own)
-    found = {day: Sealed(project, day, mine) for day, mine in files.items()}
-    # And what the stages made, as far as git keeps it: dvc.lock names all of it.
+    files = vcs.at_tags(project.root, days, paths_of)
+    found = {day: Sealed(project, day, own_files) for day, own_files in files.items()}
+    # Then the outputs that git keeps; dvc.lock names all outputs.
     made = {}
     for day, sealed in found.items():
         with suppress(*UNREADABLE):
@@ -152,7 +151,7 @@ def read(project: Project, days: Sequence[str]) -> dict[str, Sealed]:
 
 
 def span(days: Sequence[str], among: Sequence[str]) -> str:
-    """Return days as text, runs of those that follow each other `among` all days put together."""
+    """Return days as text; days that are consecutive in `among` become a range."""
     runs: list[list[str]] = []
     for day in days:
         if runs and among.index(day) == among.index(runs[-1][-1]) + 1:
@@ -166,9 +165,9 @@ def span(days: Sequence[str], among: Sequence[str]) -> str:
 class Usage:
     """An image, the day it arrived, and the sealed days that used it.
 
-    `until` is the day that withdrew it, or nothing. The models of `trained` learnt from it; those
-    of `tested` were calibrated or tested with it. Of `unknown` days nobody here can say whether
-    they replayed it.
+    `until` is the day that withdrew it, or "". The models of `trained` days learnt from it; those
+    of `tested` days were calibrated or tested with it. For `unknown` days the replay set is not in
+    the cache.
     """
 
     image: str
@@ -187,9 +186,9 @@ class Usage:
 
 
 def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> list[Usage]:
-    """Return these images of a history by path, each with those of the sealed `days` that used it.
+    """Return these images, sorted by path, with the sealed `days` that used each.
 
-    By each day's data/replay.csv, which DVC's cache has.
+    Replayed images are found in the day's data/replay.csv in DVC's cache.
     """
     of_them = pl.col("image").is_in(list(images))
     columns = ("image", "path", "split", "day", "on")
@@ -198,15 +197,15 @@ def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> 
     found = [Usage(*row) for part in (live, gone) for row in part.iter_rows()]
     for sealed in days if found else ():
         replayed = _replayed(sealed)
-        for one in found:
-            if sealed.day < one.day or (one.until and sealed.day >= one.until):
+        for entry in found:
+            if sealed.day < entry.day or (entry.until and sealed.day >= entry.until):
                 continue
-            if one.split in HELD_OUT:
-                one.tested.append(sealed.day)
-            elif sealed.day == one.day or (replayed is not None and one.image in replayed):
-                one.trained.append(sealed.day)
+            if entry.split in HELD_OUT:
+                entry.tested.append(sealed.day)
+            elif sealed.day == entry.day or (replayed is not None and entry.image in replayed):
+                entry.trained.append(sealed.day)
             elif replayed is None:
-                one.unknown.append(sealed.day)
+                entry.unknown.append(sealed.day)
     return sorted(found, key=lambda one: one.path)
 
 
@@ -219,11 +218,13 @@ def _replayed(sealed: Sealed) -> set[str] | None:
         return None
 
 
-def needed(project: Project, history: History, days: Sequence[Sealed]) -> dict[str, list[str]]:
-    """Return the paths of the erased images that these sealed days read, by day."""
+def erased_inputs(
+    project: Project, history: History, days: Sequence[Sealed]
+) -> dict[str, list[str]]:
+    """Return day → paths of the erased images that the day cannot be made again without."""
     found: dict[str, list[str]] = {}
-    erased = corrections.gone(project, corrections.ERASE)
-    for one in usage(history, erased, days):
-        for day in one.days:
-            found.setdefault(day, []).append(one.path)
+    erased = corrections.withdrawals(project, corrections.ERASE)
+    for entry in usage(history, erased, days):
+        for day in entry.days:
+            found.setdefault(day, []).append(entry.path)
     return found

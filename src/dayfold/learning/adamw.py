@@ -1,7 +1,7 @@
 """AdamW (Loshchilov & Hutter 2019), fused; biases and batch norms do not decay.
 
-It holds the state for torch's functional form. `torch.optim.AdamW` gives the same bits (a test
-compares both), but it imports torch._dynamo, which takes 2.8 s of CPU.
+It calls torch's functional form and holds the state itself. `torch.optim.AdamW` gives the same bits
+(a test compares both), but it imports torch._dynamo, which takes 2.8 s of CPU.
 """
 
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ class AdamW:
             adamw(parameters, gradients, means, squares, [], steps, **options)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the moments by name; what is written into these tensors changes them."""
+        """Return the moments by name; writing into these tensors changes the moments."""
         return {
             f"{number}.{kind}": tensor
             for number, moments in enumerate(self._moments)

@@ -1,8 +1,8 @@
 """Temperature scaling, which calibrates confidence.
 
-It is fitted on the validation images of all days. Where these are too few, `train` adds the logits
-of yesterday's model on today's training images: those of classes that it has learnt and of patients
-that it has not seen. That model never trained on them; today's has.
+It is fitted on the validation images of all days. If these are too few, `train` adds the logits of
+yesterday's model on today's training images, which that model never trained on: those of classes
+that it has learnt and of patients that it has not seen.
 
 The price is that T is fitted on two models, and yesterday's is the weaker one. The model of the
 first evening is not used: in four simulated clinics (60 images a day, random weights) its T was up
@@ -31,9 +31,9 @@ def errors(labelled: Labelled) -> int:
 
 
 def too_few(*labelled: Labelled) -> str:
-    """Say why no temperature can be fitted on these validation images; nothing if one can.
+    """Return why no temperature can be fitted on these validation images; "" if one can.
 
-    A model with hardly an error on few images shows how sure it may be only at one end.
+    With few images and hardly an error, the data bounds the temperature on one side only.
     """
     images, wrong = sum(len(targets) for _, targets in labelled), sum(map(errors, labelled))
     if images < LEAST_IMAGES:
@@ -44,7 +44,7 @@ def too_few(*labelled: Labelled) -> str:
 
 
 def needed(problem: str) -> str:
-    """Return the reason why nothing was fitted, as a model keeps it, with what is needed."""
+    """Return the reason why nothing was fitted, with the number of images that are needed."""
     is_said = problem.endswith("needed")
     return problem if is_said else f"{problem}; {LEAST_IMAGES} are needed"
 
@@ -67,9 +67,9 @@ def fit_temperature(*labelled: Labelled) -> float:
 
     Each model's logits are on images that it never learnt from; models may have other classes. T
     changes no prediction, only its confidence (temperature scaling: Guo et al., "On calibration of
-    modern neural networks", 2017). Of n images the label counts as (n + 1) / (n + 2), and the rest
-    goes to the other classes (Platt 1999): a model without an error on thirty images is not taken
-    for infallible. Rounded to 4 digits; 1 without an image or with one class.
+    modern neural networks", 2017). With n images the label counts as (n + 1) / (n + 2), and the
+    rest goes to the other classes (Platt 1999), so that no errors on thirty images do not make a
+    model infallible. Rounded to 4 digits; 1 without images or with one class.
     """
     used = [(logits, targets) for logits, targets in labelled if logits.size > len(targets)]
     images, expected = sum(len(targets) for _, targets in used), 0.0

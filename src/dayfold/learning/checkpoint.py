@@ -1,8 +1,8 @@
-"""Checkpoints: a stopped training goes on.
+"""Checkpoints: an interrupted training goes on.
 
-Every two minutes all that an update changes is written beside the project, into a file named by a
-digest of the training's inputs. The interval is an environment variable and no param, because no
-bit of the model depends on it.
+Every two minutes all that an update changes is written outside the stage's outputs, into a file
+named by a digest of the training's inputs. The interval is an environment variable and no param,
+because no bit of the model depends on it.
 """
 
 import os
@@ -22,9 +22,9 @@ from dayfold.learning.parallel import Team
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.files import canonical_json, sha256, with_digest, without_digest, write_bytes
 
-FORMAT = 3  # of the file and of what `live_state` names
+FORMAT = 3  # version of the file format, with the names of `live_state`
 INTERVAL = "DAYFOLD_CHECKPOINT_SECONDS"
-OTHERS_KEPT = 2  # checkpoints of other inputs: a person may come back to an experiment
+OTHERS_KEPT = 2  # other checkpoints kept, as a person may come back to an experiment
 
 
 class Saved(NamedTuple):
@@ -36,7 +36,7 @@ class Saved(NamedTuple):
 
 
 def live_state(net: torch.nn.Module, optimizer: AdamW, average: AveragedModel | None) -> State:
-    """Return all tensors that an update changes, by name; not copies."""
+    """Return all tensors that an update changes, by name; they are not copies."""
     # Draws have no state: the next images are a function of the update's number.
     parts = {"net": net.state_dict(), "optimizer": optimizer.state()}
     parts |= {"average": average.state_dict()} if average else {}
@@ -63,7 +63,7 @@ class CheckpointFile:
         return saved
 
     def _read_intact(self) -> bytes:
-        # The trainer's lock is held: no other training uses its checkpoint.
+        # The trainer's lock is held, so no other training uses its checkpoint now.
         others = [path for path in self._path.parent.glob("*") if path != self._path]
         complete = [path for path in others if path.suffix == self._path.suffix]
         newest = sorted(complete, key=lambda path: path.stat().st_mtime)[-OTHERS_KEPT:]
@@ -75,13 +75,13 @@ class CheckpointFile:
         except FileNotFoundError:
             return b""
         except ValueError as error:
-            _say(f"the checkpoint {self._path.name} {error}; training begins anew")
+            _say(f"the checkpoint {self._path.name} {error}; training starts again")
             self._path.unlink()
             return b""
         return data
 
     def save_if_due(self, steps: Sequence[TrainingStep], state: Callable[[], State]) -> None:
-        """Write the training after these updates if it is time; a full disk stops nothing."""
+        """Write the state after these updates if it is time; on a full disk training goes on."""
         if time.monotonic() - self._saved < self._every_seconds:
             return
         try:
@@ -99,7 +99,7 @@ class CheckpointFile:
 
 
 def to_bytes(saved: Saved) -> bytes:
-    """Return a checkpoint as bytes: the sha256 of the rest on a line, then safetensors."""
+    """Return a checkpoint as bytes: a line with the sha256 of the rest, then safetensors."""
     # float64 holds each number exactly.
     numbers = {"steps": saved.steps, "seconds": saved.seconds}
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
@@ -107,7 +107,7 @@ def to_bytes(saved: Saved) -> bytes:
 
 
 def from_bytes(data: bytes) -> Saved:
-    """Read a checkpoint; ValueError where the bytes are damaged."""
+    """Read a checkpoint; raise ValueError if the bytes are damaged."""
     state = safetensors.torch.load(without_digest(data))
     steps = [
         TrainingStep(int(number), int(epoch), loss, rate)

@@ -24,7 +24,7 @@ from dayfold.project.params import NETWORK
 
 Fingerprint = dict[str, str | int]
 
-# 20 x 12 pixels of colour, its chroma at half size: what decoders of JPEG differ in.
+# 20 x 12 pixels of colour, with chroma at half size: JPEG decoders differ in it.
 JPEG = base64.b64decode(
     """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdB

@@ -28,11 +28,11 @@ from dayfold.learning.parallel import ALONE, Slices, Team, slices_of
 from dayfold.ledger.tables import TrainingStep
 from dayfold.project.params import Train
 
-EPOCHS = 5  # of a day: each has its own draws, and all weights are checked at its end
+EPOCHS = 5  # of a day: each has its own draws and ends with a check of all weights
 WARM_UP = 0.1  # part of the updates over which the learning rate rises
 LABEL_SMOOTHING = 0.1
 DISTILL_TEMPERATURE = 2.0
-UNSEEN_WEIGHT = 1.0  # of the squared error of logits of classes without images
+UNSEEN_WEIGHT = 1.0  # weight of the squared error of logits of classes without images
 
 Inputs = Images | Activations
 
@@ -150,9 +150,9 @@ class Training:
         rate = learning_rate(number, updates, peak=self._job.recipe.learning_rate)
         self._at = (number + 1, updates, rate)
         part = self._team.slice(len(chosen))
-        mine = chosen[part]
-        batch = self._inputs.train_batch(self._pool, mine, epoch, first=place + part.start)
-        loss = self.step(batch, mine, rate, part=len(mine) / len(chosen))
+        own = chosen[part]
+        batch = self._inputs.train_batch(self._pool, own, epoch, first=place + part.start)
+        loss = self.step(batch, own, rate, part=len(own) / len(chosen))
         return TrainingStep(number + 1, epoch, loss, rate)
 
     def step(
@@ -208,19 +208,19 @@ class Training:
         update, updates, rate = self._at
         return TrainingError(
             f"Training stopped at update {update} of {updates}, at the learning rate {rate:.3g}: "
-            f"{what} is no longer finite (NaN or infinite). Nothing of it was kept.",
-            hint="in params.yaml, lower train.learning_rate (to a tenth, say); if it stops at "
-            "update 1, check the weights that it starts from (origin.weights); with "
+            f"{what} is no longer finite (NaN or infinite). Its result was discarded.",
+            hint="in params.yaml, lower train.learning_rate (for example to a tenth); if it stops "
+            "at update 1, check the weights that it starts from (origin.weights); with "
             "train.precision: bf16, try fp32; then dvc repro",
         )
 
 
 class _Loss:
-    """Cross-entropy with smoothed labels, and distillation where the recipe asks for it.
+    """Cross-entropy with smoothed labels, and distillation if the recipe asks for it.
 
     Classes without images are left out of the cross-entropy, where every image would be evidence
-    against them. Their logits are held to yesterday's by a squared error, on the images there are
-    (as Buzzega et al. 2020 replay logits).
+    against them. A squared error keeps their logits near yesterday's, on the images there are (as
+    Buzzega et al. 2020 replay logits).
     """
 
     def __init__(self, job: Job, pool: Pool, inputs: Inputs) -> None:
@@ -234,7 +234,8 @@ class _Loss:
         self._teacher: torch.nn.Module | None = None
         if (self._distill or self._unseen) and job.teacher and job.teacher.classes:
             net = network.build(job.teacher, job.recipe.image_size_px).to(job.machine.device)
-            # Its frozen layers are those of the network in training, so both have the same inputs.
+            # Its frozen layers equal those of the network in training, so both have the same
+            # inputs.
             self._teacher, self._known = inputs.trained_part(net).eval(), len(job.teacher.classes)
 
     def __call__(
@@ -256,7 +257,7 @@ class _Loss:
             loss = loss + UNSEEN_WEIGHT * gap.square().mean()
         if self._distill:
             distance = self._distance(teacher, logits[:, : self._known].float())
-            # Not for classes that are new today: the teacher does not know them.
+            # New classes are left out, as the teacher does not know them.
             is_known = self._targets[chosen] < self._known
             loss = loss + self._distill * (distance * is_known).mean()
         return loss

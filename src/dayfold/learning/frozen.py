@@ -40,7 +40,7 @@ def fit(
     held_out = cache.features(validation, progress) if validation.images else trained[:0]
     weights = torch.tensor(pool.weights)
     head = ridge(trained, pool.targets, classes, weights, held_out, validation.targets)
-    # A ridge predicts about 0..1, and such logits would be sure of nothing: they are scaled.
+    # A ridge predicts about 0..1, which as logits would never be confident, so they are scaled.
     on, targets = (held_out, validation.targets) if len(held_out) else (trained, pool.targets)
     predicted = (on.double() @ head[0].T + head[1]).numpy()
     scale = calibration.fit_temperature((predicted, targets.numpy()))
@@ -65,8 +65,8 @@ def ridge(
     """Return the head with the least weighted ridge loss: float64 [classes, d] and [classes].
 
     It maps `features` float [n, d] to 1 for their class in `targets` int64 [n] and to 0 for all
-    others; the bias has no penalty. Of PENALTIES it takes the one with the least squared error on
-    the held-out features, which are of other patients.
+    others; the bias has no penalty. The one of PENALTIES is chosen that has the least squared error
+    on the held-out features, which are of other patients.
     """
     part = (weights.double() / weights.sum())[:, None]
     x, y = features.double(), functional.one_hot(targets, classes).double()
@@ -100,7 +100,7 @@ class _FeatureCache:
         for row, image in enumerate(pool.images):
             data = self._cache.read(image)
             if data is None:
-                # In a batch of its own: its bits do not depend on what else a day trains on.
+                # In its own batch, so its bits do not depend on the day's other images.
                 outputs = network.outputs(self._net, pool.pixels[row : row + 1], self._machine)
                 data = self._net.split(outputs)[0].numpy().tobytes()
                 self._cache.write(image, data)

@@ -1,9 +1,8 @@
 """The inputs of training: images, or frozen layers' activations.
 
-With frozen layers only the layers after them are trained. Frozen layers stay as yesterday's model
-has them, so the activations of an image are the same in every epoch and on every day: they are
-computed once and cached beside the project (latent replay: Pellegrini et al. 2020; SIESTA, Harun et
-al. 2023).
+Frozen layers stay as yesterday's model has them, and only the layers after them are trained. So the
+activations of an image are the same in every epoch and on every day: they are computed once and
+cached (latent replay: Pellegrini et al. 2020; SIESTA, Harun et al. 2023).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,7 @@ class Job:
     """How a day is trained: the model it starts from, recipe, seed, day and machine.
 
     `teacher` is yesterday's model, for distillation. `unseen` are rows of the head for classes that
-    have never had an image here: their logits are held to the teacher's.
+    never had an image here: their logits are kept near the teacher's.
     """
 
     start: Model

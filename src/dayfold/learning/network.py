@@ -27,7 +27,7 @@ from dayfold.project.params import NETWORK, named_network
 BATCH = 256  # images predicted at a time
 METADATA_KEY = "dayfold"
 HEAD = ("fc.weight", "fc.bias")
-NOVELTY = "known."  # begins the names of the NoveltyDetector's tensors in the file
+NOVELTY = "known."  # prefix of the NoveltyDetector's tensors in the file
 # The bias of a retired class's row. It makes the class's probability exactly 0 in any program that
 # reads the file, and it is finite, so every product with it is defined.
 RETIRED = -1e4
@@ -71,10 +71,10 @@ class Model:
 
     @property
     def calibration(self) -> str:
-        """Whether confidence is calibrated: "calibrated with temperature 1.7", or why not."""
+        """How confidence is calibrated: "calibrated with temperature 1.7", or why it is not."""
         if lacking := self.metadata.get("not_calibrated"):
             return f"not calibrated: {calibration.needed(lacking)}"
-        on = self.metadata.get("calibrated_on")  # which older versions did not record
+        on = self.metadata.get("calibrated_on")  # not recorded by older versions
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:
@@ -85,7 +85,7 @@ class Model:
         if share is None:
             return "predict.known_share is null"
         if self.novelty is None:
-            return f"the model of {self.metadata['day']} has no means of its classes"
+            return f"the model of {self.metadata['day']} has no mean features of its classes"
         if lacking := self.metadata["no_limit"]:
             return str(lacking)
         return self.novelty.limit(share) or (
@@ -102,8 +102,8 @@ class Model:
 def build(model: Model, size: int) -> torch.nn.Module:
     """Return the network for images of one size: float32 [n, 3, size, size] → logits [n, classes].
 
-    A convolution onto a single pixel keeps only the taps of its kernel that see more than padding,
-    1 of 9 where the map is one pixel. With all taps, resnet18 would train a third as fast at 32 px;
+    A convolution onto a single pixel keeps only the taps of its kernel that see more than padding:
+    1 of 9 if its input is one pixel. With all taps, resnet18 would train a third as fast at 32 px;
     from 64 px on no map is that small. `state_of` puts the other taps back. Kernels are channels
     last, as images are.
     """
@@ -216,9 +216,9 @@ def drop_classes(model: Model, retired: Collection[str]) -> Model:
 
 
 def restore_classes(state: State, full: Model, retired: Collection[str]) -> State:
-    """Return a state dict trained after `drop_classes`, with the dropped rows of `full` put back.
+    """Return a state dict trained after `drop_classes`, with the dropped rows of `full` restored.
 
-    So a class's row never moves. The bias RETIRED keeps these classes from being predicted.
+    So the row of a class never moves. The bias RETIRED keeps these classes from being predicted.
     """
     rows = [row for row, name in enumerate(full.classes) if name not in retired]
     if len(rows) == len(full.classes):
@@ -230,7 +230,7 @@ def restore_classes(state: State, full: Model, retired: Collection[str]) -> Stat
 
 
 def random_origin(seed: int, network: str = NETWORK) -> Model:
-    """Return a network of stateless draws with an empty head: the same bytes everywhere.
+    """Return a network of random weights with an empty head: the same bytes everywhere.
 
     Convolutions are drawn from U(-b, b) with the variance 2 / fan_out of He et al. 2015, which
     torchvision draws from a normal distribution; batch norms start at 1 and 0.
@@ -259,8 +259,8 @@ def save(
 ) -> None:
     """Write a model atomically, with all metadata as canonical JSON under one key.
 
-    With several keys safetensors would write them in another order in every process. `network` is
-    left out for resnet18, which used to be the only one.
+    With several keys safetensors would write them in a different order in every process. `network`
+    is left out for resnet18, which used to be the only one.
     """
     stored = {key: value for key, value in metadata.items() if (key, value) != ("network", NETWORK)}
     extra = {f"{NOVELTY}{name}": one for name, one in vars(novelty).items()} if novelty else {}
@@ -272,7 +272,7 @@ def save(
 def load(path: Path, days: Sequence[str] = ()) -> Model:
     """Read a model that `save` wrote.
 
-    Raises ModelError where it is missing, not a model of dayfold's, or not of one of `days`.
+    Raises ModelError if it is missing, not a model of dayfold's, or not of one of `days`.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -286,12 +286,12 @@ def load(path: Path, days: Sequence[str] = ()) -> Model:
         raise ModelError(what, hint=vcs.TO_FETCH) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(
-            f"{path} is not a model of dayfold's: {error}", hint="dvc checkout --force"
+            f"{path} is not a dayfold model: {error}", hint="dvc checkout --force"
         ) from None
     if days and metadata["day"] not in days:
         raise ModelError(
             f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}.",
-            hint="dayfold status says what is to be done first",
+            hint="dayfold status says what to do first",
         )
     return Model(state, classes, metadata, NoveltyDetector(**novelty) if novelty else None)
 

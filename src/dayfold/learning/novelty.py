@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from dayfold import draws
 
-IMAGES = 512  # training images at most that the means are fitted on
+IMAGES = 512  # training images at most, for the means
 LEAST = 1e-12  # the smallest probability whose logarithm is taken
 
 

@@ -34,15 +34,15 @@ from dayfold.project.files import sha256_file
 from dayfold.project.layout import Project
 from dayfold.project.params import NETWORK
 
-TIMEOUT_SECONDS = 15  # without a byte
-WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # before each further try
-RETRIED = {408, 425, 429}  # status codes, besides all from 500 on, after which a retry may succeed
-PIECE_BYTES = 1 << 16  # read at a time
+TIMEOUT_SECONDS = 15  # to wait for the next byte
+WAITS_SECONDS = (1.0, 2.0, 4.0, 8.0)  # waits before each new try
+RETRIED = {408, 425, 429}  # status codes, besides 500 and above, after which a retry may succeed
+PIECE_BYTES = 1 << 16  # bytes read at a time
 MB = 1_000_000
 # Training scripts store the state dict under one of these keys, beside an optimizer's state.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-# What every network here has once. Wrappers (DataParallel, torch.compile, a class with a member for
-# the network) put their own words before the names of tensors: those before this one.
+# A tensor that every network here has once. Wrappers (DataParallel, torch.compile, a class with a
+# member for the network) put a prefix before the names of tensors; it ends where this name begins.
 LANDMARK = "layer1.0.conv1.weight"
 
 
@@ -69,7 +69,7 @@ def make(weights: str, *, network: str, seed: int, classes: Sequence[str]) -> Mo
 
 
 def torch_home() -> Path:
-    """Return the folder of torch's downloads, by torch's own rule."""
+    """Return the folder of torch's downloads, as torch finds it."""
     caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", Path(caches, "torch"))).expanduser()
 
@@ -86,7 +86,7 @@ def published(network: str) -> Model:
         if sha256_file(cached) == sha256:
             say(f"found in torchvision's cache: {cached}")
             return of_state(read(cached), (), "imagenet", network)
-        say(f"{cached} is another file than the published one, so it is not used")
+        say(f"{cached} differs from the published file, so it is not used")
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
         download(url, path)
@@ -94,8 +94,7 @@ def published(network: str) -> Model:
             raise ModelError(
                 f"{url} is not the file that it should be (sha256 {found[:12]}…, expected "
                 f"{sha256[:12]}…); it was not opened.",
-                hint="something between here and the server may have answered in its place (a "
-                "proxy, a log-in page): try another network",
+                hint="a proxy or a log-in page may have answered instead: try another network",
             )
         return of_state(read(path), (), "imagenet", network)
 
@@ -147,8 +146,8 @@ def read(path: Path) -> State:
     """Read a state dict from safetensors or .pt/.pth, without running any code in the file.
 
     Parameters become plain tensors. The key around a state dict and the prefixes of wrapped
-    networks are removed; what lies beside a wrapped network is left out, and said. Raises
-    ModelError where the file holds no state dict of tensors.
+    networks are removed; other tensors are left out, with a message. Raises ModelError if the file
+    holds no state dict of tensors.
     """
     try:
         with path.open("rb") as file, warnings.catch_warnings():
@@ -162,9 +161,9 @@ def read(path: Path) -> State:
         raise ModelError(f"{path} does not exist.") from None
     except MemoryError:
         raise
-    # The readers raise about anything on damaged bytes.
+    # The readers raise almost any exception on damaged bytes.
     except Exception as error:
-        # Without torch's advice to run what the file says.
+        # Leave out torch's advice to run the file's code.
         said = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
         raise ModelError(
             f"{path} holds no plain tensors: {said}",
@@ -187,7 +186,7 @@ def read(path: Path) -> State:
     return {
         str(name).removeprefix(prefix): tensor.detach()
         for name, tensor in found.items()
-        # What a model of dayfold's knows of its images is not the network's.
+        # A dayfold model's novelty tensors are not part of the network.
         if str(name).startswith(prefix) and not str(name).startswith(NOVELTY)
     }
 
@@ -197,14 +196,14 @@ def _is_landmark(name: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is a tensor of real numbers that are there: no sparse, meta or such one."""
+    """Return whether a value is a tensor of real numbers in memory, not sparse or quantized."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return False
     return not (value.is_meta or value.is_quantized or value.is_complex())
 
 
 def _state_dict(found: Any) -> Any:
-    """What is under the keys around a state dict: those of WRAPPERS, or the only network's."""
+    """Return what is under the keys around a state dict: one of WRAPPERS, or the only network's."""
     while isinstance(found, Mapping):
         inside = {key: one for key, one in found.items() if isinstance(one, Mapping)}
         networks = {key: one for key, one in inside.items() if _has_network(one)}
@@ -225,15 +224,15 @@ def _has_network(found: Mapping[Any, Any]) -> bool:
 def of_state(state: State, classes: Sequence[str], source: str, network: str = NETWORK) -> Model:
     """Return an origin from the state dict of torchvision's network of this name.
 
-    All that load_state_dict(strict=True) takes is accepted: other types of numbers are converted,
-    missing counters of batch norms start at 0. The head is used where `classes` names its rows, and
-    dropped otherwise. Raises ModelError that lists what does not fit or is not finite.
+    Accepts all that load_state_dict(strict=True) takes: other number types are converted, missing
+    counters of batch norms start at 0. The head is kept if `classes` names its rows, and dropped
+    otherwise. Raises ModelError that lists what does not fit or is not finite.
     """
     if len(set(classes)) != len(classes) or not all(classes):
         raise ModelError(f"The classes are not distinct names: {', '.join(classes)}.")
     if (found := network_of(state)) not in ("", network):
         raise ModelError(
-            f"{source} holds the weights of {found}, and {network} was asked for.",
+            f"{source} holds the weights of {found}, not of {network}.",
             hint=f"dayfold init … --network {found} (in params.yaml: origin.network)",
         )
     net = blank(network, max(1, len(classes)))
@@ -249,7 +248,7 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
         raise ModelError(
             f"{source} does not hold the weights of torchvision's {network}{of}:",
             problems=first_few(lines),
-            hint="if it is the head alone: without --classes that is dropped" if classes else "",
+            hint="if only the head differs: without --classes it is dropped" if classes else "",
         ) from None
     made = {
         name: tensor.detach().to(expected[name].dtype).contiguous()
@@ -259,7 +258,7 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
     problems = [
         f"{name}: {count} of {made[name].numel()}" for name, count in broken.items() if count
     ]
-    failed = "its training had failed: use the weights of an earlier epoch, or others"
+    failed = "its training failed: use the weights of an earlier epoch, or other weights"
     if problems:
         raise ModelError(
             f"{source} has weights that are not finite (NaN or infinite):",
@@ -267,10 +266,10 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
             hint=failed,
         )
     net.load_state_dict(made, strict=True, assign=True)
-    with torch.inference_mode():  # a variance below zero, for one, makes NaN of every image
+    with torch.inference_mode():  # for example a variance below zero makes every image NaN
         answer = net.eval()(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))
     if not answer.isfinite().all():
-        raise ModelError(f"{source} makes NaN or infinite numbers of an image.", hint=failed)
+        raise ModelError(f"{source} gives NaN or infinite numbers for an image.", hint=failed)
     if not classes:
         made = with_empty_head(made, network)
     metadata = {"classes": list(classes), "day": "origin", "made": source, "network": network}

@@ -1,10 +1,10 @@
 """Data parallelism: processes, and slices on threads.
 
-Slices are for bf16 on a CPU, where the threads of oneDNN's kernels wait for each other at barriers
-that no setting changes. Beside another training, two such threads made 4 images a second instead of
-27 (224 px, Intel AMX); two slices, which meet once an update, made 23, and 26 alone. In fp32 the
-threads give way (learning/__init__.py) and slices are slower: 190 images of 32 px a second instead
-of 242.
+Slices are for bf16 on a CPU, where the threads of oneDNN's kernels wait for each other at barriers,
+whatever the settings. Beside another training, two such threads made 4 images a second instead of
+27 (224 px, Intel AMX); two slices, which meet once an update, made 23, and 26 alone. In fp32
+waiting threads give up their CPU (learning/__init__.py) and slices are slower: 190 images of 32 px
+a second instead of 242.
 """
 
 import copy
@@ -29,7 +29,7 @@ from dayfold.learning.device import Machine
 from dayfold.project import lifeline
 from dayfold.project.files import sha256
 
-LEAST_IMAGES = 16  # of a slice, as batch norm uses their statistics
+LEAST_IMAGES = 16  # images in a slice, as batch norm uses their statistics
 
 Loss = Callable[[nn.Module, torch.Tensor, NDArray[np.int64]], torch.Tensor]
 
@@ -43,11 +43,10 @@ class Team:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that prints and writes."""
         return self.rank == 0
 
     def slice(self, images: int) -> slice:
-        """Return this process's part of a batch of so many images, in even pieces.
+        """Return this process's part of a batch of `images` images, in even pieces.
 
         Of 8 images among 3 processes: 0..1, 2..4, 5..7.
         """
@@ -95,10 +94,10 @@ class Team:
         """Raise ModelError, which names `what`, unless all processes have the same bytes."""
         if self.size == 1:
             return
-        mine = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
-        every = [torch.empty_like(mine) for _ in range(self.size)]
+        digest = torch.frombuffer(bytearray.fromhex(sha256(data)), dtype=torch.uint8)
+        every = [torch.empty_like(digest) for _ in range(self.size)]
         with _peer_errors():
-            distributed.all_gather(every, mine)
+            distributed.all_gather(every, digest)
         others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
         if others:
             raise ModelError(
@@ -113,7 +112,7 @@ ALONE = Team()
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
-    """A lost peer raises ModelError."""
+    """Raise ModelError for the error of a lost peer."""
     try:
         yield
     except RuntimeError as error:
@@ -122,11 +121,11 @@ def _peer_errors() -> Iterator[None]:
 
 
 def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -> None:
-    """Run `python -m module` with `words` in so many processes by torchrun, and wait for them.
+    """Run `python -m module` with `words` in `processes` processes by torchrun, and wait for them.
 
     torchrun reads its own options from its environment variables: PET_NNODES, PET_NODE_RANK,
-    PET_MASTER_ADDR and others. `processes` counts those of all machines. Raises ParamsError where
-    the machines cannot share them evenly, ModelError where a process fails.
+    PET_MASTER_ADDR and others. `processes` counts those of all machines. Raises ParamsError if the
+    machines cannot share them evenly, ModelError if a process fails.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -137,14 +136,14 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
     machines = int(args.nnodes) if args.nnodes.isdecimal() else 1 if args.nnodes == "1:1" else 0
     if machines < 1 or processes % machines:
         raise ParamsError(
-            f"PET_NNODES is {args.nnodes!r}: so many machines cannot share {processes} processes.",
+            f"PET_NNODES is {args.nnodes!r}, which does not divide {processes} processes evenly.",
             hint="set PET_NNODES to a number of machines that divides train.processes",
         )
     args.nproc_per_node = str(processes // machines)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ["PYTHONSAFEPATH"] = "1"  # no module is taken from the current folder
-    logging.disable()  # torchrun's message on a failed process; ours below is shorter
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torchrun takes them
+    os.environ["PYTHONSAFEPATH"] = "1"  # do not import from the current folder
+    logging.disable()  # hide torchrun's message on a failed process; ours below is shorter
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # torchrun sets these
     handlers = {one: signal.getsignal(one) for one in signals}
     try:
         with TemporaryDirectory() as args.log_dir:
@@ -163,8 +162,8 @@ def launch(module: str, words: Sequence[str], *, processes: int, threads: int) -
         ) from None
     finally:
         logging.disable(logging.NOTSET)
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -200,17 +199,17 @@ def _connect(team: Team, device: str) -> None:
         place, devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if place >= devices:
             raise ParamsError(
-                f"train.processes is {team.size}, but this machine has {devices} GPUs for its own.",
+                f"train.processes is {team.size}, but this machine has only {devices} GPUs.",
                 hint="set train.processes to the number of GPUs, of all machines together",
             )
         torch.cuda.set_device(place)
-    # Of both kinds: gradients are summed where they are, and bytes are shared on the CPU.
+    # Two backends: gradients are summed on their device, bytes are shared on the CPU.
     with _peer_errors():
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
 
 
 def slices_of(machine: Machine, images: int) -> int:
-    """Return the number of slices for a batch of so many images; bits depend on it."""
+    """Return the number of slices for a batch of `images` images; bits depend on it."""
     if (machine.device, machine.precision) != ("cpu", "bf16"):
         return 1
     return max(1, min(machine.threads, images // LEAST_IMAGES))
@@ -251,7 +250,7 @@ class Slices:
         batches, rows = ([whole[cut] for cut in cuts] for whole in (batch, chosen))
         results = list(self._pool.map(self._gradients, self._learners, batches, rows))
         with torch.no_grad():
-            # In the order of the slices, whichever was done first.
+            # In the order of the slices, not of their completion.
             gradients = _mean([gradients for _, gradients in results], parts)
             torch._foreach_copy_(statistics[0], _mean(statistics, parts))
         for parameter, gradient in zip(self._learners[0].parameters(), gradients, strict=True):

@@ -22,8 +22,8 @@ from dayfold.project.cpus import cpus
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
-MAPPED_BYTES = 2**30  # of pixels, above which they are in a memory-mapped file
-CHUNK = 2048  # images decoded at a time, so that memory does not grow with the history
+MAPPED_BYTES = 2**30  # of pixels; more than this are in a memory-mapped file
+CHUNK = 2048  # images decoded at a time, so memory does not grow with the history
 # The mean and standard deviation of ImageNet's RGB, on which torchvision's weights were trained.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -36,14 +36,14 @@ def load(
     size: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Read, check and decode images: uint8 [n, 3, size, size], black bars where not square.
+    """Read, check and decode images: uint8 [n, 3, size, size], with black bars if not square.
 
     Every file's bytes must have the sha256 that the manifest pins. Up to MAPPED_BYTES, the squares
     are cached for the next stage and day; more pixels are in a temporary file on the project's
     disk, which is mapped into memory.
 
     Raises ImageMissingError that lists all missing, changed and erased files, with the command that
-    brings them back; OSError where the disk is full.
+    restores them; OSError if the disk is full.
     """
     project = Project(root)
     pixels = _empty((len(paths), 3, size, size), project.scratch)
@@ -58,7 +58,7 @@ def load(
         if data == placeholder(images[position]):
             return f"{paths[position]} {ERASED}"
         if sha256(data) != images[position]:
-            return f"{paths[position]} is no longer the image that was added"
+            return f"{paths[position]} differs from the image that was added"
         square = read_square(cache, images[position], size)
         if square is None:
             try:
@@ -80,10 +80,10 @@ def load(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),
             hint="; ".join(
-                [vcs.bringing_back(folder) for folder in folders[:5]]
+                [vcs.restore_command(folder) for folder in folders[:5]]
                 or [
-                    "days that used an erased image cannot be made again: dayfold undo takes an "
-                    "experiment back; dayfold check --read-data says more"
+                    "days that used an erased image cannot be made again: dayfold undo ends an "
+                    "experiment; dayfold check --read-data says more"
                 ]
             ),
         )
@@ -107,7 +107,7 @@ def _empty(shape: tuple[int, ...], folder: Path) -> torch.Tensor:
 def load_in_chunks(
     root: Path, rows: pl.DataFrame, size: int, progress: Callable[[int], None]
 ) -> Iterator[torch.Tensor]:
-    """`load` the images of rows (path, image), in order, CHUNK at a time."""
+    """Yield the images of rows (path, image) in order, CHUNK at a time, as `load` returns them."""
     for part in rows.iter_slices(CHUNK):
         yield load(root, part["path"].to_list(), part["image"].to_list(), size, progress)
 

@@ -23,9 +23,9 @@ from dayfold.project.cpus import cpus, idle, model_name
 from dayfold.project.layout import Project
 from dayfold.project.params import Origin, Params, Train
 
-SPEEDUP = 1.15  # that bf16 must have over fp32: less is not worth fewer digits
-MEASURED_SECONDS = 1.5  # of both precisions in turn, after the first update of each
-LEAST_PAIRS = 2  # however long they take
+SPEEDUP = 1.15  # that bf16 must reach over fp32 to be worth fewer digits
+MEASURED_SECONDS = 1.5  # for both precisions in turn, after the first update of each
+LEAST_PAIRS = 2  # measured at least
 CLASSES = ("a", "b")
 
 WINDOW_SECONDS = 5.0  # over which a speed is measured
@@ -40,8 +40,8 @@ DEPENDS = {
 }
 
 
-class Bare:
-    """A day's updates on one batch in memory: only the network's own time is left."""
+class BareTraining:
+    """A day's updates on one batch in memory, to time the network alone."""
 
     def __init__(self, model: Model, recipe: Train, machine: Machine) -> None:
         count, size = recipe.batch_size, recipe.image_size_px
@@ -57,8 +57,8 @@ class Bare:
     def update(self) -> float:
         """Make an update; return its seconds, on a CPU the CPU time of its threads.
 
-        Beside other work the wall time of two updates in a row differs up to twenty times, their
-        CPU time 1.2 times.
+        Beside other work the wall time of two updates in a row differs by up to twenty times, their
+        CPU time by 1.2 times.
         """
         clock = time.process_time if self._on_cpu else time.perf_counter
         began = clock()
@@ -77,7 +77,9 @@ def choose_precision(recipe: Train, origin: Origin) -> tuple[str, str]:
     if found.precision == "fp32":
         return "fp32", f"{where} does not multiply in bf16"
     model = network.grown(network.random_origin(0, origin.network), CLASSES, 0)
-    fp32, bf16 = (Bare(model, recipe, replace(found, precision=name)) for name in ("fp32", "bf16"))
+    fp32, bf16 = (
+        BareTraining(model, recipe, replace(found, precision=name)) for name in ("fp32", "bf16")
+    )
     for bare in (fp32, bf16):
         bare.update()
     ratios: list[float] = []
@@ -90,7 +92,7 @@ def choose_precision(recipe: Train, origin: Origin) -> tuple[str, str]:
 
 
 def pin_precision(project: Project, params: Params) -> str:
-    """Set train.precision in params.yaml to the faster one here; return it with the reason."""
+    """Set train.precision in params.yaml to the faster one here; return it and the reason."""
     precision, why = choose_precision(params.train, params.origin)
     comments = {"train.precision": f"auto, fp32, bf16; here: {why}"}
     params_file.edit(project.params, {"train.precision": precision}, comments=comments)
@@ -100,7 +102,7 @@ def pin_precision(project: Project, params: Params) -> str:
 def usual_speed(project: Project, day: str, facts: Mapping[str, Any]) -> tuple[float, str]:
     """Return the images a second of a sealed day's training, and that day.
 
-    0 and "" where its recipe or machine was another one; `facts` has today's `recipe` and
+    Returns 0 and "" if its recipe or machine was different; `facts` has today's `recipe` and
     `fingerprint`, as in provenance.json.
     """
     name = project.name(project.provenance)
@@ -112,7 +114,7 @@ def usual_speed(project: Project, day: str, facts: Mapping[str, Any]) -> tuple[f
 
 
 class SpeedMonitor:
-    """Compare a training's speed with that of its first seconds, and with another day's.
+    """Compares a training's speed with that of its first seconds, and with another day's.
 
     `usual` is the other `day`'s speed in images a second, or 0.
     """
@@ -123,7 +125,7 @@ class SpeedMonitor:
         self._is_first, self._said = True, False
 
     def update(self, images: int) -> str:
-        """Count an update of so many images; return the warning, once, or ""."""
+        """Count an update of `images` images; return the warning, once, or ""."""
         self._updates += 1
         self._images += images
         seconds = time.monotonic() - self._began
@@ -141,22 +143,22 @@ class SpeedMonitor:
         self._said = True
         return (
             f"slow: {speed:.3g} images a second, {self._usual:.3g} {self._of}; "
-            f"{others(WATCHED_SECONDS)}"
+            f"{busy_processes(WATCHED_SECONDS)}"
         )
 
     def _begin(self) -> None:
         self._updates, self._images, self._began = 0, 0, time.monotonic()
 
 
-def others(seconds: float) -> str:
-    """Watch all processes for so long, and say which others use the CPU."""
+def busy_processes(seconds: float) -> str:
+    """Watch all processes for some seconds; return a text on which others use the CPU."""
     list(psutil.process_iter(["cpu_percent"]))  # the first call starts the measurement
     unused, used = idle(seconds), Counter[str]()
     for process in psutil.process_iter(["name", "cpu_percent"]):
         if process.pid != os.getpid():
             used[process.info["name"]] += process.info["cpu_percent"] or 0
     most = [(name, percent / 100) for name, percent in used.most_common(3) if percent >= 10]
-    names = ", ".join(f"{name} ({count:.1f})" for name, count in most) or "none that shows here"
+    names = ", ".join(f"{name} ({count:.1f})" for name, count in most) or "none visible here"
     spins = most and os.environ.get("OMP_WAIT_POLICY") != "PASSIVE"
-    hint = ". Stopped and started again, it goes on with threads that give way" * bool(spins)
+    hint = ". After a restart its waiting threads will not spin" * bool(spins)
     return f"of {cpus()} CPUs, others use: {names}; idle are {unused:.1f}{hint}"

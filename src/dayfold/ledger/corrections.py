@@ -1,6 +1,6 @@
 """data/corrections/<day>.csv: relabelled, withdrawn and erased images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -41,22 +41,22 @@ def write(project: Project, day: str, lines: Iterable[Correction]) -> None:
     tables.write(project.corrections(day), Correction, sorted(lines))
 
 
-def lines(project: Project, day: str) -> dict[str, Correction]:
-    """Return a day's corrections by image, unchecked; empty where there is no file."""
+def of_day(project: Project, day: str) -> dict[str, Correction]:
+    """Return a day's corrections by image, unchecked; empty if there is no file."""
     if not project.corrections(day).exists():
         return {}
     table = tables.read(project.corrections(day), Correction)
     return {row[1]: Correction(*row) for row in table.iter_rows()}
 
 
-def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
+def withdrawals(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     """Return image → day and correction, for all images withdrawn or erased on any day.
 
     Sealed days are read at their tags, other days from files. `actions` are "withdraw" and "erase",
     by default both. A file that cannot be read is skipped.
     """
     # A backtest's folder has no git.
-    sealed = vcs.sealed_days(project.root) if vcs.git_says(project.root, "rev-parse") else []
+    sealed = vcs.sealed_days(project.root) if vcs.git_succeeds(project.root, "rev-parse") else []
     tagged = vcs.at_tags(project.root, sealed, lambda day: [project.name(project.corrections(day))])
     files = {day: data for day, of_day in tagged.items() for data in of_day.values()}
     for path in project.corrections("").parent.glob("*.csv"):
@@ -65,14 +65,14 @@ def gone(project: Project, *actions: str) -> dict[str, tuple[str, Correction]]:
     found = {}
     for day, data in sorted(files.items()):
         if b"\n" not in data.strip():
-            continue  # the columns alone, as on most days
+            continue  # only the header, as on most days
         try:
             table = parse_csv(data, tables.schema(Correction), day)
         except LedgerError:
             continue
-        for line in map(Correction._make, table.iter_rows()):
-            if line.action in (actions or ("withdraw", ERASE)):
-                found[line.image] = day, line
+        for correction in map(Correction._make, table.iter_rows()):
+            if correction.action in (actions or ("withdraw", ERASE)):
+                found[correction.image] = day, correction
     return found
 
 
@@ -82,7 +82,7 @@ def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, 
     The origin's manifest is among them. Where nothing was withdrawn, there are no manifests and 0.
     """
     history = manifest.history(project, last)
-    withdrawn = gone(project).keys() & {*history.images["image"], *history.withdrawn}
+    withdrawn = withdrawals(project).keys() & {*history.images["image"], *history.withdrawn}
     if not withdrawn:
         return {}, 0
     chain = [(day, project.manifest(day).read_bytes()) for day in history.days]
@@ -90,24 +90,40 @@ def manifests_without_withdrawn(project: Project, last: str) -> tuple[dict[str, 
     return origin | manifest.without(chain, withdrawn), len(withdrawn)
 
 
-def applied(known: History, lines: Mapping[str, Correction]) -> History:
-    """Return a history with the open day's corrections, by image, which no manifest has yet."""
-    if not lines:
+def applied(known: History, noted: Mapping[str, Correction]) -> History:
+    """Return a history with the open day's corrections, which no manifest has yet."""
+    if not noted:
         return known
-    labels = {image: line.label for image, line in lines.items() if line.label}
-    withdrawn = lines.keys() - labels.keys()
+    labels = {image: one.label for image, one in noted.items() if one.label}
+    withdrawn = noted.keys() - labels.keys()
     label = pl.col("image").replace_strict(
         list(labels), list(labels.values()), default=None, return_dtype=pl.String
     )
     images = known.images.filter(~pl.col("image").is_in(list(withdrawn))).with_columns(
         label=pl.coalesce(label, "label")
     )
-    corrected = known.images.filter(pl.col("image").is_in(list(lines)))
+    corrected = known.images.filter(pl.col("image").is_in(list(noted)))
     all_corrections = pl.concat(
         [known.corrections, corrected.with_columns(before="label")], how="diagonal"
     )
     all_withdrawn = known.withdrawn | withdrawn
     return replace(known, images=images, corrections=all_corrections, withdrawn=all_withdrawn)
+
+
+def renamed(
+    known: History, lines: Mapping[str, Correction], today: Collection[str]
+) -> dict[str, str]:
+    """Return old → new name of each class that the open day's corrections rename.
+
+    A class is renamed where all its images are given one other class, and `today`, the classes of
+    the day's images, has it no longer.
+    """
+    live = {*applied(known, lines).images["label"], *today}
+    into: dict[str, set[str]] = {}
+    for image, label in known.images.select("image", "label").iter_rows():
+        if image in lines and lines[image].label:
+            into.setdefault(label, set()).add(lines[image].label)
+    return {old: min(to) for old, to in into.items() if len(to) == 1 and old not in live}
 
 
 def label_problem(label: str) -> str:
@@ -138,7 +154,7 @@ def read(project: Project, day: str, known: History) -> list[Row]:
         action, image, label = line["action"], line["image"], line["label"].strip()
         at = images.get(image)
         if action not in ("relabel", "withdraw", ERASE):
-            problems.append(f"line {number}: action {action!r} is none of relabel, withdraw, erase")
+            problems.append(f"line {number}: action {action!r} is not relabel, withdraw or erase")
         elif at is None:
             problems.append(f"line {number}: no image {image[:12]!r}… on an earlier day")
         elif image in known.withdrawn and action != ERASE:

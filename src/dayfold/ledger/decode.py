@@ -42,7 +42,7 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _INSTALL = "pip install 'dayfold[dicom]'"
-# Truncated files of these are noticed by Pillow, but not always by gdcm.
+# Pillow notices truncated files of these; gdcm does not always.
 _BY_PILLOW = (
     "1.2.840.10008.1.2.4.50",  # JPEG baseline, 8 bits
     "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
@@ -78,14 +78,14 @@ def placeholder(image: str) -> bytes:
 
 
 def is_placeholder(path: Path, image: str) -> bool:
-    """Whether a file is the text in the place of this erased image."""
+    """Return whether a file is the placeholder of an erased image."""
     text = placeholder(image)
     return path.stat().st_size == len(text) and path.read_bytes() == text
 
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Suppress the decoders' warnings; to be used in the thread that starts the others."""
+    """Suppress the decoders' warnings; use it in the thread that starts the others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         warnings.filterwarnings("ignore", module="pydicom")
@@ -117,7 +117,7 @@ def examine(data: bytes) -> Decoded:
         is_jpeg = image.format in ("JPEG", "MPO")
         has_frames = bool(getattr(image, "is_animated", False)) and not is_jpeg
         form = "JPEG" if is_jpeg else str(image.format)
-        if form == "PNG" and _PNG_END not in data:  # Pillow does not ask for it
+        if form == "PNG" and _PNG_END not in data:  # Pillow does not check it
             raise IntakeError("is damaged (its end is missing)")
         seen = rgb(image)
         is_deep = image.mode in _SIXTEEN_BIT
@@ -125,11 +125,11 @@ def examine(data: bytes) -> Decoded:
 
 
 def begins_as_image(path: Path) -> bool:
-    """Whether a file's first bytes are those of FORMATS or DICOM, even if it is damaged."""
+    """Return whether a file begins like FORMATS or DICOM, even if it is damaged."""
     with path.open("rb") as file:
         begins_as_dicom = is_dicom(file.read(HEAD_BYTES))
         file.seek(0)
-        # Other errors are of a damaged or too large image, and are reported when it is decoded.
+        # Other errors mean a damaged or too large image, and are reported when it is decoded.
         with suppress(Exception):
             try:
                 Image.open(file, formats=FORMATS)
@@ -141,7 +141,7 @@ def begins_as_image(path: Path) -> bool:
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return an RGB image as the network's input: uint8 [3, size, size].
 
-    It is padded with black bars and not cropped, as the edge of a scan may matter.
+    It is padded with black bars, not cropped, as the edge of a scan may matter.
     """
     return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
@@ -168,7 +168,7 @@ def _refusals() -> Iterator[None]:
         raise IntakeError("is too large to be decoded safely") from None
     except MemoryError:
         raise IntakeError("needs more memory than an image may") from None
-    # The decoders raise about anything on damaged bytes.
+    # The decoders raise almost any exception on damaged bytes.
     except Exception as error:
         said = escaped(" ".join(str(error).split())) or type(error).__name__
         raise IntakeError(f"is damaged ({said[:200]})") from None
@@ -209,7 +209,7 @@ def _of_range(image: Image.Image, *, is_deep: bool) -> tuple[str, ...]:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether bytes are a DICOM file: 128 bytes of anything, then DICM (PS3.10, 7.1)."""
+    """Return whether bytes are a DICOM file: 128 bytes of anything, then DICM (PS3.10, 7.1)."""
     return data[128:HEAD_BYTES] == b"DICM"
 
 
@@ -225,7 +225,7 @@ def _read_dicom(data: bytes) -> Decoded:
         import pydicom
         from pydicom.pixels.utils import pixel_array
     except ImportError:
-        raise IntakeError(f"is DICOM, which is read after: {_INSTALL}") from None
+        raise IntakeError(f"is DICOM, which needs: {_INSTALL}") from None
     scan = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in scan:
         raise ValueError("DICOM without PixelData: no picture")
@@ -236,16 +236,16 @@ def _read_dicom(data: bytes) -> Decoded:
     image = Image.fromarray(convert(frame, scan))
     remarks = [*_of_range(image, is_deep=convert is _grey and int(scan.BitsStored) > 8)]
     if str(scan.get("BurnedInAnnotation", "")).upper() == "YES":
-        remarks.append("says that identifiers are burned into its pixels; they are left there")
+        remarks.append("says that identifiers are burned into its pixels; they are not removed")
     group = group_of(scan)
     if not group:
-        remarks.append("names neither patient nor study; it is a group of its own")
+        remarks.append("names neither patient nor study; it is its own group")
     has_frames = int(scan.get("NumberOfFrames") or 1) > 1
     return Decoded(image, "DICOM", has_frames, group, tuple(remarks))
 
 
 def group_of(scan: "Dataset") -> str:
-    """Return a hash of the patient and the issuer of the id, else of the study, else "".
+    """Return a hash of the patient and the issuer of the id, or of the study, or "".
 
     The patient comes first, as all studies of a patient must be in one split.
     """
@@ -303,6 +303,6 @@ def _to_8_bits(part: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """Convert parts of full white, clipped to 0..1, to uint8, rounded down as in other formats."""
     if not np.isfinite(part).all():
         raise ValueError("grey values that are no numbers")
-    # 1e-9 more, so that 0.2 * 255 is 51 in spite of rounding.
+    # Add 1e-9, so that 0.2 * 255 is 51 in spite of rounding.
     grey: NDArray[np.uint8] = np.floor(np.clip(part, 0, 1) * 255 + 1e-9).astype(np.uint8)
     return grey

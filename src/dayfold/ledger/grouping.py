@@ -1,7 +1,7 @@
 """Groups: which images show one patient.
 
-The group of an image is what a label file names, else what `data.group` finds in its path, else the
-DICOM ids. A patient whom an older `data.group` knew by another name, or did not know, stays one.
+An image's group is what a label file names, else what `data.group` finds in its path, else the
+DICOM ids. If `data.group` changes, images that an older expression put together stay together.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dayfold.errors import IntakeError, LedgerError
 from dayfold.ledger import tables
-from dayfold.ledger.intake.delivery import Found, Remark
+from dayfold.ledger.intake.delivery import FoundFile, Remark
 from dayfold.ledger.manifest import SPLITS, History
 from dayfold.ledger.tables import ImageGroup
 from dayfold.project.console import plural
@@ -22,7 +22,7 @@ from dayfold.project.layout import Project
 
 NO_GROUP = "no patient id (data.group does not match)"
 MANY = 10  # DICOM files of one patient that may be files of all patients, without their names
-SHOWN = 3  # paths that are shown with their patients
+SHOWN = 3  # paths shown with their patients
 NO_MATCH = "no match"
 WORDS = "patient|subject|subj|study|case|pat|pt|p"
 # The separator before a patient's id, and its prefix: P013_2.png, case-12/2.png, scan_pat7.png.
@@ -39,9 +39,9 @@ class NewImage(NamedTuple):
 
 
 def group_of(path: str, expression: str, dicom_group: str = "") -> str:
-    """Return the group that `data.group` finds in a path, else that of the DICOM ids, else "".
+    """Return the group that `data.group` finds in a path, or that of the DICOM ids, or "".
 
-    Raises IntakeError where there is an expression and no group.
+    Raises IntakeError if there is an expression and no group.
     """
     group = in_path(path, expression) or dicom_group
     if expression and not group:
@@ -59,8 +59,8 @@ def in_path(path: str, expression: str) -> str:
 class Units:
     """Groups of images that share a split: `of` maps each new image to its unit.
 
-    `settled` maps a unit to the split of its earlier images. Where `data.group` was changed, `live`
-    maps a unit to the number of its earlier images in each split; a unit that joins two earlier
+    `settled` maps a unit to the split of its earlier images. If `data.group` was changed, `live`
+    maps a unit to the number of its earlier images in each split: a unit that joins two earlier
     ones may be in two splits.
     """
 
@@ -76,15 +76,15 @@ class Units:
 def units(images: Iterable[NewImage], *, earlier: History, expression: str) -> Units:
     """Return the units of new images, joined with those of all earlier images.
 
-    Two images are in one unit if they have a name in common, directly or through other images. The
-    names of an image are its group and all that the project's expressions, past and present, find
-    in its path. So a patient whom another expression names differently, or not at all, stays one
-    unit. Where a unit joins images of several splits, train wins: no model is tested on images that
-    it was trained on.
+    Two images are in one unit if they share a name, directly or through other images. The names of
+    an image are its group and all that the project's expressions, past and present, find in its
+    path. So a patient stays one unit even if another expression finds a different name, or none. If
+    a unit joins images of several splits, train wins: no model is tested on images that it was
+    trained on.
     """
     is_unchanged = set(earlier.expressions) <= {expression}
     expressions = () if is_unchanged else (*earlier.expressions, expression)
-    parents: dict[str, str] = {}  # a union-find forest: name → a lesser name of the same unit
+    parents: dict[str, str] = {}  # a union-find forest: name → a smaller name of the same unit
     settling = list(earlier.groups.iter_rows())
     living: list[tuple[str, str]] = []
     columns = ("path", "group", "split")
@@ -114,7 +114,7 @@ def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
 
 
 def _root(parents: dict[str, str], name: str) -> str:
-    """Return the least name of a name's unit."""
+    """Return the smallest name of a name's unit."""
     while (parent := parents.get(name, name)) != name:
         parents[name] = parents.get(parent, parent)
         name = parent
@@ -148,15 +148,15 @@ def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
     tables.write(project.groups(day), ImageGroup, rows)
 
 
-# What a person is told of patients before their images are split.
+# Lines to print about patients, before their images are split.
 
 
 def patients(
-    paths: Sequence[tuple[Found, str]], expression: str, *, is_by_csv: bool
+    paths: Sequence[tuple[FoundFile, str]], expression: str, *, is_by_csv: bool
 ) -> Iterator[str]:
     """Yield a line on the patients that the expression finds in the first paths.
 
-    Without an expression it suggests one. Files whose group a CSV or DICOM names need neither,
+    Without an expression it suggests one. Files whose group a CSV or DICOM names need none,
     unless most of DICOM's name the same patient.
     """
     paths = [(item, path) for item, path in paths if not item.group]
@@ -167,8 +167,10 @@ def patients(
         return
     yield from _of_one_patient([item.ids for item, _ in paths if item.ids])
     unknown = [(item, path) for item, path in paths if not item.ids]
-    places = [(["/" + Path(path).name for _, path in unknown], "dayfold add … --group '{}'")]
-    if is_by_csv:  # the folders of its paths are not in the project's paths
+    places = [
+        (["/" + Path(path).name for _, path in unknown], "the same command with --group '{}'")
+    ]
+    if is_by_csv:  # its folders are not in the project's paths
         folders = [f"/{Path(item.place).parent}/" for item, _ in unknown]
         places.append((folders, "give them as the column group of the CSV"))
     for names, hint in places:
@@ -193,9 +195,9 @@ def _of_one_patient(ids: Sequence[str]) -> Iterator[str]:
 
 
 def returning(
-    paths: Sequence[tuple[Found, str]], expression: str, known: Collection[str]
+    paths: Sequence[tuple[FoundFile, str]], expression: str, known: Collection[str]
 ) -> Iterator[str]:
-    """Yield a line on the patients among these files of whom an earlier day has images."""
+    """Yield a line on the patients among these files that earlier days have images of."""
     groups = {item.group or group_of(path, expression, item.ids) for item, path in paths} - {""}
     if again := groups.intersection(known):
         are = "is known from an earlier day" if len(again) == 1 else "are known from earlier days"
@@ -204,7 +206,7 @@ def returning(
 
 
 def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Say which of these groups differ from another by case, signs or leading zeros only."""
+    """Return lines on groups that differ from another one by case, signs or leading zeros only."""
     new, same = set(groups), dict[tuple[str, ...], set[str]]()
     for group in {*new, *known}:
         parts = re.findall(r"\d+|[^\W\d_]+", group.casefold().removesuffix(".0"))
@@ -214,20 +216,20 @@ def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def patients_again(
-    known: Sequence[Remark], lying: Mapping[str, tuple[str, str]], expression: str
+    known: Sequence[Remark], present: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
     """Yield a line on the patients that a new expression finds among images of the open day.
 
-    `lying` maps an image to its class and path there.
+    `present` maps an image to its class and path there.
     """
-    here = [(one.place, lying[one.image][1]) for one in known if one.image in lying]
+    here = [(one.place, present[one.image][1]) for one in known if one.image in present]
     found = [(place, in_path(path, expression) or NO_MATCH) for place, path in here]
     # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
     yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
 
 
 def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line with a path of each of the first patients, and how many patients there are."""
+    """Yield a line with a path for each of the first patients, and the number of patients."""
     if groups:
         first = {group: place for place, group in reversed(groups)}
         found = [(place, group) for place, group in groups if first[group] == place]
@@ -248,7 +250,7 @@ def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
 def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
     """Return an expression that finds ids in most names, and how often it finds each id.
 
-    None where there is none, or where no id comes twice.
+    None if there is none, or if no id comes twice.
     """
     heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
     if not heads:

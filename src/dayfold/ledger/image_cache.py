@@ -1,7 +1,7 @@
 """Cached squares, activations and features of images.
 
-An image has a file, named by its sha256, in a folder named by a digest of all else that the bytes
-depend on. `erase` finds the files of an image by that name.
+Each image has a file, named by its sha256, in a folder named by a digest of all else that the bytes
+depend on. Erasing an image finds its files by that name.
 """
 
 import os
@@ -27,7 +27,7 @@ class ImageCache:
 
     @classmethod
     def of(cls, kind: Path, facts: Mapping[str, Any]) -> Self:
-        """Return the cache, in the folder of its kind, of what depends on the image and `facts`."""
+        """Return the cache in `kind`'s folder for data that depends on the image and on `facts`."""
         cache = cls(kind / sha256(canonical_json(facts).encode())[:32])
         cache.folder.mkdir(parents=True, exist_ok=True)
         return cache
@@ -36,7 +36,7 @@ class ImageCache:
         return self.folder / image
 
     def read(self, image: str) -> bytes | None:
-        """Return the cached bytes of an image; None where there are none, or damaged ones."""
+        """Return the cached bytes of an image; None if there are none, or if they are damaged."""
         path = self.path(image)
         try:
             os.utime(path)  # for `prune`
@@ -45,14 +45,14 @@ class ImageCache:
             return None
 
     def write(self, image: str, data: bytes) -> None:
-        """Cache these bytes. Not fsynced: a file that a power cut damaged is computed again."""
+        """Cache these bytes, without fsync: a file damaged by a power cut is computed again."""
         temporary = self.path(f"{image}-{os.getpid()}")
         temporary.write_bytes(with_digest(data))
         temporary.replace(self.path(image))
 
 
 def prune(folders: Iterable[Path], max_bytes: int) -> None:
-    """Remove the least recently used files beyond so many bytes in all."""
+    """Remove the least recently used files beyond `max_bytes` in all."""
     folders = list(folders)
     used = [(path.stat(), path) for folder in folders for path in folder.glob("*/*")]
     for info, path in sorted(used, key=lambda one: one[0].st_mtime_ns, reverse=True):
@@ -65,11 +65,11 @@ def prune(folders: Iterable[Path], max_bytes: int) -> None:
                 key.rmdir()
 
 
-FORMAT = 1  # of a cached square: to be raised when decoding or squaring changes
+FORMAT = 1  # of a cached square; raise it when decoding or squaring changes
 
 
 def square_cache(folder: Path, size: int) -> ImageCache:
-    """Return the cache of squares of one size, made by the installed versions of the decoders."""
+    """Return the cache of squares of one size, for the installed versions of the decoders."""
     from importlib.metadata import PackageNotFoundError, version
 
     from PIL import features
@@ -88,6 +88,6 @@ def read_square(cache: ImageCache, image: str, size: int) -> NDArray[np.uint8] |
 
 
 def write_square(cache: ImageCache, image: str, square: NDArray[np.uint8]) -> None:
-    """Cache the square of an image; a full disk stops nothing."""
+    """Cache the square of an image; do nothing on a full disk."""
     with suppress(OSError):
         cache.write(image, square.tobytes())

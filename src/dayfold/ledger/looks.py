@@ -1,6 +1,7 @@
 """data/looks/<day>.csv, and near duplicates.
 
-A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/workers.py), or empty.
+A look is a difference hash of 128 bits as 32 hexadecimal digits (intake/workers.py), or empty for a
+plain image.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,20 +18,20 @@ from dayfold.project.files import parse_csv, who_changed
 from dayfold.project.layout import Project
 
 BITS = 128
-NEAR_BITS = 4  # at most, that differ between images called near duplicates
-_AT_ONCE = 2**22  # comparisons of a block: 64 MB
+NEAR_BITS = 4  # bits, at most, in which near duplicates differ
+_AT_ONCE = 2**22  # comparisons at a time: 64 MB
 
 
 def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
-    """Return the looks of these days (image, look); a day without a file has none."""
-    # All files are parsed as one, which takes a tenth of the time for a thousand days.
+    """Return the looks of these days (image, look); days without a file are skipped."""
+    # Parsed as one table: for a thousand days that takes a tenth of the time.
     header = ",".join(Look._fields).encode() + b"\n"
     parts = [header]
     for path in filter(lambda path: path.exists(), map(project.looks, days)):
         data = path.read_bytes()
         if not (data.startswith(header) and data.endswith(b"\n")):
             name = project.name(path)
-            raise LedgerError(f"{name} is not as it was written.", hint=who_changed(name))
+            raise LedgerError(f"{name} was changed.", hint=who_changed(name))
         parts.append(data.removeprefix(header))
     return parse_csv(b"".join(parts), tables.schema(Look), "data/looks")
 
@@ -38,10 +39,11 @@ def read(project: Project, days: Iterable[str]) -> pl.DataFrame:
 def nearest(
     rows: Sequence[tuple[str, ...]], kind: Sequence[str], *, history: History, earlier: pl.DataFrame
 ) -> list[tuple[tuple[str, ...], tuple[str, ...], int]]:
-    """Return (row, the row that it looks like, bits that differ) for each row with a near one.
+    """Return (row, its near duplicate, bits that differ) for each row that has one.
 
-    That is the nearest in the history or among the rows that differs in a column of `kind` (label,
-    split). Rows are (look, path, each column of `kind`); `earlier` (image, look) is the history's.
+    A near duplicate is the nearest row, in the history or among `rows`, that differs in a column of
+    `kind` (label, split). Rows are (look, path, each column of `kind`); `earlier` (image, look) has
+    the looks of the history.
     """
     columns = ["look", "path", *kind]
     today = pl.DataFrame(rows, dict.fromkeys(columns, pl.String), orient="row")
@@ -59,7 +61,7 @@ def nearest(
 def near_duplicates(
     added: Iterable[Row], look_of: dict[str, str], *, history: History, earlier: pl.DataFrame
 ) -> list[NearDuplicate]:
-    """Return today's images that look like one of another split or class, by path."""
+    """Return today's images that look like one of another split or class, sorted by path."""
     rows = [(look_of[row.image], row.path, row.label, row.split) for row in added]
     found = nearest(rows, ["label", "split"], history=history, earlier=earlier)
     return sorted(NearDuplicate._make((*one[1:], *other[1:], bits)) for one, other, bits in found)
@@ -68,9 +70,9 @@ def near_duplicates(
 def nearest_of_another_kind(
     looks: Sequence[str], kinds: Sequence[int], others: Sequence[str], other_kinds: Sequence[int]
 ) -> list[tuple[int, int, int]]:
-    """Return (position, other's position, bits that differ) for each look that has a near one.
+    """Return (position, other's position, bits that differ) for each look with a near one.
 
-    That is the nearest of another kind, the first of several. Empty looks are near to none.
+    The nearest look of another kind is taken, the first of several. Empty looks are not compared.
     """
     positions, a = _words(looks)
     other_positions, b = _words(others)
@@ -97,7 +99,7 @@ def _are_near(looks: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
 def _differences(
     a: NDArray[np.uint64], b: NDArray[np.uint64]
 ) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Yield rows of `a`, and how many bits each differs by from each of `b`: uint8 [rows, n]."""
+    """Yield a slice of `a`, and how many bits differ from each row of `b`: uint8 [rows, len(b)]."""
     step = max(1, _AT_ONCE // max(1, len(b)))
     for start in range(0, len(a) if len(b) else 0, step):
         block = slice(start, start + step)
@@ -107,9 +109,9 @@ def _differences(
 
 
 def without_near_duplicates(looks: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Return the positions of the looks without near duplicates of a `known` or an earlier one.
+    """Return the positions of the looks that are not near a `known` look or an earlier one.
 
-    Empty looks are near to none.
+    Empty looks are not compared.
     """
     positions, new = _words(looks)
     _, others = _words(known)

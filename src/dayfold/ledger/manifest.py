@@ -1,7 +1,7 @@
 """What each data version changes, chained by hash.
 
 A manifest's first row pins its parent's bytes, so the hash of one manifest pins the whole history.
-The column `group` of that row has the `data.group` by which the day's groups were read.
+The column `group` of that row has the `data.group` that found the day's groups.
 """
 
 import csv
@@ -28,9 +28,9 @@ ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
 class Row(NamedTuple):
-    """One line of a manifest. `image` is the sha256 of the file's bytes, `path` starts at the top.
+    """One line of a manifest: `image` is the sha256 of the file's bytes, `path` is in the project.
 
-    `relabel` carries the new label; `withdraw` none.
+    `relabel` has the new label, `withdraw` none.
     """
 
     action: str
@@ -42,14 +42,14 @@ class Row(NamedTuple):
 
 
 _HEADER = csv_bytes(Row._fields, [])
-KEEP_FROM = 0.05  # of the kept images: so many new rows, and the history is kept anew
+KEEP_FROM = 0.05  # share of new rows from which on the history is cached again
 
 
 class Classes(NamedTuple):
     """The classes after a day: `live` ones have images, `new` ones for the first time.
 
-    `retired` ones have no images any more. `renamed` maps an old name to a new one, where all
-    images of the class got that label on the day; such a name is no new class.
+    `retired` ones have no images any more. `renamed` maps an old name to a new one if all images of
+    the class got that label on the day; such a name is not a new class.
     """
 
     live: frozenset[str]
@@ -60,7 +60,7 @@ class Classes(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """All images as they stand after a data version.
+    """All images after a data version.
 
     `images` has the columns image, path, label, group, split, day (the cohort: the day on which the
     image arrived), sorted by day and path, with corrections applied and without the `withdrawn`
@@ -92,7 +92,7 @@ class History:
         into: dict[str, dict[str, set[str]]] = {day: {} for day in self.days}
         for on, before, label in self.corrections.select("on", "before", "label").iter_rows():
             changes[on][before] -= 1
-            if label:  # a withdrawn image has none
+            if label:  # a withdrawn image has no label
                 changes[on][label] += 1
                 into[on].setdefault(before, set()).add(label)
         counts, ever, found = Counter[str](), set[str](), {}
@@ -153,13 +153,13 @@ def without(chain: Sequence[tuple[str, bytes]], images: Collection[str]) -> dict
     return rewritten
 
 
-def history(project: Project, day: str, *, keep: bool = False) -> History:
-    """Read the chain of manifests from `day` back to the origin; return the images after `day`.
+def history(project: Project, day: str, *, cache: bool = False) -> History:
+    """Read the manifests from `day` back to the origin; return the images after `day`.
 
-    With `keep` it is kept, once it is much longer than the kept one. Later commands then read the
-    manifests since: after a million images that saves nine tenths of the time.
+    With `cache` the result is cached, if it is much longer than the cached one. Later commands then
+    read only newer manifests: with a million images that saves nine tenths of the time.
     """
-    known, folder = _kept(project), project.name(project.manifests)
+    known, folder = _cached(project), project.name(project.manifests)
     chain: list[tuple[str, bytes]] = []  # youngest first
     data = _read(project, day, "", "")
     pin = last = sha256(data)
@@ -173,13 +173,13 @@ def history(project: Project, day: str, *, keep: bool = False) -> History:
         known = _START
     rows = _rows(project, chain[::-1])
     found = _folded(known, rows, last)
-    if keep and len(rows) > len(known.images) * KEEP_FROM:
-        _keep(project, found)
+    if cache and len(rows) > len(known.images) * KEEP_FROM:
+        _cache(project, found)
     return found
 
 
 def _rows(project: Project, manifests: Sequence[tuple[str, bytes]]) -> pl.DataFrame:
-    # All are parsed as one, which takes a tenth of the time for a thousand manifests.
+    # Parsed as one table: with a thousand manifests that takes a tenth of the time.
     text = b"".join([_HEADER, *(data.partition(b"\n")[2] for _, data in manifests)])
     try:
         table = parse_csv(text, schema(Row), "the manifests")
@@ -215,14 +215,14 @@ def _read(project: Project, day: str, child: str, pin: str) -> bytes:
         more = "" if child else ", or, on the open day, dvc repro"
         raise LedgerError(f"The manifest {name} is missing.", hint=restore + more)
     raise LedgerError(
-        f"{name} was changed after the next day had been made: its sha256 is "
+        f"{name} was changed after the next day was made: its sha256 is "
         f"{sha256(data)[:12]}…, {child} pins {pin[:12]}….",
         hint=restore,
     )
 
 
-def line(project: Project, day: str, parent: str) -> Iterator[str]:
-    """Yield the days from `day`, whose manifest may not be there yet, back to the first one."""
+def ancestors(project: Project, day: str, parent: str) -> Iterator[str]:
+    """Yield the days from `day`, whose manifest may be missing, back to the first one."""
     while day not in (ORIGIN, UNOPENED):
         yield day
         path = project.manifest(day)
@@ -234,27 +234,29 @@ def line(project: Project, day: str, parent: str) -> Iterator[str]:
 
 
 def parent_of(data: bytes, name: str) -> tuple[str, str]:
-    """Return the parent's day and the sha256 of its manifest, which a manifest's bytes pin."""
+    """Return the parent's day and its manifest's sha256, as a manifest's bytes pin them."""
     pin = _first(data, name)
     return pin.path, pin.image
 
 
 def _first(data: bytes, name: str) -> Row:
     """Return the first row, which pins the parent; its day must be a day or the origin."""
-    # csv is thirty times as fast as polars, for a history of a thousand days.
+    # csv is thirty times as fast as polars here.
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
     try:
         header, found = next(lines, []), tuple(next(lines, []))
     except (UnicodeDecodeError, csv.Error):
         header, found = [], ()
     if tuple(header) != Row._fields or len(found) != len(Row._fields):
-        # polars reads more, such as a data.group with a carriage return, and says what is wrong.
+        # polars accepts more, such as a carriage return in data.group, and says what is wrong.
         found = next(parse_csv(data, schema(Row), name, rows=1).iter_rows(), ("",))
     if found[0] != "parent":
         raise LedgerError(f"{name} does not begin with its parent.", hint="dvc repro")
     pin, undo = Row._make(found), who_changed(name)
     if pin.path != ORIGIN and not is_day(pin.path):
-        raise LedgerError(f"{name} names {pin.path!r} as its parent, which is no day.", hint=undo)
+        raise LedgerError(
+            f"{name} names {pin.path!r} as its parent, which is not a day.", hint=undo
+        )
     try:
         re.compile(pin.group)
     except re.error as error:
@@ -267,7 +269,6 @@ def added(history: History, day: str) -> pl.DataFrame:
 
 
 def _folded(known: History, rows: pl.DataFrame, pin: str) -> History:
-    """Return a history with the rows of the manifests that come after it."""
     arrived = rows.filter(action="add").drop("action")
     had = (known.images, known.corrections.filter(action="withdraw"))
     again = [part.filter(pl.col("image").is_in(arrived["image"].implode())) for part in had]
@@ -307,12 +308,12 @@ def _corrections(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _kept(project: Project) -> History:
-    """Return the kept history while its manifests are the same, else one without images."""
-    # A TypeError: polars takes no path with letters that the locale has not.
+def _cached(project: Project) -> History:
+    """Return the cached history if its manifests are unchanged, else an empty one."""
+    # polars raises TypeError for paths with letters that the locale lacks.
     with suppress(OSError, ValueError, TypeError, pl.exceptions.PolarsError):
-        # By its path, polars maps the file into memory instead of copying it.
-        kept = pl.read_ipc(project.kept_history)
+        # Given a path, polars maps the file into memory instead of copying it.
+        kept = pl.read_ipc(project.cached_history)
         images, corrections, groups = (kept[name][0].struct.unnest() for name in _TABLES)
         withdrawn, expressions, days, stamps = (kept[name][0].to_list() for name in _LISTS)
         if stamps == _stamps(project, days):
@@ -328,8 +329,8 @@ def _kept(project: Project) -> History:
     return _START
 
 
-def _keep(project: Project, history: History) -> None:
-    """Keep a history as a table of one row, whose tables are lists."""
+def _cache(project: Project, history: History) -> None:
+    """Cache a history as a table of one row, whose tables are lists."""
     row: dict[str, Any] = {name: [getattr(history, name).to_struct()] for name in _TABLES}
     lists = (history.withdrawn, history.expressions, history.days, _stamps(project, history.days))
     row |= {
@@ -338,8 +339,8 @@ def _keep(project: Project, history: History) -> None:
     }
     file = io.BytesIO()
     pl.DataFrame(row | {"sha256": [history.sha256]}).write_ipc(file)
-    with suppress(OSError):  # a full disk stops nothing
-        write_bytes(project.kept_history, file.getvalue())
+    with suppress(OSError):  # the cache is optional on a full disk
+        write_bytes(project.cached_history, file.getvalue())
 
 
 def _stamps(project: Project, days: Iterable[str]) -> list[str]:

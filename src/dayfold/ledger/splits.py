@@ -10,19 +10,19 @@ from dayfold import draws
 from dayfold.ledger.manifest import SPLITS
 
 SIDES = range(len(SPLITS))
-WHOLE = ""  # all classes as one; no class has this name
-# The weight of WHOLE beside that of a class: they are tried in turn until one comes near enough.
+WHOLE = ""  # stands for all classes together; no class has this name
+# Weights of WHOLE against that of a class, tried in turn until the result is near enough.
 WEIGHTS = (0.5, 1.0, 0.25, 2.0, 0.1, 4.0)
-GAP = (100, 1, 2)  # the penalty of a split without a group, as SPLITS: training matters most
+GAP = (100, 1, 2)  # penalties of splits without a group, as SPLITS: training matters most
 MOST_TURNS = 8
 
-ClassCounts = Sequence[tuple[str, int]]  # the classes of a group and its images; WHOLE last
+ClassCounts = Sequence[tuple[str, int]]  # a group's images by class; WHOLE last
 SplitCounts = Mapping[str, tuple[int, int]]  # split → images, groups
 
 
 @dataclass
 class _Class:
-    """The images and groups that each split has of a class, and should have; lists are as SPLITS.
+    """The images and groups that each split has of a class, and should have, as lists by SPLITS.
 
     `aims` are in images. `wanted` are the splits that must have a group: training, and each whose
     share rounds to one group or more; by default test from 3 groups on, validation from 6.
@@ -37,7 +37,7 @@ class _Class:
 
 
 def _class(before: SplitCounts, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
-    """Return the state of a class before its `new` groups, of so many images each, have splits."""
+    """Return the state of a class before its `new` groups, given by their images, have splits."""
     images, groups = ([before.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
     parts = [fractions[split] for split in SPLITS]
     return _Class(
@@ -58,10 +58,10 @@ def assign(
 ) -> dict[str, str]:
     """Return the split of each new group, and of each new image without one.
 
-    `groups` maps a group to its number of images of each class, `alone` an image to its class,
-    `before` a class, or WHOLE, to the images and groups that each split has of it (an image without
-    a group counts as a group), `fractions` a split to its share. The result depends on names and
-    counts alone; ties are broken by a hash of the names.
+    `groups` maps a group to its number of images of each class, and `alone` an image to its class.
+    `before` maps a class, or WHOLE, to the images and groups that each split has of it (an image
+    without a group counts as a group). `fractions` maps a split to its share. The result depends on
+    names and counts alone; ties are broken by a hash of the names.
     """
     counted = {
         name: [*sorted(groups[name].items()), (WHOLE, sum(groups[name].values()))]
@@ -109,10 +109,10 @@ def _place(
 ) -> dict[str, int]:
     """Give groups their splits, one after another, and count them in `classes`.
 
-    The rule is that of scikit-learn's StratifiedGroupKFold: a group goes where the sum of squared
-    distances from the aims, of all its classes and of WHOLE, falls most. Distances are in images of
-    the largest group. Large groups come first. Then each group is placed again, small ones first
-    and preferably into splits that lack a group, until none moves.
+    As in scikit-learn's StratifiedGroupKFold, a group goes where the sum of squared distances from
+    the aims, of all its classes and of WHOLE, falls most. Distances are in images of the largest
+    group. Large groups come first. Then each group is placed again, small ones first and preferably
+    into splits that lack a group, until none moves.
     """
     order = sorted(groups, key=lambda name: -groups[name][-1][1])
     side_of: dict[str, int] = {}
@@ -135,7 +135,7 @@ def _place(
                     gains[side] += scale * (one.aims[side] - one.images[side])
                 for side in one.wanted if turn else ():
                     gaps[side] += 0 if one.groups[side] else GAP[side]
-            # round: a difference of 1e-17 must not decide what a tie decides.
+            # Rounded, so that a difference of 1e-17 does not decide a tie.
             side_of[name] = max(SIDES, key=lambda side: (gaps[side], round(gains[side], 9)))
             count(name, side_of[name], 1)
         if side_of == before:
@@ -146,11 +146,11 @@ def _place(
 def _deal(
     images: Sequence[str], of: _Class, fractions: Mapping[str, float]
 ) -> Iterator[tuple[str, int]]:
-    # Each image goes to the split that lacks most, so the fractions are met within one image.
+    # Each image goes to the split that lacks most, so fractions are met within one image.
     total = sum(of.images)
     for name in _by_hash(images):
         total += 1
-        # The first image of a class is for training, however small that fraction.
+        # The first image of a class is for training, however small that fraction is.
         sides = SIDES if of.groups[0] else SIDES[:1]
         lacks = {s: round(fractions[SPLITS[s]] * total - of.images[s], 9) for s in sides}
         side = max(sides, key=lacks.__getitem__)

@@ -11,7 +11,7 @@ from dayfold.errors import LedgerError
 from dayfold.project.files import for_spreadsheet, from_spreadsheet, parse_csv, write_csv
 from dayfold.project.layout import Project
 
-BINS = 10  # of a confidence, equally wide: bin b holds b/10 up to (b+1)/10, the last one 1.0 too
+BINS = 10  # of confidence, equally wide: bin b holds b/10 up to (b+1)/10, the last one 1.0 too
 
 _TYPES: dict[object, pl.DataType] = {
     str: pl.String(),
@@ -23,14 +23,14 @@ _TYPES: dict[object, pl.DataType] = {
 
 
 class ImageGroup(NamedTuple):
-    """groups/<day>.csv: the patient or study of an image, where a CSV of labels names it."""
+    """groups/<day>.csv: the patient or study of an image, if a CSV of labels names it."""
 
     image: str
     group: str
 
 
-class Told(NamedTuple):
-    """.dvc/tmp/dayfold/remarks.csv: what `add` or snapshot says of files where it is too much."""
+class RemarkRow(NamedTuple):
+    """.dvc/tmp/dayfold/remarks.csv: all remarks of `add` or snapshot, if too many to print."""
 
     kind: str
     path: str
@@ -39,10 +39,10 @@ class Told(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """rejected/<day>.csv: a file that was given for the day and not taken, and why.
+    """rejected/<day>.csv: a file that was given for the day and refused, and why.
 
-    `source` is as seen from the project's folder, `path` its place in there; `image` is empty where
-    its bytes could not be read.
+    `source` is relative to the project's folder, `path` to the source; `image` is empty if its
+    bytes could not be read.
     """
 
     source: str
@@ -52,14 +52,14 @@ class Rejected(NamedTuple):
 
 
 class Look(NamedTuple):
-    """looks/<day>.csv: how an image of the day looks (looks.py), empty of a plain one."""
+    """looks/<day>.csv: the look (looks.py) of an image of the day; empty for a plain image."""
 
     image: str
     look: str
 
 
 class NearDuplicate(NamedTuple):
-    """plots/near_duplicates.csv: an image of today and the nearest of another split or class."""
+    """plots/near_duplicates.csv: an image of today, and the nearest of another split or class."""
 
     path: str
     label: str
@@ -71,7 +71,7 @@ class NearDuplicate(NamedTuple):
 
 
 class VersionWeight(NamedTuple):
-    """weights.csv: what each training image of a data version, `age` versions old, counts for."""
+    """weights.csv: the weight of each training image of a data version `age` versions old."""
 
     day: str
     age: int
@@ -80,9 +80,9 @@ class VersionWeight(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """replay.csv: one image of the replay set, what it counts for today, and why it is in.
+    """replay.csv: one image of the replay set, its weight today, and why it was chosen.
 
-    `reason` is the policy or "minimum" (of its class), `key` the number that it was chosen by.
+    `reason` is the policy or "minimum" (of its class), `key` the number by which it was chosen.
     """
 
     image: str
@@ -105,7 +105,7 @@ class PoolShare(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """predictions.csv: the model on one held-out image; `confidence` is that of `predicted`."""
+    """predictions.csv: the prediction for a held-out image; `confidence` is that of `predicted`."""
 
     image: str
     day: str
@@ -118,9 +118,9 @@ class Prediction(NamedTuple):
 class Evaluation(NamedTuple):
     """evaluations/<day>.csv: how many test images of a cohort and label were predicted as what.
 
-    `bin` is the tenth, 0..9, that each confidence falls into, `confidence` their mean;
-    `parent_correct` how many of them yesterday's model had right, empty without one. From this
-    table alone every figure of a day is made.
+    `bin` is the tenth, 0..9, that each confidence is in, and `confidence` their mean.
+    `parent_correct` counts those that yesterday's model had right; empty without one. Every figure
+    of a day is made from this table alone.
     """
 
     model: str
@@ -146,10 +146,10 @@ class Flip(NamedTuple):
 class Unknown(NamedTuple):
     """unknown/<day>.csv: today's images of a class, as yesterday's model saw them.
 
-    `new` is 1 for a class that it had no images of, else 0; the lines without a label have all of
-    the kind. `units` counts groups (`evidence.UNITS`), `unknown` the images that were called
-    unknown, empty where that is off. `auroc` is how well the distance tells a new class from all
-    known ones.
+    `new` is 1 for a class that the model had no images of, else 0; the lines without a label have
+    the totals of each kind. `units` counts groups (`evidence.UNITS`), `unknown` the images that
+    were called unknown; it is empty if that is off. `auroc` is how well the distance separates a
+    new class from all known ones.
     """
 
     label: str
@@ -161,9 +161,9 @@ class Unknown(NamedTuple):
 
 
 class Unlike(NamedTuple):
-    """plots/unlike.csv: images of today that were farthest from what yesterday's model had learnt.
+    """plots/unlike.csv: images of today that are farthest from what yesterday's model had learnt.
 
-    `predicted` is the class that it gave.
+    `predicted` is the class that the model predicted.
     """
 
     path: str
@@ -182,7 +182,7 @@ class TrainingStep(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """plots/classification.csv: a class on all test images, by scikit-learn; 95% intervals."""
+    """plots/classification.csv: a class on all test images, with 95% intervals."""
 
     label: str
     precision: float
@@ -199,7 +199,7 @@ class CohortAccuracy(NamedTuple):
     """plots/cohorts.csv: accuracy of one day's model on the test images of one cohort.
 
     `low` and `high` are the ends of its 95% interval. `corrected` counts the test images that were
-    relabelled or withdrawn later: the cell stays as it was measured, under the labels of its day.
+    relabelled or withdrawn later: the accuracy stays as measured, under the labels of its day.
     """
 
     day: str
@@ -212,11 +212,11 @@ class CohortAccuracy(NamedTuple):
 
 
 class Check(NamedTuple):
-    """gates/<day>.csv: one limit of the gate, and the figure that was held against it.
+    """gates/<day>.csv: one limit of the gate, and the figure that was compared with it.
 
-    `label` is the class where the limit is one of each class; `value` the figure with its 95%
-    interval, empty where it is undefined; `passed` 0 or 1, empty where it is not judged. Of
-    require_evidence `value` counts these.
+    `label` is the class, for a limit on each class. `value` is the figure with its 95% interval,
+    empty if undefined. `passed` is 0 or 1, empty if not judged. For require_evidence `value` counts
+    the checks that are not judged.
     """
 
     limit: str
@@ -239,8 +239,9 @@ class Confusion(NamedTuple):
 class BacktestRun(NamedTuple):
     """backtest/runs.csv: a policy and seed over the days of a history.
 
-    The last day's figures, but `anytime_accuracy` and `negative_flip_rate` means over days,
-    `new_f1` and `new_confidence` over days with new classes; the last three are sums over days.
+    Figures are those of the last day. But `anytime_accuracy` and `negative_flip_rate` are means
+    over days, `new_f1` and `new_confidence` means over days with new classes, and the last three
+    columns sums over days.
     """
 
     policy: str
@@ -262,7 +263,7 @@ class BacktestRun(NamedTuple):
 
 
 class PolicyAccuracy(NamedTuple):
-    """backtest/cohorts.csv: as plots/cohorts.csv, of each policy and seed."""
+    """backtest/cohorts.csv: like plots/cohorts.csv, for each policy and seed."""
 
     policy: str
     seed: int
@@ -274,7 +275,7 @@ class PolicyAccuracy(NamedTuple):
 class Doubt(NamedTuple):
     """audit/<day>.csv: an image whose label is doubted, with the likeliest other class.
 
-    `score` is 0 (surely wrong) .. 1, `decision` left to a person: a class, keep or withdraw.
+    `score` is 0 (surely wrong) .. 1; a person fills in `decision`: a class, keep or withdraw.
     """
 
     image: str
@@ -294,26 +295,26 @@ def write(path: Path, kind: type[NamedTuple], rows: Iterable[tuple[object, ...]]
 
 
 def read(path: Path, kind: type[NamedTuple]) -> pl.DataFrame:
-    """Read a table; LedgerError where it is missing or has other columns."""
-    name = os.path.relpath(path)  # as a command typed here takes it
+    """Read a table; raise LedgerError if it is missing or has other columns."""
+    name = os.path.relpath(path)  # as a command in the current folder takes it
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise LedgerError(
             f"{name} is missing.",
-            hint=f"dvc checkout; git checkout -- {name}; or, of the open day, dvc repro",
+            hint=f"dvc checkout; git checkout -- {name}; or, on the open day, dvc repro",
         ) from None
     return parse_csv(data, schema(kind), name)
 
 
-def for_people(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
-    """Rows of a table that people open in a spreadsheet: no cell of theirs is a formula."""
+def spreadsheet_rows(rows: Iterable[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """Yield rows for a table that people open in a spreadsheet: no cell becomes a formula."""
     for row in rows:
         yield tuple(for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row)
 
 
-def shown(table: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table that `for_people` made, as they were before."""
+def from_spreadsheet_rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as they were before `spreadsheet_rows`."""
     texts = table.with_columns(pl.col(pl.String).map_elements(from_spreadsheet, pl.String))
     return texts.rows(named=True)
 
@@ -328,6 +329,6 @@ def evaluations(project: Project, days: Iterable[str]) -> pl.DataFrame:
 
 
 def unknown(project: Project, day: str) -> pl.DataFrame:
-    """Return what was unknown to the model before a day; empty for a day of an older version."""
+    """Return what was unknown to the model before a day; empty for days of older versions."""
     path = project.unknown(day)
     return read(path, Unknown) if path.exists() else pl.DataFrame(schema=schema(Unknown))

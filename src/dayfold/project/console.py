@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Self
 
@@ -17,13 +17,13 @@ from rich.table import Table
 from dayfold.errors import CycleError
 
 LINE_EVERY_SECONDS = 15.0
-MOST_LINES = 5  # of a list that has more than a person reads at once
+MOST_LINES = 5  # of a long list that are printed
 FILE_COLUMNS = 200  # characters a line, where the output is no terminal
-# Set in the environment of stages that are to say their most important lines alone.
+# In the environment of stages that print only their main lines.
 BRIEF = "DAYFOLD_BRIEF"
-PROGRESS = "\x1e"  # begins a line of a brief stage that the next one replaces
-PROGRESS_SECONDS = 60.0  # between two such lines, where the output is no terminal
-# What DVC says of a stage as it begins, and of itself.
+PROGRESS = "\x1e"  # begins a progress line, which the next line replaces
+PROGRESS_SECONDS = 60.0  # between two progress lines, if the output is no terminal
+# What DVC prints when a stage begins, and about itself.
 _BEGUN = re.compile(r"Running stage '(\w+)':")
 _OF_DVC = re.compile(
     r"\s*$|> dayfold |Verifying data sources|.* didn't change, skipping"
@@ -42,20 +42,20 @@ def ask(question: str, *, yes: bool, hint: str) -> None:
     """Raise CycleError unless `yes` is set or a person agrees."""
     if yes:
         return
-    import typer  # here: few commands ask, and it takes a while
+    import typer  # slow to import, and few commands ask
 
     if not sys.stdin.isatty():
         raise CycleError("There is no terminal to ask on, so nothing was done.", hint=hint)
-    # polars handles SIGINT so that a read continues: Ctrl-C would wait for the end of a line.
+    # polars makes reads continue after Ctrl-C, which would then wait for the end of the line.
     signal.siginterrupt(signal.SIGINT, True)
     if not typer.confirm(question):
         raise CycleError("Nothing was done.")
 
 
 def show(table: Table) -> None:
-    """Print a table: fitted to a terminal, and elsewhere as wide as it is.
+    """Print a table: fitted to a terminal, and elsewhere as wide as it needs.
 
-    In a narrow terminal rich would cut columns to nothing: it has to wrap the lines instead.
+    In a narrow terminal rich would shrink columns to nothing, so wider lines are wrapped instead.
     """
     wide = Console(width=FILE_COLUMNS)
     if not sys.stdout.isatty():
@@ -74,10 +74,15 @@ def show(table: Table) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: `40 s`, `12 min`, `3.5 h`."""
+    """Return a time for people: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def arrows(pairs: Mapping[str, str]) -> str:
+    """Return "FL → Femur, AC → abdomen"."""
+    return ", ".join(f"{old} → {new}" for old, new in pairs.items())
 
 
 def plural(number: int, thing: str) -> str:
@@ -89,7 +94,7 @@ def plural(number: int, thing: str) -> str:
 
 
 def first_few(lines: Sequence[str], where: str = "") -> list[str]:
-    """Return the first lines of a list, and how many more there are (in the file `where`)."""
+    """Return the first lines of a list, and a line on how many more there are (in `where`)."""
     more = len(lines) - MOST_LINES
     place = f" in {where}" if where else ""
     return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]
@@ -113,7 +118,7 @@ class Ticker:
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(compact=True),
                 TextColumn("left"),
-                # This very terminal, also while something else takes standard output.
+                # This terminal, even while standard output is redirected.
                 console=Console(file=sys.stdout),
                 transient=True,
             )
@@ -133,14 +138,13 @@ class Ticker:
             self.so_far(self._done + units, self._total, note)
 
     def so_far(self, done: int, total: int, note: str = "") -> None:
-        """Say how much of how much is done."""
         self._done = done
         if self._bar:
             speed = self._bar.tasks[0].speed
             rate = f"{speed:.0f}/s" if speed else ""
             self._bar.update(self._task, completed=done, total=total, note=note, rate=rate)
         elif time.monotonic() - self._said > self._every:
-            known = done and done * 20 >= total  # before, it is mostly the start of the workers
+            known = done and done * 20 >= total  # before that, it is mostly the workers' start
             left = (time.monotonic() - self._began) / done * (total - done) if known else 0
             shown = f", {duration(left)} left" if known else ""
             self.line(f"{self._what} {done}/{total} {self._unit}{shown}")
@@ -148,7 +152,7 @@ class Ticker:
     def line(self, text: str, *, lasts: bool = False) -> None:
         """Print a line that stays, above the bar if there is one.
 
-        A brief stage has it replaced by the next one, unless it `lasts`.
+        In a brief stage the next line replaces it, unless it `lasts`.
         """
         self._said = time.monotonic()
         if self._bar:
@@ -160,13 +164,13 @@ class Ticker:
 
 
 class Stages:
-    """What `dvc repro` prints, cut down to a line a stage: its name, its time, what came of it."""
+    """The output of `dvc repro`, as one line a stage: its name, its time and its result."""
 
     def __init__(self, say: Say) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
-    def hear(self, line: str) -> None:
-        """Take a line that DVC or a brief stage printed."""
+    def handle(self, line: str) -> None:
+        """Handle a line that DVC or a brief stage printed."""
         begun = _BEGUN.match(line)
         if line.startswith(PROGRESS):
             self._progress(line.removeprefix(PROGRESS))
@@ -179,7 +183,7 @@ class Stages:
             self._stage = ""
 
     def _progress(self, text: str) -> None:
-        """Show a line for a while: on a terminal until the next one, elsewhere one a minute."""
+        """Show a line for now: on a terminal until the next one, elsewhere once a minute."""
         if sys.stdout.isatty():
             print(f"\r\x1b[K{text}", end="", flush=True)
         elif text and time.monotonic() - max(self._began, self._shown) > PROGRESS_SECONDS:

@@ -4,11 +4,11 @@ import math
 import os
 from pathlib import Path
 
-PERIOD_US = "100000"  # the kernel's own, where none is said
+PERIOD_US = "100000"  # the kernel's default
 
 
 def cpus() -> int:
-    """Return the CPUs that this process may use, 1 or more; parts of one are rounded up."""
+    """Return the number of CPUs that this process may use, 1 or more; parts are rounded up."""
     return max(1, math.ceil(min(len(_numbers()), quota())))
 
 
@@ -19,8 +19,8 @@ def _numbers() -> set[int]:
 
 
 def idle(seconds: float) -> float:
-    """Watch this process's CPUs for so long, and return how many of them nobody used."""
-    import psutil  # here: few commands ask, and it takes a while
+    """Watch this process's CPUs for some seconds; return how many of them were unused."""
+    import psutil  # slow to import, and few commands ask
 
     used = psutil.cpu_percent(seconds, percpu=True)
     return sum(1 - used[number] / 100 for number in _numbers() if number < len(used))
@@ -29,8 +29,8 @@ def idle(seconds: float) -> float:
 def quota(root: Path = Path("/")) -> float:
     """Return the CPUs that the control groups grant (cgroups(7)); infinity without a limit.
 
-    The least of this process's group and all above it, of version 1 and 2, as far as they are seen
-    below /sys/fs/cgroup: in a container the top is the container's own group.
+    This is the least of this process's group and all above it, of versions 1 and 2, as far as
+    /sys/fs/cgroup shows them: in a container the top is the container's own group.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -44,7 +44,7 @@ def quota(root: Path = Path("/")) -> float:
             group = top / name.lstrip("/")
             group = group if group.is_dir() and ".." not in group.parts else top
             limits += [_limit(one) for one in (group, *group.parents) if one.is_relative_to(top)]
-    return min((limit for limit in limits if limit > 0), default=math.inf)  # 0: it says nothing
+    return min((limit for limit in limits if limit > 0), default=math.inf)  # 0: no limit
 
 
 def _limit(folder: Path) -> float:
@@ -60,7 +60,7 @@ def _limit(folder: Path) -> float:
 
 
 def model_name() -> str:
-    """Return what the CPU calls itself; empty where the system does not tell."""
+    """Return the CPU's model name; "" if the system does not give it."""
     return _cpuinfo("model name")
 
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 PART = ".dayfold-part"  # the ending of a file that is being written
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, or a quota that is reached, answers with
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the errors of a full disk and of a reached quota
 
 
 def sha256(data: bytes) -> str:
-    """SHA-256 of bytes as 64 hexadecimal digits: an image's id, a file's pin."""
+    """Return the SHA-256 of bytes as 64 hexadecimal digits: an image's id, a file's pin."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -33,7 +33,7 @@ def sha256_file(path: Path) -> str:
 
 
 def md5(data: bytes) -> str:
-    """MD5 of bytes, by which DVC names what it keeps."""
+    """Return the MD5 of bytes, by which DVC names objects."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -45,14 +45,15 @@ def md5_file(path: Path) -> str:
 def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file atomically: temporary file, fsync, rename, fsync of the folder.
 
-    `mode` are its rights from the first moment that it is there, by default the usual ones.
+    The file has the access rights `mode` from the start, by default the usual ones.
     """
     _check_no_stream(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that what a kill leaves is taken for no image; never too long; its own a name.
+    # Hidden, so that a kill leaves nothing that looks like an image; short, and unique for each
+    # name.
     part = path.with_name(f".{sha256(path.name.encode())[:32]}{PART}")
     try:
-        # O_EXCL after unlink: a link of DVC's to its cache is never written through.
+        # unlink and O_EXCL, so a link of DVC's to its cache is never written through.
         part.unlink(missing_ok=True)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
@@ -64,20 +65,20 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        # A disk that is full gets its space back, and the message names the file that was meant.
+        # Free the space on a full disk, and name the file that was meant.
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _check_no_stream(path: Path) -> None:
-    """Refuse a device, a pipe and /dev/stdout, in whose place root would put a file."""
+    """Refuse devices, pipes and /dev/stdout, which root would replace by a file."""
     is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
     if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def escaped(text: str) -> str:
-    r"""Return text that prints on one line: what is not printable as `\n`, `\x1b`, `\udcff`."""
+    r"""Return text on one line, with everything unprintable as `\n`, `\x1b`, `\udcff`."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
         for letter in text
@@ -90,14 +91,14 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # It knows a number only, and the message names the folder that was meant.
+        # The error has no name of the folder.
         raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    r"""CSV as UTF-8 with `\n`, one header, minimal quotes; None is empty, floats by repr."""
+    r"""Return CSV as UTF-8 with `\n`, one header, minimal quotes; None is empty, floats by repr."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -109,20 +110,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_bytes(path, csv_bytes(header, rows))
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of cells that a spreadsheet would compute
 
 
 def for_spreadsheet(text: str) -> str:
-    """Return a cell that a spreadsheet shows and does not compute: an apostrophe before a formula.
+    """Return a cell that a spreadsheet does not compute: an apostrophe before a formula.
 
-    For tables that people open only; the ledger's own are read back to the byte.
+    This is only for tables for people; the ledger's own are read back to the byte.
     """
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def from_spreadsheet(text: str) -> str:
-    """Return what `for_spreadsheet` was given."""
     return text[1:] if text.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else text
+
+
+def separator(text: str) -> str:
+    """Return what separates the columns of a person's CSV, by its header: comma, semicolon, tab."""
+    return max(",;\t", key=text.partition("\n")[0].count)
 
 
 def who_changed(source: str) -> str:
@@ -132,11 +137,11 @@ def who_changed(source: str) -> str:
 def parse_csv(
     data: bytes, schema: "dict[str, pl.DataType]", source: str, rows: int | None = None
 ) -> "pl.DataFrame":
-    """Read CSV bytes, or their first rows, whose header must be exactly the schema's names."""
-    # Here: what only hashes and writes, as intake's workers do, starts in half the time.
+    """Read CSV bytes, or their first `rows`; the header must be exactly the schema's names."""
+    # Slow to import: intake's workers, which do not need it, start in half the time.
     import polars as pl
 
-    data = data.removeprefix(b"\xef\xbb\xbf")  # a mark that spreadsheets write
+    data = data.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of spreadsheets
     header = io.BytesIO(data).readline().decode(errors="replace").rstrip("\r\n")
     if header != ",".join(schema):
         raise LedgerError(
@@ -153,18 +158,18 @@ def parse_csv(
 
 
 def stamp(path: Path) -> str:
-    """Return what changes when a file is written: its name, size and time of change in ns."""
+    """Return a text that changes when a file is written: its name, size and change time in ns."""
     info = path.stat()
     return f"{path.name} {info.st_size} {info.st_mtime_ns}"
 
 
 def with_digest(data: bytes) -> bytes:
-    """Return data with the sha256 of it on a line before, by which damage is noticed."""
+    """Return data after a line with its sha256, which reveals damage."""
     return b"\n".join([sha256(data).encode(), data])
 
 
 def without_digest(data: bytes) -> bytes:
-    """Return what `with_digest` was given; ValueError where it is damaged."""
+    """Return the data that `with_digest` was given; raise ValueError if it is damaged."""
     digest, _, rest = data.partition(b"\n")
     if sha256(rest).encode() != digest:
         raise ValueError("is damaged")
@@ -172,17 +177,17 @@ def without_digest(data: bytes) -> bytes:
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON for people: two spaces, keys in the order given, a newline at the end."""
+    """Return JSON for people: two spaces, keys in the order given, a newline at the end."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def canonical_json(value: Any) -> str:
-    """JSON in one form only: sorted keys, no spaces."""
+    """Return JSON in its one canonical form: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return a tree of keys as one table of dotted keys."""
+    """Return a tree of keys as one flat dict of dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= (
@@ -193,7 +198,7 @@ def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 @contextmanager
 def only_one(lock: Path, doing: str) -> Iterator[None]:
-    """Hold an exclusive lock (flock) while `doing`; it falls with the process, however it ends."""
+    """Hold an exclusive lock (flock) while `doing`; it is released when the process ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
         try:
@@ -211,7 +216,7 @@ def only_one(lock: Path, doing: str) -> Iterator[None]:
 
 
 def is_free(lock: Path) -> bool:
-    """Whether nobody holds a lock (flock), which falls with its holder; the file stays."""
+    """Return whether nobody holds a lock (flock); the lock's file may stay without a holder."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """Notes of commands at work, and repairs.
 
-A command notes what it is about to do before it begins, and takes the note away when it ends. It
-holds the project's lock (flock) while it works: so a note that is there while the lock is free is
-of a command that was killed. What no note covers is somebody's: it is told, and left alone.
+A command notes what it is about to do before it begins, and removes the note when it ends.
+Meanwhile it holds the project's lock (flock). So a note without a held lock is from a command that
+was killed. What no note covers was not dayfold's: it is reported and left alone.
 """
 
 import json
@@ -25,17 +25,17 @@ from dayfold.project import pins, vcs
 from dayfold.project.files import PART, is_free, write_bytes
 from dayfold.project.layout import Project, is_day
 
-RWLOCK = ".dvc/tmp/rwlock"  # where DVC names the process that runs a stage
-YOUNG_SECONDS = 60.0  # a lock of this age may be of a git that nobody sees from here
-_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # as dvc_objects names what it tries links with
-_BROKEN = (ValueError, AttributeError, TypeError, KeyError)  # raised of DVC's rwlock, half written
-WRITING_SECONDS = 0.1  # far more than DVC takes to write it
-# How far a file's time may lie before the note's: the file system's clock lags by milliseconds.
+RWLOCK = ".dvc/tmp/rwlock"  # in which DVC names the process that runs a stage
+YOUNG_SECONDS = 60.0  # a younger lock may belong to a git that cannot be seen from here
+_OF_DVC = re.compile(r"\.[\w-]{22}\.tmp")  # files with which dvc_objects tests links
+_BROKEN = (ValueError, AttributeError, TypeError, KeyError)  # raised by a half-written rwlock
+WRITING_SECONDS = 0.1  # far more than DVC needs to write it
+# A file's time may be this much before the note's: file system clocks lag by milliseconds.
 _CLOCKS_APART_SECONDS = 0.1
 
 
 class Note(NamedTuple):
-    """Which command began, and when (seconds since 1970); in which step it is, and since when.
+    """The command that began, and when (seconds since 1970); its step, and when that began.
 
     `facts` are what the repair of the step needs.
     """
@@ -48,15 +48,15 @@ class Note(NamedTuple):
 
 
 def read(project: Project) -> Note | None:
-    """Return the note of a command that is at work, or that did not end; None if there is none."""
+    """Return the note of a command that is running or was killed; None if there is none."""
     try:
         return Note(**json.loads(project.journal.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
-        return None  # it is written at once: one that cannot be read is no note of dayfold's
+        return None  # dayfold writes notes atomically, so an unreadable one is not dayfold's
 
 
 def write(project: Project, note: Note | None) -> None:
-    """Put a note in the place of the one that is there; None removes it."""
+    """Replace the note; None removes it."""
     if note is None:
         project.journal.unlink(missing_ok=True)
     else:
@@ -66,12 +66,12 @@ def write(project: Project, note: Note | None) -> None:
 
 @contextmanager
 def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
-    """Note what a command is about to do in several steps, with the facts that its repair needs.
+    """Note a step of a command while it is done, with the facts that its repair needs.
 
-    The note stays until all of it is done. A step without facts needs no repair: where it fails, as
-    git refuses a commit, its note goes.
+    The note stays until the step is done. A step without facts needs no repair: if it fails, for
+    example because git refuses a commit, its note is removed.
     """
-    before = read(project)  # none of a command: a function that was called from Python
+    before = read(project)  # None for a function called from Python
     note = before or Note(name, time.time())
     write(project, note._replace(step=name, step_began=time.time(), facts=facts))
     try:
@@ -84,17 +84,17 @@ def step(project: Project, name: str, **facts: Any) -> Iterator[None]:
 
 
 class HalfDone(NamedTuple):
-    """One thing that was left half done: what it is, what repairs it, and how that is said."""
+    """Something that was left half done: what it is, what repairs it, and the repair in words."""
 
     what: str
     path: Path
-    said: str
+    repair: str
     fix: Callable[[], object]
-    is_lock: bool = False  # of git, which may be at work
+    is_lock: bool = False  # of git, which may be running
 
     @property
     def _written(self) -> float:
-        """When it was written, in seconds since 1970; now, where it is gone."""
+        """When it was written, in seconds since 1970; now if it no longer exists."""
         try:
             return self.path.lstat().st_mtime
         except FileNotFoundError:
@@ -106,7 +106,10 @@ class HalfDone(NamedTuple):
         return abs(time.time() - self._written)
 
     def is_covered_by(self, note: Note | None) -> bool:
-        """Whether a killed command left it: written since it began, a lock as its step began."""
+        """Return whether a killed command left it.
+
+        It was then written after the command began; a lock, when the command's step began.
+        """
         written = self._written + _CLOCKS_APART_SECONDS
         if note is None or written < note.began:
             return False
@@ -114,34 +117,34 @@ class HalfDone(NamedTuple):
 
 
 def pending(project: Project) -> Note | None:
-    """Return the note of a command that did not end, if there is something to repair by it."""
+    """Return the note of a command that did not end, if there is something to repair."""
     note = read(project)
-    if note and (note.step or any(one.is_covered_by(note) for one in find(project))):
+    if note and (note.step or any(one.is_covered_by(note) for one in half_done(project))):
         return note
     return None
 
 
-def find(project: Project) -> list[HalfDone]:
-    """Return what lies half written in a project, also what is being written now."""
+def half_done(project: Project) -> list[HalfDone]:
+    """Return what is half written in a project, including files that are being written now."""
     if not (project.root / ".dvc").is_dir():
         return []
-    # The parts of files before what DVC tracks: it is made again without them.
+    # Parts of files come before DVC's files, which are made again without them.
     finders = (_rwlock, _git_locks, _parts, _dvc_files)
     return [one for finder in finders for one in finder(project)]
 
 
 def _rwlock(project: Project) -> Iterator[HalfDone]:
-    """What a kill leaves in .dvc/tmp/rwlock, and DVC then fails on: it is written in place.
+    """Yield DVC's rwlock if a kill broke it, as DVC writes it in place, or left it behind.
 
-    Or the lock of a process that has ended, where its number went to another program since, after
-    a restart for instance, or nobody collected its exit code, as in a container without an init:
-    DVC asks only whether there is such a process.
+    A lock left behind names a process that has ended. Its number may belong to another program now,
+    for instance after a restart; or nobody collected its exit code, as in a container without an
+    init. DVC only checks whether there is such a process, and fails.
     """
     path = project.root / RWLOCK
     try:
         try:
             held = list(_holders(project))
-        except _BROKEN:  # or a DVC that is at work writes it right now
+        except _BROKEN:  # or DVC is writing it right now
             time.sleep(WRITING_SECONDS)
             held = list(_holders(project))
     except _BROKEN:
@@ -155,7 +158,7 @@ def _rwlock(project: Project) -> Iterator[HalfDone]:
 
 
 def _holders(project: Project) -> Iterator[tuple[int, bool]]:
-    """The processes that DVC's rwlock names, and whether each is the DVC that took it, alive."""
+    """Yield each process that DVC's rwlock names, and whether it is a running DVC that took it."""
     path = project.root / RWLOCK
     try:
         held = json.loads(path.read_bytes())
@@ -169,13 +172,13 @@ def _holders(project: Project) -> Iterator[tuple[int, bool]]:
             is_dvc = "dvc" in {Path(word).name for word in process.cmdline()[:4]}
             yield pid, is_dvc and process.create_time() <= written + 1
         except psutil.ZombieProcess:
-            yield pid, False  # what started it never asked for its end, and DVC waits for ever
+            yield pid, False  # nobody collected its exit code, and DVC waits for ever
         except psutil.Error:
-            pass  # DVC sees itself that there is none
+            pass  # DVC notices that it has ended
 
 
 def _git_locks(project: Project) -> Iterator[HalfDone]:
-    """A git that was killed leaves the lock of what it wrote; every later one refuses to go on."""
+    """Yield the locks that a killed git left; git fails until they are removed."""
     words = ("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
     for folder in sorted({Path(line) for line in vcs.git(project.root, *words).splitlines()}):
         for path in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
@@ -184,11 +187,11 @@ def _git_locks(project: Project) -> Iterator[HalfDone]:
 
 
 def _parts(project: Project) -> Iterator[HalfDone]:
-    """Files that were being written: never read by anyone, but DVC would count them in a folder."""
+    """Yield files that were being written: nobody reads them, but DVC counts them in a folder."""
     found = [
         path for folder in (".", "data", "data/*/") for path in project.root.glob(f"{folder}/.*")
     ]
-    # Unchecked: what is half done is repaired beside params of an older version, too.
+    # Read without validation, as repairs must work with params of an older version too.
     day = params_file.day_of(project.params.read_bytes())
     if is_day(day):
         found += project.images(day).rglob(".*")
@@ -199,7 +202,7 @@ def _parts(project: Project) -> Iterator[HalfDone]:
 
 
 def _dvc_files(project: Project) -> Iterator[HalfDone]:
-    """What DVC writes in place: dvc.lock, and the .dvc files of images and parent."""
+    """Yield half-written files that DVC writes in place: dvc.lock, and .dvc files."""
     tracking = [*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")]
     for path in (project.dvc_lock, *tracking):
         name, folder = project.name(path), path.with_suffix("")
@@ -229,9 +232,9 @@ def _add_again(project: Project, path: Path, folder: Path) -> None:
 
 
 def at_work(project: Project) -> list[str]:
-    """Say which DVC and which git work in this project now, as far as is seen from here.
+    """Return which DVC and git processes work in this project now, as far as they are visible.
 
-    While DVC runs a stage it has named itself in its rwlock; at all other times it holds its lock.
+    While DVC runs a stage, it is named in its rwlock; at all other times it holds its lock.
     """
     found = []
     with suppress(*_BROKEN):
@@ -239,7 +242,7 @@ def at_work(project: Project) -> list[str]:
     if not found and not is_free(project.root / ".dvc" / "tmp" / "lock"):
         found.append("dvc")
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):  # it has ended, or is another user's
+        with suppress(psutil.Error, OSError):  # it has ended, or belongs to another user
             if process.name() == "git" and Path(process.cwd()).is_relative_to(project.root):
                 found.append(f"git (process {process.pid})")
     return found

@@ -8,11 +8,11 @@ from pathlib import Path
 from dayfold.errors import CycleError
 
 ORIGIN = "origin"  # the parent of the first day
-UNOPENED = "none"  # the day of a project that has not begun
-LOG_DAYS = 30  # that `dayfold log` shows by default
+UNOPENED = "none"  # the day of a project without days
+LOG_DAYS = 30  # shown by `dayfold log` by default
 STAGES = ("snapshot", "weights", "replay", "train", "evaluate", "curve")  # in order
 
-# What a day makes, in git: the same in the tag and in the working tree, or the day was made again.
+# What a day makes, in git: if the working tree differs from the tag, the day was made again.
 DAY_PATHS = (
     "dvc.lock",
     "metrics.json",
@@ -27,13 +27,13 @@ DAY_PATHS = (
     "data/provenance.json",
     "data/unknown",
 )
-TRACKED_IMAGES = ":(glob)data/images/*.dvc"  # as git matches it
+TRACKED_IMAGES = ":(glob)data/images/*.dvc"  # a pathspec of git
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 def is_day(day: str) -> bool:
-    """Whether `day` is a real date as YYYY-MM-DD: what is not becomes no path, tag or command."""
+    """Return whether `day` is a date as YYYY-MM-DD; only dates become paths, tags or commands."""
     try:
         return bool(_DAY.fullmatch(day) and date.fromisoformat(day))
     except ValueError:
@@ -41,14 +41,14 @@ def is_day(day: str) -> bool:
 
 
 def check_day(day: str) -> str:
-    """Return `day` if it is a date as YYYY-MM-DD; CycleError otherwise."""
+    """Return `day` if it is a date as YYYY-MM-DD; raise CycleError otherwise."""
     if is_day(day):
         return day
     raise CycleError(f"{day!r} is not a day.", hint="use a date such as 2025-06-04")
 
 
 def check_path(root: Path) -> None:
-    """Raise CycleError where DVC fails on a folder's path, as it takes braces for its own."""
+    """Raise CycleError if a folder's path has braces, on which DVC fails."""
     if {"{", "}"} & {*str(root)}:
         what = f"DVC cannot work in {root}: the path has a brace."
         raise CycleError(what, hint="rename the folder, or use another one")
@@ -68,7 +68,7 @@ class Project:
         self.classes = self.data / "classes" / "map.csv"
         self.figures = self.data / "metrics" / "day.json"
         self.class_figures = self.data / "metrics" / "classes.json"
-        # What a day begins with: what the one before made.
+        # The inputs of a day: the outputs of the one before.
         self.parent = self.data / "parent"
         self.parent_model = self.parent / "model.safetensors"
         self.parent_predictions = self.parent / "predictions.csv"
@@ -87,22 +87,22 @@ class Project:
         self.journal = self.scratch / "journal.json"
         self.remarks = self.scratch / "remarks.csv"
         self.counts = self.scratch / "counts.npz"
-        self.kept_history = self.scratch / "history.arrow"
-        self.last_looks = self.scratch / "settled.json"
+        self.cached_history = self.scratch / "history.arrow"
+        self.last_checked = self.scratch / "settled.json"
         self.checkpoints = self.scratch / "checkpoints"
         self.activations = self.scratch / "activations"
         self.squares = self.scratch / "squares"
         self.rebuilt = self.scratch / "reproduce"
         self.rebuilt_parent = self.scratch / "reproduce-parent"
         self.backtests = self.scratch / "backtest"
-        self.yesterday = root / "yesterday.safetensors"  # waits while one trains from the origin
+        self.yesterday = root / "yesterday.safetensors"  # kept while the origin is the parent
         self.backtest_lock = root / ".dvc" / "tmp" / "dayfold-backtest.lock"
         self.cycle_lock = root / ".dvc" / "tmp" / "dayfold.lock"
         self.trainer_lock = root / ".dvc" / "tmp" / "dayfold-train.lock"
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Project":
-        """Return the project that holds `start` (the current folder); CycleError if none can."""
+        """Return the project that contains `start` (the current folder), or raise CycleError."""
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
@@ -114,17 +114,17 @@ class Project:
         )
 
     def name(self, path: Path) -> str:
-        """Return a path as it stands in manifests and messages: relative to the top, with `/`."""
+        """Return a path as in manifests and messages: relative to the top, with `/`."""
         return path.relative_to(self.root).as_posix()
 
     def handed_on(self) -> dict[Path, Path]:
-        """Return what a day makes and its place in the next day's data/parent."""
+        """Return output → its place in the next day's data/parent."""
         return {self.model: self.parent_model, self.predictions: self.parent_predictions}
 
     def _file(self, name: str, *, folder: str, ending: str = ".csv") -> Path:
         return self.data / folder / f"{name}{ending}"
 
-    # What there is of each day, or of each name.
+    # One file or folder for each day or name.
     images = partialmethod(_file, folder="images", ending="")
     tracked = partialmethod(_file, folder="images", ending=".dvc")
     corrections = partialmethod(_file, folder="corrections")

@@ -19,27 +19,29 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def tie() -> None:
-    """End this process by SIGKILL as soon as the process that started it is gone.
+    """End this process by SIGKILL as soon as the process that started it has ended.
 
     That is the nearest Python above: DVC for a stage, the trainer for one of its processes. DVC
-    starts a stage through the user's shell. bash and zsh become the stage; dash stays between, and
-    lives on when DVC is killed: so it is asked whether DVC is still above.
+    starts a stage through the user's shell. bash and zsh replace themselves by the stage, but dash
+    stays between them and outlives DVC. So a thread checks whether DVC is still above.
     """
     if sys.platform == "linux":
-        # The kernel sees to the parent itself, at once and whatever this process is doing.
+        # The kernel watches the direct parent, whatever this process is doing.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     starter = _starter()
     if starter is None:
         raise CycleError(
-            "What started this process is gone, so nothing was done.", hint="start it again"
+            "The process that started this one has ended, so nothing was done.",
+            hint="start it again",
         )
     threading.Thread(target=_watch, args=(starter,), daemon=True).start()
 
 
 def _starter() -> psutil.Process | None:
-    with suppress(psutil.Error):  # one of them ended as it was looked at
+    with suppress(psutil.Error):  # one of them ended meanwhile
         for process in psutil.Process().parents():
-            # What runs in it: its own name may be that of a script, and torchrun changes it.
+            # The executable, as the process's name may be that of a script, and torchrun changes
+            # it.
             if Path(process.exe()).name.lower().startswith(("python", "dvc")):
                 return process
     return None

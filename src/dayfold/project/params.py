@@ -19,17 +19,28 @@ from pydantic import (
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError
 from dayfold.project import template, yaml_file
+from dayfold.project.files import escaped
 from dayfold.project.layout import ORIGIN, UNOPENED, is_day
 from dayfold.project.yaml_file import edit as edit
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Network = Literal["resnet18", "resnet34", "resnet50"]
-NETWORK: Network = "resnet18"  # of a project or model file that names none: there was no other once
+NETWORK: Network = "resnet18"  # for projects and models from when it was the only network
+
+
+REMOVED_KEYS = ("max_pixels", "report")  # in params.yaml of sealed days; they are ignored
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in REMOVED_KEYS}
 
 
 class Origin(_Section):
@@ -41,7 +52,7 @@ class Origin(_Section):
 
 
 class Split(_Section):
-    """Fractions of the images, each in 0..1, whole groups at a time; the rest is for training."""
+    """Fractions of the images, each in 0..1, for whole groups; the rest is for training."""
 
     validation: Share
     test: Share
@@ -64,14 +75,6 @@ class Data(_Section):
     split: Split
     group: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_max_pixels(cls, values: Any) -> Any:
-        """Pass over a limit of before, which is Pillow's own now: sealed days have it."""
-        if not isinstance(values, dict):
-            return values
-        return {key: value for key, value in values.items() if key != "max_pixels"}
-
     @field_validator("group")
     @classmethod
     def _is_an_expression(cls, value: str) -> str:
@@ -84,7 +87,9 @@ class Data(_Section):
                 f"has the control character {odd[0]!r}, which no path has: {yaml_file.BACKSLASH}"
             )
         if value and groups != 1:
-            raise ValueError(f"needs exactly one (…) around the group's name, has {groups}")
+            raise ValueError(
+                f"needs exactly one (…), around the patient's id, and has {groups}: '/(P\\d+)_'"
+            )
         return value
 
 
@@ -149,30 +154,24 @@ class Evaluate(_Section):
 
 
 class Predict(_Section):
-    """How the model is used, and what it calls unknown: null = nothing."""
+    """How the model is used, and what it calls unknown (null: nothing)."""
 
     threshold: Share
-    known_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.95  # as before this key
+    known_share: Annotated[float, Field(gt=0, lt=1)] | None = 0.95  # its value before it was a key
 
 
 class Gate(_Section):
-    """What a day has to keep, each compared with an interval; a limit of null is not asked.
+    """Limits that a day has to meet, each compared with an interval; null is not checked.
 
-    Where `require_evidence` is true, a limit on a figure that rests on too few is not kept.
+    If `require_evidence` is true, a limit on a figure that rests on too few units is not met.
     """
 
     max_forgetting: Share | None
     max_negative_flip_rate: Share | None
     min_class_f1: Share | None
     min_new_f1: Share | None
-    max_unlike_known: Share | None = None  # as in params.yaml of before this key
-    require_evidence: bool = False  # as in params.yaml of before this key
-
-
-class Report(_Section):
-    """What `dayfold report` draws; `heat`: where the model looks, which takes PyTorch."""
-
-    heat: bool = True
+    max_unlike_known: Share | None = None  # its value before it was a key
+    require_evidence: bool = False  # its value before it was a key
 
 
 class Params(_Section):
@@ -190,7 +189,6 @@ class Params(_Section):
     evaluate: Evaluate
     predict: Predict
     gate: Gate
-    report: Report = Report()  # as before this section
 
     @field_validator("day", "parent")
     @classmethod
@@ -212,29 +210,29 @@ class Params(_Section):
 def read(path: Path) -> Params:
     """Read and check params.yaml.
 
-    Raises ParamsError that lists every unknown key, wrong type and value out of range, each with
-    its line, or that the project is pinned to another version of dayfold.
+    Raises ParamsError if the project is pinned to another version of dayfold, or with every unknown
+    key, wrong type and value out of range, each with its line.
     """
     node, values = yaml_file.load(path)
     if not isinstance(values, dict):
         raise ParamsError(f"{path.name} holds no keys.", hint=f"git checkout -- {path.name}")
     pin = values.get("dayfold", __version__)
     if isinstance(pin, str) and pin != __version__:
-        # First: what another version knows must not be called unknown.
+        # Checked first, so that keys of another version are not called unknown.
         by_hand = f'set  dayfold: "{__version__}"  in {path.name}'
         go_on = template.FIX if pin in template.OLDER else by_hand
         raise ParamsError(
             f"This project is pinned to dayfold {pin}, installed is {__version__}.",
-            hint=f"pip install dayfold=={pin}, or, to go on with the installed one, {go_on} "
+            hint=f"pip install dayfold=={pin}, or, to use the installed one, {go_on} "
             "(today is then made again)",
         )
     problems = [f"{path.name}:{line}" for line in yaml_file.twice(node)]
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
-        for one in error.errors():
-            line = yaml_file.find(node, [*map(str, one["loc"])])[0]
-            problems.append(f"{path.name}:{line}: {_explain(one)}")
+        for problem in error.errors():
+            line = yaml_file.find(node, [*map(str, problem["loc"])])[0]
+            problems.append(f"{path.name}:{line}: {_explain(problem)}")
     if problems:
         raise ParamsError(
             f"{path.name} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
@@ -250,7 +248,7 @@ def named_network(facts: Mapping[str, Any]) -> str:
 
 
 def check_network(params: Params, facts: Mapping[str, Any]) -> None:
-    """Raise CycleError where params.yaml asks for another network than a model's metadata names."""
+    """Raise CycleError if params.yaml has another network than a model's metadata."""
     asked, made = params.origin.network, named_network(facts)
     if asked != made:
         raise CycleError(
@@ -261,22 +259,22 @@ def check_network(params: Params, facts: Mapping[str, Any]) -> None:
 
 
 def day_of(text: bytes) -> str:
-    """Return the day that a params.yaml names, unchecked; empty where it names none."""
+    """Return the day in a params.yaml, unchecked; "" if there is none."""
     try:
         return str(yaml.load(text, Loader=yaml.CSafeLoader)["day"])
     except (yaml.YAMLError, KeyError, TypeError):
         return ""
 
 
-def changed(params: Params, changes: Mapping[str, object]) -> Params:
-    """Return params with dotted keys set; ParamsError lists all that is wrong."""
+def with_changes(params: Params, changes: Mapping[str, object]) -> Params:
+    """Return params with dotted keys set; raise ParamsError that lists all problems."""
     values = params.model_dump()
     for dotted, value in changes.items():
         *sections, key = dotted.split(".")
         place: Any = values
         for section in sections:
             if not isinstance(place.get(section), dict):
-                place[section] = {}  # no section: pydantic says so
+                place[section] = {}  # not a section: pydantic reports it
             place = place[section]
         place[key] = value
     try:
@@ -304,4 +302,6 @@ def _explain(problem: Any) -> str:
         return f"{line}: {message}"
     if kind == "float_type" and re.fullmatch(r"[-+.\de]+", str(found), re.IGNORECASE):
         message += "; YAML reads 1e-3 as text, write 0.001"
-    return f"{line} is {found!r}: {message[0].lower()}{message[1:]}"
+    # Not repr: an expression would show each backslash twice.
+    shown = f"'{escaped(found)}'" if isinstance(found, str) else repr(found)
+    return f"{line} is {shown}: {message[0].lower()}{message[1:]}"

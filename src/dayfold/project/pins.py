@@ -16,9 +16,9 @@ Entries = dict[str, dict[str, Any]]
 
 
 def entries(data: bytes, source: str) -> Entries:
-    """All that a `.dvc` file or a dvc.lock says of each path that it tracks or that was made.
+    """Return what a `.dvc` file or dvc.lock says of each path.
 
-    LedgerError, naming `source`, if it is broken.
+    Raises LedgerError, naming `source`, if it is broken.
     """
     try:
         found = yaml.load(data, Loader=yaml.CSafeLoader)
@@ -30,13 +30,13 @@ def entries(data: bytes, source: str) -> Entries:
         pass
     again = ", then dvc repro" * (source == "dvc.lock")
     raise LedgerError(
-        f"{source} is not whole: DVC cannot know what it stands for.",
+        f"{source} is not complete, so DVC cannot use it.",
         hint=f"git checkout HEAD -- {source}{again}",
     )
 
 
 def outputs(lock: bytes) -> dict[str, str]:
-    """The path and MD5 of every output that the bytes of a dvc.lock pin."""
+    """Return path → MD5 of every output that a dvc.lock pins."""
     return {path: entry["md5"] for path, entry in entries(lock, "dvc.lock").items()}
 
 
@@ -44,8 +44,8 @@ def sealed_outputs(root: Path, day: str) -> dict[str, str]:
     return outputs(vcs.blob(root, f"{vcs.TAG}{day}:dvc.lock"))
 
 
-def here(project: Project, path: Path) -> Entries:
-    """What a .dvc file says of each path now; nothing where it cannot be read."""
+def read(project: Project, path: Path) -> Entries:
+    """Return what a .dvc file says of each path now; nothing if it cannot be read."""
     try:
         return entries(path.read_bytes(), project.name(path))
     except (DayfoldError, OSError):
@@ -53,17 +53,17 @@ def here(project: Project, path: Path) -> Entries:
 
 
 def tracking(project: Project, day: str) -> Path:
-    """The .dvc file that tracks the day's images now: its own, or its month's."""
+    """Return the .dvc file that tracks the day's images now: its own, or its month's."""
     own = project.tracked(day)
     return own if own.exists() else project.tracked_month(day)
 
 
 def of_images(project: Project, day: str) -> dict[str, Any] | None:
-    """What pins the day's images now; None where nothing does, or that cannot be read."""
-    return here(project, tracking(project, day)).get(day)
+    """Return what pins the day's images now; None if nothing does, or it cannot be read."""
+    return read(project, tracking(project, day)).get(day)
 
 
 def tracked(names: Iterable[str]) -> list[str]:
-    """What DVC tracks of these files: a day's folder of images, data/parent, or the file itself."""
+    """Return what DVC tracks these files by: a day's image folder, data/parent, or the file."""
     parts = [name.split("/") for name in names]
     return sorted({"/".join(one[: 3 if one[:2] == ["data", "images"] else 2]) for one in parts})

@@ -1,7 +1,7 @@
 """What DVC stores, in its cache and remotes.
 
-The one place where DVC is used from within: its command line cannot reach a single object. Its
-remote objects know the paths of every kind of storage, and fsspec reads and writes them.
+Only this file uses DVC from Python, as its command line cannot reach a single object. DVC's remote
+objects know the paths of every kind of storage, and fsspec reads and writes them.
 """
 
 import functools
@@ -21,13 +21,13 @@ from dayfold.errors import ToolError
 from dayfold.project import vcs
 from dayfold.project.files import md5, write_bytes
 
-READ_ONLY = 0o444  # DVC trusts an object with exactly these rights; another it hashes, or deletes
-FOLDER = ".dir"  # the ending of the MD5 of a folder: its object lists the files in it
+READ_ONLY = 0o444  # DVC trusts objects with exactly these rights; others it hashes or deletes
+FOLDER = ".dir"  # ends the MD5 of a folder, whose object lists its files
 
 
 @functools.cache
 def cache_folder(root: Path) -> Path:
-    """Return the folder of the project's cache; DVC knows whether it is elsewhere."""
+    """Return the folder of the project's cache, as DVC is configured."""
     return Path(vcs.dvc(root, "cache", "dir").strip())
 
 
@@ -54,7 +54,7 @@ def sharing(root: Path, cache: Path) -> str:
 def linked(link: Path, objects: Path) -> Path | None:
     """Return the file of the cache that a link of DVC's leads to (cache.type symlink).
 
-    `objects` is the cache's folder itself, behind no link. None where the link leads elsewhere.
+    `objects` is the cache's folder, with links resolved. None if the link leads elsewhere.
     """
     real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
     if not real.is_relative_to(objects):
@@ -71,13 +71,13 @@ def within(cache: Path, key: str) -> Path:
 
 
 def has(root: Path, keys: Iterable[str]) -> bool:
-    # DVC, which takes a second, is asked where its cache is only if it is not where it usually is.
+    # DVC takes a second to say where its cache is, so the usual place is tried first.
     usual = root / ".dvc" / "cache"
     return all(within(usual, key).exists() or object_path(root, key).exists() for key in keys)
 
 
 def objects(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the MD5 of each object of the project's cache, and where it lies."""
+    """Yield the MD5 and the path of each object of the project's cache."""
     for path in sorted(cache_folder(root).glob("files/md5/[0-9a-f][0-9a-f]/*")):
         key = path.parent.name + path.name
         if path.is_file() and len(key.removesuffix(FOLDER)) == len(NOWHERE):
@@ -85,7 +85,7 @@ def objects(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def listed(data: bytes) -> dict[str, str]:
-    """Return what the bytes of a folder's object list; ValueError or TypeError if they do not."""
+    """Return path → MD5 from a folder's object; raise ValueError or TypeError if it is damaged."""
     return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
 
 
@@ -95,15 +95,15 @@ def folder_md5(files: Mapping[str, str]) -> str:
     return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
 
 
-PATIENCE_S = 30  # how long a remote may take to say which objects it has
-NOWHERE = "0" * 32  # the MD5 of no object
+PATIENCE_S = 30  # how long a remote may take to answer
+NOWHERE = "0" * 32  # an MD5 that no object has
 
 
 class Remote(NamedTuple):
-    """A remote of this project, by its name and URL; `store` is DVC's object for what it holds.
+    """A remote of this project, by its name and URL; `store` is DVC's object for its contents.
 
-    `verifies`: what comes from it is hashed. Where the remote cannot be used object by object
-    `problem` says why.
+    If it `verifies`, DVC hashes what comes from it. `problem` says why the remote cannot be used
+    object by object, or "".
     """
 
     name: str
@@ -113,22 +113,22 @@ class Remote(NamedTuple):
     problem: str = ""
 
     def data(self, key: str) -> bytes | None:
-        """Return the bytes of an object, None where the remote has none; ToolError as `replace`."""
+        """Return the bytes of an object, None if there is none; raise ToolError as `replace`."""
         with self._reached():
             return None if self.problem else self._read(self.store.oid_to_path(key))
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
-        """Return the objects that the remote does not have; ToolError as `replace`."""
+        """Return which objects the remote does not have; raise ToolError as `replace`."""
         wanted = set(keys)
         with self._reached():
-            self._read(self.store.oid_to_path(NOWHERE))  # can it be reached at all?
+            self._read(self.store.oid_to_path(NOWHERE))  # raises if it cannot be reached
             return wanted - set(self.store.oids_exist(sorted(wanted)))
 
     def replace(self, key: str, text: bytes, *, folder: str) -> int:
-        """Put `text` in the place of an object; return how many that were not it: 1 or 0.
+        """Replace an object by `text`; return 1 if the remote had other bytes, else 0.
 
-        A remote that has the list of the object's folder gets the text even without the object:
-        DVC checks out nothing of a folder with a gap. Whatever fsspec raises is a ToolError.
+        A remote that has the list of the object's folder gets the text even without the object, as
+        DVC checks out nothing of a folder with a gap. Errors of fsspec become ToolError.
         """
         with self._reached():
             fs, path = self.store.fs, self.store.oid_to_path(key)
@@ -138,7 +138,8 @@ class Remote(NamedTuple):
             if found is None and self._read(self.store.oid_to_path(folder)) is None:
                 return 0
             if fs.protocol == "local":
-                # As in the cache: of a folder DVC trusts read-only objects, and deletes wrong ones.
+                # As in the cache: in a local remote DVC trusts read-only objects and deletes wrong
+                # ones.
                 write_bytes(Path(path), text, mode=READ_ONLY)
             elif found != text:
                 fs.pipe_file(path, text)
@@ -147,10 +148,9 @@ class Remote(NamedTuple):
             return int(found not in (None, text))
 
     def _read(self, path: str) -> bytes | None:
-        """What the remote has there; None where nothing is.
+        """Return the bytes at a path; None if there is nothing.
 
-        Asked by reading: a server that cannot be reached has a file as little, for fsspec's
-        `exists`, as one that has not got it.
+        fsspec's `exists` is not used: it is false for an unreachable server too.
         """
         try:
             return bytes(self.store.fs.cat_file(path))
@@ -161,14 +161,14 @@ class Remote(NamedTuple):
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of whichever storage it is
+        except Exception as error:  # each storage has its own errors
             said = " ".join(str(error).split()) or type(error).__name__
             raise ToolError(f"remote {self.name} ({self.url}): {said[:300]}") from error
 
 
 def remotes(root: Path) -> list[Remote]:
-    """Return every remote that DVC's configuration names here, the machine's own ones too."""
-    # Here: it takes a second, and few commands need it.
+    """Return every remote in DVC's configuration, including those of this machine only."""
+    # Slow to import, and few commands need it.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -182,7 +182,7 @@ def remotes(root: Path) -> list[Remote]:
                     store = cloud.odb
                     if cloud.worktree or cloud.fs.version_aware:
                         problem = "keeps files by name (worktree or version_aware), not by hash"
-                except DvcException as error:  # without the package for it, for one
+                except DvcException as error:  # for example, its package is missing
                     problem = " ".join(str(error).split())
                 verifies = bool(options.get("verify"))
                 found.append(Remote(name, str(options["url"]), store, verifies, problem))
@@ -192,7 +192,7 @@ def remotes(root: Path) -> list[Remote]:
 
 
 def _config(root: Path) -> Any:
-    # Nothing is asked over a network.
+    # This uses no network.
     from dvc.config import Config
     from dvc.exceptions import DvcException
 
@@ -207,26 +207,26 @@ def remote_urls(root: Path) -> dict[str, str]:
 
 
 def default_remote(root: Path) -> str:
-    """Return the name of the default remote; nothing also where the one that is named is not."""
+    """Return the name of the default remote; "" if there is none, or if it does not exist."""
     config = _config(root)
     name = str(config["core"].get("remote", ""))
     return name if name in config["remote"] else ""
 
 
 def folder_of_url(url: str) -> str:
-    """Return the folder that a file:// URL means, or nothing; DVC takes it for one in the project.
+    """Return the folder that a file:// URL means, or "".
 
-    That is the relative path file:/…, so a push would copy nothing out of the project.
+    DVC reads such a URL as the relative path file:/…, so a push would copy into the project.
     """
     return unquote(urlsplit(url).path) if url.startswith("file://") else ""
 
 
-def is_late(root: Path, days: Sequence[str]) -> bool:
-    """Whether the tag of the first of these sealed days does not know the default remote.
+def remote_is_newer(root: Path, days: Sequence[str]) -> bool:
+    """Return whether the default remote is unknown at the tag of the first of these sealed days.
 
-    DVC reads the remotes of a tag from the tag's own .dvc/config: `dvc push --all-tags` and `dvc
-    fetch --all-tags` pass over a day that was sealed before the remote was set up (DVC 3.67). A
-    configuration of this machine's own holds at every tag.
+    DVC reads a tag's remotes from the tag's .dvc/config, so `dvc push --all-tags` and `dvc fetch
+    --all-tags` skip days that were sealed before the remote was set up (DVC 3.67). The machine's
+    own configuration holds at every tag.
     """
     config, remote = _config(root), default_remote(root)
     own = config.load_one("local")
@@ -239,10 +239,11 @@ def is_late(root: Path, days: Sequence[str]) -> bool:
     return f'remote "{remote}"' not in text or f"remote = {remote}\n" not in text
 
 
-def hold_everywhere(root: Path) -> None:
-    """Note the default remote in this machine's own configuration, which holds at every tag too.
+def configure_locally(root: Path) -> None:
+    """Copy the default remote into the machine's own configuration, which holds at every tag.
 
-    DVC also forgets what it found to push and fetch before: it would say that all is up to date.
+    Also drops DVC's record of earlier pushes and fetches, by which it would say that all is up to
+    date.
     """
     from dvc.repo import Repo
 
@@ -255,17 +256,17 @@ def hold_everywhere(root: Path) -> None:
         repo.drop_data_index()
 
 
-def pushing(root: Path, *, all_tags: bool = False) -> str:
-    """The command that pushes what was sealed; git's half only where git has a remote."""
+def push_command(root: Path, *, all_tags: bool = False) -> str:
+    """Return the command that pushes sealed days, with git's part only if git has a remote."""
     git_too = " && git push --follow-tags" * bool(vcs.git(root, "remote").strip())
     return f"dvc push{' --all-tags' * all_tags}{git_too}"
 
 
-def bring(root: Path, key: str) -> Path:
-    """Return where DVC's cache has an object, fetched from a remote where it lacks it.
+def fetch(root: Path, key: str) -> Path:
+    """Return the path of an object in DVC's cache; fetch it from a remote if it is missing.
 
-    Not by `dvc get`, which finds no remote at a day that was sealed before there was one. Raises
-    ToolError where no remote has it, with the reason of each.
+    `dvc get` is not used: it finds no remote at a day that was sealed before there was one. Raises
+    ToolError with a reason for each remote if none has it.
     """
     path = object_path(root, key)
     if path.exists():
@@ -289,17 +290,17 @@ def bring(root: Path, key: str) -> Path:
     )
 
 
-def bring_folder(root: Path, key: str, target: Path) -> None:
-    """Make `target` the files of a folder of DVC's; ToolError as `bring`."""
+def fetch_folder(root: Path, key: str, target: Path) -> None:
+    """Write the files of a folder of DVC's into `target`; raise ToolError as `fetch`."""
     target.mkdir(parents=True)
-    for name, found in listed(bring(root, key).read_bytes()).items():
-        shutil.copyfile(bring(root, found), target / name)
+    for name, found in listed(fetch(root, key).read_bytes()).items():
+        shutil.copyfile(fetch(root, found), target / name)
 
 
-def ask(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
-    """Return which of these objects the default remote lacks, or in words why it cannot be asked.
+def missing_in_remote(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], str]:
+    """Return which of these objects the default remote lacks, or why it did not answer.
 
-    For PATIENCE_S at most, in a thread: no storage's client can be relied on to give up.
+    This runs in a thread for at most PATIENCE_S, as not every storage client gives up.
     """
     wanted, name = sorted(set(keys)), default_remote(root)
     if not wanted or not name:

@@ -1,6 +1,6 @@
 """The template's files, brought up to date.
 
-Sealed days are read as they are: each has the params.yaml of its own commit.
+Files of sealed days are left as they are: each has the params.yaml of its own commit.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from dayfold.project.layout import STAGES, Project
 
 OLDER = ("0.1.0",)  # versions whose files are brought up to date here
 FIX = "dayfold check --fix"
-OWN = Path(__file__).parents[1] / "template"  # with the README of a new project
+OWN = Path(__file__).parents[1] / "template"  # has the README of a new project
 
 
 def shared() -> Path:
@@ -31,9 +31,9 @@ def is_older(project: Project) -> bool:
 
 
 def upgrade(project: Project) -> None:
-    """Write this version's params.yaml, with the values of the old one, and its dvc.yaml.
+    """Write this version's params.yaml, with the old values, and its dvc.yaml.
 
-    Raises ParamsError where dvc.yaml has stages of a person's own.
+    Raises ParamsError if dvc.yaml has other stages.
     """
     old = dotted(yaml_file.load(project.params)[1])
     stages = yaml_file.load(project.dvc_yaml)[1].get("stages", {})
@@ -51,7 +51,6 @@ def upgrade(project: Project) -> None:
 
 
 def _renamed(old: Mapping[str, Any]) -> dict[str, object]:
-    """What keys of 0.1.0 come to that have another name and value now."""
     new: dict[str, object] = {}
     epochs, each = old.get("train.epochs"), old.get("train.updates_per_epoch")
     if isinstance(epochs, int) and isinstance(each, int):
@@ -65,7 +64,7 @@ def _renamed(old: Mapping[str, Any]) -> dict[str, object]:
     return new
 
 
-# What dayfold and DVC hash, or compare with what was sealed.
+# Files that dayfold and DVC hash, or compare with what was sealed.
 _AS_IT_IS = (
     "/.dvc/**",
     "/.dvcignore",
@@ -77,9 +76,9 @@ _AS_IT_IS = (
     "/metrics.json",
     "/params.yaml",
 )
-# `-text` stands above core.autocrlf, core.eol and the attributes of a person's own; so do the
-# others above filters that such attributes name. A macro would be shorter, but git reads macros at
-# the top of a repository only. (`-working-tree-encoding` is an error, so it is unset with `!`.)
+# `-text` overrides core.autocrlf, core.eol and the user's own attributes; the others override
+# filters in such attributes. A macro would be shorter, but git reads macros only at the top of a
+# repository. (`-working-tree-encoding` is an error, so `!` unsets it.)
 ATTRIBUTES = "\n".join(
     [
         "# dayfold and DVC hash these files: their bytes stay as they are in every clone.",
@@ -87,9 +86,9 @@ ATTRIBUTES = "\n".join(
         "",
     ]
 )
-# What a demo, `dvc plots` and a person put into a project, and git does not keep.
+# What a demo, `dvc plots` and a person put into a project, and git ignores.
 IGNORED = "/incoming/\n/forgetting.png\n/dvc_plots/\n/.venv/\n"
-# Without a slash at the end where DVC asks about a folder that is not there yet.
+# No slash at the end if DVC asks about a folder that does not exist yet.
 IGNORE = """\
 # What git keeps of a project, whatever the ignore file of a person's own (core.excludesFile) says.
 !/.dvc

@@ -17,41 +17,41 @@ from dayfold.project.console import BRIEF, first_few
 from dayfold.project.dvc_process import DVC, DvcProcess
 from dayfold.project.layout import is_day
 
-# What DVC and git say where one was killed before, or cannot sign, and what helps: the first.
+# Parts of error messages of DVC and git → what helps; the first match is shown.
 _KILLED = "dayfold check --fix, if a command was killed here"
 _UNSIGNED = "give git the key; or git config commit.gpgSign false; git config tag.gpgSign false"
 _FOLDERS = [f"DVC_{name}" for name in ("SITE_CACHE_DIR", "GLOBAL_CONFIG_DIR", "SYSTEM_CONFIG_DIR")]
-WAYS = {
+HINTS = {
     "invalid schema version": "another version of DVC wrote it: pip install --upgrade dvc",
     "unexpected error - [Errno": "can DVC read and write the folder? It may be the value of "
     f"{' or '.join(_FOLDERS)}",
     **dict.fromkeys(("RWLock", ".lock': File exists", "dvc.lock'"), _KILLED),
-    # With gpg.format ssh it says neither "gpg" nor "sign".
+    # With gpg.format ssh the message has neither "gpg" nor "sign".
     **dict.fromkeys(("to sign", "user.signingkey", "Couldn't load public key"), _UNSIGNED),
     "config file error": "edit .dvc/config and .dvc/config.local, or git checkout -- .dvc/config",
-    # An index of git's that DVC cannot read: split, or (from git 2.40 on) without its checksum.
+    # git's index is split, or (from git 2.40 on) without its checksum; DVC cannot read it.
     "Checksum mismatch": "git config core.splitIndex false && git config index.skipHash false && "
     "git update-index --no-split-index --force-write-index",
     "sparse-checkout definition": "git sparse-checkout disable",
 }
-# What DVC says where another one holds its locks; the lines after name the processes.
+# DVC's message if another DVC holds its locks; the lines after it name the processes.
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
-# What lays out the files that a clone lacks, or says why they are nowhere.
+# Checks out or fetches the files that a clone lacks, or says why they are missing.
 TO_FETCH = "dvc checkout || dvc pull || dayfold check"
 TAG = "day/"  # the tag of a sealed day is day/<day>
 
-# Of git's environment variables these reach a child: who commits, how a server is reached, where
-# the configuration is. All others point git at another repository or change what it prints: a hook,
-# for one, exports GIT_DIR and GIT_INDEX_FILE of the repository that it is called in.
+# Of git's environment variables only these reach a child: who commits, how a server is reached,
+# where the configuration is. All others point git at another repository or change what it prints. A
+# hook, for one, exports GIT_DIR and GIT_INDEX_FILE of the repository that called it.
 _KEPT = (
     *("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_SSH", "GIT_ASKPASS", "GIT_TERMINAL_PROMPT"),
     *("GIT_SSL_", "GIT_HTTP_", "GIT_PROXY_", "GIT_ALLOW_PROTOCOL", "GIT_EXEC_PATH"),
     *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
     *("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"),
 )
-# DVC reads neither a split index nor one without its checksum.
+# DVC cannot read a split index, or one without its checksum.
 READABLE_INDEX = {"core.splitIndex": "false", "index.skipHash": "false"}
-# What a person's configuration would change in what is read or committed here.
+# User settings that would change what is read or committed here.
 _PINNED = {
     **READABLE_INDEX,
     "color.ui": "never",
@@ -63,35 +63,34 @@ _PINNED = {
     "log.showSignature": "false",
 }
 _GIT = ["git", *(word for key, value in _PINNED.items() for word in ("-c", f"{key}={value}"))]
-_STARTED: dict[Path, DvcProcess] = {}  # by `dvc_ready`, by their project
+_STARTED: dict[Path, DvcProcess] = {}  # started by `dvc_ready`, by project
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a variable of the environment is git's, and of another repository perhaps."""
+    """Return whether an environment variable is git's and may point to another repository."""
     return name.startswith("GIT_") and not name.startswith(_KEPT)
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child: this Python's own commands come first on its path."""
+    """Return the environment of a child: its PATH begins with this Python's folder."""
     here = str(Path(sys.executable).parent)
     kept = {name: value for name, value in os.environ.items() if not is_foreign(name)}
-    kept.pop("PYTHONWARNINGS", None)  # "error" stops DVC at its libraries' own
+    kept.pop("PYTHONWARNINGS", None)  # "error" would stop DVC at its libraries' warnings
     return {
         **kept,
         "PATH": here + os.pathsep + os.environ.get("PATH", os.defpath),
         "DVC_NO_ANALYTICS": "1",
-        "LANGUAGE": "en",  # WAYS looks for English words
-        "GIT_OPTIONAL_LOCKS": "0",  # a `git status` that is killed leaves no lock
+        "LANGUAGE": "en",  # HINTS looks for English words
+        "GIT_OPTIONAL_LOCKS": "0",  # a killed `git status` then leaves no lock
     }
 
 
 def _failed(tool: str, words: Sequence[str], code: int, errors: Iterable[str]) -> ToolError:
-    """The error of a command that failed, by what it printed to stderr."""
     command = " ".join([tool, *words])
     said = [line for line in errors if line.strip()]
     if any(map(_is_busy, said)):
         return _busy(command, said)
-    ways = [way for trace, way in WAYS.items() if any(trace in line for line in said)]
+    ways = [way for trace, way in HINTS.items() if any(trace in line for line in said)]
     return ToolError(
         f"`{shorten(command, 100, placeholder=' …')}` failed (exit code {code}).",
         problems=said[-12:],
@@ -104,7 +103,6 @@ def _is_busy(line: str) -> bool:
 
 
 def _busy(command: str, said: Iterable[str]) -> ToolError:
-    """The error where another DVC is at work, by what the one that was refused said."""
     processes = re.findall(r"\(PID (\d+)\)", "\n".join(said))
     who = f"process {', '.join(processes)}" if processes else "another process"
     return ToolError(
@@ -116,7 +114,7 @@ def _busy(command: str, said: Iterable[str]) -> ToolError:
 
 @contextmanager
 def dvc_ready(root: Path) -> Iterator[DvcProcess]:
-    """Have DVC started at a project's top; every command of it there takes no start of its own."""
+    """Start DVC for a project; commands within the block need no start of their own."""
     if root in _STARTED:
         yield _STARTED[root]
         return
@@ -130,7 +128,7 @@ def dvc_ready(root: Path) -> Iterator[DvcProcess]:
 def dvc(root: Path, *words: str) -> str:
     """Run a DVC command at the project's top and return what it prints.
 
-    Never with --quiet: it keeps errors to itself, too.
+    --quiet is never used, as it hides errors too.
     """
     out, err = list[str](), list[str]()
     with dvc_ready(root) as process:
@@ -141,11 +139,11 @@ def dvc(root: Path, *words: str) -> str:
 
 
 def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
-    """Run `dvc repro`; with `each` its stages are brief, and `each` is given every line at once."""
+    """Run `dvc repro`; with `each`, stages are brief and `each` is called with every line."""
     busy = list[str]()
 
     def pass_on(line: str) -> None:
-        """Print a line to stderr; keep it instead from one on that tells of another DVC."""
+        """Print a line to stderr; from a line about another DVC on, keep the lines instead."""
         if busy or _is_busy(line):
             busy.append(line)
         else:
@@ -154,20 +152,20 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     if each:
         with dvc_ready(root) as process:
             code = process.run(["repro"], each, pass_on, {BRIEF: "1"})
-    else:  # its progress bars are for the terminal
+    else:  # run directly, as its progress bars need the terminal
         code = subprocess.run([*DVC, "repro"], cwd=root, env=environment(), check=False).returncode
     if code and busy:
         raise _busy("dvc repro", busy)
     if code:
         what = f"`dvc repro` failed (exit code {code})."
-        raise ToolError(what, hint="what is wrong stands above; dayfold status says more")
+        raise ToolError(what, hint="see the error above; dayfold status says more")
 
 
-def bringing_back(*targets: str) -> str:
-    """The command with which a person has DVC's files again as they were, whatever became of them.
+def restore_command(*targets: str) -> str:
+    """Return the command that restores DVC's files, whatever happened to them.
 
-    Without --force DVC keeps a file that was changed. A checkout that finds an object of its cache
-    damaged drops it, and with it the whole folder of the working tree: then a remote is asked.
+    Without --force DVC keeps a file that was changed. If a checkout finds a damaged object in the
+    cache, it deletes the object and the whole folder of the working tree. Then a remote is needed.
     """
     names = " ".join(targets)
     return f"dvc checkout --force {names} || dvc pull --force {names}"
@@ -183,7 +181,7 @@ def git(
             cwd=root,
             env={**environment(), **(more or {})},
             input=given,
-            encoding="utf-8",  # paths, whatever the locale
+            encoding="utf-8",  # paths, in any locale
             errors="surrogateescape",
             capture_output=True,
             check=False,
@@ -195,8 +193,8 @@ def git(
     return done.stdout
 
 
-def git_says(root: Path, *words: str) -> bool:
-    """Whether a git command succeeds (exit code 0)."""
+def git_succeeds(root: Path, *words: str) -> bool:
+    """Return whether a git command succeeds (exit code 0)."""
     try:
         git(root, *words)
     except ToolError:
@@ -205,7 +203,7 @@ def git_says(root: Path, *words: str) -> bool:
 
 
 def split(said: str) -> list[str]:
-    """The fields that a git command with `-z` prints."""
+    """Return the fields that a git command with `-z` prints."""
     return said.split("\0")[:-1]
 
 
@@ -214,9 +212,9 @@ def changed(root: Path, *words: str) -> list[str]:
 
 
 def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The bytes of files in git, each named as <commit>:<path>, by one process.
+    """Return the bytes of files in git, each named <commit>:<path>, read by one process.
 
-    What is not there is left out, and so is what git finds damaged (`git fsck` tells of it).
+    Missing and damaged files are left out (`git fsck` reports damage).
     """
     found: dict[str, bytes] = {}
     left = list(names)
@@ -239,14 +237,14 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
                 found[left[0]] = data
                 said.readline()
             del left[0]
-        del left[:1]  # git gave up at this one, which is damaged
+        del left[:1]  # git stopped at this one, which is damaged
     return found
 
 
 def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
-    """The bytes of one file in git, named as <commit>:<path>.
+    """Return the bytes of one file in git, named <commit>:<path>.
 
-    Where it is not there those of `without`, or else ToolError.
+    If it is missing, returns `without` or, if that is None, raises ToolError.
     """
     found = blobs(root, [name]).get(name, without)
     if found is None:
@@ -257,7 +255,7 @@ def blob(root: Path, name: str, without: bytes | None = None) -> bytes:
 def at_tags(
     root: Path, days: Collection[str], paths: Callable[[str], Iterable[str]]
 ) -> dict[str, dict[str, bytes]]:
-    """The bytes of a day's `paths` at its tag, by day and path, as far as git has them."""
+    """Return day → path → bytes of the `paths` of each day at its tag, as far as git has them."""
     names = {f"{TAG}{day}:{path}": (day, path) for day in days for path in paths(day)}
     found: dict[str, dict[str, bytes]] = {day: {} for day in days}
     for name, data in blobs(root, list(names)).items():
@@ -267,14 +265,14 @@ def at_tags(
 
 
 def branch(root: Path) -> str:
-    """The branch that is checked out; empty where none is (a detached HEAD)."""
+    """Return the branch that is checked out; "" if there is none (a detached HEAD)."""
     return git(root, "branch", "--show-current").strip()
 
 
 def branches_of(root: Path, commit: str, *, remote: bool = False) -> list[str]:
-    """The branches that a commit is on: the local ones, or those of remotes as last fetched."""
+    """Return the local branches that a commit is on, or those of remotes as last fetched."""
     where = "refs/remotes" if remote else "refs/heads"
-    # Not refname:short, which is another name where a tag is called as the branch is.
+    # refname:short is longer if a tag and a branch have the same name.
     words = ("for-each-ref", f"--contains={commit}", "--format=%(refname:strip=2)", where)
     return git(root, *words).split()
 
@@ -284,20 +282,20 @@ def is_shallow(root: Path) -> bool:
 
 
 def behind(root: Path) -> int:
-    """How many commits the upstream branch has that this one has not, as of the last fetch."""
-    if not git_says(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
+    """Return how many commits the upstream branch is ahead, as of the last fetch."""
+    if not git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
         return 0
     return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
 
 
 def tagged_days(root: Path, *which: str) -> list[str]:
-    """The days that have a tag on any line of history, in order."""
+    """Return the days that have a tag anywhere, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
 
 
 def times_of_seals(root: Path) -> dict[str, int]:
-    """When each day was tagged, in seconds since 1970, by day."""
+    """Return day → when it was tagged, in seconds since 1970."""
     form = "--format=%(refname:strip=3) %(creatordate:unix)"
     lines = git(root, "for-each-ref", form, f"refs/tags/{TAG}").splitlines()
     found = (line.rpartition(" ") for line in lines)
@@ -305,15 +303,15 @@ def times_of_seals(root: Path) -> dict[str, int]:
 
 
 def sealed_days(root: Path) -> list[str]:
-    """The days that are sealed here, in order: those whose tag HEAD contains.
+    """Return the days that are sealed here, in order: those whose tag HEAD contains.
 
-    A tag of another branch is not, nor one whose commit a rebase or an amend has left behind.
+    Tags of other branches do not count, nor tags whose commit a rebase or an amend left behind.
     """
     return tagged_days(root, "--merged=HEAD") if _has_commit(root) else []
 
 
 def committed_days(root: Path) -> list[str]:
-    """The days whose manifest the last commit has, in order: all of its line, with a tag or not."""
+    """Return the days whose manifest is in the last commit, in order, tagged or not."""
     if not _has_commit(root):
         return []
     words = ("ls-tree", "-z", "--name-only", "HEAD", "data/manifests/")
@@ -321,11 +319,11 @@ def committed_days(root: Path) -> list[str]:
 
 
 def _has_commit(root: Path) -> bool:
-    return git_says(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    return git_succeeds(root, "rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def seals(root: Path) -> dict[str, str]:
-    """The whole message of every sealed day's tag, by day, in order."""
+    """Return sealed day → the whole message of its tag, in order."""
     sealed = set(sealed_days(root))
     form = "--format=%(refname:strip=3)%00%(contents)%00"
     fields = split(git(root, "for-each-ref", form, f"refs/tags/{TAG}"))
@@ -333,7 +331,7 @@ def seals(root: Path) -> dict[str, str]:
     return {day: message for day, message in found if day in sealed}
 
 
-# What git may be in the middle of: the file by which it knows, and its command.
+# Operations of git: the file by which git knows that one has begun, and its command.
 _UNDER_WAY = {
     "MERGE_HEAD": "merge",
     "rebase-merge": "rebase",
@@ -346,7 +344,7 @@ _UNDER_WAY = {
 def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None:
     """Raise CycleError in the middle of a merge, a rebase or the like.
 
-    With `conflicts_only` only while files are in conflict: their text is neither side's.
+    With `conflicts_only`, raise only if files have conflict markers.
     """
     said = git(root, "ls-files", "--unmerged", "-z")
     conflicts = sorted({entry.partition("\t")[2] for entry in split(said)})
@@ -374,19 +372,19 @@ def check_is_top(root: Path) -> None:
     """Raise CycleError where a project is not the top of a git repository."""
     if (root / ".git").exists():
         return
-    if not git_says(root, "rev-parse"):
+    if not git_succeeds(root, "rev-parse"):
         raise CycleError(f"{root} is no git repository.", hint="git init, or clone the project")
     top = git(root, "rev-parse", "--show-toplevel").strip()
     folder = Path(git(root, "rev-parse", "--show-prefix").strip())
-    cut = "dayfold-project"  # a folder's name may be no name of a branch
+    cut = "dayfold-project"  # not every folder's name can name a branch
     raise CycleError(
         f"This project is the folder {folder} of the git repository {top}. A project has a "
-        "repository of its own: its tags are of whole commits.",
+        "repository of its own, as tags are for whole commits.",
         hint=f"cd {shlex.quote(top)} && git subtree split --prefix {shlex.quote(str(folder))} "
         f"--branch {cut} && git clone --branch {cut} . {shlex.quote(f'../{folder.name}')}",
     )
 
 
 def stale(root: Path, *targets: str) -> list[str]:
-    """The stages and .dvc files that `dvc status` finds changed; none if all is up to date."""
+    """Return the stages and .dvc files that `dvc status` finds changed."""
     return sorted(json.loads(dvc(root, "status", "--json", *targets)))

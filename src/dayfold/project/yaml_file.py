@@ -14,7 +14,7 @@ BACKSLASH = "between double quotes YAML takes a backslash for its own; use singl
 
 
 def load(path: Path) -> tuple[Any, Any]:
-    """Return a file's node tree, which gives the lines, and its values."""
+    """Return a file's node tree, which has the line numbers, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -23,16 +23,16 @@ def load(path: Path) -> tuple[Any, Any]:
 
 
 def parse(text: str, name: str) -> tuple[Any, Any]:
-    """As `load`, of the text of a file of this name."""
+    """Return the same as `load` for the text of a file of this name."""
     try:
-        # The safe loader under another name, twice.
+        # CSafeLoader is the safe loader, in C.
         return yaml.compose(text, Loader=yaml.CSafeLoader), yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         raise _not_yaml(name, text, error) from None
 
 
 def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
-    """What YAML does not read, with its line; of an unknown escape, what is written instead."""
+    """Return the error for text that is no YAML; for an unknown escape, with what to write."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return ParamsError(f"{name} is not YAML: {error}", hint=f"edit {name}")
     number = error.problem_mark.line
@@ -44,20 +44,20 @@ def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
 
 
 def twice(node: Any, prefix: str = "") -> Iterator[str]:
-    """The keys that stand twice in one section: YAML would take the last without a word."""
+    """Yield keys that a section has twice: YAML would silently take the last one."""
     seen: set[str] = set()
     for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
         if key.value in seen:
-            yield f"{key.start_mark.line + 1}: {prefix}{key.value} stands twice"
+            yield f"{key.start_mark.line + 1}: {prefix}{key.value} appears twice"
         seen.add(key.value)
         yield from twice(value, f"{prefix}{key.value}.")
 
 
 def find(node: Any, where: list[str]) -> tuple[int, Any]:
-    """The line and the node of a key in a node tree, or of the nearest section around it."""
+    """Return the line and the node of a key, or of the nearest section around it."""
     line = 1
     for part in where:
-        keys = node.value if isinstance(node, yaml.MappingNode) else []  # of a list: its key's
+        keys = node.value if isinstance(node, yaml.MappingNode) else []  # in a list: its key's line
         for key, value in keys:
             if key.value == part:
                 line, node = key.start_mark.line + 1, value
@@ -70,7 +70,7 @@ def find(node: Any, where: list[str]) -> tuple[int, Any]:
 def edit(
     path: Path, changes: Mapping[str, object], *, comments: Mapping[str, str] | None = None
 ) -> None:
-    """Set values of a YAML file (`"train.threads": 4`); every other byte stays, but for `comments`.
+    """Set values of a YAML file (`"train.threads": 4`); all other bytes stay, except `comments`.
 
     Strings are quoted: YAML 1.1 reads 2025-06-04 as a date, on which DVC's ${day} fails.
     """
@@ -88,18 +88,18 @@ def edit(
         if comments and dotted in comments:
             comment = f"# {comments[dotted]}"
         line += " " * (not line.endswith(" ")) + _written(value)
-        if comment.startswith("#"):  # in its column
+        if comment.startswith("#"):  # keep its column
             rest = " " * max(1, column - len(line)) + comment
         text = f"{before}{above}{line}{rest}{newline}{later}"
     write_bytes(path, text.encode())
 
 
 def _written(value: object) -> str:
-    """A value as YAML: in single quotes where a backslash is meant as it stands."""
+    """Return a value as YAML; a string with a backslash is put in single quotes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str) and "\\" in value and value.isprintable():
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, float):
-        return yaml.safe_dump(value).split("\n")[0]  # 1.0e-07, as YAML 1.1 reads 1e-07 as text
+        return yaml.safe_dump(value).split("\n")[0]  # 1.0e-07: YAML 1.1 reads 1e-07 as text
     return json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,6 @@
 """The chain from a day to the origin.
 
-Everything here is read from git's tags and compared with itself and the working tree: no image and
+Everything here is read from git's tags and compared with itself and the working tree. No image and
 no model is read, so a thousand days take seconds.
 """
 
@@ -22,7 +22,7 @@ from dayfold.project.layout import ORIGIN, STAGES, Project
 
 
 class Finding(NamedTuple):
-    """One damaged thing: its day, what is wrong, and the command that brings it back."""
+    """Something damaged: its day, what is wrong, and the command that restores it."""
 
     day: str
     what: str
@@ -32,9 +32,10 @@ class Finding(NamedTuple):
 def walk(
     project: Project, sealed: Sequence[str], last: str
 ) -> tuple[list[str], list[Sealed], list[Finding]]:
-    """Return the days from `last` back to the origin, oldest first, and where the walk broke.
+    """Follow the chain from `last` back to the origin.
 
-    Between them stand those that are `sealed`, as git has them.
+    Returns the days, oldest first; those of them that are `sealed`, as git has them; and where the
+    chain is broken.
     """
     known = record.read(project, [day for day in sealed if day <= last])
     days: list[str] = []
@@ -57,26 +58,27 @@ def walk(
 
 
 def _told(error: Exception) -> str:
-    """An error in a line, without its own hint."""
     return (error.what if isinstance(error, DayfoldError) else str(error)).replace("\n", " ")
 
 
 def _untagged(project: Project, day: str) -> Finding:
     tag = f"{vcs.TAG}{day}"
     if day in vcs.tagged_days(project.root):
-        return Finding(day, f"{tag} is on a commit that this branch has no longer", "dayfold seal")
+        return Finding(
+            day, f"{tag} is on a commit that is no longer on this branch", "dayfold seal"
+        )
     fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
     return Finding(day, f"the tag {tag} is missing", fix)
 
 
-def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
-    """Check each day of a line, oldest first, against itself, its parent and the working tree.
+def check(project: Project, records: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
+    """Check each day, oldest first, against itself, its parent and the working tree.
 
-    `current` is the sealed day whose outputs lie in the working tree, or nothing.
+    `current` is the sealed day whose outputs are in the working tree, or "".
     """
-    parents: list[Sealed | None] = [None, *line]
+    parents: list[Sealed | None] = [None, *records]
     withdrawn: set[str] = set()
-    for parent, sealed in zip(parents, line, strict=False):
+    for parent, sealed in zip(parents, records, strict=False):
         day = sealed.day
         other = (
             f"git log {vcs.TAG}{day} shows who sealed it; git fetch --tags --force takes another"
@@ -86,7 +88,7 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
             yield from (Finding(day, what, other) for what in claims)
             for path, what, commit in _working_tree(project, sealed, is_current=day == current):
                 name = project.name(path)
-                # git takes a file of its size for whole.
+                # git skips the checkout of a file whose size and time are unchanged.
                 fix = f"rm -f {name} && git checkout {commit} -- {name}"
                 yield Finding(day, f"{name} {what}", fix)
         except UNREADABLE as error:
@@ -95,7 +97,7 @@ def check(project: Project, line: Sequence[Sealed], *, current: str) -> Iterator
 
 
 def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
-    # To the images that earlier days have `withdrawn` the day's own are added.
+    # Adds the day's own withdrawals to `withdrawn`, the images that earlier days withdrew.
     project, day = sealed.project, sealed.day
     if sealed.params["day"] != day or sealed.params["parent"] != sealed.parent[0]:
         yield f"params.yaml is of {sealed.params['day']}"
@@ -115,7 +117,7 @@ def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
     if sealed.provenance["sha256"]["manifest"] != sha256(sealed.file(name)):
         yield f"the model was made from another {name} "
     noted = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
-    # Who erases an image withdraws it, unless that was done before.
+    # Erasing withdraws an image, unless that was done before.
     wanted = {
         ("withdraw" if action == ERASE else action, image)
         for action, image in noted
@@ -135,7 +137,7 @@ def _corrections(data: bytes) -> set[tuple[str, str]]:
 def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
     project, before = sealed.project, sealed.parent[0]
     if parent is None or parent.day != before:
-        return  # from the origin, or the tag of the day before is missing
+        return  # the parent is the origin, or its tag is missing
     name = project.name(project.manifest(before))
     if sha256(parent.file(name)) != sealed.parent[1]:
         yield f"its manifest pins another {name} than {before} sealed"
@@ -148,7 +150,7 @@ def _of_its_parent(sealed: Sealed, parent: Sealed | None) -> Iterator[str]:
 def _working_tree(
     project: Project, sealed: Sealed, *, is_current: bool
 ) -> Iterator[tuple[Path, str, str]]:
-    # A day's own tables stay as they are for ever, the others until the next day.
+    # The tables named by day stay for ever, the others until the next day.
     day = sealed.day
     origin = project.manifest(ORIGIN)
     if sealed.parent[0] == ORIGIN and not (

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from dayfold import __version__
 from dayfold.errors import CycleError, ParamsError
-from dayfold.history import day_files, hand_edits, states
-from dayfold.history.line import Line, strays
+from dayfold.history import day_files, hand_edits, refusals
 from dayfold.history.record import span
+from dayfold.history.state import ProjectState, unused_folders
 from dayfold.project import journal, storage, template, vcs
 from dayfold.project.console import duration, first_few, plural, say
 from dayfold.project.cpus import cpus, multiplies_bf16
@@ -23,11 +23,11 @@ from dayfold.project.params import Params
 from dayfold.proof import verify
 from dayfold.proof.verify import Verified
 
-SPARE_BYTES = 2 << 30  # a day writes its model three times: as output, in the cache, as parent
+SPARE_BYTES = 2 << 30  # a day writes its model three times: output, cache and parent
 
 
-class Sign(NamedTuple):
-    """One thing that was looked at: `hint` says what to do, and `fix` does it if that is safe."""
+class Result(NamedTuple):
+    """The result of one check: `hint` says what to do, and `fix` does it if that is safe."""
 
     name: str
     found: str
@@ -36,31 +36,31 @@ class Sign(NamedTuple):
 
 
 def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
-    """Look at everything and say it, a line each; return how many things are left to fix.
+    """Run all checks and print a line for each; return how many problems are left.
 
-    With `fix` what is safe is fixed at once: nothing that a person made is changed or removed.
+    `fix` fixes at once what is safe: nothing that a person made is changed or removed.
     """
     left = 0
-    for sign in _signs(project, read_data=read_data):
-        if not sign.hint and not (fix and sign.fix):
-            say(f"ok    {sign.name:10} {sign.found}")
-        elif fix and sign.fix:
-            sign.fix()
-            say(f"fixed {sign.name:10} {sign.found}")
+    for result in _results(project, read_data=read_data):
+        if not result.hint and not (fix and result.fix):
+            say(f"ok    {result.name:10} {result.found}")
+        elif fix and result.fix:
+            result.fix()
+            say(f"fixed {result.name:10} {result.found}")
         else:
             left += 1
-            fixes = "  (dayfold check --fix does it)" if sign.fix else ""
-            say(f"FIX   {sign.name:10} {sign.found}\n{'':17}→ {sign.hint}{fixes}")
+            fixes = "  (dayfold check --fix does it)" if result.fix else ""
+            say(f"FIX   {result.name:10} {result.found}\n{'':17}→ {result.hint}{fixes}")
     say(f"{plural(left, 'problem')} left" if left else "all is well")
     return left
 
 
-def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
+def _results(project: Project, *, read_data: bool) -> Iterator[Result]:
     yield from _tools(project)
     yield _disk(project)
     yield _git_files(project.root)
     if template.is_older(project):
-        yield Sign(
+        yield Result(
             "params",
             "params.yaml and dvc.yaml are of an older version of dayfold",
             "write those of this version, with your values (docs/params.md lists the settings); "
@@ -68,139 +68,140 @@ def _signs(project: Project, *, read_data: bool) -> Iterator[Sign]:
             partial(template.upgrade, project),
         )
     try:
-        now = Line.read(project)
+        now = ProjectState.read(project)
     except ParamsError as error:
         if not template.is_older(project):
-            yield Sign("params", error.what, "; ".join([*error.problems, error.hint]))
+            yield Result("params", error.what, "; ".join([*error.problems, error.hint]))
         return
     try:
-        states.check(now, "check")
+        refusals.check(now, "check")
     except CycleError as error:
-        yield Sign("branch", error.what, error.hint)
+        yield Result("branch", error.what, error.hint)
     yield from _half_done(project)
-    if now.is_open and (names := day_files.gone(project, now.day)):
-        back = partial(day_files.bring_back, project, now.day)
+    if now.is_open and (names := day_files.missing(project, now.day)):
+        back = partial(day_files.restore, project, now.day)
         hint = "bring it back; or, to close the day: dayfold undo"
-        yield Sign("open day", f"gone: {', '.join(names)}", hint, back)
+        yield Result("open day", f"gone: {', '.join(names)}", hint, back)
     yield _computing(now.params)
-    for stray in strays(now):
-        yield Sign("images", str(stray), stray.command)
+    for unused in unused_folders(now):
+        yield Result("images", str(unused), unused.command)
     found = verify.verify(project, read_data=read_data)
     yield from _sharing(project, found)
-    for day, what, fix in verify.folded(found.damage):
-        yield Sign("days", f"{day}: {what}", fix)
-    for day, what, fix in verify.folded(found.absent):
-        yield Sign("days", f"{day}: {what}; to get it: {fix}")
+    for day, what, fix in verify.shortened(found.damage):
+        yield Result("days", f"{day}: {what}", fix)
+    for day, what, fix in verify.shortened(found.absent):
+        yield Result("days", f"{day}: {what}; to get it: {fix}")
     if found.damage:
         return
     try:
-        hand_edits.check(now)  # as `status`: a file that was added is in nobody's record
+        hand_edits.check(now)  # as `status` does: no record has an added file
     except CycleError as error:
-        yield Sign("days", f"{error.what} {', '.join(error.problems)}", error.hint)
-    yield Sign("history", verify.summary(found))
+        yield Result("days", f"{error.what} {', '.join(error.problems)}", error.hint)
+    yield Result("history", verify.summary(found))
 
 
-def _tools(project: Project) -> Iterator[Sign]:
+def _tools(project: Project) -> Iterator[Result]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
-    yield Sign("versions", f"dayfold {__version__}, python {platform.python_version()}, {packages}")
+    found = f"dayfold {__version__}, python {platform.python_version()}, {packages}"
+    yield Result("versions", found)
     found, hint = vcs.git(project.root, "--version").split()[2], ""
-    if not vcs.git_says(project.root, "var", "GIT_COMMITTER_IDENT"):
+    if not vcs.git_succeeds(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
         hint = 'git config --global user.name "…" && git config --global user.email "…"'
     elif branch := vcs.branch(project.root):
         found += f", on branch {branch}"
-    yield Sign("git", found, hint)
+    yield Result("git", found, hint)
 
 
-def _git_files(root: Path) -> Sign:
+def _git_files(root: Path) -> Result:
     if lacking := template.lacking(root):
         names = " and ".join(path.name for path in lacking)
         found = f"{names} may let git change or hide hashed files"
         hint = "complete them: docs/operations.md, Line ends and ignore files"
-        return Sign("git files", found, hint, partial(template.complete, root))
+        return Result("git files", found, hint, partial(template.complete, root))
     if changed := _changed_by_git(root):
         found = f"other attributes let git change hashed files: {', '.join(first_few(changed))}"
         hint = "git check-attr --all -- FILE shows which; take them out of .git/info/attributes, "
-        return Sign("git files", found, hint + ".gitattributes or one in a folder below")
-    return Sign("git files", "git neither changes nor ignores hashed files")
+        return Result("git files", found, hint + ".gitattributes or one in a folder below")
+    return Result("git files", "git neither changes nor ignores hashed files")
 
 
 def _changed_by_git(root: Path) -> list[str]:
-    # git is asked, as .git/info/attributes and those of a folder stand above the project's own.
+    # Only git knows: .git/info/attributes and those of a subfolder override the project's.
     files = vcs.git(root, "ls-files", "-z", "--", "data", "dvc.lock", "metrics.json", "params.yaml")
     words = ("text", "ident", "filter", "working-tree-encoding")
     said = vcs.split(vcs.git(root, "check-attr", "-z", "--stdin", *words, given=files))
-    kept = {"unset": words, "unspecified": words[1:]}  # without a word on text core.autocrlf holds
-    told = zip(said[::3], said[1::3], said[2::3], strict=True)
-    return sorted({name for name, word, value in told if word not in kept.get(value, ())})
+    kept = {"unset": words, "unspecified": words[1:]}  # else core.autocrlf decides
+    attributes = zip(said[::3], said[1::3], said[2::3], strict=True)
+    return sorted({name for name, word, value in attributes if word not in kept.get(value, ())})
 
 
-def _disk(project: Project) -> Sign:
+def _disk(project: Project) -> Result:
     free = shutil.disk_usage(project.root).free
     hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
-    return Sign("disk", f"{free / 2**30:.1f} GiB free", hint)
+    return Result("disk", f"{free / 2**30:.1f} GiB free", hint)
 
 
-def _half_done(project: Project) -> Iterator[Sign]:
+def _half_done(project: Project) -> Iterator[Result]:
     if busy := journal.at_work(project):
-        yield Sign("at work", ", ".join(busy))
+        yield Result("at work", ", ".join(busy))
         return
-    found = journal.find(project)
-    for one in found:
-        said = f"{one.what}, since {duration(one.age)}"
-        if one.is_lock and one.age < journal.YOUNG_SECONDS:
-            yield Sign("half done", said, "wait: a git may be at work, also in another container")
+    found = journal.half_done(project)
+    for item in found:
+        said = f"{item.what}, since {duration(item.age)}"
+        if item.is_lock and item.age < journal.YOUNG_SECONDS:
+            yield Result("half done", said, "wait: git may be at work here or in another container")
         else:
-            yield Sign("half done", said, one.said, one.fix)
+            yield Result("half done", said, item.repair, item.fix)
     note = journal.pending(project) if is_free(project.cycle_lock) else None
     if note:
         said = f"dayfold {note.command} did not end"
-        yield Sign("half done", said, "the next command repairs it")
+        yield Result("half done", said, "the next command repairs it")
     elif not found:
-        yield Sign("half done", "nothing")
+        yield Result("half done", "nothing")
 
 
-def _computing(params: Params) -> Sign:
-    # torch, which takes 3 s to import, is not asked.
+def _computing(params: Params) -> Result:
+    # Without torch, whose import takes 3 s.
     recipe, here = params.train, cpus()
     found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
     found += f" on {plural(here, 'CPU')}"
     if recipe.precision == "bf16" and not multiplies_bf16():
-        found += "; this CPU does not multiply in bf16: fp32 is faster, and changes the bits"
+        found += "; this CPU does not multiply in bf16: fp32 is faster, but changes the bits"
     if recipe.threads <= here:
-        return Sign("device", found)
+        return Result("device", found)
     hint = f"train.threads: {here} in params.yaml (from the next day on: it changes the bits)"
-    return Sign("device", f"{found}: more threads than CPUs, which is slow", hint)
+    return Result("device", f"{found}: more threads than CPUs, which is slow", hint)
 
 
-def _sharing(project: Project, found: Verified) -> Iterator[Sign]:
+def _sharing(project: Project, found: Verified) -> Iterator[Result]:
     urls, name = storage.remote_urls(project.root), storage.default_remote(project.root)
     if not urls:
         said = "none, so images and models are on this machine only (docs/operations.md, Sharing)"
-        yield Sign("remote", said)
+        yield Result("remote", said)
         return
     if not name:
         said = f"{', '.join(urls)}; none is the default"
-        yield Sign("remote", said, f"dvc remote default {next(iter(urls))}")
+        yield Result("remote", said, f"dvc remote default {next(iter(urls))}")
         return
     if folder := storage.folder_of_url(urls[name]):
         said = f"{name} is a file:// URL, by which DVC copies into the folder file: of this project"
         fix = f"dvc remote modify {name} url {shlex.quote(folder)} && dvc push --all-tags"
-        yield Sign("remote", said, fix)
+        yield Result("remote", said, fix)
         return
-    if late := storage.is_late(project.root, found.days):
-        yield Sign(
+    if late := storage.remote_is_newer(project.root, found.days):
+        yield Result(
             "remote",
-            f"{name} was set up after {found.days[0]} was sealed, so that dvc push and dvc fetch "
-            "--all-tags pass over such days",
+            f"{name} was set up after {found.days[0]} was sealed, so dvc push --all-tags and "
+            "dvc fetch --all-tags skip such days",
             f"dvc remote add --local --default {name} URL",
-            partial(storage.hold_everywhere, project.root),
+            partial(storage.configure_locally, project.root),
         )
     if found.problem:
-        yield Sign("remote", f"{name} could not be asked what it has: {found.problem}")
+        yield Result("remote", f"{name} did not say what it has: {found.problem}")
     elif found.unpushed:
         days = span(found.unpushed, found.days)
-        push = storage.pushing(project.root, all_tags=True)
-        yield Sign("remote", f"{name} does not have all of {days} yet; to push it: {push}")
+        push = storage.push_command(project.root, all_tags=True)
+        yield Result("remote", f"{name} does not have all of {days} yet; to push it: {push}")
     elif not late:
-        yield Sign("remote", f"{name} has all that this machine has of the sealed days")
+        yield Result("remote", f"{name} has all that this machine has of the sealed days")

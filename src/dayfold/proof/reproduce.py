@@ -1,8 +1,7 @@
 """Days made again in a worktree, and compared.
 
-The images come by link from the project's own folders, the parent from DVC's cache, a remote, or
-the day that was just made. Nothing is put into the cache, so that what is made is not taken from
-there either.
+Images are links to the project's own folders. The parent comes from DVC's cache, a remote, or the
+day made before. Outputs are not put into the cache, so none can be taken from it either.
 """
 
 import json
@@ -25,13 +24,13 @@ from dayfold.project.files import md5, only_one
 from dayfold.project.layout import Project, check_day
 from dayfold.proof import chain
 
-TAIL = 3  # lines of what `dvc repro` says that are shown where a stage fails
+TAIL = 3  # lines of `dvc repro` that are shown if a stage fails
 LEVELS = """\
 A  plans    manifest, weights, replay set, shares, draws: equal on every machine
 B  bits     the model and all that follows from it: equal under the same fingerprint
 C  GPU      as B, from run to run on the same GPU and stack
 D  figures  under another fingerprint: within the recorded 95% intervals"""
-# Of provenance.json; the rest are the fingerprint, times, and hashes that are compared as files.
+# Keys of provenance.json that are compared; the rest are the fingerprint, times, and file hashes.
 DRAWS = ("parent", "classes", "new_classes", "images", "draws")
 IDENTICAL, NOT_MADE = "identical", "not made"
 WITHIN, OUTSIDE = "D within the recorded intervals", "D DIFFERS"
@@ -39,10 +38,10 @@ WITHIN, OUTSIDE = "D within the recorded intervals", "D DIFFERS"
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """How a day came out, and what differs and why, or why it could not be made.
+    """The outcome for a day, and what differs and why, or why it was not made.
 
-    `outcome` is IDENTICAL, NOT_MADE, which of the levels A and B are equal, or of a day that
-    another version made (level D) WITHIN or OUTSIDE.
+    `outcome` is IDENTICAL, NOT_MADE, or says which of the levels A and B are equal. For a day of
+    another version (level D) it is WITHIN or OUTSIDE.
     """
 
     day: str
@@ -51,7 +50,7 @@ class Rebuilt:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether it is identical or, made by another version, has figures within the intervals."""
+        """Whether the day is identical or, if another version made it, within the intervals."""
         return self.outcome in (IDENTICAL, WITHIN)
 
     def __str__(self) -> str:
@@ -73,18 +72,18 @@ def reproduce(
     restore: bool = False,
     here: bool = False,
 ) -> list[Rebuilt]:
-    """Make sealed days again in temporary worktrees and compare every output; all days for none.
+    """Make sealed days again in temporary worktrees and compare every output; by default all days.
 
-    Apart from `restore`, which gives DVC's cache what it has lost of identical days, nothing in the
-    project is changed, and nothing is left behind. `from_scratch` makes the first day from the
-    origin, each other one from the model just made. With `here` days of another version are made by
-    this one, and their figures are compared. A day that needs an image that was erased is told, and
-    not made. Raises CycleError where a day is not sealed.
+    `from_scratch` makes the first day from the origin and each other one from the model just made.
+    `restore` puts outputs of identical days back into DVC's cache; nothing else in the project
+    changes, and no worktree is left. `here` makes days of another version with this one, and
+    compares figures. A day that needs an erased image is reported and not made. Raises CycleError
+    if a day is not sealed.
     """
-    line = line_of(project, days)
-    wanted = [one for one in line if from_scratch or not days or one.day in days]
+    records = records_until(project, days)
+    wanted = [one for one in records if from_scratch or not days or one.day in days]
     say(f"{LEVELS}\n\n{_expected(wanted[-1])}\n")
-    erased = record.needed(project, manifest.history(project, line[-1].day), wanted)
+    erased = record.erased_inputs(project, manifest.history(project, records[-1].day), wanted)
     results: list[Rebuilt] = []
     with worktrees(project), Ticker("reproducing", len(wanted), "days") as ticker:
         for sealed in wanted:
@@ -101,31 +100,31 @@ def reproduce(
     return results
 
 
-def line_of(project: Project, days: Sequence[str]) -> list[Sealed]:
-    """Return the line from the origin to the last of these sealed days, or to the last of all.
+def records_until(project: Project, days: Sequence[str]) -> list[Sealed]:
+    """Return the sealed days from the first to the last of these, or to the last of all.
 
-    Raises CycleError where they are not sealed, or not of one history.
+    Raises CycleError if they are not sealed, or not in one history.
     """
     sealed = vcs.sealed_days(project.root)
     last = max(map(check_day, days), default=sealed[-1] if sealed else "")
-    found, line, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
+    found, records, broken = chain.walk(project, sealed, last) if last in sealed else ([], [], [])
     for day, what, fix in broken:
         raise CycleError(f"{day} cannot be made again: {what}.", hint=fix)
     missing = sorted(set(days) - set(found))
-    if missing or not line:
+    if missing or not records:
         some = f"; sealed are {sealed[0]} to {sealed[-1]}" if sealed else ""
         raise CycleError(
             f"Not sealed in one history here: {', '.join(first_few(missing)) or 'any day'}{some}.",
             hint="git fetch --tags, if days were sealed elsewhere; dayfold log shows all",
         )
-    return line
+    return records
 
 
 def _expected(sealed: Sealed) -> str:
     from dayfold.learning import device
 
     recipe, pinned = sealed.params["train"], sealed.params["dayfold"]
-    keys = ("device", "precision", "threads", "processes")  # the last is no param of older days
+    keys = ("device", "precision", "threads", "processes")  # older days have no `processes`
     machine = device.resolve(**{key: recipe[key] for key in keys if key in recipe})
     here = device.fingerprint(machine, params_file.named_network(sealed.params["origin"]))
     changed = differences(sealed.provenance["fingerprint"], here)
@@ -138,19 +137,20 @@ def _expected(sealed: Sealed) -> str:
 
 def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
     if erased:
-        return f"it needs images that were erased: {', '.join(first_few(erased))}"
+        more = f" and {len(erased) - 1} more" * (len(erased) > 1)
+        return f"it needs images that were erased: {erased[0]}{more}"
     pinned = sealed.params.get("dayfold")
     if here or pinned == __version__:
         return ""
     return (
         f"it was made by dayfold {pinned}, installed is {__version__}: "
-        f"pip install dayfold=={pinned}, or compare figures by --here"
+        f"pip install dayfold=={pinned}, or compare figures with --here"
     )
 
 
 @contextmanager
 def worktrees(project: Project) -> Iterator[None]:
-    """Let one process at a time make worktrees; none is left, however the block ends.
+    """Let one process at a time make worktrees, and leave none.
 
     What a kill left behind is removed first.
     """
@@ -168,17 +168,17 @@ def _clear(project: Project) -> None:
 
 
 def _remove(project: Project) -> None:
-    # Links to images are removed, never followed.
+    # rmtree removes links to images and never follows them.
     shutil.rmtree(project.rebuilt, ignore_errors=True)
-    # One that is not there, or not known to git, is as good.
-    vcs.git_says(project.root, "worktree", "remove", "--force", str(project.rebuilt))
+    # It may be gone, or unknown to git.
+    vcs.git_succeeds(project.root, "worktree", "remove", "--force", str(project.rebuilt))
 
 
 def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -> Rebuilt:
-    """Make a day and compare it; `since` is the first day made before it that came out other."""
+    """Make a day and compare it; `since` is the first day before it that came out different."""
     project, folder = sealed.project, Project(sealed.project.rebuilt)
     try:
-        _lay_out(sealed, folder, from_scratch)
+        _prepare(sealed, folder, from_scratch)
         vcs.dvc(folder.root, "repro", "--force", "--no-commit")
         result = compare(sealed, folder, inherited=since if from_scratch else "")
         if restore and result.outcome == IDENTICAL:
@@ -196,29 +196,29 @@ def _rebuild(sealed: Sealed, since: str, *, from_scratch: bool, restore: bool) -
         _remove(project)
 
 
-def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
+def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
     project = sealed.project
     # No hooks: DVC's own would check out every image and model.
     at, tag, no_hooks = str(folder.root), vcs.TAG + sealed.day, ("-c", "core.hooksPath=/dev/null")
     words = ["worktree", "add", "--detach", at, tag]
-    if vcs.git_says(project.root, "config", "core.worktree"):
-        # A submodule, whose setting DVC's git takes for that of its worktrees too.
+    if vcs.git_succeeds(project.root, "config", "core.worktree"):
+        # In a submodule DVC would use core.worktree for its worktrees too.
         words = ["clone", "--shared", str(project.root), at]
     vcs.git(project.root, *no_hooks, *words, "--quiet", "--no-checkout")
     vcs.git(folder.root, *no_hooks, "checkout", "--quiet", "--detach", tag)
-    # All that DVC notes of a folder of its own is to go with it.
+    # Keep DVC's notes on this folder in it, so that they go with it.
     objects, home = storage.cache_folder(project.root), folder.root / ".dvc" / "tmp" / "site"
     local = f'[cache]\n    dir = "{objects}"\n[core]\n    site_cache_dir = "{home}"\n'
     (folder.root / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     if sealed.params.get("dayfold") != __version__:
         template.upgrade(folder)
     for file in sorted((folder.data / "images").glob("*.dvc")):
-        for day in pins.here(folder, file):
+        for day in pins.read(folder, file):
             if not project.images(day).is_dir():
                 raise CycleError(f"images of {day} are not here:", hint=vcs.TO_FETCH)
-            # A whole folder by one link: its images are read only.
+            # One link for a whole folder, as its images are only read.
             folder.images(day).symlink_to(project.images(day))
-    # The parent: the one just made, an origin of its seed, or the recorded one.
+    # The parent is the one just made, an origin from its seed, or the recorded one.
     if project.rebuilt_parent.exists():
         project.rebuilt_parent.rename(folder.parent)
     elif from_scratch and sealed.params["origin"]["weights"] == "random":
@@ -228,56 +228,56 @@ def _lay_out(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         made = origin.make(seed=params.seed, **params.origin.model_dump())
         origin.write(folder, made)
     else:
-        storage.bring_folder(project.root, sealed.parent_md5, folder.parent)
+        storage.fetch_folder(project.root, sealed.parent_md5, folder.parent)
 
 
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     """Compare a day made again in `made` with its record.
 
-    The hashes are those of both dvc.lock, and of what the day's commit has. `inherited` is the day
-    since which the parent, made again too, is another one. Of a day of another version, figures
-    are compared.
+    Hashes of both dvc.lock files and of the files in the day's commit are compared. `inherited` is
+    the first day whose remade model differs, and with it the parent. For a day of another version,
+    figures are compared.
     """
     if sealed.params["dayfold"] != __version__:
         return _figures(sealed, made)
-    mine, then = json.loads(made.provenance.read_bytes()), sealed.provenance
+    now, then = json.loads(made.provenance.read_bytes()), sealed.provenance
     lock, own = pins.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     planned = sealed.outs(*PLANS)
     differing = [
         path
         for path, key in sealed.outs().items()
-        # provenance.json has times in it: what may not differ is compared key by key.
+        # provenance.json has times in it, so its other keys are compared one by one.
         if path != own
         and lock.get(path) != (md5(sealed.files[path]) if path in sealed.files else key)
     ]
     plans = [path for path in differing if path in planned]
-    plans += [f"{key} in {own}" for key in DRAWS if mine.get(key) != then.get(key)]
+    plans += [f"{key} in {own}" for key in DRAWS if now.get(key) != then.get(key)]
     bits = [path for path in differing if path not in planned]
     if not plans and not bits:
         return Rebuilt(sealed.day, IDENTICAL)
     levels = (f"{name} {'DIFFERS' if of else 'equal'}" for name, of in (("A", plans), ("B", bits)))
     said = [*(first_few(plans) or bits[:1]), *_accuracy(sealed, made)]
-    changed = differences(then["fingerprint"], mine["fingerprint"])
-    why = "nothing known: dayfold's version and the fingerprint are the recorded ones"
+    changed = differences(then["fingerprint"], now["fingerprint"])
+    why = "not known: dayfold's version and the fingerprint are the recorded ones"
     if plans:
         why = "plans are equal on every machine, so an image or a file of this day was changed: "
         why += "dayfold check --read-data"
     elif inherited:
-        why = f"its parent is another one since {inherited}"
+        why = f"the parent differs since {inherited}"
     elif changed:
         why = f"fingerprint: {', '.join(changed)}"
     return Rebuilt(sealed.day, "  ".join(levels), f"{'; '.join(said)}\n{'':12}why: {why}")
 
 
 def _figures(sealed: Sealed, made: Project) -> Rebuilt:
-    """Compare the figures of a day with the 95% intervals that were recorded (level D)."""
+    """Compare a day's figures with its recorded 95% intervals (level D)."""
     # Versions before 0.2.0 had all figures in metrics.json.
     name = made.name(made.figures if made.name(made.figures) in sealed.files else made.metrics)
     then, now = json.loads(sealed.file(name)), json.loads(made.figures.read_bytes())
     outside = []
     for key, ends in then.get("interval", {}).items():
         if not isinstance(ends, dict) or not isinstance(ends.get("low"), float):
-            continue  # of several figures, by class
+            continue  # the intervals of classes, for one
         low, high, value = ends["low"], ends["high"], now.get(key)
         if value is None or not low <= value <= high:
             here = "none" if value is None else f"{value:.3f}"
@@ -296,10 +296,10 @@ def _accuracy(sealed: Sealed, made: Project) -> list[str]:
 
 
 def differences(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Say in which facts two fingerprints differ: `threads 2 → 1`. What only one has is left out.
+    """Say in which facts two fingerprints differ: `threads 2 → 1`.
 
-    A fact that an older version did not record says nothing of what has changed. Of a list of CPU
-    features only those are named that one of both lacks: `cpu_features -fma3 +avx512_bf16`.
+    Facts that only one of them has are left out: an older version did not record them. For CPU
+    features, only those that one side lacks are named: `cpu_features -fma3 +avx512_bf16`.
     """
     return [
         f"{name} {_change(name, str(value), str(here[name]))}"

@@ -1,9 +1,9 @@
 """The audit: labels that are probably wrong.
 
-It is confident learning on out-of-sample predictions (Northcutt, Jiang & Chuang, "Confident
+The method is confident learning on out-of-sample predictions (Northcutt, Jiang & Chuang, "Confident
 learning: estimating uncertainty in dataset labels", 2021), as cleanlab implements it. A label is
 doubted where the model's confidence in another class is above its mean confidence on images of that
-class. So a hard class is not suspected as a whole.
+class, so a hard class is not suspected as a whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ from dayfold.project.console import Ticker, first_few
 from dayfold.project.files import write_bytes
 from dayfold.project.layout import Project, check_day
 
-MANY = 0.1  # part of the labels doubted, above which the model is suspected instead
-FEW = 5  # labels that are listed where none is doubted
+MANY = 0.1  # share of doubted labels above which the model is to blame
+FEW = 5  # labels that are listed if none is doubted
 FOLDS = 5
 PICTURED = 500  # images on the page at most, so that a browser opens it
 
@@ -77,8 +77,8 @@ def run(project: Project, *, top: int | None) -> Audit:
         raise ModelError("No day has a model yet.", hint="dayfold status")
     model = network.load(project.model)
     day = check_day(model.metadata["day"])
-    # Those withdrawn on the open day too, after the model's day.
-    withdrawn = list(corrections.gone(project))
+    # The open day's withdrawals count too, though it comes after the model's day.
+    withdrawn = list(corrections.withdrawals(project))
     images = manifest.history(project, day).images.filter(~pl.col("image").is_in(withdrawn))
     here = pl.Series([(project.root / path).is_file() for path in images["path"]], dtype=pl.Boolean)
     known = pl.Series(images["label"].is_in(list(model.classes)))
@@ -96,7 +96,7 @@ def run(project: Project, *, top: int | None) -> Audit:
         decision = decided[image].decision if image in decided else ""
         other, score = model.classes[found.suggested[place]], round(float(found.score[place]), 6)
         doubts.append(Doubt(image, path, label, other, score, decision))
-    # And the decisions of a person that were not applied yet.
+    # Keep a person's decisions that were not applied yet.
     label_of = dict(images.select("image", "label").iter_rows())
     listed = {one.image for one in doubts}
     doubts += [
@@ -104,11 +104,11 @@ def run(project: Project, *, top: int | None) -> Audit:
         for image, doubt in decided.items()
         if image not in listed and label_of.get(image, doubt.decision) != doubt.decision
     ]
-    tables.write(project.audit(day), Doubt, tables.for_people(doubts))
+    tables.write(project.audit(day), Doubt, tables.spreadsheet_rows(doubts))
     left_out = (
-        (here, "are not here (dvc checkout || dvc pull)"),
-        (known | ~here, "are of classes that the model has not learnt"),
-        (pl.Series(judged), "are of classes with too few images or groups to judge by"),
+        (here, f"images that are not here ({vcs.TO_FETCH})"),
+        (known | ~here, "images of classes that the model has not learnt"),
+        (pl.Series(judged), "images of classes with too few images or patients to judge by"),
     )
     return Audit(
         day,
@@ -117,7 +117,7 @@ def run(project: Project, *, top: int | None) -> Audit:
         judged=len(rows),
         doubted=int(found.doubted.sum()),
         new=int((found.doubted & new).sum()),
-        skipped=[f"{(~kept).sum()} images {why}" for kept, why in left_out if not kept.all()],
+        skipped=[f"{why}: {(~kept).sum()}" for kept, why in left_out if not kept.all()],
     )
 
 
@@ -136,7 +136,7 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     probabilities[trained], judged[trained] = out_of_sample(
         features.numpy()[trained], labels[trained], fold, len(model.classes)
     )
-    # Apart, as the network and the regression have different mean confidences.
+    # Judged separately, as the network and the regression have different mean confidences.
     score, suggested = np.ones(len(rows)), np.zeros(len(rows), dtype=np.int64)
     doubted = np.zeros(len(rows), dtype=bool)
     for part in (trained & judged, ~trained & judged):
@@ -177,7 +177,7 @@ def out_of_sample(
     """Return each image's probabilities by a logistic regression fitted on the other folds.
 
     `features` float32 [n, d], `labels` and `fold` int64 [n] → probabilities float64 [n, classes],
-    and bool [n]: whether the other folds had the image's class.
+    and bool [n]: whether the class of the image is in the other folds.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -192,7 +192,7 @@ def out_of_sample(
         if len(known) < 2:
             continue
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        # The threads of BLAS spin while they wait: beside other work it takes ten times as long.
+        # Waiting BLAS threads spin: beside other work that takes ten times as long.
         with threadpool_limits(1, user_api="blas"):
             model.fit(features[train], labels[train])
         probabilities[np.ix_(test, known)] = model.predict_proba(features[test])
@@ -226,15 +226,13 @@ def doubts(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Dou
 def ranking(found: Doubts, new: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return positions, the most doubtful first: int64 [n].
 
-    Doubted labels come before all others, and among them those of `new` images, bool [n], which a
-    person deals with today.
+    Doubted labels come first, and among them those of `new` images, bool [n].
     """
     old = found.doubted & ~new
     return np.lexsort((found.score, old, ~found.doubted)).astype(np.int64)
 
 
 def _decided(project: Project, day: str) -> dict[str, Doubt]:
-    """Return the rows of the table in which a person has decided, by image."""
     if not project.audit(day).exists():
         return {}
     name = project.name(project.audit(day))
@@ -242,10 +240,12 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
         table = tables.read(project.audit(day), Doubt)
     except LedgerError as error:
         raise LedgerError(
-            f"{name} is there and cannot be read, so its decisions would be lost: {error.what}",
+            f"{name} cannot be read, so its decisions would be lost: {error.what}",
             hint=f"dayfold relabel --from {name}, or move it away",
         ) from None
-    return {row["image"]: Doubt(**row) for row in tables.shown(table) if row["decision"]}
+    return {
+        row["image"]: Doubt(**row) for row in tables.from_spreadsheet_rows(table) if row["decision"]
+    }
 
 
 def summary(audit: Audit, project: Project) -> Iterator[str]:
@@ -254,19 +254,22 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
     if audit.doubts and not audit.doubted:
         yield "No label is doubted. The least certain ones:"
     doubts = [
-        f"{one.path}: {one.label}, or {one.suggested}? ({one.score:.3f})" for one in audit.doubts
+        f"{one.path}: {one.label}, or {one.suggested}? (score {one.score:.3f})"
+        for one in audit.doubts
     ]
     yield from (*first_few(doubts, name), *audit.skipped)
+    if doubts:
+        yield "score: 0 is surely wrong, 1 is surely right"
     yield f"{audit.judged} labels judged, {audit.doubted} doubted ({audit.new} from {audit.day})"
     if audit.doubted > MANY * audit.judged:
-        yield "so many doubts say more of the model than of the labels: train it better first"
+        yield "so many doubts point to the model, not to the labels: train it better first"
     if audit.doubts:
-        yield f"written: {name}; its column `decision` takes a class, keep or withdraw"
-        yield f"next: dayfold relabel --from {name}"
+        yield f"written: {name}"
+        yield "next: fill in its column `decision` (a class, keep or withdraw)"
+        yield f"then: dayfold relabel --from {name}"
 
 
 def write_page(project: Project, audit: Audit) -> None:
-    """Write data/audit/<day>.html, a self-contained page."""
     path = project.audit(audit.day)
     with no_warnings():
         pictured = [

@@ -1,4 +1,4 @@
-"""A day's model as a file, with README."""
+"""Export of a day's model, with README."""
 
 import json
 import math
@@ -30,9 +30,9 @@ from dayfold.project.layout import Project
 from dayfold.serve import model as models
 
 ENDINGS = {".onnx": "onnx", ".safetensors": "safetensors", ".md": "card"}
-CHECKED = 1000  # held-out images at most that the export is compared on
-NOISE = 8  # images of noise, for a clone without the project's images
-TOLERANCE = 1e-4  # of a probability, as sums in another order differ
+CHECKED = 1000  # held-out images at most on which the export is compared
+NOISE = 8  # images of noise that are used in a clone without images
+TOLERANCE = 1e-4  # of a probability: sums in another order differ
 BATCH = 64
 OPSET = 17  # of ONNX; every runtime has it since 2022
 
@@ -65,18 +65,18 @@ class Deployed(torch.nn.Module):
 
 
 def form_of(file: Path, form: str | None) -> str:
-    """Return the format that was named, or that of the file's ending."""
+    """Return the named format, or else that of the file's ending."""
     found = form or ENDINGS.get(file.suffix, file.suffix)
     if found in ENDINGS.values():
         return found
     hint = "one of these: " + ", ".join(f"{name} ({end})" for end, name in ENDINGS.items())
-    raise CycleError(f"{form or file.name} names no format of a model.", hint=hint)
+    raise CycleError(f"{form or file.name} is not a model format.", hint=hint)
 
 
 def export(project: Project, file: Path, *, day: str | None, form: str) -> list[Path]:
-    """Write a day's model to `file`, its README and its card beside it; return their paths.
+    """Write a day's model, its README and its card; return their paths.
 
-    With the format "card" the file is the card alone.
+    With the format "card" only the card is written.
     """
     named, day = day, models.chosen_day(project, day)
     say(models.describe_choice(project, day, named))
@@ -110,7 +110,7 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
     found, erased = days.read(project, day), list[str]()
     if found.is_sealed:
         pinned = list(record.read(project, [day]).values())
-        erased = record.needed(project, history, pinned).get(day, [])
+        erased = record.erased_inputs(project, history, pinned).get(day, [])
     return card(found, model.live, model.metadata, limit=limit, erased=erased)
 
 
@@ -121,7 +121,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
         import onnxruntime
     except ImportError as error:
         raise ToolError(
-            f"For ONNX {error.name} has to be installed.", hint="pip install 'dayfold[onnx]'"
+            f"The ONNX export needs {error.name}.", hint="pip install 'dayfold[onnx]'"
         ) from None
     outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
     outputs += ["distance"] * (deployed.novelty is not None)
@@ -153,7 +153,7 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
 
 
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
-    """Write the day's own file; run it as its README says, with torchvision's network."""
+    """Write the model file as the project has it; run it with torchvision's network."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
 
     network.save(path, model.state, model.metadata, model.novelty)
@@ -170,9 +170,9 @@ def _run(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.
 
 
 def _check(project: Project, history: History, model: Model, deployed: Deployed, run: Run) -> str:
-    """Compare the exported model with the model on the same images; return a sentence.
+    """Compare the exported model with the original on the same images; return a sentence.
 
-    Raises ModelError where they differ by more than TOLERANCE.
+    Raises ModelError if they differ by more than TOLERANCE.
     """
     size, held_out = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
     is_here = [(project.root / path).is_file() for path in held_out["path"]]
@@ -192,7 +192,7 @@ def _check(project: Project, history: History, model: Model, deployed: Deployed,
                     difference = max(difference, float(np.abs(exported - own).max()))
     found = f"Checked on {of}: the largest difference from the model is {difference:.1e} (fp32)."
     if difference > TOLERANCE:
-        raise ModelError(f"The exported model is not the model; nothing was written. {found}")
+        raise ModelError(f"The exported model differs, so nothing was written. {found}")
     return found
 
 
@@ -227,7 +227,7 @@ probabilities = (logits / inside["temperature"]).softmax(1).numpy()""",
 _INSIDE = {
     "onnx": "Scaling, normalisation, softmax and temperature are inside the graph.",
     "safetensors": "The file holds the weights of torchvision's {network} and, under the key "
-    "`dayfold` of its header, everything else: it is the very file that the project keeps. "
+    "`dayfold` of its header, everything else: it is the file that the project keeps. "
     "Normalisation and temperature are applied outside it, as shown.",
 }
 

@@ -13,9 +13,9 @@ from dayfold.learning.network import Model
 from dayfold.ledger import decode
 
 LAYERS = {"layer3": 16, "layer2": 8, "layer1": 4}  # and their strides, in pixels of the image
-FINE = 7  # pixels a side of a map, at least
+FINE = 7  # pixels a side that a map must have
 HOT = np.array([255, 48, 0], dtype=np.float32)  # RGB where the model looks most
-STRONGEST = 0.6  # part of that colour there
+STRONGEST = 0.6  # share of that colour there
 
 
 def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
 
 
 def heat_pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:
-    """Return each image as the model is given it, under its heat map."""
+    """Return each image, as the model sees it, with its heat map over it."""
     size = model.metadata["recipe"]["image_size_px"]
     with decode.no_warnings():
         read = [decode.squared(decode.decode(path.read_bytes()), size) for path in paths]

@@ -64,12 +64,12 @@ class Classifier:
         self.classes, self._outputs, self._novelty = model.live, model.classes, model.novelty
         self.temperature, self.calibration = model.temperature, model.calibration
         self.threshold, self.limit = chosen.threshold, model.limit(chosen.known_share)
-        if self.limit == model.metadata.get("no_limit"):  # it says how many there were
+        if self.limit == model.metadata.get("no_limit"):  # it gives their number
             self.limit = f"{self.limit}; {ENOUGH} are needed"
         self.image_size_px: int = recipe["image_size_px"]
-        # The precision that it was evaluated in, where the hardware has it.
+        # As evaluated, where the hardware has this precision.
         precision = "fp32" if recipe["precision"] == "fp32" else "auto"
-        threads = min(torch.get_num_threads(), cpus())  # torch knows no quota
+        threads = min(torch.get_num_threads(), cpus())  # torch does not see CPU quotas
         self._machine = device.chosen(device="auto", precision=precision, threads=threads)
         net = network.WithFeatures(network.build(model, self.image_size_px))
         self._net = net.to(self._machine.device)
@@ -99,8 +99,8 @@ class Classifier:
                     read = list(pool.map(self._read, chunk))
                 good = [pixel for pixel in read if isinstance(pixel, torch.Tensor)]
                 answers = iter(self._answers(torch.stack(good)) if good else ())
-                for one in read:
-                    yield one if isinstance(one, str) else next(answers)
+                for item in read:
+                    yield item if isinstance(item, str) else next(answers)
 
     def _read(self, image: ImageLike) -> torch.Tensor | str:
         name = "an image" if isinstance(image, Image.Image | np.ndarray) else str(image)
@@ -133,7 +133,7 @@ def _rgb(image: ImageLike) -> Image.Image:
     """Return an image as RGB, decoded as in training; OSError or IntakeError where it cannot be."""
     if isinstance(image, str | Path):
         if Path(image).exists() and not Path(image).is_file():
-            raise IntakeError("is not a file")  # a pipe that nobody writes into has no end
+            raise IntakeError("is not a file")  # reading a pipe may never end
         return decode.decode(Path(image).read_bytes())
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
@@ -162,13 +162,12 @@ def chosen_day(project: Project, day: str | None) -> str:
     if day is None:
         passed = gate.last_passed(project, sealed)
         if not sealed:
-            what = "No day is sealed yet, so no model is the one to use."
+            what = "No day is sealed yet, so there is no model to use."
             raise CycleError(what, hint="dayfold status")
         if passed is None:
             raise CycleError(
-                f"None of the {len(sealed)} sealed days passed its gate, so no model is the one "
-                "to use.",
-                hint="dayfold log shows why; name a day to use its model all the same: --day",
+                f"None of the {len(sealed)} sealed days passed its gate, so no model is used.",
+                hint="dayfold log shows why; to use a day's model anyway: --day",
             )
         return passed
     opened = params_file.read(project.params).day
@@ -182,7 +181,7 @@ def chosen_day(project: Project, day: str | None) -> str:
 
 
 def describe_choice(project: Project, day: str, named: str | None) -> str:
-    """Say which day's model is used, and why that one where nobody `named` a day."""
+    """Say which day's model is used and, if nobody `named` a day, why."""
     if named:
         return f"model of {day}"
     later = [one for one in vcs.sealed_days(project.root) if one > day]
@@ -194,8 +193,8 @@ def describe_choice(project: Project, day: str, named: str | None) -> str:
 def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     """Return the model of a sealed day, or the open day's model in data/.
 
-    A sealed day's model is read from data/ if it is the one there, else from DVC's cache or, with
-    `fetch`, a remote.
+    A sealed day's model is read from data/ if it is there, else from DVC's cache or, with `fetch`,
+    from a remote.
     """
     if day not in vcs.sealed_days(project.root):
         model = network.load(project.model) if project.model.exists() else None
@@ -209,16 +208,16 @@ def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     if not fetch and not storage.object_path(project.root, pinned).is_file():
         raise ModelError(f"The model of {day} is not here.", hint=vcs.TO_FETCH)
     try:
-        cached = storage.bring(project.root, pinned)
+        cached = storage.fetch(project.root, pinned)
     except ToolError as error:
         raise ModelError(
-            f"The model of {day} is neither in DVC's cache here nor to be had from a remote:",
+            f"The model of {day} is neither in DVC's cache here nor in a remote:",
             problems=error.problems,
             hint=error.hint,
         ) from None
     if md5_file(cached) != pinned:
         raise ModelError(
-            f"What DVC's cache has as the model of {day} is not the one that was sealed.",
+            f"The model of {day} in DVC's cache is not the one that was sealed.",
             hint=f"remove it, then run the command again: rm -f {shlex.quote(str(cached))}",
         )
     return network.load(cached)

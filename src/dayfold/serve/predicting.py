@@ -1,7 +1,7 @@
 """`dayfold predict`: files → answers, or a queue of images to label.
 
-In the queue images unlike all that the model has learnt come first, then those that it is unsure
-of. A near duplicate of a labelled or queued image is left out, and patients take turns.
+In the queue, images unlike all that the model has learnt come first, then those that it is unsure
+of. Near duplicates of labelled or queued images are left out, and patients take turns.
 """
 
 import os
@@ -17,9 +17,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from dayfold.errors import IntakeError, RefusedError
-from dayfold.history.line import Line
+from dayfold.history.state import ProjectState
 from dayfold.ledger import decode, grouping, looks
-from dayfold.ledger.intake.delivery import Delivery, Found, examine, safe_cell
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, examine, safe_cell
 from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.names import is_clutter, name_problem
 from dayfold.project.console import first_few, plural, say
@@ -30,13 +30,13 @@ from dayfold.serve.model import Answer, Classifier
 
 NOT_SURE, UNKNOWN = "not sure", "unknown"
 FORMS = ("csv", "label-studio")  # of a queue
-COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py knows them
+COLUMNS = ("path", "label", "suggested", "confidence", "reason")  # formats.py reads them
 
 
 def images(sources: Sequence[Path]) -> list[Path]:
     """Return every file of these files and folders, without hidden ones, sorted within a folder."""
     if missing := [f"{source} does not exist" for source in sources if not source.exists()]:
-        raise IntakeError("Not all of this is there:", problems=missing)
+        raise IntakeError("Some of these do not exist:", problems=missing)
     found: list[Path] = []
     for source in sources:
         found += [] if source.is_dir() else [source]
@@ -45,7 +45,9 @@ def images(sources: Sequence[Path]) -> list[Path]:
             names = sorted(name for name in files if not is_clutter(name))
             found += [Path(place, name) for name in names]
     if not found:
-        raise IntakeError("There is no file in it.", problems=[str(source) for source in sources])
+        raise IntakeError(
+            "There are no files to predict.", problems=[str(source) for source in sources]
+        )
     return found
 
 
@@ -59,8 +61,8 @@ def predict(
 ) -> None:
     """Predict each file and print the answers, or write them into the file `csv`.
 
-    Files that are no images are passed over, except those that were `named`. Raises RefusedError at
-    the end where a file cannot be read.
+    Files that are no images are skipped, except those that were `named`. Raises RefusedError at the
+    end if a file cannot be read.
     """
     files = only_images(paths, named)
     top = min(top, len(model.classes))
@@ -101,17 +103,17 @@ def only_images(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Pat
         chosen = [path for path in paths if path in named or _may_be_image(path)]
     if others := set(paths).difference(chosen):
         listed = ", ".join(first_few([escaped(str(path)) for path in paths if path in others]))
-        say(f"passed over {plural(len(others), 'file')}, no images: {listed}")
+        say(f"skipped {plural(len(others), 'file')}, no images: {listed}")
     if not chosen:
-        raise IntakeError("There is no image in it.")
+        raise IntakeError("There are no images to predict.")
     return chosen
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether a file is an image by its name or its first bytes, damaged or not."""
+    """Return whether a file is an image by its name or its first bytes, damaged or not."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return False  # who opens a pipe that nobody writes into waits for ever
+            return False  # opening a pipe may never end
         return path.suffix.lower() in decode.IMAGE_ENDINGS or decode.begins_as_image(path)
     except OSError:
         return True  # so that a file that cannot be read is reported
@@ -125,7 +127,7 @@ def line(answer: Answer, top: int, width: int) -> str:
     if answer.sure:
         rest = f"  then {', '.join(ranked[1:top])}" if top > 1 else ""
         return f"{answer.label:{width}}  {answer.confidence:.3f}{rest}"
-    # At least two classes: the model cannot decide between them.
+    # Show two classes or more, as the model cannot decide between them.
     return f"{NOT_SURE:{width}}  {', '.join(ranked[: max(top, 2)])}"
 
 
@@ -173,8 +175,9 @@ def in_order(
 
     Unknown images come first, by distance; then unsure ones and then the others, by confidence.
     Without a limit for unknown images (`judged` is false), all are ordered by distance. Within each
-    part, every group has a turn before any has a second one; an image without a group is a group.
-    `seen` are the looks of these images, `known` those of labelled ones. Ties keep the given order.
+    of these parts every group has a turn before any has a second; an image without a group is a
+    group of its own. `seen` are the looks of these images, `known` those of labelled ones. Ties
+    keep the given order.
     """
 
     def need(place: int) -> tuple[int, float]:
@@ -213,26 +216,28 @@ def write_queue(
     Raises RefusedError at the end where files cannot be used, as `predict` does.
     """
     if form not in FORMS:
-        raise IntakeError(f"{form!r} is none of the formats.", hint=f"--format {'|'.join(FORMS)}")
-    now = Line.read(project)
+        raise IntakeError(
+            f"{form!r} is not one of the formats.", hint=f"--format {'|'.join(FORMS)}"
+        )
+    now = ProjectState.read(project)
     history = now.history()
     known = {*history.images["image"], *history.withdrawn}
     known_looks = looks.read(project, history.days)["look"].to_list()
     open_day = walk_day(project, now.day, Delivery()) if now.is_open else []
     paths = only_images(images([folder]))
-    files = [Found(path, path.relative_to(folder).as_posix(), "") for path in paths]
+    files = [FoundFile(path, path.relative_to(folder).as_posix(), "") for path in paths]
     examined = examine([*open_day, *files])
     for facts in examined[: len(open_day)]:
         known.add(facts["image"])
         known_looks.append(facts.get("look", ""))
-    new, repeated, problems = dict[str, Found](), 0, list[str]()
-    for one, facts in zip(files, examined[len(open_day) :], strict=True):
-        if problem := name_problem(one.place, "file") or facts.get("refused"):
-            problems.append(f"{escaped(one.place)} {problem}")
+    new, repeated, problems = dict[str, FoundFile](), 0, list[str]()
+    for found, facts in zip(files, examined[len(open_day) :], strict=True):
+        if problem := name_problem(found.place, "file") or facts.get("refused"):
+            problems.append(f"{escaped(found.place)} {problem}")
         elif facts["image"] in known:
             repeated += 1
         else:
-            checked = one._replace(image=facts["image"], look=facts["look"], ids=facts["ids"])
+            checked = found._replace(image=facts["image"], look=facts["look"], ids=facts["ids"])
             new.setdefault(checked.image, checked)
     queued = _queued(model, [*new.values()], known_looks, now.params)
     if form == "csv":
@@ -247,7 +252,7 @@ def write_queue(
     say(f"written: {file}, {len(queued[:count])} of {plural(len(files), 'image')}")
     say(f"left out: {repeated} known already, {plural(duplicates, 'near duplicate')}")
     if isinstance(model.limit, str):
-        say(f"By distance, and no image is called {UNKNOWN}: {model.limit}.")
+        say(f"The order is by distance; no image is called {UNKNOWN}: {model.limit}.")
     command = shlex.join(["dayfold", "add", str(folder), "--labels", labels])
     say(f"next: {by_hand}, then {command}")
     if problems:
@@ -256,15 +261,15 @@ def write_queue(
 
 
 def _queued(
-    model: Classifier, new: Sequence[Found], known_looks: Sequence[str], params: Params
+    model: Classifier, new: Sequence[FoundFile], known_looks: Sequence[str], params: Params
 ) -> list[Queued]:
     answers = model.predict(one.path for one in new)
     judged = not isinstance(model.limit, str)
     groups = []
-    for one, answer in zip(new, answers, strict=True):
-        # The path that it would have in the project.
-        path = f"data/images/{params.day}/{answer.label}/{one.path.name}"
-        groups.append(grouping.in_path(path, params.data.group) or one.ids)
+    for image, answer in zip(new, answers, strict=True):
+        # The path that the image would have in the project.
+        path = f"data/images/{params.day}/{answer.label}/{image.path.name}"
+        groups.append(grouping.in_path(path, params.data.group) or image.ids)
     queued = []
     for at in in_order(answers, [one.look for one in new], groups, known_looks, judged=judged):
         answer = answers[at]

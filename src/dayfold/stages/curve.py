@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from dayfold.errors import CycleError
-from dayfold.figures import counts, evidence, gate, log, metrics, retention
+from dayfold.figures import counts, evidence, gate, intervals, log, metrics, retention
 from dayfold.figures.evidence import Evidence
 from dayfold.ledger import manifest, tables
 from dayfold.ledger.tables import Check, CohortAccuracy, Confusion
@@ -18,7 +18,7 @@ from dayfold.project.params import Params
 def run(project: Project, params: Params) -> list[str]:
     """Read evaluations, manifests, provenance; write the day's figures, its gate, two plots.
 
-    Returns the first figures in a line.
+    Returns one line with the main figures.
     """
     counted = counts.read(project, params.day)
     if params.day not in counted.days:
@@ -26,22 +26,24 @@ def run(project: Project, params: Params) -> list[str]:
     provenance = json.loads(project.provenance.read_bytes())
     history = manifest.history(project, params.day)
     new = provenance["new_classes"]
-    mine = tables.evaluations(project, [params.day]).filter(model=params.day)
-    figures = log.measured(project, counted, {params.day: mine}, {params.day: new})[params.day]
+    evaluation = tables.evaluations(project, [params.day]).filter(model=params.day)
+    own = {params.day: evaluation}
+    figures = log.measured(project, counted, own, {params.day: new})[params.day]
     drawn, images = provenance["draws"], provenance["images"]
     share = sum(drawn["by_class"].get(label, 0) for label in new)
     figures["new"]["share"] = share / drawn["all"] if new else None
-    own = drawn["today"] / drawn["all"]
+    today_share = drawn["today"] / drawn["all"]
     old = history.split("train").filter(pl.col("day") != params.day)
     today = images["trained"] - images["replayed"]
-    figures["draws"] = {"today": own, "recency": metrics.recency(own, today=today, old=len(old))}
-    figures["images"] = {**images, "tested": int(mine["images"].sum())}
+    recency = metrics.recency(today_share, today=today, old=len(old))
+    figures["draws"] = {"today": today_share, "recency": recency}
+    figures["images"] = {**images, "tested": int(evaluation["images"].sum())}
     known = evidence.of(history, most=params.evaluate.max_per_cohort, origin=params.origin.classes)
     evidence.judge(figures, known, new)
     checks = gate.checks(figures, new=new, known=known, limits=params.gate)
     reasons = gate.reasons(checks)
     few = len(gate.not_judged(checks))
-    # None: nothing failed, and nothing passed.
+    # None if there are checks and none of them is judged.
     passed = None if checks and few == len(checks) else not reasons
     figures["gate"] = {"passed": passed, "not_judged": few}
     write_bytes(project.metrics, json_bytes(metrics.headline(figures)))
@@ -51,26 +53,26 @@ def run(project: Project, params: Params) -> list[str]:
     corrected = history.corrections.filter(split="test")
     cells = retention.cohorts(counted, corrected.select("day", "on", "image").rows())
     tables.write(project.plot("cohorts"), CohortAccuracy, cells)
-    confusion = mine.group_by("label", "predicted").agg(pl.col("images").sum())
+    confusion = evaluation.group_by("label", "predicted").agg(pl.col("images").sum())
     rows = confusion.sort("label", "predicted").iter_rows()
     tables.write(project.plot("confusion"), Confusion, rows)
     _print_summary(figures, known)
     print(f"gate: {gate.verdict(checks)}", *(f"  - {reason}" for reason in reasons), sep="\n")
     print(f"next: {gate.next_step(checks)}")
-    said = evidence.told(figures, {"average_accuracy": "ACC", "forgetting": "forgetting"})
+    said = evidence.text_rows(figures, {"average_accuracy": "ACC", "forgetting": "forgetting"})
     return [", ".join(f"{name} {value} ({ends})" for _, name, value, ends in said)]
 
 
 def _print_summary(figures: dict[str, Any], known: Evidence) -> None:
     print(f"on {known.on(figures['images']['tested'])}:")
-    for key, _, value, ends in evidence.told(figures, log.TITLES):
+    for key, _, value, ends in evidence.text_rows(figures, log.TITLES):
         print(f"{key:19}{value:>7}   95%: {ends}")
     worse = figures["worse_than_yesterday"]
     if worse["significant"] is not None:
         drop = "drop since yesterday on the same images"
-        sure = f"A significant {drop} (McNemar, p = {worse['p']:.3f})."
+        sure = f"A significant {drop} (McNemar, {intervals.p_text(worse['p'])})."
         print(sure if worse["significant"] else f"No significant {drop}.")
-    for _, name, value, ends in evidence.told(figures, {"new.f1": "new classes: f1"}):
+    for _, name, value, ends in evidence.text_rows(figures, {"new.f1": "new classes: f1"}):
         print(f"{name} {value}, 95%: {ends}")
     for sentence in known.sentences():
         print(sentence)

@@ -18,7 +18,7 @@ from dayfold.project.console import Ticker, first_few, plural
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
 
-MOST_UNLIKE = 24  # images of today that are listed
+MOST_UNLIKE = 24  # images of today in unlike.csv
 
 
 def predict(
@@ -82,7 +82,7 @@ def count_cells(
 def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
     """Return the test images that yesterday's model had right and today's has wrong, by path.
 
-    `predictions` and `parent` are as in `count_cells`; without a parent there are no flips.
+    `predictions` and `parent` are as in `count_cells`; without a parent there are none.
     """
     columns = ("path", "label", "predicted", "confidence", "image")
     wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
@@ -96,8 +96,8 @@ def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> 
 def count_unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | None) -> list[Unknown]:
     """Count the images that yesterday's model called unknown: known classes first, then new ones.
 
-    `asked` has columns label, group, distance; `seen` are the classes that the model has learnt,
-    `limit` is the distance above which an image is unknown.
+    `asked` has the columns label, group, distance. `seen` are the classes that the model has
+    learnt. An image is unknown if its distance is above `limit`.
     """
     found = []
     is_new = ~pl.col("label").is_in(list(seen))
@@ -115,7 +115,7 @@ def count_unknown(asked: pl.DataFrame, seen: Collection[str], limit: float | Non
 def auroc(far: pl.Series, near: pl.Series) -> float | None:
     """Return the area under the ROC curve: how often one of `far` is above one of `near`, 0..1.
 
-    Equal ones count half (Mann & Whitney 1947). None where one of them is empty.
+    Ties count half (Mann & Whitney 1947). None if one of them is empty.
     """
     ranked = near.sort()
     if not len(far) * len(near):
@@ -140,7 +140,7 @@ def run(project: Project, params: Params) -> list[str]:
     # Yesterday's model predicts a renamed class by its old name.
     renamed = pl.col("predicted").replace(history.classes()[day].renamed)
     yesterday = tables.read(project.parent_predictions, Prediction).with_columns(renamed)
-    # Today's images; old ones too, where a sample has grown.
+    # These are today's images, and old ones where a sample has grown.
     is_new = ~pl.col("image").is_in(yesterday["image"].implode())
     ask = partial(predict, project, machine=machine)
     began = time.monotonic()
@@ -188,7 +188,7 @@ def run(project: Project, params: Params) -> list[str]:
 def _write_unknown(
     project: Project, params: Params, history: History, parent: Model, asked: list[pl.DataFrame]
 ) -> list[str]:
-    """Write what is unknown to yesterday's model, by its predictions; return a line on it."""
+    """Write how much of today was unknown to yesterday's model; return a line on it."""
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
     learnt = {renamed.get(name, name) for name in parent.classes_with_means}
@@ -197,7 +197,7 @@ def _write_unknown(
     counts, farthest = [], []
     if asked:
         rows = pl.concat(asked).filter(pl.col("day") == day)
-        # Not training images of known patients: the model has learnt from others of theirs.
+        # Training images of known patients are left out: the model has learnt from their others.
         is_first = ~pl.col("label").is_in(list(learnt)) | ~pl.col("group").is_in(patients)
         bound = limit if isinstance(limit, float) else None
         counts = count_unknown(rows.filter(is_first | (pl.col("split") != "train")), learnt, bound)

@@ -1,8 +1,8 @@
 """Earlier training images → replay set, shares of draws.
 
-Replay keeps old classes: on digits whose classes stay away for days, accuracy over all of them
-falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. The choice
-of images matters less, so every policy is a fresh draw each day, a function of seed, day and image.
+Replay keeps old classes: on digits whose classes are absent for days, accuracy over all of them
+falls from 0.98 to 0.37 without it (docs/retention.md). A few hundred images are enough. Which
+images are chosen matters less, so every policy draws anew each day, by seed, day and image.
 """
 
 import math
@@ -33,9 +33,9 @@ def select(
     seed: int,
     day: str,
 ) -> pl.DataFrame:
-    """Choose `size` of the images `old` (image, path, label, day); adds `key` and `reason`.
+    """Choose `size` of the images `old` (image, path, label, day); add `key` and `reason`.
 
-    The policy `class_balanced` gives every class equally many seats, as far as it has images;
+    The policy `class_balanced` takes equally many images of every class, as far as it has them;
     `uniform` gives every image the same chance; `recency` gives chances in proportion to the
     `weights` of the days; `all` takes every image. `minimum_per_class` images of every class come
     first, even where that makes the set larger than `size`; size 0 is an empty set. `reason` is the
@@ -86,9 +86,9 @@ def pool_shares(
 
     `today`, `replayed` and `old` count training images by (day, label): those that arrived today,
     the replay set, and all earlier ones. An image has the weight of its day. With `over` "history"
-    the replayed images of a class stand for all its earlier ones, as if a weighted sampler drew
-    from the full data set. Each class's weights are then multiplied by
-    (mean mass / its mass) ** `class_balance`: at 1 every class is drawn equally often.
+    the replayed images of a class represent all its earlier ones, as if a weighted sampler drew
+    from the full data set. Each class's weights are then multiplied by (mean mass / its mass) **
+    `class_balance`: at 1 every class is drawn equally often.
     """
     pool = {**replayed, **today}
     weight = {cell: weights[cell[0]] for cell in pool}
@@ -123,8 +123,8 @@ def run(project: Project, params: Params) -> list[str]:
     """
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
-    if day not in weights:  # as `dvc repro --single-item` may find it
-        raise CycleError(f"data/weights.csv is not of {day}.", hint="dvc repro, all stages")
+    if day not in weights:  # possible with `dvc repro --single-item`
+        raise CycleError(f"data/weights.csv is not from {day}.", hint="dvc repro, all stages")
     images = manifest.history(project, day).split("train")
     today, old = images.filter(pl.col("day") == day), images.filter(pl.col("day") != day)
     policy, size = params.replay.policy, params.replay.size

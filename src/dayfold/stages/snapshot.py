@@ -17,7 +17,7 @@ from dayfold.ledger.intake.finding import walk_day
 from dayfold.ledger.manifest import History, Row
 from dayfold.ledger.names import composed, folded
 from dayfold.ledger.tables import Look, NearDuplicate
-from dayfold.project.console import MOST_LINES, first_few, plural
+from dayfold.project.console import MOST_LINES, arrows, first_few, plural
 from dayfold.project.files import escaped
 from dayfold.project.layout import Project
 from dayfold.project.params import Params
@@ -58,15 +58,16 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return class → split → images and groups: the history, and `returning` (label, split, group).
+    """Return class → split → images and groups, of the history and of `returning` images.
 
-    `returning` are today's images whose split is settled. splits.WHOLE has all classes together.
+    `returning` (label, split, group) are today's images whose split is settled. splits.WHOLE has
+    all classes together.
     """
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
-    for one in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
-        counts = one.group_by("label", "split").agg(pl.len(), evidence.UNITS)
+    for rows in (table, table.with_columns(label=pl.lit(splits.WHOLE))):
+        counts = rows.group_by("label", "split").agg(pl.len(), evidence.UNITS)
         for label, split, images, groups in counts.iter_rows():
             before.setdefault(label, {})[split] = (images, groups)
     return before
@@ -76,11 +77,11 @@ def run(project: Project, params: Params) -> list[str]:
     """Read data/images/<day> and the day's corrections; write data/manifests/<day>.csv.
 
     Writes the day's looks and near duplicates too. Returns the summary and the warnings. Raises
-    IntakeError with the whole list where a file cannot be taken.
+    IntakeError that lists every file that cannot be taken.
     """
     day, expression = params.day, params.data.group
-    earlier = manifest.history(project, params.parent, keep=True)
-    noted = corrections.lines(project, day)
+    earlier = manifest.history(project, params.parent, cache=True)
+    noted = corrections.of_day(project, day)
     delivery = _inspected(project, params, earlier, noted)
     arrived = list(_new_images(project, day, delivery, expression))
     kinds = {"known": delivery.known, "refused": delivery.refused, "warned": delivery.warned}
@@ -110,7 +111,8 @@ def run(project: Project, params: Params) -> list[str]:
         rows=[*added, *corrected],
         expression=expression,
     )
-    summary = [*_summary(added, corrected, earlier)]
+    renamed = corrections.renamed(earlier, noted, {row.label for row in added})
+    summary = [*_summary(added, corrected, earlier, renamed)]
     columns = ["image", "label", "group", "split"]
     stay = corrections.applied(earlier, noted).images.select(columns)
     today = pl.DataFrame(added, tables.schema(manifest.Row), orient="row").select(columns)
@@ -132,9 +134,9 @@ def _inspected(
         corrections.applied(earlier, noted),
         squares=(str(square_cache(project.squares, size).folder), size),
     )
-    for one in delivery.changed:
-        hint = shlex.join(["dayfold", "relabel", one.known, "--to", one.label])
-        delivery.refuse(one.place, f"{one.said}; to correct that: {hint}", one.image)
+    for remark in delivery.changed:
+        hint = shlex.join(["dayfold", "relabel", remark.known, "--to", remark.label])
+        delivery.refuse(remark.place, f"{remark.text}; to correct that: {hint}", remark.image)
     for odd in deliveries.suspicions(tally(found), set(earlier.images["label"].unique())):
         delivery.warn(project.name(project.images(params.day)), f"is odd: {odd}")
     return delivery
@@ -143,16 +145,16 @@ def _inspected(
 def _new_images(
     project: Project, day: str, delivery: Delivery, expression: str
 ) -> Iterator[NewImage]:
-    """Yield the day's images; refuse those without a good name or a group."""
+    """Yield the day's images; refuse those with an unusable name or without a group."""
     groups, names = grouping.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
-        first = names.setdefault(folded(item.path), path)  # of the files with this name
+        first = names.setdefault(folded(item.path), path)  # the first file of this name
         if path != composed(path):
             reason = "has letters that are not in composed Unicode (NFC); dayfold add composes them"
             delivery.refuse(path, reason)
         elif path != first:
-            reason = f"is {first} where case is not told apart; give one of them another name"
+            reason = f"has the name of {first} where case is ignored; give one of them another name"
             delivery.refuse(path, reason)
         else:
             try:
@@ -163,21 +165,25 @@ def _new_images(
                 yield NewImage(item.image, path, item.label, group)
 
 
-# `dvc repro` prints all of the following, `dayfold run` the summary and the warnings.
+# `dvc repro` prints all of these lines, `dayfold run` only the summary and the warnings.
 
 
-def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterator[str]:
+def _summary(
+    added: list[Row], corrected: list[Row], earlier: History, renamed: Mapping[str, str]
+) -> Iterator[str]:
     parts = []
     for split in manifest.SPLITS:
         groups = [row.group for row in added if row.split == split]
         distinct = len({*groups} - {""})
-        inside = f" in {plural(distinct, 'group')}" if any(row.group for row in added) else ""
+        inside = f" of {plural(distinct, 'patient')}" if any(row.group for row in added) else ""
         parts.append(f"{len(groups)} {split}{inside}")
     classes = {row.label for row in added}
-    new = sorted(classes - set(earlier.images["label"].unique()))
+    new = sorted(classes - {*earlier.images["label"].unique(), *renamed.values()})
     line = f"{plural(len(added), 'image')} ({', '.join(parts)}) in {plural(len(classes), 'class')}"
     if new:
         line += f", new: {', '.join(new)}"
+    if renamed:
+        line += f", renamed or merged: {arrows(renamed)}"
     if earlier.days:
         line += f"; {len(earlier.images)} on {plural(len(earlier.days), 'earlier day')}"
     yield line
@@ -186,7 +192,7 @@ def _summary(added: list[Row], corrected: list[Row], earlier: History) -> Iterat
 
 
 def _too_few(images: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    """Warn of classes that have too few images or patients, or none, in a split."""
+    """Yield warnings of classes that have no or too few images or patients in a split."""
     table = images.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(images["label"].unique()), evidence.unit_of(images)
@@ -217,7 +223,7 @@ def _remarks(delivery: Delivery, listed: str) -> Iterator[str]:
 
 
 def _regrouped(units: Units) -> Iterator[str]:
-    """Warn of today's patients whose earlier images another `data.group` put into two splits."""
+    """Yield warnings of patients whose earlier images another `data.group` put into two splits."""
     affected = units.in_several_splits()
     for unit in affected[:MOST_LINES]:
         counts = units.live[unit]
@@ -225,20 +231,20 @@ def _regrouped(units: Units) -> Iterator[str]:
         new = list(units.of.values()).count(unit)
         yield escaped(
             f"warning: {unit!r} joins images that another data.group had split ({parts}); its "
-            f"{new} of today are for {units.settled[unit]}"
+            f"{new} of today go to {units.settled[unit]}"
         )
     if affected:
         yield (
-            f"{len(affected)} such groups: figures on their held-out images are better than the "
-            "truth; dayfold withdraw takes these out (docs/intake.md, Groups)"
+            f"{len(affected)} such groups: figures on their held-out images are too good; "
+            "dayfold withdraw removes these images (docs/intake.md, Groups)"
         )
 
 
 def _near_duplicates(duplicates: list[NearDuplicate]) -> Iterator[str]:
-    for one in duplicates[:MOST_LINES]:
+    for pair in duplicates[:MOST_LINES]:
         yield escaped(
-            f"warning: {one.path} ({one.label}, {one.split}) looks like {one.other_path} "
-            f"({one.other_label}, {one.other_split})"
+            f"warning: {pair.path} ({pair.label}, {pair.split}) looks like {pair.other_path} "
+            f"({pair.other_label}, {pair.other_split})"
         )
     if duplicates:
         count = plural(len(duplicates), "near duplicate")

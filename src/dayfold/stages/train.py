@@ -1,8 +1,7 @@
 """Yesterday's model, today's and replayed images → today's model.
 
-The training itself is `learning.fitting.fit`; this file prepares its inputs and writes its results.
-With `train.processes` above 1, each process reads and decodes the whole pool, and the first one
-prints and writes.
+`learning.fitting.fit` trains; this file prepares its inputs and writes its results. With
+`train.processes` above 1, each process decodes all images, and the first one prints and writes.
 """
 
 import json
@@ -39,14 +38,14 @@ from dayfold.project.files import canonical_json, json_bytes, only_one, sha256_f
 from dayfold.project.layout import ORIGIN, Project
 from dayfold.project.params import Params, Train, check_network
 
-CACHE_BYTES = 8 * 2**30  # of activations and squares
-VALIDATION_IMAGES = 512  # at most, of earlier days; today's all count
+CACHE_BYTES = 8 * 2**30  # size limit of cached activations and squares
+VALIDATION_IMAGES = 512  # at most, from earlier days; all of today's are used
 
 
 def run(project: Project, params: Params) -> list[str]:
     """Read the day's plans, its images and the parent; write model, provenance, training.csv.
 
-    Returns how many updates and images there were, and how many validation images are correct.
+    Returns a line with the number of updates and images, and of correct validation images.
     """
     recipe = params.train
     with only_one(project.trainer_lock, "training"):
@@ -76,7 +75,7 @@ def work(root: str, params: str, log: str) -> None:
 def _machine(recipe: Train) -> Machine:
     given = recipe.model_dump(include={"device", "precision", "threads", "processes"})
     if recipe.frozen_through == "all":
-        given["precision"] = "fp32"  # the ridge head's large weights cancel each other
+        given["precision"] = "fp32"  # large weights of the ridge head cancel each other
     return device.resolve(**given)
 
 
@@ -86,7 +85,8 @@ class _Day(NamedTuple):
     The first `today` rows of `pool` arrived today, the others are replayed; `arrived` counts all of
     today's images. `full` is the starting model with a row for every class; `job.start` lacks the
     rows of `retired` classes, which have no images. `sha256` pins the input files.
-    `unseen_by_parent` are positions in `pool`: there the parent's logits may help calibration.
+    `unseen_by_parent` are the positions in `pool` on which the parent's logits may help
+    calibration.
     """
 
     job: Job
@@ -155,7 +155,7 @@ def _day(project: Project, params: Params) -> _Day:
             f"There is nothing to train on: no training image on {day} and no replay set.",
             hint="dayfold add more images, or set replay.size in params.yaml",
         )
-    # It is the origin in a backtest whose days each begin with it.
+    # A backtest may start each day from the origin.
     parent = network.load(project.parent_model, (params.parent, ORIGIN))
     classes = history.classes()[day]
     check_network(params, parent.metadata)
@@ -166,13 +166,13 @@ def _day(project: Project, params: Params) -> _Day:
     full = network.grown(parent, newcomers, seed, like=renamed)
     retired = [name for name in full.classes if name in classes.retired]
     start = network.drop_classes(full, retired)
-    # Without newcomers; a retired class that came back has its row again.
+    # The teacher has no rows for new classes; a retired class that came back has its row again.
     teacher = network.drop_classes(network.grown(parent, (), seed, like=renamed), retired)
     recipe = fitting.on_parent(params.train, parent)
     lacking = evidence.unseen(history, start.classes)
     if lacking and recipe.frozen_through == "all":
         raise TrainingError(
-            f"train.frozen_through: all makes a head from images; {evidence.no_image(lacking)}.",
+            f"train.frozen_through: all needs images of every class; {evidence.no_image(lacking)}.",
             hint="dayfold add images of each, or set train.frozen_through to layer3",
         )
     unseen = tuple(start.classes.index(name) for name in lacking)
@@ -188,7 +188,7 @@ def _day(project: Project, params: Params) -> _Day:
         "replay": sha256_file(project.replay),
         "shares": sha256_file(project.shares),
     }
-    # Neither the first evening's model nor the origin of a backtest is a basis for calibration.
+    # The first evening's model and the origin in a backtest are no basis for calibration.
     is_able = parent.metadata["day"] == params.parent != history.days[0]
     unseen_by_parent = _unseen(today if is_able else today.clear(), history, teacher, day, seed)
     new, counts = list(classes.new), (len(today), len(arrived))
@@ -198,7 +198,7 @@ def _day(project: Project, params: Params) -> _Day:
 def _unseen(
     today: pl.DataFrame, history: History, teacher: Model, day: str, seed: int
 ) -> NDArray[np.int64]:
-    """Choose today's training images of the teacher's classes, and of patients that it never saw.
+    """Choose today's training images of known classes whose patients the teacher never saw.
 
     Returns their positions in `today`.
     """
@@ -276,7 +276,7 @@ def _fit(
 def _write_model(
     project: Project, day: _Day, identity: dict[str, Any], fitted: Fitted, pools: tuple[Pool, Pool]
 ) -> dict[str, int]:
-    """Calibrate and write the model; return provenance.json's `validation`."""
+    """Calibrate and write the model; return `validation` of provenance.json."""
     logits, (pool, validation) = fitted.logits, pools
     labelled = (logits.double().numpy(), validation.targets.numpy())
     images, right = len(logits), len(logits) - calibration.errors(labelled)
@@ -318,7 +318,7 @@ def _parent_logits(day: _Day, pool: Pool) -> calibration.Labelled:
 
 
 def _counts(day: _Day, fitted: Fitted) -> dict[str, Any]:
-    """Return provenance.json's `images` and `draws`."""
+    """Return `images` and `draws` of provenance.json."""
     by_class = Counter[str]()
     for label, count in zip(day.pool["label"], fitted.drawn, strict=True):
         by_class[label] += int(count)
@@ -345,7 +345,7 @@ def _print_recipe(params: Params, day: _Day, decoded: float) -> None:
         print(f"new       {', '.join(day.new_classes)}")
     if day.job.unseen:
         names = [day.job.start.classes[at] for at in day.job.unseen]
-        print(f"held      {evidence.no_image(names)}; held to yesterday's answers")
+        print(f"held      {evidence.no_image(names)}; kept near yesterday's answers")
     if day.retired:
         print(f"retired   {', '.join(day.retired)}: without images now, never predicted")
     print(

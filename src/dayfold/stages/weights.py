@@ -1,6 +1,6 @@
 """Data versions → recency weights.
 
-An image of today has the weight `recent`. The weight falls linearly with the age of the data
+An image of today has the weight `recent`. The weight falls linearly with the age of an image's data
 version, down to `base` at the age of `versions`.
 """
 
@@ -16,7 +16,7 @@ from dayfold.project.params import Params
 def version_weights(
     ages: Sequence[int], *, recent: float, base: float, versions: int
 ) -> list[float]:
-    """Return the weight of an image by its age in data versions (0 = today).
+    """Return the weight of an image by the age of its data version (0 = today).
 
     With `versions` 1 today's images have the weight `recent` and all others `base`.
     """

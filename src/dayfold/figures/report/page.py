@@ -26,8 +26,8 @@ from dayfold.project.layout import Project
 
 UNDEFINED = "\N{EN DASH}"
 CURVE = "Accuracy on the test images of each day, after training on later days"
-TINY = 24  # columns of a heat table, above which its numbers are shown on hover only
-CLASSES = 10  # lines in a chart of classes, those of the lowest F1; all, if it is only a few more
+TINY = 24  # columns above which a heat table shows numbers on hover only
+CLASSES = 10  # lines in a chart of classes: the lowest F1; two more fit too
 # The charts of classes: columns of `metrics.class_scores`, and their titles.
 MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
@@ -41,10 +41,13 @@ def write(day: Day, heat: Heat | None = None) -> Path:
 
 
 def write_index(project: Project) -> None:
-    """Write data/reports/index.html, the curve and a line for each day; fast, as each seal does."""
+    """Write data/reports/index.html: the curve, and a line for each day.
+
+    Each seal does this, so it must be fast.
+    """
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
-    # The table of `curve`: reading all evaluations takes longer with each day.
+    # From the table of `curve`, as reading all evaluations takes longer with each day.
     cells = tables.read(project.plot("cohorts"), CohortAccuracy)
     tested = dict.fromkeys((cells["images"].min(), cells["images"].max()))
     minutes = days.minutes(project, [line.day for line in lines])
@@ -57,7 +60,7 @@ def write_index(project: Project) -> None:
         cost=charts.bars(minutes),
         titles=log.TITLES,
         columns=[(title, "number") for title in log.TITLES.values()],
-        shown=lambda line, key: evidence.shown(line.figures, key),
+        shown=lambda line, key: evidence.as_text(line.figures, key),
         verdicts=log.verdicts(project, lines, gate.forced(project)),
         days=[(line, project.report(line.day).exists()) for line in reversed(lines)],
     )
@@ -69,7 +72,6 @@ def write_curve(day: Day, path: Path) -> None:
 
 
 def render(day: Day, heat: Heat | None = None) -> str:
-    """Return the report as one self-contained HTML page."""
     changed, cohorts, scores = summary.changes(day), _cohorts(day), _scores(day)
     ranked = sorted(day.figures["classes"], key=lambda label: day.figures["classes"][label]["f1"])
     left_out = ranked[CLASSES:] if len(ranked) > CLASSES + 2 else []
@@ -118,7 +120,7 @@ def filled(template: str, script: str = "page.js", **values: Any) -> str:
         version=__version__,
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(own),  # noqa: S704 - our own file
-        # For the Content-Security-Policy: a script in a class's name does not run.
+        # For the Content-Security-Policy, so a script in a class's name does not run.
         trusted=f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'",
         **values,
     )
@@ -143,7 +145,7 @@ class HeatTable(NamedTuple):
 
 
 def heat_table(cells: Sequence[Cell], *, of_days: bool) -> HeatTable:
-    """Return cells as a table with sorted rows and columns; `of_days`: the columns are days."""
+    """Return cells as a table with sorted rows and columns; if `of_days`, columns are days."""
     at = {(cell.row, cell.column): cell for cell in cells}
     rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
     heads = charts.short(columns) if of_days else {name: name for name in columns}

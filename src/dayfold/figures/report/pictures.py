@@ -15,16 +15,17 @@ from dayfold.figures.day import Day
 from dayfold.ledger import corrections
 from dayfold.ledger.decode import decode, no_warnings
 from dayfold.ledger.tables import Flip, NearDuplicate, Prediction, Unlike
+from dayfold.project import vcs
 from dayfold.project.files import sha256
 from dayfold.project.layout import Project
 
-SHOWN = 12  # images of a gallery
-SIDE_PX = 192  # of a thumbnail, at most
-SMALL_PX = 64  # up to this an image is not scaled, and its pixels are shown enlarged
+SHOWN = 12  # images shown in a gallery
+SIDE_PX = 192  # the longest side of a thumbnail
+SMALL_PX = 64  # up to this size an image is shown enlarged, with sharp pixels
 
 
 class Thumbnail(NamedTuple):
-    """A picture as a data URI, or None and the reason; `is_small` ones are enlarged."""
+    """A picture as a data URI, or None and the reason; if `is_small`, the page enlarges it."""
 
     uri: str | None
     why: str
@@ -34,7 +35,7 @@ class Thumbnail(NamedTuple):
 class Picture(NamedTuple):
     """An image of a gallery: its path, facts about it, the command that corrects it.
 
-    Those that are shown have a thumbnail, and a heat map as a data URI if there is one.
+    Pictures that are shown have a thumbnail and perhaps a heat map as a data URI.
     """
 
     path: str
@@ -45,7 +46,7 @@ class Picture(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Images of one kind, `total` in all; without any, `says` is the reason."""
+    """Images of one kind, `total` in all; if there are none, `says` is the reason."""
 
     title: str
     says: str
@@ -59,8 +60,8 @@ Heat = Callable[[list[Path]], list[Image.Image]]  # draws heat maps over images
 def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
     """Yield the galleries of a day; `heat` draws heat maps over mistakes."""
     project, ids = day.project, dict(day.history.images.select("path", "image").iter_rows())
-    # Images that were withdrawn since the day are not shown any more.
-    withdrawn = corrections.gone(project)
+    # Images withdrawn since the day are not shown.
+    withdrawn = corrections.withdrawals(project)
     gone = {path for path, image in ids.items() if image in withdrawn}
     for title, says, items, empty, its_heat in (
         (
@@ -84,12 +85,12 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
             "Images of today, the farthest first from all that yesterday's model had learnt. A "
             "new class, or a wrong folder, a screenshot, another organ.",
             _unlike(day),
-            "There is no model before this day that knows what its classes look like.",
+            "No model before this day knows what its classes look like.",
             None,
         ),
         (
             "Near duplicates",
-            "Images of today, each before one of another split or class that it looks like.",
+            "Images of today, each followed by one that it looks like, of another split or class.",
             _near_duplicates(day),
             "No image of today looks like one of another split or class.",
             None,
@@ -110,7 +111,7 @@ def galleries(day: Day, heat: Heat | None) -> Iterator[Gallery]:
         yield Gallery(title, says if items else empty, len(items), pictures)
 
 
-# Each of the following returns its pictures, or the reason why their table cannot be had.
+# Each function below returns its pictures, or why their table cannot be read.
 
 
 def _mistakes(day: Day, path: Path, kind: type[NamedTuple]) -> list[Picture] | str:
@@ -134,7 +135,7 @@ def _unlike(day: Day) -> list[Picture] | str:
     path = day.project.plot("unlike")
     table = day.table(path, Unlike) if day.file(path) is not None else None
     if table is None:
-        return "This day was made without a look at what is unknown."
+        return "This day was made without a search for unknown images."
     items = []
     for path, label, predicted, distance in table.iter_rows():
         facts = {"label": label, "nearest": predicted, "distance": f"{distance:.3f}"}
@@ -161,7 +162,10 @@ def _near_duplicates(day: Day) -> list[Picture] | str:
 def thumbnail(
     project: Project, ids: Mapping[str, str], name: str, *, withdrawn: Collection[str] = ()
 ) -> Thumbnail:
-    """Return the thumbnail of an image whose sha256 is that of `ids`, and that is not withdrawn."""
+    """Return the thumbnail of an image, or why there is none.
+
+    Its sha256 must be that of `ids`, and it must not be `withdrawn`.
+    """
     if name in withdrawn:
         return Thumbnail(None, "withdrawn since")
     try:
@@ -170,7 +174,7 @@ def thumbnail(
             return Thumbnail(None, "not the bytes that the manifest pins")
         return _drawn(decode(data))
     except OSError:
-        return Thumbnail(None, "not here: dvc checkout || dvc pull")
+        return Thumbnail(None, f"not here: {vcs.TO_FETCH}")
     except IntakeError as error:
         return Thumbnail(None, error.what)
 

@@ -12,10 +12,10 @@ from dayfold.figures.evidence import is_judged, is_too_few
 from dayfold.figures.intervals import SIGNIFICANT, Ends
 from dayfold.figures.log import MEANINGS, TITLES
 from dayfold.ledger import tables
-from dayfold.project.console import first_few, plural
+from dayfold.project.console import arrows, first_few, plural
 
 WORSE = "worse beyond chance"  # the note on a class with a significant drop
-KINDS = {1: "new", 0: "known"}  # by `new` of `tables.Unknown`
+KINDS = {1: "new", 0: "known"}  # keys are `new` of `tables.Unknown`
 # The lines of the chart, by their names in `metrics.unknown`.
 LINES = {"false_alarms": "false alarms", "found": "found"}
 
@@ -39,7 +39,7 @@ class Change(NamedTuple):
     images: int
     newly_wrong: int
     newly_right: int
-    p: float
+    p: float | None
     says: str
 
 
@@ -59,12 +59,12 @@ def changes(day: Day) -> list[Change]:
         elif not says and wrong > right:
             says = WORSE if p < SIGNIFICANT else "worse, may be chance"
         recall_before = recall + (wrong - right) / tested
-        found.append(Change(label, recall, recall_before, tested, wrong, right, p, says))
+        judged = None if day.evidence.of_class(label) else p
+        found.append(Change(label, recall, recall_before, tested, wrong, right, judged, says))
     return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
 
 
 def numbers(day: Day) -> list[Number]:
-    """Return the five numbers of the day."""
     figures = day.figures
     f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
     worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
@@ -85,20 +85,24 @@ def _of_flips(day: Day) -> str:
     asked, wrong, right = metrics.flips(day.counts)
     if not asked:
         return ": there is no earlier model to compare with"
-    p = intervals.mcnemar(wrong, right)
-    verdict = day.evidence.caveat(day.evidence.all) or "within what chance explains"
-    if p < SIGNIFICANT and not is_too_few(day.evidence.all):
-        verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
+    verdict = day.evidence.caveat(day.evidence.all)
+    if not verdict:
+        p = intervals.mcnemar(wrong, right)
+        verdict = "within what chance explains"
+        if p < SIGNIFICANT:
+            verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
+        verdict += f" (McNemar, {intervals.p_text(p)})"
     return (
         f": of {plural(asked, 'test image')} {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict} (McNemar, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+        f"{verdict}"
     )
 
 
 def headline(day: Day, changed: list[Change]) -> str:
-    """Say in a sentence or two how the day went: what is new, and what got worse."""
+    """Return a sentence or two on how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
+    first += f"Renamed or merged: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
     if day.before is None:
         return f"The first day. {first}".strip()
     if worse := [change.label for change in changed if change.says == WORSE]:
@@ -121,10 +125,10 @@ def _of_class(day: Day, label: str) -> str:
 
 
 def unknown_sentences(day: Day) -> Iterator[str]:
-    """Say how many of today's images were unknown to yesterday's model, a sentence a kind."""
+    """Yield sentences on how many of today's images were unknown to yesterday's model."""
     table = tables.unknown(day.project, day.day)
     if table.is_empty():
-        yield "There is no model before this day that knows what its classes look like."
+        yield "No model before this day knows what its classes look like."
         return
     totals = {row["new"]: row for row in table.filter(label="").iter_rows(named=True)}
     for new, row in sorted(totals.items(), reverse=True):
@@ -143,7 +147,7 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
         yield (
-            "It called nothing unknown: there were too few validation images or patients to set a "
+            "It called nothing unknown, as there were too few validation images or patients for a "
             "limit."
         )
 
@@ -174,7 +178,7 @@ def unknown_counts(day: Day) -> list[dict[str, Any]]:
 
 
 def unknown_chart(day: Day) -> Markup | None:
-    """Draw the parts that were called unknown over the days; None where no day has one."""
+    """Return a chart of the parts called unknown over the days; None if no day has any."""
     parts = {on: metrics.unknown(tables.unknown(day.project, on))[0] for on in day.days}
     curves = {
         name: {on: part[key] for on, part in parts.items() if part[key] is not None}

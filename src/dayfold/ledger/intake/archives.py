@@ -23,11 +23,12 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     """Write an archive's regular files into `into`; return (name, reason) of refused ones.
 
     Names are read as UTF-8, which macOS writes into a zip without its flag; encodings are never
-    guessed. Links, devices, encrypted and damaged files, names that lead out of the folder or come
-    twice, and files of more than MAX_FILE bytes are refused.
+    guessed. Refused are links, devices, encrypted and damaged files, names that lead out of the
+    folder or come twice, and files of more than MAX_FILE bytes.
     """
     refused: list[tuple[str, str]] = []
-    # By the first bytes: zipfile looks at the end, and takes a tar that ends with a zip for a zip.
+    # The first bytes decide: zipfile looks at the end, and would take a tar that ends with a zip
+    # for one.
     with archive.open("rb") as file:
         is_zip = file.read(4) in _ZIP
     members = _zipped(archive) if is_zip else _tarred(archive)
@@ -59,7 +60,7 @@ def _zipped(path: Path) -> Generator[_Member]:
             for info in archive.infolist():
                 name = info.orig_filename
                 if info.create_system == _WINDOWS and "/" not in name:
-                    # As unzip does: PowerShell 5 writes backslashes.
+                    # PowerShell 5 writes backslashes; unzip converts them too.
                     name = name.replace("\\", "/")
                 if name.endswith("/"):
                     continue
@@ -82,8 +83,8 @@ def _zipped(path: Path) -> Generator[_Member]:
 
 def _tarred(path: Path) -> Generator[_Member]:
     try:
-        # As a stream, so a compressed archive is read once, in the order of its files. In any
-        # locale its names are read as UTF-8; other bytes become surrogates.
+        # Read as a stream, so a compressed archive is read once, in the order of its files. Names
+        # are read as UTF-8 in any locale; other bytes become surrogates.
         opened = tarfile.open(path, "r|*", encoding="utf-8")  # noqa: SIM115 - closed below
     except Exception:
         what = f"{path} is neither a folder nor a zip or tar archive."
@@ -107,9 +108,9 @@ def _tarred(path: Path) -> Generator[_Member]:
 
 def _not_utf_8(archive: Path, name: bytes) -> IntakeError:
     return IntakeError(
-        f"Names in {archive} are not UTF-8, and it does not say what else they are.",
+        f"Names in {archive} are not UTF-8, and the encoding is unknown.",
         problems=[escaped(repr(name)[2:-1])],
-        hint="unpack it with the program that made it and give the folder, or pack that again "
+        hint="unpack it with the program that made it and give the folder, or pack it again "
         "with UTF-8 names: 7z a -mcu=on scans.zip scans",
     )
 

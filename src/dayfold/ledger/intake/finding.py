@@ -1,6 +1,6 @@
 """A folder or archive → the files to check.
 
-No link is followed, and no file is opened, except an archive by a worker.
+No link is followed. No file is opened, except archives, in a child process.
 """
 
 import functools
@@ -11,7 +11,7 @@ from pathlib import Path
 from dayfold.errors import ToolError
 from dayfold.ledger.decode import IMAGE_ENDINGS
 from dayfold.ledger.intake import workers
-from dayfold.ledger.intake.delivery import Delivery, Found, tally
+from dayfold.ledger.intake.delivery import Delivery, FoundFile, tally
 from dayfold.ledger.names import composed, is_clutter, misread, name_problem
 from dayfold.project import storage
 from dayfold.project.files import escaped
@@ -24,7 +24,7 @@ LINK = "is a link; links are not followed"
 def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: bool) -> Path:
     """Return the source if it is a folder, else the folder in `scratch` that it is unpacked to.
 
-    Of an archive without a label file it is the folder of class folders.
+    Without a label file, the folder of class folders in an archive is returned.
     """
     if source.is_dir():
         return source
@@ -37,7 +37,7 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 def _below_the_top(folder: Path) -> Path:
     """Return the one folder in an archive if it was packed by that name, else `folder`."""
-    # It is a class folder, and stays, if files in it may be images.
+    # If it has files that may be images, it is a class folder and stays.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
         return folder
@@ -47,25 +47,25 @@ def _below_the_top(folder: Path) -> Path:
     return folder if is_class else entries[0]
 
 
-def walk_day(project: Project, day: str, delivery: Delivery) -> list[Found]:
+def walk_day(project: Project, day: str, delivery: Delivery) -> list[FoundFile]:
     """Return the files of a day's folder as `walk` does; none if there is no such folder.
 
     Their places begin at the project's top. A link of DVC's into its cache (cache.type symlink)
-    stands for the file that it leads to.
+    stands for its target.
     """
     folder = project.images(day)
     if not folder.is_dir():
         return []
-    # DVC is asked for its cache at the first link, so in most projects never.
+    # DVC is asked for its cache at the first link, which most projects do not have.
     objects = functools.cache(lambda: storage.cache_folder(project.root).resolve())
 
     def real(link: Path) -> Path | str:
         try:
             return storage.linked(link, objects()) or LINK
         except ToolError:
-            return LINK  # no project of DVC's
+            return LINK  # not in a DVC project
         except OSError:
-            return "is a link to what DVC's cache has lost: dvc pull"
+            return "is a link to a file that DVC's cache has lost: dvc pull"
 
     return walk(folder, delivery, within=f"{project.name(folder)}/", real=real)
 
@@ -76,13 +76,13 @@ def walk(
     *,
     within: str = "",
     real: Callable[[Path], Path | str] = lambda _: LINK,
-) -> list[Found]:
+) -> list[FoundFile]:
     """Return the files of `folder`/<class>/, by class and name; refuse or count all other entries.
 
-    `within` is the prefix of their places. `real` returns the file that a link stands for, or the
-    reason why it is refused.
+    `within` is the prefix of their places. `real` returns the target of an accepted link, or the
+    reason why a link is refused.
     """
-    found: list[Found] = []
+    found: list[FoundFile] = []
     entries = list(_entries(folder, within or ".", delivery))
     labels = [composed(entry.name) for entry, mode in entries if stat.S_ISDIR(mode)]
     for entry, mode in entries:
@@ -95,7 +95,7 @@ def walk(
         elif problem := misread(label) or name_problem(label, "class"):
             delivery.refuse(place, problem)
         elif labels.count(label) > 1:
-            delivery.refuse(place, f"is not the only folder of {label!r}: two Unicode forms of it")
+            delivery.refuse(place, f"is one of two folders of {label!r}, in two Unicode forms")
         else:
             before = len(found) + len(delivery.refused)
             found += _files(entry, place, label, delivery, real)
@@ -106,7 +106,7 @@ def walk(
 
 def _files(
     folder: Path, place: str, label: str, delivery: Delivery, real: Callable[[Path], Path | str]
-) -> Iterator[Found]:
+) -> Iterator[FoundFile]:
     for file, mode in _entries(folder, place, delivery):
         shown = f"{place}/{escaped(file.name)}"
         if problem := misread(file.name) or name_problem(file.name, "file"):
@@ -116,13 +116,13 @@ def _files(
             if isinstance(target, str):
                 delivery.refuse(shown, target)
             else:
-                yield Found(file, shown, label, real=target)
+                yield FoundFile(file, shown, label, real=target)
         elif stat.S_ISDIR(mode):
             delivery.refuse(shown, f"is a folder {SHAPE}")
         elif not stat.S_ISREG(mode):
             delivery.refuse(shown, f"is not a file {SHAPE}")
         else:
-            yield Found(file, shown, label)
+            yield FoundFile(file, shown, label)
 
 
 def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Path, int]]:
@@ -142,6 +142,6 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
             delivery.refuse(f"{place}/{escaped(entry.name)}", f"cannot be read ({error.strerror})")
 
 
-def count(project: Project, day: str) -> dict[str, int]:
+def count_by_class(project: Project, day: str) -> dict[str, int]:
     """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))

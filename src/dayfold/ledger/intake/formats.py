@@ -18,16 +18,17 @@ from xml.etree import ElementTree
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import workers
 from dayfold.project.console import first_few
+from dayfold.project.files import separator
 
 KNOWN = (
     "CSV, Parquet, JSON and JSON lines of such columns; Label Studio's JSON and JSON-MIN; CVAT for "
     "images 1.1 (XML); CVAT's ImageNet text file beside its synsets.txt; COCO JSON"
 )
-_MOST_BYTES = 2**28  # of a label file: a row of a hundred for more than two million images
+_MOST_BYTES = 2**28  # of a label file: enough for two million rows of a hundred bytes
 
 
-class Line(NamedTuple):
-    """A row of a label file: its cells by column, its place for messages.
+class Row(NamedTuple):
+    """A row of a label file: its place for messages, and its cells by column.
 
     `problem` is the reason why it cannot be used, or "".
     """
@@ -40,18 +41,18 @@ class Line(NamedTuple):
 class Table(NamedTuple):
     """A label file: its lines and the names of their columns.
 
-    `columns` maps path and label to their columns, where the format defines them. In a `partial`
-    file an empty label means that nobody has labelled the image yet.
+    `columns` maps path and label to their columns, if the format defines them. In a `partial` file
+    an empty label means that nobody has labelled the image yet.
     """
 
-    lines: list[Line]
+    rows: list[Row]
     names: Sequence[str]
     columns: Mapping[str, str] = {}
     partial: bool = False
 
 
 def read(file: Path) -> Table:
-    """Return what a label file holds; IntakeError where it is damaged or of no known format."""
+    """Read a label file; raise IntakeError if it is damaged or of no known format."""
     try:
         info = file.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MOST_BYTES:
@@ -71,9 +72,10 @@ def read(file: Path) -> Table:
         return _imagenet(text, synsets.read_text("utf-8-sig")) if is_imagenet else _csv(file, text)
     except OSError as error:
         what = f"{file} cannot be read: {error.strerror}."
-        raise IntakeError(what, hint="--labels FILE") from None
+        hint = "--labels FILE; if it is in an archive, unpack that first"
+        raise IntakeError(what, hint=hint) from None
     except UnicodeDecodeError as error:
-        hint = f"save it as UTF-8, in a spreadsheet as “CSV UTF-8”; known: {KNOWN}"
+        hint = "save it as UTF-8, in a spreadsheet as “CSV UTF-8”"
         raise IntakeError(f"{file} is not UTF-8 ({error.reason}).", hint=hint) from None
 
 
@@ -84,13 +86,14 @@ def _unknown(file: Path, why: str) -> IntakeError:
 def _parquet(file: Path) -> Table:
     names, rows = workers.parquet(file)
     cells = (dict(zip(names, row, strict=True)) for row in rows)
-    return Table([Line(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
+    return Table([Row(f"row {number}", one) for number, one in enumerate(cells, 1)], names)
 
 
 def _csv(file: Path, text: str) -> Table:
     try:
-        table = csv.reader(io.StringIO(text, newline=""), strict=True)
-        # Spreadsheets write rows of empty cells below the last row, and columns of them beside.
+        table = csv.reader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
+        # Spreadsheets write empty rows below the last row, and empty columns beside the last
+        # column.
         rows = [(table.line_num, row) for row in table if any(map(str.strip, row))]
     except csv.Error as error:
         raise IntakeError(
@@ -100,16 +103,13 @@ def _csv(file: Path, text: str) -> Table:
     width = max((at for at, cell in enumerate(header, start=1) if cell), default=0)
     header = header[:width]
     rows = [(number, row if any(row[width:]) else row[:width]) for number, row in rows]
-    hint = "columns are separated by commas; a cell with a comma is in double quotes"
-    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
-        what = f"{file} has its columns separated by {other[0]!r}, it seems: {header[0][:200]!r}."
-        raise IntakeError(what, hint=hint)
     problems = [
         f"line {number} has {len(row)} columns, not {len(header)}"
         for number, row in rows[1:]
         if len(row) != len(header)
     ]
     if problems:
+        hint = f"a cell that has a {separator(text)!r} in it is in double quotes"
         raise IntakeError(
             f"{file} has rows that do not fit:", problems=first_few(problems), hint=hint
         )
@@ -142,7 +142,7 @@ def _json(file: Path, text: str) -> Table:
 
 
 def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]) -> Table:
-    """A table of one image a line: an ImageFolder's metadata, JSON-MIN, or a queue.
+    """Return a table of one image a line: an ImageFolder's metadata, JSON-MIN, or a queue.
 
     https://huggingface.co/docs/datasets/image_dataset#imagefolder and
     https://labelstud.io/guide/export. JSON-MIN, and the CSV that Label Studio makes of it, have the
@@ -161,18 +161,18 @@ def _entries(entries: Iterable[tuple[str, dict[str, Any]]], names: Sequence[str]
             for name, cell in cells.items()
             if isinstance(cell, list) and any(isinstance(part, dict) for part in cell)
         }
-        lines.append(Line(where, cells, _beside(regions)))
+        lines.append(Row(where, cells, _beside(regions)))
     columns = {"path": "path", "label": "label"} if is_queue else {}
     return Table(lines, names, columns, partial=partial)
 
 
 def _label_studio(tasks: list[dict[str, Any]]) -> Table:
-    """Label Studio's JSON: tasks with annotations, and annotations with results of any kind.
+    """Read Label Studio's JSON: tasks with annotations, and annotations with results of any kind.
 
     https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices: a column of
     choices has the name of its control; `data` has the image under a key that the team chose.
     """
-    lines: list[Line] = []
+    lines: list[Row] = []
     fields, controls = dict[str, None](), dict[str, None]()
     for number, task in enumerate(tasks, 1):
         where = f"task {task.get('id', number)}"
@@ -183,9 +183,9 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
         fields |= dict.fromkeys(data)
         given = [one for one in _list(task, "annotations") if isinstance(one, dict)]
         done = [one for one in given if not one.get("was_cancelled")]
-        for one in done:
+        for annotation in done:
             choices, regions = dict[str, list[Any]](), Counter[str]()
-            for result in _list(one, "result"):
+            for result in _list(annotation, "result"):
                 kind = result.get("type") if isinstance(result, dict) else None
                 if kind == "choices":
                     picked = choices.setdefault(str(result.get("from_name")), [])
@@ -193,21 +193,21 @@ def _label_studio(tasks: list[dict[str, Any]]) -> Table:
                 else:
                     regions[str(kind)] += 1
             controls |= dict.fromkeys(choices)
-            by = one.get("completed_by")
+            by = annotation.get("completed_by")
             by = by.get("email", by.get("id")) if isinstance(by, dict) else by
             who = f", annotator {by}" * (len(done) > 1)
-            lines.append(Line(where + who, {**data, **choices}, _beside(regions)))
+            lines.append(Row(where + who, {**data, **choices}, _beside(regions)))
         if not done:
-            lines.append(Line(where, data))
+            lines.append(Row(where, data))
     paths = ["image"] if "image" in fields else list(fields)
-    labels = list(controls) or ["choice"]  # a column that is empty, as nothing is labelled yet
+    labels = list(controls) or ["choice"]  # empty, as nothing is labelled yet
     found = {"path": paths, "label": labels}
     columns = {meaning: names[0] for meaning, names in found.items() if len(names) == 1}
     return Table(lines, [*fields, *controls], columns, partial=True)
 
 
 def _cvat(file: Path, text: str) -> Table:
-    """CVAT for images 1.1: an `image` has a `tag` for each label of the whole image, and shapes.
+    """Read CVAT for images 1.1: an `image` has a `tag` for each label of it, and shapes.
 
     https://docs.cvat.ai/docs/other/xml_format. The format has no document type, which could hold
     entities.
@@ -230,19 +230,19 @@ def _cvat(file: Path, text: str) -> Table:
         tags = [child.get("label", "") for child in image if child.tag == "tag"]
         shapes = Counter(str(child.tag) for child in image if child.tag != "tag")
         cells = {"name": image.get("name"), "tag": tags}
-        lines.append(Line(f"image {image.get('id', number)}", cells, _beside(shapes)))
+        lines.append(Row(f"image {image.get('id', number)}", cells, _beside(shapes)))
     return Table(lines, ["name", "tag"], {"path": "name", "label": "tag"}, partial=True)
 
 
 class _Plain(ElementTree.TreeBuilder):
-    """Builds elements and refuses a document type before anything that it declares is used."""
+    """Builds elements, and refuses a document type before anything in it is used."""
 
     def doctype(self, *_: object) -> None:
         raise ValueError("it has a document type (DOCTYPE), which is not read")
 
 
 def _imagenet(text: str, synsets: str) -> Table:
-    """CVAT's ImageNet export without images: each line has an image and its label numbers.
+    """Read CVAT's ImageNet export without images: each line has an image and its label numbers.
 
     https://docs.cvat.ai/docs/dataset_management/formats/format-imagenet. A name with a space is in
     quotes, and its ending follows them. An export with images is a folder for each label.
@@ -251,7 +251,7 @@ def _imagenet(text: str, synsets: str) -> Table:
     for number, line in enumerate(text.splitlines(), 1):
         found = re.fullmatch(r'(?:"([^"]+)"(\S*)|(\S+))((?: +\d{1,9})*) *', line)
         given = [int(word) for word in found[4].split()] if found else []
-        problem = "" if found else "is on a line that is not a name and numbers of labels"
+        problem = "" if found else "is on a line without a name and label numbers"
         if any(one >= len(labels) for one in given):
             problem = "has the number of a label that synsets.txt does not have"
         cells = {
@@ -259,12 +259,12 @@ def _imagenet(text: str, synsets: str) -> Table:
             "label": [labels[one] for one in given if not problem],
         }
         if line.strip():
-            lines.append(Line(f"line {number}", cells, problem))
+            lines.append(Row(f"line {number}", cells, problem))
     return Table(lines, ["name", "label"], {"path": "name", "label": "label"}, partial=True)
 
 
 def _coco(file: Path, value: Mapping[str, Any]) -> Table:
-    """COCO with a category for each image: annotations without box, outline or keypoints.
+    """Read COCO with a category for each image: annotations without box, outline or keypoints.
 
     https://cocodataset.org/#format-data has no such annotations; Datumaro calls them coco_labels:
     https://openvinotoolkit.github.io/datumaro/stable/docs/data-formats/formats/coco.html
@@ -276,9 +276,9 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
             raise _unknown(file, f"it is like COCO, but its {name} are no list of objects")
     names = {str(one.get("id")): one.get("name") for one in parts["categories"]}
     tags, regions = dict[str, list[Any]](), dict[str, Counter[str]]()
-    for one in parts["annotations"]:
-        image, category = str(one.get("image_id")), str(one.get("category_id"))
-        kinds = [kind for kind in ("bbox", "segmentation", "keypoints") if one.get(kind)]
+    for annotation in parts["annotations"]:
+        image, category = str(annotation.get("image_id")), str(annotation.get("category_id"))
+        kinds = [kind for kind in ("bbox", "segmentation", "keypoints") if annotation.get(kind)]
         if not kinds and category in names:
             tags.setdefault(image, []).append(names[category])
         else:
@@ -288,10 +288,10 @@ def _coco(file: Path, value: Mapping[str, Any]) -> Table:
     for one in parts["images"]:
         ids.add(id_ := str(one.get("id")))
         cells = {"file_name": one.get("file_name"), "category": tags.get(id_)}
-        lines.append(Line(f"image {id_}", cells, _beside(regions.get(id_))))
+        lines.append(Row(f"image {id_}", cells, _beside(regions.get(id_))))
     for id_ in sorted((tags.keys() | regions.keys()) - ids):
         problem = "has annotations, but is none of the images that the file lists"
-        lines.append(Line("annotations", {"file_name": f"image_id {id_}"}, problem))
+        lines.append(Row("annotations", {"file_name": f"image_id {id_}"}, problem))
     columns = {"path": "file_name", "label": "category"}
     return Table(lines, list(columns.values()), columns, partial=True)
 

@@ -5,30 +5,32 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from dayfold.errors import IntakeError
 from dayfold.ledger.intake import formats
-from dayfold.ledger.intake.delivery import Delivery, Found
+from dayfold.ledger.intake.delivery import Delivery, FoundFile
 from dayfold.ledger.names import composed, is_clutter, name_problem
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 
 COLUMNS = ("path", "label", "group")
-# Other names of these columns. Of _PLAIN headers nothing is asked; the last is an ImageFolder's.
+# Other names of these columns. Headers in _PLAIN need no confirmation; the last is an
+# ImageFolder's.
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
     "group": ("group", "patient", "patient_id", "study", "study_id"),
 }
 _PLAIN = ({"path", "label"}, {"path", "label", "group"}, {"file_name", "label"})
-_PREFIX = re.compile("[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+MISSING = "is not there"
+_PREFIX = re.compile("[0-9a-f]{8}-")  # Label Studio puts it before the name of an upload
 
 
 class _Row(NamedTuple):
-    """The label of a path, or None where nobody has given one yet; `problem` says why not.
+    """The label of a path, or None if nobody has given one yet; `problem` says why it is unusable.
 
     `place` is its name in messages.
     """
@@ -51,29 +53,29 @@ def read(
     *,
     columns: str = "",
     classes: Mapping[str, str] | None = None,
-) -> list[Found]:
+) -> list[FoundFile]:
     """Return the files that a label file names, in its order; refuse each row that does not fit.
 
-    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns; a guess
-    of them is the delivery's `guess`. `classes` maps their class names to ours. Several rows of an
-    image, as from several annotators, must agree.
+    Paths are relative to `folder`. `columns` ("path=image,label=choice") names the columns;
+    otherwise they are guessed, and a guess is noted as the delivery's `guess`. `classes` maps their
+    class names to ours. Several rows of an image, as from several annotators, must agree.
     """
     table = formats.read(file)
     columns_of, guess = _columns(table, columns, file)
     if guess:
         shown = escaped(f"{file.name}: {guess.replace(',', ', ')}")
-        delivery.said.append(f"columns of {shown}")
+        delivery.notes.append(f"columns of {shown}")
         delivery.guess = (shown, f"--columns {shlex.quote(guess)}")
     home, named, missing = folder.resolve().parts, dict[Path, list[_Row]](), set[str]()
     blank: list[str] = []
-    for line in table.lines:
+    for line in table.rows:
         row = _row(line, columns_of, classes or {}, partial=table.partial)
         path = _located(folder, home, row.path)
         if isinstance(path, Path):
             named.setdefault(path, []).append(row)
         elif row.label is None and not row.problem:
             blank.append(escaped(row.path))
-        elif row.path not in missing:  # once, though several annotators name it
+        elif row.path not in missing:  # once, even if several annotators name it
             missing.add(row.path)
             delivery.refuse(row.place, row.problem or path)
     found = []
@@ -87,13 +89,13 @@ def read(
             delivery.refuse(place, _dispute(answers.values()))
         elif answers:
             ((_, label, group),) = answers
-            found.append(Found(path, place, str(label), group))
+            found.append(FoundFile(path, place, str(label), group))
         else:
             blank.append(place)
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
         delivery.warn(
-            file.name, f"leaves {plural(unnamed, 'file')} unnamed; only named files are taken"
+            file.name, f"does not name {plural(unnamed, 'file')}; only named files are taken"
         )
     if blank:
         shown = ", ".join(first_few(blank))
@@ -108,7 +110,7 @@ def read_classes(file: Path) -> dict[str, str]:
     if {*table.names} != {"theirs", "ours"}:
         shown = escaped(",".join(table.names)[:200])
         raise IntakeError(f"{file} has the columns '{shown}'.", hint="columns theirs,ours")
-    for where, cells, _ in table.lines:
+    for where, cells, _ in table.rows:
         names = (_text(cells.get(name)) for name in ("theirs", "ours"))
         one, name = (composed((text or "").strip()) for text in names)
         if wrong := name_problem(name, "class"):
@@ -141,7 +143,7 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
     if wrong or not {"path", "label"} <= found.keys():
         shown = escaped(",".join(table.names)[:200])
         hint = "say which is which: --columns path=…,label=…,group=… (separated by commas in a CSV)"
-        if not table.lines:
+        if not table.rows:
             hint = f"known: {formats.KNOWN}"
         raise IntakeError(f"{file} has the columns '{shown}'.", problems=wrong, hint=hint)
     is_guess = guessed and {*table.names} not in _PLAIN
@@ -149,16 +151,16 @@ def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, 
 
 
 def _bare(name: str) -> str:
-    """Return a column's name without case, spaces and signs: "Patient ID" is "patient_id"."""
+    """Return a column's name without case, spaces and signs: "Patient ID" equals "patient_id"."""
     return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _row(
-    line: formats.Line, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
+    line: formats.Row, columns_of: Mapping[str, str], classes: Mapping[str, str], *, partial: bool
 ) -> _Row:
     cells = {meaning: line.cells.get(name) for meaning, name in columns_of.items()}
     cell, path, group = cells["label"], _text(cells["path"]), _text(cells.get("group"))
-    if isinstance(cell, dict):  # JSON-MIN's several choices
+    if isinstance(cell, dict):  # JSON-MIN with several choices
         cell = cell.get("choices")
     given = list(map(_text, cell)) if isinstance(cell, list) else [_text(cell)]
     names = list(dict.fromkeys(composed((name or "").strip()) for name in given))
@@ -181,7 +183,7 @@ def _row(
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell of text or of a whole number as text, else None."""
+    """Return a cell with text or a whole number as text, else None."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
@@ -202,7 +204,8 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
     A path may begin above the folder, with the names of the folders that it is in (`home`). A URL
     of Label Studio (https://labelstud.io/guide/tasks, https://labelstud.io/guide/storage) stands
-    for the path in it; the name of an upload is tried without its prefix too.
+    for the path in it; the name of an upload is also tried without its prefix. A path of Windows is
+    read as one.
     """
     name, last = given, ""
     is_url = given.startswith("/data/") or "://" in given
@@ -216,18 +219,32 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
             name = unquote(url.query.removeprefix("d=")).lstrip("/")
         elif name.startswith("data/upload/"):
             name = last = PurePosixPath(name).name
-    parts = PurePosixPath(name).parts
-    parts = parts[1:] if parts[:1] == ("/",) else parts
+    is_windows = "\\" in name and "/" not in name
+    path = PureWindowsPath(name) if is_windows else PurePosixPath(name)
+    parts = path.parts[bool(path.anchor) :]
     depths = [n for n in range(len(parts) - 1, 0, -1) if tuple(home[-n:]) == parts[:n]]
+    depths += [0] * (is_windows and not path.anchor)
     names = [name, *("/".join(parts[n:]) for n in depths)]
     if _PREFIX.match(last):
         names.append(_PREFIX.sub("", last))
     found = [_inside(folder, one) for one in names]
     there = [one for one in found if isinstance(one, Path)]
-    if len(there) > 1 and is_url and not last:  # a plain path means the first one
+    if len(there) > 1 and is_url and not last:  # for a plain path the first one is meant
         both = " or ".join(repr(escaped(one.relative_to(folder).as_posix())) for one in there)
         return f"may be {both}"
+    if not there and found[0] == MISSING:
+        return MISSING + _like(folder, name)
     return there[0] if there else found[0]
+
+
+def _like(folder: Path, name: str) -> str:
+    """Return what a person is told of a file that a path of another machine may mean, or ""."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    for first in range(len(parts)):
+        one = "/".join(parts[first:])
+        if isinstance(_inside(folder, one), Path):
+            return f"; {escaped(one)} is: write paths from the folder on"
+    return ""
 
 
 def _inside(folder: Path, name: str) -> Path | str:
@@ -238,15 +255,15 @@ def _inside(folder: Path, name: str) -> Path | str:
     if problem := name_problem(name, "file"):
         return problem
     if is_clutter(parts[-1]) and not name.startswith(".\\"):
-        return "is hidden, or of what desktops leave behind; such files are never taken"
-    # A Mac may store é as two letters (NFD), a spreadsheet as one (NFC).
+        return "is a hidden or system file; such files are never taken"
+    # A Mac may store é as two letters (NFD), a spreadsheet as one letter (NFC).
     for form in (name, composed(name), unicodedata.normalize("NFD", name)):
         path = folder / form
         if any(map(os.path.islink, (path, *path.parents[: len(parts) - 1]))):
-            return "is a link or behind one; links are not followed"
+            return "is a link or below one; links are not followed"
         if os.access(path, os.F_OK):
             return path if path.is_file() else "is not a file"
-    return "is not there" + ("; write / between folders" if "\\" in name else "")
+    return MISSING
 
 
 def _all_files(folder: Path) -> Iterator[Path]:

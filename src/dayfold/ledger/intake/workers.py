@@ -1,8 +1,8 @@
 """The child processes that decode, and their pool.
 
-A file may crash its decoder, hang it or fill the memory. So it is read in a child, which takes one
-request a line on standard input and answers each with a line, both JSON. A child must start fast:
-this file imports nothing heavier than Pillow and NumPy.
+A file may crash its decoder, hang it or fill the memory. So it is read in a child process, which
+takes one request a line on standard input and answers each with a line, both JSON. A child must
+start fast, so this file imports nothing heavier than Pillow and NumPy.
 """
 
 import atexit
@@ -32,14 +32,14 @@ from dayfold.ledger.intake import archives
 from dayfold.project.cpus import cpus
 from dayfold.project.files import escaped, sha256, write_bytes
 
-MAX_BYTES = 2**29  # of a file: half a gigabyte
-MIN_SIDE_PX = 8  # of an image
-SECONDS = 60.0  # that one file may take
-UNPACKING_SECONDS = 3600.0  # that an archive may take
-_PIXEL_BYTES = 40  # that a pixel takes at most while it is decoded and converted
-_OTHER_BYTES = 2**28  # that a decoder needs besides
-_PLAIN = 8  # grey levels: an image whose cells differ by less has no look
-_AT_ONCE = 1024  # files that are queued for the threads
+MAX_BYTES = 2**29  # size of a file: half a gigabyte
+MIN_SIDE_PX = 8  # shortest side of an image
+SECONDS = 60.0  # time limit for one file
+UNPACKING_SECONDS = 3600.0  # time limit for an archive
+_PIXEL_BYTES = 40  # at most, for a pixel while it is decoded and converted
+_OTHER_BYTES = 2**28  # for the decoder itself
+_PLAIN = 8  # grey levels: an image with less contrast has no look
+_AT_ONCE = 1024  # files queued for the threads
 _PROGRAM = Path(__file__)
 
 # The child.
@@ -50,10 +50,10 @@ def check(
 ) -> dict[str, Any]:
     """Read a file once: hash it, decode it, compute its look, and copy it into `stage` if given.
 
-    `real` is the path of its bytes if another one; its square of `size` is cached in the folder
-    `squares`. The answer has the file's `image` (sha256) if it could be read, and either `refused`,
-    the reason, or `look`, `ids` (the group of a DICOM file) and `warnings`. `failed` is the reason
-    why the copy could not be written.
+    `real` is the path of its bytes if they are elsewhere; its square of `size` is cached in the
+    folder `squares`. The answer has the file's `image` (sha256) if it could be read, and either
+    `refused`, the reason, or `look`, `ids` (the group of a DICOM file) and `warnings`. `failed` is
+    the reason why the copy could not be written.
     """
     answer: dict[str, Any] = {"image": ""}
     try:
@@ -79,7 +79,7 @@ def check(
     if stage:
         try:
             staged = Path(stage) / answer["image"]
-            # Another worker may be writing the very same bytes.
+            # Another worker may be writing the same bytes.
             own = staged.with_name(f"{staged.name}-{os.getpid()}")
             write_bytes(own, data)
             own.replace(staged)
@@ -104,13 +104,13 @@ def look(image: Image.Image) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a regular file, even if it was replaced by a pipe or link meanwhile."""
+    """Read a regular file; refuse one that was replaced by a pipe or link meanwhile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise IntakeError("is not a file (expected <class>/<image>)")
-        # One byte more, as the file may grow.
+        # One byte more, to notice a file that grows.
         data = file.read(MAX_BYTES + 1) if status.st_size <= MAX_BYTES else None
     if data is None or len(data) > MAX_BYTES:
         raise IntakeError(f"is larger than {MAX_BYTES // 2**20} MiB")
@@ -127,12 +127,12 @@ def _unpack(archive: str, into: str) -> dict[str, Any]:
 
 
 def _parquet(path: str) -> dict[str, Any]:
-    """Answer the `rows` of a Parquet file and the `names` of its columns of text and integers.
+    """Return the `rows` of a Parquet file and the `names` of its columns of text and integers.
 
-    In a child, as polars may panic or crash on a damaged file.
+    This runs in a child, as polars may crash on a damaged file.
     """
     os.environ["POLARS_MAX_THREADS"] = "1"
-    import polars as pl  # here: it takes long, and no image needs it
+    import polars as pl  # slow to import, and no image needs it
 
     try:
         texts = (pl.String, pl.Categorical, pl.Enum)
@@ -146,7 +146,7 @@ def _parquet(path: str) -> dict[str, Any]:
 
 
 def _limit_memory(base: int, pixels: int) -> None:
-    """Limit the process's memory to what so many pixels need beyond `base` (effective on Linux)."""
+    """Limit the process's memory to `base` and what `pixels` pixels need (effective on Linux)."""
     most = base + pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _OTHER_BYTES
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
@@ -167,9 +167,9 @@ def _own_size() -> int:
 
 
 def main() -> None:
-    """Answer requests until standard input ends, as it does when the parent dies."""
+    """Answer requests until standard input ends, which it does when the parent dies."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
-    # The output of decoders' libraries must come neither between the answers nor to the terminal.
+    # Decoders' libraries must print neither between the answers nor to the terminal.
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -191,18 +191,18 @@ def main() -> None:
 
 # The parent.
 
-# Idle workers, for the next call: a process starts slower than it decodes.
+# Idle workers are kept for the next call: starting a process takes longer than decoding.
 _idle: list["_Worker"] = []
 _lock = Lock()
 
 
 class _CrashError(IntakeError):
-    """The worker died while it read a file, by the file or by a kill."""
+    """The worker died while it read a file, because of the file or a kill."""
 
 
 class _Worker:
     def __init__(self) -> None:
-        # -P and the package's own folder: nothing is imported from where the user stands.
+        # -P and the package's own folder: nothing is imported from the user's current folder.
         home = str(Path(dayfold.__file__).parents[1])
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
@@ -211,7 +211,7 @@ class _Worker:
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Ctrl-C is for the parent alone, also while a worker starts.
+            # Ctrl-C is for the parent alone, even while a worker starts.
             process_group=0,
         )
         self._rest = b""
@@ -247,16 +247,16 @@ class _Worker:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.communicate()  # closes its pipes, broken ones too, and waits for it
+        self.process.communicate()  # close its pipes, even broken ones, and wait for it
 
 
 def _ask(seconds: float, **request: Any) -> dict[str, Any]:
-    """Ask an idle worker, or a new one; after any error it is ended and not used again."""
+    """Ask an idle worker, or a new one; after any error end it."""
     worker = None
     with _lock:
         while _idle and worker is None:
             worker = _idle.pop()
-            if worker.process.poll() is not None:  # somebody killed it as it waited
+            if worker.process.poll() is not None:  # it was killed while it waited
                 worker.end()
                 worker = None
     worker = worker or _Worker()
@@ -272,7 +272,7 @@ def _ask(seconds: float, **request: Any) -> dict[str, Any]:
 
 @atexit.register
 def end_idle() -> None:
-    """End the workers that wait: for a process that goes on with something else."""
+    """End the idle workers, when a process goes on with something else."""
     while _idle:
         _idle.pop().end()
 
@@ -280,7 +280,7 @@ def end_idle() -> None:
 def answers(
     requests: Sequence[dict[str, Any]], *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Any]]:
-    """Return the answer to each request for `check`, in order, by one worker a CPU.
+    """Return the answer to each request for `check`, in order, with one worker a CPU.
 
     A file that crashes two workers, or takes longer than SECONDS, is answered as `refused`.
     `progress` is called with (files done, files in all).
@@ -289,7 +289,8 @@ def answers(
     ready, stopped = Event(), Event()
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        # If Ctrl-C comes while a thread starts, the pool does not know it and never waits for it.
+        # If Ctrl-C comes while a thread starts, the pool does not know the thread and never waits
+        # for it.
         ready.wait()
         return {} if stopped.is_set() else _answer(request)
 
@@ -310,7 +311,7 @@ def answers(
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request; it is tried again after a crash, which may have been a kill."""
+    """Answer one request; try again after a crash, which may have been a kill."""
     try:
         with suppress(_CrashError):
             return _ask(SECONDS, **request)
@@ -328,7 +329,7 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
     """Return the names of a Parquet file's columns of text and integers, and its rows."""
-    worker = _Worker()  # not one of the pool, as its memory would be missing for images
+    worker = _Worker()  # not of the pool: polars takes memory that images need
     try:
         answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
     except IntakeError as error:

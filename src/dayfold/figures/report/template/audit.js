@@ -1,5 +1,5 @@
 "use strict";
-// The table as `dayfold audit` writes it: the same columns, the same quotes, no formula.
+// Write the table as `dayfold audit` does: the same columns and quotes, no formulas.
 const columns = ["image", "path", "label", "suggested", "score"];
 const rows = [...document.querySelectorAll("li[data-image]")];
 const decision = (row) => row.querySelector("select").value;

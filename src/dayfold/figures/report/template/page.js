@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a click on a column's head sorts by it, a second one the other way round.
+// Tables: a click on a column's head sorts by it, a second click reverses the order.
 const order = new Intl.Collator(undefined, { numeric: true });
 const key = ({ cells }, column) =>
   cells[column].dataset.value ?? cells[column].textContent.trim().replace("\u2212", "-");

@@ -1,4 +1,4 @@
-"""The line of history: its days and their tags."""
+"""The state of a project: its params, days and tags."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +17,11 @@ from dayfold.project.params import Params
 
 
 @dataclass(frozen=True)
-class Line:
-    """A project's params, and the days of the line of history that is checked out.
+class ProjectState:
+    """A project's params, and the days of the branch that is checked out.
 
-    `sealed` are those whose tag HEAD contains, `tagged` those with a tag anywhere, and `committed`
-    those whose manifest HEAD has.
+    `sealed` days have a tag that HEAD contains, `tagged` days a tag anywhere, and `committed` days
+    a manifest in HEAD.
     """
 
     project: Project
@@ -31,17 +31,17 @@ class Line:
     committed: list[str]
 
     @classmethod
-    def read(cls, project: Project) -> "Line":
+    def read(cls, project: Project) -> "ProjectState":
         params, root = params_file.read(project.params), project.root
         days = (vcs.sealed_days(root), vcs.tagged_days(root), vcs.committed_days(root))
         return cls(project, params, *days)
 
     @cached_property
     def untagged(self) -> list[str]:
-        """The days of this line that are committed, and have no tag on it."""
+        """The days of this branch that are committed and have no tag on it."""
         untagged = {*self.committed} - {*self.sealed}
-        # After a merge of two lines the other one's manifests are there too.
-        days = manifest.line(self.project, self.day, self.params.parent) if untagged else ()
+        # After a merge of two histories the manifests of both are there.
+        days = manifest.ancestors(self.project, self.day, self.params.parent) if untagged else ()
         return sorted(untagged.intersection(days))
 
     @property
@@ -63,7 +63,7 @@ class Line:
 
     @property
     def lost_tags(self) -> list[str]:
-        """The untagged days, without the open one where a person has committed that."""
+        """The untagged days, but not the open day if a person has committed it."""
         return [day for day in self.untagged if day in self.tagged or day != self.day]
 
     @property
@@ -76,20 +76,19 @@ class Line:
 
     @cached_property
     def sealed_history(self) -> History:
-        """The history of the sealed days."""
         return manifest.history(self.project, self.parent)
 
     def history(self) -> History:
-        """Return the history of the sealed days, as the open day's corrections leave it."""
-        lines = corrections.lines(self.project, self.day) if self.is_open else {}
-        return corrections.applied(self.sealed_history, lines)
+        """Return the history of the sealed days, with the open day's corrections applied."""
+        noted = corrections.of_day(self.project, self.day) if self.is_open else {}
+        return corrections.applied(self.sealed_history, noted)
 
 
-class Stray(NamedTuple):
+class UnusedFolder(NamedTuple):
     """Images in the folder of a day that is neither sealed nor open, so in no data version.
 
     A `git stash`, `git clean` or "Reset workspace" removes a day's tables and leaves its images.
-    `command` adds them.
+    `command` adds them; it is empty if earlier days have them all.
     """
 
     folder: str
@@ -97,14 +96,18 @@ class Stray(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        what = "belong to no day" if self.command else "earlier days have too; it is not needed"
+        what = (
+            "belong to no day"
+            if self.command
+            else "earlier days have too; the folder is not needed"
+        )
         return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 
-def strays(now: Line) -> list[Stray]:
-    """Return the folders of stray images, in order.
+def unused_folders(now: ProjectState) -> list[UnusedFolder]:
+    """Return the folders of images that no day uses, in order.
 
-    A day is not stray if it has a tag, on any branch, or its manifest is committed.
+    A day with a tag on any branch, or with a committed manifest, is left out.
     """
     project = now.project
     folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
@@ -117,12 +120,12 @@ def strays(now: Line) -> list[Stray]:
         if files := walk_day(project, day, Delivery()):
             is_new = any(sha256_file(one.path) not in had for one in files)
             folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_how(now, day)}" if is_new else ""
-            found.append(Stray(folder, len(files), command))
+            command = f"dayfold add {folder}{_options(now, day)}" if is_new else ""
+            found.append(UnusedFolder(folder, len(files), command))
     return found
 
 
-def _how(now: Line, stray: str) -> str:
+def _options(now: ProjectState, day: str) -> str:
     if now.is_open:
         return f" --move --day {now.day}"
-    return f" --day {stray}" if now.is_unopened or now.day <= stray else " --move"
+    return f" --day {day}" if now.is_unopened or now.day <= day else " --move"
