@@ -53,7 +53,10 @@ def test_from_git_and_images_alone_all_days_are_identical_and_come_back_to_the_c
     for number, path in enumerate(sorted(clone.images(TWO).rglob("*.png"), reverse=True)):
         path.chmod(0o600)
         os.utime(path, (number, number))
-    [(days, _, fix)] = verify(clone, read_data=False).damage
+    (_, what, commit), (days, _, fix) = verify(clone, read_data=False).damage
+    assert what.startswith("in data/ only, not in DVC's cache, so no push includes it: data/images")
+    clone.shell(*commit.split())
+    assert len(verify(clone, read_data=False).damage) == 1
     assert days == f"{ONE} to {THREE}"
     assert fix.endswith(f"; or make it again here: {RESTORE} {THREE}")
     before = state(clone, "cache")
