@@ -45,6 +45,19 @@ def test_a_long_list_of_damage_is_folded_day_by_day():
     assert len(said) == 2 * 6
 
 
+def test_the_origin_s_model_is_read_while_one_day_is_sealed(copy):
+    copy.git("checkout", "--quiet", f"day/{ONE}")
+    copy.dvc("checkout", "--force")
+    assert verify(copy, read_data=True).damage == []
+    data = copy.parent_model.read_bytes()
+    copy.parent_model.unlink()
+    copy.parent_model.write_bytes(flips.flipped(data, np.random.default_rng(3)))
+    [(_, what, fix)] = verify(copy, read_data=True).damage
+    assert "data/parent/model.safetensors is damaged" in what
+    copy.sh("-c", fix)
+    assert copy.parent_model.read_bytes() == data
+
+
 def test_each_fix_brings_the_thing_back_and_what_a_gc_deleted_is_told(copy):
     chance = np.random.default_rng(2)
     image = sorted(copy.images(TWO).rglob("*.png"))[0]

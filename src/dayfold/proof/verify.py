@@ -281,16 +281,27 @@ def _stored(
             stored.image = image
             if project.images(sealed.day).is_dir():
                 stored.places.append(project.root / name)
-    for parent in [one for one in records if one.day != current][-1:]:
-        for name, key in parent.handed_on.items():
-            file = project.parent / name
-            if project.parent.is_dir():
-                stored = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
-                stored.places.append(file)
+    for name, key in _parent_files(project, records, current).items():
+        file = project.parent / name
+        stored = found.setdefault(key, StoredFile(records[-1].day, project.name(file), key))
+        stored.places.append(file)
     # Every object is checked, also those of experiments and of the open day.
     for key, path in storage.objects(project.root):
         found.setdefault(key, StoredFile("no sealed day", "file", key)).places.append(path)
     return list(found.values())
+
+
+def _parent_files(project: Project, records: Sequence[Sealed], current: str) -> dict[str, str]:
+    """Return the name and MD5 of each file that data/parent must have; none without the folder."""
+    before = [one.handed_on for one in records if one.day != current]
+    if not project.parent.is_dir() or not records:
+        return {}
+    if before:
+        return before[-1]
+    with suppress(OSError, ValueError, TypeError):  # the origin's, which DVC lists
+        listing = storage.object_path(project.root, records[-1].parent_md5)
+        return storage.listed(listing.read_bytes())
+    return {}
 
 
 def _not_erased(project: Project, records: Sequence[Sealed]) -> Iterator[Finding]:
