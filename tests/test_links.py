@@ -58,5 +58,5 @@ def test_links_of_a_day_that_nobody_has_can_be_taken_in(linked):
     assert (unused.images, unused.folder) == (6, f"data/images/{DAYS[2]}")
     add(linked, linked.root / unused.folder, move=True)
     assert sorted(taken(linked)) == [f"cat/{number}.png" for number in range(6)]
-    assert not any(path.is_symlink() for path in linked.images(DAY).rglob("*"))
+    assert all(path.is_file() for path in linked.images(DAY).glob("*/*"))
     assert unused_folders(ProjectState.read(linked)) == []
