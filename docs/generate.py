@@ -47,7 +47,8 @@ def house() -> str:
         else:
             lines.append(f"{'  ' * (path.parent != home) + path.name:22}{said}")
     said = """\
-Imports go down this list only: cli; demo; backtest, serve; cycle; create; stages, proof; history;
+An image passes cycle/adding.py, ledger/intake/ and stages/, in the order of
+[a day](formats.md#a-day). Imports go down this list only: cli; demo; backtest, serve; cycle; create; stages, proof; history;
 figures, learning; ledger; project; draws, errors. Stages do not import each other. Only what trains
 or predicts imports torch."""
     return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
