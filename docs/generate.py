@@ -48,9 +48,9 @@ def house() -> str:
             lines.append(f"{'  ' * (path.parent != home) + path.name:22}{said}")
     said = """\
 An image passes cycle/adding.py, ledger/intake/ and stages/, in the order of
-[a day](formats.md#a-day). Imports go down this list only: cli; demo; backtest, serve; cycle; create; stages, proof; history;
-figures, learning; ledger; project; draws, errors. Stages do not import each other. Only what trains
-or predicts imports torch."""
+[a day](formats.md#a-day). Imports go down this list only: cli; demo; backtest, serve; cycle;
+create; stages, proof; history; figures, learning; ledger; project; draws, errors. Stages do not
+import each other. Only what trains or predicts imports torch."""
     return page("The source, file by file", said, "```\n" + "\n".join(lines) + "\n```")
 
 
