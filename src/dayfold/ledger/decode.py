@@ -203,7 +203,6 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
 
 
 def _of_range(image: Image.Image, *, is_deep: bool) -> tuple[str, ...]:
-    """Return a remark if grey of more than 8 bits became nearly black when scaled to 8 bits."""
     is_dark = is_deep and int(np.asarray(image).max()) <= _DARK
     return ("is nearly black: its values use less than a 16th of their range",) * is_dark
 
@@ -267,12 +266,10 @@ def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
     part = (seen.astype(np.float64) - low) / (high - low)
     if scan.PhotometricInterpretation == "MONOCHROME1":
         part = 1 - part
-    grey = _to_8_bits(part)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(_to_8_bits(part)[..., None], 3, axis=2)
 
 
 def _range(scan: "Dataset") -> tuple[float, float]:
-    """Return the least and greatest possible value after the modality LUT."""
     if scan.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** int(scan.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     low, high = 0.0, 2.0 ** int(scan.BitsStored) - 1
@@ -294,8 +291,6 @@ def _colour(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
         bits = frame.dtype.itemsize * 8
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"colours of shape {frame.shape}")
-    if frame.dtype == np.uint8 and bits == 8:
-        return frame.astype(np.uint8)
     return _to_8_bits(frame / (2.0**bits - 1))
 
 

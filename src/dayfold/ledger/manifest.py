@@ -73,10 +73,10 @@ class History:
     images: pl.DataFrame
     corrections: pl.DataFrame
     groups: pl.DataFrame
-    withdrawn: frozenset[str]
-    expressions: tuple[str, ...]
-    days: tuple[str, ...]
-    sha256: str
+    withdrawn: frozenset[str] = frozenset()
+    expressions: tuple[str, ...] = ()
+    days: tuple[str, ...] = ()
+    sha256: str = ""
 
     def split(self, *names: str) -> pl.DataFrame:
         return self.images.filter(pl.col("split").is_in(names))
@@ -120,10 +120,6 @@ _START = History(
     images=_empty(*Row._fields[1:], "day"),
     corrections=_empty("on", *Row._fields[:3], "before", *Row._fields[3:], "day"),
     groups=_empty("group", "split"),
-    withdrawn=frozenset(),
-    expressions=(),
-    days=(),
-    sha256="",
 )
 _TABLES = ("images", "corrections", "groups")
 _LISTS = ("withdrawn", "expressions", "days", "stamps")
@@ -240,7 +236,6 @@ def parent_of(data: bytes, name: str) -> tuple[str, str]:
 
 
 def _first(data: bytes, name: str) -> Row:
-    """Return the first row, which pins the parent; its day must be a day or the origin."""
     # csv is thirty times as fast as polars here.
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
     try:
@@ -309,7 +304,6 @@ def _corrections(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cached(project: Project) -> History:
-    """Return the cached history if its manifests are unchanged, else an empty one."""
     # polars raises TypeError for paths with letters that the locale lacks.
     with suppress(OSError, ValueError, TypeError, pl.exceptions.PolarsError):
         # Given a path, polars maps the file into memory instead of copying it.
@@ -317,20 +311,12 @@ def _cached(project: Project) -> History:
         images, corrections, groups = (kept[name][0].struct.unnest() for name in _TABLES)
         withdrawn, expressions, days, stamps = (kept[name][0].to_list() for name in _LISTS)
         if stamps == _stamps(project, days):
-            return History(
-                images=images,
-                corrections=corrections,
-                groups=groups,
-                withdrawn=frozenset(withdrawn),
-                expressions=tuple(expressions),
-                days=tuple(days),
-                sha256=kept["sha256"][0],
-            )
+            lists = (frozenset(withdrawn), tuple(expressions), tuple(days))
+            return History(images, corrections, groups, *lists, sha256=kept["sha256"][0])
     return _START
 
 
 def _cache(project: Project, history: History) -> None:
-    """Cache a history as a table of one row, whose tables are lists."""
     row: dict[str, Any] = {name: [getattr(history, name).to_struct()] for name in _TABLES}
     lists = (history.withdrawn, history.expressions, history.days, _stamps(project, history.days))
     row |= {

@@ -33,15 +33,15 @@ def misread(name: str) -> str:
 
 def name_problem(name: str, kind: str) -> str:
     """Return why a class or a file cannot have a name; "" if it can."""
-    if any(unicodedata.category(letter) in _CONTROL for letter in name):
+    is_class = kind == "class"
+    is_odd = any(unicodedata.category(letter) in _CONTROL for letter in name)
+    if is_odd or (is_class and not name.isprintable()):
         return f"has unprintable letters in its {kind} name"
-    if kind == "class" and not name.isprintable():
-        return "has unprintable letters in its class name"
-    if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
+    if is_class and (not name or name != name.strip() or "/" in name or name[0] == "."):
         return "is no class name (empty, with /, a dot first or a space at an end)"
-    if kind == "class" and name in (KEEP, WITHDRAW):
+    if is_class and name in (KEEP, WITHDRAW):
         return f"is no class name: it is a decision in audits; use {name}_ for example"
-    if kind == "class" and len(name.encode()) > MOST_BYTES:
+    if is_class and len(name.encode()) > MOST_BYTES:
         return f"is too long for a class name (more than {MOST_BYTES} bytes)"
     return ""
 

@@ -40,12 +40,9 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
                 raise IntakeError(
                     f"{archive} holds more than {MAX_FILES} files or {MAX_TOTAL // 2**30} GiB."
                 )
-            problem = problem or _path_problem(name)
-            if not problem and size > MAX_FILE:
-                problem = f"is larger than {MAX_FILE // 2**20} MiB"
-            if not problem:
-                problem = _write(source, into / PurePosixPath(name))
-            if problem:
+            too_large = f"is larger than {MAX_FILE // 2**20} MiB" * (size > MAX_FILE)
+            problem = problem or _path_problem(name) or too_large
+            if problem or (problem := _write(source, into / PurePosixPath(name))):
                 refused.append((name, problem))
     return refused
 
@@ -116,7 +113,6 @@ def _not_utf_8(archive: Path, name: bytes) -> IntakeError:
 
 
 def _damage(error: Exception) -> str:
-    """Return the reason for any error of zipfile, tarfile and their decompressors."""
     if isinstance(error, MemoryError):
         raise error
     said = escaped(" ".join(str(error).split())) or type(error).__name__
@@ -139,17 +135,13 @@ def _write(source: IO[bytes] | None, target: Path) -> str:
         return "comes twice in the archive"
     except OSError as error:
         return f"cannot be written ({error.strerror})"
-    problem = ""
     with os.fdopen(descriptor, "wb") as file:
         while True:
             try:
                 piece = source.read(_PIECE)
             except Exception as error:
-                problem = _damage(error)
-                break
+                target.unlink()
+                return _damage(error)
             if not piece:
-                break
+                return ""
             file.write(piece)
-    if problem:
-        target.unlink()
-    return problem

@@ -94,9 +94,8 @@ def read(
             blank.append(place)
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
-        delivery.warn(
-            file.name, f"does not name {plural(unnamed, 'file')}; only named files are taken"
-        )
+        what = f"does not name {plural(unnamed, 'file')}; only named files are taken"
+        delivery.warn(file.name, what)
     if blank:
         shown = ", ".join(first_few(blank))
         what = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
@@ -183,14 +182,12 @@ def _row(
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell with text or a whole number as text, else None."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
 def _dispute(rows: Iterable[_Row]) -> str:
-    """Return how rows of one file differ: in labels, else in groups, else in paths."""
     for name, what in (("label", "given as"), ("group", "given in groups"), ("path", "meant by")):
         values = {getattr(row, name): row.where for row in rows}
         if len(values) > 1:
@@ -238,7 +235,6 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
 
 def _like(folder: Path, name: str) -> str:
-    """Return a hint that names the file which a path of another machine may mean, or ""."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     for first in range(len(parts)):
         one = "/".join(parts[first:])
@@ -248,7 +244,6 @@ def _like(folder: Path, name: str) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path | str:
-    """Return the file of that name in the folder, or the reason why there is none."""
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts:
         return "is no path inside the folder"
