@@ -40,9 +40,13 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
                 raise IntakeError(
                     f"{archive} holds more than {MAX_FILES} files or {MAX_TOTAL // 2**30} GiB."
                 )
-            too_large = f"is larger than {MAX_FILE // 2**20} MiB" * (size > MAX_FILE)
-            problem = problem or _path_problem(name) or too_large
-            if problem or (problem := _write(source, into / PurePosixPath(name))):
+            path = PurePosixPath(name)
+            is_outside = not path.parts or path.is_absolute() or ".." in path.parts
+            if is_outside or "\\" in name or "\0" in name:
+                problem = problem or "is no path inside the archive"
+            elif size > MAX_FILE:
+                problem = problem or f"is larger than {MAX_FILE // 2**20} MiB"
+            if problem := problem or _write(source, into / path):
                 refused.append((name, problem))
     return refused
 
@@ -117,13 +121,6 @@ def _damage(error: Exception) -> str:
         raise error
     said = escaped(" ".join(str(error).split())) or type(error).__name__
     return f"is damaged ({said[:200]})"
-
-
-def _path_problem(name: str) -> str:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
-        return "is no path inside the archive"
-    return ""
 
 
 def _write(source: IO[bytes] | None, target: Path) -> str:

@@ -245,7 +245,7 @@ def _like(folder: Path, name: str) -> str:
 
 def _inside(folder: Path, name: str) -> Path | str:
     parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
+    if not parts or name.startswith("/") or ".." in parts:
         return "is no path inside the folder"
     if problem := name_problem(name, "file"):
         return problem
