@@ -89,7 +89,7 @@ def fit(
     inputs: Inputs | None = None,
     team: Team = ALONE,
     saved: Saved | None = None,
-    keep: Callable[[Callable[[], State]], None] = lambda _state: None,
+    keep: Callable[[Callable[[], State]], None] | None = None,
 ) -> Fitted:
     """Train on weighted draws from `pool`; call `report` after every update.
 
@@ -116,7 +116,7 @@ def fit(
             # Not after every update: checking all weights takes some milliseconds.
             if update + 1 == last:
                 training.check_finite()
-            if update + 1 < updates:
+            if keep and update + 1 < updates:
                 keep(training.state)
     return training.finish(validation, drawn)
 

@@ -184,8 +184,7 @@ def grown(
     weight, bias = (model.state[name].clone() for name in HEAD)
     ids = {name: at for at, name in enumerate(model.classes)}
     sources = {name: ids[other] for name, other in (like or {}).items() if other in ids}
-    for name in model.retired:
-        bias[ids[name]] = 0
+    bias[[ids[name] for name in model.retired]] = 0
     for name in model.retired:
         if name in sources:
             weight[ids[name]], bias[ids[name]] = weight[sources[name]], bias[sources[name]]
@@ -221,8 +220,6 @@ def restore_classes(state: State, full: Model, retired: Collection[str]) -> Stat
     So the row of a class never moves. The bias RETIRED keeps these classes from being predicted.
     """
     rows = [row for row, name in enumerate(full.classes) if name not in retired]
-    if len(rows) == len(full.classes):
-        return state
     weight, bias = (full.state[name].clone() for name in HEAD)
     bias[:] = RETIRED
     weight[rows], bias[rows] = (state[name] for name in HEAD)

@@ -112,7 +112,6 @@ ALONE = Team()
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Raise ModelError for the error of a lost peer."""
     try:
         yield
     except RuntimeError as error:

@@ -172,11 +172,9 @@ def chosen_day(project: Project, day: str | None) -> str:
         return passed
     opened = params_file.read(project.params).day
     if check_day(day) not in (*sealed, opened):
+        what = f"There is no model of {day}: it is not a sealed day."
         last = ", ".join(sealed[-3:]) or "none"
-        raise CycleError(
-            f"There is no model of {day}: it is not a sealed day.",
-            hint=f"the last sealed days are: {last}",
-        )
+        raise CycleError(what, hint=f"the last sealed days are: {last}")
     return day
 
 

@@ -162,9 +162,8 @@ def run(project: Project, params: Params) -> list[str]:
     counts = count_cells(predictions, model=day, parent=parent_of)
     forward = [table.filter(pl.col("day") == day) for table in by_parent]
     rows = [row for one in forward for row in count_cells(one, model=params.parent, parent=None)]
-    tables.write(
-        project.predictions, Prediction, predictions.select(Prediction._fields).iter_rows()
-    )
+    listed = predictions.select(Prediction._fields)
+    tables.write(project.predictions, Prediction, listed.iter_rows())
     tables.write(project.evaluation(day), Evaluation, [*counts, *rows])
     unlike = _write_unknown(project, params, history, parent, all_by_parent)
     table = pl.DataFrame(counts, schema=tables.schema(Evaluation), orient="row")
@@ -188,7 +187,6 @@ def run(project: Project, params: Params) -> list[str]:
 def _write_unknown(
     project: Project, params: Params, history: History, parent: Model, asked: list[pl.DataFrame]
 ) -> list[str]:
-    """Write how much of today was unknown to yesterday's model; return a line on it."""
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
     learnt = {renamed.get(name, name) for name in parent.classes_with_means}
