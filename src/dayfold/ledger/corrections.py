@@ -124,7 +124,6 @@ def renamed(
 
 
 def label_problem(label: str) -> str:
-    """Say why a class cannot have this name; "" if it can."""
     if wrong := name_problem(label, "class"):
         return wrong
     if label != composed(label):
@@ -171,9 +170,6 @@ def read(project: Project, day: str, known: History) -> list[Row]:
     unchanged = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
     problems += clashes({row.label for row in rows if row.label} | set(unchanged))
     if problems:
-        raise LedgerError(
-            f"{name} has lines that do not fit:",
-            problems=problems,
-            hint=f"edit {name}, or git checkout -- {name}",
-        )
+        what, hint = f"{name} has lines that do not fit:", f"edit {name}, or git checkout -- {name}"
+        raise LedgerError(what, problems=problems, hint=hint)
     return rows

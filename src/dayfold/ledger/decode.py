@@ -78,7 +78,6 @@ def placeholder(image: str) -> bytes:
 
 
 def is_placeholder(path: Path, image: str) -> bool:
-    """Return whether a file is the placeholder of an erased image."""
     text = placeholder(image)
     return path.stat().st_size == len(text) and path.read_bytes() == text
 
@@ -258,9 +257,8 @@ def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
     """Convert grey of any depth, [rows, columns], to uint8 [rows, columns, 3]."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-    rescaled = apply_modality_lut(frame, scan)
     low, high = _range(scan)
-    seen = apply_voi_lut(rescaled, scan)
+    seen = apply_voi_lut(apply_modality_lut(frame, scan), scan)
     if scan.get("VOILUTSequence"):
         low, high = 0.0, 2.0 ** int(scan.VOILUTSequence[0].LUTDescriptor[2]) - 1
     part = (seen.astype(np.float64) - low) / (high - low)

@@ -39,10 +39,7 @@ class NewImage(NamedTuple):
 
 
 def group_of(path: str, expression: str, dicom_group: str = "") -> str:
-    """Return the group that `data.group` finds in a path, or that of the DICOM ids, or "".
-
-    Raises IntakeError if there is an expression and no group.
-    """
+    """Return the group in a path, else the DICOM one; IntakeError if an expression finds none."""
     group = in_path(path, expression) or dicom_group
     if expression and not group:
         raise IntakeError(f"{path}: {NO_GROUP}")
@@ -69,7 +66,6 @@ class Units:
     live: Mapping[str, Mapping[str, int]]
 
     def in_several_splits(self) -> list[str]:
-        """Return the units of new images whose earlier images are in more than one split."""
         return sorted({unit for unit in self.of.values() if len(self.live.get(unit, ())) > 1})
 
 
@@ -141,8 +137,7 @@ def read_groups(project: Project, day: str) -> dict[str, str]:
 
 
 def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
-    known = read_groups(project, day)
-    rows = sorted((known | dict(groups)).items())
+    rows = sorted((read_groups(project, day) | dict(groups)).items())
     tables.write(project.groups(day), ImageGroup, rows)
 
 
@@ -212,10 +207,7 @@ def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
 def patients_again(
     known: Sequence[Remark], present: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
-    """Yield a line on the patients that a new expression finds among images of the open day.
-
-    `present` maps an image to its class and path there.
-    """
+    """Yield a line on the patients that a new expression finds among images of the open day."""
     if expression:
         here = [(one.place, present[one.image][1]) for one in known if one.image in present]
         found = [(place, in_path(path, expression) or NO_MATCH) for place, path in here]
@@ -242,10 +234,7 @@ def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
 
 
 def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
-    """Return an expression that finds ids in most names, and how often it finds each id.
-
-    None if there is none, or if no id comes twice.
-    """
+    """Return an expression for ids in most names, and each id's count; None if none comes twice."""
     heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
     if not heads:
         return None

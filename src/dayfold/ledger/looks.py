@@ -109,10 +109,7 @@ def _differences(
 
 
 def without_near_duplicates(looks: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Return the positions of the looks that are not near a `known` look or an earlier one.
-
-    Empty looks are not compared.
-    """
+    """Return the positions of looks that are empty, or not near a `known` or an earlier one."""
     positions, new = _words(looks)
     _, others = _words(known)
     seen, count = np.concatenate([others, new]), len(others)

@@ -106,9 +106,8 @@ class History:
             }
             new = live - ever - set(renamed.values())
             ever |= live
-            found[day] = Classes(
-                frozenset(live), tuple(sorted(new)), frozenset(ever - live), renamed
-            )
+            retired = frozenset(ever - live)
+            found[day] = Classes(frozenset(live), tuple(sorted(new)), retired, renamed)
         return found
 
 
@@ -249,9 +248,8 @@ def _first(data: bytes, name: str) -> Row:
         raise LedgerError(f"{name} does not begin with its parent.", hint="dvc repro")
     pin, undo = Row._make(found), who_changed(name)
     if pin.path != ORIGIN and not is_day(pin.path):
-        raise LedgerError(
-            f"{name} names {pin.path!r} as its parent, which is not a day.", hint=undo
-        )
+        what = f"{name} names {pin.path!r} as its parent, which is not a day."
+        raise LedgerError(what, hint=undo)
     try:
         re.compile(pin.group)
     except re.error as error:

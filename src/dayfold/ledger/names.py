@@ -16,7 +16,6 @@ MOST_BYTES = 255  # of a file or folder name, on every common file system
 
 
 def is_clutter(name: str) -> bool:
-    """Return whether a name is that of a hidden or system file, or of an interrupted copy."""
     return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
 
 

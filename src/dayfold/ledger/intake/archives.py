@@ -101,8 +101,7 @@ def _tarred(path: Path) -> Generator[_Member]:
                 else:
                     yield info.name, info.size, "", archive.extractfile(info)
     except UnicodeEncodeError as error:
-        raw = error.object.encode("utf-8", "surrogateescape")
-        raise _not_utf_8(path, raw) from None
+        raise _not_utf_8(path, error.object.encode("utf-8", "surrogateescape")) from None
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
 

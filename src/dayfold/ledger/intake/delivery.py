@@ -275,7 +275,6 @@ def _copy_of(item: FoundFile, place: str, since: str = "") -> Remark:
 
 
 def _note_group(item: FoundFile, settled: str | None, delivery: Delivery) -> None:
-    """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
     if item.group and settled is None:
         delivery.groups[item.image] = item.group
     elif item.group not in ("", settled):
@@ -284,7 +283,6 @@ def _note_group(item: FoundFile, settled: str | None, delivery: Delivery) -> Non
 
 
 def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
-    """Return what is suspicious about a delivery, by its number of files of each class."""
     found = []
     new = sorted(set(counts) - known)
     single = [label for label in new if counts[label] == 1]
@@ -314,10 +312,7 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
 
 
 def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
-    """Warn of each image that looks like one of another class, of this delivery or earlier.
-
-    `earlier` (image, look) has the looks of the history's images.
-    """
+    """Warn of each image that looks like one of another class, of this delivery or earlier."""
     rows = [(item.look, item.place, item.label) for item in delivery.images]
     found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
     for (_, place, _), (_, other, label), bits in found:

@@ -142,5 +142,4 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
 
 
 def count_by_class(project: Project, day: str) -> dict[str, int]:
-    """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))

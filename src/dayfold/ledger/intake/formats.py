@@ -28,10 +28,7 @@ _MOST_BYTES = 2**28  # of a label file: enough for two million rows of a hundred
 
 
 class Row(NamedTuple):
-    """A row of a label file: its place for messages, and its cells by column.
-
-    `problem` is the reason why it cannot be used, or "".
-    """
+    """A row of a label file: its place for messages, its cells by column, why it is unusable."""
 
     where: str
     cells: Mapping[str, Any]

@@ -16,9 +16,7 @@ from dayfold.ledger.names import composed, is_clutter, name_problem
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 
-COLUMNS = ("path", "label", "group")
-# Other names of these columns. Headers in _PLAIN need no confirmation; the last is an
-# ImageFolder's.
+# Names of these columns. Headers in _PLAIN need no confirmation; the last is an ImageFolder's.
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
@@ -30,10 +28,7 @@ _PREFIX = re.compile("[0-9a-f]{8}-")  # Label Studio puts it before the name of 
 
 
 class _Row(NamedTuple):
-    """The label of a path, or None if nobody has given one yet; `problem` says why it is unusable.
-
-    `place` is its name in messages.
-    """
+    """The label of a path, or None if nobody has given one; `problem` says why it is unusable."""
 
     path: str
     label: str | None
@@ -122,17 +117,16 @@ def read_classes(file: Path) -> dict[str, str]:
 
 
 def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
-    """Return the columns of path, label and perhaps group, and a guess to ask about, or ""."""
     certain, wrong = dict(table.columns), list[str]()
     for part in filter(None, columns.split(",")):
         meaning, _, name = (word.strip() for word in part.partition("="))
-        if meaning in COLUMNS and name in table.names:
+        if meaning in _OTHERS and name in table.names:
             certain[meaning] = name
         else:
             wrong.append(f"{part!r} is not path=, label= or group= and the name of a column")
     guessed: dict[str, str] = {}
-    for meaning in COLUMNS:
-        fit = [name for name in table.names if _bare(name) in map(_bare, _OTHERS[meaning])]
+    for meaning, others in _OTHERS.items():
+        fit = [name for name in table.names if _bare(name) in map(_bare, others)]
         if meaning in certain or (columns and meaning == "group"):
             continue
         if len(fit) > 1:
@@ -222,8 +216,7 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
     depths = [n for n in range(len(parts) - 1, 0, -1) if tuple(home[-n:]) == parts[:n]]
     depths += [0] * (is_windows and not path.anchor)
     names = [name, *("/".join(parts[n:]) for n in depths)]
-    if _PREFIX.match(last):
-        names.append(_PREFIX.sub("", last))
+    names += [_PREFIX.sub("", last)] * bool(_PREFIX.match(last))
     found = [_inside(folder, one) for one in names]
     there = [one for one in found if isinstance(one, Path)]
     if len(there) > 1 and is_url and not last:  # for a plain path the first one is meant

@@ -126,10 +126,7 @@ def _unpack(archive: str, into: str) -> dict[str, Any]:
 
 
 def _parquet(path: str) -> dict[str, Any]:
-    """Return the `rows` of a Parquet file and the `names` of its columns of text and integers.
-
-    This runs in a child, as polars may crash on a damaged file.
-    """
+    """Read a Parquet file; this runs in a child, as polars may crash on a damaged one."""
     os.environ["POLARS_MAX_THREADS"] = "1"
     import polars as pl  # slow to import, and no image needs it
 
@@ -315,14 +312,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
-    """Unpack an archive in a worker (archives.unpack); return (name, reason) of refused files."""
     paths = {"archive": str(archive.absolute()), "into": str(into.absolute())}
     refused = _ask(UNPACKING_SECONDS, call="unpack", **paths)["refused"]
     return [(name, reason) for name, reason in refused]
 
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return the names of a Parquet file's columns of text and integers, and its rows."""
     worker = _Worker()  # not of the pool: polars takes memory that images need
     try:
         answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
