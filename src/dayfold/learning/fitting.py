@@ -129,8 +129,7 @@ class Training:
         self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
         self._trained = inputs.trained_part(self._net).train()
         count = slices_of(job.machine, job.recipe.batch_size // team.size)
-        loss = _Loss(job, pool, inputs)
-        self._slices = Slices(self._trained, loss, count, job.machine.threads)
+        self._slices = Slices(self._trained, _Loss(job, pool, inputs), count, job.machine.threads)
         self._optimizer = AdamW(self._trained.parameters())
         self._average: swa_utils.AveragedModel | None = None
         if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):

@@ -78,10 +78,7 @@ class Model:
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:
-        """Return the distance above which an image is unknown, or why there is none.
-
-        `share` is `predict.known_share`.
-        """
+        """Return the distance above which an image is unknown, or why there is none."""
         if share is None:
             return "predict.known_share is null"
         if self.novelty is None:
@@ -181,25 +178,18 @@ def grown(
     another one whose row it copies instead. A retired class gets the bias 0 again, or the copy that
     `like` names.
     """
-    weight, bias = (model.state[name].clone() for name in HEAD)
-    ids = {name: at for at, name in enumerate(model.classes)}
-    sources = {name: ids[other] for name, other in (like or {}).items() if other in ids}
+    weight, bias = (model.state[name] for name in HEAD)
+    shape, bound = (1, weight.shape[1]), 1 / math.sqrt(weight.shape[1])
+    drawn = [draws.uniform_array("head", seed, name, shape=shape) * bound for name in newcomers]
+    weight = torch.cat([weight, *(torch.from_numpy(row).float() for row in drawn)])
+    bias = torch.cat([bias, torch.zeros(len(newcomers))])
+    classes = (*model.classes, *newcomers)
+    ids = {name: at for at, name in enumerate(classes)}
     bias[[ids[name] for name in model.retired]] = 0
-    for name in model.retired:
-        if name in sources:
-            weight[ids[name]], bias[ids[name]] = weight[sources[name]], bias[sources[name]]
-    features = weight.shape[1]
-    rows, biases, bound = [weight], [bias], 1 / math.sqrt(features)
-    for name in newcomers:
-        if name in sources:
-            rows.append(weight[[sources[name]]])
-            biases.append(bias[[sources[name]]])
-        else:
-            drawn = draws.uniform_array("head", seed, name, shape=(1, features)) * bound
-            rows.append(torch.from_numpy(drawn).float())
-            biases.append(torch.zeros(1))
-    state = {**model.state, HEAD[0]: torch.cat(rows), HEAD[1]: torch.cat(biases)}
-    return Model(state, (*model.classes, *newcomers), model.metadata)
+    for name in (*model.retired, *newcomers):
+        if (other := (like or {}).get(name)) in model.classes:
+            weight[ids[name]], bias[ids[name]] = weight[ids[other]], bias[ids[other]]
+    return Model({**model.state, HEAD[0]: weight, HEAD[1]: bias}, classes, model.metadata)
 
 
 def drop_classes(model: Model, retired: Collection[str]) -> Model:
@@ -282,14 +272,11 @@ def load(path: Path, days: Sequence[str] = ()) -> Model:
         what = f"{os.path.relpath(path)} is not here yet."
         raise ModelError(what, hint=vcs.TO_FETCH) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f"{path} is not a dayfold model: {error}", hint="dvc checkout --force"
-        ) from None
+        what = f"{path} is not a dayfold model: {error}"
+        raise ModelError(what, hint="dvc checkout --force") from None
     if days and metadata["day"] not in days:
-        raise ModelError(
-            f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}.",
-            hint="dayfold status says what to do first",
-        )
+        what = f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}."
+        raise ModelError(what, hint="dayfold status says what to do first")
     return Model(state, classes, metadata, NoveltyDetector(**novelty) if novelty else None)
 
 

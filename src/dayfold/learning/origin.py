@@ -40,7 +40,6 @@ LANDMARK = "layer1.0.conv1.weight"
 
 
 def write(project: Project, model: Model) -> None:
-    """Write an origin as the parent of the first day, with no predictions."""
     tables.write(project.parent_predictions, Prediction, [])
     # The model comes last: if it is there, the origin is complete.
     save(project.parent_model, model.state, model.metadata)
@@ -68,10 +67,7 @@ def torch_home() -> Path:
 
 
 def published(network: str) -> Model:
-    """Return the origin from a network's published weights, in torchvision's cache or downloaded.
-
-    The file's full sha256 is checked before it is parsed.
-    """
+    """Return the origin of a network's published weights, in torchvision's cache or downloaded."""
     url, sha256 = NETWORKS[network].url, NETWORKS[network].sha256
     name = url.rpartition("/")[2]
     cached = torch_home() / "hub" / "checkpoints" / name
@@ -252,11 +248,8 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
     ]
     failed = "its training failed: use the weights of an earlier epoch, or other weights"
     if problems:
-        raise ModelError(
-            f"{source} has weights that are not finite (NaN or infinite):",
-            problems=first_few(problems),
-            hint=failed,
-        )
+        what = f"{source} has weights that are not finite (NaN or infinite):"
+        raise ModelError(what, problems=first_few(problems), hint=failed)
     net.load_state_dict(made, strict=True, assign=True)
     with torch.inference_mode():  # for example a variance below zero makes every image NaN
         answer = net.eval()(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))

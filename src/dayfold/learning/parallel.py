@@ -76,7 +76,6 @@ class Team:
         return float(whole[-1])
 
     def broadcast(self, data: bytes) -> bytes:
-        """Return the first process's bytes in every process."""
         if self.size == 1:
             return data
         length = torch.tensor(len(data))

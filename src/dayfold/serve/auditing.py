@@ -245,7 +245,6 @@ def _decided(project: Project, day: str) -> dict[str, Doubt]:
 
 
 def summary(audit: Audit, project: Project) -> Iterator[str]:
-    """Yield lines on the worst labels of an audit and what to do with its table."""
     name = project.name(project.audit(audit.day))
     if audit.doubts and not audit.doubted:
         yield "No label is doubted. The least certain ones:"

@@ -64,7 +64,6 @@ class Deployed(torch.nn.Module):
 
 
 def form_of(file: Path, form: str | None) -> str:
-    """Return the named format, or else that of the file's ending."""
     found = form or ENDINGS.get(file.suffix, file.suffix)
     if found in ENDINGS.values():
         return found
@@ -73,10 +72,7 @@ def form_of(file: Path, form: str | None) -> str:
 
 
 def export(project: Project, file: Path, *, day: str | None, form: str) -> list[Path]:
-    """Write a day's model, its README and its card; return their paths.
-
-    With the format "card" only the card is written.
-    """
+    """Write a day's model, its README and its card, or the card alone; return their paths."""
     named, day = day, models.chosen_day(project, day)
     say(models.describe_choice(project, day, named))
     model = models.load_model(project, day)

@@ -88,10 +88,8 @@ def predict(
     if model.calibration.startswith("not"):
         say(f"Confidence is {model.calibration}.")
     if problems := [result for result in results if isinstance(result, str)]:
-        raise RefusedError(
-            f"{len(problems)} of {len(files)} files cannot be predicted:",
-            problems=first_few(problems, str(csv or "")),
-        )
+        what = f"{len(problems)} of {len(files)} files cannot be predicted:"
+        raise RefusedError(what, problems=first_few(problems, str(csv or "")))
 
 
 def only_images(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Path]:
@@ -116,7 +114,6 @@ def _may_be_image(path: Path) -> bool:
 
 
 def line(answer: Answer, top: int, width: int) -> str:
-    """Return an answer as a line: the class and its confidence, and the next ones up to `top`."""
     ranked = [f"{name} {chance:.3f}" for name, chance in answer.probabilities.items()]
     if answer.unknown:
         return f"{UNKNOWN:{width}}  distance {answer.distance:.3f}, most like {ranked[0]}"

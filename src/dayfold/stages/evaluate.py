@@ -80,10 +80,7 @@ def count_cells(
 
 
 def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
-    """Return the test images that yesterday's model had right and today's has wrong, by path.
-
-    `predictions` and `parent` are as in `count_cells`; without a parent there are none.
-    """
+    """Return the test images that yesterday's model had right and today's has wrong, by path."""
     columns = ("path", "label", "predicted", "confidence", "image")
     wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
     return [

@@ -117,10 +117,7 @@ def _masses(counts: Mapping[Cell, int], weight: Callable[[Cell], float]) -> dict
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Choose from all training images of earlier days; write data/replay.csv and shares.csv.
-
-    Returns a line on the set and its share of the draws.
-    """
+    """Choose from all training images of earlier days; write data/replay.csv and shares.csv."""
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
     if day not in weights:  # possible with `dvc repro --single-item`

@@ -43,10 +43,7 @@ VALIDATION_IMAGES = 512  # at most, from earlier days; all of today's are used
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Read the day's plans, its images and the parent; write model, provenance, training.csv.
-
-    Returns a line with the number of updates and images, and of correct validation images.
-    """
+    """Read the day's plans, its images and the parent; write model, provenance, training.csv."""
     recipe = params.train
     with only_one(project.trainer_lock, "training"):
         if recipe.processes == 1:
