@@ -107,9 +107,9 @@ def build(model: Model, size: int) -> torch.nn.Module:
     network = blank(model.network, len(model.classes))
     state = dict(model.state)
     for name, taps in _used_taps(model.network, size).items():
-        weight = f"{name}.weight"
-        state[weight] = state[weight][taps]
-        network.set_submodule(name, _OntoOnePixel(torch.empty_like(state[weight], device="meta")))
+        state[name] = state[name][taps]
+        conv = _OntoOnePixel(torch.empty_like(state[name], device="meta"))
+        network.set_submodule(name.removesuffix(".weight"), conv)
     orders = {4: torch.channels_last}
     copies = {
         name: tensor.clone(memory_format=orders.get(tensor.ndim, torch.contiguous_format))
@@ -142,10 +142,8 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
     """
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     for name, taps in _used_taps(model.network, size).items():
-        weight = f"{name}.weight"
-        kernel = model.state[weight].clone()
-        kernel[taps] = state[weight]
-        state[weight] = kernel
+        trained, state[name] = state[name], model.state[name].clone()
+        state[name][taps] = trained
     return state
 
 
@@ -163,7 +161,7 @@ def _used_taps(network: str, size: int) -> dict[str, tuple[slice, ...]]:
             side_after = math.ceil(side / conv.stride[0])
             if side_after == 1:  # from a map of one or two pixels a side, padded by 1
                 seen = slice(1, 1 + side)
-                taps[name] = (slice(None), slice(None), seen, seen)
+                taps[f"{name}.weight"] = (slice(None), slice(None), seen, seen)
             side = side_after
     return taps
 

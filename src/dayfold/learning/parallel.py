@@ -46,10 +46,7 @@ class Team:
         return self.rank == 0
 
     def slice(self, images: int) -> slice:
-        """Return this process's part of a batch of `images` images, in even pieces.
-
-        Of 8 images among 3 processes: 0..1, 2..4, 5..7.
-        """
+        """Return this process's part of a batch, in even pieces: of 8 among 3, 0..1, 2..4, 5..7."""
         return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
 
     def combine(self, net: torch.nn.Module, loss: torch.Tensor, part: float) -> float:

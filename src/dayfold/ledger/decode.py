@@ -138,10 +138,7 @@ def begins_as_image(path: Path) -> bool:
 
 
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Return an RGB image as the network's input: uint8 [3, size, size].
-
-    It is padded with black bars, not cropped, as the edge of a scan may matter.
-    """
+    """Return an RGB image as uint8 [3, size, size], padded with black: a scan's edge may matter."""
     return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
 
@@ -243,12 +240,10 @@ def _read_dicom(data: bytes) -> Decoded:
 
 
 def group_of(scan: "Dataset") -> str:
-    """Return a hash of the patient and the issuer of the id, or of the study, or "".
-
-    The patient comes first, as all studies of a patient must be in one split.
-    """
+    """Return a hash of the patient and the id's issuer, else of the study, else ""."""
     names = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
     patient, issuer, study = (str(scan.get(name) or "").strip() for name in names)
+    # The patient comes first, as all studies of a patient must be in one split.
     kind, ids = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
     return f"{kind}-{sha256(ids.encode(errors='backslashreplace'))[:16]}" if ids else ""
 

@@ -28,10 +28,7 @@ ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
 class Row(NamedTuple):
-    """One line of a manifest: `image` is the sha256 of the file's bytes, `path` is in the project.
-
-    `relabel` has the new label, `withdraw` none.
-    """
+    """A line: `image` is the sha256 of the bytes; `relabel` has the new label, `withdraw` none."""
 
     action: str
     image: str

@@ -20,10 +20,7 @@ def is_clutter(name: str) -> bool:
 
 
 def misread(name: str) -> str:
-    """Return why the name of a file or folder cannot be read; "" if it can.
-
-    An old server's locale may turn its letters into others than on other machines.
-    """
+    """Return why a name cannot be read, as a locale may turn its letters into others; else ""."""
     encoding = sys.getfilesystemencoding()
     if name.isascii() or encoding == "utf-8":
         return ""
@@ -69,10 +66,7 @@ def clashes(classes: Iterable[str]) -> list[str]:
 
 
 def clashing(classes: Iterable[str]) -> dict[str, str]:
-    """Return class name → remark, for names that differ from another only by case or Unicode form.
-
-    Such names are one folder on some machines and two on others.
-    """
+    """Return class name → remark, for names that are one folder on some machines, two on others."""
     same: dict[str, list[str]] = {}
     for name in sorted(set(classes)):
         same.setdefault(composed(name).casefold(), []).append(name)
