@@ -90,6 +90,7 @@ def test_a_table_of_windows_is_read_whatever_separates_its_columns(folder, sign)
         ("..\\labels.csv,cat", "is a hidden or system file"),
         ("../scans/3.png,cat", "is no path inside the folder"),
         ("/etc/passwd,cat", "is no path inside the folder"),
+        ("//etc/passwd,cat", "is no path inside the folder"),
         (",cat", "is no path inside the folder"),
         ("a/b,cat", "is not a file"),
         ("link.png,cat", "is a link or below one; links are not followed"),

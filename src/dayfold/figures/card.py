@@ -94,16 +94,12 @@ def _confidence(metadata: Mapping[str, Any]) -> str:
 
 
 def _unknown(day: Day, limit: float | str) -> str:
-    if isinstance(limit, str):
-        rule = f"It always picks one of its classes, even for unrelated images: {limit}."
-    else:
-        rule = (
-            f"An image is called unknown where its distance is above {limit:.4f}; "
-            "docs/unknown.md of dayfold defines it."
-        )
-    of_days = [
-        tables.unknown(day.project, on).with_columns(day=pl.lit(on)) for on in day.history.days
-    ]
+    rule = f"It always picks one of its classes, even for unrelated images: {limit}."
+    if isinstance(limit, float):
+        far = f"An image is called unknown where its distance is above {limit:.4f}"
+        rule = f"{far}; docs/unknown.md of dayfold defines it."
+    days, project = day.history.days, day.project
+    of_days = [tables.unknown(project, on).with_columns(day=pl.lit(on)) for on in days]
     totals = pl.concat(of_days).filter(pl.col("unknown").is_not_null(), label="")
     rows = [
         (f"images of classes {of}", str(part["images"].sum()), str(part["unknown"].sum()))
@@ -126,7 +122,8 @@ def _figures(line: DayLine) -> str:
 
 
 def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[str]) -> str:
-    figures, counts = line.figures or {}, _counts(history)
+    figures, table = line.figures or {}, history.images.group_by("label", "split").len()
+    counts = {(label, split): count for label, split, count in table.iter_rows()}
     rows = []
     for label in live:
         scores = figures["classes"].get(label, {})
@@ -137,11 +134,6 @@ def _classes(line: DayLine, known: Evidence, history: History, live: Sequence[st
         rows.append([*row, figure(scores.get("precision")), known.of_class(label)])
     header = ("class", *SPLITS, "F1", "95%", "recall", "95%", "precision", "")
     return _table(header, rows)
-
-
-def _counts(history: History) -> dict[tuple[str, str], int]:
-    table = history.images.group_by("label", "split").len()
-    return {(label, split): count for label, split, count in table.iter_rows()}
 
 
 def _data(history: History, provenance: Mapping[str, Any]) -> str:
@@ -161,8 +153,7 @@ def _data(history: History, provenance: Mapping[str, Any]) -> str:
 def _limits(
     history: History, known: Evidence, classes: Sequence[str], reasons: Sequence[str]
 ) -> list[str]:
-    counts = _counts(history)
-    none = [_plain(label) for label in classes if not counts.get((label, "test"))]
+    none = [_plain(label) for label in classes if not known.classes.get(label)]
     some = replace(known, classes={_plain(label): n for label, n in known.classes.items() if n})
     found = [f"It did not pass the gate: {_plain(reason)}." for reason in reasons]
     if none:

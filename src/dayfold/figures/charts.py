@@ -67,7 +67,6 @@ def _between(at: float) -> str:
 
 
 def palette(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each name, for names without an order."""
     return {name: PALETTE[place % len(PALETTE)] for place, name in enumerate(names)}
 
 
@@ -124,7 +123,6 @@ def replay_curves(replay: Mapping[str, float], naive: Mapping[str, float]) -> Ma
 
 
 def floor(values: Iterable[float]) -> float:
-    """Return the start of an axis: the tenth below the lowest accuracy, at most 0.8."""
     return min(0.8, math.floor(min(values, default=1.0) * 10) / 10)
 
 
@@ -164,15 +162,15 @@ def lines(
         _TEXT.format(across[day], bottom + 20, "middle", name)
         for day, name in list(short(days).items())[:: math.ceil(TICK_PX / step)]
     ]
-    is_many = len(days) > MANY
+    first, thick = (-1, 1) if len(days) > MANY else (0, 2)
     for name, points in curves.items():
         at = {day: (across[day], down[name][day]) for day in points}
-        marked = list(points)[-1 if is_many else 0 :]
-        dots = [_POINT.format(*at[day], f"{name}, {day}: {points[day]:,.4g}") for day in marked]
+        dots = [
+            _POINT.format(*at[day], f"{name}, {day}: {points[day]:,.4g}")
+            for day in list(points)[first:]
+        ]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in at.values())
-        inside.append(
-            _SERIES.format(name, colours[name], path, 1 if is_many else 2, Markup().join(dots))
-        )
+        inside.append(_SERIES.format(name, colours[name], path, thick, Markup().join(dots)))
     inside += [_TEXT.format(right + 6, y + 4, "start", text) for y, text in labels]
     return _svg(size, says, inside)
 
@@ -187,7 +185,6 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
-    """Return the heights of lines in pixels, with lines that are equal on a day moved apart."""
     moved = {name: dict(points) for name, points in down.items()}
     equal: dict[tuple[str, int], list[str]] = {}
     for name, points in down.items():
@@ -203,10 +200,9 @@ def _side_by_side(down: Curves) -> dict[str, dict[str, float]]:
 def _labels(
     ends: Mapping[str, float], colours: Mapping[str, str], names: Mapping[str, str], width: int
 ) -> tuple[list[tuple[float, Markup]], float]:
-    """Return (height, text) of the labels at the lines' ends, and the width that they need."""
     # Lines at about the same height share a label of up to a third of the chart.
     groups: list[list[str]] = []
-    for name in sorted(names, key=lambda name: ends[name]):
+    for name in sorted(names, key=ends.__getitem__):
         if groups and ends[name] - ends[groups[-1][0]] < ROW_PX:
             groups[-1].append(name)
         else:
@@ -239,8 +235,7 @@ def bars(values: Mapping[str, float]) -> Markup:
 
 
 def _svg(size: tuple[int, int], says: str, inside: Iterable[Markup]) -> Markup:
-    w, h = size
-    return _SVG.format(w=w, h=h, says=says, fill=MUTED, inside=Markup().join(inside))
+    return _SVG.format(w=size[0], h=size[1], says=says, fill=MUTED, inside=Markup().join(inside))
 
 
 def write_png(path: Path, panels: Mapping[str, Markup], size: tuple[int, int] = SIZE) -> None:

@@ -38,7 +38,6 @@ COSTS = ("images", "draws", "seconds")  # the columns that are costs, not figure
 
 
 def finished_day(scratch: Project, day: str) -> Path:
-    """Return the file that marks a day of a run as finished."""
     return scratch.root / "days" / f"{day}.json"
 
 
@@ -57,7 +56,6 @@ class Result(NamedTuple):
 def summary(
     scratch: Project, params: Params, policy: str, seed: int, days: Sequence[str]
 ) -> Result:
-    """Return the figures of a finished run: the last day's, means and sums over its days."""
     lines = log.lines(scratch, params.model_copy(update={"day": days[-1]}))
     pairs = [(line, line.figures) for line in lines if line.figures and line.day in days]
     figures, last = [figures for _, figures in pairs], pairs[-1][1]
@@ -98,13 +96,10 @@ def means(results: Sequence[Result]) -> dict[str, list[str]]:
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.run.policy, []).append(result)
-    return {
-        policy: [_mark(own, name) for name in COLUMNS.values()] for policy, own in found.items()
-    }
+    return {name: [_mark(own, one) for one in COLUMNS.values()] for name, own in found.items()}
 
 
 def _mark(results: Sequence[Result], name: str) -> str:
-    """Return a figure of several runs, with "few" if one of them has too few units."""
     key = "new.f1" if name.startswith("new_") else name
     defined = [result for result in results if getattr(result.run, name) is not None]
     is_few = name not in COSTS and any(
@@ -125,10 +120,7 @@ def _spread(values: Sequence[float | int | None]) -> str:
 
 
 def table(results: Sequence[Result], days: int) -> Table:
-    """Return the comparison as a table for the terminal: a policy a column, a figure a row.
-
-    The last row has the seconds a day, over `days` days.
-    """
+    """Return a table for the terminal: a policy a column, a figure a row, seconds a day last."""
     drawn, runs = Table(box=None, pad_edge=False, header_style="bold"), [one.run for one in results]
     cells = means(results)
     drawn.add_column("", no_wrap=True)

@@ -111,7 +111,6 @@ def read(project: Project, until: str) -> Counted:
 
 
 def _cached(path: Path, stamps: Sequence[str]) -> Counted | None:
-    """Return the cached counts of the first days whose files are unchanged; None without any."""
     with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile):
         kept = np.load(BytesIO(path.read_bytes()))
         both = zip(kept["stamps"].tolist(), stamps, strict=False)

@@ -83,15 +83,13 @@ class Day:
     @cached_property
     def checks(self) -> list[Check] | None:
         """The checks that the gate recorded; None where there is no record."""
-        if not self.project.gate(self.day).exists():
-            return None
-        return gate.read(self.project, self.day)
+        is_recorded = self.project.gate(self.day).exists()
+        return gate.read(self.project, self.day) if is_recorded else None
 
     @property
     def draws(self) -> dict[str, float | None]:
         """The shares of the draws, as `curve` recorded them; older versions recorded none."""
-        figures = json.loads(self.file(self.project.figures) or b"{}")
-        return dict(figures.get("draws", {}))
+        return dict(json.loads(self.file(self.project.figures) or b"{}").get("draws", {}))
 
     def file(self, path: Path) -> bytes | None:
         """Return the bytes of a file that git keeps, as of this day; None if there is none."""
@@ -126,7 +124,8 @@ def read(project: Project, day: str | None) -> Day:
     until = params.model_copy(update={"day": day or params.day})
     line = log.line_of(log.lines(project, until), day)
     # Recomputed from the evaluations, as the record has no intervals of classes.
-    found = Day(project, replace(line, figures=log.counted(project, [line])[line.day]), params)
+    figures = log.counted(project, {line.day: line.new})[line.day]
+    found = Day(project, replace(line, figures=figures), params)
     evidence.judge(found.figures, found.evidence, line.new)
     return found
 

@@ -89,9 +89,8 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
     day = Day(project, line, params)
     own = day.file(project.params)
     if own is None:
-        raise CycleError(
-            f"{vcs.TAG}{line.day} is not here, or is damaged.", hint="dayfold status says more"
-        )
+        what = f"{vcs.TAG}{line.day} is not here, or is damaged."
+        raise CycleError(what, hint="dayfold status says more")
     if line.day != params.parent or not project.parent_predictions.is_file():
         predictions = day.table(project.predictions, Prediction)
     else:
@@ -101,10 +100,8 @@ def _side(project: Project, params: Params, line: DayLine) -> Side:
 
 def shared(project: Project, compared: list[Side]) -> Shared | None:
     """Return the images that both days tested; None if there is one day, or no predictions."""
-    if len(compared) < 2:
-        return None
-    before, last = compared
-    if before.predictions is None or last.predictions is None:
+    before, last = compared[0], compared[-1]
+    if before is last or before.predictions is None or last.predictions is None:
         return None
     history = manifest.history(project, last.line.day)
     renamed = pl.col("predicted")
@@ -119,19 +116,15 @@ def shared(project: Project, compared: list[Side]) -> Shared | None:
 
 
 def _figures(images: pl.DataFrame, column: str) -> dict[str, Any]:
-    """Return the figures of the predictions in a column, as for a day that tested these images."""
     at, days = "model", [*images["day"].unique().sort(), "model"]
-    counts = images.group_by(cohort="day", label="label", predicted=column).agg(
-        images=pl.len().cast(pl.Int64)
-    )
-    counts = counts.with_columns(
+    groups = images.group_by(cohort="day", label="label", predicted=column)
+    counts = groups.agg(images=pl.len().cast(pl.Int64)).with_columns(
         model=pl.lit(at), bin=0, confidence=0.0, parent_correct=pl.lit(None, pl.Int64)
     )
     return metrics.day_metrics(counted(counts, days), {at: counts}, {at: []})[at]
 
 
 def table(compared: list[Side], both: Shared | None) -> Table:
-    """Return the later day's figures with their intervals, and both days' on the same images."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     result.add_column("", no_wrap=True)
     last = compared[-1].line
@@ -157,7 +150,6 @@ def table(compared: list[Side], both: Shared | None) -> Table:
 
 
 def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
-    """Yield lines on the later day, and on what changed since the earlier one."""
     last = compared[-1]
     notes = [f"new: {', '.join(last.line.new)}"] * bool(last.line.new)
     notes += [f"renamed or merged: {arrows(last.line.renamed)}"] * bool(last.line.renamed)
@@ -191,7 +183,6 @@ def sentences(compared: list[Side], both: Shared | None) -> Iterator[str]:
 
 
 def _worst(figures: dict[str, Any]) -> list[str]:
-    """Return the classes of the least F1; none where all have 1."""
     least = figures.get("worst_f1")
     if least is None or least == 1:
         return []
@@ -213,21 +204,16 @@ def _changes(both: Shared) -> Iterator[str]:
     old, now = both.was["classes"], both.now["classes"]
     shifts = {label: now[label]["f1"] - old[label]["f1"] for label in now}
     for word, sign in (("better", 1), ("worse", -1)):
-        moved = sorted(
-            (label for label in shifts if sign * shifts[label] >= LEAST_F1),
-            key=lambda label: -sign * shifts[label],
-        )
-        if moved:
-            named = [
-                f"F1 of {label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
-                f"({both.few(label=label) or plural(now[label]['images'], 'image')})"
-                for label in moved
-            ]
-            yield from (f"  {word}  {line}" for line in first_few(named))
+        moved = [label for label in shifts if sign * shifts[label] >= LEAST_F1]
+        named = [
+            f"F1 of {label}: {figure(old[label]['f1'])} → {figure(now[label]['f1'])} "
+            f"({both.few(label=label) or plural(now[label]['images'], 'image')})"
+            for label in sorted(moved, key=lambda label: -sign * shifts[label])
+        ]
+        yield from (f"  {word}  {line}" for line in first_few(named))
     for word, rows in (("wrong", wrong), ("right", right)):
         lines = [
             f"{path}: was {was}, now {now}" + f", is {label}" * (word == "wrong")
             for path, was, now, label in rows.select("path", "was", "predicted", "label").rows()
         ]
-        for line in first_few(lines):
-            yield f"  newly {word}  {line}"
+        yield from (f"  newly {word}  {line}" for line in first_few(lines))

@@ -89,7 +89,6 @@ def no_image(classes: Collection[str]) -> str:
 
 
 def unseen(history: History, origin: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of the origin that never had an image here."""
     corrections = history.corrections
     labels = (history.images["label"], corrections["before"], corrections["label"])
     ever = {label for column in labels for label in column.unique()} if origin else set()

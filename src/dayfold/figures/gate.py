@@ -69,7 +69,6 @@ def checks(
 
 
 def reasons(found: Sequence[Check]) -> list[str]:
-    """Return a sentence for each failed check."""
     return [
         f"{_name(check)} is {check.value:.3f} "
         f"({check.low:.3f} to {check.high:.3f}), "
@@ -98,8 +97,7 @@ def verdict(found: Sequence[Check]) -> str:
         check.passed for check in found if check.limit != "require_evidence" or not check.passed
     ]
     kinds = (("failed", 0), ("passed", 1), ("not judged", None))
-    counts = [(outcomes.count(kind), name) for name, kind in kinds]
-    some = [(n, name) for n, name in counts if n]
+    some = [(n, name) for name, kind in kinds if (n := outcomes.count(kind))]
     if not some:
         return "no limit is set"
     (first, what), *rest = some
@@ -124,7 +122,6 @@ def read(project: Project, day: str) -> list[Check]:
 
 
 def _is_valid(check: Check) -> bool:
-    """Return whether a check has a known limit and, if it failed, the figures of its reason."""
     figures = (check.value, check.low, check.high)
     known = check.limit in _NAMES and check.passed in (0, 1, None) and check.bound is not None
     return known and (check.passed != 0 or None not in figures)
@@ -143,7 +140,5 @@ def forced(project: Project) -> dict[str, str]:
 
 def last_passed(project: Project, sealed: Sequence[str]) -> str | None:
     """Return the last of the sealed days (oldest first) that passed the gate, None if none did."""
-    for day in reversed(sealed):
-        if project.gate(day).exists() and not reasons(read(project, day)):
-            return day
-    return None
+    judged = (day for day in reversed(sealed) if project.gate(day).exists())
+    return next((day for day in judged if not reasons(read(project, day))), None)

@@ -85,7 +85,6 @@ class DayLine:
 
 
 def lines(project: Project, params: Params) -> list[DayLine]:
-    """Return a line a day, oldest first, up to the open day."""
     return read(project, params)[1]
 
 
@@ -104,7 +103,17 @@ def read(
     corrections: dict[str, dict[str, int]] = {}
     for day, action, count in history.corrections.group_by("on", "action").len().iter_rows():
         corrections.setdefault(day, {})[action] = count
-    found = [
+    chosen = dict([*history.classes().items()][-most if most else 0 :])
+    figures = _sealed_figures(project, chosen)
+    unsealed = chosen.keys() - figures.keys()
+    figures |= counted(project, {day: chosen[day].new for day in unsealed})
+    tests = replace(history, images=history.split("test"))
+    for day, own in figures.items():
+        # Older versions did not record on how many units figures rest.
+        if "worst" not in own.get("evidence", {}):
+            known = evidence.of(tests, day=day, most=params.evaluate.max_per_cohort)
+            evidence.judge(own, known, chosen[day].new)
+    return history, [
         DayLine(
             day,
             images=images.get(day, 0),
@@ -112,25 +121,16 @@ def read(
             new=classes.new,
             renamed=classes.renamed,
             corrections=corrections.get(day, {}),
-            figures=None,
+            figures=figures.get(day),
             corrected=len({image for cohort, on, image in tested if cohort <= day < on}),
         )
-        for day, classes in [*history.classes().items()][-most if most else 0 :]
+        for day, classes in chosen.items()
     ]
-    figures = _sealed_figures(project, [line.day for line in found])
-    figures |= counted(project, [line for line in found if line.day not in figures])
-    tests = replace(history, images=history.split("test"))
-    for line in found:
-        # Older versions did not record on how many units figures rest.
-        if line.day in figures and "worst" not in figures[line.day].get("evidence", {}):
-            known = evidence.of(tests, day=line.day, most=params.evaluate.max_per_cohort)
-            evidence.judge(figures[line.day], known, line.new)
-    return history, [replace(line, figures=figures.get(line.day)) for line in found]
 
 
-def counted(project: Project, days: Collection[DayLine]) -> dict[str, dict[str, Any]]:
-    """Return day → figures, for the days that have evaluations."""
-    new = {line.day: line.new for line in days if project.evaluation(line.day).exists()}
+def counted(project: Project, days: Mapping[str, Collection[str]]) -> dict[str, dict[str, Any]]:
+    """Return day → figures, for those of the days (day → its new classes) with evaluations."""
+    new = {day: labels for day, labels in days.items() if project.evaluation(day).exists()}
     if not new:
         return {}
     own = {day: tables.evaluations(project, [day]).filter(model=day) for day in new}
@@ -166,10 +166,7 @@ def _sealed_figures(project: Project, days: Collection[str]) -> dict[str, dict[s
 
 
 def line_of(days: list[DayLine], day: str | None) -> DayLine:
-    """Return the line of a day, by default of the last that has figures.
-
-    Raises CycleError if there is none.
-    """
+    """Return a day's line, by default the last that has figures; CycleError if there is none."""
     for line in reversed(days):
         if line.figures is not None and day in (None, line.day):
             return line
@@ -214,7 +211,6 @@ MORE_COLUMNS = {
 
 
 def table(days: list[DayLine], verdicts: Mapping[str, str], *, unit: str = "image") -> Table:
-    """Return the lines as a table for the terminal; tested units are `unit`s."""
     tested = "tested" if unit == "image" else f"{unit}s tested"
     drawn = _empty()
     for name in ("images", "classes", tested, *COLUMNS):
@@ -256,11 +252,8 @@ def _cell(line: DayLine, key: str) -> str:
         if evidence.is_judged(figures, key) and low is not None:
             shown += f" ±{(high - low) / 2:.3f}".replace("±0", "±")
         return CORRECTED * bool(line.corrected) + shown
-    return shown + "*" * (key == "negative_flip_rate" and _is_worse(figures))
-
-
-def _is_worse(figures: dict[str, Any] | None) -> bool:
-    return bool(figures and figures["worse_than_yesterday"]["significant"])
+    is_worse = key == "negative_flip_rate" and figures["worse_than_yesterday"]["significant"]
+    return shown + "*" * bool(is_worse)
 
 
 def notes(
@@ -272,24 +265,20 @@ def notes(
     with_more: bool = False,
     withdrawn: int = 0,
 ) -> list[str]:
-    """Return the lines below the table: its marks, what has too few images, why days were forced.
-
-    `with_more` says whether `more` is shown too.
-    """
+    """Return the lines below the table: its marks, what has too few images, days by force."""
     keys = [*COLUMNS.values(), *(MORE_COLUMNS.values() if with_more else ())]
-    starred = with_more and any(_is_worse(line.figures) for line in days)
+    cells = [_cell(line, key) for line in days for key in keys]
+    starred = any(cell.endswith("*") for cell in cells)
     legend = ["* worse than the day before on the same images: McNemar's p below 0.05"] * starred
     corrected = max((line.corrected for line in days), default=0)
     if corrected:
         images = "test image was" if corrected == 1 else "test images were"
-        legend.append(
-            f"{CORRECTED} up to {corrected} {images} later corrected or withdrawn: "
-            "data/corrections/"
-        )
+        what = f"{corrected} {images} later corrected or withdrawn"
+        legend.append(f"{CORRECTED} up to {what}: data/corrections/")
     if withdrawn:
         are = "images are" if withdrawn > 1 else "image is"
         legend.append(f"{withdrawn} withdrawn {are} not counted: data/corrections/")
-    if any(_cell(line, key) == "few" for line in days for key in keys):
+    if "few" in cells:
         legend.append(f"few: {FEW}; dayfold report --day DAY shows the figure and its interval")
     for verdict in [one for one in verdicts.values() if "/" in one][-1:]:
         of = verdict.replace("/", " of ")

@@ -71,7 +71,6 @@ def unknown(table: pl.DataFrame) -> Part:
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of metrics.json, nested by their keys."""
     found: dict[str, Any] = {}
     for key in HEADLINE:
         section, _, name = key.rpartition(".")

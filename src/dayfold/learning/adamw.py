@@ -46,8 +46,7 @@ class AdamW:
                 if (one.ndim > 1) is decays
             ]
             parameters, gradients, means, squares, steps = map(list, zip(*chosen, strict=True))
-            decay = WEIGHT_DECAY if decays else 0.0
-            options = {"lr": rate, "weight_decay": decay, **OPTIONS}
+            options = {"lr": rate, "weight_decay": WEIGHT_DECAY if decays else 0.0, **OPTIONS}
             adamw(parameters, gradients, means, squares, [], steps, **options)
 
     def state(self) -> dict[str, torch.Tensor]:

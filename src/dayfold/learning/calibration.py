@@ -25,7 +25,6 @@ Labelled = tuple[NDArray[np.float64], NDArray[np.int64]]  # logits [n, classes],
 
 
 def errors(labelled: Labelled) -> int:
-    """Count the images whose greatest logit is not their class's."""
     logits, targets = labelled
     return int((logits.argmax(axis=1) != targets).sum()) if len(targets) else 0
 

@@ -89,7 +89,7 @@ def fit(
     inputs: Inputs | None = None,
     team: Team = ALONE,
     saved: Saved | None = None,
-    keep: Callable[[Callable[[], State]], None] = lambda _state: None,
+    keep: Callable[[Callable[[], State]], None] | None = None,
 ) -> Fitted:
     """Train on weighted draws from `pool`; call `report` after every update.
 
@@ -116,7 +116,7 @@ def fit(
             # Not after every update: checking all weights takes some milliseconds.
             if update + 1 == last:
                 training.check_finite()
-            if update + 1 < updates:
+            if keep and update + 1 < updates:
                 keep(training.state)
     return training.finish(validation, drawn)
 
@@ -129,8 +129,7 @@ class Training:
         self._net = network.build(job.start, job.recipe.image_size_px).to(job.machine.device)
         self._trained = inputs.trained_part(self._net).train()
         count = slices_of(job.machine, job.recipe.batch_size // team.size)
-        loss = _Loss(job, pool, inputs)
-        self._slices = Slices(self._trained, loss, count, job.machine.threads)
+        self._slices = Slices(self._trained, _Loss(job, pool, inputs), count, job.machine.threads)
         self._optimizer = AdamW(self._trained.parameters())
         self._average: swa_utils.AveragedModel | None = None
         if decay := ema_decay(job.recipe.ema_length, job.recipe.updates):

@@ -78,10 +78,7 @@ class Model:
         return f"calibrated with temperature {self.temperature:g}" + f" on {on}" * bool(on)
 
     def limit(self, share: float | None) -> float | str:
-        """Return the distance above which an image is unknown, or why there is none.
-
-        `share` is `predict.known_share`.
-        """
+        """Return the distance above which an image is unknown, or why there is none."""
         if share is None:
             return "predict.known_share is null"
         if self.novelty is None:
@@ -110,9 +107,9 @@ def build(model: Model, size: int) -> torch.nn.Module:
     network = blank(model.network, len(model.classes))
     state = dict(model.state)
     for name, taps in _used_taps(model.network, size).items():
-        weight = f"{name}.weight"
-        state[weight] = state[weight][taps]
-        network.set_submodule(name, _OntoOnePixel(torch.empty_like(state[weight], device="meta")))
+        state[name] = state[name][taps]
+        conv = _OntoOnePixel(torch.empty_like(state[name], device="meta"))
+        network.set_submodule(name.removesuffix(".weight"), conv)
     orders = {4: torch.channels_last}
     copies = {
         name: tensor.clone(memory_format=orders.get(tensor.ndim, torch.contiguous_format))
@@ -145,10 +142,8 @@ def state_of(network: torch.nn.Module, model: Model, size: int) -> State:
     """
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     for name, taps in _used_taps(model.network, size).items():
-        weight = f"{name}.weight"
-        kernel = model.state[weight].clone()
-        kernel[taps] = state[weight]
-        state[weight] = kernel
+        trained, state[name] = state[name], model.state[name].clone()
+        state[name][taps] = trained
     return state
 
 
@@ -166,7 +161,7 @@ def _used_taps(network: str, size: int) -> dict[str, tuple[slice, ...]]:
             side_after = math.ceil(side / conv.stride[0])
             if side_after == 1:  # from a map of one or two pixels a side, padded by 1
                 seen = slice(1, 1 + side)
-                taps[name] = (slice(None), slice(None), seen, seen)
+                taps[f"{name}.weight"] = (slice(None), slice(None), seen, seen)
             side = side_after
     return taps
 
@@ -181,26 +176,18 @@ def grown(
     another one whose row it copies instead. A retired class gets the bias 0 again, or the copy that
     `like` names.
     """
-    weight, bias = (model.state[name].clone() for name in HEAD)
-    ids = {name: at for at, name in enumerate(model.classes)}
-    sources = {name: ids[other] for name, other in (like or {}).items() if other in ids}
-    for name in model.retired:
-        bias[ids[name]] = 0
-    for name in model.retired:
-        if name in sources:
-            weight[ids[name]], bias[ids[name]] = weight[sources[name]], bias[sources[name]]
-    features = weight.shape[1]
-    rows, biases, bound = [weight], [bias], 1 / math.sqrt(features)
-    for name in newcomers:
-        if name in sources:
-            rows.append(weight[[sources[name]]])
-            biases.append(bias[[sources[name]]])
-        else:
-            drawn = draws.uniform_array("head", seed, name, shape=(1, features)) * bound
-            rows.append(torch.from_numpy(drawn).float())
-            biases.append(torch.zeros(1))
-    state = {**model.state, HEAD[0]: torch.cat(rows), HEAD[1]: torch.cat(biases)}
-    return Model(state, (*model.classes, *newcomers), model.metadata)
+    weight, bias = (model.state[name] for name in HEAD)
+    shape, bound = (1, weight.shape[1]), 1 / math.sqrt(weight.shape[1])
+    drawn = [draws.uniform_array("head", seed, name, shape=shape) * bound for name in newcomers]
+    weight = torch.cat([weight, *(torch.from_numpy(row).float() for row in drawn)])
+    bias = torch.cat([bias, torch.zeros(len(newcomers))])
+    classes = (*model.classes, *newcomers)
+    ids = {name: at for at, name in enumerate(classes)}
+    bias[[ids[name] for name in model.retired]] = 0
+    for name in (*model.retired, *newcomers):
+        if (other := (like or {}).get(name)) in model.classes:
+            weight[ids[name]], bias[ids[name]] = weight[ids[other]], bias[ids[other]]
+    return Model({**model.state, HEAD[0]: weight, HEAD[1]: bias}, classes, model.metadata)
 
 
 def drop_classes(model: Model, retired: Collection[str]) -> Model:
@@ -221,8 +208,6 @@ def restore_classes(state: State, full: Model, retired: Collection[str]) -> Stat
     So the row of a class never moves. The bias RETIRED keeps these classes from being predicted.
     """
     rows = [row for row, name in enumerate(full.classes) if name not in retired]
-    if len(rows) == len(full.classes):
-        return state
     weight, bias = (full.state[name].clone() for name in HEAD)
     bias[:] = RETIRED
     weight[rows], bias[rows] = (state[name] for name in HEAD)
@@ -285,14 +270,11 @@ def load(path: Path, days: Sequence[str] = ()) -> Model:
         what = f"{os.path.relpath(path)} is not here yet."
         raise ModelError(what, hint=vcs.TO_FETCH) from None
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ModelError(
-            f"{path} is not a dayfold model: {error}", hint="dvc checkout --force"
-        ) from None
+        what = f"{path} is not a dayfold model: {error}"
+        raise ModelError(what, hint="dvc checkout --force") from None
     if days and metadata["day"] not in days:
-        raise ModelError(
-            f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}.",
-            hint="dayfold status says what to do first",
-        )
+        what = f"{os.path.relpath(path)} is the model of {metadata['day']}, not of {days[0]}."
+        raise ModelError(what, hint="dayfold status says what to do first")
     return Model(state, classes, metadata, NoveltyDetector(**novelty) if novelty else None)
 
 

@@ -18,14 +18,7 @@ import torch
 
 from dayfold import __version__
 from dayfold.errors import ModelError
-from dayfold.learning.network import (
-    NOVELTY,
-    Model,
-    State,
-    random_origin,
-    save,
-    with_empty_head,
-)
+from dayfold.learning.network import NOVELTY, Model, State, random_origin, save, with_empty_head
 from dayfold.learning.resnet import NETWORKS, blank, network_of
 from dayfold.ledger import tables
 from dayfold.ledger.tables import Prediction
@@ -47,7 +40,6 @@ LANDMARK = "layer1.0.conv1.weight"
 
 
 def write(project: Project, model: Model) -> None:
-    """Write an origin as the parent of the first day, with no predictions."""
     tables.write(project.parent_predictions, Prediction, [])
     # The model comes last: if it is there, the origin is complete.
     save(project.parent_model, model.state, model.metadata)
@@ -75,10 +67,7 @@ def torch_home() -> Path:
 
 
 def published(network: str) -> Model:
-    """Return the origin from a network's published weights, in torchvision's cache or downloaded.
-
-    The file's full sha256 is checked before it is parsed.
-    """
+    """Return the origin of a network's published weights, in torchvision's cache or downloaded."""
     url, sha256 = NETWORKS[network].url, NETWORKS[network].sha256
     name = url.rpartition("/")[2]
     cached = torch_home() / "hub" / "checkpoints" / name
@@ -108,8 +97,7 @@ def download(url: str, path: Path) -> None:
         except urllib.error.HTTPError as error:
             error.close()
             why = f"the server answers {error.code} {error.reason}"
-            is_hopeless = error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR
-            is_hopeless = is_hopeless and error.code not in RETRIED
+            is_hopeless = error.code < 500 and error.code not in RETRIED
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             why = str(cause) or type(cause).__name__
@@ -196,7 +184,6 @@ def _is_landmark(name: object) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value is a tensor of real numbers in memory, not sparse or quantized."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return False
     return not (value.is_meta or value.is_quantized or value.is_complex())
@@ -254,17 +241,15 @@ def of_state(state: State, classes: Sequence[str], source: str, network: str = N
         name: tensor.detach().to(expected[name].dtype).contiguous()
         for name, tensor in net.state_dict().items()
     }
-    broken = {name: int((~tensor.isfinite()).sum()) for name, tensor in made.items()}
     problems = [
-        f"{name}: {count} of {made[name].numel()}" for name, count in broken.items() if count
+        f"{name}: {(~tensor.isfinite()).sum()} of {tensor.numel()}"
+        for name, tensor in made.items()
+        if not tensor.isfinite().all()
     ]
     failed = "its training failed: use the weights of an earlier epoch, or other weights"
     if problems:
-        raise ModelError(
-            f"{source} has weights that are not finite (NaN or infinite):",
-            problems=first_few(problems),
-            hint=failed,
-        )
+        what = f"{source} has weights that are not finite (NaN or infinite):"
+        raise ModelError(what, problems=first_few(problems), hint=failed)
     net.load_state_dict(made, strict=True, assign=True)
     with torch.inference_mode():  # for example a variance below zero makes every image NaN
         answer = net.eval()(torch.linspace(0, 1, 3 * 64 * 64).reshape(1, 3, 64, 64))

@@ -46,10 +46,7 @@ class Team:
         return self.rank == 0
 
     def slice(self, images: int) -> slice:
-        """Return this process's part of a batch of `images` images, in even pieces.
-
-        Of 8 images among 3 processes: 0..1, 2..4, 5..7.
-        """
+        """Return this process's part of a batch, in even pieces: of 8 among 3, 0..1, 2..4, 5..7."""
         return slice(images * self.rank // self.size, images * (self.rank + 1) // self.size)
 
     def combine(self, net: torch.nn.Module, loss: torch.Tensor, part: float) -> float:
@@ -76,7 +73,6 @@ class Team:
         return float(whole[-1])
 
     def broadcast(self, data: bytes) -> bytes:
-        """Return the first process's bytes in every process."""
         if self.size == 1:
             return data
         length = torch.tensor(len(data))
@@ -112,7 +108,6 @@ ALONE = Team()
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Raise ModelError for the error of a lost peer."""
     try:
         yield
     except RuntimeError as error:

@@ -74,18 +74,13 @@ def load(
     with no_warnings(), ThreadPoolExecutor(cpus()) as pool:
         problems = [problem for problem in pool.map(one, range(len(paths))) if problem]
     if problems:
-        mendable = [problem for problem in problems if not problem.endswith(ERASED)]
-        folders = pins.tracked(mendable)
+        folders = pins.tracked([problem for problem in problems if not problem.endswith(ERASED)])
         raise ImageMissingError(
             f"{len(problems)} of {len(paths)} images cannot be read:",
             problems=first_few(problems),
-            hint="; ".join(
-                [vcs.restore_command(folder) for folder in folders[:5]]
-                or [
-                    "days that used an erased image cannot be made again: dayfold undo ends an "
-                    "experiment; dayfold check --read-data says more"
-                ]
-            ),
+            hint="; ".join(map(vcs.restore_command, folders[:5]))
+            or "days that used an erased image cannot be made again: dayfold undo ends an "
+            "experiment; dayfold check --read-data says more",
         )
     return pixels
 

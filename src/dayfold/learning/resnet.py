@@ -49,7 +49,6 @@ class Block(nn.Module):
         self.downsample = None if is_same_shape else nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return relu(convolutions + shortcut)."""
         shortcut = images if self.downsample is None else self.downsample(images)
         features = images
         for at in range(1, self.last + 1):

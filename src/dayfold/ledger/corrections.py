@@ -96,18 +96,15 @@ def applied(known: History, noted: Mapping[str, Correction]) -> History:
         return known
     labels = {image: one.label for image, one in noted.items() if one.label}
     withdrawn = noted.keys() - labels.keys()
-    label = pl.col("image").replace_strict(
-        list(labels), list(labels.values()), default=None, return_dtype=pl.String
+    label = pl.col("image").replace_strict(labels, default=pl.col("label"), return_dtype=pl.String)
+    images = known.images.filter(~pl.col("image").is_in(list(withdrawn))).with_columns(label=label)
+    corrected = known.images.filter(pl.col("image").is_in(list(noted))).with_columns(before="label")
+    return replace(
+        known,
+        images=images,
+        corrections=pl.concat([known.corrections, corrected], how="diagonal"),
+        withdrawn=known.withdrawn | withdrawn,
     )
-    images = known.images.filter(~pl.col("image").is_in(list(withdrawn))).with_columns(
-        label=pl.coalesce(label, "label")
-    )
-    corrected = known.images.filter(pl.col("image").is_in(list(noted)))
-    all_corrections = pl.concat(
-        [known.corrections, corrected.with_columns(before="label")], how="diagonal"
-    )
-    all_withdrawn = known.withdrawn | withdrawn
-    return replace(known, images=images, corrections=all_corrections, withdrawn=all_withdrawn)
 
 
 def renamed(
@@ -127,7 +124,6 @@ def renamed(
 
 
 def label_problem(label: str) -> str:
-    """Say why a class cannot have this name; "" if it can."""
     if wrong := name_problem(label, "class"):
         return wrong
     if label != composed(label):
@@ -174,9 +170,6 @@ def read(project: Project, day: str, known: History) -> list[Row]:
     unchanged = known.images.filter(~pl.col("image").is_in(changed))["label"].unique()
     problems += clashes({row.label for row in rows if row.label} | set(unchanged))
     if problems:
-        raise LedgerError(
-            f"{name} has lines that do not fit:",
-            problems=problems,
-            hint=f"edit {name}, or git checkout -- {name}",
-        )
+        what, hint = f"{name} has lines that do not fit:", f"edit {name}, or git checkout -- {name}"
+        raise LedgerError(what, problems=problems, hint=hint)
     return rows

@@ -78,7 +78,6 @@ def placeholder(image: str) -> bytes:
 
 
 def is_placeholder(path: Path, image: str) -> bool:
-    """Return whether a file is the placeholder of an erased image."""
     text = placeholder(image)
     return path.stat().st_size == len(text) and path.read_bytes() == text
 
@@ -139,10 +138,7 @@ def begins_as_image(path: Path) -> bool:
 
 
 def squared(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Return an RGB image as the network's input: uint8 [3, size, size].
-
-    It is padded with black bars, not cropped, as the edge of a scan may matter.
-    """
+    """Return an RGB image as uint8 [3, size, size], padded with black: a scan's edge may matter."""
     return np.array(ImageOps.pad(image, (size, size))).transpose(2, 0, 1)
 
 
@@ -203,7 +199,6 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
 
 
 def _of_range(image: Image.Image, *, is_deep: bool) -> tuple[str, ...]:
-    """Return a remark if grey of more than 8 bits became nearly black when scaled to 8 bits."""
     is_dark = is_deep and int(np.asarray(image).max()) <= _DARK
     return ("is nearly black: its values use less than a 16th of their range",) * is_dark
 
@@ -245,12 +240,10 @@ def _read_dicom(data: bytes) -> Decoded:
 
 
 def group_of(scan: "Dataset") -> str:
-    """Return a hash of the patient and the issuer of the id, or of the study, or "".
-
-    The patient comes first, as all studies of a patient must be in one split.
-    """
+    """Return a hash of the patient and the id's issuer, else of the study, else ""."""
     names = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
     patient, issuer, study = (str(scan.get(name) or "").strip() for name in names)
+    # The patient comes first, as all studies of a patient must be in one split.
     kind, ids = ("patient", f"{patient}\0{issuer}") if patient else ("study", study)
     return f"{kind}-{sha256(ids.encode(errors='backslashreplace'))[:16]}" if ids else ""
 
@@ -259,20 +252,17 @@ def _grey(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
     """Convert grey of any depth, [rows, columns], to uint8 [rows, columns, 3]."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-    rescaled = apply_modality_lut(frame, scan)
     low, high = _range(scan)
-    seen = apply_voi_lut(rescaled, scan)
+    seen = apply_voi_lut(apply_modality_lut(frame, scan), scan)
     if scan.get("VOILUTSequence"):
         low, high = 0.0, 2.0 ** int(scan.VOILUTSequence[0].LUTDescriptor[2]) - 1
     part = (seen.astype(np.float64) - low) / (high - low)
     if scan.PhotometricInterpretation == "MONOCHROME1":
         part = 1 - part
-    grey = _to_8_bits(part)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(_to_8_bits(part)[..., None], 3, axis=2)
 
 
 def _range(scan: "Dataset") -> tuple[float, float]:
-    """Return the least and greatest possible value after the modality LUT."""
     if scan.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** int(scan.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
     low, high = 0.0, 2.0 ** int(scan.BitsStored) - 1
@@ -294,8 +284,6 @@ def _colour(frame: NDArray[Any], scan: "Dataset") -> NDArray[np.uint8]:
         bits = frame.dtype.itemsize * 8
     if frame.ndim != 3 or frame.shape[2] != 3:
         raise ValueError(f"colours of shape {frame.shape}")
-    if frame.dtype == np.uint8 and bits == 8:
-        return frame.astype(np.uint8)
     return _to_8_bits(frame / (2.0**bits - 1))
 
 

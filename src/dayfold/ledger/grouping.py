@@ -39,10 +39,7 @@ class NewImage(NamedTuple):
 
 
 def group_of(path: str, expression: str, dicom_group: str = "") -> str:
-    """Return the group that `data.group` finds in a path, or that of the DICOM ids, or "".
-
-    Raises IntakeError if there is an expression and no group.
-    """
+    """Return the group in a path, else the DICOM one; IntakeError if an expression finds none."""
     group = in_path(path, expression) or dicom_group
     if expression and not group:
         raise IntakeError(f"{path}: {NO_GROUP}")
@@ -69,7 +66,6 @@ class Units:
     live: Mapping[str, Mapping[str, int]]
 
     def in_several_splits(self) -> list[str]:
-        """Return the units of new images whose earlier images are in more than one split."""
         return sorted({unit for unit in self.of.values() if len(self.live.get(unit, ())) > 1})
 
 
@@ -87,11 +83,10 @@ def units(images: Iterable[NewImage], *, earlier: History, expression: str) -> U
     parents: dict[str, str] = {}  # a union-find forest: name → a smaller name of the same unit
     settling = list(earlier.groups.iter_rows())
     living: list[tuple[str, str]] = []
-    columns = ("path", "group", "split")
     if not is_unchanged:
         withdrawn = earlier.corrections.filter(action="withdraw")
         for table, into in ((earlier.images, living), (withdrawn, settling)):
-            for path, group, split in table.select(columns).iter_rows():
+            for path, group, split in table.select("path", "group", "split").iter_rows():
                 if names := _names(path, group, expressions):
                     into.append((_join(parents, names), split))
     of = {
@@ -114,7 +109,6 @@ def _names(path: str, group: str, expressions: Sequence[str]) -> list[str]:
 
 
 def _root(parents: dict[str, str], name: str) -> str:
-    """Return the smallest name of a name's unit."""
     while (parent := parents.get(name, name)) != name:
         parents[name] = parents.get(parent, parent)
         name = parent
@@ -143,8 +137,7 @@ def read_groups(project: Project, day: str) -> dict[str, str]:
 
 
 def add_groups(project: Project, day: str, groups: Mapping[str, str]) -> None:
-    known = read_groups(project, day)
-    rows = sorted((known | dict(groups)).items())
+    rows = sorted((read_groups(project, day) | dict(groups)).items())
     tables.write(project.groups(day), ImageGroup, rows)
 
 
@@ -165,7 +158,13 @@ def patients(
             [(item.place, group_of(path, expression, item.ids)) for item, path in paths]
         )
         return
-    yield from _of_one_patient([item.ids for item, _ in paths if item.ids])
+    ids = Counter(item.ids for item, _ in paths if item.ids)
+    count = max(ids.values(), default=0)
+    if count >= MANY and 2 * count > ids.total():
+        yield (
+            f"{count} of {ids.total()} DICOM files name one patient, so they are in one split. If "
+            "an anonymizer gave them that id, before dvc repro: dayfold add … --group REGEX"
+        )
     unknown = [(item, path) for item, path in paths if not item.ids]
     places = [
         (["/" + Path(path).name for _, path in unknown], "the same command with --group '{}'")
@@ -175,23 +174,13 @@ def patients(
         places.append((folders, "give them as the column group of the CSV"))
     for names, hint in places:
         if likely := _likely(names):
-            regex, ids = likely
+            regex, found = likely
             yield escaped(
-                f"{ids.total()} of {len(names)} names hold what looks like a patient's id "
-                f"({min(ids)}), and data.group is empty: images of one patient may be trained on "
+                f"{found.total()} of {len(names)} names hold what looks like a patient's id "
+                f"({min(found)}), and data.group is empty: images of one patient may be trained on "
                 f"and tested on. Before dvc repro: {hint.format(regex)}"
             )
             return
-
-
-def _of_one_patient(ids: Sequence[str]) -> Iterator[str]:
-    """Yield a line if most DICOM files name one patient, as an anonymizer may have written it."""
-    count = max(Counter(ids).values(), default=0)
-    if count >= MANY and 2 * count > len(ids):
-        yield (
-            f"{count} of {len(ids)} DICOM files name one patient, so they are in one split. If an "
-            "anonymizer gave them that id, before dvc repro: dayfold add … --group REGEX"
-        )
 
 
 def returning(
@@ -218,18 +207,15 @@ def alike(groups: Iterable[str], known: Iterable[str]) -> list[str]:
 def patients_again(
     known: Sequence[Remark], present: Mapping[str, tuple[str, str]], expression: str
 ) -> Iterator[str]:
-    """Yield a line on the patients that a new expression finds among images of the open day.
-
-    `present` maps an image to its class and path there.
-    """
-    here = [(one.place, present[one.image][1]) for one in known if one.image in present]
-    found = [(place, in_path(path, expression) or NO_MATCH) for place, path in here]
-    # Files without a match come first: snapshot refuses them, unless DICOM ids name the patient.
-    yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH) if expression else [])
+    """Yield a line on the patients that a new expression finds among images of the open day."""
+    if expression:
+        here = [(one.place, present[one.image][1]) for one in known if one.image in present]
+        found = [(place, in_path(path, expression) or NO_MATCH) for place, path in here]
+        # Files without a match come first: snapshot refuses them, unless DICOM ids name patients.
+        yield from _examples(sorted(found, key=lambda one: one[1] != NO_MATCH))
 
 
 def _examples(groups: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line with a path for each of the first patients, and the number of patients."""
     if groups:
         first = {group: place for place, group in reversed(groups)}
         found = [(place, group) for place, group in groups if first[group] == place]
@@ -248,10 +234,7 @@ def regrouped(before: str, now: str, sealed: Sequence[str]) -> Iterator[str]:
 
 
 def _likely(names: Sequence[str]) -> tuple[str, Counter[str]] | None:
-    """Return an expression that finds ids in most names, and how often it finds each id.
-
-    None if there is none, or if no id comes twice.
-    """
+    """Return an expression for ids in most names, and each id's count; None if none comes twice."""
     heads = Counter(match.groups() for name in names if (match := _ID.search(name)))
     if not heads:
         return None

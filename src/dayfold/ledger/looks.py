@@ -80,10 +80,10 @@ def nearest_of_another_kind(
     found: list[tuple[int, int, int]] = []
     for block, bits in _differences(a, b):
         bits[kind[positions[block], None] == other_kind[None, other_positions]] = BITS + 1
-        best = bits.argmin(axis=1)
-        for row in np.flatnonzero(bits.min(axis=1) <= NEAR_BITS):
-            other = int(other_positions[best[row]])
-            found.append((int(positions[block][row]), other, int(bits[row, best[row]])))
+        best, least = bits.argmin(axis=1), bits.min(axis=1)
+        near = least <= NEAR_BITS
+        places = positions[block][near], other_positions[best[near]], least[near]
+        found += zip(*(place.tolist() for place in places), strict=True)
     return found
 
 
@@ -109,10 +109,7 @@ def _differences(
 
 
 def without_near_duplicates(looks: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Return the positions of the looks that are not near a `known` look or an earlier one.
-
-    Empty looks are not compared.
-    """
+    """Return the positions of looks that are empty, or not near a `known` or an earlier one."""
     positions, new = _words(looks)
     _, others = _words(known)
     seen, count = np.concatenate([others, new]), len(others)

@@ -28,10 +28,7 @@ ACTIONS = ("parent", "add", "relabel", "withdraw")
 
 
 class Row(NamedTuple):
-    """One line of a manifest: `image` is the sha256 of the file's bytes, `path` is in the project.
-
-    `relabel` has the new label, `withdraw` none.
-    """
+    """A line: `image` is the sha256 of the bytes; `relabel` has the new label, `withdraw` none."""
 
     action: str
     image: str
@@ -73,10 +70,10 @@ class History:
     images: pl.DataFrame
     corrections: pl.DataFrame
     groups: pl.DataFrame
-    withdrawn: frozenset[str]
-    expressions: tuple[str, ...]
-    days: tuple[str, ...]
-    sha256: str
+    withdrawn: frozenset[str] = frozenset()
+    expressions: tuple[str, ...] = ()
+    days: tuple[str, ...] = ()
+    sha256: str = ""
 
     def split(self, *names: str) -> pl.DataFrame:
         return self.images.filter(pl.col("split").is_in(names))
@@ -106,9 +103,8 @@ class History:
             }
             new = live - ever - set(renamed.values())
             ever |= live
-            found[day] = Classes(
-                frozenset(live), tuple(sorted(new)), frozenset(ever - live), renamed
-            )
+            retired = frozenset(ever - live)
+            found[day] = Classes(frozenset(live), tuple(sorted(new)), retired, renamed)
         return found
 
 
@@ -120,10 +116,6 @@ _START = History(
     images=_empty(*Row._fields[1:], "day"),
     corrections=_empty("on", *Row._fields[:3], "before", *Row._fields[3:], "day"),
     groups=_empty("group", "split"),
-    withdrawn=frozenset(),
-    expressions=(),
-    days=(),
-    sha256="",
 )
 _TABLES = ("images", "corrections", "groups")
 _LISTS = ("withdrawn", "expressions", "days", "stamps")
@@ -240,7 +232,6 @@ def parent_of(data: bytes, name: str) -> tuple[str, str]:
 
 
 def _first(data: bytes, name: str) -> Row:
-    """Return the first row, which pins the parent; its day must be a day or the origin."""
     # csv is thirty times as fast as polars here.
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
     try:
@@ -254,9 +245,8 @@ def _first(data: bytes, name: str) -> Row:
         raise LedgerError(f"{name} does not begin with its parent.", hint="dvc repro")
     pin, undo = Row._make(found), who_changed(name)
     if pin.path != ORIGIN and not is_day(pin.path):
-        raise LedgerError(
-            f"{name} names {pin.path!r} as its parent, which is not a day.", hint=undo
-        )
+        what = f"{name} names {pin.path!r} as its parent, which is not a day."
+        raise LedgerError(what, hint=undo)
     try:
         re.compile(pin.group)
     except re.error as error:
@@ -309,7 +299,6 @@ def _corrections(rows: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cached(project: Project) -> History:
-    """Return the cached history if its manifests are unchanged, else an empty one."""
     # polars raises TypeError for paths with letters that the locale lacks.
     with suppress(OSError, ValueError, TypeError, pl.exceptions.PolarsError):
         # Given a path, polars maps the file into memory instead of copying it.
@@ -317,20 +306,12 @@ def _cached(project: Project) -> History:
         images, corrections, groups = (kept[name][0].struct.unnest() for name in _TABLES)
         withdrawn, expressions, days, stamps = (kept[name][0].to_list() for name in _LISTS)
         if stamps == _stamps(project, days):
-            return History(
-                images=images,
-                corrections=corrections,
-                groups=groups,
-                withdrawn=frozenset(withdrawn),
-                expressions=tuple(expressions),
-                days=tuple(days),
-                sha256=kept["sha256"][0],
-            )
+            lists = (frozenset(withdrawn), tuple(expressions), tuple(days))
+            return History(images, corrections, groups, *lists, sha256=kept["sha256"][0])
     return _START
 
 
 def _cache(project: Project, history: History) -> None:
-    """Cache a history as a table of one row, whose tables are lists."""
     row: dict[str, Any] = {name: [getattr(history, name).to_struct()] for name in _TABLES}
     lists = (history.withdrawn, history.expressions, history.days, _stamps(project, history.days))
     row |= {

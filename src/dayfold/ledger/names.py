@@ -16,15 +16,11 @@ MOST_BYTES = 255  # of a file or folder name, on every common file system
 
 
 def is_clutter(name: str) -> bool:
-    """Return whether a name is that of a hidden or system file, or of an interrupted copy."""
     return name.startswith(".") or name.lower() in _CLUTTER or name.endswith(PART)
 
 
 def misread(name: str) -> str:
-    """Return why the name of a file or folder cannot be read; "" if it can.
-
-    An old server's locale may turn its letters into others than on other machines.
-    """
+    """Return why a name cannot be read, as a locale may turn its letters into others; else ""."""
     encoding = sys.getfilesystemencoding()
     if name.isascii() or encoding == "utf-8":
         return ""
@@ -33,15 +29,15 @@ def misread(name: str) -> str:
 
 def name_problem(name: str, kind: str) -> str:
     """Return why a class or a file cannot have a name; "" if it can."""
-    if any(unicodedata.category(letter) in _CONTROL for letter in name):
+    is_class = kind == "class"
+    is_odd = any(unicodedata.category(letter) in _CONTROL for letter in name)
+    if is_odd or (is_class and not name.isprintable()):
         return f"has unprintable letters in its {kind} name"
-    if kind == "class" and not name.isprintable():
-        return "has unprintable letters in its class name"
-    if kind == "class" and (not name or name != name.strip() or "/" in name or name[0] == "."):
+    if is_class and (not name or name != name.strip() or "/" in name or name[0] == "."):
         return "is no class name (empty, with /, a dot first or a space at an end)"
-    if kind == "class" and name in (KEEP, WITHDRAW):
+    if is_class and name in (KEEP, WITHDRAW):
         return f"is no class name: it is a decision in audits; use {name}_ for example"
-    if kind == "class" and len(name.encode()) > MOST_BYTES:
+    if is_class and len(name.encode()) > MOST_BYTES:
         return f"is too long for a class name (more than {MOST_BYTES} bytes)"
     return ""
 
@@ -70,10 +66,7 @@ def clashes(classes: Iterable[str]) -> list[str]:
 
 
 def clashing(classes: Iterable[str]) -> dict[str, str]:
-    """Return class name → remark, for names that differ from another only by case or Unicode form.
-
-    Such names are one folder on some machines and two on others.
-    """
+    """Return class name → remark, for names that are one folder on some machines, two on others."""
     same: dict[str, list[str]] = {}
     for name in sorted(set(classes)):
         same.setdefault(composed(name).casefold(), []).append(name)

@@ -37,7 +37,6 @@ class _Class:
 
 
 def _class(before: SplitCounts, fractions: Mapping[str, float], new: Sequence[int]) -> _Class:
-    """Return the state of a class before its `new` groups, given by their images, have splits."""
     images, groups = ([before.get(split, (0, 0))[of] for split in SPLITS] for of in (0, 1))
     parts = [fractions[split] for split in SPLITS]
     return _Class(

@@ -161,10 +161,7 @@ class Unknown(NamedTuple):
 
 
 class Unlike(NamedTuple):
-    """plots/unlike.csv: images of today that are farthest from what yesterday's model had learnt.
-
-    `predicted` is the class that the model predicted.
-    """
+    """plots/unlike.csv: images of today, farthest from what yesterday's model had learnt, first."""
 
     path: str
     label: str

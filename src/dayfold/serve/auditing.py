@@ -88,10 +88,8 @@ def run(project: Project, *, top: int | None) -> Audit:
     found, judged = _doubts(project, model, rows)
     rows = rows.filter(pl.Series(judged))
     new = (rows["day"] == day).to_numpy()
-    order = ranking(found, new)[: top or int(found.doubted.sum()) or FEW].tolist()
-    decided = _decided(project, day)
-    doubts = []
-    for place in order:
+    doubts, decided = [], _decided(project, day)
+    for place in ranking(found, new)[: top or int(found.doubted.sum()) or FEW].tolist():
         image, path, label = rows.select("image", "path", "label").row(place)
         decision = decided[image].decision if image in decided else ""
         other, score = model.classes[found.suggested[place]], round(float(found.score[place]), 6)
@@ -128,9 +126,8 @@ def _doubts(project: Project, model: Model, rows: pl.DataFrame) -> tuple[Doubts,
     labels = np.array([model.classes.index(label) for label in rows["label"]], dtype=np.int64)
     units = rows.select(pl.when(pl.col("group") == "").then("image").otherwise("group"))
     trained = (rows["split"] == "train").to_numpy()
-    fold = folds(
-        labels[trained], units.to_series().to_numpy()[trained].tolist(), model.metadata["day"]
-    )
+    names = units.to_series().filter(pl.Series(trained)).to_list()
+    fold = folds(labels[trained], names, model.metadata["day"])
     probabilities = calibration.softmax(logits, model.temperature)
     judged = np.ones(len(rows), dtype=bool)
     probabilities[trained], judged[trained] = out_of_sample(
@@ -235,21 +232,19 @@ def ranking(found: Doubts, new: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _decided(project: Project, day: str) -> dict[str, Doubt]:
     if not project.audit(day).exists():
         return {}
-    name = project.name(project.audit(day))
     try:
         table = tables.read(project.audit(day), Doubt)
     except LedgerError as error:
+        name = project.name(project.audit(day))
         raise LedgerError(
             f"{name} cannot be read, so its decisions would be lost: {error.what}",
             hint=f"dayfold relabel --from {name}, or move it away",
         ) from None
-    return {
-        row["image"]: Doubt(**row) for row in tables.from_spreadsheet_rows(table) if row["decision"]
-    }
+    rows = tables.from_spreadsheet_rows(table)
+    return {row["image"]: Doubt(**row) for row in rows if row["decision"]}
 
 
 def summary(audit: Audit, project: Project) -> Iterator[str]:
-    """Yield lines on the worst labels of an audit and what to do with its table."""
     name = project.name(project.audit(audit.day))
     if audit.doubts and not audit.doubted:
         yield "No label is doubted. The least certain ones:"
@@ -271,11 +266,9 @@ def summary(audit: Audit, project: Project) -> Iterator[str]:
 
 def write_page(project: Project, audit: Audit) -> None:
     path = project.audit(audit.day)
+    ids, shown = {doubt.path: doubt.image for doubt in audit.doubts}, audit.doubts[:PICTURED]
     with no_warnings():
-        pictured = [
-            (doubt, thumbnail(project, {doubt.path: doubt.image}, doubt.path))
-            for doubt in audit.doubts[:PICTURED]
-        ]
+        pictured = [(doubt, thumbnail(project, ids, doubt.path)) for doubt in shown]
     text = page.filled(
         "audit.html",
         script="audit.js",

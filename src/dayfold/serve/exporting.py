@@ -56,7 +56,6 @@ class Deployed(torch.nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the probabilities and, with `novelty`, the distances."""
         features, logits = self.net.split(self.net(pixels.normalised(images.permute(0, 3, 1, 2))))
         probabilities = (logits / self.temperature).softmax(1)
         if not self.novelty:
@@ -65,7 +64,6 @@ class Deployed(torch.nn.Module):
 
 
 def form_of(file: Path, form: str | None) -> str:
-    """Return the named format, or else that of the file's ending."""
     found = form or ENDINGS.get(file.suffix, file.suffix)
     if found in ENDINGS.values():
         return found
@@ -74,10 +72,7 @@ def form_of(file: Path, form: str | None) -> str:
 
 
 def export(project: Project, file: Path, *, day: str | None, form: str) -> list[Path]:
-    """Write a day's model, its README and its card; return their paths.
-
-    With the format "card" only the card is written.
-    """
+    """Write a day's model, its README and its card, or the card alone; return their paths."""
     named, day = day, models.chosen_day(project, day)
     say(models.describe_choice(project, day, named))
     model = models.load_model(project, day)
@@ -115,14 +110,13 @@ def _card(project: Project, day: str, model: Model, history: History, limit: flo
 
 
 def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
-    """Export with the older exporter, which does not need onnxscript."""
+    # With the older exporter, which does not need onnxscript.
     try:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ToolError(
-            f"The ONNX export needs {error.name}.", hint="pip install 'dayfold[onnx]'"
-        ) from None
+        what = f"The ONNX export needs {error.name}."
+        raise ToolError(what, hint="pip install 'dayfold[onnx]'") from None
     outputs, size = ["probabilities"], model.metadata["recipe"]["image_size_px"]
     outputs += ["distance"] * (deployed.novelty is not None)
     with warnings.catch_warnings():
@@ -138,9 +132,8 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
             dynamo=False,
         )
     graph = onnx.load_model(path)
-    graph.doc_string = (
-        f"images: uint8 [batch, height, width, 3], RGB. probabilities: {model.calibration}."
-    )
+    shape = "images: uint8 [batch, height, width, 3], RGB"
+    graph.doc_string = f"{shape}. probabilities: {model.calibration}."
     properties = {
         "classes": json.dumps(list(model.classes), ensure_ascii=False),
         network.METADATA_KEY: canonical_json(dict(model.metadata)),
@@ -153,7 +146,6 @@ def _onnx(path: Path, deployed: Deployed, model: Model) -> Run:
 
 
 def _safetensors(path: Path, deployed: Deployed, model: Model) -> Run:
-    """Write the model file as the project has it; run it with torchvision's network."""
     from torchvision.models import get_model  # takes 3 s, and nothing else needs it
 
     network.save(path, model.state, model.metadata, model.novelty)
@@ -170,10 +162,6 @@ def _run(module: torch.nn.Module, images: NDArray[np.uint8]) -> list[NDArray[np.
 
 
 def _check(project: Project, history: History, model: Model, deployed: Deployed, run: Run) -> str:
-    """Compare the exported model with the original on the same images; return a sentence.
-
-    Raises ModelError if they differ by more than TOLERANCE.
-    """
     size, held_out = model.metadata["recipe"]["image_size_px"], history.split(*manifest.HELD_OUT)
     is_here = [(project.root / path).is_file() for path in held_out["path"]]
     here = held_out.filter(pl.Series(is_here, dtype=pl.Boolean))

@@ -38,7 +38,6 @@ def heat_maps(model: Model, images: torch.Tensor) -> torch.Tensor:
 
 
 def heat_pictures(model: Model, paths: Sequence[Path]) -> list[Image.Image]:
-    """Return each image, as the model sees it, with its heat map over it."""
     size = model.metadata["recipe"]["image_size_px"]
     with decode.no_warnings():
         read = [decode.squared(decode.decode(path.read_bytes()), size) for path in paths]

@@ -154,10 +154,7 @@ def load(project: str | Path, day: str | None = None) -> Classifier:
 
 
 def chosen_day(project: Project, day: str | None) -> str:
-    """Return `day`, or without one the last sealed day that did not fail its gate.
-
-    Raises CycleError where there is no such day.
-    """
+    """Return `day`, else the last sealed day that did not fail its gate; CycleError without one."""
     sealed = vcs.sealed_days(project.root)
     if day is None:
         passed = gate.last_passed(project, sealed)
@@ -172,11 +169,9 @@ def chosen_day(project: Project, day: str | None) -> str:
         return passed
     opened = params_file.read(project.params).day
     if check_day(day) not in (*sealed, opened):
+        what = f"There is no model of {day}: it is not a sealed day."
         last = ", ".join(sealed[-3:]) or "none"
-        raise CycleError(
-            f"There is no model of {day}: it is not a sealed day.",
-            hint=f"the last sealed days are: {last}",
-        )
+        raise CycleError(what, hint=f"the last sealed days are: {last}")
     return day
 
 
@@ -210,11 +205,8 @@ def load_model(project: Project, day: str, *, fetch: bool = True) -> Model:
     try:
         cached = storage.fetch(project.root, pinned)
     except ToolError as error:
-        raise ModelError(
-            f"The model of {day} is neither in DVC's cache here nor in a remote:",
-            problems=error.problems,
-            hint=error.hint,
-        ) from None
+        what = f"The model of {day} is neither in DVC's cache here nor in a remote:"
+        raise ModelError(what, problems=error.problems, hint=error.hint) from None
     if md5_file(cached) != pinned:
         raise ModelError(
             f"The model of {day} in DVC's cache is not the one that was sealed.",

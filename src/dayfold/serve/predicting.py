@@ -42,12 +42,9 @@ def images(sources: Sequence[Path]) -> list[Path]:
         found += [] if source.is_dir() else [source]
         for place, folders, files in os.walk(source):
             folders[:] = sorted(name for name in folders if not is_clutter(name))
-            names = sorted(name for name in files if not is_clutter(name))
-            found += [Path(place, name) for name in names]
+            found += [Path(place, name) for name in sorted(files) if not is_clutter(name)]
     if not found:
-        raise IntakeError(
-            "There are no files to predict.", problems=[str(source) for source in sources]
-        )
+        raise IntakeError("There are no files to predict.", problems=[*map(str, sources)])
     return found
 
 
@@ -91,10 +88,8 @@ def predict(
     if model.calibration.startswith("not"):
         say(f"Confidence is {model.calibration}.")
     if problems := [result for result in results if isinstance(result, str)]:
-        raise RefusedError(
-            f"{len(problems)} of {len(files)} files cannot be predicted:",
-            problems=first_few(problems, str(csv or "")),
-        )
+        what = f"{len(problems)} of {len(files)} files cannot be predicted:"
+        raise RefusedError(what, problems=first_few(problems, str(csv or "")))
 
 
 def only_images(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Path]:
@@ -110,7 +105,6 @@ def only_images(paths: Sequence[Path], named: Collection[Path] = ()) -> list[Pat
 
 
 def _may_be_image(path: Path) -> bool:
-    """Return whether a file is an image by its name or its first bytes, damaged or not."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return False  # opening a pipe may never end
@@ -120,7 +114,6 @@ def _may_be_image(path: Path) -> bool:
 
 
 def line(answer: Answer, top: int, width: int) -> str:
-    """Return an answer as a line: the class and its confidence, and the next ones up to `top`."""
     ranked = [f"{name} {chance:.3f}" for name, chance in answer.probabilities.items()]
     if answer.unknown:
         return f"{UNKNOWN:{width}}  distance {answer.distance:.3f}, most like {ranked[0]}"
@@ -187,16 +180,14 @@ def in_order(
         return 1 + answer.sure, round(answer.confidence, 4)
 
     order = sorted(range(len(answers)), key=need)
-    order = [
-        order[at] for at in looks.without_near_duplicates([seen[place] for place in order], known)
-    ]
+    fresh = looks.without_near_duplicates([seen[place] for place in order], known)
     turns, taken = dict[int, tuple[int, int]](), Counter[tuple[int, str | int]]()
-    for place in order:
+    for place in (order[at] for at in fresh):
         part = need(place)[0]
         group = part, groups[place] or place
         turns[place] = part, taken[group]
         taken[group] += 1
-    return sorted(order, key=turns.__getitem__)
+    return sorted(turns, key=turns.__getitem__)
 
 
 def reason(answer: Answer, *, judged: bool) -> str:
@@ -216,9 +207,8 @@ def write_queue(
     Raises RefusedError at the end where files cannot be used, as `predict` does.
     """
     if form not in FORMS:
-        raise IntakeError(
-            f"{form!r} is not one of the formats.", hint=f"--format {'|'.join(FORMS)}"
-        )
+        what = f"{form!r} is not one of the formats."
+        raise IntakeError(what, hint=f"--format {'|'.join(FORMS)}")
     now = ProjectState.read(project)
     history = now.history()
     known = {*history.images["image"], *history.withdrawn}
@@ -227,9 +217,8 @@ def write_queue(
     paths = only_images(images([folder]))
     files = [FoundFile(path, path.relative_to(folder).as_posix(), "") for path in paths]
     examined = examine([*open_day, *files])
-    for facts in examined[: len(open_day)]:
-        known.add(facts["image"])
-        known_looks.append(facts.get("look", ""))
+    known |= {facts["image"] for facts in examined[: len(open_day)]}
+    known_looks += [facts.get("look", "") for facts in examined[: len(open_day)]]
     new, repeated, problems = dict[str, FoundFile](), 0, list[str]()
     for found, facts in zip(files, examined[len(open_day) :], strict=True):
         if problem := name_problem(found.place, "file") or facts.get("refused"):
@@ -270,13 +259,16 @@ def _queued(
         # The path that the image would have in the project.
         path = f"data/images/{params.day}/{answer.label}/{image.path.name}"
         groups.append(grouping.in_path(path, params.data.group) or image.ids)
-    queued = []
-    for at in in_order(answers, [one.look for one in new], groups, known_looks, judged=judged):
-        answer = answers[at]
-        suggested = "" if answer.unknown else answer.label
-        why = reason(answer, judged=judged)
-        queued.append(Queued(new[at].place, suggested, round(answer.confidence, 4), why))
-    return queued
+    order = in_order(answers, [one.look for one in new], groups, known_looks, judged=judged)
+    return [
+        Queued(
+            path=new[at].place,
+            suggested="" if answers[at].unknown else answers[at].label,
+            confidence=round(answers[at].confidence, 4),
+            reason=reason(answers[at], judged=judged),
+        )
+        for at in order
+    ]
 
 
 def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
@@ -285,12 +277,8 @@ def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
     https://labelstud.io/guide/predictions. Label Studio serves the folder from local storage, whose
     root is the folder above: https://labelstud.io/guide/storage.
     """
-    result = {
-        "from_name": "choice",
-        "to_name": "image",
-        "type": "choices",
-        "value": {"choices": [one.suggested]},
-    }
+    value = {"choices": [one.suggested]}
+    result = {"from_name": "choice", "to_name": "image", "type": "choices", "value": value}
     made = {"model_version": f"dayfold {day}", "score": one.confidence, "result": [result]}
     place = quote(f"{folder.resolve().name}/{one.path}")
     return {
@@ -300,7 +288,6 @@ def _task(one: Queued, folder: Path, day: str) -> dict[str, object]:
 
 
 def _interface(classes: Iterable[str]) -> str:
-    """Return the labelling interface that Label Studio needs to accept the predictions."""
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in classes)
     return (
         '<View><Image name="image" value="$image"/><Header value="$reason"/>'

@@ -16,10 +16,7 @@ from dayfold.project.params import Params
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Read evaluations, manifests, provenance; write the day's figures, its gate, two plots.
-
-    Returns one line with the main figures.
-    """
+    """Read evaluations, manifests, provenance; write the day's figures, its gate, two plots."""
     counted = counts.read(project, params.day)
     if params.day not in counted.days:
         raise CycleError(f"There is no evaluation of {params.day} yet.", hint="dvc repro")

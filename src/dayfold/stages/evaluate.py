@@ -80,10 +80,7 @@ def count_cells(
 
 
 def negative_flips(predictions: pl.DataFrame, parent: dict[str, str] | None) -> list[Flip]:
-    """Return the test images that yesterday's model had right and today's has wrong, by path.
-
-    `predictions` and `parent` are as in `count_cells`; without a parent there are none.
-    """
+    """Return the test images that yesterday's model had right and today's has wrong, by path."""
     columns = ("path", "label", "predicted", "confidence", "image")
     wrong = predictions.filter(pl.col("predicted") != pl.col("label"), split="test").sort("path")
     return [
@@ -162,9 +159,8 @@ def run(project: Project, params: Params) -> list[str]:
     counts = count_cells(predictions, model=day, parent=parent_of)
     forward = [table.filter(pl.col("day") == day) for table in by_parent]
     rows = [row for one in forward for row in count_cells(one, model=params.parent, parent=None)]
-    tables.write(
-        project.predictions, Prediction, predictions.select(Prediction._fields).iter_rows()
-    )
+    listed = predictions.select(Prediction._fields)
+    tables.write(project.predictions, Prediction, listed.iter_rows())
     tables.write(project.evaluation(day), Evaluation, [*counts, *rows])
     unlike = _write_unknown(project, params, history, parent, all_by_parent)
     table = pl.DataFrame(counts, schema=tables.schema(Evaluation), orient="row")
@@ -188,7 +184,6 @@ def run(project: Project, params: Params) -> list[str]:
 def _write_unknown(
     project: Project, params: Params, history: History, parent: Model, asked: list[pl.DataFrame]
 ) -> list[str]:
-    """Write how much of today was unknown to yesterday's model; return a line on it."""
     day, limit = params.day, parent.limit(params.predict.known_share)
     renamed = history.classes()[day].renamed
     learnt = {renamed.get(name, name) for name in parent.classes_with_means}

@@ -117,10 +117,7 @@ def _masses(counts: Mapping[Cell, int], weight: Callable[[Cell], float]) -> dict
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Choose from all training images of earlier days; write data/replay.csv and shares.csv.
-
-    Returns a line on the set and its share of the draws.
-    """
+    """Choose from all training images of earlier days; write data/replay.csv and shares.csv."""
     day = params.day
     weights = dict(tables.read(project.weights, VersionWeight).select("day", "weight").iter_rows())
     if day not in weights:  # possible with `dvc repro --single-item`
@@ -144,9 +141,8 @@ def run(project: Project, params: Params) -> list[str]:
         for image, path, label, at, key, reason in chosen.iter_rows()
     )
     tables.write(project.replay, Replayed, rows)
-    lines = ["no earlier images"]
-    if len(old):
-        lines = [f"{len(chosen)} of {len(old)} earlier images ({policy})"]
+    found = f"{len(chosen)} of {len(old)} earlier images ({policy})"
+    lines = [found if len(old) else "no earlier images"]
     share = math.fsum(one.share for one in shares if one.day == day)
     if times := metrics.recency(share, today=len(today), old=len(old)):
         pool = len(today) + len(chosen)
@@ -159,6 +155,5 @@ def run(project: Project, params: Params) -> list[str]:
 
 
 def _tally(rows: pl.DataFrame) -> dict[Cell, int]:
-    return {
-        (day, label): count for day, label, count in rows.group_by("day", "label").len().iter_rows()
-    }
+    counts = rows.group_by("day", "label").len()
+    return {(day, label): count for day, label, count in counts.iter_rows()}

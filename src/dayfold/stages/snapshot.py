@@ -24,11 +24,7 @@ from dayfold.project.params import Params
 
 
 def rows_of(
-    images: Sequence[NewImage],
-    *,
-    units: Units,
-    earlier: History,
-    fractions: dict[str, float],
+    images: Sequence[NewImage], *, units: Units, earlier: History, fractions: dict[str, float]
 ) -> list[Row]:
     """Return the `add` rows of today's images, each with its split.
 
@@ -58,11 +54,7 @@ def rows_of(
 def _by_class(
     earlier: History, returning: Sequence[tuple[str, str, str]]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Return class → split → images and groups, of the history and of `returning` images.
-
-    `returning` (label, split, group) are today's images whose split is settled. splits.WHOLE has
-    all classes together.
-    """
+    # Class → split → images and groups; `returning` (label, split, group) are images of today.
     known = earlier.images.select("label", "split", "group")
     table = pl.concat([known, pl.DataFrame(returning, known.schema, orient="row")])
     before: dict[str, dict[str, tuple[int, int]]] = {}
@@ -145,24 +137,21 @@ def _inspected(
 def _new_images(
     project: Project, day: str, delivery: Delivery, expression: str
 ) -> Iterator[NewImage]:
-    """Yield the day's images; refuse those with an unusable name or without a group."""
     groups, names = grouping.read_groups(project, day), dict[tuple[str, str], str]()
     for item in delivery.images:
         path = project.name(item.path)
         first = names.setdefault(folded(item.path), path)  # the first file of this name
+        group = groups.get(item.image) or grouping.in_path(path, expression) or item.ids
         if path != composed(path):
             reason = "has letters that are not in composed Unicode (NFC); dayfold add composes them"
             delivery.refuse(path, reason)
         elif path != first:
             reason = f"has the name of {first} where case is ignored; give one of them another name"
             delivery.refuse(path, reason)
+        elif expression and not group:
+            delivery.refuse(path, f"has {grouping.NO_GROUP}", item.image)
         else:
-            try:
-                group = groups.get(item.image) or grouping.group_of(path, expression, item.ids)
-            except IntakeError:
-                delivery.refuse(path, f"has {grouping.NO_GROUP}", item.image)
-            else:
-                yield NewImage(item.image, path, item.label, group)
+            yield NewImage(item.image, path, item.label, group)
 
 
 # `dvc repro` prints all of these lines, `dayfold run` only the summary and the warnings.
@@ -192,7 +181,6 @@ def _summary(
 
 
 def _too_few(images: pl.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
-    """Yield warnings of classes that have no or too few images or patients in a split."""
     table = images.group_by("label", "split").agg(evidence.UNITS)
     counts = {(label, split): units for label, split, units in table.iter_rows()}
     labels, thing = sorted(images["label"].unique()), evidence.unit_of(images)
@@ -223,7 +211,6 @@ def _remarks(delivery: Delivery, listed: str) -> Iterator[str]:
 
 
 def _regrouped(units: Units) -> Iterator[str]:
-    """Yield warnings of patients whose earlier images another `data.group` put into two splits."""
     affected = units.in_several_splits()
     for unit in affected[:MOST_LINES]:
         counts = units.live[unit]

@@ -43,10 +43,7 @@ VALIDATION_IMAGES = 512  # at most, from earlier days; all of today's are used
 
 
 def run(project: Project, params: Params) -> list[str]:
-    """Read the day's plans, its images and the parent; write model, provenance, training.csv.
-
-    Returns a line with the number of updates and images, and of correct validation images.
-    """
+    """Read the day's plans, its images and the parent; write model, provenance, training.csv."""
     recipe = params.train
     with only_one(project.trainer_lock, "training"):
         if recipe.processes == 1:
@@ -198,10 +195,6 @@ def _day(project: Project, params: Params) -> _Day:
 def _unseen(
     today: pl.DataFrame, history: History, teacher: Model, day: str, seed: int
 ) -> NDArray[np.int64]:
-    """Choose today's training images of known classes whose patients the teacher never saw.
-
-    Returns their positions in `today`.
-    """
     earlier = history.split("train").filter(pl.col("day") < day)
     is_known = pl.col("label").is_in({*teacher.classes} & {*earlier["label"].unique()})
     is_seen = pl.col("group").is_in({*earlier["group"].unique()} - {""})
@@ -256,16 +249,9 @@ def _fit(
         print(f"resumed   going on from update {len(steps)}, where training was stopped")
     try:
         with _progress(job.recipe, steps, monitor) as report:
+            keep = partial(checkpoint_file.save_if_due, steps) if team.is_first else None
             fitted = fitting.fit(
-                job,
-                *pools,
-                report=report,
-                inputs=inputs,
-                team=team,
-                saved=saved,
-                keep=lambda state: (
-                    checkpoint_file.save_if_due(steps, state) if team.is_first else None
-                ),
+                job, *pools, report=report, inputs=inputs, team=team, saved=saved, keep=keep
             )
     except TrainingError:
         checkpoint_file.remove()  # no training may resume from it
@@ -308,7 +294,6 @@ def _write_model(
 
 
 def _parent_logits(day: _Day, pool: Pool) -> calibration.Labelled:
-    """Return the logits of yesterday's model on today's images that it never trained on."""
     job, chosen = day.job, day.unseen_by_parent
     if not (job.teacher and len(chosen)):
         return np.zeros((0, 0)), np.zeros(0, np.int64)
@@ -318,7 +303,6 @@ def _parent_logits(day: _Day, pool: Pool) -> calibration.Labelled:
 
 
 def _counts(day: _Day, fitted: Fitted) -> dict[str, Any]:
-    """Return `images` and `draws` of provenance.json."""
     by_class = Counter[str]()
     for label, count in zip(day.pool["label"], fitted.drawn, strict=True):
         by_class[label] += int(count)

@@ -31,11 +31,8 @@ def run(project: Project, params: Params) -> list[str]:
     history = manifest.history(project, params.day)
     counts = dict(history.split("train").group_by("day").len().iter_rows())
     days = history.days
-    ages = range(len(days) - 1, -1, -1)
-    chosen = params.weights
-    weights = version_weights(
-        ages, recent=chosen.recent, base=chosen.base, versions=chosen.versions
-    )
+    ages, of = range(len(days) - 1, -1, -1), params.weights
+    weights = version_weights(ages, recent=of.recent, base=of.base, versions=of.versions)
     images = [counts.get(day, 0) for day in days]
     tables.write(project.weights, VersionWeight, zip(days, ages, images, weights, strict=True))
     summary = f"{plural(images[-1], 'training image')} of today, weight {weights[-1]:g}"

@@ -33,7 +33,6 @@ MEASURES = {"f1": "F1", "confidence": "Mean confidence"}
 
 
 def write(day: Day, heat: Heat | None = None) -> Path:
-    """Write the report of a day and return its path; `heat` draws heat maps over mistakes."""
     path = day.project.report(day.day)
     write_bytes(path, render(day, heat).encode())
     write_index(day.project)
@@ -41,10 +40,7 @@ def write(day: Day, heat: Heat | None = None) -> Path:
 
 
 def write_index(project: Project) -> None:
-    """Write data/reports/index.html: the curve, and a line for each day.
-
-    Each seal does this, so it must be fast.
-    """
+    """Write data/reports/index.html: the curve, a line a day. Each seal does it, so it is fast."""
     params = params_file.read(project.params)
     lines = [line for line in log.lines(project, params) if line.figures]
     # From the table of `curve`, as reading all evaluations takes longer with each day.
@@ -136,21 +132,16 @@ class Cell(NamedTuple):
     hover: str
 
 
-class HeatTable(NamedTuple):
-    """A table of shaded cells: column → its head, and row → its cells, None where empty."""
+def heat_table(cells: Sequence[Cell], *, of_days: bool) -> dict[str, Any]:
+    """Return a table of sorted rows and columns for the template; if `of_days`, columns are days.
 
-    columns: dict[str, str]
-    rows: list[tuple[str, list[Cell | None]]]
-    is_tiny: bool
-
-
-def heat_table(cells: Sequence[Cell], *, of_days: bool) -> HeatTable:
-    """Return cells as a table with sorted rows and columns; if `of_days`, columns are days."""
+    `heads` has the columns' heads, `rows` each row with its cells, None where empty.
+    """
     at = {(cell.row, cell.column): cell for cell in cells}
     rows, columns = (sorted({key[axis] for key in at}) for axis in (0, 1))
-    heads = charts.short(columns) if of_days else {name: name for name in columns}
+    heads = [*charts.short(columns).values()] if of_days else columns
     table = [(row, [at.get((row, column)) for column in columns]) for row in rows]
-    return HeatTable(heads, table, len(columns) > TINY)
+    return {"heads": heads, "rows": table, "is_tiny": len(columns) > TINY}
 
 
 def figure(value: float | None) -> str:
@@ -189,7 +180,7 @@ def _class_chart(
     )
 
 
-def _matrix(cohorts: list[CohortAccuracy]) -> HeatTable:
+def _matrix(cohorts: list[CohortAccuracy]) -> dict[str, Any]:
     low = charts.floor(cell.accuracy for cell in cohorts)
     cells = [
         Cell(
@@ -205,7 +196,7 @@ def _matrix(cohorts: list[CohortAccuracy]) -> HeatTable:
     return heat_table(cells, of_days=True)
 
 
-def _confusion(day: Day) -> HeatTable:
+def _confusion(day: Day) -> dict[str, Any]:
     counts = day.counts.group_by("label", "predicted").agg(pl.col("images").sum())
     part = pl.col("images") / pl.col("images").sum().over("label")
     cells = [
@@ -215,7 +206,7 @@ def _confusion(day: Day) -> HeatTable:
     return heat_table(cells, of_days=False)
 
 
-def _arrivals(day: Day) -> HeatTable:
+def _arrivals(day: Day) -> dict[str, Any]:
     counts = day.history.images.group_by("label", "day").len().rows()
     most = max((images for *_, images in counts), default=1)
     cells = [

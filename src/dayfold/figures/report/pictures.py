@@ -33,10 +33,7 @@ class Thumbnail(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image of a gallery: its path, facts about it, the command that corrects it.
-
-    Pictures that are shown have a thumbnail and perhaps a heat map as a data URI.
-    """
+    """An image of a gallery: its path, facts about it, the command that corrects it."""
 
     path: str
     facts: dict[str, str]
@@ -162,10 +159,7 @@ def _near_duplicates(day: Day) -> list[Picture] | str:
 def thumbnail(
     project: Project, ids: Mapping[str, str], name: str, *, withdrawn: Collection[str] = ()
 ) -> Thumbnail:
-    """Return the thumbnail of an image, or why there is none.
-
-    Its sha256 must be that of `ids`, and it must not be `withdrawn`.
-    """
+    """Return the thumbnail of an image with the sha256 of `ids`, or why there is none."""
     if name in withdrawn:
         return Thumbnail(None, "withdrawn since")
     try:
@@ -180,13 +174,9 @@ def thumbnail(
 
 
 def _drawn(image: Image.Image) -> Thumbnail:
-    is_small = max(image.size) <= SMALL_PX
-    file = io.BytesIO()
-    if is_small:
-        image.save(file, "PNG", optimize=True)
-    else:
-        image.thumbnail((SIDE_PX, SIDE_PX))
-        image.save(file, "JPEG", quality=80)
+    is_small, file = max(image.size) <= SMALL_PX, io.BytesIO()
+    image.thumbnail((SIDE_PX, SIDE_PX))
     kind = "png" if is_small else "jpeg"
+    image.save(file, kind, optimize=is_small, quality=80)
     encoded = base64.b64encode(file.getvalue()).decode()
     return Thumbnail(f"data:image/{kind};base64,{encoded}", "", is_small)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from dayfold.figures import charts, intervals, metrics
 from dayfold.figures.day import Day
 from dayfold.figures.evidence import is_judged, is_too_few
-from dayfold.figures.intervals import SIGNIFICANT, Ends
+from dayfold.figures.intervals import SIGNIFICANT
 from dayfold.figures.log import MEANINGS, TITLES
 from dayfold.ledger import tables
 from dayfold.project.console import arrows, first_few, plural
@@ -18,16 +18,6 @@ WORSE = "worse beyond chance"  # the note on a class with a significant drop
 KINDS = {1: "new", 0: "known"}  # keys are `new` of `tables.Unknown`
 # The lines of the chart, by their names in `metrics.unknown`.
 LINES = {"false_alarms": "false alarms", "found": "found"}
-
-
-class Number(NamedTuple):
-    """One of the five numbers of a day, with its interval and what it means."""
-
-    title: str
-    value: float | None
-    ends: Ends
-    is_few: bool
-    says: str
 
 
 class Change(NamedTuple):
@@ -64,19 +54,20 @@ def changes(day: Day) -> list[Change]:
     return sorted(found, key=lambda one: (one.newly_right - one.newly_wrong, one.label))
 
 
-def numbers(day: Day) -> list[Number]:
+def numbers(day: Day) -> list[dict[str, Any]]:
+    """Return the five numbers of a day, each with its interval and what it means."""
     figures = day.figures
     f1s = {label: scores["f1"] for label, scores in figures["classes"].items()}
     worst = first_few([label for label, f1 in f1s.items() if f1 == figures["worst_f1"]])
     more = {"worst_f1": f": {', '.join(worst)}" * bool(worst), "negative_flip_rate": _of_flips(day)}
     return [
-        Number(
-            title,
-            figures[key],
-            figures["interval"][key],
-            not is_judged(figures, key),
-            MEANINGS[key] + more.get(key, ""),
-        )
+        {
+            "title": title,
+            "value": figures[key],
+            "ends": figures["interval"][key],
+            "is_few": not is_judged(figures, key),
+            "says": MEANINGS[key] + more.get(key, ""),
+        }
         for key, title in TITLES.items()
     ]
 
@@ -85,21 +76,15 @@ def _of_flips(day: Day) -> str:
     asked, wrong, right = metrics.flips(day.counts)
     if not asked:
         return ": there is no earlier model to compare with"
-    verdict = day.evidence.caveat(day.evidence.all)
-    if not verdict:
-        p = intervals.mcnemar(wrong, right)
-        verdict = "within what chance explains"
-        if p < SIGNIFICANT:
-            verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
-        verdict += f" (McNemar, {intervals.p_text(p)})"
-    return (
-        f": of {plural(asked, 'test image')} {wrong:,} newly wrong, {right:,} newly right; "
-        f"{verdict}"
-    )
+    p, verdict = intervals.mcnemar(wrong, right), "within what chance explains"
+    if p < SIGNIFICANT:
+        verdict = f"{'worse' if wrong > right else 'better'} beyond chance"
+    verdict = day.evidence.caveat(day.evidence.all) or f"{verdict} (McNemar, {intervals.p_text(p)})"
+    counts = f"{wrong:,} newly wrong, {right:,} newly right"
+    return f": of {plural(asked, 'test image')} {counts}; {verdict}"
 
 
 def headline(day: Day, changed: list[Change]) -> str:
-    """Return a sentence or two on how the day went: what is new, and what got worse."""
     new = ", ".join(first_few([_of_class(day, label) for label in day.line.new]))
     first = f"New: {new}. " * bool(new)
     first += f"Renamed or merged: {arrows(day.line.renamed)}. " * bool(day.line.renamed)
@@ -125,7 +110,6 @@ def _of_class(day: Day, label: str) -> str:
 
 
 def unknown_sentences(day: Day) -> Iterator[str]:
-    """Yield sentences on how many of today's images were unknown to yesterday's model."""
     table = tables.unknown(day.project, day.day)
     if table.is_empty():
         yield "No model before this day knows what its classes look like."
@@ -146,10 +130,8 @@ def unknown_sentences(day: Day) -> Iterator[str]:
             caveat = f" ({few})" * bool(few)
             yield f"AUROC of new against known classes: {row['auroc']:.3f}{caveat}."
     if any(row["unknown"] is None for row in totals.values()):
-        yield (
-            "It called nothing unknown, as there were too few validation images or patients for a "
-            "limit."
-        )
+        few = "there were too few validation images or patients for a limit"
+        yield f"It called nothing unknown, as {few}."
 
 
 def _of_known(day: Day, unknown: int, images: int, units: int) -> str:
@@ -178,7 +160,6 @@ def unknown_counts(day: Day) -> list[dict[str, Any]]:
 
 
 def unknown_chart(day: Day) -> Markup | None:
-    """Return a chart of the parts called unknown over the days; None if no day has any."""
     parts = {on: metrics.unknown(tables.unknown(day.project, on))[0] for on in day.days}
     curves = {
         name: {on: part[key] for on, part in parts.items() if part[key] is not None}

@@ -40,12 +40,13 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
                 raise IntakeError(
                     f"{archive} holds more than {MAX_FILES} files or {MAX_TOTAL // 2**30} GiB."
                 )
-            problem = problem or _path_problem(name)
-            if not problem and size > MAX_FILE:
-                problem = f"is larger than {MAX_FILE // 2**20} MiB"
-            if not problem:
-                problem = _write(source, into / PurePosixPath(name))
-            if problem:
+            path = PurePosixPath(name)
+            is_outside = not path.parts or path.is_absolute() or ".." in path.parts
+            if is_outside or "\\" in name or "\0" in name:
+                problem = problem or "is no path inside the archive"
+            elif size > MAX_FILE:
+                problem = problem or f"is larger than {MAX_FILE // 2**20} MiB"
+            if problem := problem or _write(source, into / path):
                 refused.append((name, problem))
     return refused
 
@@ -100,8 +101,7 @@ def _tarred(path: Path) -> Generator[_Member]:
                 else:
                     yield info.name, info.size, "", archive.extractfile(info)
     except UnicodeEncodeError as error:
-        raw = error.object.encode("utf-8", "surrogateescape")
-        raise _not_utf_8(path, raw) from None
+        raise _not_utf_8(path, error.object.encode("utf-8", "surrogateescape")) from None
     except Exception as error:
         raise IntakeError(f"{path} cannot be read as a tar archive: it {_damage(error)}.") from None
 
@@ -116,18 +116,10 @@ def _not_utf_8(archive: Path, name: bytes) -> IntakeError:
 
 
 def _damage(error: Exception) -> str:
-    """Return the reason for any error of zipfile, tarfile and their decompressors."""
     if isinstance(error, MemoryError):
         raise error
     said = escaped(" ".join(str(error).split())) or type(error).__name__
     return f"is damaged ({said[:200]})"
-
-
-def _path_problem(name: str) -> str:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\\" in name or "\0" in name:
-        return "is no path inside the archive"
-    return ""
 
 
 def _write(source: IO[bytes] | None, target: Path) -> str:
@@ -139,17 +131,13 @@ def _write(source: IO[bytes] | None, target: Path) -> str:
         return "comes twice in the archive"
     except OSError as error:
         return f"cannot be written ({error.strerror})"
-    problem = ""
     with os.fdopen(descriptor, "wb") as file:
         while True:
             try:
                 piece = source.read(_PIECE)
             except Exception as error:
-                problem = _damage(error)
-                break
+                target.unlink()
+                return _damage(error)
             if not piece:
-                break
+                return ""
             file.write(piece)
-    if problem:
-        target.unlink()
-    return problem

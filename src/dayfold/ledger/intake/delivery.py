@@ -214,15 +214,9 @@ def inspect(
 def examine(
     found: Sequence[FoundFile], *, stage: Path | None = None, squares: tuple[str, int] = ("", 0)
 ) -> list[dict[str, Any]]:
+    common = {"stage": str(stage or ""), "squares": squares[0], "size": squares[1]}
     requests = [
-        {
-            "path": str(one.path.absolute()),
-            "real": str(one.real or ""),
-            "stage": str(stage or ""),
-            "squares": squares[0],
-            "size": squares[1],
-        }
-        for one in found
+        {"path": str(one.path.absolute()), "real": str(one.real or ""), **common} for one in found
     ]
     with Ticker("checking", len(requests), "files") as ticker:
         return workers.answers(requests, progress=ticker.so_far)
@@ -234,14 +228,14 @@ def _sort_out_copies(
     today: Mapping[str, tuple[str, str]],
     delivery: Delivery,
 ) -> None:
-    earlier = history.images.filter(pl.col("image").is_in([item.image for item in checked]))
+    copies: dict[str, list[FoundFile]] = {}
+    for item in checked:
+        copies.setdefault(item.image, []).append(item)
+    earlier = history.images.filter(pl.col("image").is_in([*copies]))
     known = {row["image"]: (row["label"], row["path"]) for row in earlier.iter_rows(named=True)}
     known |= today
     corrected = {*history.corrections.select("image", "before").iter_rows()}
     group_of = dict(earlier.select("image", "group").iter_rows())
-    copies: dict[str, list[FoundFile]] = {}
-    for item in checked:
-        copies.setdefault(item.image, []).append(item)
     for image, items in copies.items():
         first, groups = items[0], sorted({repr(item.group) for item in items})
         if image in history.withdrawn:
@@ -281,28 +275,23 @@ def _copy_of(item: FoundFile, place: str, since: str = "") -> Remark:
 
 
 def _note_group(item: FoundFile, settled: str | None, delivery: Delivery) -> None:
-    """Note the group that a CSV names; warn if an earlier day has `settled` another one."""
-    if not item.group or item.group == settled:
-        return
-    if settled is None:
+    if item.group and settled is None:
         delivery.groups[item.image] = item.group
-    else:
+    elif item.group not in ("", settled):
         what = f"keeps the group {settled!r} of its day" if settled else "stays without a group"
         delivery.warn(item.place, f"is known and {what}; {item.group!r} is ignored")
 
 
 def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
-    """Return what is suspicious about a delivery, by its number of files of each class."""
     found = []
     new = sorted(set(counts) - known)
     single = [label for label in new if counts[label] == 1]
-    dated = [label for label in new if _LIKE_A_DAY.fullmatch(label)]
     if len(single) >= FEW and 2 * len(single) > len(counts):
         found.append(
             f"{len(single)} new classes hold one file each ({', '.join(single[:3])}, …): is this "
             "the wrong folder, one level too high or low?"
         )
-    if dated:
+    if dated := list(filter(_LIKE_A_DAY.fullmatch, new)):
         found.append(
             f"new classes are named like days ({', '.join(dated[:3])}): is this an archive of "
             "days, for dayfold run?"
@@ -323,10 +312,7 @@ def suspicions(counts: Mapping[str, int], known: set[str]) -> list[str]:
 
 
 def warn_of_lookalikes(delivery: Delivery, history: History, earlier: pl.DataFrame) -> None:
-    """Warn of each image that looks like one of another class, of this delivery or earlier.
-
-    `earlier` (image, look) has the looks of the history's images.
-    """
+    """Warn of each image that looks like one of another class, of this delivery or earlier."""
     rows = [(item.look, item.place, item.label) for item in delivery.images]
     found = looks.nearest(rows, ["label"], history=history, earlier=earlier)
     for (_, place, _), (_, other, label), bits in found:

@@ -36,7 +36,6 @@ def unpacked(source: Path, delivery: Delivery, scratch: Path, *, has_labels: boo
 
 
 def _below_the_top(folder: Path) -> Path:
-    """Return the one folder in an archive if it was packed by that name, else `folder`."""
     # If it has files that may be images, it is a class folder and stays.
     entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
     if len(entries) != 1 or not entries[0].is_dir():
@@ -143,5 +142,4 @@ def _entries(folder: Path, place: str, delivery: Delivery) -> Iterator[tuple[Pat
 
 
 def count_by_class(project: Project, day: str) -> dict[str, int]:
-    """Count the files of each class folder of a day, unchecked."""
     return tally(walk_day(project, day, Delivery()))

@@ -28,10 +28,7 @@ _MOST_BYTES = 2**28  # of a label file: enough for two million rows of a hundred
 
 
 class Row(NamedTuple):
-    """A row of a label file: its place for messages, and its cells by column.
-
-    `problem` is the reason why it cannot be used, or "".
-    """
+    """A row of a label file: its place for messages, its cells by column, why it is unusable."""
 
     where: str
     cells: Mapping[str, Any]
@@ -96,9 +93,8 @@ def _csv(file: Path, text: str) -> Table:
         # column.
         rows = [(table.line_num, row) for row in table if any(map(str.strip, row))]
     except csv.Error as error:
-        raise IntakeError(
-            f"{file} cannot be read as CSV: {error}.", hint=f"known: {KNOWN}"
-        ) from None
+        what = f"{file} cannot be read as CSV: {error}."
+        raise IntakeError(what, hint=f"known: {KNOWN}") from None
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     width = max((at for at, cell in enumerate(header, start=1) if cell), default=0)
     header = header[:width]
@@ -110,9 +106,8 @@ def _csv(file: Path, text: str) -> Table:
     ]
     if problems:
         hint = f"a cell that has a {separator(text)!r} in it is in double quotes"
-        raise IntakeError(
-            f"{file} has rows that do not fit:", problems=first_few(problems), hint=hint
-        )
+        what = f"{file} has rows that do not fit:"
+        raise IntakeError(what, problems=first_few(problems), hint=hint)
     if len(set(header)) < len(header):
         raise IntakeError(f"{file} has two columns of one name.", hint="rename one of them")
     entries = [(f"line {number}", dict(zip(header, row, strict=True))) for number, row in rows[1:]]
@@ -217,9 +212,8 @@ def _cvat(file: Path, text: str) -> Table:
         parser.feed(text)
         root = parser.close()
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise IntakeError(
-            f"{file} cannot be read as XML: {error}.", hint="export it again"
-        ) from None
+        what = f"{file} cannot be read as XML: {error}."
+        raise IntakeError(what, hint="export it again") from None
     if root.tag != "annotations":
         raise _unknown(file, "it is XML, but not CVAT's")
     if tracks := len(root.findall("track")):

@@ -16,9 +16,7 @@ from dayfold.ledger.names import composed, is_clutter, name_problem
 from dayfold.project.console import first_few, plural
 from dayfold.project.files import escaped
 
-COLUMNS = ("path", "label", "group")
-# Other names of these columns. Headers in _PLAIN need no confirmation; the last is an
-# ImageFolder's.
+# Names of these columns. Headers in _PLAIN need no confirmation; the last is an ImageFolder's.
 _OTHERS = {
     "path": ("path", "image", "filename", "file_name"),
     "label": ("label", "class", "choice", "category"),
@@ -30,10 +28,7 @@ _PREFIX = re.compile("[0-9a-f]{8}-")  # Label Studio puts it before the name of 
 
 
 class _Row(NamedTuple):
-    """The label of a path, or None if nobody has given one yet; `problem` says why it is unusable.
-
-    `place` is its name in messages.
-    """
+    """The label of a path, or None if nobody has given one; `problem` says why it is unusable."""
 
     path: str
     label: str | None
@@ -94,9 +89,8 @@ def read(
             blank.append(place)
     unnamed = sum(path not in named and not path.samefile(file) for path in _all_files(folder))
     if unnamed:
-        delivery.warn(
-            file.name, f"does not name {plural(unnamed, 'file')}; only named files are taken"
-        )
+        what = f"does not name {plural(unnamed, 'file')}; only named files are taken"
+        delivery.warn(file.name, what)
     if blank:
         shown = ", ".join(first_few(blank))
         what = f"has {plural(len(blank), 'image')} without a label ({shown}); left for later"
@@ -123,17 +117,16 @@ def read_classes(file: Path) -> dict[str, str]:
 
 
 def _columns(table: formats.Table, columns: str, file: Path) -> tuple[dict[str, str], str]:
-    """Return the columns of path, label and perhaps group, and a guess to ask about, or ""."""
     certain, wrong = dict(table.columns), list[str]()
     for part in filter(None, columns.split(",")):
         meaning, _, name = (word.strip() for word in part.partition("="))
-        if meaning in COLUMNS and name in table.names:
+        if meaning in _OTHERS and name in table.names:
             certain[meaning] = name
         else:
             wrong.append(f"{part!r} is not path=, label= or group= and the name of a column")
     guessed: dict[str, str] = {}
-    for meaning in COLUMNS:
-        fit = [name for name in table.names if _bare(name) in map(_bare, _OTHERS[meaning])]
+    for meaning, others in _OTHERS.items():
+        fit = [name for name in table.names if _bare(name) in map(_bare, others)]
         if meaning in certain or (columns and meaning == "group"):
             continue
         if len(fit) > 1:
@@ -183,14 +176,12 @@ def _row(
 
 
 def _text(cell: Any) -> str | None:
-    """Return a cell with text or a whole number as text, else None."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
 def _dispute(rows: Iterable[_Row]) -> str:
-    """Return how rows of one file differ: in labels, else in groups, else in paths."""
     for name, what in (("label", "given as"), ("group", "given in groups"), ("path", "meant by")):
         values = {getattr(row, name): row.where for row in rows}
         if len(values) > 1:
@@ -225,8 +216,7 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
     depths = [n for n in range(len(parts) - 1, 0, -1) if tuple(home[-n:]) == parts[:n]]
     depths += [0] * (is_windows and not path.anchor)
     names = [name, *("/".join(parts[n:]) for n in depths)]
-    if _PREFIX.match(last):
-        names.append(_PREFIX.sub("", last))
+    names += [_PREFIX.sub("", last)] * bool(_PREFIX.match(last))
     found = [_inside(folder, one) for one in names]
     there = [one for one in found if isinstance(one, Path)]
     if len(there) > 1 and is_url and not last:  # for a plain path the first one is meant
@@ -238,7 +228,6 @@ def _located(folder: Path, home: Sequence[str], given: str) -> Path | str:
 
 
 def _like(folder: Path, name: str) -> str:
-    """Return a hint that names the file which a path of another machine may mean, or ""."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     for first in range(len(parts)):
         one = "/".join(parts[first:])
@@ -248,9 +237,8 @@ def _like(folder: Path, name: str) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path | str:
-    """Return the file of that name in the folder, or the reason why there is none."""
     parts = PurePosixPath(name).parts
-    if not parts or parts[0] == "/" or ".." in parts:
+    if not parts or name.startswith("/") or ".." in parts:
         return "is no path inside the folder"
     if problem := name_problem(name, "file"):
         return problem

@@ -104,7 +104,6 @@ def look(image: Image.Image) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """Read a regular file; refuse one that was replaced by a pipe or link meanwhile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -127,10 +126,7 @@ def _unpack(archive: str, into: str) -> dict[str, Any]:
 
 
 def _parquet(path: str) -> dict[str, Any]:
-    """Return the `rows` of a Parquet file and the `names` of its columns of text and integers.
-
-    This runs in a child, as polars may crash on a damaged file.
-    """
+    """Read a Parquet file; this runs in a child, as polars may crash on a damaged one."""
     os.environ["POLARS_MAX_THREADS"] = "1"
     import polars as pl  # slow to import, and no image needs it
 
@@ -146,19 +142,15 @@ def _parquet(path: str) -> dict[str, Any]:
 
 
 def _limit_memory(base: int, pixels: int) -> None:
-    """Limit the process's memory to `base` and what `pixels` pixels need (effective on Linux)."""
     most = base + pixels * _PIXEL_BYTES + 2 * MAX_BYTES + _OTHER_BYTES
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
         most = min(most, hard)
-    try:
+    with suppress(ValueError, OSError):  # macOS refuses; the limit of pixels holds there too
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    except (ValueError, OSError):  # macOS refuses; the limit of pixels holds there too
-        return
 
 
 def _own_size() -> int:
-    """Return the address space of this process in bytes, or 0 without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
@@ -251,7 +243,6 @@ class _Worker:
 
 
 def _ask(seconds: float, **request: Any) -> dict[str, Any]:
-    """Ask an idle worker, or a new one; after any error end it."""
     worker = None
     with _lock:
         while _idle and worker is None:
@@ -321,14 +312,12 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
-    """Unpack an archive in a worker (archives.unpack); return (name, reason) of refused files."""
     paths = {"archive": str(archive.absolute()), "into": str(into.absolute())}
-    answer = _ask(UNPACKING_SECONDS, call="unpack", **paths)
-    return [(name, reason) for name, reason in answer["refused"]]
+    refused = _ask(UNPACKING_SECONDS, call="unpack", **paths)["refused"]
+    return [(name, reason) for name, reason in refused]
 
 
 def parquet(file: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return the names of a Parquet file's columns of text and integers, and its rows."""
     worker = _Worker()  # not of the pool: polars takes memory that images need
     try:
         answer = worker.ask(SECONDS, {"call": "parquet", "path": str(file.absolute())})
