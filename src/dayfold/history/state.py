@@ -96,11 +96,9 @@ class UnusedFolder(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        what = (
-            "belong to no day"
-            if self.command
-            else "earlier days have too; the folder is not needed"
-        )
+        what = "belong to no day"
+        if not self.command:
+            what = "earlier days have too; the folder is not needed"
         return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 

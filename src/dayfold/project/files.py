@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,9 +190,8 @@ def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return a tree of keys as one flat dict of dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= (
-            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        )
+        is_tree = isinstance(value, dict)
+        found |= dotted(value, f"{before}{key}.") if is_tree else {before + key: value}
     return found
 
 
@@ -218,10 +217,8 @@ def only_one(lock: Path, doing: str) -> Iterator[None]:
 def is_free(lock: Path) -> bool:
     """Return whether nobody holds a lock (flock); the lock's file may stay without a holder."""
     try:
-        with lock.open("rb") as file:
+        with suppress(FileNotFoundError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
     except BlockingIOError:
         return False
     return True

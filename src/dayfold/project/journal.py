@@ -60,8 +60,7 @@ def write(project: Project, note: Note | None) -> None:
     if note is None:
         project.journal.unlink(missing_ok=True)
     else:
-        found = note._asdict() | {"facts": dict(note.facts)}
-        write_bytes(project.journal, json.dumps(found).encode())
+        write_bytes(project.journal, json.dumps(note._asdict(), default=dict).encode())
 
 
 @contextmanager
@@ -178,7 +177,6 @@ def _holders(project: Project) -> Iterator[tuple[int, bool]]:
 
 
 def _git_locks(project: Project) -> Iterator[HalfDone]:
-    """Yield the locks that a killed git left; git fails until they are removed."""
     words = ("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
     for folder in sorted({Path(line) for line in vcs.git(project.root, *words).splitlines()}):
         for path in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
@@ -188,9 +186,8 @@ def _git_locks(project: Project) -> Iterator[HalfDone]:
 
 def _parts(project: Project) -> Iterator[HalfDone]:
     """Yield files that were being written: nobody reads them, but DVC counts them in a folder."""
-    found = [
-        path for folder in (".", "data", "data/*/") for path in project.root.glob(f"{folder}/.*")
-    ]
+    root = project.root
+    found = [*root.glob(".*"), *root.glob("data/.*"), *root.glob("data/*/.*")]
     # Read without validation, as repairs must work with params of an older version too.
     day = params_file.day_of(project.params.read_bytes())
     if is_day(day):
@@ -202,7 +199,6 @@ def _parts(project: Project) -> Iterator[HalfDone]:
 
 
 def _dvc_files(project: Project) -> Iterator[HalfDone]:
-    """Yield half-written files that DVC writes in place: dvc.lock, and .dvc files."""
     tracking = [*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")]
     for path in (project.dvc_lock, *tracking):
         name, folder = project.name(path), path.with_suffix("")

@@ -57,9 +57,7 @@ def linked(link: Path, objects: Path) -> Path | None:
     `objects` is the cache's folder, with links resolved. None if the link leads elsewhere.
     """
     real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
-    if not real.is_relative_to(objects):
-        return None
-    return real if stat.S_ISREG(real.stat().st_mode) else None
+    return real if real.is_relative_to(objects) and stat.S_ISREG(real.stat().st_mode) else None
 
 
 def object_path(root: Path, key: str) -> Path:
@@ -115,7 +113,7 @@ class Remote(NamedTuple):
     def data(self, key: str) -> bytes | None:
         """Return the bytes of an object, None if there is none; raise ToolError as `replace`."""
         with self._reached():
-            return None if self.problem else self._read(self.store.oid_to_path(key))
+            return self._read(self.store.oid_to_path(key))
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
         """Return which objects the remote does not have; raise ToolError as `replace`."""
@@ -148,10 +146,7 @@ class Remote(NamedTuple):
             return int(found not in (None, text))
 
     def _read(self, path: str) -> bytes | None:
-        """Return the bytes at a path; None if there is nothing.
-
-        fsspec's `exists` is not used: it is false for an unreachable server too.
-        """
+        # fsspec's `exists` is not used: it is false for an unreachable server too.
         try:
             return bytes(self.store.fs.cat_file(path))
         except FileNotFoundError:
@@ -159,6 +154,8 @@ class Remote(NamedTuple):
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
+        if self.problem:
+            raise ToolError(f"remote {self.name} ({self.url}) {self.problem}")
         try:
             yield
         except Exception as error:  # each storage has its own errors
@@ -281,7 +278,7 @@ def fetch(root: Path, key: str) -> Path:
         if data is not None and md5(data) == key.removesuffix(FOLDER):
             write_bytes(path, data, mode=READ_ONLY)
             return path
-        state = remote.problem or ("does not have it" if data is None else "has other bytes")
+        state = "does not have it" if data is None else "has other bytes"
         problems.append(f"remote {remote.name} ({remote.url}) {state}")
     raise ToolError(
         f"DVC's cache lacks the object {key}, and no remote has it:",
@@ -310,9 +307,7 @@ def missing_in_remote(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], 
     def look() -> None:
         try:
             [found] = [one for one in remotes(root) if one.name == name]
-            lacking = frozenset() if found.problem else frozenset(found.lacking(wanted))
-            problem = f"remote {name} ({found.url}) {found.problem}" if found.problem else ""
-            answers.append((lacking, problem))
+            answers.append((frozenset(found.lacking(wanted)), ""))
         except ToolError as error:
             answers.append((frozenset(), error.what))
 

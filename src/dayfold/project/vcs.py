@@ -143,7 +143,6 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     busy = list[str]()
 
     def pass_on(line: str) -> None:
-        """Print a line to stderr; from a line about another DVC on, keep the lines instead."""
         if busy or _is_busy(line):
             busy.append(line)
         else:
@@ -297,8 +296,8 @@ def tagged_days(root: Path, *which: str) -> list[str]:
 def times_of_seals(root: Path) -> dict[str, int]:
     """Return day → when it was tagged, in seconds since 1970."""
     form = "--format=%(refname:strip=3) %(creatordate:unix)"
-    lines = git(root, "for-each-ref", form, f"refs/tags/{TAG}").splitlines()
-    found = (line.rpartition(" ") for line in lines)
+    said = git(root, "for-each-ref", form, f"refs/tags/{TAG}")
+    found = (line.rpartition(" ") for line in said.splitlines())
     return {day: int(at) for day, _, at in found if is_day(day)}
 
 
@@ -351,17 +350,15 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
     if conflicts_only and not conflicts:
         return
     places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
-    paths = git(root, "rev-parse", *places).splitlines()
-    begun = zip(_UNDER_WAY.values(), paths, strict=True)
-    found = [name for name, path in begun if (root / path).exists()]
-    if not conflicts and not found:
+    begun = zip(_UNDER_WAY.values(), git(root, "rev-parse", *places).splitlines(), strict=True)
+    what = next((name for name, path in begun if (root / path).exists()), "")
+    if not conflicts and not what:
         return
-    what = found[0] if found else "git stash pop or the like"
-    back = f"git {what} --abort" if found else f"git checkout HEAD -- {' '.join(conflicts)}"
-    go_on = f"git {what} --continue" if found else "git add FILES"
+    back = f"git {what} --abort" if what else f"git checkout HEAD -- {' '.join(conflicts)}"
+    go_on = f"git {what} --continue" if what else "git add FILES"
     merging = "docs/operations.md, How to merge dvc.lock, then " * bool(conflicts)
     raise CycleError(
-        f"A {what} is under way in this project"
+        f"A {what or 'git stash pop or the like'} is under way in this project"
         + (f", and {len(conflicts)} of its files are in conflict:" if conflicts else "."),
         problems=first_few(conflicts, "git status"),
         hint=f"to take it back: {back}; to go on: {merging}{go_on}",

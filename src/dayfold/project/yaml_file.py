@@ -95,7 +95,6 @@ def edit(
 
 
 def _written(value: object) -> str:
-    """Return a value as YAML; a string with a backslash is put in single quotes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str) and "\\" in value and value.isprintable():

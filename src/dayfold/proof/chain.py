@@ -62,13 +62,11 @@ def _told(error: Exception) -> str:
 
 
 def _untagged(project: Project, day: str) -> Finding:
-    tag = f"{vcs.TAG}{day}"
-    if day in vcs.tagged_days(project.root):
-        return Finding(
-            day, f"{tag} is on a commit that is no longer on this branch", "dayfold seal"
-        )
-    fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
-    return Finding(day, f"the tag {tag} is missing", fix)
+    what, fix = "is on a commit that is no longer on this branch", "dayfold seal"
+    if day not in vcs.tagged_days(project.root):
+        fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
+        return Finding(day, f"the tag {vcs.TAG}{day} is missing", fix)
+    return Finding(day, f"{vcs.TAG}{day} {what}", fix)
 
 
 def check(project: Project, records: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
@@ -80,9 +78,8 @@ def check(project: Project, records: Sequence[Sealed], *, current: str) -> Itera
     withdrawn: set[str] = set()
     for parent, sealed in zip(parents, records, strict=False):
         day = sealed.day
-        other = (
-            f"git log {vcs.TAG}{day} shows who sealed it; git fetch --tags --force takes another"
-        )
+        log = f"git log {vcs.TAG}{day} shows who sealed it"
+        other = f"{log}; git fetch --tags --force takes another"
         claims = itertools.chain(_of_itself(sealed, withdrawn), _of_its_parent(sealed, parent))
         try:
             yield from (Finding(day, what, other) for what in claims)
@@ -118,11 +115,9 @@ def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
         yield f"the model was made from another {name} "
     noted = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
     # Erasing withdraws an image, unless that was done before.
-    wanted = {
-        ("withdraw" if action == ERASE else action, image)
-        for action, image in noted
-        if not (action == ERASE and image in withdrawn)
-    }
+    erased = {image for action, image in noted if action == ERASE}
+    wanted = {one for one in noted if one[0] != ERASE}
+    wanted |= {("withdraw", image) for image in erased - withdrawn}
     rows = {row for row in _corrections(sealed.file(name)) if row[0] not in ("parent", "add")}
     if wanted != rows:
         yield f"{name} does not apply data/corrections/{day}.csv"

@@ -150,10 +150,7 @@ def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
 
 @contextmanager
 def worktrees(project: Project) -> Iterator[None]:
-    """Let one process at a time make worktrees, and leave none.
-
-    What a kill left behind is removed first.
-    """
+    """Let one process at a time make worktrees; leave none, and first remove what a kill left."""
     with only_one(project.scratch / "reproduce.lock", "reproducing"):
         _clear(project)
         try:
@@ -225,8 +222,7 @@ def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         from dayfold.learning import origin
 
         params = params_file.read(folder.params)
-        made = origin.make(seed=params.seed, **params.origin.model_dump())
-        origin.write(folder, made)
+        origin.write(folder, origin.make(seed=params.seed, **params.origin.model_dump()))
     else:
         storage.fetch_folder(project.root, sealed.parent_md5, folder.parent)
 
@@ -243,16 +239,12 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     now, then = json.loads(made.provenance.read_bytes()), sealed.provenance
     lock, own = pins.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     planned = sealed.outs(*PLANS)
-    differing = [
-        path
-        for path, key in sealed.outs().items()
-        # provenance.json has times in it, so its other keys are compared one by one.
-        if path != own
-        and lock.get(path) != (md5(sealed.files[path]) if path in sealed.files else key)
-    ]
+    recorded = sealed.outs() | {path: md5(data) for path, data in sealed.files.items()}
+    differing = [path for path in sealed.outs() if lock.get(path) != recorded[path]]
     plans = [path for path in differing if path in planned]
     plans += [f"{key} in {own}" for key in DRAWS if now.get(key) != then.get(key)]
-    bits = [path for path in differing if path not in planned]
+    # provenance.json has times in it, so its other keys are compared one by one.
+    bits = [path for path in differing if path not in planned and path != own]
     if not plans and not bits:
         return Rebuilt(sealed.day, IDENTICAL)
     levels = (f"{name} {'DIFFERS' if of else 'equal'}" for name, of in (("A", plans), ("B", bits)))

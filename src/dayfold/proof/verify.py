@@ -222,21 +222,27 @@ def _missing(
     # A folder in the working tree is read there; only `dvc push` needs its object in the cache.
     present = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
     alone = [one for one in present.difference(cached) if not remote.has(one.key)]
-    yield from _uncached([one for one in alone if _is_here(project, one)], records)
+    alone = [one for one in alone if _is_here(project, one)]  # no cache was restored, or `dvc gc`
+    among = [sealed.day for sealed in records]
+    if names := sorted(one.path for one in alone):
+        shown = ", ".join(first_few(names))
+        what = f"in data/ only, not in DVC's cache, so no push includes it: {shown}"
+        all_days = span(sorted({one.day for one in alone}), among)
+        yield Finding(all_days, what, f"dvc commit --force {' '.join(names)}"), True
     away = [one for one in pinned if one not in present]
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
     are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
     for stored in sorted(away, key=lambda one: not one.is_pulled):
-        if stored in cached and stored.is_folder:
-            alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(stored)
+        if stored in cached:
+            like = ("in DVC's cache only", "dvc checkout", False)
         elif stored in made and are_here:
             like = ("in data/ only, not in DVC's cache", "dvc commit --force " + stages, False)
-            alike.setdefault(like, []).append(stored)
-        elif stored not in cached:
+        else:
             command = "dvc pull" if stored.is_pulled else "dvc fetch --all-tags"
             way = remote.fetch_command(stored.key, command)
             like = (remote.state(stored.key), way, not remote.has(stored.key))
+        if stored.is_folder or stored not in cached:
             alike.setdefault(like, []).append(stored)
     has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in records)
     for (state, way, is_lost), members in alike.items():
@@ -245,18 +251,7 @@ def _missing(
             way += f"; or make it again here: dayfold reproduce --from-scratch --restore {days[-1]}"
         paths = list(dict.fromkeys(one.path for one in members))
         what = f"{state}: {', '.join(first_few(paths))}"
-        yield Finding(span(days, [sealed.day for sealed in records]), what, way), is_lost
-
-
-def _uncached(
-    folders: Sequence[StoredFile], records: Sequence[Sealed]
-) -> Iterator[tuple[Finding, bool]]:
-    """Find folders that the cache lacks, as after a restore without it or somebody's `dvc gc`."""
-    if names := sorted(one.path for one in folders):
-        shown = ", ".join(first_few(names))
-        what = f"in data/ only, not in DVC's cache, so no push includes it: {shown}"
-        days = span(sorted({one.day for one in folders}), [sealed.day for sealed in records])
-        yield Finding(days, what, f"dvc commit --force {' '.join(names)}"), True
+        yield Finding(span(days, among), what, way), is_lost
 
 
 def _stored(
@@ -328,8 +323,7 @@ def _damaged(project: Project, stored: Sequence[StoredFile], found: Verified) ->
             ticker.so_far(done >> 20, total >> 20)
             if whole and one.image in erased:
                 what = f"{one.path} was erased on {erased[one.image][0]}, and its bytes are here"
-                fix = "dayfold withdraw --erase"
-                found.damage.append(Finding(one.day, f"{what}: {path}", fix))
+                found.damage.append(Finding(one.day, f"{what}: {path}", "dayfold withdraw --erase"))
             elif whole:
                 continue
             elif not (one.image and path.is_file() and is_placeholder(path, one.image)):
@@ -349,10 +343,9 @@ def _finding(project: Project, one: StoredFile, remote: DefaultRemote) -> Findin
     kept = storage.object_path(project.root, one.key)
     files = [path for path in one.bad if path != kept]
     whole = [path for path in one.places if path not in one.bad]
-    said = [
-        f"{project.name(path)} is {'damaged' if path.exists() else 'missing'}" for path in files
-    ]
-    if len(files) < len(one.bad):
+    states = {path: "damaged" if path.exists() else "missing" for path in files}
+    said = [f"{project.name(path)} is {state}" for path, state in states.items()]
+    if kept in one.bad:
         said.append(f"the cached {one.path} ({kept.name[:8]}…) is damaged")
     targets = " ".join(pins.tracked(map(project.name, files)))
     steps = [f"rm -f {' '.join(here)}"]
