@@ -177,12 +177,9 @@ def _restore_yesterday(scratch: Project) -> None:
 def _with_full_passes(scratch: Project, params: Params) -> Params:
     """Return params whose updates are in proportion to all images, not to the usual pool."""
     images = manifest.history(scratch, params.day).split("train")
-    today = images.filter(pl.col("day") == params.day).height
-    usual = min(len(images), today + params.replay.size)
-    factor = len(images) / max(1, usual)
-    return params_file.with_changes(
-        params, {"train.updates": math.ceil(params.train.updates * factor)}
-    )
+    usual = min(len(images), images.filter(day=params.day).height + params.replay.size)
+    updates = math.ceil(params.train.updates * (len(images) / max(1, usual)))
+    return params_file.with_changes(params, {"train.updates": updates})
 
 
 def _prepare(history: BacktestDays, scratch: Project) -> None:
@@ -230,8 +227,8 @@ def compare(
     for policy in policies:
         params_file.with_changes(params, policy.changes)
     results, cells = list[comparison.Result](), list[PolicyAccuracy]()
-    project.backtests.mkdir(parents=True, exist_ok=True)
     predictions = dict[str, list[pl.DataFrame]]()
+    project.backtests.mkdir(parents=True, exist_ok=True)
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=project.backtests) as folder,
@@ -283,20 +280,18 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
         storage.fetch_folder(project.root, recorded[day].parent_md5, folder / name)
     origin = folder / "origin" / project.parent_model.name
-    manifests, withdrawn = corrections.manifests_without_withdrawn(project, days[-1])
-    return BacktestDays(project, days, folder / "parent", origin, manifests, withdrawn)
+    left = corrections.manifests_without_withdrawn(project, days[-1])
+    return BacktestDays(project, days, folder / "parent", origin, *left)
 
 
 def _key(history: BacktestDays, params: Params, policy: Policy) -> str:
-    """Return a digest of all that a run's figures depend on: the name of its folder."""
-    last = history.days[-1]
-    pin = sha256_file(history.project.manifest(last))
+    pin = history.project.manifest(history.days[-1]).read_bytes()
     inputs = {
         "version": __version__,
         "policy": {**vars(policy), "name": ""},
         "params": params.model_dump(include={*TUNABLE, "seed", "evaluate"}),
         "days": list(history.days),
-        "manifest": sha256(history.manifests[last]) if history.manifests else pin,
+        "manifest": sha256(history.manifests.get(history.days[-1], pin)),
         "parent": sha256_file(history.parent / history.project.parent_model.name),
     }
     return sha256(canonical_json(inputs).encode())[:16]
@@ -308,9 +303,8 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     Without names it returns all policies or, if there are changes, the project's own and the
     changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
-    problems = [
-        f"{name} is not one of {', '.join(POLICIES)}" for name in names if name not in POLICIES
-    ]
+    known = ", ".join(POLICIES)
+    problems = [f"{name} is not one of {known}" for name in names if name not in POLICIES]
     values: dict[str, Value] = {}
     for change in changes:
         key, equals, text = change.partition("=")

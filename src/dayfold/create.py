@@ -63,10 +63,8 @@ def init(folder: Path, options: Options) -> None:
     behind.
     """
     if (folder / ".git").exists():
-        raise CycleError(
-            f"{folder} is a git repository already.",
-            hint="name a new folder; to share the project: git remote add origin URL in it",
-        )
+        hint = "name a new folder; to share the project: git remote add origin URL in it"
+        raise CycleError(f"{folder} is a git repository already.", hint=hint)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     given = {"data.group": options.group, "origin.network": options.network}
@@ -88,7 +86,6 @@ def init(folder: Path, options: Options) -> None:
 
 
 def _check_outer(folder: Path, options: Options) -> None:
-    """Ask whether a project may be inside another repository, unless that one ignores it."""
     above = next(path for path in folder.parents if path.is_dir())
     try:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()

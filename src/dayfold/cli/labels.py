@@ -123,7 +123,6 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
 
 
 def _print(draft: "Draft", thing: str, verb: str) -> None:
-    """Print what a command corrected, as in "1 label corrected"."""
     from dayfold.cycle import opening
 
     for line in opening.opening_lines(draft.project, draft.day, draft.opened):

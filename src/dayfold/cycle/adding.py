@@ -65,7 +65,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
         history, present = now.history(), _present_images(project, day)
-        _check_odd(source, tally(found), {*history.images["label"]}, delivery, options)
+        earlier = {*history.images["label"]}
+        _check_odd(source, tally(found), earlier, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
         deliveries.inspect(found, delivery, history, today=present, stage=stage)
@@ -75,7 +76,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        delivery.new = _new_classes(delivery, history)
+        labels_now = {one.label for one in delivery.images}
+        delivery.new = sorted(labels_now - earlier) * bool(earlier)  # on the first day all are
         paths = [(item, project.name(path)) for item, path in targets]
         _note_patients(delivery, paths, history, group, options, present)
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
@@ -176,12 +178,6 @@ def _warn_of_old_names(delivery: Delivery, history: History) -> None:
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
 
 
-def _new_classes(delivery: Delivery, history: History) -> list[str]:
-    """Return the classes that no earlier day has; none on the first day, when all are new."""
-    earlier = {*history.images["label"]}
-    return sorted({one.label for one in delivery.images} - earlier) if earlier else []
-
-
 def _note_patients(
     delivery: Delivery,
     paths: Sequence[tuple[FoundFile, str]],
@@ -190,7 +186,6 @@ def _note_patients(
     options: Options,
     present: Mapping[str, tuple[str, str]],
 ) -> None:
-    """Note the patients of these files, and warn of names that differ little."""
     known = history.images["group"].unique().to_list()
     for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
         delivery.warn(names, "are taken for different patients: is one of them misspelt?")
@@ -202,7 +197,6 @@ def _note_patients(
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Draft | None:
-    """Return corrections of the known images that have another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
     draft = Draft(project, day)
@@ -250,10 +244,9 @@ def _targets(
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
-    """Write all remarks on files to a table, as only the first ones are printed.
+    """Write all remarks on files to tables, as only the first ones are printed.
 
     Refused files of an open day go to data/rejected/<day>.csv, everything else to .dvc/tmp.
-    `delivery.listed` names the table of each kind.
     """
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
@@ -265,7 +258,6 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
 
 
 def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
-    """Replace the rows of this source in data/rejected/<day>.csv."""
     given = safe_cell(escaped(source))
     before = tables.read(path, Rejected).rows() if path.exists() else []
     rows = {row for row in before if row[0] != given}
@@ -294,7 +286,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
         return f"if {given[0]} has the labels: {first}dayfold add FOLDER --labels FILE"
     reasons, by_labels = {remark.text for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
-        (reason,) = reasons
+        reason = refused[0].text
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
@@ -325,7 +317,6 @@ def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options
 
 
 def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
-    """Move the checked bytes from the stage to their places in the open day."""
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)

@@ -53,12 +53,9 @@ class Draft:
         self.earlier = {path: Target(path, image, label) for path, image, label in live}
         self.earlier |= {path: Target(path, image, "") for path, image in gone.iter_rows()}
         self._by_image = {target.image: target for target in self.earlier.values()}
-        files = sorted(project.images(day).glob("*/*")) if now.is_open else []
-        self._open = {
-            project.name(file): Target(project.name(file), "", file.parent.name)
-            for file in files
-            if file.is_file() and file.name[0] != "."
-        }
+        files = sorted(project.images(day).glob("*/[!.]*")) if now.is_open else []
+        opened = [Target(project.name(one), "", one.parent.name) for one in files if one.is_file()]
+        self._open = {target.path: target for target in opened}
         self._moves: dict[Path, Path] = {}
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
@@ -167,24 +164,21 @@ class Draft:
 
     def undo(self, target: Target, action: str) -> None:
         if not target.image:
-            self.problems.append(
-                f"{target.path} belongs to the open day: move it back with relabel"
-            )
+            said = "belongs to the open day: move it back with relabel"
+            self.problems.append(f"{target.path} {said}")
         elif self.has(target, ERASE):
             self.problems.append(f"{target.path} was erased: that cannot be undone")
         elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
-            self.problems.append(
-                f"{target.path} has no {action} on {self.day} to undo"
-                + sealed * self._now.is_sealed
-            )
+            said = f"has no {action} on {self.day} to undo" + sealed * self._now.is_sealed
+            self.problems.append(f"{target.path} {said}")
         else:
             self.undone_to[self.corrections.pop(target.image).label] += 1
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
-        wrong = corrections.label_problem(label)
-        self.problems += [f"the class {label!r} {wrong}"] if wrong else []
+        if wrong := corrections.label_problem(label):
+            self.problems.append(f"the class {label!r} {wrong}")
 
     def check_reason(self, reason: str) -> None:
         if not reason.strip() or not reason.isprintable():

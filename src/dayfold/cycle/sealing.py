@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
@@ -111,11 +112,8 @@ def _commit(now: ProjectState, message: str) -> None:
 
 
 def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
-    """Make git see changes that it was told to hide.
-
-    A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
-    against conflicts in params.yaml. The commit would then lack the day's changes.
-    """
+    # A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
+    # against conflicts in params.yaml. The commit would then lack the day's changes.
     said = vcs.split(vcs.git(project.root, "ls-files", "-v", "-z", "--", *paths))
     unseen = [one[2:] for one in said if one[0] == "S" or one[0].islower()]
     names = "".join(f"{name}\0" for name in unseen if (project.root / name).exists())
@@ -144,7 +142,6 @@ def check_gate(project: Project, day: str, what: str = "does not pass the gate:"
 
 
 def _subject(project: Project, day: str) -> str:
-    """Return the first line of a day's commit message: its images and first figures."""
     figures = json.loads(project.figures.read_bytes())
     said = [plural(figures["images"]["today"], "image")]
     for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
@@ -193,24 +190,18 @@ def next_steps(project: Project) -> Iterator[str]:
     """Yield the lines after a seal: what to push, or how to set up a remote."""
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
-        late = storage.remote_is_newer(root, sealed)
-        first = "dayfold check --fix; " * late
+        late, unpushed = storage.remote_is_newer(root, sealed), list[str]()
+        if vcs.has_upstream(root):
+            unpushed = vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
         # `dvc push` pushes the last day only.
-        is_several = len(_unpushed(root)) > 1
-        yield f"next: {first}{storage.push_command(root, all_tags=late or is_several)}"
+        push = storage.push_command(root, all_tags=late or len(unpushed) > 1)
+        yield "next: " + "dayfold check --fix; " * late + push
     elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
-
-
-def _unpushed(root: Path) -> list[str]:
-    """Return the days of this branch that its upstream branch lacks; none without an upstream."""
-    if not vcs.git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
-        return []
-    return vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
 
 
 def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
@@ -233,11 +224,10 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
         again = "is not as it was sealed: its sealed files are restored"
         opening.confirm_undo(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
         opening.restore_files(project, vcs.TAG + now.day)
-        hint = "dayfold check --read-data; DVC's cache may be damaged"
-        try:
+        hint = ""
+        with suppress(ToolError):  # as in a clone that has pulled nothing yet
             opening.checkout(project)
-        except ToolError:  # as in a clone that has pulled nothing yet
-            hint = ""
+            hint = "dayfold check --read-data; DVC's cache may be damaged"
         try:
             hand_edits.check_last(now)
         except CycleError as error:
@@ -255,9 +245,8 @@ def _unseal(now: ProjectState, *, yes: bool) -> str:
         way = "go on with a new day, or delete those branches"
         if pushed:
             way = "others may have it: correct it on the next day (dayfold relabel, withdraw)"
-        raise CycleError(
-            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.", hint=way
-        )
+        there = ", ".join(sorted(others))
+        raise CycleError(f"The seal of {day} is on other branches too: {there}.", hint=way)
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):
         raise CycleError(

@@ -101,17 +101,14 @@ def dated_folders(source: Path) -> list[Path]:
     """
     paths = source.iterdir() if source.is_dir() else ()
     found = sorted(path for path in paths if not path.name.startswith("."))
-    if not any(is_day(path.name) and path.is_dir() for path in found):
+    others = [path for path in found if not (is_day(path.name) and path.is_dir())]
+    if len(others) == len(found):
         return []
-    others = [
-        f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
-        for path in found
-        if not (is_day(path.name) and path.is_dir())
-    ]
     if others:
+        kinds = {path.name: "folder" if is_day(path.name) else "day" for path in others}
         raise IntakeError(
             f"{source} must hold folders named by day only:",
-            problems=others,
+            problems=[f"{name} is not a {kind}" for name, kind in kinds.items()],
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -19,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from dayfold.errors import ToolError
 from dayfold.project import vcs
-from dayfold.project.files import md5, write_bytes
+from dayfold.project.cpus import cpus
+from dayfold.project.files import md5, md5_file, write_bytes
 
 READ_ONLY = 0o444  # DVC trusts objects with exactly these rights; others it hashes or deletes
 FOLDER = ".dir"  # ends the MD5 of a folder, whose object lists its files
@@ -91,6 +93,16 @@ def folder_md5(files: Mapping[str, str]) -> str:
     """Return the MD5 by which DVC names a folder of these files: path within it → MD5."""
     entries = [{"md5": found, "relpath": name} for name, found in sorted(files.items())]
     return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
+
+
+def has_md5(path: Path, key: str) -> bool:
+    """Return whether a file, or a folder with its files, has this MD5 of DVC's."""
+    if not path.is_dir():
+        return path.is_file() and md5_file(path) == key
+    files = [file for file in path.rglob("*") if file.is_file()]
+    names = (file.relative_to(path).as_posix() for file in files)
+    with ThreadPoolExecutor(cpus()) as pool:
+        return folder_md5(dict(zip(names, pool.map(md5_file, files), strict=True))) == key
 
 
 PATIENCE_S = 30  # how long a remote may take to answer

@@ -282,9 +282,11 @@ def is_shallow(root: Path) -> bool:
 
 def behind(root: Path) -> int:
     """Return how many commits the upstream branch is ahead, as of the last fetch."""
-    if not git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
-        return 0
-    return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
+    return int(git(root, "rev-list", "--count", "HEAD..@{upstream}")) if has_upstream(root) else 0
+
+
+def has_upstream(root: Path) -> bool:
+    return git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}")
 
 
 def tagged_days(root: Path, *which: str) -> list[str]:

@@ -200,17 +200,6 @@ def _pins(sealed: Sealed, current: str) -> Iterator[StoredFile]:
             yield StoredFile(sealed.day, path, key, is_pulled=is_current or path == images)
 
 
-def _is_here(project: Project, one: StoredFile) -> bool:
-    path = project.root / one.path
-    if one.is_folder:
-        files = [file for file in path.rglob("*") if file.is_file()]
-        names = (file.relative_to(path).as_posix() for file in files)
-        with ThreadPoolExecutor(cpus()) as pool:
-            found = dict(zip(names, pool.map(md5_file, files), strict=True))
-        return storage.folder_md5(found) == one.key
-    return path.is_file() and md5_file(path) == one.key
-
-
 def _missing(
     project: Project,
     records: Sequence[Sealed],
@@ -219,10 +208,14 @@ def _missing(
     remote: DefaultRemote,
 ) -> Iterator[tuple[Finding, bool]]:
     """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
+
+    def is_here(one: StoredFile) -> bool:
+        return storage.has_md5(project.root / one.path, one.key)
+
     # A folder in the working tree is read there; only `dvc push` needs its object in the cache.
     present = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
     alone = [one for one in present.difference(cached) if not remote.has(one.key)]
-    alone = [one for one in alone if _is_here(project, one)]  # no cache was restored, or `dvc gc`
+    alone = list(filter(is_here, alone))  # no cache was restored, or `dvc gc`
     among = [sealed.day for sealed in records]
     if names := sorted(one.path for one in alone):
         shown = ", ".join(first_few(names))
@@ -232,7 +225,7 @@ def _missing(
     away = [one for one in pinned if one not in present]
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
-    are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
+    are_here, stages = all(map(is_here, made)), " ".join(STAGES[1:5])
     for stored in sorted(away, key=lambda one: not one.is_pulled):
         if stored in cached:
             like = ("in DVC's cache only", "dvc checkout", False)
