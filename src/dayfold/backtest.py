@@ -117,8 +117,7 @@ def run_days(
 ) -> None:
     """Train and evaluate every day of a history under a policy, in the folder of `scratch`.
 
-    With the project's own params the figures are those of the real days, unless images were
-    withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
+    Days that an earlier run finished are skipped; `tick` is called for them too.
     """
     changed = params_file.with_changes(params, policy.changes)
     done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from dayfold.cycle.correcting import Draft, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opening_lines
 from dayfold.errors import IntakeError, RefusedError, ToolError
@@ -169,8 +167,8 @@ def _check_odd(
 
 
 def _warn_of_old_names(delivery: Delivery, history: History) -> None:
-    live, now = history.images["label"].unique(), history.images.select("image", "label")
-    gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
+    now = history.images.select("image", "label")
+    gone = history.corrections.join(now, left_on="before", right_on="label", how="anti")
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
     for label in tally(delivery.images):
         if later := sorted(names.filter(before=label)["label"]):
@@ -210,10 +208,7 @@ def _corrections(project: Project, day: str, delivery: Delivery, options: Option
 def _targets(
     project: Project, day: str, delivery: Delivery, group: str
 ) -> list[tuple[FoundFile, Path]]:
-    """Return where each image goes: its own name (NFC), or one with part of its id if it is taken.
-
-    Refuses an image without a group, and one whose group another name would change.
-    """
+    """Return where each image goes: its own name (NFC), or one with part of its id if taken."""
     folder = project.images(day)
     taken = {folded(path) for path in folder.glob("*/*")}
     # Corrected images may take these names.

@@ -64,11 +64,7 @@ class Draft:
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
-        """Return the images that files, folders or ids stand for, each once.
-
-        A file that the history does not name is looked up by its bytes. A path that is no image is
-        noted as a problem.
-        """
+        """Return the images that files, folders or ids stand for, each once, or note a problem."""
         found: dict[str, Target] = {}
         for given in paths:
             targets = self._named(given)

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.create import require_identity
-from dayfold.cycle import adding, opening, sealing
+from dayfold.cycle import adding, sealing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.state import ProjectState
 from dayfold.ledger.intake import workers
@@ -57,7 +57,6 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        opening.count_files(project, name)  # raises for pipes: DVC would hang
         vcs.repro(project.root, None if verbose else Stages(say).handle)
         for line in sealing.seal(project):
             say(line)
@@ -66,10 +65,7 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
 
 
 def _has_new(now: ProjectState, folder: Path) -> bool:
-    """Return whether the folder of an earlier day has an image that no day has.
-
-    Its day was skipped because the folder had none then, and it cannot be opened now.
-    """
+    # The day of this folder was skipped because it had no new image then, and cannot be opened now.
     day = now.day
     if now.is_sealed:
         day = (date.fromisoformat(now.day) + timedelta(days=1)).isoformat()
@@ -78,10 +74,7 @@ def _has_new(now: ProjectState, folder: Path) -> bool:
 
 
 def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int:
-    """Count the new files that came into a folder after its day was sealed.
-
-    A job may start before all files have arrived. Copies of files that the day has do not count.
-    """
+    """Count the new files that came into a folder after its day was sealed, without copies."""
     if sealed is None or not folder.is_dir():
         return 0
     # A new file changes the time of its folder, so on most nights no file is checked.

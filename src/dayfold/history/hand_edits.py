@@ -39,9 +39,8 @@ def check(now: ProjectState) -> None:
     """Raise CycleError, with how to restore it, if a file of a sealed day was changed.
 
     Outputs of the last sealed day are skipped while no other day is open, as they may be made
-    again. Days whose images were never here are skipped too: they were not pulled. If nothing is
-    found, the time is noted by day, so that only days with newer files are read the next time. Of
-    more than MOST_DAYS days, those are checked whose last check is longest ago.
+    again. Days whose images were never here are skipped too: they were not pulled. Of more than
+    MOST_DAYS days, those are checked whose last check is longest ago.
     """
     project, began = now.project, time.clock_gettime_ns(FILE_CLOCK)
     noted, parent_back = _noted(project), _parent_back(now)

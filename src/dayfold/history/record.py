@@ -45,8 +45,7 @@ class Sealed:
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        stages: dict[str, Any] = self._yaml(self.project.dvc_lock)["stages"]
-        return stages
+        return dict(self._yaml(self.project.dvc_lock)["stages"])
 
     def outs(self, *stages: str) -> dict[str, str]:
         """Return path → MD5 of the outputs of these stages (by default all), in order."""
@@ -63,13 +62,11 @@ class Sealed:
 
     def _yaml(self, path: Path) -> dict[str, Any]:
         text = self.file(self.project.name(path))
-        values: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-        return values
+        return dict(yaml.load(text, Loader=yaml.CSafeLoader))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.file(self.project.name(self.project.provenance)))
-        return values
+        return dict(json.loads(self.file(self.project.name(self.project.provenance))))
 
     @property
     def is_readable(self) -> bool:
@@ -163,11 +160,9 @@ def span(days: Sequence[str], among: Sequence[str]) -> str:
 
 @dataclass
 class Usage:
-    """An image, the day it arrived, and the sealed days that used it.
+    """An image, the day it arrived, the day that withdrew it or "", and sealed days by its use.
 
-    `until` is the day that withdrew it, or "". The models of `trained` days learnt from it; those
-    of `tested` days were calibrated or tested with it. For `unknown` days the replay set is not in
-    the cache.
+    `tested` days also calibrated with it; for `unknown` days the replay set is not in the cache.
     """
 
     image: str
@@ -223,8 +218,7 @@ def erased_inputs(
 ) -> dict[str, list[str]]:
     """Return day → paths of the erased images that the day cannot be made again without."""
     found: dict[str, list[str]] = {}
-    erased = corrections.withdrawals(project, corrections.ERASE)
-    for entry in usage(history, erased, days):
+    for entry in usage(history, corrections.withdrawals(project, corrections.ERASE), days):
         for day in entry.days:
             found.setdefault(day, []).append(entry.path)
     return found

@@ -158,8 +158,7 @@ def _incomplete(now: ProjectState) -> None:
 
 
 def _killed(now: ProjectState) -> None:
-    note = journal.pending(now.project) if is_free(now.project.cycle_lock) else None
-    if note:
+    if note := journal.pending(now.project) if is_free(now.project.cycle_lock) else None:
         raise CycleError(
             f"dayfold {note.command} did not end, and the next command repairs it",
             hint="dayfold check --fix",

@@ -63,12 +63,10 @@ def show(table: Table) -> None:
         return
     least = 0
     for column in table.columns:
-        head, *cells = (
-            Measurement.get(wide, wide.options, cell) for cell in (column.header, *column.cells)
-        )
-        column.min_width = head.minimum
-        if column.no_wrap:
-            column.min_width = max(one.maximum for one in (head, *cells))
+        cells = (column.header, *column.cells)
+        sizes = [Measurement.get(wide, wide.options, cell) for cell in cells]
+        most = max(one.maximum for one in sizes)
+        column.min_width = most if column.no_wrap else sizes[0].minimum
         least += column.min_width + sum(table.padding)
     Console(width=max(Console().width, least)).print(table, crop=False)
 
@@ -96,8 +94,7 @@ def plural(number: int, thing: str) -> str:
 def first_few(lines: Sequence[str], where: str = "") -> list[str]:
     """Return the first lines of a list, and a line on how many more there are (in `where`)."""
     more = len(lines) - MOST_LINES
-    place = f" in {where}" if where else ""
-    return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]
+    return [*lines[:MOST_LINES], *[f"and {more} more" + f" in {where}" * bool(where)] * (more > 0)]
 
 
 class Ticker:

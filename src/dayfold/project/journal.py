@@ -105,10 +105,7 @@ class HalfDone(NamedTuple):
         return abs(time.time() - self._written)
 
     def is_covered_by(self, note: Note | None) -> bool:
-        """Return whether a killed command left it.
-
-        It was then written after the command began; a lock, when the command's step began.
-        """
+        """Return whether a killed command left it: it was then written after the command began."""
         written = self._written + _CLOCKS_APART_SECONDS
         if note is None or written < note.began:
             return False

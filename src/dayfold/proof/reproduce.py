@@ -50,7 +50,6 @@ class Rebuilt:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether the day is identical or, if another version made it, within the intervals."""
         return self.outcome in (IDENTICAL, WITHIN)
 
     def __str__(self) -> str:
@@ -76,9 +75,8 @@ def reproduce(
 
     `from_scratch` makes the first day from the origin and each other one from the model just made.
     `restore` puts outputs of identical days back into DVC's cache; nothing else in the project
-    changes, and no worktree is left. `here` makes days of another version with this one, and
-    compares figures. A day that needs an erased image is reported and not made. Raises CycleError
-    if a day is not sealed.
+    changes. `here` makes days of another version with this one, and compares figures. Raises
+    CycleError if a day is not sealed.
     """
     records = records_until(project, days)
     wanted = [one for one in records if from_scratch or not days or one.day in days]
@@ -230,9 +228,8 @@ def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     """Compare a day made again in `made` with its record.
 
-    Hashes of both dvc.lock files and of the files in the day's commit are compared. `inherited` is
-    the first day whose remade model differs, and with it the parent. For a day of another version,
-    figures are compared.
+    `inherited` is the first day whose remade model differs, and with it the parent. For a day of
+    another version, figures are compared.
     """
     if sealed.params["dayfold"] != __version__:
         return _figures(sealed, made)

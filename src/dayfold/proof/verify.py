@@ -32,11 +32,10 @@ from dayfold.proof.chain import Finding
 
 @dataclass(eq=False)
 class StoredFile:
-    """One stored thing: its day and path, its hashes, and the places that should hold its bytes.
+    """One stored thing: its MD5 in DVC's cache, the sha256 if it is an image, and its `places`.
 
-    `key` is its MD5 in DVC's cache, `image` the sha256 of an image. `is_pulled` says whether `dvc
-    pull` fetches it today. `places` are files of the working tree and objects of the cache; `bad`
-    are those with other bytes.
+    These files and objects of the cache should hold its bytes; `bad` are those with others. `dvc
+    pull` fetches it today if it `is_pulled`.
     """
 
     day: str
@@ -54,11 +53,10 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class DefaultRemote:
-    """The default remote ("": none), from which missing and damaged things are restored.
+    """The default remote ("": none): what it is `lacking`, or a `problem` that kept it from saying.
 
-    It was asked for objects: it is `lacking` some, or a `problem` prevented the answer. If it
-    `remote_is_newer`, DVC skips the days that were sealed before it was set up. In a worktree with
-    its own cache, the cache of the `main` worktree is used first.
+    If `remote_is_newer`, DVC skips the days that were sealed before it was set up. In a worktree
+    with its own cache, the cache of the `main` worktree is used first.
     """
 
     root: Path
@@ -102,8 +100,7 @@ class DefaultRemote:
 class Verified:
     """The outcome: `damage`, what is `absent` but can be fetched, and in words what was `read`.
 
-    `unpushed` are the days of which the default remote lacks something; `problem` says why it did
-    not answer. `erased` counts the placeholders of erased images.
+    The default remote lacks something of `unpushed` days, or did not answer because of a `problem`.
     """
 
     days: list[str]
@@ -118,8 +115,7 @@ class Verified:
 def verify(project: Project, *, read_data: bool) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every stored file.
 
-    Changes nothing. The open day itself is not checked, only its parent. The default remote is
-    asked for everything.
+    The open day itself is not checked, only its parent. The default remote is asked for everything.
     """
     now = ProjectState.read(project)
     if now.is_unopened:
@@ -282,7 +278,6 @@ def _stored(
 
 
 def _not_erased(project: Project, records: Sequence[Sealed]) -> Iterator[Finding]:
-    """Find images in the working tree that were erased in another clone; the cache is not read."""
     erased = corrections.withdrawals(project, corrections.ERASE)
     for sealed in records if erased else ():
         rows = sealed.rows().filter(action="add").select("path", "image")
