@@ -182,7 +182,6 @@ def make_origin(project: Project, params: Params) -> None:
 
 
 def require_identity(root: Path) -> None:
-    """Raise ToolError if git does not know who commits."""
     if not vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT"):
         raise ToolError(
             "git does not know who you are, so it cannot commit.",

@@ -138,5 +138,4 @@ What to try next, in {folder}:
 
 
 def _of_first_day(cells: pl.DataFrame) -> dict[str, float]:
-    """Return day → accuracy of that day's model on the first day's test images."""
     return dict(cells.filter(cohort=DAYS[0]).select("day", "accuracy").iter_rows())

@@ -125,7 +125,6 @@ def report(
 
 
 def _heat(day: "Day") -> "Heat | None":
-    """Return a function that draws heat maps with a day's model; None if the model is missing."""
     with without_collector():
         from dayfold.serve import heat
         from dayfold.serve import model as models

@@ -115,7 +115,6 @@ def _check_given(source: Path, options: Options) -> None:
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Path]:
-    """Make an empty folder on the project's disk; remove it afterwards."""
     top = project.scratch / "adding"
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir(parents=True)

@@ -56,6 +56,7 @@ class Draft:
         files = sorted(project.images(day).glob("*/[!.]*")) if now.is_open else []
         opened = [Target(project.name(one), "", one.parent.name) for one in files if one.is_file()]
         self._open = {target.path: target for target in opened}
+        self._every = [*self.earlier.values(), *opened]
         self._moves: dict[Path, Path] = {}
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
@@ -99,14 +100,13 @@ class Draft:
     @property
     def new_classes(self) -> list[str]:
         """The classes that no image had before the day's corrections."""
-        before = {target.label for target in (*self.earlier.values(), *self._open.values())}
+        before = {target.label for target in self._every}
         after = {one.label for one in self.corrections.values()}
         after |= {goal.parent.name for goal in self._moves.values()}
         return sorted(after - before - {""})
 
     def of_class(self, label: str) -> list[Target]:
-        every = (*self.earlier.values(), *self._open.values())
-        return [target for target in every if self.label_of(target) == label]
+        return [target for target in self._every if self.label_of(target) == label]
 
     def of_open_day(self, labels: Container[str]) -> list[str]:
         return [target.path for target in self._open.values() if target.label in labels]

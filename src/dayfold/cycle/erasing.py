@@ -272,7 +272,6 @@ def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Ta
 
 
 def _outside(holders: Sequence[Path]) -> Iterator[str]:
-    """Yield a line on each file with hard links outside the project: how to find them."""
     status = [path.stat() for path in holders]
     known = Counter((one.st_dev, one.st_ino) for one in status)
     left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}

@@ -197,8 +197,7 @@ def _check_nothing_frozen(project: Project) -> None:
 def count_files(project: Project, day: str) -> int:
     """Count the files of a day's folder, without hidden and system files.
 
-    Raises CycleError if there is a pipe, at which DVC hangs, or a socket, at which it fails. `add`
-    refuses both, but a folder that was copied by hand may have them.
+    Raises CycleError if there is a pipe, at which DVC hangs, or a socket, at which it fails.
     """
     folder = project.images(day)
     paths = [path for path in folder.rglob("*") if not path.is_dir()]
@@ -213,7 +212,6 @@ def count_files(project: Project, day: str) -> int:
 
 
 def confirm_undo(description: str, *, yes: bool) -> None:
-    """Print what would be undone; raise CycleError unless `yes` is set or a person agrees."""
     say(description)
     ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 

@@ -122,7 +122,6 @@ def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
 
 
 def _restore_changed(project: Project, day: str, staged: str, different: list[str]) -> None:
-    """Restore the files that a git hook changed during the commit; raise CycleError if any."""
     if not different:
         return
     back = ("restore", f"--source={staged}", "--staged", "--worktree")

@@ -51,15 +51,13 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
         head, *said = [name] * (not delivery.opened) + delivery.notes
-        for line in (f"{head}: {count}", *said, *delivery.unusual()):
-            say(line)
+        say("\n".join([f"{head}: {count}", *said, *delivery.unusual()]))
         refused += len(delivery.refused) + len(delivery.changed)
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
         vcs.repro(project.root, None if verbose else Stages(say).handle)
-        for line in sealing.seal(project):
-            say(line)
+        say("\n".join(sealing.seal(project)))
         now = ProjectState.read(project)
     return refused
 

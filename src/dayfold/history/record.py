@@ -100,7 +100,6 @@ class Sealed:
 
     @property
     def images_md5(self) -> str:
-        """The MD5 of the day's image folder in DVC; empty if there is none."""
         return str(self.tracked["md5"]) if self.tracked else ""
 
     @cached_property

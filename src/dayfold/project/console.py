@@ -167,7 +167,6 @@ class Stages:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
     def handle(self, line: str) -> None:
-        """Handle a line that DVC or a brief stage printed."""
         begun = _BEGUN.match(line)
         if line.startswith(PROGRESS):
             self._progress(line.removeprefix(PROGRESS))

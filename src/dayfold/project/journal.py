@@ -56,7 +56,6 @@ def read(project: Project) -> Note | None:
 
 
 def write(project: Project, note: Note | None) -> None:
-    """Replace the note; None removes it."""
     if note is None:
         project.journal.unlink(missing_ok=True)
     else:
@@ -93,7 +92,6 @@ class HalfDone(NamedTuple):
 
     @property
     def _written(self) -> float:
-        """Return when it was written, in seconds since 1970, or now if it no longer exists."""
         try:
             return self.path.lstat().st_mtime
         except FileNotFoundError:

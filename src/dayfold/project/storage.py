@@ -29,7 +29,6 @@ FOLDER = ".dir"  # ends the MD5 of a folder, whose object lists its files
 
 @functools.cache
 def cache_folder(root: Path) -> Path:
-    """Return the folder of the project's cache, as DVC is configured."""
     return Path(vcs.dvc(root, "cache", "dir").strip())
 
 

@@ -193,7 +193,6 @@ def git(
 
 
 def git_succeeds(root: Path, *words: str) -> bool:
-    """Return whether a git command succeeds (exit code 0)."""
     try:
         git(root, *words)
     except ToolError:
@@ -368,7 +367,6 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
 
 
 def check_is_top(root: Path) -> None:
-    """Raise CycleError where a project is not the top of a git repository."""
     if (root / ".git").exists():
         return
     if not git_succeeds(root, "rev-parse"):
@@ -385,5 +383,4 @@ def check_is_top(root: Path) -> None:
 
 
 def stale(root: Path, *targets: str) -> list[str]:
-    """Return the stages and .dvc files that `dvc status` finds changed."""
     return sorted(json.loads(dvc(root, "status", "--json", *targets)))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dayfold import __version__
@@ -150,21 +151,17 @@ def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
 def worktrees(project: Project) -> Iterator[None]:
     """Let one process at a time make worktrees; leave none, and first remove what a kill left."""
     with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        _clear(project)
+        _remove(project, project.rebuilt_parent)
         try:
             yield
         finally:
-            _clear(project)
+            _remove(project, project.rebuilt_parent)
 
 
-def _clear(project: Project) -> None:
-    shutil.rmtree(project.rebuilt_parent, ignore_errors=True)
-    _remove(project)
-
-
-def _remove(project: Project) -> None:
-    # rmtree removes links to images and never follows them.
-    shutil.rmtree(project.rebuilt, ignore_errors=True)
+def _remove(project: Project, *more: Path) -> None:
+    for folder in (project.rebuilt, *more):
+        # rmtree removes links to images and never follows them.
+        shutil.rmtree(folder, ignore_errors=True)
     # It may be gone, or unknown to git.
     vcs.git_succeeds(project.root, "worktree", "remove", "--force", str(project.rebuilt))
 
