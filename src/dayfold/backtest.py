@@ -95,8 +95,7 @@ class BacktestDays:
     """The sealed days that a backtest trains again.
 
     `parent` is the folder with the model and predictions from before the first day; `origin` is the
-    origin's model. If images were withdrawn later, `withdrawn` counts them and `manifests` has all
-    days' manifests without them; otherwise the project's manifests are used.
+    origin's model. If images were withdrawn later, `manifests` has all days' without them.
     """
 
     project: Project
@@ -195,9 +194,9 @@ def _prepare(history: BacktestDays, scratch: Project) -> None:
         if source.stem < history.days[0]:
             write_bytes(scratch.evaluation(source.stem), source.read_bytes())
     # The model is written last: it marks the folder as complete.
-    for name in (scratch.parent_predictions.name, scratch.parent_model.name):
-        if (history.parent / name).exists():
-            write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
+    for target in (scratch.parent_predictions, scratch.parent_model):
+        if (source := history.parent / target.name).exists():
+            write_bytes(target, source.read_bytes())
 
 
 def _inherit(scratch: Project, day: str) -> None:

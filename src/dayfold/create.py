@@ -39,12 +39,7 @@ DVC_CONFIG = """\
 
 @dataclass(frozen=True)
 class Options:
-    """The choices for a new project.
-
-    `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
-    file's head. `remote` is the URL or folder of a DVC remote, or "". `yes` allows a project inside
-    another git repository. `group` becomes `data.group`.
-    """
+    """The options of `dayfold init` (docs/cli.md); `classes` names the rows of a file's head."""
 
     weights: str
     classes: Sequence[str] = ()

@@ -112,11 +112,7 @@ class Draft:
         return [target.path for target in self._open.values() if target.label in labels]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
-        """Give an image another class, or withdraw it from today's data version and all later ones.
-
-        A file of the open day moves to the folder of its class. An erasure is recorded even if the
-        image was withdrawn before.
-        """
+        """Relabel, withdraw or erase an image; a file of the open day moves to another folder."""
         if self.label_of(target) == label and action != ERASE:
             self.unchanged.append(target.path)
         elif not target.image and action == RELABEL:
@@ -290,10 +286,7 @@ def withdraw(draft: Draft, paths: Sequence[str | Path], *, reason: str) -> None:
 
 
 def undo(draft: Draft, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
-    """Undo the day's corrections of these images; in a folder, of those that have one.
-
-    `old` selects all images of a class instead.
-    """
+    """Undo the day's corrections of these images or of a class; in a folder, of those with one."""
     if old:
         every = draft.earlier.values()
         corrected = [one for one in every if one.label == old and draft.has(one, action)]

@@ -49,9 +49,8 @@ class _Image(NamedTuple):
 class Erasure:
     """The images to erase, and every file with their bytes; `carry_out` erases them.
 
-    `holders` are the files that have an image's bytes. Placeholders replace images of sealed days.
-    `copies`, with everything computed from an image, and `pages` (reports and audits that show one)
-    are deleted.
+    Of the `holders` of an image's bytes, placeholders replace those of sealed days. `copies`, with
+    everything computed from an image, and `pages` that show one are deleted.
     """
 
     def __init__(

@@ -106,11 +106,10 @@ def check_may_open(now: ProjectState, day: str) -> None:
 
 
 def cache_outputs(project: Project) -> None:
-    """Put outputs that only data/ has into DVC's cache, before they are replaced.
+    """Put the last day's outputs and parent into DVC's cache, before they are replaced.
 
-    These are the outputs and the parent of the last sealed day. The cache lacks them in a project
-    that was restored from a backup without .dvc/cache. Files that differ from their pins are left
-    alone.
+    The cache lacks them in a project that was restored from a backup without .dvc/cache. Files that
+    differ from their pins are left alone.
     """
     pin = project.parent.with_suffix(".dvc")
     made = (project.weights, project.replay, project.shares, project.model, project.predictions)

@@ -19,9 +19,8 @@ from dayfold.project.layout import Project, is_day
 def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: bool) -> int:
     """Add, train and seal `day`; without it, the day of each dated folder, in order.
 
-    Sealed days are skipped. Prints a line for each stage or, with `verbose`, all that the stages
-    and DVC print. Returns how many files were refused or are known under another label. Raises
-    GateError at the first day that fails the gate.
+    Sealed days are skipped. Returns how many files were refused or are known under another label.
+    Raises GateError at the first day that fails the gate.
     """
     require_identity(project.root)  # not after hours of training
     refused, now = 0, ProjectState.read(project)

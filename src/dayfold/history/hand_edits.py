@@ -175,7 +175,7 @@ def _is_behind_git(now: ProjectState) -> bool:
 
 
 def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:
-    project, days = now.project, {day for day in now.sealed if day != now.day}
+    project, days = now.project, {*now.sealed} - {now.day}
     if not days:
         return []
     # Added files are left out: during a merge they are days that others sealed.

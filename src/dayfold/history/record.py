@@ -180,10 +180,7 @@ class Usage:
 
 
 def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> list[Usage]:
-    """Return these images, sorted by path, with the sealed `days` that used each.
-
-    Replayed images are found in the day's data/replay.csv in DVC's cache.
-    """
+    """Return these images, sorted by path, with the sealed `days` that used each."""
     of_them = pl.col("image").is_in(list(images))
     columns = ("image", "path", "split", "day", "on")
     live = history.images.with_columns(on=pl.lit("")).filter(of_them).select(columns)

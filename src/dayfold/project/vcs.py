@@ -215,15 +215,11 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     Missing and damaged files are left out (`git fsck` reports damage).
     """
     found: dict[str, bytes] = {}
-    left = list(names)
+    left, words = list(names), [*_GIT, "cat-file", "--batch"]
     while left:
+        given = "".join(f"{name}\n" for name in left).encode()
         done = subprocess.run(
-            [*_GIT, "cat-file", "--batch"],
-            cwd=root,
-            env=environment(),
-            input="".join(f"{name}\n" for name in left).encode(),
-            capture_output=True,
-            check=False,
+            words, cwd=root, env=environment(), input=given, capture_output=True, check=False
         )
         said = io.BytesIO(done.stdout)
         while left and (head := said.readline()):

@@ -38,9 +38,7 @@ def walk(
     chain is broken.
     """
     known = record.read(project, [day for day in sealed if day <= last])
-    days: list[str] = []
-    found: list[Finding] = []
-    day = last
+    days, found, day = list[str](), list[Finding](), last
     while day != ORIGIN and day not in days:
         days.append(day)
         try:
@@ -146,11 +144,9 @@ def _working_tree(
     project: Project, sealed: Sealed, *, is_current: bool
 ) -> Iterator[tuple[Path, str, str]]:
     # The tables named by day stay for ever, the others until the next day.
-    day = sealed.day
-    origin = project.manifest(ORIGIN)
-    if sealed.parent[0] == ORIGIN and not (
-        origin.exists() and sha256(origin.read_bytes()) == sealed.parent[1]
-    ):
+    day, origin = sealed.day, project.manifest(ORIGIN)
+    pinned = sha256(origin.read_bytes()) if origin.exists() else ""
+    if sealed.parent[0] == ORIGIN and sealed.parent[1] != pinned:
         yield origin, "is not what the first day pins", "HEAD"
     paths = [project.corrections(day), project.groups(day)]
     paths += [project.root / name for name in sealed.outs() if is_current or day in name]

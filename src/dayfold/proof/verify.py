@@ -120,16 +120,13 @@ def verify(project: Project, *, read_data: bool) -> Verified:
     now = ProjectState.read(project)
     if now.is_unopened:
         return Verified([])
-    is_settled = now.day in (*now.sealed, *now.committed)
-    last = now.day if is_settled else now.params.parent
+    last = now.day if now.day in (*now.sealed, *now.committed) else now.params.parent
     days, records, broken = chain.walk(project, now.sealed, last)
-    found = Verified(days, broken)
-    found.damage += chain.check(project, records, current=now.day)
+    found = Verified(days, [*broken, *chain.check(project, records, current=now.day)])
     records = [one for one in records if one.is_readable]  # `chain.check` has reported the others
-    for day in now.sealed:
-        if day not in found.days:
-            what = f"{vcs.TAG}{day} is not part of the history of {last}"
-            found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
+    for day in sorted({*now.sealed} - {*days}):
+        what = f"{vcs.TAG}{day} is not part of the history of {last}"
+        found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
     pinned = [one for sealed in records for one in _pins(sealed, now.day)]
     bad: list[StoredFile] = []
     if read_data:
@@ -173,7 +170,7 @@ def shortened(found: Sequence[Finding]) -> Iterator[Finding]:
 def _git(project: Project) -> Iterator[Finding]:
     words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     refs = Path(vcs.git(project.root, *words).strip()) / "refs"
-    for path in sorted(path for path in refs.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, refs.rglob("*"))):
         # git accepts either case, but writes one form only.
         if not re.fullmatch(rb"([0-9a-f]{40,64}|ref: refs/\S+)\n", path.read_bytes()):
             what = f"the ref {path.relative_to(refs).as_posix()} is damaged"
