@@ -178,7 +178,5 @@ def make_origin(project: Project, params: Params) -> None:
 
 def require_identity(root: Path) -> None:
     if not vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT"):
-        raise ToolError(
-            "git does not know who you are, so it cannot commit.",
-            hint='git config --global user.name "…" && git config --global user.email "…"',
-        )
+        hint = 'git config --global user.name "…" && git config --global user.email "…"'
+        raise ToolError("git does not know who you are, so it cannot commit.", hint=hint)

@@ -107,10 +107,8 @@ def _shell(root: Path, words: Sequence[str]) -> None:
         env |= {f"GIT_{role}_NAME": "dayfold demo", f"GIT_{role}_EMAIL": "demo@dayfold.invalid"}
     done = subprocess.run(words, cwd=root, env=env, check=False)
     if done.returncode:
-        raise ToolError(
-            f"`{shlex.join(words)}` failed (exit code {done.returncode}).",
-            hint="the same demo goes on from here",
-        )
+        what = f"`{shlex.join(words)}` failed (exit code {done.returncode})."
+        raise ToolError(what, hint="the same demo goes on from here")
 
 
 def _finish(project: Project, folder: Path) -> None:

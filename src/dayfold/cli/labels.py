@@ -54,10 +54,8 @@ def relabel(
             "Name images, or use --class or --from FILE.", hint="dayfold relabel --help"
         )
     if bool(to) == (file is not None or undo) or (file and undo):
-        raise CycleError(
-            "Images and --class need either --to CLASS or --undo; --from FILE takes neither.",
-            hint="dayfold relabel --help",
-        )
+        what = "Images and --class need either --to CLASS or --undo; --from FILE takes neither."
+        raise CycleError(what, hint="dayfold relabel --help")
     with changing("relabel") as project:
         draft = correcting.Draft(project, _day(project, day))
         if file:

@@ -255,10 +255,8 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
         names = set(rows.fieldnames or ())
         if "decision" not in names or not names & {"path", "image"}:
             columns = ",".join(rows.fieldnames or ())
-            raise CycleError(
-                f"{file} has the columns {columns!r}, without `decision` and `path`.",
-                hint="fill in the column `decision` of what dayfold audit wrote",
-            )
+            what = f"{file} has the columns {columns!r}, without `decision` and `path`."
+            raise CycleError(what, hint="fill in the column `decision` of what dayfold audit wrote")
         is_blank = True
         for row in rows:
             decision = composed(from_spreadsheet(row["decision"] or "").strip())
@@ -269,10 +267,8 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
                 which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
                 yield rows.line_num, which, decision
         if is_blank:
-            raise CycleError(
-                f"{file} holds no decision.",
-                hint="fill in its column `decision`: a class, keep or withdraw",
-            )
+            what = f"{file} holds no decision."
+            raise CycleError(what, hint="fill in its column `decision`: a class, keep or withdraw")
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
         raise CycleError(what, hint="put a cell that has a quote in it in quotes") from None

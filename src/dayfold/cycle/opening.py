@@ -93,15 +93,11 @@ def check_may_open(now: ProjectState, day: str) -> None:
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
-        raise CycleError(
-            f"{now.day} is open and not sealed, so {day} cannot be opened.",
-            hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}",
-        )
+        what = f"{now.day} is open and not sealed, so {day} cannot be opened."
+        raise CycleError(what, hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}")
     if now.is_sealed and day < now.day:
-        raise CycleError(
-            f"{day} comes before {now.day}, which is sealed; days are added in order.",
-            hint=f"give a day after {now.day}",
-        )
+        what = f"{day} comes before {now.day}, which is sealed; days are added in order."
+        raise CycleError(what, hint=f"give a day after {now.day}")
     count_files(now.project, day)
 
 
@@ -187,10 +183,8 @@ def _check_nothing_frozen(project: Project) -> None:
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         return  # DVC reports what is wrong with the file
     if frozen:
-        raise CycleError(
-            f"dvc.yaml has frozen: true for {', '.join(frozen)}, so DVC does not run it again.",
-            hint="remove the line from dvc.yaml, then dvc repro",
-        )
+        what = f"dvc.yaml has frozen: true for {', '.join(frozen)}, so DVC does not run it again."
+        raise CycleError(what, hint="remove the line from dvc.yaml, then dvc repro")
 
 
 def count_files(project: Project, day: str) -> int:

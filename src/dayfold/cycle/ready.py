@@ -69,7 +69,5 @@ def _wait(project: Project) -> None:
 
 def _refuse(busy: list[str]) -> None:
     if busy:
-        raise CycleError(
-            f"{', '.join(busy)} is at work in this project.",
-            hint="wait for it, or stop it; then run the command again",
-        )
+        what = f"{', '.join(busy)} is at work in this project."
+        raise CycleError(what, hint="wait for it, or stop it; then run the command again")

@@ -248,10 +248,8 @@ def _unseal(now: ProjectState, *, yes: bool) -> str:
         raise CycleError(f"The seal of {day} is on other branches too: {there}.", hint=way)
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):
-        raise CycleError(
-            f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
-            hint="go on with a new day",
-        )
+        what = f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}."
+        raise CycleError(what, hint="go on with a new day")
     # If the commit's message does not contain the tag's, a person made or amended the commit. Hooks
     # may add to a message: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)

@@ -105,10 +105,8 @@ def _not_last(now: ProjectState) -> None:
     if now.is_open or last == now.day:
         return
     if last in now.committed:
-        raise CycleError(
-            f"params.yaml says that the day is {now.day}; {last} is sealed after it.",
-            hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
-        )
+        what = f"params.yaml says that the day is {now.day}; {last} is sealed after it."
+        raise CycleError(what, hint=f"git checkout {vcs.TAG}{last} -- params.yaml")
     gone = ("--diff-filter=D", "--", now.project.name(now.project.manifest(last)))
     words = ("log", "--max-count=1", "--format=%h", *gone)
     commit = vcs.git(now.project.root, *words).strip()
@@ -151,18 +149,14 @@ def _incomplete(now: ProjectState) -> None:
     if not now.is_open or now.untagged:
         return
     if names := day_files.missing(now.project, now.day):
-        raise CycleError(
-            f"{now.day} is open, and this is gone: {', '.join(names)}.",
-            hint="dayfold check --fix; or, to close the day: dayfold undo",
-        )
+        what = f"{now.day} is open, and this is gone: {', '.join(names)}."
+        raise CycleError(what, hint="dayfold check --fix; or, to close the day: dayfold undo")
 
 
 def _killed(now: ProjectState) -> None:
     if note := journal.pending(now.project) if is_free(now.project.cycle_lock) else None:
-        raise CycleError(
-            f"dayfold {note.command} did not end, and the next command repairs it",
-            hint="dayfold check --fix",
-        )
+        what = f"dayfold {note.command} did not end, and the next command repairs it"
+        raise CycleError(what, hint="dayfold check --fix")
 
 
 # In the order of the checks. `open` is for opening the next day, by `add` or `relabel`, and for

@@ -144,10 +144,8 @@ def parse_csv(
     data = data.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of spreadsheets
     header = io.BytesIO(data).readline().decode(errors="replace").rstrip("\r\n")
     if header != ",".join(schema):
-        raise LedgerError(
-            f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
-            hint=who_changed(source),
-        )
+        what = f"{source} has the columns {header!r}, not {','.join(schema)!r}."
+        raise LedgerError(what, hint=who_changed(source))
     try:
         return pl.read_csv(data, schema=schema, empty_string_is_null=False, n_rows=rows)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
