@@ -150,7 +150,11 @@ def _run_day(
     weights.run(scratch, today)
     replay.run(scratch, today)
     if policy.full_passes:
-        today = _with_full_passes(scratch, today)
+        # Updates in proportion to all images, not to the usual pool.
+        images = manifest.history(scratch, day).split("train")
+        usual = min(len(images), images.filter(day=day).height + params.replay.size)
+        updates = math.ceil(params.train.updates * (len(images) / max(1, usual)))
+        today = params_file.with_changes(today, {"train.updates": updates})
     if policy.from_origin:
         write_bytes(scratch.yesterday, scratch.parent_model.read_bytes())
         write_bytes(scratch.parent_model, history.origin.read_bytes())
@@ -170,14 +174,6 @@ def _run_day(
 def _restore_yesterday(scratch: Project) -> None:
     if scratch.yesterday.exists():
         scratch.yesterday.replace(scratch.parent_model)
-
-
-def _with_full_passes(scratch: Project, params: Params) -> Params:
-    """Return params whose updates are in proportion to all images, not to the usual pool."""
-    images = manifest.history(scratch, params.day).split("train")
-    usual = min(len(images), images.filter(day=params.day).height + params.replay.size)
-    updates = math.ceil(params.train.updates * (len(images) / max(1, usual)))
-    return params_file.with_changes(params, {"train.updates": updates})
 
 
 def _prepare(history: BacktestDays, scratch: Project) -> None:

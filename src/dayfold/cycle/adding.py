@@ -245,19 +245,16 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
     if open_day:
-        path = project.rejected(open_day)
-        _record_refused(path, os.path.relpath(source, project.root), said.pop("refused"))
+        path, given = project.rejected(open_day), os.path.relpath(source, project.root)
+        given = safe_cell(escaped(given))
+        before = tables.read(path, Rejected).rows() if path.exists() else []
+        rows = {row for row in before if row[0] != given}
+        for one in said.pop("refused"):
+            rows.add((given, safe_cell(one.place), one.image, escaped(one.text)))
+        if rows != set(before):
+            tables.write(path, Rejected, sorted(rows))
         delivery.listed["refused"] = project.name(path)
     delivery.listed |= dict.fromkeys(said, write_down(project, said))
-
-
-def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
-    given = safe_cell(escaped(source))
-    before = tables.read(path, Rejected).rows() if path.exists() else []
-    rows = {row for row in before if row[0] != given}
-    rows |= {(given, safe_cell(one.place), one.image, escaped(one.text)) for one in refused}
-    if rows != set(before):
-        tables.write(path, Rejected, sorted(rows))
 
 
 def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:

@@ -63,19 +63,15 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
             check_gate(project, now.day)
         _commit(now, message.strip())
         days = [*days, now.day]
-        _write_index(project)
+        from dayfold.figures.report import page  # slow to import, and only a seal needs it
+
+        try:
+            page.write_index(project)
+        except OSError as error:  # the day is sealed, so the command succeeds
+            print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *next_steps(project)]
-
-
-def _write_index(project: Project) -> None:
-    from dayfold.figures.report import page  # slow to import, and only a seal needs it
-
-    try:
-        page.write_index(project)
-    except OSError as error:  # the day is sealed, so the command succeeds
-        print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
 def _commit(now: ProjectState, message: str) -> None:

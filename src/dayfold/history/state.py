@@ -112,12 +112,9 @@ def unused_folders(now: ProjectState) -> list[UnusedFolder]:
             had = {*now.sealed_history.images["image"], *now.sealed_history.withdrawn}
             is_new = any(sha256_file(one.path) not in had for one in files)
             folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_options(now, day)}" if is_new else ""
+            options = f"--day {day}" if now.is_unopened or now.day <= day else "--move"
+            if now.is_open:
+                options = f"--move --day {now.day}"
+            command = f"dayfold add {folder} {options}" if is_new else ""
             found.append(UnusedFolder(folder, len(files), command))
     return found
-
-
-def _options(now: ProjectState, day: str) -> str:
-    if now.is_open:
-        return f" --move --day {now.day}"
-    return f" --day {day}" if now.is_unopened or now.day <= day else " --move"

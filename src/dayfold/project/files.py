@@ -47,7 +47,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
     The file has the access rights `mode` from the start, by default the usual ones.
     """
-    _check_no_stream(path)
+    # root would replace devices, pipes and /dev/stdout by a file.
+    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
+    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, so that a kill leaves nothing that looks like an image; short, and unique for each
     # name.
@@ -68,13 +71,6 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
         # Free the space on a full disk, and name the file that was meant.
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _check_no_stream(path: Path) -> None:
-    """Refuse devices, pipes and /dev/stdout, which root would replace by a file."""
-    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
-    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def escaped(text: str) -> str:

@@ -57,7 +57,9 @@ def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
 
 def _results(project: Project, *, read_data: bool) -> Iterator[Result]:
     yield from _tools(project)
-    yield _disk(project)
+    free = shutil.disk_usage(project.root).free
+    hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
+    yield Result("disk", f"{free / 2**30:.1f} GiB free", hint)
     yield _git_files(project.root)
     if template.is_older(project):
         yield Result(
@@ -134,12 +136,6 @@ def _changed_by_git(root: Path) -> list[str]:
     kept = {"unset": words, "unspecified": words[1:]}  # else core.autocrlf decides
     attributes = zip(said[::3], said[1::3], said[2::3], strict=True)
     return sorted({name for name, word, value in attributes if word not in kept.get(value, ())})
-
-
-def _disk(project: Project) -> Result:
-    free = shutil.disk_usage(project.root).free
-    hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
-    return Result("disk", f"{free / 2**30:.1f} GiB free", hint)
 
 
 def _half_done(project: Project) -> Iterator[Result]:
