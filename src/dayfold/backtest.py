@@ -62,6 +62,7 @@ _EQUAL: dict[str, Value] = {
     "weights.base": 1.0,
     "weights.class_balance": 0.0,
 }
+_EVERYTHING_EQUAL: dict[str, Value] = {**_EVERYTHING, **_EQUAL}
 POLICIES = {
     policy.name: policy
     for policy in (
@@ -69,13 +70,9 @@ POLICIES = {
         Policy("replay", _EQUAL),
         Policy("project"),
         Policy("joint", _EVERYTHING),
-        Policy("cumulative", {**_EVERYTHING, **_EQUAL}, full_passes=True),
-        Policy("scratch", {**_EVERYTHING, **_EQUAL}, full_passes=True, from_origin=True),
-        Policy(
-            "frozen",
-            {"train.frozen_through": "all", **_EVERYTHING, **_EQUAL},
-            from_origin=True,
-        ),
+        Policy("cumulative", _EVERYTHING_EQUAL, full_passes=True),
+        Policy("scratch", _EVERYTHING_EQUAL, full_passes=True, from_origin=True),
+        Policy("frozen", {"train.frozen_through": "all", **_EVERYTHING_EQUAL}, from_origin=True),
     )
 }
 """naive: new images only. replay: new and replayed images alike. project: params.yaml as it is.

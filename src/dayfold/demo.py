@@ -86,7 +86,6 @@ def run(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Make the project and the folder of digits for each day."""
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
     _shell(Path.cwd(), words)

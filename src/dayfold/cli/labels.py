@@ -50,9 +50,8 @@ def relabel(
     from dayfold.cycle import correcting
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
-        raise CycleError(
-            "Name images, or use --class or --from FILE.", hint="dayfold relabel --help"
-        )
+        what = "Name images, or use --class or --from FILE."
+        raise CycleError(what, hint="dayfold relabel --help")
     if bool(to) == (file is not None or undo) or (file and undo):
         what = "Images and --class need either --to CLASS or --undo; --from FILE takes neither."
         raise CycleError(what, hint="dayfold relabel --help")

@@ -97,8 +97,12 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _take_in(targets, stage)
             if project.tracked(day).exists():
                 _cache(project, day)
-            if options.move:
-                _remove_given(delivery)
+            for item in delivery.images if options.move else ():
+                try:
+                    item.path.unlink()
+                except OSError as error:
+                    said = f"was added, but cannot be removed from its place ({error.strerror})"
+                    delivery.warn(item.place, said)
     return delivery
 
 
@@ -334,12 +338,3 @@ def _cache(project: Project, day: str) -> None:
             problems=error.problems,
             hint=error.hint or "repair that, then run the command again",
         ) from None
-
-
-def _remove_given(delivery: Delivery) -> None:
-    for item in delivery.images:
-        try:
-            item.path.unlink()
-        except OSError as error:
-            said = f"was added, but cannot be removed from its place ({error.strerror})"
-            delivery.warn(item.place, said)

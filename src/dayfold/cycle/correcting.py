@@ -252,9 +252,9 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
         raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
     try:
-        names = set(rows.fieldnames or ())
-        if "decision" not in names or not names & {"path", "image"}:
-            columns = ",".join(rows.fieldnames or ())
+        names = rows.fieldnames or ()
+        if "decision" not in names or not {"path", "image"} & {*names}:
+            columns = ",".join(names)
             what = f"{file} has the columns {columns!r}, without `decision` and `path`."
             raise CycleError(what, hint="fill in the column `decision` of what dayfold audit wrote")
         is_blank = True

@@ -153,7 +153,12 @@ class Erasure:
             yield f"and {plural(cached, 'file')} computed from them, in .dvc/tmp"
         where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in self.remotes)]
         yield f"from {', '.join(where)}"
-        yield from _outside(self.holders)
+        status = [path.stat() for path in self.holders]
+        known = Counter((one.st_dev, one.st_ino) for one in status)
+        left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
+        for number in (number for number, count in left.items() if count > 0):
+            said = f"{left[number]} more hard links of the same file are outside the project"
+            yield f"{said}: find / -xdev -inum {number}"
         for name in (remote.name for remote in self.remotes if remote.verifies):
             said = f"the remote {name} has verify set, so DVC would reject the placeholders"
             yield f"{said}: dvc remote modify {name} verify false"
@@ -253,7 +258,6 @@ def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
 
 
 def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:
-    """Return the images to erase; draft an event for those that have none."""
     known = corrections.withdrawals(draft.project, corrections.ERASE)
     in_history = {*draft.history.images["image"], *draft.history.corrections["image"]}
     targets = draft.targets(paths or sorted(in_history & known.keys()))
@@ -268,16 +272,6 @@ def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Ta
             draft.correct(corrections.ERASE, target, reason=why)
     draft.check()
     return targets
-
-
-def _outside(holders: Sequence[Path]) -> Iterator[str]:
-    status = [path.stat() for path in holders]
-    known = Counter((one.st_dev, one.st_ino) for one in status)
-    left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
-    for number, count in left.items():
-        if count > 0:
-            said = f"{count} more hard links of the same file are outside the project"
-            yield f"{said}: find / -xdev -inum {number}"
 
 
 def _from_remote(remote: Remote, images: Sequence[_Image]) -> int:

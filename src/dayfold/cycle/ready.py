@@ -52,8 +52,7 @@ def _repair(project: Project) -> None:
             "was left alone. If nothing else runs here or in a container: dayfold check --fix"
         )
     if note and note.step in _REPAIRS:
-        said = _REPAIRS[note.step](project, note.facts)
-        say(f"dayfold {note.command} was killed: {said}")
+        say(f"dayfold {note.command} was killed: {_REPAIRS[note.step](project, note.facts)}")
     journal.write(project, None)
 
 

@@ -56,9 +56,8 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := opening.stale(project, now.day):
-            raise CycleError(
-                f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
-            )
+            what = f"{now.day} is not up to date: {', '.join(changed)}."
+            raise CycleError(what, hint="dvc repro, then seal")
         if not force:
             check_gate(project, now.day)
         _commit(now, message.strip())

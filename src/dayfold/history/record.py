@@ -38,9 +38,8 @@ class Sealed:
     def file(self, path: str) -> bytes:
         """Return a file's bytes; CycleError if the tag has no such file."""
         if path not in self.files:
-            raise CycleError(
-                f"{vcs.TAG}{self.day} has no readable {path}.", hint="dayfold check --read-data"
-            )
+            what = f"{vcs.TAG}{self.day} has no readable {path}."
+            raise CycleError(what, hint="dayfold check --read-data")
         return self.files[path]
 
     @cached_property

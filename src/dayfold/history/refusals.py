@@ -55,10 +55,9 @@ def _untagged(now: ProjectState) -> None:
     """Raise if a committed day has no tag on this branch, as after a rebase or a squash merge."""
     if not now.untagged:
         return
+    moved, lost = "is on a commit that is no longer on this branch", "is committed, but has no tag"
     problems = [
-        f"{vcs.TAG}{day} is on a commit that is no longer on this branch"
-        if day in now.tagged
-        else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
+        f"{vcs.TAG}{day} {moved}" if day in now.tagged else f"{day} {lost} {vcs.TAG}{day} here"
         for day in now.untagged
     ]
     hint = "dayfold seal"
@@ -107,8 +106,8 @@ def _not_last(now: ProjectState) -> None:
     if last in now.committed:
         what = f"params.yaml says that the day is {now.day}; {last} is sealed after it."
         raise CycleError(what, hint=f"git checkout {vcs.TAG}{last} -- params.yaml")
-    gone = ("--diff-filter=D", "--", now.project.name(now.project.manifest(last)))
-    words = ("log", "--max-count=1", "--format=%h", *gone)
+    path = now.project.name(now.project.manifest(last))
+    words = ("log", "--max-count=1", "--format=%h", "--diff-filter=D", "--", path)
     commit = vcs.git(now.project.root, *words).strip()
     raise CycleError(
         f"{last} is sealed, and the commit {commit} removed its files.",
@@ -145,7 +144,6 @@ def _not_sealable(now: ProjectState) -> None:
 
 
 def _incomplete(now: ProjectState) -> None:
-    """Raise if files of the open day are missing, for example after `git clean` or `rm`."""
     if not now.is_open or now.untagged:
         return
     if names := day_files.missing(now.project, now.day):

@@ -31,8 +31,6 @@ _OF_DVC = re.compile(
     r"|\t(git add|dvc config) |Use `dvc push`"
 )
 
-Say = Callable[[str], None]
-
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -163,7 +161,7 @@ class Ticker:
 class Stages:
     """The output of `dvc repro`, as one line a stage: its name, its time and its result."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
     def handle(self, line: str) -> None:

@@ -113,9 +113,8 @@ class HalfDone(NamedTuple):
 def pending(project: Project) -> Note | None:
     """Return the note of a command that did not end, if there is something to repair."""
     note = read(project)
-    if note and (note.step or any(one.is_covered_by(note) for one in half_done(project))):
-        return note
-    return None
+    is_left = note and (note.step or any(one.is_covered_by(note) for one in half_done(project)))
+    return note if is_left else None
 
 
 def half_done(project: Project) -> list[HalfDone]:

@@ -141,10 +141,8 @@ def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
     pinned = sealed.params.get("dayfold")
     if here or pinned == __version__:
         return ""
-    return (
-        f"it was made by dayfold {pinned}, installed is {__version__}: "
-        f"pip install dayfold=={pinned}, or compare figures with --here"
-    )
+    way = f"pip install dayfold=={pinned}, or compare figures with --here"
+    return f"it was made by dayfold {pinned}, installed is {__version__}: {way}"
 
 
 @contextmanager
@@ -256,7 +254,6 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
 
 
 def _figures(sealed: Sealed, made: Project) -> Rebuilt:
-    """Compare a day's figures with its recorded 95% intervals (level D)."""
     # Versions before 0.2.0 had all figures in metrics.json.
     name = made.name(made.figures if made.name(made.figures) in sealed.files else made.metrics)
     then, now = json.loads(sealed.file(name)), json.loads(made.figures.read_bytes())

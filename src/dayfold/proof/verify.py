@@ -262,12 +262,12 @@ def _stored(
             stored.image = image
             if project.images(sealed.day).is_dir():
                 stored.places.append(project.root / name)
-    for parent in [one for one in records if one.day != current][-1:]:
+    earlier = [one for one in records if one.day != current and project.parent.is_dir()]
+    for parent in earlier[-1:]:
         for name, key in parent.handed_on.items():
             file = project.parent / name
-            if project.parent.is_dir():
-                stored = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
-                stored.places.append(file)
+            stored = found.setdefault(key, StoredFile(parent.day, project.name(file), key))
+            stored.places.append(file)
     # Every object is checked, also those of experiments and of the open day.
     for key, path in storage.objects(project.root):
         found.setdefault(key, StoredFile("no sealed day", "file", key)).places.append(path)
