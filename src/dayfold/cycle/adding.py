@@ -74,8 +74,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        labels_now = {one.label for one in delivery.images}
-        delivery.new = sorted(labels_now - earlier) * bool(earlier)  # on the first day all are
+        classes = {one.label for one in delivery.images}
+        delivery.new = sorted(classes - earlier) * bool(earlier)  # on the first day all are new
         paths = [(item, project.name(path)) for item, path in targets]
         _note_patients(delivery, paths, history, group, options, present)
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
@@ -249,8 +249,8 @@ def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> 
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
     if open_day:
-        path, given = project.rejected(open_day), os.path.relpath(source, project.root)
-        given = safe_cell(escaped(given))
+        path = project.rejected(open_day)
+        given = safe_cell(escaped(os.path.relpath(source, project.root)))
         before = tables.read(path, Rejected).rows() if path.exists() else []
         rows = {row for row in before if row[0] != given}
         for one in said.pop("refused"):

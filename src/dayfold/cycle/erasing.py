@@ -133,7 +133,6 @@ class Erasure:
                     yield path
 
     def described(self) -> Iterator[str]:
-        """Yield lines on what will be erased, which days' models used it, and what follows."""
         days = self.draft.history.days
         yield f"to be erased: {plural(len(self.images), 'image')}"
         paths_of: dict[tuple[str, ...], list[str]] = {}

@@ -141,7 +141,6 @@ def fold_into_month(project: Project, day: str) -> None:
 
 
 def opening_lines(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
-    """Yield the lines to print about a day that was opened; none if `parent` is empty."""
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
@@ -262,9 +261,10 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     kept = project.name(folder)
     if not any(path.is_file() for path in (folder / "images").rglob("*")):
         return f"{day} is closed; its corrections are in {kept}/"
-    images, patients = f"{kept}/images/{day}", f" --labels {kept}/{LABELS} (it has their patients)"
-    again = f"dayfold add {images}" + patients * has_groups
-    return f"{day} is closed; its images are in {images}/\nto add them again: {again}"
+    images = f"{kept}/images/{day}"
+    patients = f" --labels {kept}/{LABELS} (it has their patients)" * has_groups
+    again = f"to add them again: dayfold add {images}{patients}"
+    return f"{day} is closed; its images are in {images}/\n{again}"
 
 
 def _write_labels(folder: Path, day: str) -> bool:

@@ -184,9 +184,9 @@ def next_steps(project: Project) -> Iterator[str]:
     """Yield the lines after a seal: what to push, or how to set up a remote."""
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
-        late, unpushed = storage.remote_is_newer(root, sealed), list[str]()
-        if vcs.has_upstream(root):
-            unpushed = vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
+        late = storage.remote_is_newer(root, sealed)
+        which = ("--merged=HEAD", "--no-merged=@{upstream}")
+        unpushed = vcs.tagged_days(root, *which) if vcs.has_upstream(root) else []
         # `dvc push` pushes the last day only.
         push = storage.push_command(root, all_tags=late or len(unpushed) > 1)
         yield "next: " + "dayfold check --fix; " * late + push

@@ -87,7 +87,8 @@ def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
         return
     # Added files belong to another day.
     project, tag = now.project, vcs.TAG + now.day
-    changed, gone = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS), list[str]()
+    changed = vcs.changed(project.root, "--diff-filter=a", tag, "--", *DAY_PATHS)
+    gone: list[str] = []
     if not tables_alone:
         made = pins.outputs(project.dvc_lock.read_bytes())
         paths = {project.name(path): path for path in (project.model, project.predictions)}

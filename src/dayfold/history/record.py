@@ -160,7 +160,8 @@ def span(days: Sequence[str], among: Sequence[str]) -> str:
 class Usage:
     """An image, the day it arrived, the day that withdrew it or "", and sealed days by its use.
 
-    `tested` days also calibrated with it; for `unknown` days the replay set is not in the cache.
+    The models of `tested` days were calibrated or tested with it; for `unknown` days the replay set
+    is not in the cache.
     """
 
     image: str

@@ -55,9 +55,10 @@ def _untagged(now: ProjectState) -> None:
     """Raise if a committed day has no tag on this branch, as after a rebase or a squash merge."""
     if not now.untagged:
         return
-    moved, lost = "is on a commit that is no longer on this branch", "is committed, but has no tag"
     problems = [
-        f"{vcs.TAG}{day} {moved}" if day in now.tagged else f"{day} {lost} {vcs.TAG}{day} here"
+        f"{vcs.TAG}{day} is on a commit that is no longer on this branch"
+        if day in now.tagged
+        else f"{day} is committed, but has no tag {vcs.TAG}{day} here"
         for day in now.untagged
     ]
     hint = "dayfold seal"

@@ -92,7 +92,8 @@ def plural(number: int, thing: str) -> str:
 def first_few(lines: Sequence[str], where: str = "") -> list[str]:
     """Return the first lines of a list, and a line on how many more there are (in `where`)."""
     more = len(lines) - MOST_LINES
-    return [*lines[:MOST_LINES], *[f"and {more} more" + f" in {where}" * bool(where)] * (more > 0)]
+    place = f" in {where}" if where else ""
+    return [*lines[:MOST_LINES], *[f"and {more} more{place}"] * (more > 0)]
 
 
 class Ticker:

@@ -173,7 +173,6 @@ def restore_command(*targets: str) -> str:
 def git(
     root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
-    """Run a git command at the project's top and return what it prints."""
     try:
         done = subprocess.run(
             [*_GIT, *words],
@@ -285,7 +284,6 @@ def has_upstream(root: Path) -> bool:
 
 
 def tagged_days(root: Path, *which: str) -> list[str]:
-    """Return the days that have a tag anywhere, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
 

@@ -38,7 +38,8 @@ def walk(
     chain is broken.
     """
     known = record.read(project, [day for day in sealed if day <= last])
-    days, found, day = list[str](), list[Finding](), last
+    days, found = list[str](), list[Finding]()
+    day = last
     while day != ORIGIN and day not in days:
         days.append(day)
         try:

@@ -32,9 +32,9 @@ from dayfold.proof.chain import Finding
 
 @dataclass(eq=False)
 class StoredFile:
-    """One stored thing: its MD5 in DVC's cache, the sha256 if it is an image, and its `places`.
+    """One stored thing: its MD5 in DVC's cache (`key`), the sha256 of an image, and its `places`.
 
-    These files and objects of the cache should hold its bytes; `bad` are those with others. `dvc
+    Its places in the working tree and the cache should hold its bytes; `bad` ones hold others. `dvc
     pull` fetches it today if it `is_pulled`.
     """
 
@@ -243,7 +243,6 @@ def _missing(
 def _stored(
     project: Project, records: Sequence[Sealed], pinned: Sequence[StoredFile], current: str
 ) -> list[StoredFile]:
-    """Return all that is kept: images of all manifests, withdrawn ones too, outputs and objects."""
     found: dict[str, StoredFile] = {}
     for one in pinned:
         found.setdefault(one.key, one)
