@@ -62,6 +62,7 @@ _EQUAL: dict[str, Value] = {
     "weights.base": 1.0,
     "weights.class_balance": 0.0,
 }
+_EVERYTHING_EQUAL: dict[str, Value] = {**_EVERYTHING, **_EQUAL}
 POLICIES = {
     policy.name: policy
     for policy in (
@@ -69,13 +70,9 @@ POLICIES = {
         Policy("replay", _EQUAL),
         Policy("project"),
         Policy("joint", _EVERYTHING),
-        Policy("cumulative", {**_EVERYTHING, **_EQUAL}, full_passes=True),
-        Policy("scratch", {**_EVERYTHING, **_EQUAL}, full_passes=True, from_origin=True),
-        Policy(
-            "frozen",
-            {"train.frozen_through": "all", **_EVERYTHING, **_EQUAL},
-            from_origin=True,
-        ),
+        Policy("cumulative", _EVERYTHING_EQUAL, full_passes=True),
+        Policy("scratch", _EVERYTHING_EQUAL, full_passes=True, from_origin=True),
+        Policy("frozen", {"train.frozen_through": "all", **_EVERYTHING_EQUAL}, from_origin=True),
     )
 }
 """naive: new images only. replay: new and replayed images alike. project: params.yaml as it is.
@@ -95,8 +92,7 @@ class BacktestDays:
     """The sealed days that a backtest trains again.
 
     `parent` is the folder with the model and predictions from before the first day; `origin` is the
-    origin's model. If images were withdrawn later, `withdrawn` counts them and `manifests` has all
-    days' manifests without them; otherwise the project's manifests are used.
+    origin's model. If images were withdrawn later, `manifests` has all days' without them.
     """
 
     project: Project
@@ -117,8 +113,7 @@ def run_days(
 ) -> None:
     """Train and evaluate every day of a history under a policy, in the folder of `scratch`.
 
-    With the project's own params the figures are those of the real days, unless images were
-    withdrawn. Days that an earlier run finished are skipped; `tick` is called for them too.
+    Days that an earlier run finished are skipped; `tick` is called for them too.
     """
     changed = params_file.with_changes(params, policy.changes)
     done = [day for day in history.days if comparison.finished_day(scratch, day).exists()]
@@ -152,7 +147,11 @@ def _run_day(
     weights.run(scratch, today)
     replay.run(scratch, today)
     if policy.full_passes:
-        today = _with_full_passes(scratch, today)
+        # Updates in proportion to all images, not to the usual pool.
+        images = manifest.history(scratch, day).split("train")
+        usual = min(len(images), images.filter(day=day).height + params.replay.size)
+        updates = math.ceil(params.train.updates * (len(images) / max(1, usual)))
+        today = params_file.with_changes(today, {"train.updates": updates})
     if policy.from_origin:
         write_bytes(scratch.yesterday, scratch.parent_model.read_bytes())
         write_bytes(scratch.parent_model, history.origin.read_bytes())
@@ -174,17 +173,6 @@ def _restore_yesterday(scratch: Project) -> None:
         scratch.yesterday.replace(scratch.parent_model)
 
 
-def _with_full_passes(scratch: Project, params: Params) -> Params:
-    """Return params whose updates are in proportion to all images, not to the usual pool."""
-    images = manifest.history(scratch, params.day).split("train")
-    today = images.filter(pl.col("day") == params.day).height
-    usual = min(len(images), today + params.replay.size)
-    factor = len(images) / max(1, usual)
-    return params_file.with_changes(
-        params, {"train.updates": math.ceil(params.train.updates * factor)}
-    )
-
-
 def _prepare(history: BacktestDays, scratch: Project) -> None:
     if scratch.parent_model.exists():
         return
@@ -199,9 +187,9 @@ def _prepare(history: BacktestDays, scratch: Project) -> None:
         if source.stem < history.days[0]:
             write_bytes(scratch.evaluation(source.stem), source.read_bytes())
     # The model is written last: it marks the folder as complete.
-    for name in (scratch.parent_predictions.name, scratch.parent_model.name):
-        if (history.parent / name).exists():
-            write_bytes(scratch.parent / name, (history.parent / name).read_bytes())
+    for target in (scratch.parent_predictions, scratch.parent_model):
+        if (source := history.parent / target.name).exists():
+            write_bytes(target, source.read_bytes())
 
 
 def _inherit(scratch: Project, day: str) -> None:
@@ -230,8 +218,8 @@ def compare(
     for policy in policies:
         params_file.with_changes(params, policy.changes)
     results, cells = list[comparison.Result](), list[PolicyAccuracy]()
-    project.backtests.mkdir(parents=True, exist_ok=True)
     predictions = dict[str, list[pl.DataFrame]]()
+    project.backtests.mkdir(parents=True, exist_ok=True)
     with (
         only_one(project.backtest_lock, "running a backtest"),
         TemporaryDirectory(dir=project.backtests) as folder,
@@ -283,20 +271,18 @@ def _sealed(project: Project, folder: Path, first: str | None, last: str | None)
     for name, day in (("parent", days[0]), ("origin", sealed[0])):
         storage.fetch_folder(project.root, recorded[day].parent_md5, folder / name)
     origin = folder / "origin" / project.parent_model.name
-    manifests, withdrawn = corrections.manifests_without_withdrawn(project, days[-1])
-    return BacktestDays(project, days, folder / "parent", origin, manifests, withdrawn)
+    left = corrections.manifests_without_withdrawn(project, days[-1])
+    return BacktestDays(project, days, folder / "parent", origin, *left)
 
 
 def _key(history: BacktestDays, params: Params, policy: Policy) -> str:
-    """Return a digest of all that a run's figures depend on: the name of its folder."""
-    last = history.days[-1]
-    pin = sha256_file(history.project.manifest(last))
+    pin = history.project.manifest(history.days[-1]).read_bytes()
     inputs = {
         "version": __version__,
         "policy": {**vars(policy), "name": ""},
         "params": params.model_dump(include={*TUNABLE, "seed", "evaluate"}),
         "days": list(history.days),
-        "manifest": sha256(history.manifests[last]) if history.manifests else pin,
+        "manifest": sha256(history.manifests.get(history.days[-1], pin)),
         "parent": sha256_file(history.parent / history.project.parent_model.name),
     }
     return sha256(canonical_json(inputs).encode())[:16]
@@ -308,9 +294,8 @@ def policies(names: Sequence[str], changes: Sequence[str]) -> list[Policy]:
     Without names it returns all policies or, if there are changes, the project's own and the
     changed one. Raises CycleError that lists unknown names and keys that cannot be changed.
     """
-    problems = [
-        f"{name} is not one of {', '.join(POLICIES)}" for name in names if name not in POLICIES
-    ]
+    known = ", ".join(POLICIES)
+    problems = [f"{name} is not one of {known}" for name in names if name not in POLICIES]
     values: dict[str, Value] = {}
     for change in changes:
         key, equals, text = change.partition("=")

@@ -39,12 +39,7 @@ DVC_CONFIG = """\
 
 @dataclass(frozen=True)
 class Options:
-    """The choices for a new project.
-
-    `weights` of `network` are "imagenet", "random" or a file; `classes` names the rows of the
-    file's head. `remote` is the URL or folder of a DVC remote, or "". `yes` allows a project inside
-    another git repository. `group` becomes `data.group`.
-    """
+    """The options of `dayfold init` (docs/cli.md); `classes` names the rows of a file's head."""
 
     weights: str
     classes: Sequence[str] = ()
@@ -63,10 +58,8 @@ def init(folder: Path, options: Options) -> None:
     behind.
     """
     if (folder / ".git").exists():
-        raise CycleError(
-            f"{folder} is a git repository already.",
-            hint="name a new folder; to share the project: git remote add origin URL in it",
-        )
+        hint = "name a new folder; to share the project: git remote add origin URL in it"
+        raise CycleError(f"{folder} is a git repository already.", hint=hint)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CycleError(f"{folder} is not an empty folder.", hint="name a new one")
     given = {"data.group": options.group, "origin.network": options.network}
@@ -88,7 +81,6 @@ def init(folder: Path, options: Options) -> None:
 
 
 def _check_outer(folder: Path, options: Options) -> None:
-    """Ask whether a project may be inside another repository, unless that one ignores it."""
     above = next(path for path in folder.parents if path.is_dir())
     try:
         outer = vcs.git(above, "rev-parse", "--show-toplevel").strip()
@@ -185,9 +177,6 @@ def make_origin(project: Project, params: Params) -> None:
 
 
 def require_identity(root: Path) -> None:
-    """Raise ToolError if git does not know who commits."""
     if not vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT"):
-        raise ToolError(
-            "git does not know who you are, so it cannot commit.",
-            hint='git config --global user.name "…" && git config --global user.email "…"',
-        )
+        hint = 'git config --global user.name "…" && git config --global user.email "…"'
+        raise ToolError("git does not know who you are, so it cannot commit.", hint=hint)

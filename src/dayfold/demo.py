@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,14 +38,14 @@ def write_digits(folder: Path) -> None:
 
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    count: dict[str, int] = {}
+    count = Counter[str]()
     for number, (image, target) in enumerate(zip(pixels, digits.target, strict=True)):
         label = str(target)
         first = JOINS.get(label, 0)
         later = range(first + 1, len(DAYS))
         its_days = [first, *(day for day in later if (int(label) + day) % 3 == 0)]
-        day = DAYS[its_days[count.get(label, 0) % len(its_days)]]
-        count[label] = count.get(label, 0) + 1
+        day = DAYS[its_days[count[label] % len(its_days)]]
+        count[label] += 1
         path = folder / day / label / f"digit-{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
@@ -75,10 +76,8 @@ def run(folder: Path) -> None:
     for number, day in enumerate(DAYS, start=1):
         if day in sealed:
             continue
-        new = [digit for digit, first in JOINS.items() if DAYS[first] == day]
-        news = (
-            f"digit {new[0]} is new" if new else "no new class" if number > 1 else "digits 0 to 5"
-        )
+        new = [f"digit {digit} is new" for digit, first in JOINS.items() if DAYS[first] == day]
+        news = new[0] if new else "no new class" if number > 1 else "digits 0 to 5"
         say(f"\n── day {number} of {len(DAYS)}: {news} " + "─" * 40)
         _shell(project.root, ("dayfold", "run", f"{INCOMING}/{day}", "--day", day))
     if not sealed:
@@ -87,7 +86,6 @@ def run(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    """Make the project and the folder of digits for each day."""
     size = str(IMAGE_SIZE_PX)
     words = ("dayfold", "init", str(folder), "--weights", "random", "--image-size", size, "--yes")
     _shell(Path.cwd(), words)
@@ -103,38 +101,26 @@ def begin(folder: Path) -> None:
 def _shell(root: Path, words: Sequence[str]) -> None:
     say(f"$ {shlex.join(words)}")
     has_identity = vcs.git_succeeds(root, "var", "GIT_COMMITTER_IDENT")
-    identity = {
-        f"GIT_{role}_{part}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for part, value in (("NAME", "dayfold demo"), ("EMAIL", "demo@dayfold.invalid"))
-        if not has_identity
-    }
-    done = subprocess.run(words, cwd=root, env={**vcs.environment(), **identity}, check=False)
+    env = vcs.environment()
+    for role in ("AUTHOR", "COMMITTER") if not has_identity else ():
+        env |= {f"GIT_{role}_NAME": "dayfold demo", f"GIT_{role}_EMAIL": "demo@dayfold.invalid"}
+    done = subprocess.run(words, cwd=root, env=env, check=False)
     if done.returncode:
-        raise ToolError(
-            f"`{shlex.join(words)}` failed (exit code {done.returncode}).",
-            hint="the same demo goes on from here",
-        )
+        what = f"`{shlex.join(words)}` failed (exit code {done.returncode})."
+        raise ToolError(what, hint="the same demo goes on from here")
 
 
 def _finish(project: Project, folder: Path) -> None:
-    """Show the days, make the last two again without replay, and draw both curves."""
     _shell(project.root, ("dayfold", "diff"))
     say("")
     _shell(project.root, ("dayfold", "log"))
-    say(f"\n── {FORGETTING[0]} and {FORGETTING[1]} once more, without replay " + "─" * 30)
-    backtest.compare(
-        project,
-        [backtest.POLICIES["naive"]],
-        first=FORGETTING[0],
-        last=FORGETTING[1],
-        seeds=1,
-    )
+    first, last = FORGETTING
+    say(f"\n── {first} and {last} once more, without replay " + "─" * 30)
+    backtest.compare(project, [backtest.POLICIES["naive"]], first=first, last=last, seeds=1)
     replay = _of_first_day(tables.read(project.plot("cohorts"), CohortAccuracy))
     naive = _of_first_day(tables.read(project.backtest("cohorts"), PolicyAccuracy))
     title = "Digits 0 to 5, learnt on the first day: accuracy on that day's test images"
     charts.write_png(project.root / PICTURE, {title: charts.replay_curves(replay, naive)})
-    last = DAYS[-1]
     say(
         f"""
 Accuracy of the model of {last} on the first day's digits:
@@ -149,5 +135,4 @@ What to try next, in {folder}:
 
 
 def _of_first_day(cells: pl.DataFrame) -> dict[str, float]:
-    """Return day → accuracy of that day's model on the first day's test images."""
     return dict(cells.filter(cohort=DAYS[0]).select("day", "accuracy").iter_rows())

@@ -17,12 +17,9 @@ Scope = str | int
 
 
 def _keyed(purpose: str, scope: Sequence[Scope]) -> "hashlib._Hash":
-    """Return a SHA-256 of purpose and scope, with the length of each part to keep them apart."""
-    hasher = hashlib.sha256()
-    for part in (purpose, *scope):
-        text = str(part).encode()
-        hasher.update(b"%d:" % len(text) + text)
-    return hasher
+    # The length of each part keeps them apart.
+    parts = (str(part).encode() for part in (purpose, *scope))
+    return hashlib.sha256(b"".join(b"%d:" % len(text) + text for text in parts))
 
 
 def _digests(purpose: str, scope: Sequence[Scope], ids: Sequence[str]) -> bytes:

@@ -100,9 +100,8 @@ def add(
     from dayfold.cycle import adding, opening
 
     if source and images:
-        raise CycleError(
-            "--images is another name for SRC.", hint="dayfold add FOLDER --labels FILE"
-        )
+        hint = "dayfold add FOLDER --labels FILE"
+        raise CycleError("--images is another name for SRC.", hint=hint)
     source = source or images
     options = adding.Options(move, strict, dry_run, yes, labels, columns, relabel, classes, group)
     today = day_of(day)

@@ -50,14 +50,11 @@ def relabel(
     from dayfold.cycle import correcting
 
     if sum((bool(paths), bool(class_), file is not None)) != 1:
-        raise CycleError(
-            "Name images, or use --class or --from FILE.", hint="dayfold relabel --help"
-        )
+        what = "Name images, or use --class or --from FILE."
+        raise CycleError(what, hint="dayfold relabel --help")
     if bool(to) == (file is not None or undo) or (file and undo):
-        raise CycleError(
-            "Images and --class need either --to CLASS or --undo; --from FILE takes neither.",
-            hint="dayfold relabel --help",
-        )
+        what = "Images and --class need either --to CLASS or --undo; --from FILE takes neither."
+        raise CycleError(what, hint="dayfold relabel --help")
     with changing("relabel") as project:
         draft = correcting.Draft(project, _day(project, day))
         if file:
@@ -123,7 +120,6 @@ def _erase(project: Project, paths: list[str], *, reason: str, day: str, yes: bo
 
 
 def _print(draft: "Draft", thing: str, verb: str) -> None:
-    """Print what a command corrected, as in "1 label corrected"."""
     from dayfold.cycle import opening
 
     for line in opening.opening_lines(draft.project, draft.day, draft.opened):

@@ -125,7 +125,6 @@ def report(
 
 
 def _heat(day: "Day") -> "Heat | None":
-    """Return a function that draws heat maps with a day's model; None if the model is missing."""
     with without_collector():
         from dayfold.serve import heat
         from dayfold.serve import model as models
@@ -206,10 +205,8 @@ def predict(
 
     is_queue = len(sources) == 1 and sources[0].is_dir() and output and top == 1
     if not is_queue if queue else form != "csv":
-        raise IntakeError(
-            "--queue takes one folder and a file to write; --top does not go with it.",
-            hint="dayfold predict FOLDER --queue 50 -o queue.csv",
-        )
+        what = "--queue takes one folder and a file to write; --top does not go with it."
+        raise IntakeError(what, hint="dayfold predict FOLDER --queue 50 -o queue.csv")
     if output and (output.is_dir() or str(output) == "-"):
         raise IntakeError(f"{output} is not a file.", hint="name a file: --csv predicted.csv")
     paths, project = [] if queue else predicting.images(sources), current_project()

@@ -20,9 +20,6 @@ _HELP = {
     "evaluate": "Today's model on every held-out image → counts, and the classification report.",
     "curve": "All days' counts → metrics.json and the data of the plots.",
 }
-# These stages check that the tables of sealed days that they read are unchanged. A worktree of
-# `dayfold reproduce` has no branch and skips the check.
-READ_SEALED_TABLES = ("snapshot", "curve")
 
 
 def _run(context: typer.Context) -> None:
@@ -36,7 +33,8 @@ def _run(context: typer.Context) -> None:
     params = params_file.read(project.params)
     if params.day == UNOPENED:
         raise CycleError("No day is open.", hint="dayfold add FOLDER")
-    if name in READ_SEALED_TABLES and vcs.branch(project.root):
+    # These read tables of sealed days. A worktree of `dayfold reproduce` has no branch.
+    if name in ("snapshot", "curve") and vcs.branch(project.root):
         from dayfold.history import refusals
         from dayfold.history.state import ProjectState
 

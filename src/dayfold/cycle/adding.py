@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from dayfold.cycle.correcting import Draft, relabel
 from dayfold.cycle.opening import check_may_change, make_open, opening_lines
 from dayfold.errors import IntakeError, RefusedError, ToolError
@@ -65,7 +63,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
         history, present = now.history(), _present_images(project, day)
-        _check_odd(source, tally(found), {*history.images["label"]}, delivery, options)
+        earlier = {*history.images["label"]}
+        _check_odd(source, tally(found), earlier, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE
         deliveries.inspect(found, delivery, history, today=present, stage=stage)
@@ -75,7 +74,8 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         groups = delivery.groups.items() - grouping.read_groups(project, day).items()
         delivery.groups = dict(groups)
         targets = _targets(project, day, delivery, group)
-        delivery.new = _new_classes(delivery, history)
+        classes = {one.label for one in delivery.images}
+        delivery.new = sorted(classes - earlier) * bool(earlier)  # on the first day all are new
         paths = [(item, project.name(path)) for item, path in targets]
         _note_patients(delivery, paths, history, group, options, present)
         deliveries.warn_of_lookalikes(delivery, history, looks.read(project, history.days))
@@ -97,8 +97,12 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
             _take_in(targets, stage)
             if project.tracked(day).exists():
                 _cache(project, day)
-            if options.move:
-                _remove_given(delivery)
+            for item in delivery.images if options.move else ():
+                try:
+                    item.path.unlink()
+                except OSError as error:
+                    said = f"was added, but cannot be removed from its place ({error.strerror})"
+                    delivery.warn(item.place, said)
     return delivery
 
 
@@ -115,7 +119,6 @@ def _check_given(source: Path, options: Options) -> None:
 
 @contextmanager
 def _scratch(project: Project) -> Iterator[Path]:
-    """Make an empty folder on the project's disk; remove it afterwards."""
     top = project.scratch / "adding"
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir(parents=True)
@@ -167,19 +170,13 @@ def _check_odd(
 
 
 def _warn_of_old_names(delivery: Delivery, history: History) -> None:
-    live, now = history.images["label"].unique(), history.images.select("image", "label")
-    gone = history.corrections.filter(~pl.col("before").is_in(live.implode()))
+    now = history.images.select("image", "label")
+    gone = history.corrections.join(now, left_on="before", right_on="label", how="anti")
     names = gone.select("image", "before").join(now, on="image").select("before", "label").unique()
     for label in tally(delivery.images):
         if later := sorted(names.filter(before=label)["label"]):
             was = f"has new images, and all its earlier ones were relabelled {' or '.join(later)}"
             delivery.warn(label, f"{was}; if these are too: --classes FILE, or relabel --class")
-
-
-def _new_classes(delivery: Delivery, history: History) -> list[str]:
-    """Return the classes that no earlier day has; none on the first day, when all are new."""
-    earlier = {*history.images["label"]}
-    return sorted({one.label for one in delivery.images} - earlier) if earlier else []
 
 
 def _note_patients(
@@ -190,7 +187,6 @@ def _note_patients(
     options: Options,
     present: Mapping[str, tuple[str, str]],
 ) -> None:
-    """Note the patients of these files, and warn of names that differ little."""
     known = history.images["group"].unique().to_list()
     for names in grouping.alike(delivery.groups.values(), known if delivery.groups else ()):
         delivery.warn(names, "are taken for different patients: is one of them misspelt?")
@@ -202,7 +198,6 @@ def _note_patients(
 
 
 def _corrections(project: Project, day: str, delivery: Delivery, options: Options) -> Draft | None:
-    """Return corrections of the known images that have another label, if asked for."""
     if not options.relabel or not delivery.changed:
         return None
     draft = Draft(project, day)
@@ -216,10 +211,7 @@ def _corrections(project: Project, day: str, delivery: Delivery, options: Option
 def _targets(
     project: Project, day: str, delivery: Delivery, group: str
 ) -> list[tuple[FoundFile, Path]]:
-    """Return where each image goes: its own name (NFC), or one with part of its id if it is taken.
-
-    Refuses an image without a group, and one whose group another name would change.
-    """
+    """Return where each image goes: its own name (NFC), or one with part of its id if taken."""
     folder = project.images(day)
     taken = {folded(path) for path in folder.glob("*/*")}
     # Corrected images may take these names.
@@ -250,28 +242,23 @@ def _targets(
 
 
 def _list(project: Project, source: Path, open_day: str, delivery: Delivery) -> None:
-    """Write all remarks on files to a table, as only the first ones are printed.
+    """Write all remarks on files to tables, as only the first ones are printed.
 
     Refused files of an open day go to data/rejected/<day>.csv, everything else to .dvc/tmp.
-    `delivery.listed` names the table of each kind.
     """
     kinds = ("known", "changed", "refused", "warned")
     said = {kind: getattr(delivery, kind) for kind in kinds}
     if open_day:
         path = project.rejected(open_day)
-        _record_refused(path, os.path.relpath(source, project.root), said.pop("refused"))
+        given = safe_cell(escaped(os.path.relpath(source, project.root)))
+        before = tables.read(path, Rejected).rows() if path.exists() else []
+        rows = {row for row in before if row[0] != given}
+        for one in said.pop("refused"):
+            rows.add((given, safe_cell(one.place), one.image, escaped(one.text)))
+        if rows != set(before):
+            tables.write(path, Rejected, sorted(rows))
         delivery.listed["refused"] = project.name(path)
     delivery.listed |= dict.fromkeys(said, write_down(project, said))
-
-
-def _record_refused(path: Path, source: str, refused: Sequence[Remark]) -> None:
-    """Replace the rows of this source in data/rejected/<day>.csv."""
-    given = safe_cell(escaped(source))
-    before = tables.read(path, Rejected).rows() if path.exists() else []
-    rows = {row for row in before if row[0] != given}
-    rows |= {(given, safe_cell(one.place), one.image, escaped(one.text)) for one in refused}
-    if rows != set(before):
-        tables.write(path, Rejected, sorted(rows))
 
 
 def _check_outcome(source: Path, delivery: Delivery, options: Options) -> None:
@@ -294,7 +281,7 @@ def _hint(refused: list[Remark], *, is_folder: bool) -> str:
         return f"if {given[0]} has the labels: {first}dayfold add FOLDER --labels FILE"
     reasons, by_labels = {remark.text for remark in refused}, "or give the classes by --labels FILE"
     if len(reasons) == 1:
-        (reason,) = reasons
+        reason = refused[0].text
         if reason.startswith("is a folder"):
             if all(is_day(remark.place.partition("/")[0]) for remark in refused):
                 return "a folder of days is for dayfold run; or pass the folder of one day"
@@ -325,7 +312,6 @@ def _record(now: ProjectState, day: str, group: str, delivery: Delivery, options
 
 
 def _take_in(targets: Sequence[tuple[FoundFile, Path]], stage: Path) -> None:
-    """Move the checked bytes from the stage to their places in the open day."""
     folders = {target.parent for _, target in targets}
     for folder in sorted(folders):
         folder.mkdir(parents=True, exist_ok=True)
@@ -352,12 +338,3 @@ def _cache(project: Project, day: str) -> None:
             problems=error.problems,
             hint=error.hint or "repair that, then run the command again",
         ) from None
-
-
-def _remove_given(delivery: Delivery) -> None:
-    for item in delivery.images:
-        try:
-            item.path.unlink()
-        except OSError as error:
-            said = f"was added, but cannot be removed from its place ({error.strerror})"
-            delivery.warn(item.place, said)

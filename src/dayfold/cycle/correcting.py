@@ -53,12 +53,10 @@ class Draft:
         self.earlier = {path: Target(path, image, label) for path, image, label in live}
         self.earlier |= {path: Target(path, image, "") for path, image in gone.iter_rows()}
         self._by_image = {target.image: target for target in self.earlier.values()}
-        files = sorted(project.images(day).glob("*/*")) if now.is_open else []
-        self._open = {
-            project.name(file): Target(project.name(file), "", file.parent.name)
-            for file in files
-            if file.is_file() and file.name[0] != "."
-        }
+        files = sorted(project.images(day).glob("*/[!.]*")) if now.is_open else []
+        opened = [Target(project.name(one), "", one.parent.name) for one in files if one.is_file()]
+        self._open = {target.path: target for target in opened}
+        self._every = [*self.earlier.values(), *opened]
         self._moves: dict[Path, Path] = {}
         self.problems = list[str]()
         self.corrected, self.moved = list[str](), list[str]()
@@ -67,11 +65,7 @@ class Draft:
         self.opened = ""
 
     def targets(self, paths: Iterable[str | Path]) -> list[Target]:
-        """Return the images that files, folders or ids stand for, each once.
-
-        A file that the history does not name is looked up by its bytes. A path that is no image is
-        noted as a problem.
-        """
+        """Return the images that files, folders or ids stand for, each once, or note a problem."""
         found: dict[str, Target] = {}
         for given in paths:
             targets = self._named(given)
@@ -106,24 +100,19 @@ class Draft:
     @property
     def new_classes(self) -> list[str]:
         """The classes that no image had before the day's corrections."""
-        before = {target.label for target in (*self.earlier.values(), *self._open.values())}
+        before = {target.label for target in self._every}
         after = {one.label for one in self.corrections.values()}
         after |= {goal.parent.name for goal in self._moves.values()}
         return sorted(after - before - {""})
 
     def of_class(self, label: str) -> list[Target]:
-        every = (*self.earlier.values(), *self._open.values())
-        return [target for target in every if self.label_of(target) == label]
+        return [target for target in self._every if self.label_of(target) == label]
 
     def of_open_day(self, labels: Container[str]) -> list[str]:
         return [target.path for target in self._open.values() if target.label in labels]
 
     def correct(self, action: str, target: Target, label: str = "", reason: str = "") -> None:
-        """Give an image another class, or withdraw it from today's data version and all later ones.
-
-        A file of the open day moves to the folder of its class. An erasure is recorded even if the
-        image was withdrawn before.
-        """
+        """Relabel, withdraw or erase an image; a file of the open day moves to another folder."""
         if self.label_of(target) == label and action != ERASE:
             self.unchanged.append(target.path)
         elif not target.image and action == RELABEL:
@@ -167,24 +156,21 @@ class Draft:
 
     def undo(self, target: Target, action: str) -> None:
         if not target.image:
-            self.problems.append(
-                f"{target.path} belongs to the open day: move it back with relabel"
-            )
+            said = "belongs to the open day: move it back with relabel"
+            self.problems.append(f"{target.path} {said}")
         elif self.has(target, ERASE):
             self.problems.append(f"{target.path} was erased: that cannot be undone")
         elif not self.has(target, action):
             sealed = f"; {self._now.day} is sealed: dayfold undo, or correct it again"
-            self.problems.append(
-                f"{target.path} has no {action} on {self.day} to undo"
-                + sealed * self._now.is_sealed
-            )
+            said = f"has no {action} on {self.day} to undo" + sealed * self._now.is_sealed
+            self.problems.append(f"{target.path} {said}")
         else:
             self.undone_to[self.corrections.pop(target.image).label] += 1
             self.undone.append(target.path)
 
     def check_class(self, label: str) -> None:
-        wrong = corrections.label_problem(label)
-        self.problems += [f"the class {label!r} {wrong}"] if wrong else []
+        if wrong := corrections.label_problem(label):
+            self.problems.append(f"the class {label!r} {wrong}")
 
     def check_reason(self, reason: str) -> None:
         if not reason.strip() or not reason.isprintable():
@@ -266,13 +252,11 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
         raise CycleError(f"{file} is not UTF-8.", hint="save it as CSV UTF-8") from None
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator(text), strict=True)
     try:
-        names = set(rows.fieldnames or ())
-        if "decision" not in names or not names & {"path", "image"}:
-            columns = ",".join(rows.fieldnames or ())
-            raise CycleError(
-                f"{file} has the columns {columns!r}, without `decision` and `path`.",
-                hint="fill in the column `decision` of what dayfold audit wrote",
-            )
+        names = rows.fieldnames or ()
+        if "decision" not in names or not {"path", "image"} & {*names}:
+            columns = ",".join(names)
+            what = f"{file} has the columns {columns!r}, without `decision` and `path`."
+            raise CycleError(what, hint="fill in the column `decision` of what dayfold audit wrote")
         is_blank = True
         for row in rows:
             decision = composed(from_spreadsheet(row["decision"] or "").strip())
@@ -283,10 +267,8 @@ def _decisions(file: Path, classes: Container[str]) -> Iterator[tuple[int, str, 
                 which = from_spreadsheet(row.get("path") or "") or row.get("image") or ""
                 yield rows.line_num, which, decision
         if is_blank:
-            raise CycleError(
-                f"{file} holds no decision.",
-                hint="fill in its column `decision`: a class, keep or withdraw",
-            )
+            what = f"{file} holds no decision."
+            raise CycleError(what, hint="fill in its column `decision`: a class, keep or withdraw")
     except csv.Error as error:
         what = f"{file} cannot be read as CSV: {error} (line {rows.line_num})."
         raise CycleError(what, hint="put a cell that has a quote in it in quotes") from None
@@ -300,10 +282,7 @@ def withdraw(draft: Draft, paths: Sequence[str | Path], *, reason: str) -> None:
 
 
 def undo(draft: Draft, paths: Sequence[str | Path], action: str, *, old: str = "") -> None:
-    """Undo the day's corrections of these images; in a folder, of those that have one.
-
-    `old` selects all images of a class instead.
-    """
+    """Undo the day's corrections of these images or of a class; in a folder, of those with one."""
     if old:
         every = draft.earlier.values()
         corrected = [one for one in every if one.label == old and draft.has(one, action)]

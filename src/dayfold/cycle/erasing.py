@@ -30,10 +30,9 @@ ONCE = 500  # paths in one DVC command, as the length of a command line is limit
 
 
 class _Image(NamedTuple):
-    """An image to be erased, and the MD5s of its object and of its folder's list in DVC's cache.
+    """An image to be erased, and the MD5s of its object and its folder in DVC, if known, or "".
 
-    Unknown MD5s are empty. `usage` says which days used the image. A file of the open day has no
-    usage: no record names it, so it is deleted and not replaced.
+    A file of the open day has no usage: no record names it, so it is deleted and not replaced.
     """
 
     path: str
@@ -50,9 +49,8 @@ class _Image(NamedTuple):
 class Erasure:
     """The images to erase, and every file with their bytes; `carry_out` erases them.
 
-    `holders` are the files that have an image's bytes. Placeholders replace images of sealed days.
-    `copies`, with everything computed from an image, and `pages` (reports and audits that show one)
-    are deleted.
+    Of the `holders` of an image's bytes, placeholders replace those of sealed days. `copies`, with
+    everything computed from an image, and `pages` that show one are deleted.
     """
 
     def __init__(
@@ -114,10 +112,7 @@ class Erasure:
         return [path for path in (*kept, self.project.root / one.path) if path.is_file()]
 
     def _holders(self) -> Iterator[Path]:
-        """Yield every file of the project and of DVC's cache with an image's bytes, once.
-
-        Files that neither a manifest nor the cache names are compared by size and sha256.
-        """
+        # Files that neither a manifest nor the cache names are compared by size and sha256.
         held = dict[Path, None]()
         for one in self.images:
             places = self._places(one)
@@ -138,7 +133,6 @@ class Erasure:
                     yield path
 
     def described(self) -> Iterator[str]:
-        """Yield lines on what will be erased, which days' models used it, and what follows."""
         days = self.draft.history.days
         yield f"to be erased: {plural(len(self.images), 'image')}"
         paths_of: dict[tuple[str, ...], list[str]] = {}
@@ -147,31 +141,32 @@ class Erasure:
         for uses, used_paths in paths_of.items():
             yield from (f"  {path}" for path in used_paths)
             yield from (f"    {use}" for use in uses)
-        caches = (self.project.activations, self.project.squares)
-        cached = [path for path in self.copies if path.parents[1] in caches]
-        copies = [path for path in self.copies if path not in cached]
-        for name, paths in (("copies", copies), ("pages that show them", self.pages)):
+        caches = {self.project.activations, self.project.squares}
+        copies = [path for path in self.copies if caches.isdisjoint(path.parents)]
+        cached = len(self.copies) - len(copies)
+        for what, paths in (("copies", copies), ("pages that show them", self.pages)):
             if paths:
                 shown = [os.path.relpath(path, self.project.root) for path in paths]
-                yield f"and {name}: {', '.join(first_few(shown))}"
+                yield f"and {what}: {', '.join(first_few(shown))}"
         if cached:
-            yield f"and {plural(len(cached), 'file')} computed from them, in .dvc/tmp"
+            yield f"and {plural(cached, 'file')} computed from them, in .dvc/tmp"
         where = ["the project", "DVC's cache", *(f"the remote {one.name}" for one in self.remotes)]
         yield f"from {', '.join(where)}"
-        yield from _outside(self.holders)
-        for remote in self.remotes:
-            if remote.verifies:
-                yield (
-                    f"the remote {remote.name} has verify set, so DVC would reject the "
-                    f"placeholders: dvc remote modify {remote.name} verify false"
-                )
+        status = [path.stat() for path in self.holders]
+        known = Counter((one.st_dev, one.st_ino) for one in status)
+        left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
+        for number in (number for number, count in left.items() if count > 0):
+            said = f"{left[number]} more hard links of the same file are outside the project"
+            yield f"{said}: find / -xdev -inum {number}"
+        for name in (remote.name for remote in self.remotes if remote.verifies):
+            said = f"the remote {name} has verify set, so DVC would reject the placeholders"
+            yield f"{said}: dvc remote modify {name} verify false"
         used_by = [one.usage for one in self.sealed if one.usage]
         if used := sorted({day for one in used_by for day in one.days if day in days}):
             yield f"afterwards {span(used, days)} cannot be made again as recorded"
         if any(one.trained for one in used_by):
-            yield (
-                "models that learnt from an image, and those made from them since, stay as they are"
-            )
+            said = "models that learnt from an image, and those made from them since"
+            yield f"{said}, stay as they are"
 
     # The order: the event, remotes, pages and copies, the cache, and the files last. Then the
     # proof.
@@ -216,28 +211,20 @@ class Erasure:
             )
 
     def _placeholder_into_cache(self, one: _Image) -> None:
-        """Replace an image's object in the cache by its placeholder, also if the object is missing.
-
-        DVC checks out nothing of a folder that lacks an object.
-        """
-        root = self.project.root
+        # Also if the object is missing, as DVC checks out nothing of a folder that lacks one.
         if not one.md5:
             return
         # Under the placeholder's own MD5 too: DVC replaces a file without asking only if the cache
         # has it.
-        own, place, listed = (
-            storage.object_path(root, key) for key in (md5(one.placeholder), one.md5, one.folder)
-        )
+        keys = (md5(one.placeholder), one.md5, one.folder)
+        own, place, listed = (storage.object_path(self.project.root, key) for key in keys)
         for path in (own, place):
             is_gap = not path.exists() and (path == own or listed.exists())
             if is_gap or (path.exists() and path.read_bytes() != one.placeholder):
                 write_bytes(path, one.placeholder, mode=READ_ONLY)
 
     def _placeholders_into_days(self) -> None:
-        """Put the placeholders into the days' folders that are here.
-
-        DVC checks them out, so that it takes the folders as unchanged.
-        """
+        # DVC checks them out, so that it takes the folders as unchanged.
         project = self.project
         sealed = {project.images(day) for day in vcs.sealed_days(project.root)}
         placeholders = {project.root / one.path: one for one in self.sealed}
@@ -257,7 +244,6 @@ class Erasure:
 
 
 def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
-    """Yield one line for each kind of use of an image by the models of its days."""
     if usage is None:
         yield "of the open day only"
         return
@@ -271,7 +257,6 @@ def _uses(usage: Usage | None, days: Sequence[str]) -> Iterator[str]:
 
 
 def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Target]:
-    """Return the images to erase; draft an event for those that have none."""
     known = corrections.withdrawals(draft.project, corrections.ERASE)
     in_history = {*draft.history.images["image"], *draft.history.corrections["image"]}
     targets = draft.targets(paths or sorted(in_history & known.keys()))
@@ -288,21 +273,7 @@ def _recorded(draft: Draft, paths: Sequence[str | Path], reason: str) -> list[Ta
     return targets
 
 
-def _outside(holders: Sequence[Path]) -> Iterator[str]:
-    """Yield a line on each file with hard links outside the project: how to find them."""
-    status = [path.stat() for path in holders]
-    known = Counter((one.st_dev, one.st_ino) for one in status)
-    left = {one.st_ino: one.st_nlink - known[one.st_dev, one.st_ino] for one in status}
-    for number, count in left.items():
-        if count > 0:
-            yield (
-                f"{count} more hard links of the same file are outside the project: "
-                f"find / -xdev -inum {number}"
-            )
-
-
 def _from_remote(remote: Remote, images: Sequence[_Image]) -> int:
-    """Put the placeholders into a remote; return how many of its objects had the bytes."""
     what = f"remote {remote.name} ({remote.url})"
     if remote.problem:
         raise ToolError(f"{what} {remote.problem}: erase it there by hand")

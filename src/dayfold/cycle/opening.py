@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -22,7 +22,7 @@ from dayfold.ledger.tables import ImageGroup
 from dayfold.project import journal, pins, storage, vcs
 from dayfold.project import params as params_file
 from dayfold.project.console import ask, first_few, plural, say
-from dayfold.project.files import escaped, md5_file, sha256_file, write_bytes, write_csv
+from dayfold.project.files import escaped, sha256_file, write_bytes, write_csv
 from dayfold.project.layout import DAY_PATHS, ORIGIN, STAGES, UNOPENED, Project, check_day
 
 OPEN, CLOSE = "open", "undo"  # names of steps in the journal
@@ -85,56 +85,39 @@ def check_may_open(now: ProjectState, day: str) -> None:
     """Raise CycleError unless `day` can be the next open day."""
     check_day(day)
     if day in now.sealed:
-        is_last = day == now.day
         back = "undo the seal: dayfold undo; or wait for the next day"
-        raise CycleError(
-            f"{day} is sealed already.", hint=back if is_last else f"give a --day after {now.day}"
-        )
+        hint = back if day == now.day else f"give a --day after {now.day}"
+        raise CycleError(f"{day} is sealed already.", hint=hint)
     refusals.check(now, "open")
     refusals.check_not_taken(now, day)
     if now.day == day:
         raise CycleError(f"{day} is already open.", hint="dayfold status")
     if now.is_open:
-        raise CycleError(
-            f"{now.day} is open and not sealed, so {day} cannot be opened.",
-            hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}",
-        )
+        what = f"{now.day} is open and not sealed, so {day} cannot be opened."
+        raise CycleError(what, hint=f"dvc repro && dayfold seal, or go on with it: --day {now.day}")
     if now.is_sealed and day < now.day:
-        raise CycleError(
-            f"{day} comes before {now.day}, which is sealed; days are added in order.",
-            hint=f"give a day after {now.day}",
-        )
+        what = f"{day} comes before {now.day}, which is sealed; days are added in order."
+        raise CycleError(what, hint=f"give a day after {now.day}")
     count_files(now.project, day)
 
 
 def cache_outputs(project: Project) -> None:
-    """Put outputs that only data/ has into DVC's cache, before they are replaced.
+    """Put the last day's outputs and parent into DVC's cache, before they are replaced.
 
-    These are the outputs and the parent of the last sealed day. The cache lacks them in a project
-    that was restored from a backup without .dvc/cache. Files that differ from their pins are left
-    alone.
+    The cache lacks them in a project that was restored from a backup without .dvc/cache. Files that
+    differ from their pins are left alone.
     """
-    parent, pin = project.parent, project.parent.with_suffix(".dvc")
-    files = (project.weights, project.replay, project.shares, project.model, project.predictions)
-    _cache_files(
-        project, project.dvc_lock, {project.name(path): path for path in files}, _CACHED_STAGES
-    )
-    _cache_files(project, pin, {parent.name: parent}, (project.name(pin),))
-
-
-def _cache_files(
-    project: Project, source: Path, files: Mapping[str, Path], targets: Collection[str]
-) -> None:
-    pinned = pins.entries(source.read_bytes(), project.name(source))
-    keys = {files[name]: str(entry["md5"]) for name, entry in pinned.items() if name in files}
-    if not storage.has(project.root, keys.values()) and all(map(_has_md5, keys, keys.values())):
-        vcs.dvc(project.root, "commit", "--force", *targets)
-
-
-def _has_md5(path: Path, key: str) -> bool:
-    if path.is_dir():
-        return storage.folder_md5({one.name: md5_file(one) for one in path.iterdir()}) == key
-    return path.is_file() and md5_file(path) == key
+    pin = project.parent.with_suffix(".dvc")
+    made = (project.weights, project.replay, project.shares, project.model, project.predictions)
+    for source, targets, files in (
+        (project.dvc_lock, _CACHED_STAGES, {project.name(path): path for path in made}),
+        (pin, [project.name(pin)], {project.parent.name: project.parent}),
+    ):
+        pinned = pins.entries(source.read_bytes(), project.name(source))
+        keys = {files[name]: str(entry["md5"]) for name, entry in pinned.items() if name in files}
+        is_cached = storage.has(project.root, keys.values())
+        if not is_cached and all(map(storage.has_md5, keys, keys.values())):
+            vcs.dvc(project.root, "commit", "--force", *targets)
 
 
 def inherit(project: Project) -> None:
@@ -158,7 +141,6 @@ def fold_into_month(project: Project, day: str) -> None:
 
 
 def opening_lines(project: Project, day: str, parent: str, *, would: bool = False) -> Iterator[str]:
-    """Yield the lines to print about a day that was opened; none if `parent` is empty."""
     if not parent:
         return
     yield f"{'would open' if would else 'opened'} {day} (parent {parent})"
@@ -179,10 +161,7 @@ def stale(project: Project, day: str) -> list[str]:
 
 
 def _check_none_ignored(project: Project, day: str, count: int) -> None:
-    """Raise CycleError if .dvcignore hides files of the open day from DVC.
-
-    They would be in no cache and in no clone.
-    """
+    # What .dvcignore hides from DVC would be in no cache and in no clone.
     pinned = (pins.of_images(project, day) or {}).get("nfiles", count)
     if pinned < count:
         folder = project.name(project.images(day))
@@ -195,28 +174,22 @@ def _check_none_ignored(project: Project, day: str, count: int) -> None:
 
 
 def _check_nothing_frozen(project: Project) -> None:
-    """Raise CycleError if dvc.yaml freezes a stage.
-
-    DVC takes a frozen stage for up to date, so the model could come from other images or settings
-    than the day records.
-    """
+    # DVC takes a frozen stage for up to date, so the model could come from other images or settings
+    # than the day records.
     try:
         stages = yaml.load(project.dvc_yaml.read_bytes(), Loader=yaml.CSafeLoader)["stages"]
         frozen = [name for name in STAGES if stages[name].get("frozen")]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         return  # DVC reports what is wrong with the file
     if frozen:
-        raise CycleError(
-            f"dvc.yaml has frozen: true for {', '.join(frozen)}, so DVC does not run it again.",
-            hint="remove the line from dvc.yaml, then dvc repro",
-        )
+        what = f"dvc.yaml has frozen: true for {', '.join(frozen)}, so DVC does not run it again."
+        raise CycleError(what, hint="remove the line from dvc.yaml, then dvc repro")
 
 
 def count_files(project: Project, day: str) -> int:
     """Count the files of a day's folder, without hidden and system files.
 
-    Raises CycleError if there is a pipe, at which DVC hangs, or a socket, at which it fails. `add`
-    refuses both, but a folder that was copied by hand may have them.
+    Raises CycleError if there is a pipe, at which DVC hangs, or a socket, at which it fails.
     """
     folder = project.images(day)
     paths = [path for path in folder.rglob("*") if not path.is_dir()]
@@ -231,7 +204,6 @@ def count_files(project: Project, day: str) -> int:
 
 
 def confirm_undo(description: str, *, yes: bool) -> None:
-    """Print what would be undone; raise CycleError unless `yes` is set or a person agrees."""
     say(description)
     ask("Undo it?", yes=yes, hint="dayfold undo --yes")
 
@@ -290,18 +262,13 @@ def finish_closing(project: Project, facts: Mapping[str, Any]) -> str:
     if not any(path.is_file() for path in (folder / "images").rglob("*")):
         return f"{day} is closed; its corrections are in {kept}/"
     images = f"{kept}/images/{day}"
-    again = f"dayfold add {images}"
-    if has_groups:
-        again += f" --labels {kept}/{LABELS} (it has their patients)"
-    return f"{day} is closed; its images are in {images}/\nto add them again: {again}"
+    patients = f" --labels {kept}/{LABELS} (it has their patients)" * has_groups
+    again = f"to add them again: dayfold add {images}{patients}"
+    return f"{day} is closed; its images are in {images}/\n{again}"
 
 
 def _write_labels(folder: Path, day: str) -> bool:
-    """Write the label file of a closed day's images; return whether there is one.
-
-    Without it the patients that a label file had named would be lost, once the images are added
-    again.
-    """
+    """Write a closed day's patients that a label file had named, if any; return whether it did."""
     groups, images = folder / "groups" / f"{day}.csv", folder / "images" / day
     named = dict(tables.read(groups, ImageGroup).iter_rows()) if groups.exists() else {}
     if not named:

@@ -38,7 +38,6 @@ def ready(project: Project, command: str) -> Iterator[None]:
 
 
 def _repair(project: Project) -> None:
-    """Repair what the note of a killed command covers; warn of anything else left half done."""
     note, found = journal.read(project), journal.half_done(project)
     if any(one.is_covered_by(note) for one in found):
         _wait(project)
@@ -47,15 +46,13 @@ def _repair(project: Project) -> None:
         if note and item.is_covered_by(note):
             item.fix()
             say(f"dayfold {note.command} was killed: {item.what}: {item.repair}")
-        else:
-            say(
-                f"warning: {item.what}, since {duration(item.age)}; dayfold did not begin it, so "
-                "it was left alone. If nothing else runs here or in a container: "
-                "dayfold check --fix"
-            )
+            continue
+        say(
+            f"warning: {item.what}, since {duration(item.age)}; dayfold did not begin it, so it "
+            "was left alone. If nothing else runs here or in a container: dayfold check --fix"
+        )
     if note and note.step in _REPAIRS:
-        said = _REPAIRS[note.step](project, note.facts)
-        say(f"dayfold {note.command} was killed: {said}")
+        say(f"dayfold {note.command} was killed: {_REPAIRS[note.step](project, note.facts)}")
     journal.write(project, None)
 
 
@@ -71,7 +68,5 @@ def _wait(project: Project) -> None:
 
 def _refuse(busy: list[str]) -> None:
     if busy:
-        raise CycleError(
-            f"{', '.join(busy)} is at work in this project.",
-            hint="wait for it, or stop it; then run the command again",
-        )
+        what = f"{', '.join(busy)} is at work in this project."
+        raise CycleError(what, hint="wait for it, or stop it; then run the command again")

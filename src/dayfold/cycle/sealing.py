@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from pathlib import PurePosixPath
 
 from dayfold.create import require_identity
 from dayfold.cycle import opening
@@ -55,26 +56,21 @@ def seal(project: Project, message: str = "", *, force: bool = False) -> list[st
     days = _tag_again(now)
     if not now.is_sealed and now.day not in days:
         if changed := opening.stale(project, now.day):
-            raise CycleError(
-                f"{now.day} is not up to date: {', '.join(changed)}.", hint="dvc repro, then seal"
-            )
+            what = f"{now.day} is not up to date: {', '.join(changed)}."
+            raise CycleError(what, hint="dvc repro, then seal")
         if not force:
             check_gate(project, now.day)
         _commit(now, message.strip())
         days = [*days, now.day]
-        _write_index(project)
+        from dayfold.figures.report import page  # slow to import, and only a seal needs it
+
+        try:
+            page.write_index(project)
+        except OSError as error:  # the day is sealed, so the command succeeds
+            print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
     verdicts = {day: gate.verdict(gate.read(project, day)) for day in days}
     said = [f"sealed as {vcs.TAG}{day}; gate: {verdict}" for day, verdict in verdicts.items()]
     return [*said, *next_steps(project)]
-
-
-def _write_index(project: Project) -> None:
-    from dayfold.figures.report import page  # slow to import, and only a seal needs it
-
-    try:
-        page.write_index(project)
-    except OSError as error:  # the day is sealed, so the command succeeds
-        print(f"warning: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
 def _commit(now: ProjectState, message: str) -> None:
@@ -111,11 +107,8 @@ def _commit(now: ProjectState, message: str) -> None:
 
 
 def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
-    """Make git see changes that it was told to hide.
-
-    A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
-    against conflicts in params.yaml. The commit would then lack the day's changes.
-    """
+    # A person may have used `git update-index --assume-unchanged` or `--skip-worktree`, for example
+    # against conflicts in params.yaml. The commit would then lack the day's changes.
     said = vcs.split(vcs.git(project.root, "ls-files", "-v", "-z", "--", *paths))
     unseen = [one[2:] for one in said if one[0] == "S" or one[0].islower()]
     names = "".join(f"{name}\0" for name in unseen if (project.root / name).exists())
@@ -124,7 +117,6 @@ def _unhide_changes(project: Project, paths: Sequence[str]) -> None:
 
 
 def _restore_changed(project: Project, day: str, staged: str, different: list[str]) -> None:
-    """Restore the files that a git hook changed during the commit; raise CycleError if any."""
     if not different:
         return
     back = ("restore", f"--source={staged}", "--staged", "--worktree")
@@ -144,7 +136,6 @@ def check_gate(project: Project, day: str, what: str = "does not pass the gate:"
 
 
 def _subject(project: Project, day: str) -> str:
-    """Return the first line of a day's commit message: its images and first figures."""
     figures = json.loads(project.figures.read_bytes())
     said = [plural(figures["images"]["today"], "image")]
     for name, key in (("ACC", "average_accuracy"), ("forgetting", "forgetting")):
@@ -194,23 +185,17 @@ def next_steps(project: Project) -> Iterator[str]:
     root, sealed = project.root, vcs.sealed_days(project.root)
     if storage.default_remote(root):
         late = storage.remote_is_newer(root, sealed)
-        first = "dayfold check --fix; " * late
+        which = ("--merged=HEAD", "--no-merged=@{upstream}")
+        unpushed = vcs.tagged_days(root, *which) if vcs.has_upstream(root) else []
         # `dvc push` pushes the last day only.
-        is_several = len(_unpushed(root)) > 1
-        yield f"next: {first}{storage.push_command(root, all_tags=late or is_several)}"
+        push = storage.push_command(root, all_tags=late or len(unpushed) > 1)
+        yield "next: " + "dayfold check --fix; " * late + push
     elif not storage.remote_urls(root) and len(sealed) == 1:
         yield "There is no DVC remote, so this machine has the only copy of the images."
         yield (
             "To share or back up: dvc remote add --default NAME URL && "
             'git commit -m "Add a remote" .dvc/config; dayfold check --fix; dvc push --all-tags'
         )
-
-
-def _unpushed(root: Path) -> list[str]:
-    """Return the days of this branch that its upstream branch lacks; none without an upstream."""
-    if not vcs.git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
-        return []
-    return vcs.tagged_days(root, "--merged=HEAD", "--no-merged=@{upstream}")
 
 
 def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
@@ -233,11 +218,10 @@ def undo(project: Project, *, seal: bool = False, yes: bool = False) -> str:
         again = "is not as it was sealed: its sealed files are restored"
         opening.confirm_undo(f"{now.day} {again}\n{opening.KEPT}", yes=yes)
         opening.restore_files(project, vcs.TAG + now.day)
-        hint = "dayfold check --read-data; DVC's cache may be damaged"
-        try:
+        hint = ""
+        with suppress(ToolError):  # as in a clone that has pulled nothing yet
             opening.checkout(project)
-        except ToolError:  # as in a clone that has pulled nothing yet
-            hint = ""
+            hint = "dayfold check --read-data; DVC's cache may be damaged"
         try:
             hand_edits.check_last(now)
         except CycleError as error:
@@ -255,15 +239,12 @@ def _unseal(now: ProjectState, *, yes: bool) -> str:
         way = "go on with a new day, or delete those branches"
         if pushed:
             way = "others may have it: correct it on the next day (dayfold relabel, withdraw)"
-        raise CycleError(
-            f"The seal of {day} is on other branches too: {', '.join(sorted(others))}.", hint=way
-        )
+        there = ", ".join(sorted(others))
+        raise CycleError(f"The seal of {day} is on other branches too: {there}.", hint=way)
     own = [*DAY_PATHS, TRACKED_IMAGES, "data/parent.dvc"]
     if changed := vcs.changed(root, commit, "HEAD", "--", *own):
-        raise CycleError(
-            f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}.",
-            hint="go on with a new day",
-        )
+        what = f"Later commits changed what the seal of {day} has: {', '.join(changed[:5])}."
+        raise CycleError(what, hint="go on with a new day")
     # If the commit's message does not contain the tag's, a person made or amended the commit. Hooks
     # may add to a message: the number of a ticket, a Change-Id.
     words = vcs.git(root, "log", "--max-count=1", "--format=%B", commit)

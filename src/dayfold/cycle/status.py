@@ -47,10 +47,9 @@ def advice(project: Project) -> list[str]:
     history, corrected = now.sealed_history, corrections.of_day(project, now.day)
     renamed = corrections.renamed(history, corrected, labels)
     new = sorted(set(labels) - {*history.images["label"].unique(), *renamed.values()})
-    said = f"{sum(labels.values())} in {plural(len(labels), 'class')}"
+    said = f"images  {sum(labels.values())} in {plural(len(labels), 'class')}"
     said += f"; new: {', '.join(new)}" * bool(new)
-    said += f"; renamed or merged: {arrows(renamed)}" * bool(renamed)
-    lines.append(f"images  {said}")
+    lines.append(said + f"; renamed or merged: {arrows(renamed)}" * bool(renamed))
     if not labels and not corrected:
         return [*lines, "next    dayfold add FOLDER, or dayfold undo to close the day"]
     try:

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from dayfold.create import require_identity
-from dayfold.cycle import adding, opening, sealing
+from dayfold.cycle import adding, sealing
 from dayfold.errors import IntakeError, RefusedError
 from dayfold.history.state import ProjectState
 from dayfold.ledger.intake import workers
@@ -19,9 +19,8 @@ from dayfold.project.layout import Project, is_day
 def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: bool) -> int:
     """Add, train and seal `day`; without it, the day of each dated folder, in order.
 
-    Sealed days are skipped. Prints a line for each stage or, with `verbose`, all that the stages
-    and DVC print. Returns how many files were refused or are known under another label. Raises
-    GateError at the first day that fails the gate.
+    Sealed days are skipped. Returns how many files were refused or are known under another label.
+    Raises GateError at the first day that fails the gate.
     """
     require_identity(project.root)  # not after hours of training
     refused, now = 0, ProjectState.read(project)
@@ -51,25 +50,19 @@ def run(project: Project, sources: Sequence[Path], *, day: str | None, verbose: 
         workers.end_idle()
         count = f"{plural(len(delivery.images), 'image')} added, {len(delivery.known)} known"
         head, *said = [name] * (not delivery.opened) + delivery.notes
-        for line in (f"{head}: {count}", *said, *delivery.unusual()):
-            say(line)
+        say("\n".join([f"{head}: {count}", *said, *delivery.unusual()]))
         refused += len(delivery.refused) + len(delivery.changed)
         if now.day != name and not delivery.opened:
             say(f"nothing new, so {name} was not opened")
             continue
-        opening.count_files(project, name)  # raises for pipes: DVC would hang
         vcs.repro(project.root, None if verbose else Stages(say).handle)
-        for line in sealing.seal(project):
-            say(line)
+        say("\n".join(sealing.seal(project)))
         now = ProjectState.read(project)
     return refused
 
 
 def _has_new(now: ProjectState, folder: Path) -> bool:
-    """Return whether the folder of an earlier day has an image that no day has.
-
-    Its day was skipped because the folder had none then, and it cannot be opened now.
-    """
+    # The day of this folder was skipped because it had no new image then, and cannot be opened now.
     day = now.day
     if now.is_sealed:
         day = (date.fromisoformat(now.day) + timedelta(days=1)).isoformat()
@@ -78,10 +71,7 @@ def _has_new(now: ProjectState, folder: Path) -> bool:
 
 
 def _late(project: Project, folder: Path, day: str, sealed: float | None) -> int:
-    """Count the new files that came into a folder after its day was sealed.
-
-    A job may start before all files have arrived. Copies of files that the day has do not count.
-    """
+    """Count the new files that came into a folder after its day was sealed, without copies."""
     if sealed is None or not folder.is_dir():
         return 0
     # A new file changes the time of its folder, so on most nights no file is checked.
@@ -101,17 +91,14 @@ def dated_folders(source: Path) -> list[Path]:
     """
     paths = source.iterdir() if source.is_dir() else ()
     found = sorted(path for path in paths if not path.name.startswith("."))
-    if not any(is_day(path.name) and path.is_dir() for path in found):
+    others = [path for path in found if not (is_day(path.name) and path.is_dir())]
+    if len(others) == len(found):
         return []
-    others = [
-        f"{path.name} is not a {'folder' if is_day(path.name) else 'day'}"
-        for path in found
-        if not (is_day(path.name) and path.is_dir())
-    ]
     if others:
+        kinds = {path.name: "folder" if is_day(path.name) else "day" for path in others}
         raise IntakeError(
             f"{source} must hold folders named by day only:",
-            problems=others,
+            problems=[f"{name} is not a {kind}" for name, kind in kinds.items()],
             hint="name them YYYY-MM-DD, or move them elsewhere",
         )
     return found

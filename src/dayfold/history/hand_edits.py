@@ -39,9 +39,8 @@ def check(now: ProjectState) -> None:
     """Raise CycleError, with how to restore it, if a file of a sealed day was changed.
 
     Outputs of the last sealed day are skipped while no other day is open, as they may be made
-    again. Days whose images were never here are skipped too: they were not pulled. If nothing is
-    found, the time is noted by day, so that only days with newer files are read the next time. Of
-    more than MOST_DAYS days, those are checked whose last check is longest ago.
+    again. Days whose images were never here are skipped too: they were not pulled. Of more than
+    MOST_DAYS days, those are checked whose last check is longest ago.
     """
     project, began = now.project, time.clock_gettime_ns(FILE_CLOCK)
     noted, parent_back = _noted(project), _parent_back(now)
@@ -96,10 +95,8 @@ def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
         gone = [name for name, path in paths.items() if not path.exists()]
         changed += [name for name in paths.keys() - gone if md5_file(paths[name]) != made[name]]
     if gone and not changed:
-        raise CycleError(
-            f"{now.day} is sealed, but not here yet: {', '.join(gone)}.",
-            hint=vcs.TO_FETCH,
-        )
+        what = f"{now.day} is sealed, but not here yet: {', '.join(gone)}."
+        raise CycleError(what, hint=vcs.TO_FETCH)
     if changed:
         raise CycleError(
             f"{now.day} is not as it was sealed: {', '.join(sorted(set(changed)))}.",
@@ -111,10 +108,6 @@ def check_last(now: ProjectState, *, tables_alone: bool = False) -> None:
 def _refuse(
     found: Mapping[str, Sequence[str]], parent: str = "", parent_back: Sequence[str] = ()
 ) -> None:
-    """Raise CycleError that lists changed files, with the command that restores all of them.
-
-    `parent_back` are the steps for data/parent, if it is not what the day `parent` made.
-    """
     problems = [f"data/parent is not what {parent} made"] * bool(parent_back)
     for what, names in found.items():
         problems += first_few([escaped(f"{name} {what}") for name in names])
@@ -136,23 +129,18 @@ def _refuse(
 
 
 def _noted(project: Project) -> dict[str, int]:
-    """Return day → time in ns at which its images were last found unchanged; 0 for never.
-
-    A time in the future counts as never: the clock was put back, so changes look older.
-    """
+    """Return day → time in ns at which its images were last found unchanged; 0 for never."""
     now = time.clock_gettime_ns(FILE_CLOCK)
     try:
         found = json.loads(project.last_checked.read_bytes())
+        # If the clock was put back since, changes look older.
         return {day: at if at <= now else 0 for day, at in found.items()}
     except (FileNotFoundError, ValueError):
         return {}  # missing, or written by an earlier version
 
 
 def _parent_back(now: ProjectState) -> list[str]:
-    """Return the commands that restore data/parent; none if it is as the day before made it.
-
-    None either if it is not here, or if no sealed day made it.
-    """
+    """Return the commands that restore data/parent; none if it is as the day before made it."""
     project, day = now.project, now.params.parent
     if day not in now.sealed or not project.parent.is_dir():
         return []
@@ -171,7 +159,6 @@ def _parent_back(now: ProjectState) -> list[str]:
 
 
 def _parent_files(project: Project) -> dict[str, str]:
-    """Return the name and MD5 of each file in data/parent."""
     here = (path for path in project.parent.iterdir() if not is_clutter(path.name))
     # A link to a lost cache object is no file.
     return {path.name: md5_file(path) for path in here if path.is_file()}
@@ -188,7 +175,7 @@ def _is_behind_git(now: ProjectState) -> bool:
 
 
 def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:
-    project, days = now.project, {day for day in now.sealed if day != now.day}
+    project, days = now.project, {*now.sealed} - {now.day}
     if not days:
         return []
     # Added files are left out: during a merge they are days that others sealed.
@@ -204,7 +191,6 @@ def _in_git(now: ProjectState, paths: Sequence[str]) -> list[str]:
 
 
 def _files(project: Project, folder: Path, since: int) -> tuple[list[str], bool]:
-    """Return the files below a folder, and whether any file or folder may have changed since."""
     found, is_touched = [], False
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_clutter(name)]

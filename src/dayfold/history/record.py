@@ -38,15 +38,13 @@ class Sealed:
     def file(self, path: str) -> bytes:
         """Return a file's bytes; CycleError if the tag has no such file."""
         if path not in self.files:
-            raise CycleError(
-                f"{vcs.TAG}{self.day} has no readable {path}.", hint="dayfold check --read-data"
-            )
+            what = f"{vcs.TAG}{self.day} has no readable {path}."
+            raise CycleError(what, hint="dayfold check --read-data")
         return self.files[path]
 
     @cached_property
     def lock(self) -> dict[str, Any]:
-        stages: dict[str, Any] = self._yaml(self.project.dvc_lock)["stages"]
-        return stages
+        return dict(self._yaml(self.project.dvc_lock)["stages"])
 
     def outs(self, *stages: str) -> dict[str, str]:
         """Return path → MD5 of the outputs of these stages (by default all), in order."""
@@ -63,13 +61,11 @@ class Sealed:
 
     def _yaml(self, path: Path) -> dict[str, Any]:
         text = self.file(self.project.name(path))
-        values: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
-        return values
+        return dict(yaml.load(text, Loader=yaml.CSafeLoader))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.file(self.project.name(self.project.provenance)))
-        return values
+        return dict(json.loads(self.file(self.project.name(self.project.provenance))))
 
     @property
     def is_readable(self) -> bool:
@@ -103,7 +99,6 @@ class Sealed:
 
     @property
     def images_md5(self) -> str:
-        """The MD5 of the day's image folder in DVC; empty if there is none."""
         return str(self.tracked["md5"]) if self.tracked else ""
 
     @cached_property
@@ -163,11 +158,10 @@ def span(days: Sequence[str], among: Sequence[str]) -> str:
 
 @dataclass
 class Usage:
-    """An image, the day it arrived, and the sealed days that used it.
+    """An image, the day it arrived, the day that withdrew it or "", and sealed days by its use.
 
-    `until` is the day that withdrew it, or "". The models of `trained` days learnt from it; those
-    of `tested` days were calibrated or tested with it. For `unknown` days the replay set is not in
-    the cache.
+    The models of `tested` days were calibrated or tested with it; for `unknown` days the replay set
+    is not in the cache.
     """
 
     image: str
@@ -186,10 +180,7 @@ class Usage:
 
 
 def usage(history: History, images: Collection[str], days: Sequence[Sealed]) -> list[Usage]:
-    """Return these images, sorted by path, with the sealed `days` that used each.
-
-    Replayed images are found in the day's data/replay.csv in DVC's cache.
-    """
+    """Return these images, sorted by path, with the sealed `days` that used each."""
     of_them = pl.col("image").is_in(list(images))
     columns = ("image", "path", "split", "day", "on")
     live = history.images.with_columns(on=pl.lit("")).filter(of_them).select(columns)
@@ -223,8 +214,7 @@ def erased_inputs(
 ) -> dict[str, list[str]]:
     """Return day → paths of the erased images that the day cannot be made again without."""
     found: dict[str, list[str]] = {}
-    erased = corrections.withdrawals(project, corrections.ERASE)
-    for entry in usage(history, erased, days):
+    for entry in usage(history, corrections.withdrawals(project, corrections.ERASE), days):
         for day in entry.days:
             found.setdefault(day, []).append(entry.path)
     return found

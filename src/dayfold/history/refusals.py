@@ -5,7 +5,7 @@ undo the wrong day. Each function raises CycleError, with the next step, for one
 lists the states that each command refuses.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from dayfold.errors import CycleError
@@ -28,23 +28,14 @@ def _under_way(now: ProjectState) -> None:
     vcs.check_nothing_under_way(now.project.root)
 
 
-def _moved(now: ProjectState) -> None:
-    """Raise if the tag of the day or of its parent is on another day's commit."""
-    _check_not_moved(now, [now.params.parent, now.day])
-
-
-def _any_moved(now: ProjectState, last: int = 0) -> None:
-    """Raise if the tag of any of the `last` days (0: all) is on another day's commit.
+def _moved(now: ProjectState, last: int | None = None) -> None:
+    """Raise if a tag of the day and its parent, or of the `last` days (0: all), was moved.
 
     A partial clone fetches the params of each day for this.
     """
-    _check_not_moved(now, now.sealed[-last:])
-
-
-def _check_not_moved(now: ProjectState, days: Sequence[str]) -> None:
     root, name = now.project.root, now.project.name(now.project.params)
-    days = sorted({*days} & {*now.sealed})
-    for day, files in vcs.at_tags(root, days, lambda _: [name]).items():
+    days = [now.params.parent, now.day] if last is None else now.sealed[-last:]
+    for day, files in vcs.at_tags(root, sorted({*days} & {*now.sealed}), lambda _: [name]).items():
         tag = vcs.TAG + day
         if name not in files and vcs.git(root, "ls-tree", tag, "--", name):
             # This fetches the file in a partial clone, and fails if git's object is damaged.
@@ -61,11 +52,7 @@ def _check_not_moved(now: ProjectState, days: Sequence[str]) -> None:
 
 
 def _untagged(now: ProjectState) -> None:
-    """Raise if a committed day has no tag on this branch.
-
-    A rebase, an amended commit or a squash merge makes a new commit and leaves the tag on the old
-    one.
-    """
+    """Raise if a committed day has no tag on this branch, as after a rebase or a squash merge."""
     if not now.untagged:
         return
     problems = [
@@ -84,7 +71,6 @@ def _untagged(now: ProjectState) -> None:
 
 
 def _lost(now: ProjectState) -> None:
-    """Raise as `_untagged`, but not for the open day if a person has committed it."""
     if now.lost_tags:
         _untagged(now)
 
@@ -95,8 +81,9 @@ def _shallow(now: ProjectState) -> None:
         _untagged(now)
 
 
-def check_not_taken(now: ProjectState, day: str) -> None:
-    """Raise if a day that this branch does not have is sealed elsewhere."""
+def check_not_taken(now: ProjectState, day: str = "") -> None:
+    """Raise if a day that this branch does not have, by default today's, is sealed elsewhere."""
+    day = day or now.day
     if day not in now.tagged or day in {*now.sealed, *now.untagged}:
         return
     root, tag = now.project.root, vcs.TAG + day
@@ -113,23 +100,15 @@ def check_not_taken(now: ProjectState, day: str) -> None:
     )
 
 
-def _taken(now: ProjectState) -> None:
-    """Raise if the day of params.yaml is sealed on another branch."""
-    check_not_taken(now, now.day)
-
-
 def _not_last(now: ProjectState) -> None:
-    """Raise if no day is open and params.yaml does not name the last sealed day."""
     last = now.sealed[-1] if now.sealed else now.day
     if now.is_open or last == now.day:
         return
     if last in now.committed:
-        raise CycleError(
-            f"params.yaml says that the day is {now.day}; {last} is sealed after it.",
-            hint=f"git checkout {vcs.TAG}{last} -- params.yaml",
-        )
-    gone = ("--diff-filter=D", "--", now.project.name(now.project.manifest(last)))
-    words = ("log", "--max-count=1", "--format=%h", *gone)
+        what = f"params.yaml says that the day is {now.day}; {last} is sealed after it."
+        raise CycleError(what, hint=f"git checkout {vcs.TAG}{last} -- params.yaml")
+    path = now.project.name(now.project.manifest(last))
+    words = ("log", "--max-count=1", "--format=%h", "--diff-filter=D", "--", path)
     commit = vcs.git(now.project.root, *words).strip()
     raise CycleError(
         f"{last} is sealed, and the commit {commit} removed its files.",
@@ -150,7 +129,6 @@ def _no_branch(now: ProjectState) -> None:
 
 
 def _behind(now: ProjectState) -> None:
-    """Raise if the upstream branch has commits that this branch lacks."""
     if behind := vcs.behind(now.project.root):
         raise CycleError(
             f"The upstream branch has {plural(behind, 'commit')} that this clone lacks: a day "
@@ -161,30 +139,23 @@ def _behind(now: ProjectState) -> None:
 
 
 def _not_sealable(now: ProjectState) -> None:
-    """Raise if no day is open and the next one could not be sealed."""
     if not now.is_open:
         _no_branch(now)
         _behind(now)
 
 
 def _incomplete(now: ProjectState) -> None:
-    """Raise if files of the open day are missing, for example after `git clean` or `rm`."""
     if not now.is_open or now.untagged:
         return
     if names := day_files.missing(now.project, now.day):
-        raise CycleError(
-            f"{now.day} is open, and this is gone: {', '.join(names)}.",
-            hint="dayfold check --fix; or, to close the day: dayfold undo",
-        )
+        what = f"{now.day} is open, and this is gone: {', '.join(names)}."
+        raise CycleError(what, hint="dayfold check --fix; or, to close the day: dayfold undo")
 
 
 def _killed(now: ProjectState) -> None:
-    note = journal.pending(now.project) if is_free(now.project.cycle_lock) else None
-    if note:
-        raise CycleError(
-            f"dayfold {note.command} did not end, and the next command repairs it",
-            hint="dayfold check --fix",
-        )
+    if note := journal.pending(now.project) if is_free(now.project.cycle_lock) else None:
+        what = f"dayfold {note.command} did not end, and the next command repairs it"
+        raise CycleError(what, hint="dayfold check --fix")
 
 
 # In the order of the checks. `open` is for opening the next day, by `add` or `relabel`, and for
@@ -192,17 +163,17 @@ def _killed(now: ProjectState) -> None:
 # lost tags itself.
 REFUSED: Mapping[str, tuple[Callable[[ProjectState], None], ...]] = {
     "open": (
-        *(_under_way, _moved, _untagged, _taken, _not_last, _not_sealable, _killed),
+        *(_under_way, _moved, _untagged, check_not_taken, _not_last, _not_sealable, _killed),
         *(_incomplete, hand_edits.check, hand_edits.check_last),
     ),
     "change": (hand_edits.check,),
-    "seal": (_no_branch, _behind, _moved, _shallow, _taken, _incomplete, hand_edits.check),
+    "seal": (_no_branch, _behind, _moved, _shallow, check_not_taken, _incomplete, hand_edits.check),
     "undo": (_moved, _lost, _not_last),
     "unseal": (_no_branch,),
-    "check": (_any_moved, _no_branch),
+    "check": (partial(_moved, last=0), _no_branch),
     "stage": (hand_edits.check_tables,),
     "log": (
-        *(partial(_any_moved, last=LOG_DAYS), hand_edits.check_tables),
+        *(partial(_moved, last=LOG_DAYS), hand_edits.check_tables),
         partial(hand_edits.check_last, tables_alone=True),
     ),
 }

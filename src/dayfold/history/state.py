@@ -96,36 +96,25 @@ class UnusedFolder(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        what = (
-            "belong to no day"
-            if self.command
-            else "earlier days have too; the folder is not needed"
-        )
+        what = "belong to no day"
+        if not self.command:
+            what = "earlier days have too; the folder is not needed"
         return f"{self.folder} holds {plural(self.images, 'image')} that {what}"
 
 
 def unused_folders(now: ProjectState) -> list[UnusedFolder]:
-    """Return the folders of images that no day uses, in order.
-
-    A day with a tag on any branch, or with a committed manifest, is left out.
-    """
+    """Return the folders of images that no day of any branch uses, in order."""
     project = now.project
     folders = {path.name for path in project.images("").glob("*-*-*") if path.is_dir()}
-    days = sorted(filter(is_day, folders - {now.day, *now.tagged, *now.committed}))
-    if not days:
-        return []
-    had = {*now.sealed_history.images["image"], *now.sealed_history.withdrawn}
     found = []
-    for day in days:
+    for day in sorted(filter(is_day, folders - {now.day, *now.tagged, *now.committed})):
         if files := walk_day(project, day, Delivery()):
+            had = {*now.sealed_history.images["image"], *now.sealed_history.withdrawn}
             is_new = any(sha256_file(one.path) not in had for one in files)
             folder = project.name(project.images(day))
-            command = f"dayfold add {folder}{_options(now, day)}" if is_new else ""
+            options = f"--day {day}" if now.is_unopened or now.day <= day else "--move"
+            if now.is_open:
+                options = f"--move --day {now.day}"
+            command = f"dayfold add {folder} {options}" if is_new else ""
             found.append(UnusedFolder(folder, len(files), command))
     return found
-
-
-def _options(now: ProjectState, day: str) -> str:
-    if now.is_open:
-        return f" --move --day {now.day}"
-    return f" --day {day}" if now.is_unopened or now.day <= day else " --move"

@@ -31,8 +31,6 @@ _OF_DVC = re.compile(
     r"|\t(git add|dvc config) |Use `dvc push`"
 )
 
-Say = Callable[[str], None]
-
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -63,12 +61,10 @@ def show(table: Table) -> None:
         return
     least = 0
     for column in table.columns:
-        head, *cells = (
-            Measurement.get(wide, wide.options, cell) for cell in (column.header, *column.cells)
-        )
-        column.min_width = head.minimum
-        if column.no_wrap:
-            column.min_width = max(one.maximum for one in (head, *cells))
+        cells = (column.header, *column.cells)
+        sizes = [Measurement.get(wide, wide.options, cell) for cell in cells]
+        most = max(one.maximum for one in sizes)
+        column.min_width = most if column.no_wrap else sizes[0].minimum
         least += column.min_width + sum(table.padding)
     Console(width=max(Console().width, least)).print(table, crop=False)
 
@@ -166,11 +162,10 @@ class Ticker:
 class Stages:
     """The output of `dvc repro`, as one line a stage: its name, its time and its result."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._stage, self._began, self._shown = say, "", 0.0, 0.0
 
     def handle(self, line: str) -> None:
-        """Handle a line that DVC or a brief stage printed."""
         begun = _BEGUN.match(line)
         if line.startswith(PROGRESS):
             self._progress(line.removeprefix(PROGRESS))

@@ -67,7 +67,6 @@ class DvcProcess:
 
 
 def _forward(stream: Iterable[str], handle: OnLine) -> int | None:
-    """Pass on what a command prints; return its exit code, None if the process has ended."""
     for line in stream:
         text, end, code = line.partition(_END)
         if text or not end:

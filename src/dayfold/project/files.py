@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,10 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
     The file has the access rights `mode` from the start, by default the usual ones.
     """
-    _check_no_stream(path)
+    # root would replace devices, pipes and /dev/stdout by a file.
+    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
+    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, so that a kill leaves nothing that looks like an image; short, and unique for each
     # name.
@@ -68,13 +71,6 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
         # Free the space on a full disk, and name the file that was meant.
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _check_no_stream(path: Path) -> None:
-    """Refuse devices, pipes and /dev/stdout, which root would replace by a file."""
-    is_open_file = path.is_symlink() and str(path.readlink()).startswith("/proc/")
-    if is_open_file or (path.exists() and not path.is_file() and not path.is_dir()):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def escaped(text: str) -> str:
@@ -144,10 +140,8 @@ def parse_csv(
     data = data.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of spreadsheets
     header = io.BytesIO(data).readline().decode(errors="replace").rstrip("\r\n")
     if header != ",".join(schema):
-        raise LedgerError(
-            f"{source} has the columns {header!r}, not {','.join(schema)!r}.",
-            hint=who_changed(source),
-        )
+        what = f"{source} has the columns {header!r}, not {','.join(schema)!r}."
+        raise LedgerError(what, hint=who_changed(source))
     try:
         return pl.read_csv(data, schema=schema, empty_string_is_null=False, n_rows=rows)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
@@ -190,9 +184,8 @@ def dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return a tree of keys as one flat dict of dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= (
-            dotted(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-        )
+        is_tree = isinstance(value, dict)
+        found |= dotted(value, f"{before}{key}.") if is_tree else {before + key: value}
     return found
 
 
@@ -218,10 +211,8 @@ def only_one(lock: Path, doing: str) -> Iterator[None]:
 def is_free(lock: Path) -> bool:
     """Return whether nobody holds a lock (flock); the lock's file may stay without a holder."""
     try:
-        with lock.open("rb") as file:
+        with suppress(FileNotFoundError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
     except BlockingIOError:
         return False
     return True

@@ -56,12 +56,10 @@ def read(project: Project) -> Note | None:
 
 
 def write(project: Project, note: Note | None) -> None:
-    """Replace the note; None removes it."""
     if note is None:
         project.journal.unlink(missing_ok=True)
     else:
-        found = note._asdict() | {"facts": dict(note.facts)}
-        write_bytes(project.journal, json.dumps(found).encode())
+        write_bytes(project.journal, json.dumps(note._asdict(), default=dict).encode())
 
 
 @contextmanager
@@ -94,7 +92,6 @@ class HalfDone(NamedTuple):
 
     @property
     def _written(self) -> float:
-        """Return when it was written, in seconds since 1970, or now if it no longer exists."""
         try:
             return self.path.lstat().st_mtime
         except FileNotFoundError:
@@ -106,10 +103,7 @@ class HalfDone(NamedTuple):
         return abs(time.time() - self._written)
 
     def is_covered_by(self, note: Note | None) -> bool:
-        """Return whether a killed command left it.
-
-        It was then written after the command began; a lock, when the command's step began.
-        """
+        """Return whether a killed command left it: it was then written after the command began."""
         written = self._written + _CLOCKS_APART_SECONDS
         if note is None or written < note.began:
             return False
@@ -119,9 +113,8 @@ class HalfDone(NamedTuple):
 def pending(project: Project) -> Note | None:
     """Return the note of a command that did not end, if there is something to repair."""
     note = read(project)
-    if note and (note.step or any(one.is_covered_by(note) for one in half_done(project))):
-        return note
-    return None
+    is_left = note and (note.step or any(one.is_covered_by(note) for one in half_done(project)))
+    return note if is_left else None
 
 
 def half_done(project: Project) -> list[HalfDone]:
@@ -178,7 +171,6 @@ def _holders(project: Project) -> Iterator[tuple[int, bool]]:
 
 
 def _git_locks(project: Project) -> Iterator[HalfDone]:
-    """Yield the locks that a killed git left; git fails until they are removed."""
     words = ("rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir")
     for folder in sorted({Path(line) for line in vcs.git(project.root, *words).splitlines()}):
         for path in (*folder.glob("*.lock"), *(folder / "refs").rglob("*.lock")):
@@ -188,9 +180,8 @@ def _git_locks(project: Project) -> Iterator[HalfDone]:
 
 def _parts(project: Project) -> Iterator[HalfDone]:
     """Yield files that were being written: nobody reads them, but DVC counts them in a folder."""
-    found = [
-        path for folder in (".", "data", "data/*/") for path in project.root.glob(f"{folder}/.*")
-    ]
+    root = project.root
+    found = [*root.glob(".*"), *root.glob("data/.*"), *root.glob("data/*/.*")]
     # Read without validation, as repairs must work with params of an older version too.
     day = params_file.day_of(project.params.read_bytes())
     if is_day(day):
@@ -202,7 +193,6 @@ def _parts(project: Project) -> Iterator[HalfDone]:
 
 
 def _dvc_files(project: Project) -> Iterator[HalfDone]:
-    """Yield half-written files that DVC writes in place: dvc.lock, and .dvc files."""
     tracking = [*(project.data / "images").glob("*.dvc"), project.parent.with_suffix(".dvc")]
     for path in (project.dvc_lock, *tracking):
         name, folder = project.name(path), path.with_suffix("")

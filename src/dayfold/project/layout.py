@@ -108,10 +108,8 @@ class Project:
             if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
                 check_path(folder)
                 return cls(folder)
-        raise CycleError(
-            f"No dayfold project in {here} or above it (no dvc.yaml beside a params.yaml).",
-            hint="dayfold init my-project && cd my-project",
-        )
+        what = f"No dayfold project in {here} or above it (no dvc.yaml beside a params.yaml)."
+        raise CycleError(what, hint="dayfold init my-project && cd my-project")
 
     def name(self, path: Path) -> str:
         """Return a path as in manifests and messages: relative to the top, with `/`."""

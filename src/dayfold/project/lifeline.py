@@ -30,10 +30,8 @@ def tie() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     starter = _starter()
     if starter is None:
-        raise CycleError(
-            "The process that started this one has ended, so nothing was done.",
-            hint="start it again",
-        )
+        what = "The process that started this one has ended, so nothing was done."
+        raise CycleError(what, hint="start it again")
     threading.Thread(target=_watch, args=(starter,), daemon=True).start()
 
 

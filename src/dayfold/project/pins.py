@@ -29,10 +29,8 @@ def entries(data: bytes, source: str) -> Entries:
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError):
         pass
     again = ", then dvc repro" * (source == "dvc.lock")
-    raise LedgerError(
-        f"{source} is not complete, so DVC cannot use it.",
-        hint=f"git checkout HEAD -- {source}{again}",
-    )
+    what = f"{source} is not complete, so DVC cannot use it."
+    raise LedgerError(what, hint=f"git checkout HEAD -- {source}{again}")
 
 
 def outputs(lock: bytes) -> dict[str, str]:

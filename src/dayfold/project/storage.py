@@ -11,6 +11,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -19,7 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 from dayfold.errors import ToolError
 from dayfold.project import vcs
-from dayfold.project.files import md5, write_bytes
+from dayfold.project.cpus import cpus
+from dayfold.project.files import md5, md5_file, write_bytes
 
 READ_ONLY = 0o444  # DVC trusts objects with exactly these rights; others it hashes or deletes
 FOLDER = ".dir"  # ends the MD5 of a folder, whose object lists its files
@@ -27,7 +29,6 @@ FOLDER = ".dir"  # ends the MD5 of a folder, whose object lists its files
 
 @functools.cache
 def cache_folder(root: Path) -> Path:
-    """Return the folder of the project's cache, as DVC is configured."""
     return Path(vcs.dvc(root, "cache", "dir").strip())
 
 
@@ -57,9 +58,7 @@ def linked(link: Path, objects: Path) -> Path | None:
     `objects` is the cache's folder, with links resolved. None if the link leads elsewhere.
     """
     real = Path(os.path.realpath(link))  # `resolve` raises RuntimeError on a loop
-    if not real.is_relative_to(objects):
-        return None
-    return real if stat.S_ISREG(real.stat().st_mode) else None
+    return real if real.is_relative_to(objects) and stat.S_ISREG(real.stat().st_mode) else None
 
 
 def object_path(root: Path, key: str) -> Path:
@@ -95,6 +94,16 @@ def folder_md5(files: Mapping[str, str]) -> str:
     return md5(json.dumps(entries, sort_keys=True).encode()) + FOLDER
 
 
+def has_md5(path: Path, key: str) -> bool:
+    """Return whether a file, or a folder with its files, has this MD5 of DVC's."""
+    if not path.is_dir():
+        return path.is_file() and md5_file(path) == key
+    files = [file for file in path.rglob("*") if file.is_file()]
+    names = (file.relative_to(path).as_posix() for file in files)
+    with ThreadPoolExecutor(cpus()) as pool:
+        return folder_md5(dict(zip(names, pool.map(md5_file, files), strict=True))) == key
+
+
 PATIENCE_S = 30  # how long a remote may take to answer
 NOWHERE = "0" * 32  # an MD5 that no object has
 
@@ -115,7 +124,7 @@ class Remote(NamedTuple):
     def data(self, key: str) -> bytes | None:
         """Return the bytes of an object, None if there is none; raise ToolError as `replace`."""
         with self._reached():
-            return None if self.problem else self._read(self.store.oid_to_path(key))
+            return self._read(self.store.oid_to_path(key))
 
     def lacking(self, keys: Iterable[str]) -> set[str]:
         """Return which objects the remote does not have; raise ToolError as `replace`."""
@@ -148,10 +157,7 @@ class Remote(NamedTuple):
             return int(found not in (None, text))
 
     def _read(self, path: str) -> bytes | None:
-        """Return the bytes at a path; None if there is nothing.
-
-        fsspec's `exists` is not used: it is false for an unreachable server too.
-        """
+        # fsspec's `exists` is not used: it is false for an unreachable server too.
         try:
             return bytes(self.store.fs.cat_file(path))
         except FileNotFoundError:
@@ -159,6 +165,8 @@ class Remote(NamedTuple):
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
+        if self.problem:
+            raise ToolError(f"remote {self.name} ({self.url}) {self.problem}")
         try:
             yield
         except Exception as error:  # each storage has its own errors
@@ -281,7 +289,7 @@ def fetch(root: Path, key: str) -> Path:
         if data is not None and md5(data) == key.removesuffix(FOLDER):
             write_bytes(path, data, mode=READ_ONLY)
             return path
-        state = remote.problem or ("does not have it" if data is None else "has other bytes")
+        state = "does not have it" if data is None else "has other bytes"
         problems.append(f"remote {remote.name} ({remote.url}) {state}")
     raise ToolError(
         f"DVC's cache lacks the object {key}, and no remote has it:",
@@ -310,9 +318,7 @@ def missing_in_remote(root: Path, keys: Iterable[str]) -> tuple[frozenset[str], 
     def look() -> None:
         try:
             [found] = [one for one in remotes(root) if one.name == name]
-            lacking = frozenset() if found.problem else frozenset(found.lacking(wanted))
-            problem = f"remote {name} ({found.url}) {found.problem}" if found.problem else ""
-            answers.append((lacking, problem))
+            answers.append((frozenset(found.lacking(wanted)), ""))
         except ToolError as error:
             answers.append((frozenset(), error.what))
 

@@ -143,7 +143,6 @@ def repro(root: Path, each: Callable[[str], None] | None = None) -> None:
     busy = list[str]()
 
     def pass_on(line: str) -> None:
-        """Print a line to stderr; from a line about another DVC on, keep the lines instead."""
         if busy or _is_busy(line):
             busy.append(line)
         else:
@@ -174,7 +173,6 @@ def restore_command(*targets: str) -> str:
 def git(
     root: Path, *words: str, more: Mapping[str, str] | None = None, given: str | None = None
 ) -> str:
-    """Run a git command at the project's top and return what it prints."""
     try:
         done = subprocess.run(
             [*_GIT, *words],
@@ -194,7 +192,6 @@ def git(
 
 
 def git_succeeds(root: Path, *words: str) -> bool:
-    """Return whether a git command succeeds (exit code 0)."""
     try:
         git(root, *words)
     except ToolError:
@@ -217,15 +214,11 @@ def blobs(root: Path, names: Sequence[str]) -> dict[str, bytes]:
     Missing and damaged files are left out (`git fsck` reports damage).
     """
     found: dict[str, bytes] = {}
-    left = list(names)
+    left, words = list(names), [*_GIT, "cat-file", "--batch"]
     while left:
+        given = "".join(f"{name}\n" for name in left).encode()
         done = subprocess.run(
-            [*_GIT, "cat-file", "--batch"],
-            cwd=root,
-            env=environment(),
-            input="".join(f"{name}\n" for name in left).encode(),
-            capture_output=True,
-            check=False,
+            words, cwd=root, env=environment(), input=given, capture_output=True, check=False
         )
         said = io.BytesIO(done.stdout)
         while left and (head := said.readline()):
@@ -283,13 +276,14 @@ def is_shallow(root: Path) -> bool:
 
 def behind(root: Path) -> int:
     """Return how many commits the upstream branch is ahead, as of the last fetch."""
-    if not git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}"):
-        return 0
-    return int(git(root, "rev-list", "--count", "HEAD..@{upstream}"))
+    return int(git(root, "rev-list", "--count", "HEAD..@{upstream}")) if has_upstream(root) else 0
+
+
+def has_upstream(root: Path) -> bool:
+    return git_succeeds(root, "rev-parse", "--verify", "--quiet", "@{upstream}")
 
 
 def tagged_days(root: Path, *which: str) -> list[str]:
-    """Return the days that have a tag anywhere, in order."""
     said = git(root, "for-each-ref", "--format=%(refname:strip=3)", *which, f"refs/tags/{TAG}")
     return sorted(filter(is_day, said.split("\n")))
 
@@ -297,8 +291,8 @@ def tagged_days(root: Path, *which: str) -> list[str]:
 def times_of_seals(root: Path) -> dict[str, int]:
     """Return day → when it was tagged, in seconds since 1970."""
     form = "--format=%(refname:strip=3) %(creatordate:unix)"
-    lines = git(root, "for-each-ref", form, f"refs/tags/{TAG}").splitlines()
-    found = (line.rpartition(" ") for line in lines)
+    said = git(root, "for-each-ref", form, f"refs/tags/{TAG}")
+    found = (line.rpartition(" ") for line in said.splitlines())
     return {day: int(at) for day, _, at in found if is_day(day)}
 
 
@@ -351,17 +345,15 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
     if conflicts_only and not conflicts:
         return
     places = [word for name in _UNDER_WAY for word in ("--git-path", name)]
-    paths = git(root, "rev-parse", *places).splitlines()
-    begun = zip(_UNDER_WAY.values(), paths, strict=True)
-    found = [name for name, path in begun if (root / path).exists()]
-    if not conflicts and not found:
+    begun = zip(_UNDER_WAY.values(), git(root, "rev-parse", *places).splitlines(), strict=True)
+    what = next((name for name, path in begun if (root / path).exists()), "")
+    if not conflicts and not what:
         return
-    what = found[0] if found else "git stash pop or the like"
-    back = f"git {what} --abort" if found else f"git checkout HEAD -- {' '.join(conflicts)}"
-    go_on = f"git {what} --continue" if found else "git add FILES"
+    back = f"git {what} --abort" if what else f"git checkout HEAD -- {' '.join(conflicts)}"
+    go_on = f"git {what} --continue" if what else "git add FILES"
     merging = "docs/operations.md, How to merge dvc.lock, then " * bool(conflicts)
     raise CycleError(
-        f"A {what} is under way in this project"
+        f"A {what or 'git stash pop or the like'} is under way in this project"
         + (f", and {len(conflicts)} of its files are in conflict:" if conflicts else "."),
         problems=first_few(conflicts, "git status"),
         hint=f"to take it back: {back}; to go on: {merging}{go_on}",
@@ -369,7 +361,6 @@ def check_nothing_under_way(root: Path, *, conflicts_only: bool = False) -> None
 
 
 def check_is_top(root: Path) -> None:
-    """Raise CycleError where a project is not the top of a git repository."""
     if (root / ".git").exists():
         return
     if not git_succeeds(root, "rev-parse"):
@@ -386,5 +377,4 @@ def check_is_top(root: Path) -> None:
 
 
 def stale(root: Path, *targets: str) -> list[str]:
-    """Return the stages and .dvc files that `dvc status` finds changed."""
     return sorted(json.loads(dvc(root, "status", "--json", *targets)))

@@ -32,7 +32,6 @@ def parse(text: str, name: str) -> tuple[Any, Any]:
 
 
 def _not_yaml(name: str, text: str, error: yaml.YAMLError) -> ParamsError:
-    """Return the error for text that is no YAML; for an unknown escape, with what to write."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return ParamsError(f"{name} is not YAML: {error}", hint=f"edit {name}")
     number = error.problem_mark.line
@@ -95,7 +94,6 @@ def edit(
 
 
 def _written(value: object) -> str:
-    """Return a value as YAML; a string with a backslash is put in single quotes."""
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, str) and "\\" in value and value.isprintable():

@@ -38,8 +38,7 @@ def walk(
     chain is broken.
     """
     known = record.read(project, [day for day in sealed if day <= last])
-    days: list[str] = []
-    found: list[Finding] = []
+    days, found = list[str](), list[Finding]()
     day = last
     while day != ORIGIN and day not in days:
         days.append(day)
@@ -62,13 +61,11 @@ def _told(error: Exception) -> str:
 
 
 def _untagged(project: Project, day: str) -> Finding:
-    tag = f"{vcs.TAG}{day}"
-    if day in vcs.tagged_days(project.root):
-        return Finding(
-            day, f"{tag} is on a commit that is no longer on this branch", "dayfold seal"
-        )
-    fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
-    return Finding(day, f"the tag {tag} is missing", fix)
+    what, fix = "is on a commit that is no longer on this branch", "dayfold seal"
+    if day not in vcs.tagged_days(project.root):
+        fix = "git fetch --tags (a shallow clone: --unshallow --tags); if it has none: dayfold seal"
+        return Finding(day, f"the tag {vcs.TAG}{day} is missing", fix)
+    return Finding(day, f"{vcs.TAG}{day} {what}", fix)
 
 
 def check(project: Project, records: Sequence[Sealed], *, current: str) -> Iterator[Finding]:
@@ -80,9 +77,8 @@ def check(project: Project, records: Sequence[Sealed], *, current: str) -> Itera
     withdrawn: set[str] = set()
     for parent, sealed in zip(parents, records, strict=False):
         day = sealed.day
-        other = (
-            f"git log {vcs.TAG}{day} shows who sealed it; git fetch --tags --force takes another"
-        )
+        log = f"git log {vcs.TAG}{day} shows who sealed it"
+        other = f"{log}; git fetch --tags --force takes another"
         claims = itertools.chain(_of_itself(sealed, withdrawn), _of_its_parent(sealed, parent))
         try:
             yield from (Finding(day, what, other) for what in claims)
@@ -118,11 +114,9 @@ def _of_itself(sealed: Sealed, withdrawn: set[str]) -> Iterator[str]:
         yield f"the model was made from another {name} "
     noted = _corrections(sealed.files.get(project.name(project.corrections(day)), b""))
     # Erasing withdraws an image, unless that was done before.
-    wanted = {
-        ("withdraw" if action == ERASE else action, image)
-        for action, image in noted
-        if not (action == ERASE and image in withdrawn)
-    }
+    erased = {image for action, image in noted if action == ERASE}
+    wanted = {one for one in noted if one[0] != ERASE}
+    wanted |= {("withdraw", image) for image in erased - withdrawn}
     rows = {row for row in _corrections(sealed.file(name)) if row[0] not in ("parent", "add")}
     if wanted != rows:
         yield f"{name} does not apply data/corrections/{day}.csv"
@@ -151,11 +145,9 @@ def _working_tree(
     project: Project, sealed: Sealed, *, is_current: bool
 ) -> Iterator[tuple[Path, str, str]]:
     # The tables named by day stay for ever, the others until the next day.
-    day = sealed.day
-    origin = project.manifest(ORIGIN)
-    if sealed.parent[0] == ORIGIN and not (
-        origin.exists() and sha256(origin.read_bytes()) == sealed.parent[1]
-    ):
+    day, origin = sealed.day, project.manifest(ORIGIN)
+    pinned = sha256(origin.read_bytes()) if origin.exists() else ""
+    if sealed.parent[0] == ORIGIN and sealed.parent[1] != pinned:
         yield origin, "is not what the first day pins", "HEAD"
     paths = [project.corrections(day), project.groups(day)]
     paths += [project.root / name for name in sealed.outs() if is_current or day in name]

@@ -57,7 +57,9 @@ def examine(project: Project, *, fix: bool, read_data: bool = False) -> int:
 
 def _results(project: Project, *, read_data: bool) -> Iterator[Result]:
     yield from _tools(project)
-    yield _disk(project)
+    free = shutil.disk_usage(project.root).free
+    hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
+    yield Result("disk", f"{free / 2**30:.1f} GiB free", hint)
     yield _git_files(project.root)
     if template.is_older(project):
         yield Result(
@@ -102,8 +104,8 @@ def _results(project: Project, *, read_data: bool) -> Iterator[Result]:
 
 def _tools(project: Project) -> Iterator[Result]:
     packages = ", ".join(f"{name} {version(name)}" for name in ("dvc", "torch", "pillow", "numpy"))
-    found = f"dayfold {__version__}, python {platform.python_version()}, {packages}"
-    yield Result("versions", found)
+    python = platform.python_version()
+    yield Result("versions", f"dayfold {__version__}, python {python}, {packages}")
     found, hint = vcs.git(project.root, "--version").split()[2], ""
     if not vcs.git_succeeds(project.root, "var", "GIT_COMMITTER_IDENT"):
         found += "; it does not know who you are, so no day can be sealed"
@@ -136,12 +138,6 @@ def _changed_by_git(root: Path) -> list[str]:
     return sorted({name for name, word, value in attributes if word not in kept.get(value, ())})
 
 
-def _disk(project: Project) -> Result:
-    free = shutil.disk_usage(project.root).free
-    hint = "free some; in the project: dvc gc --all-tags, never gc -w" * (free < SPARE_BYTES)
-    return Result("disk", f"{free / 2**30:.1f} GiB free", hint)
-
-
 def _half_done(project: Project) -> Iterator[Result]:
     if busy := journal.at_work(project):
         yield Result("at work", ", ".join(busy))
@@ -153,8 +149,7 @@ def _half_done(project: Project) -> Iterator[Result]:
             yield Result("half done", said, "wait: git may be at work here or in another container")
         else:
             yield Result("half done", said, item.repair, item.fix)
-    note = journal.pending(project) if is_free(project.cycle_lock) else None
-    if note:
+    if note := journal.pending(project) if is_free(project.cycle_lock) else None:
         said = f"dayfold {note.command} did not end"
         yield Result("half done", said, "the next command repairs it")
     elif not found:
@@ -164,8 +159,8 @@ def _half_done(project: Project) -> Iterator[Result]:
 def _computing(params: Params) -> Result:
     # Without torch, whose import takes 3 s.
     recipe, here = params.train, cpus()
-    found = f"{recipe.device}, {recipe.precision}, {plural(recipe.threads, 'thread')}"
-    found += f" on {plural(here, 'CPU')}"
+    threads = f"{plural(recipe.threads, 'thread')} on {plural(here, 'CPU')}"
+    found = f"{recipe.device}, {recipe.precision}, {threads}"
     if recipe.precision == "bf16" and not multiplies_bf16():
         found += "; this CPU does not multiply in bf16: fp32 is faster, but changes the bits"
     if recipe.threads <= here:

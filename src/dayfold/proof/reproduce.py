@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dayfold import __version__
@@ -50,7 +51,6 @@ class Rebuilt:
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether the day is identical or, if another version made it, within the intervals."""
         return self.outcome in (IDENTICAL, WITHIN)
 
     def __str__(self) -> str:
@@ -76,9 +76,8 @@ def reproduce(
 
     `from_scratch` makes the first day from the origin and each other one from the model just made.
     `restore` puts outputs of identical days back into DVC's cache; nothing else in the project
-    changes, and no worktree is left. `here` makes days of another version with this one, and
-    compares figures. A day that needs an erased image is reported and not made. Raises CycleError
-    if a day is not sealed.
+    changes. `here` makes days of another version with this one, and compares figures. Raises
+    CycleError if a day is not sealed.
     """
     records = records_until(project, days)
     wanted = [one for one in records if from_scratch or not days or one.day in days]
@@ -142,34 +141,25 @@ def _why_not(sealed: Sealed, erased: Sequence[str], here: bool) -> str:
     pinned = sealed.params.get("dayfold")
     if here or pinned == __version__:
         return ""
-    return (
-        f"it was made by dayfold {pinned}, installed is {__version__}: "
-        f"pip install dayfold=={pinned}, or compare figures with --here"
-    )
+    way = f"pip install dayfold=={pinned}, or compare figures with --here"
+    return f"it was made by dayfold {pinned}, installed is {__version__}: {way}"
 
 
 @contextmanager
 def worktrees(project: Project) -> Iterator[None]:
-    """Let one process at a time make worktrees, and leave none.
-
-    What a kill left behind is removed first.
-    """
+    """Let one process at a time make worktrees; leave none, and first remove what a kill left."""
     with only_one(project.scratch / "reproduce.lock", "reproducing"):
-        _clear(project)
+        _remove(project, project.rebuilt_parent)
         try:
             yield
         finally:
-            _clear(project)
+            _remove(project, project.rebuilt_parent)
 
 
-def _clear(project: Project) -> None:
-    shutil.rmtree(project.rebuilt_parent, ignore_errors=True)
-    _remove(project)
-
-
-def _remove(project: Project) -> None:
-    # rmtree removes links to images and never follows them.
-    shutil.rmtree(project.rebuilt, ignore_errors=True)
+def _remove(project: Project, *more: Path) -> None:
+    for folder in (project.rebuilt, *more):
+        # rmtree removes links to images and never follows them.
+        shutil.rmtree(folder, ignore_errors=True)
     # It may be gone, or unknown to git.
     vcs.git_succeeds(project.root, "worktree", "remove", "--force", str(project.rebuilt))
 
@@ -225,8 +215,7 @@ def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
         from dayfold.learning import origin
 
         params = params_file.read(folder.params)
-        made = origin.make(seed=params.seed, **params.origin.model_dump())
-        origin.write(folder, made)
+        origin.write(folder, origin.make(seed=params.seed, **params.origin.model_dump()))
     else:
         storage.fetch_folder(project.root, sealed.parent_md5, folder.parent)
 
@@ -234,25 +223,20 @@ def _prepare(sealed: Sealed, folder: Project, from_scratch: bool) -> None:
 def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
     """Compare a day made again in `made` with its record.
 
-    Hashes of both dvc.lock files and of the files in the day's commit are compared. `inherited` is
-    the first day whose remade model differs, and with it the parent. For a day of another version,
-    figures are compared.
+    `inherited` is the first day whose remade model differs, and with it the parent. For a day of
+    another version, figures are compared.
     """
     if sealed.params["dayfold"] != __version__:
         return _figures(sealed, made)
     now, then = json.loads(made.provenance.read_bytes()), sealed.provenance
     lock, own = pins.outputs(made.dvc_lock.read_bytes()), made.name(made.provenance)
     planned = sealed.outs(*PLANS)
-    differing = [
-        path
-        for path, key in sealed.outs().items()
-        # provenance.json has times in it, so its other keys are compared one by one.
-        if path != own
-        and lock.get(path) != (md5(sealed.files[path]) if path in sealed.files else key)
-    ]
+    recorded = sealed.outs() | {path: md5(data) for path, data in sealed.files.items()}
+    differing = [path for path in sealed.outs() if lock.get(path) != recorded[path]]
     plans = [path for path in differing if path in planned]
     plans += [f"{key} in {own}" for key in DRAWS if now.get(key) != then.get(key)]
-    bits = [path for path in differing if path not in planned]
+    # provenance.json has times in it, so its other keys are compared one by one.
+    bits = [path for path in differing if path not in planned and path != own]
     if not plans and not bits:
         return Rebuilt(sealed.day, IDENTICAL)
     levels = (f"{name} {'DIFFERS' if of else 'equal'}" for name, of in (("A", plans), ("B", bits)))
@@ -270,7 +254,6 @@ def compare(sealed: Sealed, made: Project, *, inherited: str = "") -> Rebuilt:
 
 
 def _figures(sealed: Sealed, made: Project) -> Rebuilt:
-    """Compare a day's figures with its recorded 95% intervals (level D)."""
     # Versions before 0.2.0 had all figures in metrics.json.
     name = made.name(made.figures if made.name(made.figures) in sealed.files else made.metrics)
     then, now = json.loads(sealed.file(name)), json.loads(made.figures.read_bytes())

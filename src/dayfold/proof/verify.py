@@ -32,11 +32,10 @@ from dayfold.proof.chain import Finding
 
 @dataclass(eq=False)
 class StoredFile:
-    """One stored thing: its day and path, its hashes, and the places that should hold its bytes.
+    """One stored thing: its MD5 in DVC's cache (`key`), the sha256 of an image, and its `places`.
 
-    `key` is its MD5 in DVC's cache, `image` the sha256 of an image. `is_pulled` says whether `dvc
-    pull` fetches it today. `places` are files of the working tree and objects of the cache; `bad`
-    are those with other bytes.
+    Its places in the working tree and the cache should hold its bytes; `bad` ones hold others. `dvc
+    pull` fetches it today if it `is_pulled`.
     """
 
     day: str
@@ -54,11 +53,10 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class DefaultRemote:
-    """The default remote ("": none), from which missing and damaged things are restored.
+    """The default remote ("": none): what it is `lacking`, or a `problem` that kept it from saying.
 
-    It was asked for objects: it is `lacking` some, or a `problem` prevented the answer. If it
-    `remote_is_newer`, DVC skips the days that were sealed before it was set up. In a worktree with
-    its own cache, the cache of the `main` worktree is used first.
+    If `remote_is_newer`, DVC skips the days that were sealed before it was set up. In a worktree
+    with its own cache, the cache of the `main` worktree is used first.
     """
 
     root: Path
@@ -102,8 +100,7 @@ class DefaultRemote:
 class Verified:
     """The outcome: `damage`, what is `absent` but can be fetched, and in words what was `read`.
 
-    `unpushed` are the days of which the default remote lacks something; `problem` says why it did
-    not answer. `erased` counts the placeholders of erased images.
+    The default remote lacks something of `unpushed` days, or did not answer because of a `problem`.
     """
 
     days: list[str]
@@ -118,22 +115,18 @@ class Verified:
 def verify(project: Project, *, read_data: bool) -> Verified:
     """Check the chain from today to the origin; with `read_data` read every stored file.
 
-    Changes nothing. The open day itself is not checked, only its parent. The default remote is
-    asked for everything.
+    The open day itself is not checked, only its parent. The default remote is asked for everything.
     """
     now = ProjectState.read(project)
     if now.is_unopened:
         return Verified([])
-    is_settled = now.day in (*now.sealed, *now.committed)
-    last = now.day if is_settled else now.params.parent
+    last = now.day if now.day in (*now.sealed, *now.committed) else now.params.parent
     days, records, broken = chain.walk(project, now.sealed, last)
-    found = Verified(days, broken)
-    found.damage += chain.check(project, records, current=now.day)
+    found = Verified(days, [*broken, *chain.check(project, records, current=now.day)])
     records = [one for one in records if one.is_readable]  # `chain.check` has reported the others
-    for day in now.sealed:
-        if day not in found.days:
-            what = f"{vcs.TAG}{day} is not part of the history of {last}"
-            found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
+    for day in sorted({*now.sealed} - {*days}):
+        what = f"{vcs.TAG}{day} is not part of the history of {last}"
+        found.damage.append(Finding(day, what, "docs/operations.md, two clones that sealed"))
     pinned = [one for sealed in records for one in _pins(sealed, now.day)]
     bad: list[StoredFile] = []
     if read_data:
@@ -177,7 +170,7 @@ def shortened(found: Sequence[Finding]) -> Iterator[Finding]:
 def _git(project: Project) -> Iterator[Finding]:
     words = ("rev-parse", "--path-format=absolute", "--git-common-dir")
     refs = Path(vcs.git(project.root, *words).strip()) / "refs"
-    for path in sorted(path for path in refs.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, refs.rglob("*"))):
         # git accepts either case, but writes one form only.
         if not re.fullmatch(rb"([0-9a-f]{40,64}|ref: refs/\S+)\n", path.read_bytes()):
             what = f"the ref {path.relative_to(refs).as_posix()} is damaged"
@@ -200,17 +193,6 @@ def _pins(sealed: Sealed, current: str) -> Iterator[StoredFile]:
             yield StoredFile(sealed.day, path, key, is_pulled=is_current or path == images)
 
 
-def _is_here(project: Project, one: StoredFile) -> bool:
-    path = project.root / one.path
-    if one.is_folder:
-        files = [file for file in path.rglob("*") if file.is_file()]
-        names = (file.relative_to(path).as_posix() for file in files)
-        with ThreadPoolExecutor(cpus()) as pool:
-            found = dict(zip(names, pool.map(md5_file, files), strict=True))
-        return storage.folder_md5(found) == one.key
-    return path.is_file() and md5_file(path) == one.key
-
-
 def _missing(
     project: Project,
     records: Sequence[Sealed],
@@ -219,24 +201,34 @@ def _missing(
     remote: DefaultRemote,
 ) -> Iterator[tuple[Finding, bool]]:
     """Yield what the cache lacks (of folders: the working tree), and whether it is lost."""
+
+    def is_here(one: StoredFile) -> bool:
+        return storage.has_md5(project.root / one.path, one.key)
+
     # A folder in the working tree is read there; only `dvc push` needs its object in the cache.
     present = {one for one in pinned if one.is_folder and (project.root / one.path).is_dir()}
     alone = [one for one in present.difference(cached) if not remote.has(one.key)]
-    yield from _uncached([one for one in alone if _is_here(project, one)], records)
+    alone = list(filter(is_here, alone))  # no cache was restored, or `dvc gc`
+    among = [sealed.day for sealed in records]
+    if names := sorted(one.path for one in alone):
+        shown = ", ".join(first_few(names))
+        what = f"in data/ only, not in DVC's cache, so no push includes it: {shown}"
+        all_days = span(sorted({one.day for one in alone}), among)
+        yield Finding(all_days, what, f"dvc commit --force {' '.join(names)}"), True
     away = [one for one in pinned if one not in present]
     alike: dict[tuple[str, str, bool], list[StoredFile]] = {}
     made = [one for one in away if one.is_pulled and not one.is_folder and one not in cached]
-    are_here, stages = all(_is_here(project, one) for one in made), " ".join(STAGES[1:5])
+    are_here, stages = all(map(is_here, made)), " ".join(STAGES[1:5])
     for stored in sorted(away, key=lambda one: not one.is_pulled):
-        if stored in cached and stored.is_folder:
-            alike.setdefault(("in DVC's cache only", "dvc checkout", False), []).append(stored)
+        if stored in cached:
+            like = ("in DVC's cache only", "dvc checkout", False)
         elif stored in made and are_here:
             like = ("in data/ only, not in DVC's cache", "dvc commit --force " + stages, False)
-            alike.setdefault(like, []).append(stored)
-        elif stored not in cached:
+        else:
             command = "dvc pull" if stored.is_pulled else "dvc fetch --all-tags"
             way = remote.fetch_command(stored.key, command)
             like = (remote.state(stored.key), way, not remote.has(stored.key))
+        if stored.is_folder or stored not in cached:
             alike.setdefault(like, []).append(stored)
     has_images = all(not one.images_md5 or project.images(one.day).is_dir() for one in records)
     for (state, way, is_lost), members in alike.items():
@@ -245,24 +237,12 @@ def _missing(
             way += f"; or make it again here: dayfold reproduce --from-scratch --restore {days[-1]}"
         paths = list(dict.fromkeys(one.path for one in members))
         what = f"{state}: {', '.join(first_few(paths))}"
-        yield Finding(span(days, [sealed.day for sealed in records]), what, way), is_lost
-
-
-def _uncached(
-    folders: Sequence[StoredFile], records: Sequence[Sealed]
-) -> Iterator[tuple[Finding, bool]]:
-    """Find folders that the cache lacks, as after a restore without it or somebody's `dvc gc`."""
-    if names := sorted(one.path for one in folders):
-        shown = ", ".join(first_few(names))
-        what = f"in data/ only, not in DVC's cache, so no push includes it: {shown}"
-        days = span(sorted({one.day for one in folders}), [sealed.day for sealed in records])
-        yield Finding(days, what, f"dvc commit --force {' '.join(names)}"), True
+        yield Finding(span(days, among), what, way), is_lost
 
 
 def _stored(
     project: Project, records: Sequence[Sealed], pinned: Sequence[StoredFile], current: str
 ) -> list[StoredFile]:
-    """Return all that is kept: images of all manifests, withdrawn ones too, outputs and objects."""
     found: dict[str, StoredFile] = {}
     for one in pinned:
         found.setdefault(one.key, one)
@@ -305,7 +285,6 @@ def _parent_files(project: Project, records: Sequence[Sealed], current: str) -> 
 
 
 def _not_erased(project: Project, records: Sequence[Sealed]) -> Iterator[Finding]:
-    """Find images in the working tree that were erased in another clone; the cache is not read."""
     erased = corrections.withdrawals(project, corrections.ERASE)
     for sealed in records if erased else ():
         rows = sealed.rows().filter(action="add").select("path", "image")
@@ -339,8 +318,7 @@ def _damaged(project: Project, stored: Sequence[StoredFile], found: Verified) ->
             ticker.so_far(done >> 20, total >> 20)
             if whole and one.image in erased:
                 what = f"{one.path} was erased on {erased[one.image][0]}, and its bytes are here"
-                fix = "dayfold withdraw --erase"
-                found.damage.append(Finding(one.day, f"{what}: {path}", fix))
+                found.damage.append(Finding(one.day, f"{what}: {path}", "dayfold withdraw --erase"))
             elif whole:
                 continue
             elif not (one.image and path.is_file() and is_placeholder(path, one.image)):
@@ -360,10 +338,9 @@ def _finding(project: Project, one: StoredFile, remote: DefaultRemote) -> Findin
     kept = storage.object_path(project.root, one.key)
     files = [path for path in one.bad if path != kept]
     whole = [path for path in one.places if path not in one.bad]
-    said = [
-        f"{project.name(path)} is {'damaged' if path.exists() else 'missing'}" for path in files
-    ]
-    if len(files) < len(one.bad):
+    states = {path: "damaged" if path.exists() else "missing" for path in files}
+    said = [f"{project.name(path)} is {state}" for path, state in states.items()]
+    if kept in one.bad:
         said.append(f"the cached {one.path} ({kept.name[:8]}…) is damaged")
     targets = " ".join(pins.tracked(map(project.name, files)))
     steps = [f"rm -f {' '.join(here)}"]
