@@ -63,7 +63,7 @@ def add(project: Project, source: Path, *, day: str, options: Options | None = N
         # Compare the files with those that are known.
         found = _found(project, source, scratch, delivery, options)
         history, present = now.history(), _present_images(project, day)
-        earlier = {*history.images["label"]}
+        earlier = {*history.images["label"].unique()}
         _check_odd(source, tally(found), earlier, delivery, options)
         (scratch / STAGE).mkdir()
         stage = None if options.dry_run else scratch / STAGE

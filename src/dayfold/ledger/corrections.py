@@ -110,17 +110,14 @@ def applied(known: History, noted: Mapping[str, Correction]) -> History:
 def renamed(
     known: History, noted: Mapping[str, Correction], today: Collection[str]
 ) -> dict[str, str]:
-    """Return old → new name of each class that the open day's corrections rename.
-
-    A class is renamed where all its images are given one other class, and `today`, the classes of
-    the day's images, has it no longer.
-    """
-    live = {*applied(known, noted).images["label"], *today}
+    """Return `manifest.renames` by the open day's corrections; `today` are its images' classes."""
     into: dict[str, set[str]] = {}
-    for image, label in known.images.select("image", "label").iter_rows():
-        if image in noted and noted[image].label:
+    corrected = known.images.filter(pl.col("image").is_in(list(noted)))
+    for image, label in corrected.select("image", "label").iter_rows():
+        if noted[image].label:
             into.setdefault(label, set()).add(noted[image].label)
-    return {old: min(to) for old, to in into.items() if len(to) == 1 and old not in live}
+    live = {*applied(known, noted).images["label"].unique(), *today}
+    return manifest.renames(into, live)
 
 
 def label_problem(label: str) -> str:

@@ -8,7 +8,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,16 +96,20 @@ class History:
         for day in self.days:
             counts.update(changes[day])
             live = {label for label, count in counts.items() if count > 0}
-            renamed = {
-                old: min(names)
-                for old, names in sorted(into[day].items())
-                if len(names) == 1 and old not in live
-            }
+            renamed = renames(dict(sorted(into[day].items())), live)
             new = live - ever - set(renamed.values())
             ever |= live
             retired = frozenset(ever - live)
             found[day] = Classes(frozenset(live), tuple(sorted(new)), retired, renamed)
         return found
+
+
+def renames(into: Mapping[str, set[str]], live: Collection[str]) -> dict[str, str]:
+    """Return old → new name of each class that is renamed or merged.
+
+    `into` has the labels that its images were given on a day, `live` the classes with images after.
+    """
+    return {old: min(names) for old, names in into.items() if len(names) == 1 and old not in live}
 
 
 def _empty(*names: str) -> pl.DataFrame:

@@ -261,7 +261,7 @@ def _stored(
             stored.image = image
             if project.images(sealed.day).is_dir():
                 stored.places.append(project.root / name)
-    for name, key in _parent_files(project, records, current).items():
+    for name, key in _expected_parent(project, records, current).items():
         file = project.parent / name
         stored = found.setdefault(key, StoredFile(records[-1].day, project.name(file), key))
         stored.places.append(file)
@@ -271,7 +271,7 @@ def _stored(
     return list(found.values())
 
 
-def _parent_files(project: Project, records: Sequence[Sealed], current: str) -> dict[str, str]:
+def _expected_parent(project: Project, records: Sequence[Sealed], current: str) -> dict[str, str]:
     """Return the name and MD5 of each file that data/parent must have; none without the folder."""
     before = [one.handed_on for one in records if one.day != current]
     if not project.parent.is_dir() or not records:
